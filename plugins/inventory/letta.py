@@ -1,0 +1,196 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Inventory plugin: Letta environment connections."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: letta
+short_description: Letta environments as inventory hosts
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Lists the environment connections of a Letta organization (the machines on which Letta Code runs) as hosts, in
+    groups by mode, OS, version and status.
+  - The source is a YAML file with C(plugin=fleetops.environments.letta) and any name that ends in C(.yml) or C(.yaml).
+  - A listing that fails half-way fails as a whole; there is never a partial inventory.
+  - No host is dialled by a name that a device chose. C(ansible_host) is C(<id>.letta.invalid), so SSH ends unreachable.
+options:
+  plugin:
+    description: Says that this file is for this plugin.
+    type: str
+    required: true
+    choices: [fleetops.environments.letta]
+  online_only:
+    description: Only environments that are online, which is a connection and a heartbeat younger than 120 s.
+    type: bool
+    default: false
+  source:
+    description: Only environments of this source, as the API's parameter C(source).
+    type: str
+    choices: [local, remote]
+  user_id:
+    description: Only environments of this user, as the API's parameter C(userId).
+    type: str
+  page_size:
+    description: How many rows to ask for at a time, as the API's parameter C(limit).
+    type: int
+    default: 100
+  filters:
+    description:
+      - JMESPath expressions over the variables, without their prefix; a host is listed when all of them hold.
+      - Besides JMESPath's own functions there are C(semver(version, '<0.34')) (ranges such as V(>=0.34.2,<0.36); what
+        is no version is in none), C(older_than(last_seen_at, '7d')) (units V(s), V(m), V(h), V(d), V(w)) and
+        C(short(id)) (eight hexadecimal digits).
+      - A name that no environment can have is an error.
+    type: raw
+    default: []
+  hostnames:
+    description:
+      - JMESPath expressions; the first that gives a usable text names the host.
+      - Characters other than letters, digits, C(.), C(_) and C(-) become C(_).
+      - For AWX, where the host's name is its identity, use V([id]).
+    type: raw
+    default: [connection_name, device_id]
+  hostname_prefix:
+    description: Put before every host name.
+    type: str
+    default: ""
+  on_duplicate:
+    description:
+      - What happens when environments would have the same host name, or the name of a group, of a host that another
+        source gave, or one with a meaning of its own such as V(localhost).
+      - V(suffix) gives every environment of the colliding set a short hash of its id.
+      - V(fail) fails the listing.
+    type: str
+    choices: [suffix, fail]
+    default: suffix
+  hostvars_prefix:
+    description: Put before the name of every variable. May not begin with C(ansible).
+    type: str
+    default: letta_
+  group_by:
+    description:
+      - What to make groups of. Every host is in exactly one group of each, C(mode_unknown) and the like where the value
+        is missing; V(command) makes a group of each supported command.
+      - V(version) makes C(version_0_34_12) inside C(version_0_34); V(status) makes C(online) and C(offline);
+        V(updatable) makes C(updatable) and C(not_updatable).
+      - Groups keep the API's own words; a character that Ansible does not allow becomes C(_). Where that would make
+        different values share a group, or a text read as a version that it is not, a short hash tells them apart.
+    type: list
+    elements: str
+    choices: [mode, os, version, status, node_version, git_branch, user, updatable, command]
+    default: [mode, os, version, status]
+  group_prefix:
+    description: Put before the name of every group of O(group_by).
+    type: str
+    default: ""
+  root_group:
+    description: The group that every host is in.
+    type: str
+    default: letta
+  trust:
+    description:
+      - Which of the API's texts Ansible may treat as its own, as opposed to exporting them marked unsafe.
+      - V(plain) trusts texts of letters, digits and C(._:/@+-) only, V(identifiers) of these only ids, mode, OS,
+        versions, status and commands, V(none) nothing.
+      - Whatever this is, no text from the API is ever run as a template.
+    type: str
+    choices: [plain, identifiers, none]
+    default: plain
+  on_invalid:
+    description: Whether a row that is not as the API promises is skipped with a warning or fails the listing.
+    type: str
+    choices: [warn, fail]
+    default: warn
+  fail_on_empty:
+    description: Whether an inventory without any host is an error.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - fleetops.environments.letta.plugins
+  - ansible.builtin.constructed
+  - ansible.builtin.inventory_cache
+seealso:
+  - plugin: fleetops.environments.send_message
+    plugin_type: module
+"""
+
+EXAMPLES = r"""
+# fleet.letta.yml: with the API key in LETTA_API_KEY this is a whole inventory.
+plugin: fleetops.environments.letta
+
+---
+# Linux devices in standard mode that are online and older than 0.34.
+plugin: fleetops.environments.letta
+online_only: true
+filters:
+  - mode == 'standard'
+  - os == 'linux'
+  - semver(version, '<0.34')
+
+---
+# Devices that were not seen for a week, named by device and a short id.
+plugin: fleetops.environments.letta
+filters:
+  - older_than(last_seen_at, '7d')
+hostnames:
+  - join('-', [connection_name, short(id)])
+
+---
+# For AWX: the id is the host's name, and an empty answer is an error.
+plugin: fleetops.environments.letta
+hostnames: [id]
+fail_on_empty: true
+
+---
+# The key from a vaulted file, a cache of ten minutes, and groups of one's own.
+plugin: fleetops.environments.letta
+api_key: "{{ lookup('ansible.builtin.unvault', '/etc/fleet/letta.key') | trim }}"
+cache: true
+cache_plugin: ansible.builtin.jsonfile
+cache_connection: ~/.cache/fleet
+cache_timeout: 600
+groups:
+  builders: letta_git_branch == 'main'
+keyed_groups:
+  - key: letta_metadata.machine.architecture | default('unknown')
+    prefix: architecture
+"""
+
+from ..module_utils.environment import Environment, InvalidRow, Listing
+from ..module_utils.errors import OptionError
+from ..module_utils.http import HttpSettings
+from ..module_utils.letta import Query, fetch
+from ..module_utils.letta_models import FIELDS, PROVIDER, environments
+from ..plugin_utils.inventory import EnvironmentInventory
+
+
+class InventoryModule(EnvironmentInventory):
+    """Letta environment connections as hosts."""
+
+    NAME = "fleetops.environments.letta"
+    PROVIDER = PROVIDER
+    FIELDS = FIELDS
+
+    def query(self) -> Query:
+        """The list call's parameters, from the options."""
+        page_size = self.get_option("page_size")
+        if page_size < 1:
+            raise OptionError("page_size", f"must be 1 or more, got {page_size}")
+        return Query(
+            online_only=self.get_option("online_only"),
+            source=self.get_option("source"),
+            user_id=self.get_option("user_id"),
+            limit=page_size,
+        )
+
+    def fetch(self, settings: HttpSettings, query: Query) -> Listing:
+        """Walk the pages of the list call."""
+        return fetch(settings, query)
+
+    def environments(self, listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
+        """The rows of the list call as environments."""
+        return environments(listing, base_url, online_only=query.online_only)

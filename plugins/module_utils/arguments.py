@@ -1,0 +1,33 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Argument specifications that modules share, in step with the documentation fragments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+CONNECTION_SPEC: dict[str, dict[str, Any]] = {
+    "base_url": {"type": "str"},
+    "api_key": {"type": "str", "no_log": True},
+    "api_key_file": {"type": "path", "no_log": False},
+    "timeout": {"type": "float", "default": 30},
+    "retries": {"type": "int", "default": 5},
+    "deadline": {"type": "float", "default": 120},
+    "validate_certs": {"type": "bool", "default": True},
+    "ca_path": {"type": "path"},
+    "client_cert": {"type": "path"},
+    "client_key": {"type": "path", "no_log": False},
+}
+
+LIST_SPEC: dict[str, dict[str, Any]] = {
+    "online_only": {"type": "bool", "default": False},
+    "source": {"type": "str", "choices": ["local", "remote"]},
+    "user_id": {"type": "str"},
+    "filters": {"type": "raw"},
+}
+
+ON_CONTROLLER = (
+    "this module runs on the controller, by the action plugin of its name; "
+    "call it as fleetops.environments.{name} so that Ansible finds that plugin"
+)

@@ -1,0 +1,169 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Environment: the one row that every part of the collection speaks, whatever the provider."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from .errors import FleetError
+
+# The host variable through which the inventory tells the actions what a host is.
+CONTRACT = "fleetops_environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One environment of one provider.
+
+    status: `online` or `offline`, as of the listing.
+    self_update: what the environment says about updating itself (`supported`, `writable`, `reason`,
+        `install_path`, `manual_command`), None where it says nothing.
+    fields: everything known of it under snake_case names, JSON values only: what filters see, what becomes
+        host variables, and what `environment_info` returns.
+    """
+
+    provider: str
+    id: str
+    device_id: str
+    connection_id: str | None
+    base_url: str
+    status: str
+    self_update: Mapping[str, Any] | None
+    fields: Mapping[str, Any]
+
+    def contract(self) -> dict[str, Any]:
+        """The value of the host variable `fleetops_environment`."""
+        return {
+            "provider": self.provider,
+            "id": self.id,
+            "device_id": self.device_id,
+            "connection_id": self.connection_id,
+            "base_url": self.base_url,
+            "status": self.status,
+            "self_update": dict(self.self_update) if self.self_update is not None else None,
+        }
+
+    @classmethod
+    def from_contract(cls, value: Any) -> Environment:
+        """The environment that a host variable `fleetops_environment` describes; `fields` stays empty.
+
+        Raises FleetError when the variable is not what the inventory set.
+        """
+        value = _without_unsafe(value)
+        if not isinstance(value, Mapping):
+            raise FleetError(f"{CONTRACT} is not a dictionary")
+        texts = {name: value.get(name) for name in ("provider", "id", "device_id", "base_url", "status")}
+        for name, text in texts.items():
+            if not isinstance(text, str) or not text:
+                raise FleetError(f"{CONTRACT}.{name} is not a text")
+        self_update = value.get("self_update")
+        return cls(
+            **{name: str(text) for name, text in texts.items()},
+            connection_id=str(value["connection_id"]) if value.get("connection_id") else None,
+            self_update=self_update if isinstance(self_update, Mapping) else None,
+            fields={},
+        )
+
+
+def updatable(self_update: Mapping[str, Any] | None) -> bool:
+    """Whether an environment can update itself: `supported` and `writable` are both true."""
+    said = self_update or {}
+    return said.get("supported") is True and said.get("writable") is True
+
+
+def _without_unsafe(value: Any) -> Any:
+    """Undo `{"__ansible_unsafe": text}`, in which AWX stores an exported inventory's untrusted text."""
+    if isinstance(value, Mapping):
+        if set(value) == {"__ansible_unsafe"}:
+            return value["__ansible_unsafe"]
+        return {key: _without_unsafe(item) for key, item in value.items()}
+    return value
+
+
+def short(text: str) -> str:
+    """Eight hexadecimal digits that stand for an id (the start of its SHA-256)."""
+    return digest(text)[:8]
+
+
+def digest(text: str) -> str:
+    """The SHA-256 of a text in hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def with_hash(name: str, text: str, *, separator: str = "_", longest: int | None = None) -> Iterator[str]:
+    """`name` with a hash of `text` behind it, at first a short one; within `longest` characters."""
+    code = digest(text)
+    for length in range(8, len(code) + 1, 8):
+        cut = name if longest is None else name[: longest - len(separator) - length]
+        yield f"{cut}{separator}{code[:length]}"
+
+
+def iso_utc(moment: datetime) -> str:
+    """A moment as ISO 8601 in UTC with milliseconds and `Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a provider answered to a listing: the rows as its API sent them.
+
+    fetched_at: when, by the server's clock; online is judged at this moment, also when the rows come from a cache.
+    next_after: the cursor of the next page where the listing was stopped before the end.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    fetched_at: datetime
+    next_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InvalidRow:
+    """A row that is not what the API promises. id: its id as text, or its place in the listing."""
+
+    id: str
+    problem: str
+
+
+def described(invalid: Sequence[InvalidRow], most: int = 5) -> str:
+    """Rows that do not validate, as one line; the first ones by id."""
+    shown = "; ".join(f"environment {row.id}: {row.problem}" for row in invalid[:most])
+    more = f"; and {len(invalid) - most} more" if len(invalid) > most else ""
+    return f"not as the API promises: {shown}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A message that the API took. message: what it said. attempts: how many requests that needed."""
+
+    message: str
+    attempts: int
+
+
+class Provider(Protocol):
+    """What delivery needs of a provider's client."""
+
+    # Statuses with which the API says that a connection has gone, so that nothing was delivered over it.
+    GONE: frozenset[int]
+
+    async def resolve(self, wanted: Environment) -> Environment | None:
+        """The same row as it is now; None when it is no longer there. Raises ApiError."""
+
+    async def send(
+        self,
+        target: Environment,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        agent_id: str | None,
+        conversation_id: str | None,
+        final: Sequence[int] = (),
+    ) -> Accepted:
+        """Send over the target's present connection; `final` statuses are not retried. Raises ApiError."""
+
+    async def create_conversation(self, agent_id: str) -> str:
+        """Make a conversation with an agent and return its id. Raises ApiError."""

@@ -1,0 +1,57 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Errors whose text is one line for the user."""
+
+from __future__ import annotations
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Text from anywhere as one printable line of at most `limit` characters."""
+    printable = "".join(character if character.isprintable() else " " for character in str(text))
+    line = " ".join(printable.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+class FleetError(Exception):
+    """Base of every error this collection raises on purpose; `str()` is one line."""
+
+
+class OptionError(FleetError):
+    """An option has a value that cannot be used; names the option, the value and the way out."""
+
+    def __init__(self, option: str, problem: str) -> None:
+        super().__init__(f"{option}: {problem}")
+        self.option = option
+
+
+class ApiError(FleetError):
+    """A call to a provider's API that did not succeed.
+
+    code: `connect`, `tls`, `timeout`, `dropped`, `redirect`, `not_json`, `refused` (the API said
+        `success: false`), `offline`, `invalid`, or `http_<status>`.
+    status: HTTP status, None where no reply came.
+    retry_after: seconds the server asked to wait, None where it did not ask.
+    may_be_accepted: whether the server may have acted on the request all the same.
+    transient: whether the same request may succeed later.
+    attempts: how many requests were made.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        may_be_accepted: bool = False,
+        transient: bool = False,
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after
+        self.may_be_accepted = may_be_accepted
+        self.transient = transient
+        self.attempts = attempts

@@ -1,0 +1,149 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""JMESPath over an environment's fields, with the functions that fleets need."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ._deps import jmespath, semantic_version
+from .environment import short
+from .errors import OptionError, one_line
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
+    """`semver(version, range)`, `older_than(moment, age)` and `short(id)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = datetime.now(UTC)
+
+    @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
+    def _func_semver(self, version: str | None, wanted: str) -> bool:
+        """Whether a version is in a range such as `<0.34` or `>=0.34.2,<0.36`; what is no version is in none."""
+        if version is None:
+            return False
+        try:
+            return bool(_range(wanted).match(semantic_version.Version(version.removeprefix("v"))))
+        except ValueError:
+            if _is_range(wanted):
+                return False
+            raise jmespath.exceptions.JMESPathError(
+                f"semver: {wanted!r} is not a range such as '<0.34' or '>=0.34.2,<0.36'"
+            ) from None
+
+    @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
+    def _func_older_than(self, moment: str | None, age: str) -> bool:
+        """Whether an ISO 8601 moment lies further back than an age such as `90s`, `15m`, `12h`, `7d` or `2w`."""
+        seconds = _seconds(age)
+        if moment is None:
+            return False
+        try:
+            then = datetime.fromisoformat(moment)
+        except ValueError:
+            return False
+        then = then if then.tzinfo else then.replace(tzinfo=UTC)
+        return self.now - then > timedelta(seconds=seconds)
+
+    @jmespath.functions.signature({"types": ["string"]})  # type: ignore[untyped-decorator]
+    def _func_short(self, text: str) -> str:
+        """Eight hexadecimal digits that stand for an id."""
+        return short(text)
+
+
+@functools.lru_cache(maxsize=256)
+def _range(wanted: str) -> Any:
+    return semantic_version.SimpleSpec(wanted.replace(" ", ""))
+
+
+def _is_range(wanted: str) -> bool:
+    try:
+        _range(wanted)
+    except ValueError:
+        return False
+    return True
+
+
+def _seconds(age: str) -> int:
+    match = re.fullmatch(r"(\d{1,9})([smhdw])", age.strip())
+    if match is None:
+        raise jmespath.exceptions.JMESPathError(f"older_than: {age!r} is not an age such as '90s', '12h' or '7d'")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+class Expressions:
+    """Compiled expressions of one option.
+
+    option: the option's name, for errors. known: the names that a row can have.
+    Raises OptionError for an expression that does not compile, names what no row has, or fails on a row.
+    """
+
+    def __init__(self, option: str, expressions: Any, known: Sequence[str]) -> None:
+        if isinstance(expressions, str):
+            expressions = [expressions]
+        if not isinstance(expressions, Sequence) or not all(isinstance(item, str) for item in expressions):
+            raise OptionError(option, f"must be a list of expressions, got {one_line(repr(expressions), 80)}")
+        self._option = option
+        self._functions = _Functions()
+        self._options = jmespath.Options(custom_functions=self._functions)
+        self._compiled = [(text, self._compile(text, known)) for text in expressions]
+
+    def _compile(self, text: str, known: Sequence[str]) -> Any:
+        try:
+            compiled = jmespath.compile(text)
+        except jmespath.exceptions.JMESPathError as error:
+            raise OptionError(self._option, f"{text!r} is not a JMESPath expression: {one_line(error)}") from None
+        for name in _names_of_the_row(compiled.parsed):
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise OptionError(
+                    self._option, f"{text!r} names {name!r}, which no environment has; {near!r} is nearest"
+                )
+        return compiled
+
+    def all_hold(self, row: Mapping[str, Any], now: datetime) -> bool:
+        """Whether every expression is true of a row, as JMESPath counts truth. now: the moment that ages count from."""
+        self._functions.now = now
+        return all(_truth(self._search(text, compiled, row)) for text, compiled in self._compiled)
+
+    def values(self, row: Mapping[str, Any]) -> Iterator[Any]:
+        """Each expression's value for a row, in order."""
+        return (self._search(text, compiled, row) for text, compiled in self._compiled)
+
+    def _search(self, text: str, compiled: Any, row: Mapping[str, Any]) -> Any:
+        try:
+            return compiled.search(row, options=self._options)
+        except jmespath.exceptions.JMESPathError as error:
+            raise OptionError(self._option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
+
+
+def _truth(value: Any) -> bool:
+    """JMESPath: false, null and empty strings, lists and objects are false; 0 is true."""
+    return value is not None and value is not False and value not in ("", [], {})
+
+
+# Nodes whose first child sees the row, and whose other children see what the first one found.
+_NARROWING = {
+    "subexpression", "index_expression", "pipe", "projection", "value_projection", "filter_projection",
+    "flatten", "slice", "index",
+}  # fmt: skip
+
+
+def _names_of_the_row(node: Mapping[str, Any]) -> Iterator[str]:
+    """The names that an expression looks up in the row itself."""
+    if node["type"] == "field":
+        yield node["value"]
+        return
+    if node["type"] == "expref":
+        return
+    children = node["children"]
+    for child in children[:1] if node["type"] in _NARROWING else children:
+        yield from _names_of_the_row(child)

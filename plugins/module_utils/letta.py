@@ -1,0 +1,208 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Letta's REST API for environments: the client.
+
+Source of the rules: the API reference, "Environments" (list, retrieve, send message). What it leaves open (which row a
+device's look-up answers with, how a connection that has gone is reported) is handled so that either answer works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from ._deps import pydantic
+from .environment import Accepted, Environment, Listing
+from .errors import ApiError, one_line
+from .http import HttpClient, HttpSettings
+from .letta_models import Page, Row, SendReply, environment, environments, first_problem
+
+DEFAULT_BASE_URL = "https://api.letta.com"
+# A listing that goes on for longer than this has no end.
+MAX_PAGES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The list call's own parameters, and where to stop.
+
+    limit: rows a page. all_pages: go on to the end.
+    """
+
+    online_only: bool = False
+    source: str | None = None
+    user_id: str | None = None
+    after: str | None = None
+    limit: int | None = 100
+    all_pages: bool = True
+
+    def parameters(self) -> dict[str, str]:
+        """As the API wants them: all strings."""
+        given = {
+            "limit": str(self.limit) if self.limit is not None else None,
+            "onlineOnly": "true" if self.online_only else None,
+            "source": self.source,
+            "userId": self.user_id,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Client:
+    """Letta's environments over REST. Use as an async context manager; every call raises ApiError."""
+
+    # The reference does not say which of the two an offline connection is answered with.
+    GONE = frozenset({404, 503})
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._http = HttpClient(settings)
+        self._base_url = settings.base_url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__(*exc_info)
+
+    async def list(self, query: Query) -> Listing:
+        """The rows that match, whole or not at all; a row that comes twice is kept once.
+
+        A page without `connections` or `hasNextPage`, a cursor that does not advance and an empty page that claims
+        a next one are errors.
+        """
+        rows: list[Mapping[str, Any]] = []
+        seen: set[str] = set()
+        cursors: set[str] = set()
+        after = query.after
+        fetched_at: datetime | None = None
+        for _number in range(MAX_PAGES):
+            parameters = query.parameters() | ({"after": after} if after is not None else {})
+            reply = await self._http.get("v1", "environments", params=parameters)
+            fetched_at = fetched_at or reply.date
+            page = self._validated(Page, reply.data, "GET /v1/environments")
+            for row in page.connections:
+                identity = row.get("id") if isinstance(row, dict) else None
+                if not isinstance(identity, str) or identity not in seen:
+                    rows.append(row)
+                if isinstance(identity, str):
+                    seen.add(identity)
+            if not page.has_next_page:
+                return Listing(rows, fetched_at)
+            if after is not None:
+                cursors.add(after)
+            after = self._next_cursor(page, cursors)
+            if not query.all_pages:
+                return Listing(rows, fetched_at, after)
+        raise self._listing_error(f"did not end after {MAX_PAGES} pages")
+
+    def _next_cursor(self, page: Page, cursors: set[str]) -> str:
+        if not page.connections:
+            raise self._listing_error("hasNextPage is true on an empty page")
+        last = page.connections[-1]
+        cursor = last.get("id") if isinstance(last, dict) else None
+        if not isinstance(cursor, str) or not cursor:
+            raise self._listing_error("the last row of a page has no id to go on from")
+        if cursor in cursors:
+            raise self._listing_error(f"the cursor {one_line(cursor, 80)!r} came back; the pages repeat")
+        return cursor
+
+    def _listing_error(self, problem: str) -> ApiError:
+        return ApiError(f"GET {self._base_url}/v1/environments: {problem}", code="invalid")
+
+    def _validated(self, model: Any, data: Any, call: str, *, may_be_accepted: bool = False) -> Any:
+        try:
+            return model.model_validate(data)
+        except pydantic.ValidationError as error:
+            method, _space, path = call.partition(" ")
+            raise ApiError(
+                f"{method} {self._base_url}{path}: unexpected answer: {first_problem(error)}",
+                code="invalid",
+                may_be_accepted=may_be_accepted,
+            ) from None
+
+    async def retrieve(self, device_id: str) -> Environment:
+        """The environment of a device; the API answers with the newest where a device has several."""
+        reply = await self._http.get("v1", "environments", device_id)
+        row = self._validated(Row, reply.data, "GET /v1/environments/{deviceId}")
+        return environment(row, reply.data, self._base_url, reply.date)
+
+    async def resolve(self, wanted: Environment) -> Environment | None:
+        """The same row as it is now; None when it is no longer there.
+
+        A device can own several rows and the look-up by device answers with one of them: where it is another row,
+        the wanted one is looked for in the list.
+        """
+        try:
+            found = await self.retrieve(wanted.device_id)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        if found.id == wanted.id:
+            return found
+        listing = await self.list(Query())
+        for candidate in environments(listing, self._base_url)[0]:
+            if candidate.id == wanted.id:
+                return candidate
+        return None
+
+    async def send(
+        self,
+        target: Environment,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        agent_id: str | None,
+        conversation_id: str | None,
+        final: Sequence[int] = (),
+    ) -> Accepted:
+        """Send messages in the API's shapes over the environment's connection.
+
+        User messages are repeated after an unclear failure, since the device drops a `client_message_id` that it
+        has seen; approvals carry none and are not.
+        """
+        if target.connection_id is None:
+            raise ApiError("the environment has no connection", code="offline")
+        body: dict[str, Any] = {"messages": list(messages)}
+        if agent_id is not None:
+            body["agentId"] = agent_id
+        if conversation_id is not None:
+            body["conversationId"] = conversation_id
+        reply = await self._http.post(
+            "v1",
+            "environments",
+            target.connection_id,
+            "messages",
+            body=body,
+            repeatable=all("client_message_id" in message for message in messages),
+            final=final,
+        )
+        call = "POST /v1/environments/{connectionId}/messages"
+        answer = self._validated(SendReply, reply.data, call, may_be_accepted=True)
+        if not answer.success:
+            raise ApiError(
+                f"the API refused the message: {one_line(answer.message)}", code="refused", attempts=reply.attempts
+            )
+        return Accepted(one_line(answer.message), reply.attempts)
+
+    async def create_conversation(self, agent_id: str) -> str:
+        """Make a conversation with an agent; returns its id."""
+        reply = await self._http.post(
+            "v1", "conversations", "", body={}, params={"agent_id": agent_id}, repeatable=False
+        )
+        conversation_id = reply.data.get("id") if isinstance(reply.data, dict) else None
+        if not isinstance(conversation_id, str) or not conversation_id:
+            raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
+        return conversation_id
+
+
+def fetch(settings: HttpSettings, query: Query) -> Listing:
+    """List once, from synchronous code. Raises ApiError."""
+
+    async def run() -> Listing:
+        async with Client(settings) as client:
+            return await client.list(query)
+
+    return asyncio.run(run())

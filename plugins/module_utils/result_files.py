@@ -1,0 +1,95 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that a fan-out leaves behind: a line for each target, and whom to try again."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import OptionError, one_line
+
+_CSV_COLUMNS = (
+    "host",
+    "id",
+    "status",
+    "client_message_id",
+    "agent_id",
+    "conversation_id",
+    "connection_id",
+    "response_message",
+    "attempts",
+    "duration",
+    "reason",
+    "error_code",
+    "error_message",
+)
+_FORMATS = (".jsonl", ".csv")
+
+
+def check_writable(option: str, path: str) -> None:
+    """Raise OptionError when a file cannot be written at `path`, so that it is known before anything is sent."""
+    if option == "result_file" and not path.endswith(_FORMATS):
+        raise OptionError(option, f"must end in .jsonl (JSON Lines) or .csv, got {path!r}")
+    directory = Path(path).absolute().parent
+    if Path(path).is_dir() or not directory.is_dir() or not os.access(directory, os.W_OK):
+        raise OptionError(option, f"cannot write {path!r}: its directory must exist and be writable")
+
+
+def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
+    """One line for each target: JSON Lines, or CSV where the name ends in `.csv`. Raises OptionError."""
+    _write("result_file", path, _csv(results) if path.endswith(".csv") else _json_lines(results))
+
+
+def write_hosts(path: str, hosts: Sequence[str]) -> None:
+    """One host a line, as `--limit @file` reads it; an empty file when there are none. Raises OptionError."""
+    _write("retry_file", path, [f"{host}\n" for host in hosts])
+
+
+def _json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [json.dumps(result, ensure_ascii=False) + "\n" for result in results]
+
+
+class _Lines(list[str]):
+    """Collects what a csv writer writes."""
+
+    def write(self, line: str) -> None:
+        self.append(line)
+
+
+def _csv(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = _Lines()
+    writer = csv.DictWriter(lines, _CSV_COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    for result in results:
+        error = result.get("error") or {}
+        row = {**result, "error_code": error.get("code"), "error_message": error.get("message")}
+        writer.writerow({name: _harmless(value) for name, value in row.items()})
+    return lines
+
+
+def _harmless(value: Any) -> Any:
+    """A spreadsheet takes a text that begins with one of these for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _write(option: str, path: str, lines: Sequence[str]) -> None:
+    """Replace the file at once, so that a reader never sees half of it."""
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", newline="", dir=Path(path).absolute().parent, delete=False
+        ) as file:
+            temporary = file.name
+            file.writelines(lines)
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise OptionError(option, f"cannot write {path!r}: {one_line(error)}") from None

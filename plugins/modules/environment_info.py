@@ -1,0 +1,143 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module environment_info: documentation and argument specification."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: environment_info
+short_description: Look up Letta environments
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Returns one environment by its device, or a list of environments, with everything that the API says of them.
+  - Needs no inventory.
+options:
+  device_id:
+    description:
+      - Return the environment of this device only.
+      - Where a device has several, the API answers with the newest.
+    type: str
+  missing_ok:
+    description: With O(device_id), return an empty list instead of failing when there is no such device.
+    type: bool
+    default: false
+  after:
+    description: List what comes after the environment with this id, as the API's parameter C(after).
+    type: str
+  limit:
+    description: How many rows to ask for at a time, as the API's parameter C(limit).
+    type: int
+    default: 100
+  all_pages:
+    description: Whether to go on to the last page. Otherwise one page is returned.
+    type: bool
+    default: true
+  online_only:
+    description: Only environments that are online, which is a connection and a heartbeat younger than 120 s.
+    type: bool
+    default: false
+  source:
+    description: Only environments of this source, as the API's parameter C(source).
+    type: str
+    choices: [local, remote]
+  user_id:
+    description: Only environments of this user, as the API's parameter C(userId).
+    type: str
+  filters:
+    description:
+      - JMESPath expressions over the returned fields; an environment is returned when all of them hold.
+      - The functions C(semver(version, '<0.34')), C(older_than(last_seen_at, '7d')) and C(short(id)) are there as in
+        the inventory plugin P(fleetops.environments.letta#inventory).
+    type: raw
+extends_documentation_fragment:
+  - fleetops.environments.letta
+  - fleetops.environments.on_controller
+attributes:
+  check_mode:
+    description: Reads only, also without check mode.
+"""
+
+EXAMPLES = r"""
+- name: Look up one device
+  fleetops.environments.environment_info:
+    device_id: 48936f3f-1459-40a8-8f52-2111aa878939
+  register: laptop
+
+- name: Show its mode and version
+  ansible.builtin.debug:
+    msg: "{{ laptop.environments[0].mode }} on {{ laptop.environments[0].version }}"
+
+- name: Find devices that run an old version and can update themselves
+  fleetops.environments.environment_info:
+    online_only: true
+    filters:
+      - updatable
+      - semver(version, '<0.34.12')
+  register: outdated
+
+- name: Take one page at a time
+  fleetops.environments.environment_info:
+    limit: 50
+    all_pages: false
+  register: page
+"""
+
+RETURN = r"""
+environments:
+  description:
+    - The environments, with the fields that are host variables in the inventory, without a prefix.
+    - Times are ISO 8601 in UTC.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - id: environment-1
+      device_id: 48936f3f-1459-40a8-8f52-2111aa878939
+      connection_id: connection-7
+      connection_name: alpha
+      mode: standard
+      os: linux
+      version: 0.34.12
+      status: online
+      online: true
+      updatable: false
+      last_seen_at: "2026-01-31T12:00:00.000Z"
+has_next_page:
+  description: Whether the API has more than was returned; only with O(all_pages=false).
+  returned: success
+  type: bool
+  sample: false
+next_after:
+  description: The value of O(after) for the next page.
+  returned: success
+  type: str
+  sample: environment-1
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.arguments import CONNECTION_SPEC, LIST_SPEC, ON_CONTROLLER
+
+SPEC = {
+    "device_id": {"type": "str"},
+    "missing_ok": {"type": "bool", "default": False},
+    "after": {"type": "str"},
+    "limit": {"type": "int", "default": 100},
+    "all_pages": {"type": "bool", "default": True},
+    **LIST_SPEC,
+    **CONNECTION_SPEC,
+}
+
+
+def main() -> None:
+    """Say that the work is done by the action plugin."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module.fail_json(msg=ON_CONTROLLER.format(name="environment_info"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,362 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module send_message: documentation and argument specification."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: send_message
+short_description: Send a message to Letta environments
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Sends a message to the agent on the play's current host, or in one task to all of O(targets).
+  - What is sent is one of O(content), O(content_file), O(content_template), O(messages), O(approvals) and
+    O(self_update).
+  - A connection that has gone since the inventory was listed is looked up again by its device, and the message tried
+    once more under the same C(client_message_id).
+  - Only what cannot have been accepted, or goes out under the same C(client_message_id), is ever sent again.
+options:
+  content:
+    description: The message, a text or a list of text parts (dictionaries with C(type) and C(text)).
+    type: raw
+  content_file:
+    description: A file with the text of the message, sent as it is. Looked for like the files of a role or playbook.
+    type: path
+  content_template:
+    description:
+      - A Jinja template for the text of the message, rendered for each target with its own variables.
+      - Looked for like the templates of a role or playbook. What a device says of itself is never taken as a template.
+    type: path
+  messages:
+    description:
+      - Several messages in one request, in the API's own shapes, which are C({role, content, client_message_id, otid})
+        and C({type, approvals}).
+      - A C(client_message_id) that is left out is made up; C(otid) is the same unless given.
+    type: list
+    elements: dict
+  approvals:
+    description:
+      - Answers to tool calls that wait. Those with O(approvals[].approve) allow or deny one, those with
+        O(approvals[].status) bring the result of a tool that ran elsewhere.
+      - They carry no id, so they are not sent again after an unclear failure.
+    type: list
+    elements: dict
+    suboptions:
+      tool_call_id:
+        description: The tool call that is answered.
+        type: str
+        required: true
+      approve:
+        description: Whether the tool call is allowed.
+        type: bool
+      reason:
+        description: Why, for the agent.
+        type: str
+      updated_input:
+        description: The arguments to call the tool with instead.
+        type: dict
+      status:
+        description: How the tool ended.
+        type: str
+        choices: [success, error]
+      tool_return:
+        description: What the tool returned, a text or a list of text parts.
+        type: raw
+      stdout:
+        description: Lines that the tool wrote to its standard output.
+        type: list
+        elements: str
+      stderr:
+        description: Lines that the tool wrote to its standard error.
+        type: list
+        elements: str
+      type:
+        description: The shape, which also shows from the other keys.
+        type: str
+        choices: [approval, tool]
+  self_update:
+    description:
+      - Instruct the agent to update Letta Code on its machine, with the C(manual_command) that the environment itself
+        reports.
+      - A target that is not updatable is skipped, with its C(reason) and C(install_path).
+    type: bool
+    default: false
+  agent_id:
+    description:
+      - The agent that is to answer.
+      - The C(agent_id) of the target's own entry goes before its host variable C(letta_agent_id), and that before this.
+      - Without one the message is sent without an agent and the environment decides who answers. A device may drop
+        such a message silently.
+    type: str
+  conversation_id:
+    description:
+      - The conversation to send to; V(new) makes one for each target, for which an agent must be known.
+      - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
+        that before this.
+    type: str
+  client_message_id:
+    description:
+      - The id of the message; a device drops one that it has seen in the same conversation.
+      - Made up where it is left out. Give one to be able to repeat the task without a second turn. With O(content),
+        O(content_file), O(content_template) and O(self_update) only.
+    type: str
+  targets:
+    description:
+      - The hosts to send to in one task, as a list of inventory names or of dictionaries with C(host) and any of
+        C(content), C(agent_id), C(conversation_id) and C(client_message_id).
+      - In a play of several hosts the task needs C(run_once=true). C(ansible_play_batch) is the list that heeds
+        C(--limit); C(groups[...]) does not.
+      - Without it the message goes to the play's current host.
+    type: list
+    elements: raw
+  max_targets:
+    description: More targets than this are an error before anything is sent. No limit by default.
+    type: int
+  when_offline:
+    description:
+      - What to do with a target that is offline. V(skip) reports it, V(fail) counts it as failed, V(wait) waits up to
+        O(offline_timeout) for it and then counts it as failed.
+    type: str
+    choices: [skip, fail, wait]
+    default: skip
+  offline_timeout:
+    description: Seconds to wait for targets that are offline, from the start of the task, with O(when_offline=wait).
+    type: float
+    default: 300
+  concurrency:
+    description: How many sends may be under way at a time.
+    type: int
+    default: 20
+  rate:
+    description: How many sends may start in a second. No limit by default.
+    type: float
+  max_failures:
+    description:
+      - How many targets may fail, as a count or a percentage of all. Above it no new send starts, those under way
+        finish, the rest is C(not_attempted), and the task fails.
+    type: str
+    default: "0"
+  retry_file:
+    description:
+      - Write the hosts to try again to this file, one a line, for C(--limit @file). These are the ones that failed or
+        were not attempted. Those that ended C(unknown) may have the message and are left out.
+      - Empty when there are none. With O(targets) only.
+    type: path
+  result_file:
+    description:
+      - Write a line for each target to this file, JSON Lines where the name ends in C(.jsonl), CSV where it ends in
+        C(.csv). With O(targets) only.
+    type: path
+extends_documentation_fragment:
+  - fleetops.environments.letta
+  - fleetops.environments.on_controller
+attributes:
+  check_mode:
+    description: Sends nothing, and shows in RV(would_send) what the first targets would get.
+seealso:
+  - module: fleetops.environments.environment_info
+  - plugin: fleetops.environments.letta
+    plugin_type: inventory
+"""
+
+EXAMPLES = r"""
+- name: Instruct every standard-mode device, one task for all
+  hosts: mode_standard
+  gather_facts: false
+  tasks:
+    - name: Ask for a status report
+      fleetops.environments.send_message:
+        targets: "{{ ansible_play_batch }}"
+        content: Report the state of your working directory.
+        agent_id: agent-1234
+        max_failures: 5%
+        result_file: report.jsonl
+        retry_file: again.txt
+      run_once: true
+
+- name: Send to the current host
+  fleetops.environments.send_message:
+    content: "Pull the latest changes of {{ letta_git_branch }}."
+    agent_id: agent-1234
+
+- name: A message for each, in a conversation of its own
+  fleetops.environments.send_message:
+    targets:
+      - host: alpha
+        content: Rotate the logs.
+      - host: beta
+        content: Report the disk usage.
+        agent_id: agent-5678
+    agent_id: agent-1234
+    conversation_id: new
+  run_once: true
+
+- name: A text rendered for each target from templates/maintenance.j2
+  fleetops.environments.send_message:
+    targets: "{{ ansible_play_batch }}"
+    content_template: maintenance.j2
+    agent_id: agent-1234
+  run_once: true
+
+- name: Have those update themselves that can
+  fleetops.environments.send_message:
+    targets: "{{ ansible_play_batch }}"
+    self_update: true
+    agent_id: agent-1234
+  run_once: true
+
+- name: Deny a tool call that waits
+  fleetops.environments.send_message:
+    approvals:
+      - tool_call_id: call-1
+        approve: false
+        reason: Not on this machine.
+    agent_id: agent-1234
+"""
+
+RETURN = r"""
+msg:
+  description: A summary, and up to 20 of the targets that failed.
+  returned: always
+  type: str
+  sample: "3 targets: 2 sent, 1 offline"
+targets:
+  description: What became of each target, in the order given. With O(targets).
+  returned: with O(targets)
+  type: list
+  elements: dict
+  contains:
+    host:
+      description: The host's name in the inventory.
+      type: str
+      sample: alpha
+    id:
+      description: The environment's id.
+      type: str
+      sample: environment-1
+    status:
+      description:
+        - V(sent), V(already_sent), V(offline), V(skipped), V(not_attempted), V(failed), or V(unknown) for one that may
+          have been accepted.
+      type: str
+      sample: sent
+    client_message_id:
+      description: The id of the message; none with O(approvals).
+      type: str
+      sample: 0f2b7c1e-5b0c-4a53-9d2c-1a0a4ad3f6a1
+    agent_id:
+      description: The agent it was sent to. None means that the environment decides who answers.
+      type: str
+      sample: agent-1234
+    conversation_id:
+      description: The conversation it was sent to, where one was named or made.
+      type: str
+      sample: conv-1
+    connection_id:
+      description: The connection it went over.
+      type: str
+      sample: connection-7
+    response_message:
+      description: What the API answered.
+      type: str
+      sample: Message sent
+    attempts:
+      description: How many requests were made to send it.
+      type: int
+      sample: 1
+    duration:
+      description: Seconds that it took.
+      type: float
+      sample: 0.08
+    reason:
+      description: Why nothing was sent, or who answers where no agent is known.
+      type: str
+      sample: "no agent_id: the environment decides who answers"
+    error:
+      description: What went wrong, as C(code) and C(message).
+      type: dict
+      sample: {code: http_429, message: 429 Too Many Requests}
+counts:
+  description: How many targets ended in each status.
+  returned: with O(targets)
+  type: dict
+  sample: {sent: 2, already_sent: 0, offline: 1, skipped: 0, not_attempted: 0, failed: 0, unknown: 0}
+max_failures_exceeded:
+  description: Whether more targets failed than O(max_failures) allows, which is when the task fails.
+  returned: with O(targets)
+  type: bool
+  sample: false
+failed_hosts:
+  description: The hosts that failed or ended V(unknown), and those offline unless O(when_offline=skip).
+  returned: with O(targets)
+  type: list
+  elements: str
+  sample: []
+would_send:
+  description:
+    - In check mode, what the first five targets would get, as C(host), C(agent_id), C(conversation_id) and
+      C(messages).
+  returned: in check mode
+  type: list
+  elements: dict
+  sample: [{host: alpha, agent_id: agent-1234, conversation_id: null, messages: [{role: user, content: Hello}]}]
+status:
+  description: Without O(targets) the keys of RV(targets) are returned at the top; this is one of them.
+  returned: without O(targets)
+  type: str
+  sample: sent
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER
+
+SPEC = {
+    "content": {"type": "raw"},
+    "content_file": {"type": "path"},
+    "content_template": {"type": "path"},
+    "messages": {"type": "list", "elements": "dict"},
+    "approvals": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "tool_call_id": {"type": "str", "required": True},
+            "approve": {"type": "bool"},
+            "reason": {"type": "str"},
+            "updated_input": {"type": "dict"},
+            "status": {"type": "str", "choices": ["success", "error"]},
+            "tool_return": {"type": "raw"},
+            "stdout": {"type": "list", "elements": "str"},
+            "stderr": {"type": "list", "elements": "str"},
+            "type": {"type": "str", "choices": ["approval", "tool"]},
+        },
+    },
+    "self_update": {"type": "bool", "default": False},
+    "agent_id": {"type": "str"},
+    "conversation_id": {"type": "str"},
+    "client_message_id": {"type": "str"},
+    "targets": {"type": "list", "elements": "raw"},
+    "max_targets": {"type": "int"},
+    "when_offline": {"type": "str", "choices": ["skip", "fail", "wait"], "default": "skip"},
+    "offline_timeout": {"type": "float", "default": 300},
+    "concurrency": {"type": "int", "default": 20},
+    "rate": {"type": "float"},
+    "max_failures": {"type": "str", "default": "0"},
+    "retry_file": {"type": "path"},
+    "result_file": {"type": "path"},
+    **CONNECTION_SPEC,
+}
+
+
+def main() -> None:
+    """Say that the work is done by the action plugin."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module.fail_json(msg=ON_CONTROLLER.format(name="send_message"))
+
+
+if __name__ == "__main__":
+    main()

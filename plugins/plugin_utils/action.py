@@ -1,0 +1,86 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The base of the action plugins: options in, result out, in-process on the controller."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.parameters import remove_values
+from ansible.plugins.action import ActionBase
+
+from ..module_utils import _deps
+from ..module_utils.arguments import CONNECTION_SPEC
+from ..module_utils.errors import FleetError, one_line
+from ..module_utils.http import HttpSettings
+from .options import environment_variable_of, given, key_help, layered, variable_of
+
+
+class EnvironmentAction(ActionBase):  # type: ignore[misc]
+    """An action that talks to a provider. A subclass has a SPEC and an `execute`."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+    TRANSFERS_FILES = False
+
+    SPEC: ClassVar[Mapping[str, Any]]
+    DEFAULT_BASE_URL: ClassVar[str]
+    PROVIDER: ClassVar[str]
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Do the work and return the result. Raises FleetError."""
+        raise NotImplementedError
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Validate the options, do the work, and let no secret out with the result."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self._secrets: set[str] = set()
+        try:
+            _deps.require()
+            result.update(self.execute(self._options(task_vars), task_vars))
+        except FleetError as error:
+            result.update(failed=True, msg=str(error))
+        cleaned: dict[str, Any] = remove_values(result, self._secrets)
+        return cleaned
+
+    def _options(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The task's options, validated; connection options that it leaves out come from variables and environment.
+
+        `base_url` stays unset where none of them has it: the target's own then counts.
+        """
+        arguments = given(self._task.args)
+        sources = (arguments, self._variables(task_vars), self._environment())
+        self._secrets = {str(source["api_key"]) for source in sources if "api_key" in source}
+        self._layers = sources
+        parameters = {**arguments, **layered(sources)}
+        validated = ArgumentSpecValidator(self.SPEC).validate(parameters)
+        if validated.error_messages:
+            raise FleetError("; ".join(one_line(message, 1000) for message in validated.error_messages))
+        options: dict[str, Any] = validated.validated_parameters
+        return options
+
+    def _variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        found = {option: task_vars.get(variable_of(self.PROVIDER, option)) for option in CONNECTION_SPEC}
+        return given({option: self._templar.template(value) for option, value in found.items() if value is not None})
+
+    def _environment(self) -> dict[str, Any]:
+        names = {option: environment_variable_of(self.PROVIDER, option) for option in CONNECTION_SPEC}
+        return given({option: os.environ.get(name) for option, name in names.items()})
+
+    def _settings(self, options: Mapping[str, Any], listed_from: str | None = None) -> HttpSettings:
+        """The connection to use. listed_from: the URL that the inventory listed the targets from.
+
+        It goes before the environment's URL, and after that of the task or a variable.
+        """
+        arguments, variables, environment = self._layers
+        urls = (arguments.get("base_url"), variables.get("base_url"), listed_from, environment.get("base_url"))
+        base_url = next((str(url) for url in urls if url), self.DEFAULT_BASE_URL)
+        settings = HttpSettings.from_options({**options, "base_url": base_url}, api_key_help=key_help(self.PROVIDER))
+        self._secrets.add(settings.api_key)
+        return settings

@@ -1,0 +1,115 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a target is to get: the messages that the options of send_message stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.template import trust_as_template
+
+from ..module_utils.environment import updatable
+from ..module_utils.errors import OptionError, one_line
+from ..module_utils.letta_models import outgoing
+from .targets import Item
+
+SOURCES = ("content", "content_file", "content_template", "messages", "approvals", "self_update")
+
+_SELF_UPDATE = """\
+Update Letta Code on the machine you run on. This installation reports the following way to update itself:
+
+{manual_command}
+
+Do exactly that and nothing else, then report the output and the version that is installed afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The messages for one target, or why it gets none."""
+
+    messages: list[dict[str, Any]]
+    skip: str | None = None
+
+
+def chosen_source(options: Mapping[str, Any], items: Sequence[Item]) -> str | None:
+    """Which of the options says what to send; None when every target's own entry does. Raises OptionError."""
+    chosen = [name for name in SOURCES if options[name] not in (None, False)]
+    if len(chosen) > 1:
+        raise OptionError(chosen[1], f"cannot go with {chosen[0]}; give one of {', '.join(SOURCES)}")
+    if chosen:
+        if options["client_message_id"] and chosen[0] in ("messages", "approvals"):
+            raise OptionError("client_message_id", f"cannot go with {chosen[0]}")
+        return chosen[0]
+    without = next((item.host for item in items if "content" not in item.given), None)
+    if without is not None or not items:
+        raise OptionError("content", f"nothing to send; give one of {', '.join(SOURCES)}")
+    return None
+
+
+def content_of(
+    item: Item, source: str | None, options: Mapping[str, Any], text_of: Callable[[str, Item], str]
+) -> Content:
+    """The messages for a target. text_of: option and target → text of the file or rendered template.
+
+    Raises OptionError.
+    """
+    if "content" in item.given:
+        return Content(_user_message("content", item.given["content"], item, options))
+    if source == "self_update":
+        return _self_update(item, options)
+    if source == "messages":
+        return Content(outgoing("messages", options["messages"]))
+    if source == "approvals":
+        approvals = [
+            {key: value for key, value in entry.items() if value is not None} for entry in options["approvals"]
+        ]
+        return Content(outgoing("approvals", [{"type": "approval", "approvals": approvals}]))
+    if source in ("content_file", "content_template"):
+        return Content(_user_message(source, text_of(source, item), item, options))
+    return Content(_user_message("content", options["content"], item, options))
+
+
+def _user_message(option: str, content: Any, item: Item, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    message: dict[str, Any] = {"role": "user", "content": content}
+    client_message_id = item.given.get("client_message_id") or options["client_message_id"]
+    if client_message_id:
+        message["client_message_id"] = client_message_id
+    return outgoing(option, [message])
+
+
+def _self_update(item: Item, options: Mapping[str, Any]) -> Content:
+    said = item.environment.self_update or {}
+    command = said.get("manual_command")
+    if updatable(said) and isinstance(command, str) and command.strip():
+        text = _SELF_UPDATE.format(manual_command=command.strip())
+        return Content(_user_message("self_update", text, item, options))
+    reason = said.get("reason") or (
+        "reports no manual_command" if updatable(said) else "reports no self_update support"
+    )
+    path = f"; installed in {said['install_path']}" if said.get("install_path") else ""
+    return Content([], skip=one_line(f"not updatable: {reason}{path}"))
+
+
+def read_text(option: str, path: str) -> str:
+    """The text of a file. Raises OptionError."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(option, f"cannot read {path!r}: {one_line(error)}") from None
+
+
+def rendered(template: str, path: str, templar: Any, variables: Mapping[str, Any], search: Sequence[str]) -> str:
+    """A template's text for one target. Only the template itself is trusted, never what its variables hold.
+
+    Raises OptionError.
+    """
+    folders = [str(Path(folder, name)) for folder in (*search, str(Path(path).parent)) for name in ("templates", "")]
+    own = templar.copy_with_new_env(searchpath=folders, available_variables=variables)
+    try:
+        return str(own.template(trust_as_template(template), escape_backslashes=False))
+    except Exception as error:  # noqa: BLE001 - Jinja and Ansible raise many kinds, all meaning the template
+        raise OptionError("content_template", f"cannot render {path!r}: {one_line(error)}") from None

@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Groups by mode, OS, version and the like, added without Jinja."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..module_utils.environment import with_hash
+from ..module_utils.errors import OptionError
+
+# option value of group_by → the field of a row
+DIMENSIONS = {
+    "mode": "mode",
+    "os": "os",
+    "version": "version",
+    "status": "status",
+    "node_version": "node_version",
+    "git_branch": "git_branch",
+    "user": "user_id",
+    "updatable": "updatable",
+    "command": "supported_commands",
+}
+MISSING = "unknown"
+_LONGEST_VALUE = 64
+# A version that can be read back from its group's name: 0_34_12, v22_19_0, 0_35_0_rc_1.
+_VERSION = re.compile(r"(v?[0-9]+\.[0-9]+)\.[0-9]+(?:-[A-Za-z]+(?:\.[0-9]+)?)?")
+_GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """members: group → indices of rows. parents: group → the group it lies in."""
+
+    members: dict[str, list[int]] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
+
+
+def checked_group_name(option: str, name: str) -> str:
+    """`name` when Ansible allows it for a group. Raises OptionError."""
+    if not _GROUP_NAME.fullmatch(name) or name in ("all", "ungrouped"):
+        raise OptionError(option, f"must be letters, digits and '_', not begin with a digit, and be free, got {name!r}")
+    return name
+
+
+def group_rows(rows: Sequence[Mapping[str, Any]], dimensions: Sequence[str], prefix: str) -> Groups:
+    """Groups for rows of fields; every row is in exactly one group of each dimension that has one value.
+
+    Group names keep the API's own words; characters that Ansible does not allow become `_`. Where two values would
+    share a name, or a version would read as another, the less literal one gets a short hash.
+    """
+    groups = Groups()
+    for dimension in dimensions:
+        by_value: dict[Any, list[int]] = {}
+        for index, row in enumerate(rows):
+            for value in _values(row.get(DIMENSIONS[dimension])):
+                by_value.setdefault(value, []).append(index)
+        names = _names(dimension, by_value)
+        for value, indices in by_value.items():
+            name = prefix + names[value]
+            groups.members[name] = indices
+            if dimension == "version" and value is not None and (version := _VERSION.fullmatch(value)):
+                groups.parents[name] = f"{prefix}version_{_replaced(version[1])}"
+    return groups
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """The values of one row: one, or each of a list once; None where there is none."""
+    values = dict.fromkeys(value) if isinstance(value, list) else [value]
+    yield from ([None if item == "" else item for item in values]) or [None]
+
+
+def _names(dimension: str, values: Mapping[Any, Any]) -> dict[Any, str]:
+    """A group name for each value, no two alike, independent of their order."""
+    if dimension == "status":
+        return {value: str(value) for value in values}
+    if dimension == "updatable":
+        return {value: "updatable" if value else "not_updatable" for value in values}
+    names: dict[Any, str] = {None: f"{dimension}_{MISSING}"}
+    used = {names[None]}
+    texts = sorted(value for value in values if value is not None)
+    for text in sorted(texts, key=lambda text: not _literal(dimension, text)):
+        names[text] = next(name for name in _candidates(dimension, text) if name not in used)
+        used.add(names[text])
+    return names
+
+
+def _candidates(dimension: str, text: str) -> Iterator[str]:
+    """Names for a value, the plainest first. A version that only looks like another one always has a hash."""
+    name = f"{dimension}_{_replaced(text)[:_LONGEST_VALUE]}"
+    if _literal(dimension, text) or (not _is_version(dimension) and len(text) <= _LONGEST_VALUE):
+        yield name
+    yield from with_hash(name, text)
+
+
+def _literal(dimension: str, text: str) -> bool:
+    """Whether a group's name can be read back as this value."""
+    if _is_version(dimension):
+        return _VERSION.fullmatch(text) is not None
+    return re.fullmatch(r"[A-Za-z0-9_]+", text) is not None and len(text) <= _LONGEST_VALUE
+
+
+def _is_version(dimension: str) -> bool:
+    return dimension in ("version", "node_version")
+
+
+def _replaced(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]", "_", text)

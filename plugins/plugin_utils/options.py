@@ -1,0 +1,62 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What options mean everywhere: blank is unset, and the nearest source of a key counts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..module_utils.arguments import CONNECTION_SPEC
+
+
+def blank(value: Any) -> bool:
+    """Whether a value is the same as no value. AWX gives an optional field that was left empty as an empty string."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are not blank."""
+    return {name: value for name, value in options.items() if not blank(value)}
+
+
+def forget_blank_environment(names: Iterable[str]) -> None:
+    """Unset environment variables that are set to nothing: Ansible would read `LETTA_VALIDATE_CERTS=` as false."""
+    for name in names:
+        if name in os.environ and blank(os.environ[name]):
+            del os.environ[name]
+
+
+def variable_of(provider: str, option: str) -> str:
+    """The Ansible variable of a connection option: `letta_api_key`."""
+    return f"{provider}_{option}"
+
+
+def environment_variable_of(provider: str, option: str) -> str:
+    """The environment variable of a connection option: `LETTA_API_KEY`."""
+    return variable_of(provider, option).upper()
+
+
+def layered(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The connection options of several sources, the first source that has one counting.
+
+    A key and a key file are one thing: a key file of an earlier source goes before a key of a later one.
+    """
+    options: dict[str, Any] = {}
+    for layer in layers:
+        present = {name: value for name, value in layer.items() if name in CONNECTION_SPEC and not blank(value)}
+        if "api_key" in options or "api_key_file" in options:
+            present.pop("api_key", None)
+            present.pop("api_key_file", None)
+        options = present | options
+    return options
+
+
+def key_help(provider: str) -> str:
+    """How to give a key, for the error when there is none."""
+    return (
+        f"set the option api_key or api_key_file, the variable {variable_of(provider, 'api_key')}, "
+        f"or the environment variable {environment_variable_of(provider, 'api_key')}"
+    )

@@ -1,0 +1,79 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which environments a task acts on: the current host, or the list in `targets`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..module_utils.environment import CONTRACT, Environment
+from ..module_utils.errors import FleetError, OptionError, one_line
+from .options import blank
+
+ITEM_KEYS = ("host", "content", "agent_id", "conversation_id", "client_message_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A target as the task names it. variables: the host's, templated when read."""
+
+    host: str
+    environment: Environment
+    variables: Mapping[str, Any]
+    given: Mapping[str, Any]
+
+
+def current_host(task_vars: Mapping[str, Any]) -> list[Item]:
+    """The play's current host as the only target. Raises FleetError when it is no environment."""
+    host = str(task_vars["inventory_hostname"])
+    variables = task_vars["hostvars"][host]
+    return [Item(host, _environment(host, variables), variables, {})]
+
+
+def listed_hosts(targets: Sequence[Any], max_targets: int | None, task_vars: Mapping[str, Any]) -> list[Item]:
+    """The hosts that `targets` names.
+
+    Raises OptionError for an entry that is no host of the inventory or no environment, for an environment that comes
+    twice, and for more than `max_targets`.
+    """
+    if max_targets is not None and len(targets) > max_targets:
+        raise OptionError("max_targets", f"{len(targets)} targets are more than the {max_targets} allowed")
+    items: list[Item] = []
+    seen: dict[tuple[str, str], str] = {}
+    for index, target in enumerate(targets):
+        item = _item(f"targets[{index}]", target, task_vars["hostvars"])
+        identity = (item.environment.base_url, item.environment.id)
+        if identity in seen:
+            raise OptionError(f"targets[{index}]", f"{item.host!r} is the same environment as {seen[identity]!r}")
+        seen[identity] = item.host
+        items.append(item)
+    return items
+
+
+def _item(where: str, target: Any, hostvars: Mapping[str, Any]) -> Item:
+    entry = {"host": target} if isinstance(target, str) else target
+    if not isinstance(entry, Mapping):
+        raise OptionError(where, f"must be a host name or a dictionary with host, got {one_line(repr(target), 60)}")
+    unknown = [str(key) for key in entry if key not in ITEM_KEYS]
+    if unknown:
+        raise OptionError(where, f"has no key {unknown[0]!r}; it may have {', '.join(ITEM_KEYS)}")
+    host = entry.get("host")
+    if not isinstance(host, str) or host not in hostvars:
+        raise OptionError(where, f"{one_line(host, 80)!r} is no host of the inventory")
+    variables = hostvars[host]
+    values = {key: value for key, value in entry.items() if key != "host" and not blank(value)}
+    return Item(host, _environment(host, variables), variables, values)
+
+
+def _environment(host: str, variables: Mapping[str, Any]) -> Environment:
+    if CONTRACT not in variables:
+        raise FleetError(
+            f"{host} is no environment: it has no variable {CONTRACT}, which this collection's inventory plugins set"
+        )
+    try:
+        return Environment.from_contract(variables[CONTRACT])
+    except FleetError as error:
+        raise FleetError(f"{host}: {error}") from None

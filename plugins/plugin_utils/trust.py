@@ -1,0 +1,60 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which of the API's values Ansible may treat as its own.
+
+Since ansible-core 2.19 a text is templated only when it is trusted, and an untrusted one is exported as
+`{"__ansible_unsafe": ...}`, which AWX stores like that. Trust goes to a text only when the whole of it matches a
+pattern too narrow for a template, an expression or a call; all else, dictionary keys included, stays untrusted.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ansible.template import trust_as_template
+
+_PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]+")
+# What `trust: identifiers` covers: ids, mode, OS, versions, status and commands.
+_IDENTIFIERS = frozenset(
+    {
+        "id",
+        "device_id",
+        "connection_id",
+        "listener_instance_id",
+        "organization_id",
+        "user_id",
+        "pod_id",
+        "provider",
+        "mode",
+        "os",
+        "version",
+        "node_version",
+        "status",
+        "supported_commands",
+    }
+)
+
+
+def own(text: str) -> str:
+    """A text that the collection itself made up."""
+    trusted: str = trust_as_template(text)
+    return trusted
+
+
+def marked(name: str, value: Any, trust: str) -> Any:
+    """A row's value with its plain texts trusted. trust: `plain`, `identifiers` or `none`."""
+    if trust == "none" or (trust == "identifiers" and name not in _IDENTIFIERS):
+        return value
+    return _plain_trusted(value)
+
+
+def _plain_trusted(value: Any) -> Any:
+    if isinstance(value, str):
+        return trust_as_template(value) if _PLAIN.fullmatch(value) else value
+    if isinstance(value, dict):
+        return {key: _plain_trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain_trusted(item) for item in value]
+    return value
