@@ -1,0 +1,178 @@
+"""What tests steer the sandbox with, under ``/_sandbox/``. No key: it listens on the loopback interface only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from .device import Devices
+from .endpoint import Gate
+from .faults import Rule
+from .fleet import Environment
+from .letta import Letta
+from .messages import describe
+from .seeded import new_environment, seeded_fleet
+
+Answer = Callable[[Request], Awaitable[Any]]
+
+
+@dataclass
+class Control:
+    """The control endpoints, and the numbers that the fleet was made of."""
+
+    letta: Letta
+    gate: Gate
+    devices: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        self._added = 0
+        self._offline_status = self.letta.offline_status
+
+    def routes(self) -> list[Route]:
+        def route(method: str, path: str, answer: Answer) -> Route:
+            return Route(f"/_sandbox/{path}", _json(answer), methods=[method])
+
+        return [
+            route("POST", "faults", self.add_fault),
+            route("GET", "faults", self.list_faults),
+            route("DELETE", "faults", self.clear_faults),
+            route("GET", "requests", self.list_requests),
+            route("DELETE", "requests", self.clear_requests),
+            route("GET", "received", self.list_received),
+            route("DELETE", "received", self.clear_received),
+            route("GET", "fleet", self.list_fleet),
+            route("POST", "environments", self.add_environment),
+            route("PATCH", "environments/{id}", self.patch_environment),
+            route("DELETE", "environments/{id}", self.remove_environment),
+            route("POST", "environments/{id}/{event}", self.environment_event),
+            route("GET", "settings", self.get_settings),
+            route("POST", "settings", self.change_settings),
+            route("POST", "reset", self.reset),
+        ]
+
+    async def add_fault(self, request: Request) -> dict[str, Any]:
+        rule = Rule.model_validate(await request.json())
+        self.gate.faults.rules.append(rule)
+        return rule.state()
+
+    async def list_faults(self, request: Request) -> list[dict[str, Any]]:
+        return [rule.state() for rule in self.gate.faults.rules]
+
+    async def clear_faults(self, request: Request) -> None:
+        self.gate.faults.rules.clear()
+
+    async def list_requests(self, request: Request) -> list[dict[str, Any]]:
+        return self.gate.log.entries
+
+    async def clear_requests(self, request: Request) -> None:
+        self.gate.log.entries.clear()
+
+    async def list_received(self, request: Request) -> dict[str, Any]:
+        return self.letta.devices.received()
+
+    async def clear_received(self, request: Request) -> None:
+        self.letta.devices.clear_received()
+
+    async def list_fleet(self, request: Request) -> list[dict[str, Any]]:
+        now = time.time()
+        return [_truth(environment, now) for environment in self.letta.fleet]
+
+    async def add_environment(self, request: Request) -> dict[str, Any]:
+        self._added += 1
+        environment = new_environment(self.seed, self._added)
+        fields = await request.json()
+        environment.source = fields.pop("$source", environment.source)
+        # The id is the row's from the beginning, so it is not a change of it.
+        environment.row["id"] = fields.get("id", environment.id)
+        self.letta.fleet.patch(environment, fields)
+        self.letta.fleet.add(environment)
+        return environment.wire(time.time())
+
+    async def patch_environment(self, request: Request) -> dict[str, Any]:
+        environment = self._environment(request)
+        fields = await request.json()
+        environment.source = fields.pop("$source", environment.source)
+        self.letta.fleet.patch(environment, fields)
+        return environment.wire(time.time())
+
+    async def remove_environment(self, request: Request) -> None:
+        self.letta.fleet.remove(self._environment(request))
+
+    async def environment_event(self, request: Request) -> dict[str, Any]:
+        """Let something happen to an environment: rotate (with restart: true), offline, online, age (seconds)."""
+        environment = self._environment(request)
+        body = await request.json() if await request.body() else {}
+        fleet = self.letta.fleet
+        match request.path_params["event"]:
+            case "rotate":
+                if body.get("restart"):
+                    self.letta.devices.restart(environment)
+                fleet.rotate(environment)
+            case "offline":
+                fleet.offline(environment)
+            case "online":
+                fleet.online(environment)
+            case "age":
+                fleet.age(environment, float(body["seconds"]))
+            case event:
+                raise ValueError(f"there is no event {event}: rotate, offline, online, age")
+        return environment.wire(time.time())
+
+    async def get_settings(self, request: Request) -> dict[str, Any]:
+        return {"offline_status": self.letta.offline_status, "devices": self.devices, "seed": self.seed}
+
+    async def change_settings(self, request: Request) -> dict[str, Any]:
+        settings = await request.json()
+        if settings.keys() != {"offline_status"} or settings["offline_status"] not in (404, 503):
+            raise ValueError("the one setting is offline_status: 404 or 503")
+        self.letta.offline_status = settings["offline_status"]
+        return await self.get_settings(request)
+
+    async def reset(self, request: Request) -> None:
+        """Go back to the fleet of the command line, without faults, settings or anything received."""
+        self._added = 0
+        self.letta.fleet = seeded_fleet(self.devices, self.seed)
+        self.letta.devices = Devices()
+        self.letta.offline_status = self._offline_status
+        self.gate.faults.rules.clear()
+        self.gate.log.entries.clear()
+
+    def _environment(self, request: Request) -> Environment:
+        environment_id = unquote(request.path_params["id"])
+        environment = self.letta.fleet.get(environment_id)
+        if environment is None:
+            raise LookupError(f"no environment with the id {environment_id!r}")
+        return environment
+
+
+def _truth(environment: Environment, now: float) -> dict[str, Any]:
+    return {
+        "id": environment.id,
+        "name": environment.row.get("connectionName"),
+        "online": environment.online(now),
+        "source": environment.source,
+        "row": environment.wire(now),
+    }
+
+
+def _json(answer: Answer) -> Callable[[Request], Awaitable[JSONResponse]]:
+    async def endpoint(request: Request) -> JSONResponse:
+        try:
+            return JSONResponse(await answer(request))
+        except ValidationError as error:
+            return JSONResponse({"error": describe(error)}, 400)
+        except LookupError as error:
+            return JSONResponse({"error": str(error)}, 404)
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 400)
+
+    return endpoint

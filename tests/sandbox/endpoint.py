@@ -1,0 +1,154 @@
+"""The way of every API request, whatever the provider: log, bearer key, fault rules, handler, reply."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .api import ApiError, Call, DropError, Handler, Reply
+from .faults import Faults, Rule, spoil
+
+
+class Provider(Protocol):
+    """What an endpoint asks of the API that it belongs to."""
+
+    def subjects(self, call: Call) -> list[str]:
+        """Return the ids that a fault rule may name to match this call."""
+
+    def refusal(self, error: ApiError) -> Reply:
+        """Return an error in the provider's envelope."""
+
+    def spoil(self, rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
+        """Apply the faults that need to know what this provider answers."""
+
+
+class RequestLog:
+    """Which API requests came in. Header names only: no key is ever kept."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self._under_way = 0
+        self._started = time.monotonic()
+
+    def begin(self, request: Request, route: str) -> dict[str, Any]:
+        self._under_way += 1
+        entry = {
+            "method": request.method,
+            "path": raw_path(request.scope),
+            "query": dict(request.query_params),
+            "route": route,
+            "status": None,
+            "fault": None,
+            "headers": sorted(set(request.headers.keys())),
+            "authorization": "authorization" in request.headers,
+            "at": round(time.monotonic() - self._started, 4),
+            "under_way": self._under_way,
+        }
+        self.entries.append(entry)
+        return entry
+
+    def end(self) -> None:
+        self._under_way -= 1
+
+
+@dataclass
+class Gate:
+    """What all endpoints share."""
+
+    api_key: str
+    forbidden_key: str | None = None
+    faults: Faults = field(default_factory=Faults)
+    log: RequestLog = field(default_factory=RequestLog)
+
+    def check(self, bearer: str) -> None:
+        if self.forbidden_key is not None and bearer == self.forbidden_key:
+            raise ApiError(403, "FORBIDDEN", "This key may not use environments")
+        if bearer != self.api_key:
+            raise ApiError(401, "UNAUTHORIZED", "A valid API key is required")
+
+
+class Endpoint:
+    """One route as an ASGI application, which alone can end a connection without a reply."""
+
+    def __init__(self, route: str, handler: Handler, provider: Provider, gate: Gate) -> None:
+        self.route, self.handler, self.provider, self.gate = route, handler, provider, gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        entry = self.gate.log.begin(request, self.route)
+        try:
+            reply = await self._answer(request, entry)
+            entry["status"] = reply.status
+            await Response(reply.content(), reply.status, reply.headers, reply.media_type)(scope, receive, send)
+        except DropError as drop:
+            entry["status"] = "dropped"
+            await _drop(drop, scope, receive, send)
+        finally:
+            self.gate.log.end()
+
+    async def _answer(self, request: Request, entry: dict[str, Any]) -> Reply:
+        call = Call(
+            route=self.route,
+            target=unquote(next(iter(request.path_params.values()), "")),
+            query=dict(request.query_params),
+            body=await request.body(),
+            bearer=_bearer(request),
+        )
+        try:
+            self.gate.check(call.bearer)
+        except ApiError as error:
+            return self.provider.refusal(error)
+        if not self.gate.faults.rules:
+            return await self._handle(call)
+        call.subjects = self.provider.subjects(call)
+        rule = self.gate.faults.choose(call)
+        if rule is None:
+            return await self._handle(call)
+        entry["fault"] = rule.fault
+        reply = await self._handle(call) if rule.takes_effect else None
+        reply = self.provider.spoil(rule, call, reply)
+        reply = await spoil(rule, call, reply)
+        return reply or await self._handle(call)
+
+    async def _handle(self, call: Call) -> Reply:
+        try:
+            return await self.handler(call)
+        except ApiError as error:
+            return self.provider.refusal(error)
+
+
+def raw_path(scope: Scope) -> str:
+    """Return the path as the client sent it, percent-encoded."""
+    path: bytes = scope["raw_path"]
+    return path.decode("ascii")
+
+
+def _bearer(request: Request) -> str:
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    return key if scheme.lower() == "bearer" else ""
+
+
+async def _drop(drop: DropError, scope: Scope, receive: Receive, send: Send) -> None:
+    # The server puts the transport there: ASGI itself has no word for "no reply at all".
+    transport: asyncio.Transport = scope["state"]["transport"]
+    if drop.during is not None:
+        content = drop.during.content()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+        await send({"type": "http.response.start", "status": drop.during.status, "headers": headers})
+        await send({"type": "http.response.body", "body": content[: len(content) // 2], "more_body": True})
+    if drop.reset:
+        # Lingering for zero seconds is how a socket is told to end with a reset.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+    # Leaving before the server has noticed would make it report an application that forgot to answer.
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,209 @@
+"""Faults on demand: rules say which API calls go wrong, and how.
+
+The faults in here know HTTP only. Those that depend on what a provider answers (a page without its cursor, a row
+without its id) belong to the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from email.utils import formatdate
+from random import Random
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
+
+from .api import Call, DropError, Reply
+
+RouteName = Literal["list", "retrieve", "messages", "conversations", "any"]
+
+HttpFault = Literal[
+    "status",
+    "html_200",
+    "not_json",
+    "truncated_json",
+    "redirect",
+    "slow",
+    "drop_before",
+    "drop_after",
+    "drop_during",
+]
+LettaFault = Literal[
+    "success_false",
+    "repeat_cursor",
+    "no_has_next_page",
+    "no_connections",
+    "next_page_after_empty",
+    "invalid_rows",
+    "nan",
+]
+Damage = Literal[
+    "no_id",
+    "id_number",
+    "name_null",
+    "device_missing",
+    "heartbeat_text",
+    "metadata_list",
+    "version_number",
+    "not_an_object",
+]
+
+REPLACES_REPLY = {"status", "html_200", "redirect", "drop_before", "success_false"}
+"""Faults that happen instead of the request; all others spoil the reply to a request that took effect."""
+MAY_TAKE_EFFECT = {"status", "html_200", "redirect", "not_json", "slow", "success_false"}
+"""Faults for which a rule can say so with ``accepted``."""
+
+ONLY_ON: dict[str, RouteName] = {
+    "success_false": "messages",
+    "repeat_cursor": "list",
+    "no_has_next_page": "list",
+    "no_connections": "list",
+    "next_page_after_empty": "list",
+    "invalid_rows": "list",
+    "nan": "list",
+}
+"""Faults that make sense on one route, and match the calls of that route alone."""
+
+HTML = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1><hr>gateway</body></html>"
+
+
+class Rule(BaseModel):
+    """One rule; of several that apply the first one fires.
+
+    ``nth`` counts the calls that match route and target, from 1.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    fault: HttpFault | LettaFault
+    route: RouteName = "any"
+    target: str | None = None
+    """An environment id, device id or connection id (for conversations: an agent id)."""
+    nth: int | list[int] | None = None
+    per_target: bool = False
+    """Count for each environment on its own, so that nth=1 is everyone's first call."""
+    share: float | None = None
+    """The share of the matching calls that go wrong, drawn from the seed."""
+    seed: int = 1
+    times: int | None = None
+    """How often the rule fires at most."""
+    accepted: bool | None = None
+    """Whether the request takes effect before it goes wrong; each fault has its own default."""
+
+    status: int | None = None
+    """status: default 500; redirect: default 307."""
+    body: Literal["envelope", "error_envelope", "html", "empty"] = "envelope"
+    message: str = "The sandbox was told to fail"
+    error_code: str = "SANDBOX_FAULT"
+    echo_key: bool = False
+    """Let the message repeat the bearer key of the request."""
+    retry_after: float | str | None = None
+    """A number of seconds, or any text as it is."""
+    retry_after_date: float | None = None
+    """An HTTP date so many seconds from now."""
+    location: str = "https://elsewhere.invalid/"
+    seconds: float = 1.0
+    """slow: how long the reply takes."""
+    reset: bool = False
+    """drop_*: end the connection with a TCP reset rather than by closing it."""
+    rows: list[int | str] = [0]
+    """invalid_rows, nan: positions in the page (from 0, -1 is the last) or environment ids."""
+    damage: Damage | None = None
+    """invalid_rows: what is wrong with them; None takes another kind for each row."""
+
+    _calls: Counter[str] = PrivateAttr(default_factory=Counter)
+    _fired: int = PrivateAttr(default=0)
+    _random: Random = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _check_fault(self) -> Rule:
+        if self.route not in ("any", ONLY_ON.get(self.fault, self.route)):
+            raise ValueError(f"{self.fault} is a fault of the route {ONLY_ON[self.fault]}")
+        if self.accepted is not None and self.fault not in MAY_TAKE_EFFECT:
+            raise ValueError(f"accepted is decided by the fault {self.fault} itself")
+        return self
+
+    def model_post_init(self, context: object, /) -> None:
+        self._random = Random(self.seed)
+
+    @property
+    def takes_effect(self) -> bool:
+        return self.fault not in REPLACES_REPLY if self.accepted is None else self.accepted
+
+    def applies(self, call: Call) -> bool:
+        """Count a call that matches, and say whether it is one of those that go wrong."""
+        routes = {self.route, ONLY_ON.get(self.fault, "any")}
+        if not routes <= {"any", call.route} or (self.target is not None and self.target not in call.subjects):
+            return False
+        key = call.subjects[0] if self.per_target and call.subjects else ""
+        self._calls[key] += 1
+        drawn = self.share is None or self._random.random() < self.share
+        wanted = [self.nth] if isinstance(self.nth, int) else self.nth
+        counted = wanted is None or self._calls[key] in wanted
+        return drawn and counted and (self.times is None or self._fired < self.times)
+
+    def fire(self) -> None:
+        self._fired += 1
+
+    def state(self) -> dict[str, object]:
+        return {**self.model_dump(exclude_unset=True), "calls": self._calls.total(), "fired": self._fired}
+
+
+class Faults:
+    """The rules in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self.rules: list[Rule] = []
+
+    def choose(self, call: Call) -> Rule | None:
+        # Every rule counts every call that it matches, so that one rule does not shift the numbers of another.
+        applying = [rule for rule in self.rules if rule.applies(call)]
+        if not applying:
+            return None
+        applying[0].fire()
+        return applying[0]
+
+
+async def spoil(rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
+    """Return the reply that a fault makes of the real one; None for a reply means that there is none (yet)."""
+    match rule.fault:
+        case "status":
+            reply = _status(rule, call)
+        case "html_200":
+            reply = Reply(200, HTML.format("Welcome"), "text/html; charset=utf-8")
+        case "not_json":
+            reply = Reply(200, "upstream says: ok")
+        case "truncated_json":
+            whole = reply.content() if reply else b""
+            reply = Reply(200, whole[: len(whole) // 2])
+        case "redirect":
+            reply = Reply(rule.status or 307, "", "text/plain", {"location": rule.location})
+        case "slow":
+            await asyncio.sleep(rule.seconds)
+        case "drop_before" | "drop_after":
+            raise DropError(reset=rule.reset)
+        case "drop_during":
+            raise DropError(reset=rule.reset, during=reply)
+    return reply
+
+
+def _status(rule: Rule, call: Call) -> Reply:
+    status = rule.status or 500
+    headers = {}
+    if rule.retry_after is not None:
+        after = rule.retry_after
+        headers["retry-after"] = f"{after:g}" if isinstance(after, float) else after
+    if rule.retry_after_date is not None:
+        headers["retry-after"] = formatdate(time.time() + rule.retry_after_date, usegmt=True)
+    message = f"{rule.message}: {call.bearer}" if rule.echo_key else rule.message
+    match rule.body:
+        case "empty":
+            return Reply(status, "", "text/plain", headers)
+        case "html":
+            return Reply(status, HTML.format(f"{status} {message}"), "text/html; charset=utf-8", headers)
+        case "error_envelope":
+            return Reply(status, {"error": message, "errorCode": rule.error_code}, headers=headers)
+        case "envelope":
+            return Reply(status, {"errorCode": rule.error_code, "message": message}, headers=headers)

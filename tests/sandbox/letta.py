@@ -1,0 +1,148 @@
+"""Letta's REST API for environments: list, retrieve, send messages, and make a conversation."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.routing import Route
+
+from . import letta_faults
+from .api import ApiError, Call, Reply
+from .device import Devices
+from .endpoint import Endpoint, Gate
+from .faults import Rule
+from .fleet import Environment, Fleet, Row
+from .messages import SendMessageBody, describe
+
+DEFAULT_PAGE = 50
+
+
+@dataclass
+class Letta:
+    """The state behind the API."""
+
+    fleet: Fleet
+    devices: Devices = field(default_factory=Devices)
+    offline_status: int = 404
+    """What a message to a connection that is not there gets: the docs allow 404 and 503."""
+
+    def routes(self, gate: Gate) -> list[Route]:
+        def route(name: str, method: str, path: str, handler: Any) -> Route:
+            return Route(path, Endpoint(name, handler, self, gate), methods=[method])
+
+        return [
+            route("list", "GET", "/v1/environments", self.list_environments),
+            route("retrieve", "GET", "/v1/environments/{device_id}", self.retrieve_environment),
+            route("messages", "POST", "/v1/environments/{connection_id}/messages", self.send_message),
+            route("conversations", "POST", "/v1/conversations/", self.create_conversation),
+        ]
+
+    async def list_environments(self, call: Call) -> Reply:
+        """Answer ``{connections: [row, ...], hasNextPage: bool}``."""
+        following = list(self.fleet)
+        if "after" in call.query:
+            following = self._split(call)[1]
+        selected = _selected(call, following)
+        limit = _limit(call)
+        now = time.time()
+        page = [environment.wire(now) for environment in selected[:limit]]
+        return Reply(200, {"connections": page, "hasNextPage": len(selected) > limit})
+
+    async def retrieve_environment(self, call: Call) -> Reply:
+        """Answer one row: a device with several shows the one that was active last."""
+        now = time.time()
+        environments = self.fleet.by_device(call.target, now)
+        if not environments:
+            raise ApiError(404, "NOT_FOUND", f"No environment with device id {call.target!r}")
+        return Reply(200, environments[0].wire(now))
+
+    async def send_message(self, call: Call) -> Reply:
+        """Hand the messages to the device; answer ``{message, success}``."""
+        try:
+            body = SendMessageBody.model_validate_json(call.body)
+        except ValidationError as error:
+            raise _bad_request(describe(error)) from None
+        environment = self.fleet.by_connection(call.target)
+        if environment is None or not environment.online(time.time()):
+            code = "NOT_FOUND" if self.offline_status == 404 else "SERVICE_UNAVAILABLE"
+            raise ApiError(self.offline_status, code, f"Environment connection {call.target!r} is not connected")
+        self.devices.deliver(environment, body)
+        return Reply(200, {"message": "Message sent to environment", "success": True})
+
+    async def create_conversation(self, call: Call) -> Reply:
+        """Answer a conversation in the shape that the official SDK reads."""
+        agent_id = call.query.get("agent_id")
+        if not agent_id:
+            raise _bad_request("agent_id is required")
+        try:
+            body = json.loads(call.body or b"{}")
+        except ValueError:
+            raise _bad_request("the body is not JSON") from None
+        if not isinstance(body, dict):
+            raise _bad_request("the body must be an object")
+        now = datetime.now(UTC).isoformat()
+        chosen = {key: body.get(key) for key in ("summary", "description", "model", "context_window_limit")}
+        made = {"id": f"conv-{uuid.uuid4()}", "agent_id": agent_id, "created_at": now, "updated_at": now}
+        return Reply(200, {**made, **chosen, "archived": False, "in_context_message_ids": []})
+
+    def subjects(self, call: Call) -> list[str]:
+        if call.route == "retrieve":
+            found = self.fleet.by_device(call.target, time.time())
+            return [call.target, *(str(id_) for e in found for id_ in (e.id, e.row.get("connectionId")))]
+        if call.route == "messages":
+            environment = self.fleet.by_connection(call.target)
+            return [environment.id, call.target, str(environment.row.get("deviceId"))] if environment else [call.target]
+        return [call.query["agent_id"]] if "agent_id" in call.query else []
+
+    def refusal(self, error: ApiError) -> Reply:
+        return Reply(error.status, {"errorCode": error.code, "message": error.message})
+
+    def spoil(self, rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
+        return letta_faults.spoil(rule, reply, lambda: self._page_before(call))
+
+    def _split(self, call: Call) -> tuple[list[Environment], list[Environment]]:
+        try:
+            return self.fleet.split_after(call.query["after"])
+        except KeyError:
+            raise _bad_request(f"after: no environment {call.query['after']!r}") from None
+
+    def _page_before(self, call: Call) -> list[Row]:
+        """Return the page that ends with the cursor of a list call, or no rows when it has none."""
+        before = _selected(call, self._split(call)[0]) if "after" in call.query else []
+        now = time.time()
+        return [environment.wire(now) for environment in before[-_limit(call) :]]
+
+
+def _bad_request(message: str) -> ApiError:
+    return ApiError(400, "BAD_REQUEST", message)
+
+
+def _limit(call: Call) -> int:
+    limit = call.query.get("limit", str(DEFAULT_PAGE))
+    if not (limit.isascii() and limit.isdigit() and int(limit) > 0):
+        raise _bad_request("limit must be a positive integer")
+    return int(limit)
+
+
+def _selected(call: Call, environments: list[Environment]) -> list[Environment]:
+    """Return the environments that the query of a list call selects."""
+    online_only, source, user_id = (call.query.get(name) for name in ("onlineOnly", "source", "userId"))
+    if online_only not in (None, "true", "false"):
+        raise _bad_request("onlineOnly must be true or false")
+    if source not in (None, "local", "remote"):
+        raise _bad_request("source must be local or remote")
+    return [
+        environment
+        for environment in environments
+        # A connection id is enough for onlineOnly. The docs say that extra records come back, and a client that does
+        # not look at the heartbeat again must be caught here.
+        if (online_only != "true" or environment.row.get("connectionId"))
+        and source in (None, environment.source)
+        and user_id in (None, environment.row.get("userId"))
+    ]

@@ -1,0 +1,69 @@
+"""Faults in what Letta's API answers: pages that do not add up, rows that are not rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+from .api import Reply
+from .faults import ONLY_ON, Damage, Rule
+from .fleet import Row
+
+
+def spoil(rule: Rule, reply: Reply | None, page_before: Callable[[], list[Row]]) -> Reply | None:
+    """Return the reply with the fault in it. A page fault leaves an error as it is."""
+    if rule.fault == "success_false":
+        return Reply(200, {"message": "The environment did not take the message", "success": False})
+    if rule.fault not in ONLY_ON or reply is None or reply.status != 200:
+        return reply
+    page = reply.body
+    match rule.fault:
+        case "repeat_cursor":
+            page |= {"connections": page_before() or page["connections"], "hasNextPage": True}
+        case "no_has_next_page":
+            del page["hasNextPage"]
+        case "no_connections":
+            del page["connections"]
+        case "next_page_after_empty":
+            page |= {"connections": [], "hasNextPage": True}
+        case "invalid_rows":
+            _damage_rows(rule, page["connections"])
+        case "nan":
+            for position in _positions(rule, page["connections"]):
+                page["connections"][position]["lastHeartbeat"] = float("nan")
+    return reply
+
+
+def _positions(rule: Rule, rows: list[Row]) -> list[int]:
+    """Return where in this page the rows are that a rule names; those that are elsewhere do not matter."""
+    by_id = {row["id"]: position for position, row in enumerate(rows)}
+    named = [by_id.get(row) if isinstance(row, str) else row for row in rule.rows]
+    return [position for position in named if position is not None and -len(rows) <= position < len(rows)]
+
+
+def _damage_rows(rule: Rule, rows: list[Any]) -> None:
+    kinds: tuple[Damage, ...] = (rule.damage,) if rule.damage else get_args(Damage)
+    for number, position in enumerate(_positions(rule, rows)):
+        rows[position] = _damaged(rows[position], kinds[number % len(kinds)])
+
+
+def _damaged(row: Row, damage: Damage) -> Any:
+    damaged = dict(row)
+    match damage:
+        case "no_id":
+            del damaged["id"]
+        case "id_number":
+            damaged["id"] = 17
+        case "name_null":
+            damaged["connectionName"] = None
+        case "device_missing":
+            del damaged["deviceId"]
+        case "heartbeat_text":
+            damaged["lastHeartbeat"] = "a moment ago"
+        case "metadata_list":
+            damaged["metadata"] = ["linux"]
+        case "version_number":
+            damaged["metadata"] = {**(row.get("metadata") or {}), "lettaCodeVersion": 0.34}
+        case "not_an_object":
+            return "environment"
+    return damaged

@@ -1,0 +1,161 @@
+"""The sandbox as a child process, and what a test steers it with.
+
+with Sandbox.start(devices=50) as sandbox:
+    sandbox.add_fault("status", route="messages", status=503, times=2)
+    ...
+    assert sandbox.received()[environment_id]["turns"] == 1
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from .server import DEFAULT_API_KEY
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Sandbox:
+    """A running sandbox."""
+
+    url: str
+    api_key: str
+    pid: int
+    control: httpx.Client
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls,
+        *,
+        devices: int = 20,
+        seed: int = 1,
+        api_key: str = DEFAULT_API_KEY,
+        ssl_context: ssl.SSLContext | None = None,
+        **options: object,
+    ) -> Iterator[Sandbox]:
+        """Start a sandbox and stop it at the end of the block.
+
+        Options are those of the command line, with underscores. With TLS, ``ssl_context`` is what this object itself
+        connects with.
+        """
+        options = {"devices": devices, "seed": seed, "api_key": api_key, **options}
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
+        command = [sys.executable, "-m", "tests.sandbox", "--exit-with-stdin", *arguments]
+        with tempfile.TemporaryFile("w+") as stderr:
+            process = subprocess.Popen(
+                command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+            )
+            # Leaving the block closes the pipes as well, which ends the child even if the signal did not.
+            with process:
+                try:
+                    assert process.stdout is not None
+                    line = process.stdout.readline()
+                    if not line:
+                        process.wait()
+                        stderr.seek(0)
+                        raise RuntimeError(f"the sandbox did not start:\n{stderr.read()}")
+                    ready = json.loads(line)
+                    verify = ssl_context if ssl_context is not None else True
+                    # No proxy of the environment may come between a test and the loopback interface.
+                    with httpx.Client(base_url=ready["url"], verify=verify, trust_env=False, timeout=30) as control:
+                        yield cls(ready["url"], api_key, ready["pid"], control)
+                finally:
+                    process.terminate()
+
+    def add_fault(self, fault: str, **rule: Any) -> Json:
+        """Add a rule; returns it with how often it matched (calls) and fired."""
+        added: Json = self._ask("POST", "faults", {"fault": fault, **rule})
+        return added
+
+    def faults(self) -> list[Json]:
+        rules: list[Json] = self._ask("GET", "faults")
+        return rules
+
+    def clear_faults(self) -> None:
+        self._ask("DELETE", "faults")
+
+    def requests(self, route: str | None = None) -> list[Json]:
+        """Return the log of API requests, in the order in which they arrived."""
+        entries: list[Json] = self._ask("GET", "requests")
+        return [entry for entry in entries if route in (None, entry["route"])]
+
+    def clear_requests(self) -> None:
+        self._ask("DELETE", "requests")
+
+    def received(self) -> dict[str, Json]:
+        """Return what each environment received, by id; those that received nothing are absent."""
+        received: dict[str, Json] = self._ask("GET", "received")
+        return received
+
+    def clear_received(self) -> None:
+        self._ask("DELETE", "received")
+
+    def fleet(self) -> list[Json]:
+        """Return every environment as ``{id, name, online, source, row}``, row being what the API answers."""
+        fleet: list[Json] = self._ask("GET", "fleet")
+        return fleet
+
+    def add_environment(self, **row: Any) -> Json:
+        """Add an environment that is online, with raw fields overridden; returns its row."""
+        return self._row("POST", "environments", row)
+
+    def patch(self, environment_id: str, **row: Any) -> Json:
+        """Override raw fields of a row; ``**{"$delete": ["currentMode", "metadata.os"]}`` removes keys."""
+        return self._row("PATCH", _path(environment_id), row)
+
+    def rotate(self, environment_id: str, *, restart: bool = False) -> Json:
+        """Let the device register again; with restart it also forgets which messages it had."""
+        return self._row("POST", _path(environment_id, "rotate"), {"restart": restart})
+
+    def offline(self, environment_id: str) -> Json:
+        return self._row("POST", _path(environment_id, "offline"))
+
+    def online(self, environment_id: str) -> Json:
+        return self._row("POST", _path(environment_id, "online"))
+
+    def age(self, environment_id: str, seconds: float) -> Json:
+        """Make the last heartbeat so many seconds old; it ages from then on."""
+        return self._row("POST", _path(environment_id, "age"), {"seconds": seconds})
+
+    def remove(self, environment_id: str) -> None:
+        self._ask("DELETE", _path(environment_id))
+
+    def settings(self, **changes: Any) -> Json:
+        """Return the settings, after changing those given (``offline_status``)."""
+        return self._row("POST", "settings", changes) if changes else self._row("GET", "settings")
+
+    def reset(self) -> None:
+        """Go back to the seeded fleet, without faults, settings or anything received."""
+        self._ask("POST", "reset")
+
+    def _row(self, method: str, path: str, body: Json | None = None) -> Json:
+        row: Json = self._ask(method, path, body)
+        return row
+
+    def _ask(self, method: str, path: str, body: Json | None = None) -> Any:
+        # Python's own JSON, as httpx refuses the NaN that a test may put into a row.
+        content = json.dumps(body) if body is not None else None
+        response = self.control.request(method, f"/_sandbox/{path}", content=content)
+        if response.is_error:
+            raise RuntimeError(f"{method} {path}: {response.status_code} {response.text}")
+        return response.json()
+
+
+def _path(environment_id: str, event: str = "") -> str:
+    return f"environments/{quote(environment_id, safe='')}" + (f"/{event}" if event else "")
