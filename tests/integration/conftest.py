@@ -1,0 +1,154 @@
+"""Real ansible-inventory and ansible-playbook processes against a real sandbox process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.sandbox.process import Sandbox
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DEVICES = 20
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished process. results: every task's result, as recorded by the callback plugin."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    results: list[dict[str, Any]]
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+    def result(self, task: str, host: str | None = None) -> dict[str, Any]:
+        """The result of the one recorded task of that name (and host)."""
+        found = [entry for entry in self.results if entry["task"] == task and host in (None, entry["host"])]
+        assert len(found) == 1, f"{len(found)} results of {task!r}:\n{self.output}"
+        result: dict[str, Any] = found[0]["result"]
+        return result
+
+    def assert_quiet(self) -> None:
+        """Nothing but results: no warning, deprecation, error or traceback."""
+        assert self.returncode == 0, self.output
+        for word in ("WARNING", "DEPRECATION", "ERROR", "Traceback"):
+            assert word not in self.output, self.output
+
+    def assert_error(self, *parts: str) -> None:
+        """A non-zero exit, with all the parts on one line of output, and no traceback."""
+        assert self.returncode != 0, self.output
+        assert "Traceback" not in self.output, self.output
+        assert any(all(part in line for part in parts) for line in self.output.splitlines()), self.output
+
+
+@dataclass(frozen=True)
+class Ansible:
+    """Runs Ansible's commands in `directory`, with the sandbox's URL and key in the environment unless told otherwise."""
+
+    directory: Path
+    sandbox: Sandbox
+
+    def source(self, name: str = "fleet.letta.yml", **options: Any) -> Path:
+        """Write an inventory source with these options."""
+        path = self.directory / name
+        path.write_text(yaml.safe_dump({"plugin": "fleetops.environments.letta", **options}))
+        return path
+
+    def inventory(self, *arguments: str, source: Path | str | None = None, env: Mapping[str, str] | None = None) -> Run:
+        """`ansible-inventory -i SOURCE ARGUMENTS`."""
+        return self._run(["ansible-inventory", "-i", str(source or self.source()), *arguments], env)
+
+    def listing(
+        self, source: Path | str | None = None, env: Mapping[str, str] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """The inventory as `ansible-inventory --list` shows it; asserts that nothing else was printed."""
+        run = self.inventory("--list", source=source or self.source(**options), env=env)
+        run.assert_quiet()
+        shown: dict[str, Any] = json.loads(run.stdout)
+        return shown
+
+    def hosts(self, **options: Any) -> dict[str, dict[str, Any]]:
+        """Host name → variables, of an inventory source with these options."""
+        hosts: dict[str, dict[str, Any]] = self.listing(**options).get("_meta", {}).get("hostvars", {})
+        return hosts
+
+    def playbook(
+        self,
+        playbook: str | list[dict[str, Any]],
+        *arguments: str,
+        source: Path | str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Run:
+        """`ansible-playbook -i SOURCE PLAYBOOK ARGUMENTS`; a list of plays is written to a file first."""
+        if not isinstance(playbook, str):
+            path = self.directory / "play.yml"
+            path.write_text(yaml.safe_dump(playbook, sort_keys=False))
+            playbook = str(path)
+        return self._run(["ansible-playbook", "-i", str(source or self.source()), playbook, *arguments], env)
+
+    def task(
+        self,
+        module: str,
+        *arguments: str,
+        play: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        source: Path | str | None = None,
+        keywords: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Run:
+        """One task named `it` of this collection's module, by default on `localhost`."""
+        task = {"name": "it", f"fleetops.environments.{module}": options, **(keywords or {})}
+        whole = {"hosts": "localhost", "gather_facts": False, **(play or {}), "tasks": [task]}
+        return self.playbook([whole], *arguments, source=source, env=env)
+
+    def _run(self, command: list[str], env: Mapping[str, str] | None) -> Run:
+        record = self.directory / "record.jsonl"
+        record.unlink(missing_ok=True)
+        environment = {
+            **os.environ,
+            "ANSIBLE_CALLBACK_PLUGINS": str(CHECKOUT / "tests/integration/callback"),
+            "ANSIBLE_CALLBACKS_ENABLED": "record",
+            "RECORD_FILE": str(record),
+            "LETTA_BASE_URL": self.sandbox.url,
+            "LETTA_API_KEY": self.sandbox.api_key,
+            **(env or {}),
+        }
+        executable = str(Path(sys.executable).with_name(command[0]))
+        done = subprocess.run(
+            [executable, *command[1:]], cwd=self.directory, env=environment, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        lines = record.read_text().splitlines() if record.exists() else []
+        return Run(done.returncode, done.stdout, done.stderr, [json.loads(line) for line in lines])
+
+
+@pytest.fixture(scope="session")
+def sandbox_process() -> Iterator[Sandbox]:
+    """One sandbox for all tests of a worker process."""
+    with Sandbox.start(devices=DEVICES, seed=1, forbidden_key="forbidden-key-for-loopback-only") as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def sandbox(sandbox_process: Sandbox) -> Sandbox:
+    """The sandbox with its seeded fleet, nothing received and no faults."""
+    sandbox_process.reset()
+    return sandbox_process
+
+
+@pytest.fixture
+def ansible(tmp_path: Path, sandbox: Sandbox) -> Ansible:
+    """Ansible's commands, in a directory of the test's own."""
+    return Ansible(tmp_path, sandbox)
