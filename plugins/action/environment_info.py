@@ -12,7 +12,7 @@ from typing import Any
 from ..module_utils.environment import Environment, described
 from ..module_utils.errors import ApiError, FleetError, OptionError
 from ..module_utils.filters import Expressions
-from ..module_utils.http import HttpSettings
+from ..module_utils.http_settings import HttpSettings
 from ..module_utils.letta import DEFAULT_BASE_URL, Client, Query
 from ..module_utils.letta_models import FIELDS, PROVIDER, environments
 from ..modules.environment_info import SPEC

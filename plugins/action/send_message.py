@@ -22,7 +22,7 @@ from ..module_utils.delivery import (
     failure_budget,
 )
 from ..module_utils.errors import FleetError, OptionError, one_line
-from ..module_utils.http import HttpSettings
+from ..module_utils.http_settings import HttpSettings
 from ..module_utils.letta import DEFAULT_BASE_URL, Client
 from ..module_utils.letta_models import PROVIDER
 from ..module_utils.result_files import check_writable, write_hosts, write_results
@@ -47,12 +47,12 @@ class ActionModule(EnvironmentAction):
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Send, or in check mode show what would be sent; the result of every target is returned either way."""
         self._check(options, task_vars)
+        source = chosen_source(options)
         fans_out = options["targets"] is not None
         items = (
             listed_hosts(options["targets"], options["max_targets"], task_vars) if fans_out else current_host(task_vars)
         )
         settings = self._settings(options, _listed_from(items))
-        source = chosen_source(options, items)
         targets = [self._target(item, source, options, task_vars) for item in items]
         policy = _policy(options, len(targets))
         if self._task.check_mode:

@@ -23,30 +23,10 @@ options:
     type: str
     required: true
     choices: [fleetops.environments.letta]
-  online_only:
-    description: Only environments that are online, which is a connection and a heartbeat younger than 120 s.
-    type: bool
-    default: false
-  source:
-    description: Only environments of this source, as the API's parameter C(source).
-    type: str
-    choices: [local, remote]
-  user_id:
-    description: Only environments of this user, as the API's parameter C(userId).
-    type: str
   page_size:
     description: How many rows to ask for at a time, as the API's parameter C(limit).
     type: int
     default: 100
-  filters:
-    description:
-      - JMESPath expressions over the variables, without their prefix; a host is listed when all of them hold.
-      - Besides JMESPath's own functions there are C(semver(version, '<0.34')) (ranges such as V(>=0.34.2,<0.36); what
-        is no version is in none), C(older_than(last_seen_at, '7d')) (units V(s), V(m), V(h), V(d), V(w)) and
-        C(short(id)) (eight hexadecimal digits).
-      - A name that no environment can have is an error.
-    type: raw
-    default: []
   hostnames:
     description:
       - JMESPath expressions; the first that gives a usable text names the host.
@@ -111,6 +91,7 @@ options:
     default: false
 extends_documentation_fragment:
   - fleetops.environments.letta.plugins
+  - fleetops.environments.listing
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
 seealso:
@@ -162,7 +143,7 @@ keyed_groups:
 
 from ..module_utils.environment import Environment, InvalidRow, Listing
 from ..module_utils.errors import OptionError
-from ..module_utils.http import HttpSettings
+from ..module_utils.http_settings import HttpSettings
 from ..module_utils.letta import Query, fetch
 from ..module_utils.letta_models import FIELDS, PROVIDER, environments
 from ..plugin_utils.inventory import EnvironmentInventory

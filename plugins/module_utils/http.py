@@ -1,155 +1,30 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One HTTP policy for every provider: authentication, TLS, proxies, time-outs, retries, errors."""
+"""One HTTP policy for every provider: authentication, time-outs, retries, redirects, errors."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import ssl
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any, Self
 
 from ._deps import httpx, tenacity
-from .errors import ApiError, OptionError, one_line
+from .errors import ApiError, one_line
+from .http_settings import HttpSettings
 
 USER_AGENT = "fleetops.environments"
 MAX_RETRY_AFTER = 60.0
 # Shorter keys are dummies for local servers, and may be part of an innocent word.
 _SHORTEST_SECRET = 8
 _REDACTED = "********"
-
-
-@dataclass(frozen=True, slots=True)
-class HttpSettings:
-    """The connection options of a provider, validated.
-
-    timeout: seconds for connecting and for each read and write of one request.
-    deadline: seconds for one call with all its retries.
-    """
-
-    base_url: str
-    api_key: str = field(repr=False)
-    timeout: float = 30.0
-    retries: int = 5
-    deadline: float = 120.0
-    validate_certs: bool = True
-    ca_path: str | None = None
-    client_cert: str | None = None
-    client_key: str | None = None
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any], *, api_key_help: str) -> HttpSettings:
-        """Options as a plugin read them, blanks already removed.
-
-        api_key_help: how the user gives a key, for the error when there is none.
-        Raises OptionError.
-        """
-        for name in ("timeout", "deadline"):
-            if not 0 < options[name] <= 86400:
-                raise OptionError(name, f"must be between 0 and 86400 seconds, got {options[name]}")
-        if options["retries"] < 0:
-            raise OptionError("retries", f"must be 0 or more, got {options['retries']}")
-        if options.get("client_key") and not options.get("client_cert"):
-            raise OptionError("client_key", "needs client_cert")
-        settings = cls(
-            base_url=_checked_base_url(options["base_url"]),
-            api_key=_checked_key(options, api_key_help),
-            timeout=float(options["timeout"]),
-            retries=int(options["retries"]),
-            deadline=float(options["deadline"]),
-            validate_certs=bool(options["validate_certs"]),
-            ca_path=options.get("ca_path"),
-            client_cert=options.get("client_cert"),
-            client_key=options.get("client_key"),
-        )
-        _tls_context(settings.validate_certs, settings.ca_path, settings.client_cert, settings.client_key)
-        return settings
-
-
-def _checked_base_url(value: str) -> str:
-    try:
-        parts = urllib.parse.urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or any(character.isspace() or not character.isprintable() for character in value):
-        raise OptionError("base_url", f"must be an http or https URL such as https://api.letta.com, got {value!r}")
-    if parts.username or parts.password:
-        raise OptionError("base_url", "must not hold a user name or password; give the key with api_key")
-    if parts.query or parts.fragment:
-        raise OptionError("base_url", f"must end before '?' and '#', got {value!r}")
-    return value.rstrip("/")
-
-
-def _checked_key(options: Mapping[str, Any], api_key_help: str) -> str:
-    key = options.get("api_key")
-    source = "api_key"
-    path = options.get("api_key_file")
-    if not key and path:
-        source = "api_key_file"
-        try:
-            key = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise OptionError(source, f"cannot read {path!r}: {one_line(error)}") from None
-        if not key:
-            raise OptionError(source, f"{path!r} is empty")
-    if not key:
-        raise OptionError(source, f"no key was given; {api_key_help}")
-    key = str(key)
-    if not key.isascii() or not key.isprintable() or " " in key:
-        # The value is not shown: it is a secret even when it is malformed.
-        raise OptionError(source, "the key has characters that no key has (white space, control or non-ASCII ones)")
-    return key
-
-
-@functools.lru_cache(maxsize=8)
-def _tls_context(
-    validate: bool, ca_path: str | None, client_cert: str | None, client_key: str | None
-) -> ssl.SSLContext:
-    if not validate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif ca_path is None:
-        context = httpx.create_ssl_context()
-    else:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            kind = "capath" if Path(ca_path).is_dir() else "cafile"
-            context.load_verify_locations(**{kind: ca_path})
-        except (OSError, ssl.SSLError) as error:
-            raise OptionError("ca_path", f"cannot load {ca_path!r}: {one_line(error)}") from None
-    if client_cert:
-        try:
-            context.load_cert_chain(client_cert, client_key)
-        except (OSError, ssl.SSLError) as error:
-            raise OptionError(
-                "client_cert", f"cannot load {client_cert!r} with client_key {client_key!r}: {one_line(error)}"
-            ) from None
-    return context
-
-
-# Made before Ansible forks its workers: it costs more than a request.
-_tls_context(True, None, None, None)
-
-
-def _proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment names; the system's own look-up on macOS is not fork-safe."""
-    parts = urllib.parse.urlsplit(base_url)
-    if urllib.request.proxy_bypass_environment(parts.netloc):  # type: ignore[attr-defined]
-        return None
-    proxies = urllib.request.getproxies_environment()
-    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
@@ -193,10 +68,10 @@ class HttpClient:
                 "Accept": "application/json",
                 "User-Agent": USER_AGENT,
             },
-            verify=_tls_context(settings.validate_certs, settings.ca_path, settings.client_cert, settings.client_key),
+            verify=settings.tls_context(),
             timeout=settings.timeout,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
-            proxy=_proxy_for(settings.base_url),
+            proxy=settings.proxy(),
             # Neither .netrc nor the system may replace our authorization or proxies.
             trust_env=False,
             follow_redirects=False,

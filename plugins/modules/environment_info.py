@@ -36,25 +36,9 @@ options:
     description: Whether to go on to the last page. Otherwise one page is returned.
     type: bool
     default: true
-  online_only:
-    description: Only environments that are online, which is a connection and a heartbeat younger than 120 s.
-    type: bool
-    default: false
-  source:
-    description: Only environments of this source, as the API's parameter C(source).
-    type: str
-    choices: [local, remote]
-  user_id:
-    description: Only environments of this user, as the API's parameter C(userId).
-    type: str
-  filters:
-    description:
-      - JMESPath expressions over the returned fields; an environment is returned when all of them hold.
-      - The functions C(semver(version, '<0.34')), C(older_than(last_seen_at, '7d')) and C(short(id)) are there as in
-        the inventory plugin P(fleetops.environments.letta#inventory).
-    type: raw
 extends_documentation_fragment:
   - fleetops.environments.letta
+  - fleetops.environments.listing
   - fleetops.environments.on_controller
 attributes:
   check_mode:

@@ -11,12 +11,13 @@ from typing import Any, ClassVar
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
+from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 
 from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
 from ..module_utils.errors import FleetError, one_line
-from ..module_utils.http import HttpSettings
+from ..module_utils.http_settings import HttpSettings
 from .options import environment_variable_of, given, key_help, layered, variable_of
 
 
@@ -61,7 +62,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         parameters = {**arguments, **layered(sources)}
         validated = ArgumentSpecValidator(self.SPEC).validate(parameters)
         if validated.error_messages:
-            raise FleetError("; ".join(one_line(message, 1000) for message in validated.error_messages))
+            raise FleetError("; ".join(_problem(error) for error in validated.errors))
         options: dict[str, Any] = validated.validated_parameters
         return options
 
@@ -84,3 +85,8 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         settings = HttpSettings.from_options({**options, "base_url": base_url}, api_key_help=key_help(self.PROVIDER))
         self._secrets.add(settings.api_key)
         return settings
+
+
+def _problem(error: Exception) -> str:
+    message = one_line(error, 1000)
+    return f"unsupported option: {message}" if isinstance(error, UnsupportedError) else message

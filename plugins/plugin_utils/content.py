@@ -35,19 +35,14 @@ class Content:
     skip: str | None = None
 
 
-def chosen_source(options: Mapping[str, Any], items: Sequence[Item]) -> str | None:
-    """Which of the options says what to send; None when every target's own entry does. Raises OptionError."""
+def chosen_source(options: Mapping[str, Any]) -> str | None:
+    """Which of the options says what to send; None when only the targets' own entries can. Raises OptionError."""
     chosen = [name for name in SOURCES if options[name] not in (None, False)]
     if len(chosen) > 1:
         raise OptionError(chosen[1], f"cannot go with {chosen[0]}; give one of {', '.join(SOURCES)}")
-    if chosen:
-        if options["client_message_id"] and chosen[0] in ("messages", "approvals"):
-            raise OptionError("client_message_id", f"cannot go with {chosen[0]}")
-        return chosen[0]
-    without = next((item.host for item in items if "content" not in item.given), None)
-    if without is not None or not items:
-        raise OptionError("content", f"nothing to send; give one of {', '.join(SOURCES)}")
-    return None
+    if chosen and options["client_message_id"] and chosen[0] in ("messages", "approvals"):
+        raise OptionError("client_message_id", f"cannot go with {chosen[0]}")
+    return chosen[0] if chosen else None
 
 
 def content_of(
@@ -59,6 +54,8 @@ def content_of(
     """
     if "content" in item.given:
         return Content(_user_message("content", item.given["content"], item, options))
+    if source is None:
+        raise OptionError("content", f"nothing to send to {item.host}; give one of {', '.join(SOURCES)}")
     if source == "self_update":
         return _self_update(item, options)
     if source == "messages":
@@ -74,6 +71,8 @@ def content_of(
 
 
 def _user_message(option: str, content: Any, item: Item, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not isinstance(content, (str, list)):
+        raise OptionError(option, f"must be a text or a list of text parts, got {one_line(repr(content), 60)}")
     message: dict[str, Any] = {"role": "user", "content": content}
     client_message_id = item.given.get("client_message_id") or options["client_message_id"]
     if client_message_id:

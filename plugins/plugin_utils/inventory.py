@@ -21,7 +21,7 @@ from ..module_utils.arguments import CONNECTION_SPEC
 from ..module_utils.environment import CONTRACT, Environment, InvalidRow, Listing, described, digest, iso_utc, short
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.filters import Expressions
-from ..module_utils.http import HttpSettings
+from ..module_utils.http_settings import HttpSettings
 from .grouping import checked_group_name, group_rows
 from .naming import assign, wanted_name
 from .options import (
