@@ -119,7 +119,7 @@ class ActionModule(EnvironmentAction):
         hostvars = task_vars["hostvars"]
         manager, inventory = hostvars._variable_manager, hostvars._inventory  # noqa: SLF001 - core has no public way
         found: Mapping[str, Any] = manager.get_vars(
-            play=self._task.play, host=inventory.get_host(item.host), task=self._task
+            play=self._task.get_play(), host=inventory.get_host(item.host), task=self._task
         )
         return {**found, "hostvars": hostvars}
 

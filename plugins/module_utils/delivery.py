@@ -156,7 +156,7 @@ class _FanOut:
             for target, delivery in queue:
                 if target.skip is not None:
                     continue
-                if self._failures > self._policy.max_failures:
+                if self._stopped():
                     return
                 started = time.monotonic()
                 await self._one(target, delivery)
@@ -169,26 +169,45 @@ class _FanOut:
         async with asyncio.TaskGroup() as group:
             for _number in range(min(self._policy.concurrency, len(pairs))):
                 group.create_task(worker())
-        return offline if self._failures <= self._policy.max_failures else []
+        return [] if self._stopped() else offline
+
+    def _stopped(self) -> bool:
+        """Whether more targets failed than allowed, so that no new send may start."""
+        return self._failures > self._policy.max_failures
 
     async def _one(self, target: Target, delivery: Delivery) -> None:
-        unclear = False
         try:
             environment = await self._reachable(target)
+            await self._pace()
+            if self._stopped():
+                return
             if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
                 delivery.conversation_id = await self._provider.create_conversation(str(target.agent_id))
-            try:
-                await self._send(target, environment, delivery, final=tuple(self._provider.GONE))
-            except ApiError as error:
-                unclear = error.may_be_accepted
-                if error.status not in self._provider.GONE:
-                    raise
-                environment = await self._reachable(target, fresh=True)
-                await self._send(target, environment, delivery)
+            await self._send_late_bound(target, environment, delivery)
         except ApiError as error:
-            self._ended(delivery, error, unclear=unclear or error.may_be_accepted)
+            delivery.status = "unknown" if error.may_be_accepted else "offline" if error.code == "offline" else "failed"
+            delivery.error = {"code": error.code, "message": str(error)}
         else:
             delivery.status, delivery.error = "sent", None
+
+    async def _send_late_bound(self, target: Target, environment: Environment, delivery: Delivery) -> None:
+        """Send; when the connection has gone, look the target up and send once more."""
+        try:
+            await self._send(target, environment, delivery, final=tuple(self._provider.GONE))
+        except ApiError as error:
+            if error.status not in self._provider.GONE:
+                raise
+            unclear = error.may_be_accepted
+        else:
+            return
+        try:
+            environment = await self._reachable(target, fresh=True)
+            await self._pace()
+            await self._send(target, environment, delivery)
+        except ApiError as error:
+            error.may_be_accepted = error.may_be_accepted or unclear
+            error.code = "offline" if error.status == 404 else error.code
+            raise
 
     async def _reachable(self, target: Target, *, fresh: bool = False) -> Environment:
         """The target as listed, or as it is now where the listing cannot be right. Raises ApiError when offline."""
@@ -205,7 +224,6 @@ class _FanOut:
     async def _send(
         self, target: Target, environment: Environment, delivery: Delivery, final: Sequence[int] = ()
     ) -> None:
-        await self._pace()
         delivery.connection_id = environment.connection_id
         try:
             accepted = await self._provider.send(
@@ -228,12 +246,3 @@ class _FanOut:
         start = max(now, self._next_start)
         self._next_start = start + 1 / self._policy.rate
         await asyncio.sleep(start - now)
-
-    def _ended(self, delivery: Delivery, error: ApiError, *, unclear: bool) -> None:
-        if unclear:
-            delivery.status = "unknown"
-        elif error.code == "offline" or error.status == 404:
-            delivery.status = "offline"
-        else:
-            delivery.status = "failed"
-        delivery.error = {"code": error.code, "message": str(error)}

@@ -18,7 +18,7 @@ from typing import Any, Self
 from ._deps import pydantic
 from .environment import Accepted, Environment, Listing
 from .errors import ApiError, one_line
-from .http import HttpClient
+from .http_client import HttpClient
 from .http_settings import HttpSettings
 from .letta_models import Page, Row, SendReply, environment, environments, first_problem
 

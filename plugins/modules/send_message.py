@@ -164,19 +164,15 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Instruct every standard-mode device, one task for all
-  hosts: mode_standard
-  gather_facts: false
-  tasks:
-    - name: Ask for a status report
-      fleetops.environments.send_message:
-        targets: "{{ ansible_play_batch }}"
-        content: Report the state of your working directory.
-        agent_id: agent-1234
-        max_failures: 5%
-        result_file: report.jsonl
-        retry_file: again.txt
-      run_once: true
+- name: Ask every host of the play for a report, in one task for all of them
+  fleetops.environments.send_message:
+    targets: "{{ ansible_play_batch }}"
+    content: Report the state of your working directory.
+    agent_id: agent-1234
+    max_failures: 5%
+    result_file: report.jsonl
+    retry_file: again.txt
+  run_once: true
 
 - name: Send to the current host
   fleetops.environments.send_message:

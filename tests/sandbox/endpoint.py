@@ -133,7 +133,7 @@ def raw_path(scope: Scope) -> str:
 
 
 def _bearer(request: Request) -> str:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    scheme, _space, key = request.headers.get("authorization", "").partition(" ")
     return key if scheme.lower() == "bearer" else ""
 
 

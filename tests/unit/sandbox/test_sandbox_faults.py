@@ -248,7 +248,7 @@ class TestPage:
 
 class TestRules:
     def statuses(self, http: httpx.Client, count: int) -> list[int]:
-        return [http.get("/v1/environments").status_code for _ in range(count)]
+        return [http.get("/v1/environments").status_code for _number in range(count)]
 
     def test_nth(self, sandbox: Sandbox, http: httpx.Client) -> None:
         sandbox.add_fault("status", nth=2)

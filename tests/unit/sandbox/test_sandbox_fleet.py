@@ -138,7 +138,7 @@ class TestChanges:
         assert self.truth(sandbox, row)["online"]
 
     def test_rotate(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
-        rotated = [sandbox.rotate(row["id"]) for _ in range(3)]
+        rotated = [sandbox.rotate(row["id"]) for _number in range(3)]
 
         assert {each["id"] for each in rotated} == {row["id"]}
         assert len({row["connectionId"], *(each["connectionId"] for each in rotated)}) == 4

@@ -40,7 +40,7 @@ class TestList:
         assert len(sandbox.requests("list")) == 6
 
     def test_default_page_holds_fifty(self, sandbox: Sandbox, letta: Letta) -> None:
-        for _ in range(10):
+        for _number in range(10):
             sandbox.add_environment()
 
         page = letta.environments.list()
@@ -319,7 +319,7 @@ class TestMessages:
     @pytest.mark.parametrize("status", [404, 503])
     def test_connection_that_is_not_there(self, sandbox: Sandbox, http: httpx.Client, status: int) -> None:
         sandbox.settings(offline_status=status)
-        rows = [sandbox.add_environment() for _ in range(3)]
+        rows = [sandbox.add_environment() for _number in range(3)]
         sandbox.offline(rows[0]["id"])
         sandbox.rotate(rows[1]["id"])
         sandbox.age(rows[2]["id"], 121)

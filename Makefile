@@ -1,0 +1,83 @@
+# Two commands matter: make demo and make test. make help lists the rest.
+
+SHELL := bash
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+# The tools see nothing of the user's settings, and leave nothing outside the checkout.
+user_home := $(HOME)
+unexport $(filter ANSIBLE_% COVERAGE_% GALAXY_% LETTA_% PYTEST_% PYTHON% QODER_% VIRTUAL_ENV XDG_%,$(.VARIABLES))
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.build/collections
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_HOME := $(CURDIR)/.build
+export HOME := $(CURDIR)/.home
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.build/cache/hypothesis
+export LC_ALL := $(if $(filter Darwin,$(shell uname)),en_US.UTF-8,C.UTF-8)
+export no_proxy := 127.0.0.1,localhost,$(or $(no_proxy),$(NO_PROXY))
+export NO_PROXY := $(no_proxy)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export TMPDIR := $(CURDIR)/.build/tmp
+
+run := tests/checks/run.sh
+link := .build/collections/ansible_collections/fleetops/environments
+pytest := python -m pytest --numprocesses 2
+
+.PHONY: help home venv demo test check lint sanity test-unit test-integration coverage build clean
+
+help:
+	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
+	@echo 'make test              every check and test: check, then coverage'
+	@echo 'make check             lint and sanity'
+	@echo 'make lint              ruff, mypy, ansible-lint, changelog fragments'
+	@echo 'make sanity            ansible-test, antsibull-docs and galaxy-importer on the built collection'
+	@echo 'make test-unit         tests/unit'
+	@echo 'make test-integration  tests/integration'
+	@echo 'make coverage          both of them, and the share of plugins/ that they ran'
+	@echo 'make build             the collection as a tar.gz, in .build/dist'
+	@echo 'make venv              only the virtual environment, in .venv (PYTHON=... chooses the Python)'
+	@echo 'make clean             remove everything that these commands made'
+
+venv: home .venv/.ready $(link)
+
+home:
+	@tests/checks/home.sh '$(user_home)'
+
+.venv/.ready: requirements.txt tests/requirements.txt | home
+	@PYTHON='$(PYTHON)' tests/checks/venv.sh
+
+$(link):
+	@mkdir -p $(@D) && ln -sfn ../../../.. $@
+
+demo: venv
+	@python -m tests.demo
+
+test: check coverage
+
+check: lint sanity
+
+lint: venv
+	@failed=0; \
+	$(run) 'ruff check' ruff check || failed=1; \
+	$(run) 'ruff format' ruff format --check --diff || failed=1; \
+	(cd .build/collections && ../../$(run) mypy mypy --config-file ../../pyproject.toml) || failed=1; \
+	$(run) 'ansible-lint' ansible-lint --nocolor --profile production --offline || failed=1; \
+	$(run) 'antsibull-changelog' antsibull-changelog lint || failed=1; \
+	exit $$failed
+
+sanity: venv
+	@tests/checks/artifact.sh
+
+test-unit test-integration: test-%: venv
+	@$(pytest) tests/$*
+
+# Ansible ends its workers, and with them their coverage data, unless it is told to wait for them.
+coverage: venv
+	@rm -rf .build/coverage && mkdir -p .build/coverage
+	@ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT=100 ANSIBLE_WORKER_SHUTDOWN_POLL_DELAY=0.05 coverage run -m pytest --numprocesses 2
+	@coverage combine --quiet
+	@coverage report
+
+build: venv
+	@ansible-galaxy collection build --force --output-path .build/dist
+
+clean:
+	rm -rf .build .home .venv

@@ -1,0 +1,81 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The main job against the sandbox: list a fleet, instruct a group of it, and check that with what arrived.
+
+``make demo`` runs this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.sandbox.process import Sandbox
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PLAYBOOK = CHECKOUT / "playbooks" / "instruct.yml"
+CONTENT = "Run the test suite and report what fails."
+INVENTORY = """\
+plugin: fleetops.environments.letta
+"""
+
+
+def main() -> int:
+    """Run the demo; the exit code says whether everything arrived as reported."""
+    build = CHECKOUT / ".build"
+    build.mkdir(exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=build, prefix="demo-") as directory,
+        Sandbox.start(devices=20, seed=1) as sandbox,
+    ):
+        (Path(directory) / "fleet.letta.yml").write_text(INVENTORY)
+        print(f"A sandbox with 20 devices listens at {sandbox.url}. fleet.letta.yml:\n\n{INVENTORY}", flush=True)
+        environment = {**os.environ, "LETTA_BASE_URL": sandbox.url, "LETTA_API_KEY": sandbox.api_key}
+
+        run(["ansible-inventory", "-i", "fleet.letta.yml", "--graph"], directory, environment)
+        variables = {
+            "instruct_hosts": "mode_standard",
+            "instruct_content": CONTENT,
+            "instruct_result_file": str(Path(directory) / "results.jsonl"),
+            "letta_agent_id": "agent-demo",
+        }
+        play = ["ansible-playbook", "-i", "fleet.letta.yml", str(PLAYBOOK), "-e", json.dumps(variables)]
+        failed = run(play, directory, environment)
+
+        lines = Path(variables["instruct_result_file"]).read_text().splitlines()
+        return compare([json.loads(line) for line in lines], sandbox.received(), failed)
+
+
+def run(command: list[str], directory: str, environment: dict[str, str]) -> int:
+    """Show a command, run it with its output as it is, and return its exit code."""
+    print(f"$ {shlex.join(command)}", flush=True)
+    code = subprocess.run(command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
+    print(flush=True)
+    return code
+
+
+def compare(results: list[dict[str, Any]], received: dict[str, dict[str, Any]], failed: int) -> int:
+    """Print one total; every instruction reported as sent has to have arrived once, and no other."""
+    reported = {(row["id"], row["client_message_id"]) for row in results if row["status"] == "sent"}
+    arrived = [
+        (id_, message["client_message_id"]) for id_, device in received.items() for message in device["messages"]
+    ]
+    print(
+        f"{len(results)} hosts: {len(reported)} sent, {len(results) - len(reported)} not;"
+        f" {len(arrived)} instructions arrived at {len(received)} devices"
+    )
+    if failed or not reported or len(arrived) != len(reported) or set(arrived) != reported:
+        print(f"DIFFERENT: playbook exit {failed}, only reported {reported - set(arrived)}, arrived {sorted(arrived)}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
