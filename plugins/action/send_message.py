@@ -34,6 +34,7 @@ from ..plugin_utils.targets import Item, current_host, listed_hosts
 _MOST_FAILURES_SHOWN = 20
 _MOST_RENDERED = 5
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
+_STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
 _NO_AGENT = "no agent_id: the environment decides who answers"
 
 
@@ -73,17 +74,25 @@ class ActionModule(EnvironmentAction):
             alone = next((name for name in _OF_A_FAN_OUT if options[name] is not None), None)
             if alone:
                 raise OptionError(alone, "needs targets")
-        elif not self._task.run_once and len(task_vars["ansible_play_hosts_all"]) > 1:
+        elif len(task_vars["ansible_play_hosts_all"]) > 1 and not self._runs_once():
             raise OptionError(
-                "targets", "in a play of several hosts needs run_once: true, or each host would send to all of them"
+                "targets",
+                "in a play of several hosts needs run_once: true, and a strategy that heeds it such as linear, "
+                "or each host would send to all of them",
             )
         if options["concurrency"] < 1:
             raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
+        if options["offline_timeout"] < 0:
+            raise OptionError("offline_timeout", f"must be 0 or more, got {options['offline_timeout']}")
         if options["rate"] is not None and options["rate"] <= 0:
             raise OptionError("rate", f"must be more than 0, got {options['rate']}")
         for name in ("retry_file", "result_file"):
             if options[name]:
                 check_writable(name, options[name])
+
+    def _runs_once(self) -> bool:
+        strategy = str(self._task.get_play().strategy).rpartition(".")[2]
+        return bool(self._task.run_once) and strategy not in _STRATEGIES_WITHOUT_RUN_ONCE
 
     def _target(
         self, item: Item, source: str | None, options: Mapping[str, Any], task_vars: Mapping[str, Any]
@@ -93,8 +102,8 @@ class ActionModule(EnvironmentAction):
         content = content_of(
             item, source, options, lambda option, target: self._text(option, target, options, task_vars)
         )
-        agent_id = _nearest("agent_id", item, options)
-        conversation_id = _nearest("conversation_id", item, options)
+        agent_id = self._nearest("agent_id", item, options, task_vars)
+        conversation_id = self._nearest("conversation_id", item, options, task_vars)
         if conversation_id == NEW_CONVERSATION and agent_id is None and content.skip is None:
             raise OptionError("conversation_id", f"'new' needs an agent_id, and {item.host} has none")
         return Target(item.host, item.environment, content.messages, agent_id, conversation_id, content.skip)
@@ -121,7 +130,22 @@ class ActionModule(EnvironmentAction):
         found: Mapping[str, Any] = manager.get_vars(
             play=self._task.get_play(), host=inventory.get_host(item.host), task=self._task
         )
-        return {**found, "hostvars": hostvars}
+        loop_names = (task_vars.get("ansible_loop_var"), task_vars.get("ansible_index_var"), "ansible_loop")
+        of_the_loop = {name: task_vars[name] for name in loop_names if name in task_vars}
+        return {**found, **of_the_loop, "hostvars": hostvars}
+
+    def _nearest(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
+        """The value of the target's own entry, else the target's variable, else the option."""
+        name = f"{PROVIDER}_{option}"
+        if name in self._task.get_play().get_vars() or name in self._task.get_vars():
+            # `hostvars` does not know the variables of plays and tasks.
+            variables = self._variables_of(item, task_vars)
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            variable = templar.template(variables[name])
+        else:
+            variable = item.variables.get(name)
+        value = item.given.get(option) or variable or options[option]
+        return str(value) if value else None
 
     def _write_files(self, options: Mapping[str, Any], result: dict[str, Any]) -> None:
         """Write the files; what was sent is reported even where that fails."""
@@ -153,12 +177,6 @@ def _listed_from(items: Sequence[Item]) -> str | None:
     return urls[0] if urls else None
 
 
-def _nearest(option: str, item: Item, options: Mapping[str, Any]) -> str | None:
-    """The target's own value, else its host variable, else the option."""
-    value = item.given.get(option) or item.variables.get(f"{PROVIDER}_{option}") or options[option]
-    return str(value) if value else None
-
-
 def _policy(options: Mapping[str, Any], targets: int) -> Policy:
     return Policy(
         concurrency=options["concurrency"],
@@ -173,11 +191,13 @@ def _checked(targets: Sequence[Target], policy: Policy, *, fans_out: bool) -> di
     """The result of check mode: nothing is attempted, and the first targets' messages are shown."""
     deliveries = [Delivery.of(target) for target in targets]
     wanted = [target for target in targets if target.skip is None]
+    offline = sum(target.environment.status != "online" for target in wanted)
     result = _summary(deliveries, policy) if fans_out else _single(deliveries[0], policy)
     return {
         **result,
         "changed": bool(wanted),
-        "msg": f"would send to {len(wanted)} of {len(targets)} targets",
+        "msg": f"would send to {len(wanted)} of {len(targets)} targets"
+        + (f", {offline} of them listed as offline" if offline else ""),
         "would_send": [
             {
                 "host": target.host,
@@ -205,9 +225,8 @@ def _summary(deliveries: Sequence[Delivery], policy: Policy) -> dict[str, Any]:
     found = counts(deliveries)
     failures = [delivery for delivery in deliveries if policy.is_failure(delivery)]
     failed = len(failures) > policy.max_failures
-    message = f"{len(deliveries)} targets: " + ", ".join(
-        f"{count} {status}" for status, count in found.items() if count
-    )
+    ended = ", ".join(f"{count} {status}" for status, count in found.items() if count)
+    message = f"{len(deliveries)} targets: {ended or 'nothing to do'}"
     if failures:
         shown = [_line(delivery) for delivery in failures[:_MOST_FAILURES_SHOWN]]
         more = len(failures) - len(shown)

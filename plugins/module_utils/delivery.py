@@ -182,13 +182,21 @@ class _FanOut:
             if self._stopped():
                 return
             if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
-                delivery.conversation_id = await self._provider.create_conversation(str(target.agent_id))
+                delivery.conversation_id = await self._new_conversation(str(target.agent_id))
             await self._send_late_bound(target, environment, delivery)
         except ApiError as error:
             delivery.status = "unknown" if error.may_be_accepted else "offline" if error.code == "offline" else "failed"
             delivery.error = {"code": error.code, "message": str(error)}
         else:
             delivery.status, delivery.error = "sent", None
+
+    async def _new_conversation(self, agent_id: str) -> str:
+        try:
+            return await self._provider.create_conversation(agent_id)
+        except ApiError as error:
+            # The message itself has not been sent, so nothing about it is unclear.
+            error.may_be_accepted = False
+            raise
 
     async def _send_late_bound(self, target: Target, environment: Environment, delivery: Delivery) -> None:
         """Send; when the connection has gone, look the target up and send once more."""

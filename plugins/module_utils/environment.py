@@ -62,10 +62,13 @@ class Environment:
         for name, text in texts.items():
             if not isinstance(text, str) or not text:
                 raise FleetError(f"{CONTRACT}.{name} is not a text")
+        connection_id = value.get("connection_id") or None
+        if connection_id is not None and not isinstance(connection_id, str):
+            raise FleetError(f"{CONTRACT}.connection_id is not a text")
         self_update = value.get("self_update")
         return cls(
             **{name: str(text) for name, text in texts.items()},
-            connection_id=str(value["connection_id"]) if value.get("connection_id") else None,
+            connection_id=connection_id,
             self_update=self_update if isinstance(self_update, Mapping) else None,
             fields={},
         )

@@ -8,8 +8,8 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from ._deps import jmespath, semantic_version
@@ -29,16 +29,11 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_semver(self, version: str | None, wanted: str) -> bool:
         """Whether a version is in a range such as `<0.34` or `>=0.34.2,<0.36`; what is no version is in none."""
-        if version is None:
-            return False
+        spec = _range(wanted)
         try:
-            return bool(_range(wanted).match(semantic_version.Version(version.removeprefix("v"))))
+            return version is not None and bool(spec.match(semantic_version.Version(version.removeprefix("v"))))
         except ValueError:
-            if _is_range(wanted):
-                return False
-            raise jmespath.exceptions.JMESPathError(
-                f"semver: {wanted!r} is not a range such as '<0.34' or '>=0.34.2,<0.36'"
-            ) from None
+            return False
 
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_older_than(self, moment: str | None, age: str) -> bool:
@@ -51,7 +46,7 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
         except ValueError:
             return False
         then = then if then.tzinfo else then.replace(tzinfo=UTC)
-        return self.now - then > timedelta(seconds=seconds)
+        return (self.now - then).total_seconds() > seconds
 
     @jmespath.functions.signature({"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_short(self, text: str) -> str:
@@ -61,22 +56,21 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
 
 @functools.lru_cache(maxsize=256)
 def _range(wanted: str) -> Any:
-    return semantic_version.SimpleSpec(wanted.replace(" ", ""))
-
-
-def _is_range(wanted: str) -> bool:
     try:
-        _range(wanted)
+        return semantic_version.SimpleSpec(wanted.replace(" ", ""))
     except ValueError:
-        return False
-    return True
+        raise ValueError(f"semver: {wanted!r} is not a range such as '<0.34' or '>=0.34.2,<0.36'") from None
 
 
 def _seconds(age: str) -> int:
-    match = re.fullmatch(r"(\d{1,9})([smhdw])", age.strip())
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", age.strip())
     if match is None:
-        raise jmespath.exceptions.JMESPathError(f"older_than: {age!r} is not an age such as '90s', '12h' or '7d'")
+        raise ValueError(f"older_than: {age!r} is not an age such as '90s', '12h' or '7d'")
     return int(match[1]) * _UNITS[match[2]]
+
+
+# What a function's second argument must be; one written as a literal is checked before any row is there.
+_ARGUMENTS: dict[str, Callable[[str], Any]] = {"semver": _range, "older_than": _seconds}
 
 
 class Expressions:
@@ -99,8 +93,13 @@ class Expressions:
     def _compile(self, text: str, known: Sequence[str]) -> Any:
         try:
             compiled = jmespath.compile(text)
-        except jmespath.exceptions.JMESPathError as error:
+        except (jmespath.exceptions.JMESPathError, RecursionError) as error:
             raise OptionError(self._option, f"{text!r} is not a JMESPath expression: {one_line(error)}") from None
+        for function, argument in _literal_arguments(compiled.parsed):
+            try:
+                _ARGUMENTS[function](argument)
+            except ValueError as error:
+                raise OptionError(self._option, f"{text!r}: {error}") from None
         for name in _names_of_the_row(compiled.parsed):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
@@ -121,7 +120,12 @@ class Expressions:
     def _search(self, text: str, compiled: Any, row: Mapping[str, Any]) -> Any:
         try:
             return compiled.search(row, options=self._options)
-        except jmespath.exceptions.JMESPathError as error:
+        except jmespath.exceptions.JMESPathTypeError as error:
+            # A function's argument that this row does not have: the expression says nothing of it.
+            if error.actual_type == "null":
+                return None
+            raise OptionError(self._option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
+        except (jmespath.exceptions.JMESPathError, ValueError) as error:
             raise OptionError(self._option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
 
 
@@ -145,5 +149,20 @@ def _names_of_the_row(node: Mapping[str, Any]) -> Iterator[str]:
     if node["type"] == "expref":
         return
     children = node["children"]
+    if node["type"] in ("subexpression", "pipe") and children[0]["type"] in ("current", "identity"):
+        children = children[1:]
     for child in children[:1] if node["type"] in _NARROWING else children:
         yield from _names_of_the_row(child)
+
+
+def _literal_arguments(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Each of our functions in an expression with its second argument, where that is written out."""
+    children = node["children"]
+    if node["type"] == "function_expression" and node["value"] in _ARGUMENTS and len(children) == 2:
+        argument = children[1]
+        if argument["type"] == "literal" and isinstance(argument["value"], str):
+            yield node["value"], argument["value"]
+    # A slice's children are numbers.
+    for child in children:
+        if isinstance(child, Mapping):
+            yield from _literal_arguments(child)

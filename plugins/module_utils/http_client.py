@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import re
 import ssl
 import time
 import urllib.parse
@@ -24,6 +26,8 @@ USER_AGENT = "fleetops.environments"
 MAX_RETRY_AFTER = 60.0
 # Shorter keys are dummies for local servers, and may be part of an innocent word.
 _SHORTEST_SECRET = 8
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_DEEPEST = 64
 _REDACTED = "********"
 
 
@@ -38,7 +42,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
         return float(value.strip())
     try:
         moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -47,11 +51,16 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A successful answer: the decoded JSON, when the server gave it (its Date, else our clock), on which attempt."""
+    """A successful answer.
+
+    data: the decoded JSON. date: when the server gave it (its Date, else our clock). attempts: how many requests it
+    took. unclear: whether one of those before may have been accepted.
+    """
 
     data: Any
     date: datetime
     attempts: int = 1
+    unclear: bool = False
 
 
 class HttpClient:
@@ -138,10 +147,12 @@ class HttpClient:
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.deadline):
                 reply: Reply = await retrying(self._once, method, url, params, body)
-                return replace(reply, attempts=_attempts(retrying))
+                return replace(reply, attempts=_attempts(retrying), unclear=unclear)
         except TimeoutError:
             message = f"{method} {url}: no answer within the deadline of {settings.deadline:g} s"
-            raise ApiError(message, code="timeout", may_be_accepted=True, attempts=_attempts(retrying)) from None
+            raise ApiError(
+                message, code="timeout", may_be_accepted=method != "GET", attempts=_attempts(retrying)
+            ) from None
         except ApiError as error:
             error.may_be_accepted = unclear
             error.attempts = _attempts(retrying)
@@ -152,12 +163,17 @@ class HttpClient:
         sending = method != "GET"
         try:
             response = await self._http.request(method, url, params=params, json=body)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, ssl.SSLError) as error:
             raise _transport_error(where, error, sending, self._settings.timeout) from None
-        text = response.text
-        if len(self._settings.api_key) >= _SHORTEST_SECRET:
-            # A server that repeats the key must not carry it into host variables, caches or errors.
-            text = text.replace(self._settings.api_key, _REDACTED)
+        try:
+            return self._read(where, response, sending)
+        except ApiError as error:
+            error.args = (self._harmless(str(error)),)
+            raise
+
+    def _read(self, where: str, response: Any, sending: bool) -> Reply:
+        text = response.content.decode("utf-8", "replace")
+        now = datetime.now(UTC)
         if response.is_redirect:
             location = _without_secrets(response.headers.get("location", ""))
             raise ApiError(
@@ -166,11 +182,10 @@ class HttpClient:
                 code="redirect",
                 status=response.status_code,
             )
-        now = datetime.now(UTC)
         if not response.is_success:
             raise _status_error(where, response, text, sending, now)
         try:
-            data = json.loads(text, parse_constant=_no_constant)
+            data = json.loads(text, parse_constant=_not_json, parse_float=_finite)
         except (ValueError, RecursionError):
             raise ApiError(
                 f"{where}: answered {response.status_code} with {_described(text)} instead of JSON",
@@ -178,7 +193,28 @@ class HttpClient:
                 status=response.status_code,
                 may_be_accepted=sending,
             ) from None
-        return Reply(data, _date_of(response, now))
+        return Reply(self._harmless(data), _date_of(response, now))
+
+    def _harmless(self, value: Any, depth: int = _DEEPEST) -> Any:
+        """What the server sent, so that it can be kept and shown.
+
+        Left out are our key, half characters that no file or terminal takes, what lies too deep for programs that
+        recurse, and the leading underscores of keys by which Ansible's own serializers mark their types.
+        """
+        if isinstance(value, str):
+            whole = _HALF_CHARACTER.sub("\ufffd", value)
+            key = self._settings.api_key
+            return whole.replace(key, _REDACTED) if len(key) >= _SHORTEST_SECRET else whole
+        if depth == 0 and isinstance(value, (dict, list)):
+            return None
+        if isinstance(value, list):
+            return [self._harmless(item, depth - 1) for item in value]
+        if isinstance(value, dict):
+            return {self._harmless_key(name): self._harmless(item, depth - 1) for name, item in value.items()}
+        return value
+
+    def _harmless_key(self, name: str) -> str:
+        return str(self._harmless(name.lstrip("_") if name.startswith("__ansible") else name))
 
 
 def _attempts(retrying: Any) -> int:
@@ -189,7 +225,8 @@ def _wait(state: Any) -> float:
     error = state.outcome.exception()
     if error.retry_after is not None:
         return float(error.retry_after)
-    return float(tenacity.wait_exponential_jitter(initial=0.2, max=15, jitter=0.2)(state))
+    back_off = tenacity.wait_exponential(multiplier=0.2, max=15) + tenacity.wait_random(0, 0.2)
+    return float(back_off(state))
 
 
 def _encoded(segment: str) -> str:
@@ -199,14 +236,19 @@ def _encoded(segment: str) -> str:
     return urllib.parse.quote(segment, safe="")
 
 
-def _no_constant(name: str) -> Any:
+def _not_json(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _not_json(text)
 
 
 def _date_of(response: Any, now: datetime) -> datetime:
     try:
         date = parsedate_to_datetime(response.headers["date"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return now
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
@@ -231,8 +273,9 @@ def _transport_error(where: str, error: Exception, sending: bool, timeout: float
 
 
 def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+    """The TLS error behind an error; a peer that just hung up is none."""
     while error is not None:
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
             return error
         error = error.__cause__ or error.__context__
     return None

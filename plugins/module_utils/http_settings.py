@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import ssl
 import urllib.parse
 import urllib.request
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ._deps import httpx
-from .errors import OptionError, one_line
+from .errors import FleetError, OptionError, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class HttpSettings:
             client_key=options.get("client_key"),
         )
         settings.tls_context()
+        settings.proxy()
         return settings
 
     def tls_context(self) -> ssl.SSLContext:
@@ -69,27 +71,47 @@ class HttpSettings:
         return _tls_context(self.validate_certs, self.ca_path, self.client_cert, self.client_key)
 
     def proxy(self) -> str | None:
-        """The proxy that the environment names; the system's own look-up on macOS is not fork-safe."""
+        """The proxy that the environment names; the system's own look-up on macOS is not fork-safe.
+
+        Raises FleetError when it is none that can be used; its value is not shown, as it may hold a password.
+        """
         parts = urllib.parse.urlsplit(self.base_url)
-        if urllib.request.proxy_bypass_environment(parts.netloc):  # type: ignore[attr-defined]
+        bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+        if bypass(parts.netloc) or bypass(parts.hostname):
             return None
         proxies = urllib.request.getproxies_environment()
-        return proxies.get(parts.scheme) or proxies.get("all")
+        proxy = proxies.get(parts.scheme) or proxies.get("all")
+        if not proxy:
+            return None
+        proxy = proxy if "://" in proxy else f"http://{proxy}"
+        if not _is_http_url(proxy):
+            raise FleetError(
+                f"the proxy for {parts.scheme} in the environment ({parts.scheme.upper()}_PROXY or ALL_PROXY) "
+                "is not an http or https URL"
+            )
+        return proxy
 
 
 def _checked_base_url(value: str) -> str:
-    try:
-        parts = urllib.parse.urlsplit(value)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable or any(character.isspace() or not character.isprintable() for character in value):
-        raise OptionError("base_url", f"must be an http or https URL such as https://api.letta.com, got {value!r}")
-    if parts.username or parts.password:
+    if "@" in value:
         raise OptionError("base_url", "must not hold a user name or password; give the key with api_key")
-    if parts.query or parts.fragment:
-        raise OptionError("base_url", f"must end before '?' and '#', got {value!r}")
+    # What comes behind is not shown: a key may have been put there.
+    shown = re.split("[?#]", value)[0]
+    if not _is_http_url(value):
+        raise OptionError("base_url", f"must be an http or https URL such as https://api.letta.com, got {shown!r}")
+    if shown != value:
+        raise OptionError("base_url", f"must end before '?' and '#', got {shown!r} and more")
     return value.rstrip("/")
+
+
+def _is_http_url(value: str) -> bool:
+    if any(character.isspace() or not character.isprintable() for character in value):
+        return False
+    try:
+        url = httpx.URL(value)
+        return url.scheme in ("http", "https") and bool(url.host) and 0 < (url.port or 80) < 65536
+    except (ValueError, httpx.InvalidURL):
+        return False
 
 
 def _checked_key(options: Mapping[str, Any], api_key_help: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Self
 from ._deps import pydantic
 from .environment import Accepted, Environment, Listing
 from .errors import ApiError, one_line
-from .http_client import HttpClient
+from .http_client import HttpClient, Reply
 from .http_settings import HttpSettings
 from .letta_models import Page, Row, SendReply, environment, environments, first_problem
 
@@ -83,7 +83,7 @@ class Client:
             parameters = query.parameters() | ({"after": after} if after is not None else {})
             reply = await self._http.get("v1", "environments", params=parameters)
             fetched_at = fetched_at or reply.date
-            page = self._validated(Page, reply.data, "GET /v1/environments")
+            page = self._validated(Page, reply, "GET /v1/environments")
             for row in page.connections:
                 identity = row.get("id") if isinstance(row, dict) else None
                 if not isinstance(identity, str) or identity not in seen:
@@ -113,21 +113,22 @@ class Client:
     def _listing_error(self, problem: str) -> ApiError:
         return ApiError(f"GET {self._base_url}/v1/environments: {problem}", code="invalid")
 
-    def _validated(self, model: Any, data: Any, call: str, *, may_be_accepted: bool = False) -> Any:
+    def _validated(self, model: Any, reply: Reply, call: str, *, may_be_accepted: bool = False) -> Any:
         try:
-            return model.model_validate(data)
+            return model.model_validate(reply.data)
         except pydantic.ValidationError as error:
             method, _space, path = call.partition(" ")
             raise ApiError(
                 f"{method} {self._base_url}{path}: unexpected answer: {first_problem(error)}",
                 code="invalid",
                 may_be_accepted=may_be_accepted,
+                attempts=reply.attempts,
             ) from None
 
     async def retrieve(self, device_id: str) -> Environment:
         """The environment of a device; the API answers with the newest where a device has several."""
         reply = await self._http.get("v1", "environments", device_id)
-        row = self._validated(Row, reply.data, "GET /v1/environments/{deviceId}")
+        row = self._validated(Row, reply, "GET /v1/environments/{deviceId}")
         return environment(row, reply.data, self._base_url, reply.date)
 
     async def resolve(self, wanted: Environment) -> Environment | None:
@@ -181,10 +182,13 @@ class Client:
             final=final,
         )
         call = "POST /v1/environments/{connectionId}/messages"
-        answer = self._validated(SendReply, reply.data, call, may_be_accepted=True)
+        answer = self._validated(SendReply, reply, call, may_be_accepted=True)
         if not answer.success:
             raise ApiError(
-                f"the API refused the message: {one_line(answer.message)}", code="refused", attempts=reply.attempts
+                f"the API refused the message: {one_line(answer.message)}",
+                code="refused",
+                may_be_accepted=reply.unclear,
+                attempts=reply.attempts,
             )
         return Accepted(one_line(answer.message), reply.attempts)
 

@@ -144,10 +144,15 @@ def outgoing(option: str, messages: Sequence[Any]) -> list[dict[str, Any]]:
     """
     if not messages:
         raise OptionError(option, "must have at least one message")
-    return [_outgoing_one(f"{option}[{index}]", message) for index, message in enumerate(messages)]
+    sent = [outgoing_message(f"{option}[{index}]", message) for index, message in enumerate(messages)]
+    ids = [message["client_message_id"] for message in sent if "client_message_id" in message]
+    if len(set(ids)) < len(ids):
+        raise OptionError(option, "the same client_message_id comes twice, so that a device would drop one message")
+    return sent
 
 
-def _outgoing_one(where: str, message: Any) -> dict[str, Any]:
+def outgoing_message(where: str, message: Any) -> dict[str, Any]:
+    """One message as `outgoing` makes it. Raises OptionError for `where`."""
     if not isinstance(message, Mapping):
         raise OptionError(where, f"must be a dictionary, got {one_line(repr(message), 60)}")
     model = ApprovalMessage if "approvals" in message or message.get("type") == "approval" else UserMessage

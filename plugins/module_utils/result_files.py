@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,9 +36,14 @@ def check_writable(option: str, path: str) -> None:
     """Raise OptionError when a file cannot be written at `path`, so that it is known before anything is sent."""
     if option == "result_file" and not path.endswith(_FORMATS):
         raise OptionError(option, f"must end in .jsonl (JSON Lines) or .csv, got {path!r}")
-    directory = Path(path).absolute().parent
-    if Path(path).is_dir() or not directory.is_dir() or not os.access(directory, os.W_OK):
-        raise OptionError(option, f"cannot write {path!r}: its directory must exist and be writable")
+    if Path(path).is_dir():
+        raise OptionError(option, f"cannot write {path!r}: it is a directory")
+    try:
+        # Only trying tells: root may write where a file system is read-only or takes no files.
+        with tempfile.TemporaryFile(dir=Path(path).absolute().parent):
+            pass
+    except OSError as error:
+        raise OptionError(option, f"cannot write {path!r}: {one_line(error.strerror)}") from None
 
 
 def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
@@ -92,4 +96,4 @@ def _write(option: str, path: str, lines: Sequence[str]) -> None:
     except OSError as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise OptionError(option, f"cannot write {path!r}: {one_line(error)}") from None
+        raise OptionError(option, f"cannot write {path!r}: {one_line(error.strerror)}") from None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
-from ..module_utils.errors import FleetError, one_line
+from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.http_settings import HttpSettings
 from .options import environment_variable_of, given, key_help, layered, variable_of
 
@@ -60,6 +61,9 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         self._secrets = {str(source["api_key"]) for source in sources if "api_key" in source}
         self._layers = sources
         parameters = {**arguments, **layered(sources)}
+        for name, spec in self.SPEC.items():
+            if spec["type"] == "float" and name in parameters:
+                _check_number(name, parameters[name])
         validated = ArgumentSpecValidator(self.SPEC).validate(parameters)
         if validated.error_messages:
             raise FleetError("; ".join(_problem(error) for error in validated.errors))
@@ -85,6 +89,16 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         settings = HttpSettings.from_options({**options, "base_url": base_url}, api_key_help=key_help(self.PROVIDER))
         self._secrets.add(settings.api_key)
         return settings
+
+
+def _check_number(option: str, value: Any) -> None:
+    """Core takes `nan` for a number, and does not show what is none."""
+    try:
+        finite = math.isfinite(float(value))
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise OptionError(option, f"must be a number, got {one_line(repr(value), 60)}")
 
 
 def _problem(error: Exception) -> str:

@@ -14,7 +14,7 @@ from ansible.template import trust_as_template
 
 from ..module_utils.environment import updatable
 from ..module_utils.errors import OptionError, one_line
-from ..module_utils.letta_models import outgoing
+from ..module_utils.letta_models import outgoing, outgoing_message
 from .targets import Item
 
 SOURCES = ("content", "content_file", "content_template", "messages", "approvals", "self_update")
@@ -58,6 +58,8 @@ def content_of(
         raise OptionError("content", f"nothing to send to {item.host}; give one of {', '.join(SOURCES)}")
     if source == "self_update":
         return _self_update(item, options)
+    if source in ("messages", "approvals") and "client_message_id" in item.given:
+        raise OptionError("client_message_id", f"that of {item.host} cannot go with {source}")
     if source == "messages":
         return Content(outgoing("messages", options["messages"]))
     if source == "approvals":
@@ -77,7 +79,7 @@ def _user_message(option: str, content: Any, item: Item, options: Mapping[str, A
     client_message_id = item.given.get("client_message_id") or options["client_message_id"]
     if client_message_id:
         message["client_message_id"] = client_message_id
-    return outgoing(option, [message])
+    return [outgoing_message(option, message)]
 
 
 def _self_update(item: Item, options: Mapping[str, Any]) -> Content:
@@ -109,6 +111,7 @@ def rendered(template: str, path: str, templar: Any, variables: Mapping[str, Any
     folders = [str(Path(folder, name)) for folder in (*search, str(Path(path).parent)) for name in ("templates", "")]
     own = templar.copy_with_new_env(searchpath=folders, available_variables=variables)
     try:
-        return str(own.template(trust_as_template(template), escape_backslashes=False))
+        # A template that renders to nothing gives None.
+        return str(own.template(trust_as_template(template), escape_backslashes=False) or "")
     except Exception as error:  # noqa: BLE001 - Jinja and Ansible raise many kinds, all meaning the template
         raise OptionError("content_template", f"cannot render {path!r}: {one_line(error)}") from None

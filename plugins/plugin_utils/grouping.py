@@ -39,12 +39,32 @@ class Groups:
     members: dict[str, list[int]] = field(default_factory=dict)
     parents: dict[str, str] = field(default_factory=dict)
 
+    def of_rows(self, count: int) -> list[list[str]]:
+        """The groups of each of `count` rows."""
+        found: list[list[str]] = [[] for _index in range(count)]
+        for group, indices in self.members.items():
+            for index in indices:
+                found[index].append(group)
+        return found
+
 
 def checked_group_name(option: str, name: str) -> str:
     """`name` when Ansible allows it for a group. Raises OptionError."""
     if not _GROUP_NAME.fullmatch(name) or name in ("all", "ungrouped"):
         raise OptionError(option, f"must be letters, digits and '_', not begin with a digit, and be free, got {name!r}")
     return name
+
+
+def reads_as_group(name: str, dimensions: Sequence[str], prefix: str) -> bool:
+    """Whether a name is one that a group of these dimensions could have, though perhaps no row is in it now."""
+    fixed = {"status": ("online", "offline"), "updatable": ("updatable", "not_updatable")}
+    for dimension in dimensions:
+        if dimension in fixed:
+            if name in (prefix + value for value in fixed[dimension]):
+                return True
+        elif name.startswith(f"{prefix}{dimension}_"):
+            return True
+    return False
 
 
 def group_rows(rows: Sequence[Mapping[str, Any]], dimensions: Sequence[str], prefix: str) -> Groups:
@@ -63,8 +83,8 @@ def group_rows(rows: Sequence[Mapping[str, Any]], dimensions: Sequence[str], pre
         for value, indices in by_value.items():
             name = prefix + names[value]
             groups.members[name] = indices
-            if dimension == "version" and value is not None and (version := _VERSION.fullmatch(value)):
-                groups.parents[name] = f"{prefix}version_{_replaced(version[1])}"
+            if dimension == "version" and (series := _series(value)):
+                groups.parents[name] = prefix + series
     return groups
 
 
@@ -81,7 +101,7 @@ def _names(dimension: str, values: Mapping[Any, Any]) -> dict[Any, str]:
     if dimension == "updatable":
         return {value: "updatable" if value else "not_updatable" for value in values}
     names: dict[Any, str] = {None: f"{dimension}_{MISSING}"}
-    used = {names[None]}
+    used = {names[None], *(_series(text) for text in values if dimension == "version")}
     texts = sorted(value for value in values if value is not None)
     for text in sorted(texts, key=lambda text: not _literal(dimension, text)):
         names[text] = next(name for name in _candidates(dimension, text) if name not in used)
@@ -95,6 +115,12 @@ def _candidates(dimension: str, text: str) -> Iterator[str]:
     if _literal(dimension, text) or (not _is_version(dimension) and len(text) <= _LONGEST_VALUE):
         yield name
     yield from with_hash(name, text)
+
+
+def _series(version: str | None) -> str | None:
+    """The group that a version's group lies in: `version_0_34` for 0.34.12; None for what only looks like one."""
+    match = _VERSION.fullmatch(version or "")
+    return f"version_{_replaced(match[1])}" if match else None
 
 
 def _literal(dimension: str, text: str) -> bool:

@@ -6,23 +6,26 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
 from ansible import constants
-from ansible.errors import AnsibleParserError
+from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
 from ..module_utils.environment import CONTRACT, Environment, InvalidRow, Listing, described, digest, iso_utc, short
-from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
-from .grouping import checked_group_name, group_rows
+from .grouping import checked_group_name, group_rows, reads_as_group
 from .naming import assign, wanted_name
 from .options import (
     environment_variable_of,
@@ -46,6 +49,15 @@ class _Rules:
     variable_prefix: str
     group_prefix: str
     root_group: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """An environment under its name in the inventory."""
+
+    name: str
+    environment: Environment
+    groups: Sequence[str]
 
 
 class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
@@ -76,34 +88,41 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         return bool(super().verify_file(path)) and path.endswith((".yml", ".yaml"))
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
-        """Read the options with blank ones left out; an option that does not exist is an error."""
+        """Read the options: blank ones left out, templates rendered, mistakes that core lets pass refused."""
         known = constants.config.get_configuration_definitions("inventory", self._load_name)
         forget_blank_environment(environment_variable_of(self.PROVIDER, option) for option in CONNECTION_SPEC)
         for name in direct or {}:
             if name not in known and name != "plugin":
                 near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-                raise AnsibleParserError(f"{name}: there is no such option; {near!r} is nearest")
-        super().set_options(
-            task_keys=task_keys,
-            var_options=self._templated(given(var_options or {})),
-            direct=self._templated(given(direct or {})),
-        )
+                raise OptionError(str(name), f"there is no such option; {near!r} is nearest")
+        variables = self._templated(given(var_options or {}))
+        options = self._templated(given(direct or {}))
+        for name, definition in known.items():
+            places = [options.get(name)]
+            places += [variables.get(place["name"]) for place in definition.get("vars", ())]
+            places += [os.environ.get(place["name"]) for place in definition.get("env", ())]
+            _check_type(name, definition.get("type"), places)
+        super().set_options(task_keys=task_keys, var_options=variables, direct=options)
 
     def _templated(self, options: dict[str, Any]) -> dict[str, Any]:
         """Connection options may be templates or vault values, in the source and in extra variables."""
         names = {*CONNECTION_SPEC, *(variable_of(self.PROVIDER, option) for option in CONNECTION_SPEC)}
         self.templar.available_variables = self._vars or {}
-        return {
-            name: self.templar.template(value) if name in names and isinstance(value, str) else value
-            for name, value in options.items()
-        }
+        rendered = dict(options)
+        for name in names & options.keys():
+            try:
+                rendered[name] = self.templar.template(options[name])
+            except AnsibleError as error:
+                # Only the cause: the whole message shows the source, where a key may stand.
+                raise OptionError(name, f"its template cannot be rendered: {one_line(error.message)}") from None
+        return given(rendered)
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """List the provider, or take the listing from the cache, and fill the inventory."""
         super().parse(inventory, loader, path, cache)
         try:
             _deps.require()
-            self._read_config_data(path)
+            self._read_source(path)
             settings = self._settings()
             query = self.query()
             rules = self._rules()
@@ -111,6 +130,13 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self._fill(self._selected(listing, settings.base_url, query, rules), rules)
         except FleetError as error:
             raise AnsibleParserError(str(error)) from None
+
+    def _read_source(self, path: str) -> None:
+        try:
+            self._read_config_data(path)
+        except AttributeError:
+            # Core looks for the plugin's name before it looks whether there is a dictionary.
+            raise FleetError(f"{path} is not a dictionary of options") from None
 
     def _rules(self) -> _Rules:
         """The options that say what hosts look like, checked before anything is asked of the API."""
@@ -142,14 +168,24 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         self._fingerprint = digest(repr((settings.base_url, query, settings.api_key)))[:32]
         use_cache = self.get_option("cache")
         key = self.get_cache_key(path)
-        if use_cache and read_cache:
-            listing = _from_cache(self._cache.get(key))
-            if listing is not None:
-                return listing
+        cached = self._cached(key) if use_cache and read_cache else None
+        if cached is not None:
+            return cached
         listing = self.fetch(settings, query)
         if use_cache:
-            self._cache[key] = {"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)}
+            # As one text, since cache plugins revive what looks like a mark of Ansible's own in an object.
+            entry = {"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)}
+            self._cache[key] = json.dumps(entry)
         return listing
+
+    def _cached(self, key: str) -> Listing | None:
+        """The listing under a key of the cache; None where there is none that can be read."""
+        try:
+            entry = json.loads(self._cache[key])
+            fetched_at = datetime.fromisoformat(entry["fetched_at"])
+            return Listing(list(entry["rows"]), fetched_at) if fetched_at.tzinfo else None
+        except Exception:  # noqa: BLE001 - whatever a cache plugin raises, the API has the answer
+            return None
 
     def _selected(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> list[Environment]:
         """The environments that validate and that every filter wants."""
@@ -166,38 +202,62 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     # Hosts, groups and variables
 
     def _fill(self, environments: Sequence[Environment], rules: _Rules) -> None:
-        inventory = self.inventory
-        rows = [environment.fields for environment in environments]
         dimensions = list(dict.fromkeys(self.get_option("group_by")))
-        groups = group_rows(rows, dimensions, rules.group_prefix)
-        own_groups = {*groups.members, *groups.parents.values()}
+        groups = group_rows([environment.fields for environment in environments], dimensions, rules.group_prefix)
+        own_groups = dict.fromkeys([*groups.members, *groups.parents.values()])
         if rules.root_group in own_groups:
             raise OptionError("root_group", f"{rules.root_group!r} is also the name of a group of group_by")
-        named = {self._sanitize_group_name(name) for name in self.get_option("groups")}
-        hosts = self._host_names(environments, rules, {*inventory.groups, *own_groups, *named, rules.root_group})
-
-        inventory.add_group(rules.root_group)
-        for host, environment in zip(hosts, environments, strict=True):
-            inventory.add_host(host, group=rules.root_group)
-            for name, value in self._variables(environment, rules.variable_prefix).items():
-                inventory.set_variable(host, name, value)
-        for group, indices in groups.members.items():
-            inventory.add_group(group)
-            for index in indices:
-                inventory.add_host(hosts[index], group=group)
+        for group in (rules.root_group, *own_groups):
+            self.inventory.add_group(group)
         for group, parent in groups.parents.items():
-            inventory.add_group(parent)
-            inventory.add_child(parent, group)
-        self._construct(hosts)
+            self.inventory.add_child(parent, group)
 
-    def _host_names(self, environments: Sequence[Environment], rules: _Rules, groups: set[str]) -> list[str]:
+        named = {self._sanitize_group_name(name) for name in self.get_option("groups")}
+        wanted = self._wanted_names(environments, rules)
+        like_groups = {name for name in wanted.values() if reads_as_group(name, dimensions, rules.group_prefix)}
+        names = self._free_names(wanted, named | like_groups)
+        memberships = groups.of_rows(len(environments))
+        hosts = [
+            _Host(names[environment.id], environment, [rules.root_group, *memberships[index]])
+            for index, environment in enumerate(environments)
+        ]
+        self._add(hosts, rules.variable_prefix)
+        self._rename_hosts_like_groups(hosts, rules.variable_prefix)
+
+    def _wanted_names(self, environments: Sequence[Environment], rules: _Rules) -> dict[str, str]:
         prefix = self.get_option("hostname_prefix") or ""
-        wanted = {
+        return {
             environment.id: wanted_name(rules.hostnames.values(environment.fields), prefix, environment.id)
             for environment in environments
         }
-        names = assign(wanted, groups | set(self.inventory.hosts), self.get_option("on_duplicate"))
-        return [names[environment.id] for environment in environments]
+
+    def _free_names(self, wanted: Mapping[str, str], forbidden: set[str]) -> dict[str, str]:
+        taken = forbidden | set(self.inventory.hosts) | set(self.inventory.groups)
+        return assign(wanted, taken, self.get_option("on_duplicate"))
+
+    def _rename_hosts_like_groups(self, hosts: Sequence[_Host], variable_prefix: str) -> None:
+        """Give hosts another name that have the name of a group, which only `keyed_groups` can have made by now."""
+        clashing = [host for host in hosts if host.name in self.inventory.groups]
+        if not clashing:
+            return
+        names = self._free_names({host.environment.id: host.name for host in clashing}, set())
+        for host in clashing:
+            self.inventory.remove_host(self.inventory.get_host(host.name))
+        renamed = [replace(host, name=names[host.environment.id]) for host in clashing]
+        self._add(renamed, variable_prefix)
+        for host in renamed:
+            if host.name in self.inventory.groups:
+                raise OptionError(
+                    "keyed_groups", f"makes a group with the name of host {host.name!r}; give it a prefix"
+                )
+
+    def _add(self, hosts: Sequence[_Host], variable_prefix: str) -> None:
+        for host in hosts:
+            for group in host.groups:
+                self.inventory.add_host(host.name, group=group)
+            for name, value in self._variables(host.environment, variable_prefix).items():
+                self.inventory.set_variable(host.name, name, value)
+        self._construct([host.name for host in hosts])
 
     def _variables(self, environment: Environment, prefix: str) -> dict[str, Any]:
         trust = self.get_option("trust")
@@ -234,12 +294,6 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self._set_composite_vars(compose, variables, host, strict)
             self._add_host_to_composed_groups(groups, {}, host, strict)
             self._add_host_to_keyed_groups(keyed_groups, {}, host, strict)
-        for host in hosts:
-            if host in self.inventory.groups:
-                raise OptionError(
-                    "keyed_groups",
-                    f"makes a group with the name of host {host!r}; give it a prefix, or set hostname_prefix",
-                )
 
 
 def _label(identity: str) -> str:
@@ -247,11 +301,16 @@ def _label(identity: str) -> str:
     return identity if _HOST_LABEL.fullmatch(identity) else short(identity)
 
 
-def _from_cache(entry: Any) -> Listing | None:
-    """A listing from a cache entry; None for one that is absent or is not ours."""
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("rows"), list):
-        return None
-    try:
-        return Listing(entry["rows"], datetime.fromisoformat(entry["fetched_at"]))
-    except (KeyError, TypeError, ValueError):
-        return None
+def _check_type(option: str, kind: str | None, values: Sequence[Any]) -> None:
+    """Refuse what core would take for something else: any word as a boolean, and a list as a text."""
+    for value in values:
+        if value is None:
+            continue
+        if kind == "bool":
+            try:
+                boolean(value)
+            except TypeError:
+                raise OptionError(option, f"must be true or false, got {one_line(repr(value), 60)}") from None
+        elif kind in ("str", "path") and isinstance(value, (Mapping, list)):
+            # The value is not shown: it may be a key in the wrong shape.
+            raise OptionError(option, "must be a text, not a list or dictionary")
