@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh NAME COMMAND...: one line when the command succeeds; its output and the command itself when it fails. For a
-# command that ends with 0 whatever it found, REJECT is a pattern that its output must not contain.
+# command that ends with 0 whatever it found, REJECT is a pattern that its output must not contain; for one that says much
+# else, SHOW is a pattern of the lines that matter.
 set -euo pipefail
 
 name=$1
@@ -17,7 +18,7 @@ fi
 if [[ $status == 0 ]]; then
     echo "ok      $name ($((SECONDS - start)) s)"
 else
-    cat "$log"
+    grep -E "${SHOW:-}" "$log" || cat "$log"
     echo "FAILED  $name, exit $status:$(printf ' %q' "$@")"
 fi
 exit "$status"

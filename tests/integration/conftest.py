@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,32 @@ from tests.sandbox.process import Sandbox
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEVICES = 20
+AGENT = "agent-1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register how a test says which options it would miss; test_options_covered.py collects that."""
+    config.addinivalue_line("markers", "covers(plugin, *options): fails when one of these options is ignored")
+
+
+def step(name: str, module: str, **options: Any) -> dict[str, Any]:
+    """A task of this collection's module after which the play goes on, whatever became of it."""
+    return {"name": name, f"fleetops.environments.{module}": options, "ignore_errors": True}
+
+
+def awake(sandbox: Sandbox) -> list[dict[str, Any]]:
+    """The environments, as `Sandbox.fleet` has them, that are online and take a message without an agent."""
+    return [
+        entry
+        for entry in sandbox.fleet()
+        if entry["online"] and "environmentMessageProtocol" in (entry["row"].get("metadata") or {})
+    ]
+
+
+def messages_of(sandbox: Sandbox, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The user messages that reached an agent of an environment."""
+    received: list[dict[str, Any]] = sandbox.received().get(entry["id"], {}).get("messages", [])
+    return received
 
 
 @dataclass(frozen=True)
@@ -52,10 +79,39 @@ class Run:
         assert "Traceback" not in self.output, self.output
         assert any(all(part in line for part in parts) for line in self.output.splitlines()), self.output
 
+    def assert_inventory_error(self, *parts: str) -> None:
+        """The inventory failed as a whole, and our part of the message is one line that has all the parts."""
+        self.assert_error(*parts)
+        assert self.stdout == "", self.output
+        blamed = "Failed to parse inventory with 'ansible_collections.fleetops.environments.plugins.inventory.letta'"
+        rest = self.stderr.partition(f"[WARNING]: {blamed} plugin: ")[2]
+        message, end = rest.partition("\n\n")[:2]
+        assert end, self.output
+        assert "\n" not in message, self.output
+        assert all(part in message for part in parts), self.output
+
+    def inventory_errors(self) -> dict[str, str]:
+        """Source file's name → all that was said of its failure, our line first.
+
+        For many sources in one process, as with `Ansible.sources`.
+        """
+        said = self.stderr.split("[WARNING]: Failed to parse inventory with ")[1:]
+        texts = [text.partition(" plugin: ")[2] for text in said]
+        return {re.findall(r"[^/'\"\s]+\.yml", text)[0]: text for text in texts}
+
+
+def plain(value: Any) -> Any:
+    """A value of an exported inventory without its marks of unsafe texts."""
+    if isinstance(value, dict):
+        if value.keys() == {"__ansible_unsafe"}:
+            return value["__ansible_unsafe"]
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
 
 @dataclass(frozen=True)
 class Ansible:
-    """Runs Ansible's commands in `directory`, with the sandbox's URL and key in the environment unless told otherwise."""
+    """Runs Ansible's commands in `directory`, with the sandbox's URL and key in the environment unless told not to."""
 
     directory: Path
     sandbox: Sandbox
@@ -69,6 +125,15 @@ class Ansible:
     def inventory(self, *arguments: str, source: Path | str | None = None, env: Mapping[str, str] | None = None) -> Run:
         """`ansible-inventory -i SOURCE ARGUMENTS`."""
         return self._run(["ansible-inventory", "-i", str(source or self.source()), *arguments], env)
+
+    def sources(
+        self, options: Iterable[Mapping[str, Any]], *arguments: str, env: Mapping[str, str] | None = None
+    ) -> Run:
+        """`ansible-inventory --list` of the sources `0.yml`, `1.yml`, ..., going on after one that fails."""
+        first, *rest = [self.source(f"{number}.yml", **given) for number, given in enumerate(options)]
+        going_on = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "false", **(env or {})}
+        more = [argument for path in rest for argument in ("-i", str(path))]
+        return self.inventory(*more, "--list", *arguments, source=first, env=going_on)
 
     def listing(
         self, source: Path | str | None = None, env: Mapping[str, str] | None = None, **options: Any
@@ -113,6 +178,31 @@ class Ansible:
         whole = {"hosts": "localhost", "gather_facts": False, **(play or {}), "tasks": [task]}
         return self.playbook([whole], *arguments, source=source, env=env)
 
+    def steps(
+        self,
+        *steps: Mapping[str, Any],
+        arguments: tuple[str, ...] = (),
+        source: Path | str | None = None,
+        env: Mapping[str, str] | None = None,
+        **play: Any,
+    ) -> Run:
+        """One play of these tasks, by default on `localhost`."""
+        whole = {"hosts": "localhost", "gather_facts": False, **play, "tasks": [dict(step) for step in steps]}
+        return self.playbook([whole], *arguments, source=source, env=env)
+
+    def static(self, listing: Mapping[str, Any]) -> Path:
+        """Write what `listing` returned as an inventory that asks nobody, which is how AWX keeps one."""
+        path = self.directory / "static.yaml"
+        path.write_text(yaml.safe_dump({"all": {"hosts": listing["_meta"]["hostvars"]}}))
+        return path
+
+    def file(self, name: str, text: str) -> Path:
+        """Write a file below the directory of the source and the playbook."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
     def _run(self, command: list[str], env: Mapping[str, str] | None) -> Run:
         record = self.directory / "record.jsonl"
         record.unlink(missing_ok=True)
@@ -146,6 +236,20 @@ def sandbox(sandbox_process: Sandbox) -> Sandbox:
     """The sandbox with its seeded fleet, nothing received and no faults."""
     sandbox_process.reset()
     return sandbox_process
+
+
+@pytest.fixture(scope="session")
+def other_sandbox_process() -> Iterator[Sandbox]:
+    """A second sandbox at another URL, with the same key and other devices."""
+    with Sandbox.start(devices=3, seed=2) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def other_sandbox(other_sandbox_process: Sandbox) -> Sandbox:
+    """The second sandbox with its seeded fleet, nothing received and no faults."""
+    other_sandbox_process.reset()
+    return other_sandbox_process
 
 
 @pytest.fixture

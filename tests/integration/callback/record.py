@@ -1,9 +1,13 @@
-"""Writes what every task returned to the file RECORD_FILE, one JSON object a line: {play, task, host, outcome, result}."""
+"""Writes what every task returned to the file RECORD_FILE.
+
+One JSON object a line: ``{task, host, outcome, result}``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
@@ -31,7 +35,7 @@ class CallbackModule(CallbackBase):
             "outcome": outcome,
             "result": json.loads(self._dump_results(result.result, indent=0)),
         }
-        with open(os.environ["RECORD_FILE"], "a", encoding="utf-8") as file:
+        with Path(os.environ["RECORD_FILE"]).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def v2_runner_on_ok(self, result: Any) -> None:

@@ -1,0 +1,469 @@
+"""How an inventory source reaches the API: the key, where each connection option may stand, TLS and time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.sandbox.process import Sandbox
+
+from .conftest import Ansible, Run
+
+# A right key that is no part of any other text, so that finding it in an output means that it leaked.
+KEY = "loopback-key-that-must-not-leak"
+WRONG = "wrong-key-that-must-not-leak"
+NO_KEY = {"LETTA_API_KEY": ""}
+# As AWX lists. Without --export Ansible itself shows extra variables, a key among them, with each host's.
+VERBOSE = ("--list", "--export", "-vvvv")
+QUIET_STDOUT = {"ANSIBLE_VERBOSE_TO_STDERR": "true"}
+
+
+@pytest.fixture(scope="module")
+def secretive_process() -> Iterator[Sandbox]:
+    """A sandbox whose key is KEY."""
+    with Sandbox.start(devices=2, api_key=KEY) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def secretive(ansible: Ansible, secretive_process: Sandbox) -> Ansible:
+    """Ansible's commands for the sandbox whose key is KEY, which stands in no environment variable."""
+    secretive_process.reset()
+    return Ansible(ansible.directory, secretive_process)
+
+
+def _listed(run: Run, sandbox: Sandbox) -> None:
+    """The fleet, and nothing printed at -vvvv that tells a key."""
+    run.assert_quiet()
+    shown = json.loads(run.stdout)
+    assert shown["_meta"]["hostvars"].keys() == {entry["name"] for entry in sandbox.fleet()}
+    _no_key(run)
+
+
+def _no_key(run: Run) -> None:
+    assert KEY not in run.output
+    assert WRONG not in run.output
+
+
+KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
+    # what is tested: options of the source, arguments, environment; {right} and {wrong} are files with a key
+    "an option": ({"api_key": KEY}, [], NO_KEY),
+    "an environment variable": ({}, [], {"LETTA_API_KEY": KEY}),
+    "an extra variable": ({}, ["-e", f"letta_api_key={KEY}"], NO_KEY),
+    "a file": ({"api_key_file": "{right}"}, [], NO_KEY),
+    "a file in the environment": ({}, [], NO_KEY | {"LETTA_API_KEY_FILE": "{right}"}),
+    "a file in an extra variable": ({}, ["-e", "letta_api_key_file={right}"], NO_KEY),
+    "a template in the source": ({"api_key": "{{ lookup('ansible.builtin.file', '{right}') }}"}, [], NO_KEY),
+    "a template of an extra variable": (
+        {"api_key": "{{ vaulted | trim }}"},
+        ["-e", f"vaulted=' {KEY} '"],
+        NO_KEY,
+    ),
+    "a template in an extra variable": (
+        {},
+        ["-e", "letta_api_key={{ lookup('ansible.builtin.env', 'FLEET_KEY') }}"],
+        NO_KEY | {"FLEET_KEY": KEY},
+    ),
+    "the source goes before the rest": (
+        {"api_key": KEY, "api_key_file": "{wrong}"},
+        ["-e", f"letta_api_key={WRONG}"],
+        {"LETTA_API_KEY": WRONG},
+    ),
+    "a file in the source goes before other keys": (
+        {"api_key_file": "{right}"},
+        ["-e", f"letta_api_key={WRONG}"],
+        {"LETTA_API_KEY": WRONG},
+    ),
+    "an extra variable goes before the environment": (
+        {},
+        ["-e", f"letta_api_key={KEY}"],
+        {"LETTA_API_KEY": WRONG, "LETTA_API_KEY_FILE": "{wrong}"},
+    ),
+    "a file in an extra variable goes before the environment": (
+        {},
+        ["-e", "letta_api_key_file={right}"],
+        {"LETTA_API_KEY": WRONG},
+    ),
+    "what is blank counts as not there": (
+        {"api_key": "", "api_key_file": " "},
+        ["-e", "letta_api_key="],
+        {"LETTA_API_KEY": KEY, "LETTA_API_KEY_FILE": ""},
+    ),
+}
+
+
+@pytest.mark.covers("letta", "api_key", "api_key_file")
+@pytest.mark.parametrize("place", KEYS_IN_PLACES)
+def test_the_key_may_stand_in(secretive: Ansible, place: str) -> None:
+    files = {"right": secretive.directory / "right.key", "wrong": secretive.directory / "wrong.key"}
+    files["right"].write_text(f"{KEY}\n")
+    files["wrong"].write_text(WRONG)
+
+    def filled(text: str) -> str:
+        for name, path in files.items():
+            text = text.replace(f"{{{name}}}", str(path))
+        return text
+
+    options, arguments, env = KEYS_IN_PLACES[place]
+    source = secretive.source(**{name: filled(value) for name, value in options.items()})
+
+    run = secretive.inventory(
+        *VERBOSE, *map(filled, arguments), source=source, env=QUIET_STDOUT | {name: filled(env[name]) for name in env}
+    )
+
+    _listed(run, secretive.sandbox)
+
+
+@pytest.mark.covers("letta", "api_key")
+def test_the_key_may_be_a_vaulted_value_or_the_whole_source_a_vaulted_file(secretive: Ansible) -> None:
+    password = secretive.directory / "vault-password"
+    password.write_text("not-a-secret\n")
+
+    def vault(*arguments: str) -> str:
+        command = [str(Path(sys.executable).with_name("ansible-vault")), *arguments]
+        done = subprocess.run(
+            [*command, "--vault-password-file", str(password)], capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    source = secretive.directory / "fleet.letta.yml"
+    plugin = "plugin: fleetops.environments.letta\n"
+    source.write_text(plugin + vault("encrypt_string", "--name", "api_key", KEY))
+    opened = [*VERBOSE, "--vault-password-file", str(password)]
+    env = NO_KEY | QUIET_STDOUT
+    value = secretive.inventory(*opened, source=source, env=env)
+    locked = secretive.inventory(*VERBOSE, source=source, env=env)
+    source.write_text(f"{plugin}api_key: {KEY}\n")
+    vault("encrypt", str(source))
+    whole = secretive.inventory(*opened, source=source, env=env)
+
+    _listed(value, secretive.sandbox)
+    _listed(whole, secretive.sandbox)
+    locked.assert_inventory_error("vault")
+
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "a wrong value beside it": {"api_key": KEY, "trust": "everyone"},
+    "a wrong number beside it": {"api_key": KEY, "page_size": "many"},
+    "an unknown option beside it": {"api_key": KEY, "api_keys": "x"},
+    "a bad expression beside it": {"api_key": KEY, "filters": ["mode =="]},
+    "a list": {"api_key": [KEY]},
+    "a dictionary": {"api_key": {"value": KEY}},
+    "white space in it": {"api_key": f"{KEY} {KEY}"},
+    "a template that fails": {"api_key": f"{{{{ nothing }}}}{KEY}"},
+    "a template that is none": {"api_key": f"{{{{ '{KEY}' | nothing }}}}"},
+    "the URL as its user": {"base_url": f"http://{KEY}@127.0.0.1:99999"},
+    "the URL as a password": {"base_url": f"http://me:{KEY}@127.0.0.1"},
+    "the URL as a query": {"base_url": f"http://127.0.0.1/?api_key={KEY}"},
+}
+
+
+def test_no_mistake_shows_the_key(secretive: Ansible, subtests: pytest.Subtests) -> None:
+    run = secretive.sources(BROKEN.values(), "-vvvv", env=QUIET_STDOUT | {"LETTA_API_KEY": KEY})
+
+    errors = run.inventory_errors()
+    mistakes = ("trust", "page_size", "api_keys", "filters", "base_url", "api_key")
+    for number, (mistake, options) in enumerate(BROKEN.items()):
+        with subtests.test(mistake):
+            said = errors[f"{number}.yml"]
+            assert KEY not in said
+            message = said.partition("\n\n")[0]
+            assert "\n" not in message
+            assert next(name for name in mistakes if name in options) in message
+    assert "Traceback" not in run.output
+
+
+@pytest.mark.covers("letta", "api_key")
+def test_no_key_names_the_option_and_the_variables(ansible: Ansible) -> None:
+    source = ansible.source(api_key="", api_key_file="")
+
+    run = ansible.inventory("--list", source=source, env={"LETTA_API_KEY": " "})
+
+    run.assert_inventory_error("api_key", "api_key_file", "letta_api_key", "LETTA_API_KEY")
+    assert ansible.sandbox.requests() == []
+
+
+@pytest.mark.covers("letta", "api_key_file")
+def test_a_key_file_that_cannot_be_read_or_is_empty_names_the_option_and_the_file(ansible: Ansible) -> None:
+    empty = ansible.directory / "empty.key"
+    empty.write_text("\n")
+
+    missing = ansible.inventory("--list", source=ansible.source(api_key_file="/nowhere/letta.key"))
+    nothing = ansible.inventory("--list", source=ansible.source(api_key_file=str(empty)))
+
+    missing.assert_inventory_error("api_key_file", "/nowhere/letta.key", "No such file")
+    nothing.assert_inventory_error("api_key_file", "empty.key")
+
+
+@pytest.mark.parametrize(("key", "status"), [(WRONG, "401"), ("forbidden-key-for-loopback-only", "403")])
+def test_a_key_that_the_server_refuses_is_said_with_the_status_and_its_message(
+    ansible: Ansible, key: str, status: str
+) -> None:
+    run = ansible.inventory(*VERBOSE, env=QUIET_STDOUT | {"LETTA_API_KEY": key})
+
+    run.assert_inventory_error(f"{ansible.sandbox.url}/v1/environments", status, "key", "api_key")
+    assert key not in run.output
+    assert len(ansible.sandbox.requests()) == 1
+
+
+def test_a_server_that_repeats_the_key_brings_it_nowhere(secretive: Ansible) -> None:
+    secretive.sandbox.add_fault("status", route="list", status=400, echo_key=True)
+
+    run = secretive.inventory(*VERBOSE, source=secretive.source(api_key=KEY), env=QUIET_STDOUT)
+
+    _no_key(run)
+    run.assert_inventory_error("400", "The sandbox was told to fail")
+
+
+@pytest.mark.covers("letta", "base_url")
+def test_the_url_comes_from_the_source_then_an_extra_variable_then_the_environment(
+    ansible: Ansible, other_sandbox: Sandbox
+) -> None:
+    nowhere = "http://nowhere.invalid"
+    names = {entry["name"] for entry in other_sandbox.fleet()}
+
+    extra = ansible.inventory("--list", "-e", f"letta_base_url={other_sandbox.url}/", env={"LETTA_BASE_URL": nowhere})
+    source = ansible.inventory(
+        "--list", "-e", f"letta_base_url={nowhere}", source=ansible.source(base_url=other_sandbox.url)
+    )
+
+    for run in (extra, source):
+        run.assert_quiet()
+        hosts = json.loads(run.stdout)["_meta"]["hostvars"]
+        assert hosts.keys() == names
+        assert {host["fleetops_environment"]["base_url"] for host in hosts.values()} == {other_sandbox.url}
+    assert ansible.sandbox.requests() == []
+
+
+@pytest.mark.covers("letta", "base_url")
+def test_the_url_is_lettas_own_when_it_is_blank(ansible: Ansible) -> None:
+    # A proxy that is not there keeps the request on this machine, whatever it can reach.
+    env = {"LETTA_BASE_URL": "", "HTTPS_PROXY": f"http://127.0.0.1:{_closed_port()}", "https_proxy": "", "NO_PROXY": ""}
+
+    run = ansible.inventory("--list", source=ansible.source(base_url="", retries=0), env=env)
+
+    run.assert_inventory_error("https://api.letta.com/v1/environments", "cannot connect")
+
+
+@pytest.mark.covers("letta", "base_url", "retries")
+@pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.invalid"])
+def test_a_host_that_cannot_be_reached_is_named_with_the_cause(ansible: Ansible, host: str) -> None:
+    url = f"http://{host}:{_closed_port()}"
+
+    run = ansible.inventory("--list", source=ansible.source(base_url=url, retries=1))
+
+    run.assert_inventory_error(f"GET {url}/v1/environments", "cannot connect")
+    assert ansible.sandbox.api_key not in run.output
+
+
+def _closed_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.mark.covers("letta", "retries")
+def test_a_request_is_repeated_as_often_as_retries_says(ansible: Ansible) -> None:
+    ansible.sandbox.add_fault("status", route="list", status=503)
+
+    never = ansible.inventory("--list", source=ansible.source(retries=0), env={"LETTA_RETRIES": "9"})
+    counts = [len(ansible.sandbox.requests("list"))]
+    twice = ansible.inventory("--list", "-e", "letta_retries=2", env={"LETTA_RETRIES": "9"})
+    counts.append(len(ansible.sandbox.requests("list")))
+    once = ansible.inventory("--list", env={"LETTA_RETRIES": "1"})
+    counts.append(len(ansible.sandbox.requests("list")))
+
+    for run in (never, twice, once):
+        run.assert_inventory_error(f"{ansible.sandbox.url}/v1/environments", "503", "The sandbox was told to fail")
+    assert counts == [1, 4, 6]
+
+
+@pytest.mark.covers("letta", "timeout", "deadline")
+def test_a_slow_answer_is_given_up_after_the_timeout_and_all_of_them_after_the_deadline(ansible: Ansible) -> None:
+    ansible.sandbox.add_fault("slow", route="list", seconds=20)
+
+    start = time.monotonic()
+    one = ansible.inventory("--list", source=ansible.source(retries=1), env={"LETTA_TIMEOUT": "0.3"})
+    asked = len(ansible.sandbox.requests("list"))
+    whole = ansible.inventory("--list", source=ansible.source(timeout=0.4, retries=50), env={"LETTA_DEADLINE": "1"})
+    took = time.monotonic() - start
+
+    one.assert_inventory_error(f"{ansible.sandbox.url}/v1/environments", "timeout of 0.3 s")
+    assert asked == 2
+    whole.assert_inventory_error(f"{ansible.sandbox.url}/v1/environments", "1 s")
+    assert 2 <= len(ansible.sandbox.requests("list")) - asked <= 4
+    assert took < 30
+
+
+def test_a_blank_option_or_variable_is_the_same_as_none(ansible: Ansible) -> None:
+    names = ("TIMEOUT", "RETRIES", "DEADLINE", "VALIDATE_CERTS", "CA_PATH", "CLIENT_CERT", "CLIENT_KEY", "API_KEY_FILE")
+    blank = dict.fromkeys(
+        ["timeout", "retries", "deadline", "validate_certs", "ca_path", "client_cert", "client_key", "api_key_file",
+         "api_key", "base_url", "source", "user_id", "page_size", "filters", "hostnames", "hostname_prefix",
+         "on_duplicate", "hostvars_prefix", "group_by", "group_prefix", "root_group", "trust", "on_invalid",
+         "fail_on_empty", "online_only", "compose", "groups", "keyed_groups", "strict", "cache", "cache_timeout"],
+        "",
+    )  # fmt: skip
+    extra = [f"-eletta_{name}=" for name in ("api_key", "base_url", "timeout", "validate_certs", "ca_path")]
+
+    plain = ansible.listing()
+    run = ansible.inventory(
+        "--list", *extra, source=ansible.source(**blank), env={f"LETTA_{name}": "" for name in names}
+    )
+
+    run.assert_quiet()
+    shown = json.loads(run.stdout)
+    assert shown.keys() == plain.keys()
+    assert shown["_meta"]["hostvars"].keys() == plain["_meta"]["hostvars"].keys()
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files: what the server shows and trusts, and what a client needs."""
+
+    authority: Path
+    client_cert: Path
+    client_key: Path
+    server: dict[str, Path]
+    context: ssl.SSLContext
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1")
+    client = authority.issue_cert("fleet@example.com")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    client.configure_cert(context)
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    server.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
+    server.private_key_pem.write_to_path(str(folder / "server.key"))
+    client.cert_chain_pems[0].write_to_path(str(folder / "client.pem"))
+    client.private_key_pem.write_to_path(str(folder / "client.key"))
+    (folder / "other.pem").write_bytes(trustme.CA().cert_pem.bytes())
+    shown = {"tls_cert": folder / "server.pem", "tls_key": folder / "server.key"}
+    return Certificates(folder / "ca.pem", folder / "client.pem", folder / "client.key", shown, context)
+
+
+@pytest.fixture(scope="module")
+def tls_process(certificates: Certificates) -> Iterator[Sandbox]:
+    with Sandbox.start(devices=2, ssl_context=certificates.context, **certificates.server) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def tls(ansible: Ansible, tls_process: Sandbox) -> Ansible:
+    """Ansible's commands for a sandbox with TLS."""
+    tls_process.reset()
+    return Ansible(ansible.directory, tls_process)
+
+
+@pytest.mark.covers("letta", "ca_path", "validate_certs")
+def test_an_authority_that_is_not_known_fails_the_listing_until_it_is_given(
+    tls: Ansible, certificates: Certificates
+) -> None:
+    unknown = tls.inventory("--list", env={"LETTA_VALIDATE_CERTS": ""})
+    blank = tls.inventory("--list", source=tls.source(validate_certs="", ca_path=""))
+    another = tls.inventory("--list", source=tls.source(ca_path=str(certificates.authority.with_name("other.pem"))))
+    assert tls.sandbox.requests() == []
+
+    for run in (unknown, blank, another):
+        run.assert_inventory_error(f"{tls.sandbox.url}/v1/environments", "TLS", "certificate", "ca_path")
+    names = {entry["name"] for entry in tls.sandbox.fleet()}
+    assert tls.hosts(ca_path=str(certificates.authority)).keys() == names
+    assert tls.hosts(env={"LETTA_CA_PATH": str(certificates.authority)}).keys() == names
+    assert tls.hosts(validate_certs=False).keys() == names
+    assert tls.hosts(env={"LETTA_VALIDATE_CERTS": "false"}).keys() == names
+
+
+@pytest.mark.covers("letta", "client_cert", "client_key")
+def test_a_server_that_wants_a_client_certificate_gets_it(ansible: Ansible, certificates: Certificates) -> None:
+    options: dict[str, Any] = {**certificates.server, "tls_client_ca": certificates.authority}
+    given = {"ca_path": str(certificates.authority), "client_cert": str(certificates.client_cert)}
+    both = certificates.client_cert.with_name("both.pem")
+    both.write_bytes(certificates.client_cert.read_bytes() + certificates.client_key.read_bytes())
+    with Sandbox.start(devices=2, ssl_context=certificates.context, **options) as sandbox:
+        strict = Ansible(ansible.directory, sandbox)
+        names = {entry["name"] for entry in sandbox.fleet()}
+
+        with_both = strict.hosts(**given, client_key=str(certificates.client_key))
+        in_one_file = strict.hosts(**given | {"client_cert": str(both)})
+        without = strict.inventory("--list", source=strict.source(ca_path=given["ca_path"], retries=0))
+
+    assert with_both.keys() == names
+    assert in_one_file.keys() == names
+    without.assert_inventory_error(f"{sandbox.url}/v1/environments")
+
+
+@pytest.mark.covers("letta", "ca_path", "client_cert", "client_key")
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"ca_path": "/nowhere/ca.pem"}, ["ca_path", "/nowhere/ca.pem"]),
+        ({"client_cert": "/nowhere/client.pem"}, ["client_cert", "/nowhere/client.pem"]),
+        ({"client_key": "/nowhere/client.key"}, ["client_key", "client_cert"]),
+    ],
+)
+def test_a_tls_file_that_cannot_be_used_names_the_option(
+    ansible: Ansible, options: dict[str, str], parts: list[str]
+) -> None:
+    ansible.inventory("--list", source=ansible.source(**options)).assert_inventory_error(*parts)
+
+
+@pytest.mark.parametrize("where", ["elsewhere", "here"])
+def test_a_redirect_is_not_followed_and_takes_the_key_nowhere(
+    ansible: Ansible, other_sandbox: Sandbox, where: str
+) -> None:
+    target = other_sandbox.url if where == "elsewhere" else ansible.sandbox.url
+    ansible.sandbox.add_fault("redirect", route="list", location=f"{target}/v1/environments", nth=1)
+
+    run = ansible.inventory("--list")
+
+    run.assert_inventory_error(f"{ansible.sandbox.url}/v1/environments", "redirect", target)
+    assert other_sandbox.requests() == []
+    assert len(ansible.sandbox.requests()) == 1
+
+
+@pytest.mark.parametrize("package", ["httpx", "pydantic", "jmespath"])
+def test_a_missing_package_is_named_with_the_python_that_lacks_it(ansible: Ansible, package: str) -> None:
+    folder = ansible.directory / "site"
+    folder.mkdir()
+    # Python imports this before anything else; None is how it marks a module that must not be imported.
+    (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+
+    run = ansible.inventory("--list", env={"PYTHONPATH": str(folder)})
+
+    run.assert_inventory_error(package, str(Path(sys.executable).parent))
+    assert ansible.sandbox.requests() == []
+
+
+def test_all_missing_packages_are_named_at_once_and_the_documentation_still_reads(ansible: Ansible) -> None:
+    folder = ansible.directory / "site"
+    folder.mkdir()
+    packages = ["httpx", "pydantic", "jmespath", "tenacity", "semantic_version"]
+    (folder / "sitecustomize.py").write_text(f"import sys\nfor name in {packages!r}:\n    sys.modules[name] = None\n")
+
+    run = ansible.inventory("--list", env={"PYTHONPATH": str(folder)})
+
+    run.assert_inventory_error(*packages)
+
+    document = subprocess.run(
+        [Path(sys.executable).with_name("ansible-doc"), "-t", "inventory", "fleetops.environments.letta"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert "on_duplicate" in document.stdout

@@ -1,0 +1,83 @@
+"""Every option of every plugin is specified, documented, and claimed by a test that fails when it is ignored."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import CHECKOUT
+
+COLLECTION = "fleetops.environments"
+PLUGINS = {"letta": "inventory", "send_message": "module", "environment_info": "module"}
+
+
+def _specified(plugin: str) -> set[str]:
+    """The options that the code knows: a module's SPEC, a plugin's DOCUMENTATION with its fragments."""
+    package = f"ansible_collections.{COLLECTION}.plugins"
+    if PLUGINS[plugin] == "module":
+        return set(importlib.import_module(f"{package}.modules.{plugin}").SPEC)
+    documentation = yaml.safe_load(importlib.import_module(f"{package}.inventory.{plugin}").DOCUMENTATION)
+    options = set(documentation["options"])
+    for name in documentation["extends_documentation_fragment"]:
+        namespace, collection, fragment, *section = name.split(".")
+        where = "ansible.plugins" if (namespace, collection) == ("ansible", "builtin") else package
+        module = importlib.import_module(f"{where}.doc_fragments.{fragment}")
+        text = getattr(module.ModuleDocFragment, section[0].upper() if section else "DOCUMENTATION")
+        options |= set(yaml.safe_load(text).get("options") or {})
+    return options
+
+
+def _documented(plugin: str) -> dict[str, Any]:
+    """The options that `ansible-doc` shows."""
+    name = f"{COLLECTION}.{plugin}"
+    command = [str(Path(sys.executable).with_name("ansible-doc")), "-t", PLUGINS[plugin], "--json", name]
+    shown = json.loads(subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout)
+    options: dict[str, Any] = shown[name]["doc"]["options"]
+    return options
+
+
+def _claims() -> dict[str, set[str]]:
+    """Plugin → options, from each `@pytest.mark.covers("plugin", "option", ...)` of the tests."""
+    claims: dict[str, set[str]] = defaultdict(set)
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test_"):
+                continue
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "pytest.mark.covers":
+                    plugin, *options = [ast.literal_eval(argument) for argument in decorator.args]
+                    claims[plugin].update(options)
+    return claims
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_every_option_is_documented_and_has_a_test(plugin: str) -> None:
+    specified, claimed = _specified(plugin), _claims()[plugin]
+    documented = _documented(plugin)
+
+    assert set(documented) == specified
+    assert specified - claimed == set(), f"options of {plugin} that no test claims to cover"
+    assert claimed - specified == set(), f"what tests claim to cover, and {plugin} does not have"
+    for name, option in documented.items():
+        assert option.get("description"), name
+
+
+def test_claims_are_about_plugins_that_exist() -> None:
+    assert _claims().keys() <= PLUGINS.keys()
+
+
+def test_suboptions_are_documented_as_they_are_specified() -> None:
+    package = f"ansible_collections.{COLLECTION}.plugins.modules"
+    for plugin in (name for name, kind in PLUGINS.items() if kind == "module"):
+        documented = _documented(plugin)
+        for name, option in importlib.import_module(f"{package}.{plugin}").SPEC.items():
+            assert set(documented[name].get("suboptions") or {}) == set(option.get("options") or {}), name

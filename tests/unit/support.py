@@ -1,0 +1,93 @@
+"""Plain helpers of the unit tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, HttpSettings, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import Row, environment
+from tests.sandbox.process import Sandbox
+
+NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+NOW_MS = int(NOW.timestamp() * 1000)
+KEY = "a-key-for-the-unit-tests"
+
+
+def settings_for(target: Sandbox | str, **changes: Any) -> HttpSettings:
+    """Settings for a sandbox, or for a URL with a made-up key: few retries, since each one waits."""
+    given = (
+        {"base_url": target, "api_key": KEY}
+        if isinstance(target, str)
+        else {"base_url": target.url, "api_key": target.api_key}
+    )
+    return HttpSettings(**{"retries": 2, **given, **changes})
+
+
+def http_get(settings: HttpSettings, *segments: str, params: dict[str, str] | None = None) -> Reply:
+    """One GET by a client of its own."""
+
+    async def run() -> Reply:
+        async with HttpClient(settings) as client:
+            return await client.get(*segments, params=params)
+
+    return asyncio.run(run())
+
+
+def http_post(settings: HttpSettings, *segments: str, **options: Any) -> Reply:
+    """One POST by a client of its own."""
+
+    async def run() -> Reply:
+        async with HttpClient(settings) as client:
+            return await client.post(*segments, **options)
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def raw_server(answer: Callable[[bytes], bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server that answers the head of each request with these bytes; yields its URL and the heads it received."""
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        received.append(head)
+        writer.write(answer(head))
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", received
+
+
+def http_answer(body: bytes = b"{}", *, status: bytes = b"200 OK", headers: tuple[bytes, ...] = ()) -> bytes:
+    """The bytes of an HTTP answer."""
+    lines = [b"HTTP/1.1 " + status, b"Content-Length: %d" % len(body), b"Connection: close", *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """A row with every key that the API always sends; online at NOW."""
+    return {
+        "id": "environment-1",
+        "deviceId": "device-1",
+        "connectionId": "connection-1",
+        "connectionName": "alpha",
+        "organizationId": "org-1",
+        "podId": "pod-1",
+        "connectedAt": NOW_MS - 3_600_000,
+        "firstSeenAt": NOW_MS - 7_200_000,
+        "lastHeartbeat": NOW_MS - 5_000,
+        "lastSeenAt": NOW_MS - 5_000,
+        **changes,
+    }
+
+
+def environment_of(raw: dict[str, Any], base_url: str = "https://api.letta.com", now: datetime = NOW) -> Environment:
+    """A row as an Environment."""
+    return environment(Row.model_validate(raw), raw, base_url, now)

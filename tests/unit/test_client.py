@@ -1,0 +1,84 @@
+"""Letta's three calls, where the answer is not what the API promises."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query, fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments
+from tests.sandbox.process import Sandbox
+
+from .support import environment_of, http_answer, raw_server, row, settings_for
+
+
+def retrieved(sandbox: Sandbox, device_id: str) -> Environment:
+    async def run() -> Environment:
+        async with Client(settings_for(sandbox)) as client:
+            return await client.retrieve(device_id)
+
+    return asyncio.run(run())
+
+
+def test_a_device_is_retrieved_as_it_is_listed(sandbox: Sandbox) -> None:
+    listing = fetch(settings_for(sandbox), Query(limit=7))
+    found, invalid = environments(listing, sandbox.url)
+
+    assert invalid == []
+    assert [environment.id for environment in found] == [entry["id"] for entry in sandbox.fleet()]
+    assert {environment.status == "online" for environment in found} == {True, False}
+    again = retrieved(sandbox, found[0].device_id)
+    moving = {"listed_at", "last_heartbeat", "last_seen_at"}
+    assert {**again.fields, **dict.fromkeys(moving)} == {**found[0].fields, **dict.fromkeys(moving)}
+
+
+def test_a_device_that_is_not_there_is_a_404(sandbox: Sandbox) -> None:
+    with pytest.raises(ApiError) as raised:
+        retrieved(sandbox, "nobody")
+
+    assert (raised.value.status, raised.value.code) == (404, "http_404")
+
+
+@pytest.mark.parametrize("changes", [{"connectionName": None}, {"metadata": []}, {"lastHeartbeat": "a moment ago"}])
+def test_a_retrieved_row_that_does_not_validate_is_an_error_with_its_place(
+    sandbox: Sandbox, changes: dict[str, Any]
+) -> None:
+    sandbox.add_environment(deviceId="damaged", **changes)
+
+    with pytest.raises(ApiError, match=next(iter(changes))) as raised:
+        retrieved(sandbox, "damaged")
+
+    assert (raised.value.code, raised.value.may_be_accepted) == ("invalid", False)
+    assert f"GET {sandbox.url}/v1/environments/" in str(raised.value)
+
+
+def test_an_environment_without_a_connection_is_offline_before_anything_is_sent(sandbox: Sandbox) -> None:
+    async def run() -> None:
+        async with Client(settings_for(sandbox)) as client:
+            await client.send(
+                environment_of(row(connectionId=None), sandbox.url), [], agent_id=None, conversation_id=None
+            )
+
+    with pytest.raises(ApiError) as raised:
+        asyncio.run(run())
+
+    assert (raised.value.code, raised.value.may_be_accepted) == ("offline", False)
+    assert sandbox.requests() == []
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"id": null}', b'{"id": ""}', b'{"id": 7}', b"[]", b"null"])
+def test_a_conversation_without_an_id_is_an_error(body: bytes) -> None:
+    async def run() -> None:
+        async with raw_server(lambda _head: http_answer(body)) as (url, _received):
+            client = Client(settings_for(url))
+            async with client:
+                await client.create_conversation("agent-1")
+
+    with pytest.raises(ApiError, match="the answer has no id") as raised:
+        asyncio.run(run())
+
+    assert raised.value.code == "invalid"

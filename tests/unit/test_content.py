@@ -1,0 +1,273 @@
+"""What a target is to get: the messages that the options of send_message stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from ansible_collections.fleetops.environments.plugins.plugin_utils.content import (
+    SOURCES,
+    Content,
+    chosen_source,
+    content_of,
+    read_text,
+    rendered,
+)
+from ansible_collections.fleetops.environments.plugins.plugin_utils.targets import Item
+
+from .support import environment_of, row
+
+NO_OPTIONS: dict[str, Any] = {**dict.fromkeys(SOURCES), "self_update": False, "client_message_id": None}
+VALUES: dict[str, Any] = {
+    "content": "hello",
+    "content_file": "a.txt",
+    "content_template": "a.j2",
+    "messages": [{"content": "a", "client_message_id": "m-1"}],
+    "approvals": [{"tool_call_id": "call-1", "approve": True, "reason": None, "status": None, "stdout": None}],
+    "self_update": True,
+}
+UPDATABLE = {"supported": True, "writable": True, "manual_command": " npm install -g {x} \n"}
+
+
+def item(self_update: Any = None, **given: Any) -> Item:
+    metadata = {} if self_update is None else {"self_update": self_update}
+    return Item("alpha", environment_of(row(metadata=metadata)), {}, given)
+
+
+def content(of: Item | None = None, **options: Any) -> Content:
+    """The content for a target by these options; the text of a file or template is its name in capitals."""
+    all_options = {**NO_OPTIONS, **options}
+    return content_of(
+        of or item(), chosen_source(all_options), all_options, lambda option, _item: all_options[option].upper()
+    )
+
+
+# Which option counts
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_one_option_that_is_given_counts(source: str) -> None:
+    assert chosen_source({**NO_OPTIONS, source: VALUES[source]}) == source
+
+
+def test_without_any_the_targets_own_entries_count() -> None:
+    assert chosen_source(NO_OPTIONS) is None
+
+
+@pytest.mark.parametrize("first", SOURCES)
+@pytest.mark.parametrize("second", SOURCES)
+def test_two_of_them_are_refused_by_name(first: str, second: str) -> None:
+    if first != second:
+        with pytest.raises(OptionError, match="cannot go with") as raised:
+            chosen_source({**NO_OPTIONS, first: VALUES[first], second: VALUES[second]})
+        assert {first, second} <= set(str(raised.value).replace(":", " ").replace(";", " ").split())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_an_id_goes_with_one_message_only(source: str) -> None:
+    options = {**NO_OPTIONS, source: VALUES[source], "client_message_id": "m-1"}
+    if source in ("messages", "approvals"):
+        with pytest.raises(OptionError, match=f"^client_message_id: cannot go with {source}$"):
+            chosen_source(options)
+    else:
+        assert chosen_source(options) == source
+
+
+# What each of them stands for
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"content": "hello"}, "hello"), ({"content_file": "a.txt"}, "A.TXT"), ({"content_template": "a.j2"}, "A.J2")],
+)
+def test_a_text_is_one_user_message(options: dict[str, Any], text: str) -> None:
+    [message] = content(**options, client_message_id="m-1").messages
+
+    assert message == {"role": "user", "content": text, "client_message_id": "m-1", "otid": "m-1"}
+
+
+def test_text_parts_are_kept() -> None:
+    [message] = content(content=[{"type": "text", "text": "a"}, {"text": "b"}]).messages
+
+    assert message["content"] == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+
+
+def test_an_id_that_nobody_gave_is_another_for_each_target() -> None:
+    ids = {content(content="hello").messages[0]["client_message_id"] for _number in range(3)}
+
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize("source", ["content", "content_file", "content_template", "self_update"])
+def test_the_targets_own_id_goes_before_the_option(source: str) -> None:
+    options = {source: VALUES[source], "client_message_id": "from-option"}
+
+    [message] = content(item(UPDATABLE, client_message_id="from-target"), **options).messages
+
+    assert message["client_message_id"] == "from-target"
+
+
+@pytest.mark.parametrize("source", ["messages", "approvals"])
+def test_the_targets_own_id_cannot_go_where_the_option_cannot(source: str) -> None:
+    with pytest.raises(OptionError, match="client_message_id"):
+        content(item(client_message_id="from-target"), **{source: VALUES[source]})
+
+
+@pytest.mark.parametrize("source", [None, *SOURCES])
+def test_the_targets_own_content_goes_before_every_option(source: str | None) -> None:
+    options = {} if source is None else {source: VALUES[source]}
+
+    [message] = content(item(UPDATABLE, content="mine"), **options).messages
+
+    assert message["content"] == "mine"
+
+
+def test_messages_are_as_they_are_given() -> None:
+    messages = [
+        {"content": "a", "client_message_id": "m-1"},
+        {"approvals": [{"tool_call_id": "call-1", "approve": False}]},
+    ]
+
+    first, second = content(messages=messages).messages
+
+    assert first == {"role": "user", "content": "a", "client_message_id": "m-1", "otid": "m-1"}
+    assert second["approvals"][0]["approve"] is False
+
+
+def test_approvals_are_one_message_without_the_keys_that_nobody_gave() -> None:
+    tool = {"tool_call_id": "call-2", "status": "success", "tool_return": "done", "stdout": ["a"], "approve": None}
+
+    [message] = content(approvals=[*VALUES["approvals"], tool]).messages
+
+    assert message == {
+        "type": "approval",
+        "approvals": [
+            {"type": "approval", "tool_call_id": "call-1", "approve": True},
+            {"type": "tool", "tool_call_id": "call-2", "status": "success", "tool_return": "done", "stdout": ["a"]},
+        ],
+    }
+
+
+@pytest.mark.parametrize("value", [5, {"text": "a"}, True])
+def test_content_that_is_no_text_is_refused_by_name_and_value(value: Any) -> None:
+    for given, options in (({}, {"content": value}), ({"content": value}, {})):
+        with pytest.raises(OptionError, match=r"^content: must be a text or a list of text parts, got ") as raised:
+            content(item(**given), **options)
+        assert repr(value) in str(raised.value)
+
+
+def test_no_content_at_all_is_refused_and_names_the_host() -> None:
+    with pytest.raises(OptionError, match=r"^content: nothing to send to alpha; give one of content, content_file, "):
+        content()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"content": []}, {"content_file": ""}, {"messages": []}, {"messages": [{"content": ""}]}, {"approvals": []}],
+)
+def test_what_is_empty_is_refused_by_name(options: dict[str, Any]) -> None:
+    [name] = options
+    with pytest.raises(OptionError, match=f"^{name}"):
+        content(**options)
+
+
+# Updates
+
+
+def test_an_update_instruction_holds_the_command_that_the_environment_reports() -> None:
+    [message] = content(item(UPDATABLE), self_update=True).messages
+
+    assert "\nnpm install -g {x}\n" in message["content"]
+
+
+@pytest.mark.parametrize(
+    ("self_update", "reason"),
+    [
+        (None, "not updatable: reports no self_update support"),
+        ({"supported": False, "writable": False}, "not updatable: reports no self_update support"),
+        (
+            {"supported": False, "writable": True, "reason": "Managed by\npip.", "install_path": "/opt/letta"},
+            "not updatable: Managed by pip.; installed in /opt/letta",
+        ),
+        (
+            {"supported": True, "writable": False, "install_path": "/opt/letta", "manual_command": "npm install"},
+            "not updatable: reports no self_update support; installed in /opt/letta",
+        ),
+        ({"supported": True, "writable": True}, "not updatable: reports no manual_command"),
+        ({"supported": True, "writable": True, "manual_command": " "}, "not updatable: reports no manual_command"),
+    ],
+)
+def test_a_target_that_cannot_update_itself_is_skipped_with_its_reason(self_update: Any, reason: str) -> None:
+    assert content(item(self_update), self_update=True) == Content([], skip=reason)
+
+
+# Files and templates
+
+
+def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("{{ 1 }}\n\N{SNOWMAN} ", encoding="utf-8")
+
+    assert read_text("content_file", str(path)) == "{{ 1 }}\n\N{SNOWMAN} "
+
+
+@pytest.mark.parametrize("content_of_file", [None, b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content_of_file: bytes | None) -> None:
+    path = tmp_path / "a.txt"
+    if content_of_file is not None:
+        path.write_bytes(content_of_file)
+
+    with pytest.raises(OptionError, match=f"^content_file: cannot read {str(path)!r}: "):
+        read_text("content_file", str(path))
+
+
+def render(template: str, directory: Path, search: tuple[str, ...] = (), **variables: Any) -> str:
+    templar = Templar(loader=DataLoader())
+    return rendered(template, str(directory / "a.j2"), templar, variables, search)
+
+
+def test_a_template_is_rendered_with_the_targets_variables(tmp_path: Path) -> None:
+    text = render("{% for n in names %}{{ n | upper }}\\n{% endfor %}{{ here }}", tmp_path, names=["a", "b"], here=1)
+
+    assert text == "A\\nB\\n1"
+
+
+def test_a_template_of_one_expression_is_a_text(tmp_path: Path) -> None:
+    assert render("{{ number }}", tmp_path, number=7) == "7"
+
+
+@pytest.mark.parametrize("hostile", ["{{ 7 * 7 }}", "{% raw %}", "{{ lookup('pipe', 'id') }}", "{#"])
+def test_what_a_device_says_is_never_taken_as_a_template(tmp_path: Path, hostile: str) -> None:
+    assert render("{{ name }} {{ more.name }}", tmp_path, name=hostile, more={"name": hostile}) == " ".join(
+        [hostile] * 2
+    )
+
+
+def test_what_the_user_wrote_in_a_variable_is_a_template(tmp_path: Path) -> None:
+    assert render("{{ greeting }}", tmp_path, greeting=trust_as_template("hello {{ name }}"), name="{{ 1 }}") == (
+        "hello {{ 1 }}"
+    )
+
+
+def test_a_template_finds_others_beside_it_and_in_the_folders_of_the_play(tmp_path: Path) -> None:
+    play = tmp_path / "play"
+    (play / "templates").mkdir(parents=True)
+    (tmp_path / "beside.j2").write_text("beside {{ name }}")
+    (play / "templates" / "far.j2").write_text("far {{ name }}")
+
+    text = render("{% include 'beside.j2' %}, {% include 'far.j2' %}", tmp_path, (str(play),), name="a")
+
+    assert text == "beside a, far a"
+
+
+@pytest.mark.parametrize("template", ["{{ absent }}", "{% if %}", "{{ 1 / 0 }}", "{{ 'a' | no_such_filter }}"])
+def test_a_template_that_cannot_be_rendered_is_refused_on_one_line(tmp_path: Path, template: str) -> None:
+    with pytest.raises(OptionError, match=r"^content_template: cannot render ") as raised:
+        render(template, tmp_path)
+
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,608 @@
+"""Delivery: what becomes of each target, and what its device received."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
+    STATUSES,
+    Delivery,
+    Policy,
+    Target,
+    counts,
+    deliver,
+    failure_budget,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query, fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments, outgoing
+from tests.sandbox.process import Sandbox
+
+from .support import environment_of, http_answer, raw_server, row, settings_for
+
+
+def listed(sandbox: Sandbox) -> dict[str, Environment]:
+    """What an inventory knows at this moment, by id."""
+    listing = fetch(settings_for(sandbox), Query())
+    sandbox.clear_requests()
+    return {found.id: found for found in environments(listing, sandbox.url)[0]}
+
+
+def online(sandbox: Sandbox, count: int = 1) -> list[Environment]:
+    found = [environment for environment in listed(sandbox).values() if environment.status == "online"][:count]
+    assert len(found) == count
+    return found
+
+
+def offline(sandbox: Sandbox) -> Environment:
+    return next(environment for environment in listed(sandbox).values() if environment.status == "offline")
+
+
+def target(environment: Environment, messages: Sequence[Any] = ({"content": "hello"},), **changes: Any) -> Target:
+    sent = outgoing("messages", messages)
+    return Target(
+        **{"host": environment.id, "environment": environment, "messages": sent, "agent_id": "a-1", **changes}
+    )
+
+
+def policy(**changes: Any) -> Policy:
+    standard = {"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", "offline_timeout": 60.0}
+    return Policy(**{**standard, **changes})
+
+
+def delivered(
+    sandbox: Sandbox,
+    targets: Sequence[Target],
+    rules: Policy | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+    **settings: Any,
+) -> list[Delivery]:
+    """Send to the targets while something else goes on in a thread."""
+
+    async def run() -> list[Delivery]:
+        async with Client(settings_for(sandbox, **settings)) as client, asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(meanwhile))
+            return await deliver(client, targets, rules or policy())
+
+    return asyncio.run(run())
+
+
+def send_one(sandbox: Sandbox, to: Target, **settings: Any) -> Delivery:
+    [delivery] = delivered(sandbox, [to], **settings)
+    return delivery
+
+
+def routes(sandbox: Sandbox) -> list[str]:
+    return [entry["route"] for entry in sandbox.requests()]
+
+
+def turns(sandbox: Sandbox) -> dict[str, int]:
+    return {identity: received["turns"] for identity, received in sandbox.received().items()}
+
+
+def test_a_message_is_sent(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    message = {"content": "hello", "client_message_id": "m-1"}
+
+    delivery = send_one(sandbox, target(environment, [message], conversation_id="conv-1"))
+
+    assert delivery.duration > 0
+    delivery.duration = 0.0
+    assert delivery == Delivery(
+        host=environment.id,
+        id=environment.id,
+        client_message_id="m-1",
+        agent_id="a-1",
+        conversation_id="conv-1",
+        connection_id=environment.connection_id,
+        status="sent",
+        reason=None,
+        response_message="Message sent to environment",
+        attempts=1,
+    )
+    assert sandbox.received()[environment.id]["messages"] == [
+        {
+            "agentId": "a-1",
+            "conversationId": "conv-1",
+            "client_message_id": "m-1",
+            "otid": "m-1",
+            "content": "hello",
+        }
+    ]
+
+
+def test_several_messages_go_in_one_request(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    approvals = {"approvals": [{"tool_call_id": "call-1", "approve": True}]}
+
+    delivery = send_one(sandbox, target(environment, [approvals, {"content": "a"}, {"content": [{"text": "b"}]}]))
+
+    received = sandbox.received()[environment.id]
+    assert (delivery.status, received["posts"], received["turns"]) == ("sent", 1, 1)
+    assert [message["content"] for message in received["messages"]] == ["a", [{"text": "b", "type": "text"}]]
+    assert [approval["tool_call_id"] for approval in received["approvals"]] == ["call-1"]
+    assert delivery.client_message_id == received["messages"][0]["client_message_id"]
+
+
+def test_without_an_agent_none_is_named(sandbox: Sandbox) -> None:
+    environment = environment_of(sandbox.add_environment(), sandbox.url)
+
+    delivery = send_one(sandbox, target(environment, agent_id=None))
+
+    [received] = sandbox.received()[environment.id]["messages"]
+    assert (delivery.agent_id, received["agentId"], received["conversationId"]) == (None, None, None)
+
+
+def test_results_are_in_the_order_of_the_targets(sandbox: Sandbox) -> None:
+    targets = [target(environment) for environment in online(sandbox, 10)]
+    sandbox.add_fault("slow", seconds=0.2, route="messages", nth=[1, 2, 5])
+
+    deliveries = delivered(sandbox, targets, policy(concurrency=5))
+
+    assert [delivery.host for delivery in deliveries] == [to.host for to in targets]
+    assert {delivery.status for delivery in deliveries} == {"sent"}
+    assert turns(sandbox) == {to.host: 1 for to in targets}
+
+
+def test_no_target_is_no_delivery(sandbox: Sandbox) -> None:
+    assert delivered(sandbox, []) == []
+
+
+def test_a_target_to_skip_is_not_asked_about(sandbox: Sandbox) -> None:
+    first, second = online(sandbox, 2)
+
+    skipped, sent = delivered(sandbox, [target(first, skip="not updatable"), target(second)])
+
+    assert (skipped.status, skipped.reason, skipped.attempts) == ("skipped", "not updatable", 0)
+    assert sent.status == "sent"
+    assert turns(sandbox) == {second.id: 1}
+    assert routes(sandbox) == ["messages"]
+
+
+# Connections that have gone
+
+
+@pytest.mark.parametrize("status", [404, 503])
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_connection_that_has_gone_is_resolved_and_the_message_sent_once(
+    sandbox: Sandbox, status: int, restart: bool
+) -> None:
+    [environment] = online(sandbox)
+    sandbox.settings(offline_status=status)
+    now = sandbox.rotate(environment.id, restart=restart)
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert (delivery.status, delivery.attempts, delivery.error) == ("sent", 2, None)
+    assert delivery.connection_id == now["connectionId"] != environment.connection_id
+    assert routes(sandbox) == ["messages", "retrieve", "messages"]
+    [received] = sandbox.received()[environment.id]["messages"]
+    assert received["client_message_id"] == delivery.client_message_id
+
+
+def test_approvals_are_sent_over_the_new_connection(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    sandbox.rotate(environment.id)
+
+    delivery = send_one(sandbox, target(environment, [{"approvals": [{"tool_call_id": "call-1", "approve": True}]}]))
+
+    assert (delivery.status, delivery.client_message_id) == ("sent", None)
+    assert len(sandbox.received()[environment.id]["approvals"]) == 1
+
+
+def test_a_connection_that_goes_again_is_resolved_no_second_time(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("status", route="messages", status=404)
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert (delivery.status, delivery.attempts) == ("offline", 2)
+    assert routes(sandbox) == ["messages", "retrieve", "messages"]
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_device_that_went_offline_since_the_listing_is_offline(sandbox: Sandbox, status: int) -> None:
+    [environment] = online(sandbox)
+    sandbox.settings(offline_status=status)
+    sandbox.offline(environment.id)
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert (delivery.status, delivery.attempts) == ("offline", 1)
+    assert delivery.error == {"code": "offline", "message": "the environment is offline"}
+    assert turns(sandbox) == {}
+
+
+def test_a_row_that_is_no_longer_there_is_offline(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    sandbox.remove(environment.id)
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert delivery.status == "offline"
+    assert delivery.error == {"code": "offline", "message": "the environment is no longer there"}
+
+
+def two_rows(sandbox: Sandbox) -> tuple[Environment, Environment]:
+    """Two environments of one device, of which the second one was active last."""
+    first = sandbox.add_environment(deviceId="shared")
+    second = sandbox.add_environment(deviceId="shared")
+    sandbox.rotate(first["id"])
+    sandbox.age(first["id"], 60)
+    return environment_of(first, sandbox.url), environment_of(second, sandbox.url)
+
+
+def test_another_row_of_the_device_is_not_mistaken_for_the_target(sandbox: Sandbox) -> None:
+    wanted, _other = two_rows(sandbox)
+
+    delivery = send_one(sandbox, target(wanted))
+
+    assert delivery.status == "sent"
+    assert turns(sandbox) == {wanted.id: 1}
+    assert routes(sandbox) == ["messages", "retrieve", "list", "messages"]
+
+
+def test_another_row_of_the_device_gets_nothing_when_the_target_is_gone(sandbox: Sandbox) -> None:
+    wanted, _other = two_rows(sandbox)
+    sandbox.remove(wanted.id)
+
+    assert send_one(sandbox, target(wanted)).status == "offline"
+    assert turns(sandbox) == {}
+
+
+# Targets that are offline
+
+
+@pytest.mark.parametrize(("when_offline", "failure"), [("skip", False), ("fail", True)])
+def test_an_offline_target_gets_nothing(sandbox: Sandbox, when_offline: str, failure: bool) -> None:
+    environment = offline(sandbox)
+    rules = policy(when_offline=when_offline)
+
+    [delivery] = delivered(sandbox, [target(environment)], rules)
+
+    assert (delivery.status, delivery.attempts, rules.is_failure(delivery)) == ("offline", 0, failure)
+    assert routes(sandbox) == ["retrieve"]
+
+
+def test_a_target_that_came_online_since_the_listing_gets_its_message(sandbox: Sandbox) -> None:
+    environment = offline(sandbox)
+    sandbox.online(environment.id)
+
+    assert send_one(sandbox, target(environment)).status == "sent"
+    assert routes(sandbox) == ["retrieve", "messages"]
+
+
+def test_a_target_is_waited_for_until_it_is_online(sandbox: Sandbox) -> None:
+    waited_for, [other] = offline(sandbox), online(sandbox)
+
+    def come_online() -> None:
+        while "retrieve" not in routes(sandbox):
+            pass
+        sandbox.online(waited_for.id)
+
+    rules = policy(when_offline="wait")
+    deliveries = delivered(sandbox, [target(waited_for), target(other)], rules, come_online)
+
+    assert [(delivery.status, delivery.error) for delivery in deliveries] == [("sent", None), ("sent", None)]
+    assert turns(sandbox) == {waited_for.id: 1, other.id: 1}
+
+
+def test_a_target_that_stays_offline_is_given_up_and_counts_as_failed(sandbox: Sandbox) -> None:
+    environment = offline(sandbox)
+    rules = policy(when_offline="wait", offline_timeout=0.3)
+
+    [delivery] = delivered(sandbox, [target(environment)], rules)
+
+    assert (delivery.status, rules.is_failure(delivery)) == ("offline", True)
+    assert routes(sandbox) == ["retrieve", "retrieve"]
+
+
+# Failures
+
+
+@pytest.mark.parametrize("fault", ["drop_before", "drop_during", "drop_after"])
+def test_a_dropped_connection_makes_no_second_turn(sandbox: Sandbox, fault: str) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault(fault, route="messages", nth=1)
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert (delivery.status, delivery.attempts) == ("sent", 2)
+    assert turns(sandbox) == {environment.id: 1}
+
+
+@pytest.mark.parametrize(("fault", "received"), [("drop_before", 0), ("drop_after", 1)])
+def test_a_connection_that_is_always_dropped_ends_unknown(sandbox: Sandbox, fault: str, received: int) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault(fault, route="messages")
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert (delivery.status, delivery.attempts) == ("unknown", 3)
+    assert delivery.error is not None
+    assert delivery.error["code"] == "dropped"
+    assert sum(turns(sandbox).values()) == received
+
+
+def test_approvals_are_not_sent_again_after_an_unclear_failure(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("drop_after", route="messages")
+
+    delivery = send_one(sandbox, target(environment, [{"approvals": [{"tool_call_id": "call-1", "approve": True}]}]))
+
+    assert (delivery.status, delivery.attempts) == ("unknown", 1)
+    assert len(sandbox.received()[environment.id]["approvals"]) == 1
+
+
+def test_a_message_with_approvals_beside_it_is_not_sent_again_either(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("drop_after", route="messages")
+    approvals = {"approvals": [{"tool_call_id": "call-1", "approve": True}]}
+
+    assert send_one(sandbox, target(environment, [{"content": "a"}, approvals])).attempts == 1
+
+
+def test_a_message_that_the_api_refuses_is_failed(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("success_false")
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert (delivery.status, delivery.attempts) == ("failed", 1)
+    assert delivery.error == {
+        "code": "refused",
+        "message": "the API refused the message: The environment did not take the message",
+    }
+
+
+def test_a_refusal_after_an_unclear_failure_is_unknown(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("drop_after", route="messages", nth=1)
+    sandbox.add_fault("success_false")
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert (delivery.status, delivery.attempts) == ("unknown", 2)
+    assert turns(sandbox) == {environment.id: 1}
+
+
+def test_a_connection_that_has_gone_after_an_unclear_failure_is_unknown_when_the_device_is_offline(
+    sandbox: Sandbox,
+) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("drop_after", route="messages", nth=1)
+    sandbox.add_fault("status", status=404, route="messages")
+    sandbox.add_fault("status", status=404, route="retrieve")
+
+    delivery = send_one(sandbox, target(environment))
+
+    assert (delivery.status, delivery.attempts) == ("unknown", 2)
+
+
+@pytest.mark.parametrize("fault", ["html_200", "not_json", "truncated_json"])
+def test_an_answer_that_is_no_json_is_unknown(sandbox: Sandbox, fault: str) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault(fault, route="messages")
+
+    assert send_one(sandbox, target(environment)).status == "unknown"
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"success": "true"}', b'{"success": null, "message": "a"}', b"[]", b"null"])
+def test_an_answer_of_no_known_shape_is_unknown_and_all_attempts_count(body: bytes) -> None:
+    busy = http_answer(status=b"503 Busy", headers=(b"Retry-After: 0",))
+    failed = http_answer(status=b"500 Oops", headers=(b"Retry-After: 0",))
+    answers = iter([failed, http_answer(body)])
+
+    async def run() -> list[Delivery]:
+        async with raw_server(lambda _head: next(answers, busy)) as (url, _received):
+            client = Client(settings_for(url))
+            async with client:
+                return await deliver(client, [target(environment_of(row(), url))], policy())
+
+    [delivery] = asyncio.run(run())
+    assert (delivery.status, delivery.attempts) == ("unknown", 2)
+    assert delivery.error is not None
+    assert delivery.error["code"] == "invalid"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500])
+def test_a_failure_has_its_code_and_message(sandbox: Sandbox, status: int) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("status", status=status, retry_after=0, route="messages")
+
+    delivery = send_one(sandbox, target(environment), retries=1)
+
+    assert delivery.status == ("unknown" if status == 500 else "failed")
+    assert delivery.attempts == (2 if status >= 429 else 1)
+    assert delivery.error is not None
+    assert delivery.error["code"] == f"http_{status}"
+    assert "SANDBOX_FAULT" in delivery.error["message"]
+
+
+@pytest.mark.parametrize("fault", [{"fault": "status", "status": 500, "retry_after": 0}, {"fault": "drop_before"}])
+def test_a_look_up_that_fails_has_sent_nothing(sandbox: Sandbox, fault: dict[str, Any]) -> None:
+    environment = offline(sandbox)
+    sandbox.add_fault(**fault, route="retrieve")
+
+    assert send_one(sandbox, target(environment), retries=1).status == "failed"
+
+
+def test_a_look_up_that_takes_too_long_has_sent_nothing(sandbox: Sandbox) -> None:
+    environment = offline(sandbox)
+    sandbox.add_fault("slow", seconds=60, route="retrieve")
+
+    delivery = send_one(sandbox, target(environment), deadline=0.3)
+
+    assert (delivery.status, delivery.attempts) == ("failed", 0)
+
+
+# Conversations
+
+
+def test_new_makes_a_conversation_for_each_target(sandbox: Sandbox) -> None:
+    targets = [target(environment, conversation_id="new") for environment in online(sandbox, 3)]
+
+    deliveries = delivered(sandbox, targets)
+
+    made = [delivery.conversation_id for delivery in deliveries]
+    assert len({*made}) == 3
+    for delivery in deliveries:
+        [received] = sandbox.received()[delivery.id]["messages"]
+        assert received["conversationId"] == delivery.conversation_id
+    assert [entry["query"] for entry in sandbox.requests("conversations")] == [{"agent_id": "a-1"}] * 3
+
+
+def test_a_conversation_is_made_once_though_the_connection_has_gone(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    sandbox.rotate(environment.id)
+
+    assert send_one(sandbox, target(environment, conversation_id="new")).status == "sent"
+    assert len(sandbox.requests("conversations")) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fault": "status", "status": 404},
+        {"fault": "status", "status": 400},
+        {"fault": "status", "status": 500, "retry_after": 0},
+        {"fault": "drop_after"},
+        {"fault": "html_200"},
+    ],
+)
+def test_where_no_conversation_can_be_made_nothing_is_sent(sandbox: Sandbox, fault: dict[str, Any]) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault(**fault, route="conversations")
+
+    delivery = send_one(sandbox, target(environment, conversation_id="new"))
+
+    assert (delivery.status, delivery.attempts, delivery.conversation_id) == ("failed", 0, None)
+    assert turns(sandbox) == {}
+
+
+# The budget of failures, concurrency and rate
+
+
+def test_above_the_budget_no_send_starts_and_those_under_way_finish(sandbox: Sandbox) -> None:
+    targets = [target(environment) for environment in online(sandbox, 12)]
+    sandbox.add_fault("status", status=400, route="messages", nth=1)
+    sandbox.add_fault("slow", seconds=0.3, route="messages")
+
+    deliveries = delivered(sandbox, targets, policy(concurrency=4))
+
+    assert [delivery.host for delivery in deliveries] == [to.host for to in targets]
+    assert {status: count for status, count in counts(deliveries).items() if count} == {
+        "sent": 3,
+        "not_attempted": 8,
+        "failed": 1,
+    }
+    assert [delivery.status for delivery in deliveries[4:]] == ["not_attempted"] * 8
+    assert len(sandbox.requests("messages")) == 4
+
+
+@pytest.mark.parametrize(("max_failures", "sends"), [(0, 1), (2, 3), (5, 6), (100, 10)])
+def test_the_budget_is_how_many_may_fail(sandbox: Sandbox, max_failures: int, sends: int) -> None:
+    targets = [target(environment) for environment in online(sandbox, 10)]
+    sandbox.add_fault("status", status=400, route="messages")
+
+    deliveries = delivered(sandbox, targets, policy(concurrency=1, max_failures=max_failures))
+
+    assert [delivery.status for delivery in deliveries] == ["failed"] * sends + ["not_attempted"] * (10 - sends)
+
+
+def test_no_send_that_waits_for_its_turn_starts_above_the_budget(sandbox: Sandbox) -> None:
+    targets = [target(environment) for environment in online(sandbox, 10)]
+    sandbox.add_fault("status", status=400, route="messages")
+
+    deliveries = delivered(sandbox, targets, policy(concurrency=10, rate=8))
+
+    assert counts(deliveries)["not_attempted"] > 0
+    assert len(sandbox.requests("messages")) == counts(deliveries)["failed"]
+
+
+def test_offline_and_skipped_targets_are_within_the_budget(sandbox: Sandbox) -> None:
+    away, [first, second] = offline(sandbox), online(sandbox, 2)
+
+    deliveries = delivered(sandbox, [target(away), target(first, skip="why"), target(second)], policy(concurrency=1))
+
+    assert [delivery.status for delivery in deliveries] == ["offline", "skipped", "sent"]
+
+
+def test_an_offline_target_that_counts_as_failed_uses_the_budget(sandbox: Sandbox) -> None:
+    away, [other] = offline(sandbox), online(sandbox)
+
+    deliveries = delivered(sandbox, [target(away), target(other)], policy(concurrency=1, when_offline="fail"))
+
+    assert [delivery.status for delivery in deliveries] == ["offline", "not_attempted"]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_no_more_sends_than_allowed_are_under_way(sandbox: Sandbox, concurrency: int) -> None:
+    targets = [target(environment) for environment in online(sandbox, 9)]
+    sandbox.add_fault("slow", seconds=0.1, route="messages")
+
+    delivered(sandbox, targets, policy(concurrency=concurrency))
+
+    arrivals = [entry["at"] for entry in sandbox.requests("messages")]
+    for earlier, later in zip(arrivals, arrivals[concurrency:], strict=False):
+        # It had to wait for the answer to one of those before it, and each answer takes that long.
+        assert later - earlier >= 0.099
+
+
+def test_sends_are_under_way_at_the_same_time(sandbox: Sandbox) -> None:
+    targets = [target(environment) for environment in online(sandbox, 9)]
+    sandbox.add_fault("slow", seconds=0.2, route="messages")
+
+    delivered(sandbox, targets, policy(concurrency=50))
+
+    under_way = [entry["under_way"] for entry in sandbox.requests("messages")]
+    assert under_way[-1] - under_way[0] == 8
+
+
+def test_no_more_sends_start_in_a_second_than_allowed(sandbox: Sandbox) -> None:
+    targets = [target(environment) for environment in online(sandbox, 6)]
+    started = time.monotonic()
+
+    deliveries = delivered(sandbox, targets, policy(concurrency=10, rate=20))
+
+    assert time.monotonic() - started >= 5 / 20
+    assert {delivery.status for delivery in deliveries} == {"sent"}
+
+
+@pytest.mark.parametrize(
+    ("value", "targets", "expected"),
+    [
+        ("0", 10, 0),
+        ("5", 10, 5),
+        (" 5 ", 10, 5),
+        ("500", 10, 500),
+        ("0%", 10, 0),
+        ("10%", 25, 2),
+        ("10 %", 9, 0),
+        ("100%", 7, 7),
+        ("50%", 0, 0),
+    ],
+)
+def test_a_budget_is_a_count_or_a_share(value: str, targets: int, expected: int) -> None:
+    assert failure_budget(value, targets) == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["", "%", "-1", "1.5", "101%", "ten", "5%%", "\xb2", "\N{ARABIC-INDIC DIGIT SEVEN}", "+5"]
+)
+def test_what_is_neither_is_refused(value: str) -> None:
+    with pytest.raises(OptionError, match=r"^max_failures: must be a count such as 5 or a percentage") as raised:
+        failure_budget(value, 10)
+
+    assert repr(value) in str(raised.value)
+
+
+def test_counts_name_every_status_in_order() -> None:
+    assert tuple(counts([])) == STATUSES
+    assert set(counts([]).values()) == {0}

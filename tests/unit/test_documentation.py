@@ -1,0 +1,174 @@
+"""The specifications, the documentation and the code name the same options."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.fleetops.environments.plugins.doc_fragments.letta import ModuleDocFragment as Connection
+from ansible_collections.fleetops.environments.plugins.inventory import letta as inventory
+from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC, LIST_SPEC
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import DEFAULT_BASE_URL
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import FIELDS
+from ansible_collections.fleetops.environments.plugins.plugin_utils.grouping import DIMENSIONS
+from tests.sandbox.process import CHECKOUT
+
+COLLECTION = "ansible_collections.fleetops.environments.plugins"
+MODULES = sorted(path.stem for path in (CHECKOUT / "plugins/modules").glob("*.py"))
+FOR_MODULES = yaml.safe_load(Connection.DOCUMENTATION)
+FOR_PLUGINS = yaml.safe_load(Connection.PLUGINS)
+
+Options = dict[str, dict[str, Any]]
+
+
+def documented(module: Any) -> Options:
+    """A module's or plugin's documented options, with those of this collection's fragments."""
+    documentation = yaml.safe_load(module.DOCUMENTATION)
+    options: Options = dict(documentation["options"])
+    for name in documentation["extends_documentation_fragment"]:
+        if not name.startswith("fleetops.environments."):
+            continue
+        file, _dot, attribute = name.removeprefix("fleetops.environments.").partition(".")
+        fragment = importlib.import_module(f"{COLLECTION}.doc_fragments.{file}").ModuleDocFragment
+        for option, entry in yaml.safe_load(getattr(fragment, (attribute or "documentation").upper()))[
+            "options"
+        ].items():
+            assert option not in options
+            options[option] = entry
+    return options
+
+
+def as_specified(options: Options, *, sub: str) -> Options:
+    """What options are, without how they are described. sub: the key of suboptions."""
+    meant: Options = {}
+    for name, option in options.items():
+        meant[name] = {key: option[key] for key in ("type", "default", "choices", "elements") if key in option}
+        meant[name]["required"] = option.get("required", False)
+        if sub in option:
+            meant[name]["options"] = as_specified(option[sub], sub=sub)
+    return meant
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_modules_specification_is_its_documentation(name: str) -> None:
+    module = importlib.import_module(f"{COLLECTION}.modules.{name}")
+
+    assert as_specified(module.SPEC, sub="options") == as_specified(documented(module), sub="suboptions")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_and_its_action_have_one_specification(name: str) -> None:
+    module = importlib.import_module(f"{COLLECTION}.modules.{name}")
+    action = importlib.import_module(f"{COLLECTION}.action.{name}")
+
+    assert action.ActionModule.SPEC is module.SPEC
+
+
+def test_every_action_belongs_to_a_module_and_to_the_action_group() -> None:
+    runtime = yaml.safe_load((CHECKOUT / "meta/runtime.yml").read_text())
+
+    assert sorted(path.stem for path in (CHECKOUT / "plugins/action").glob("*.py")) == MODULES
+    assert sorted(runtime["action_groups"]["letta"]) == MODULES
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_has_an_example_of_itself_and_describes_its_results(name: str) -> None:
+    module = importlib.import_module(f"{COLLECTION}.modules.{name}")
+
+    assert f"fleetops.environments.{name}:" in module.EXAMPLES
+    yaml.safe_load(module.EXAMPLES)
+    assert yaml.safe_load(module.RETURN)
+
+
+def test_the_connection_options_are_the_same_in_modules_and_in_plugins() -> None:
+    specified = as_specified(CONNECTION_SPEC, sub="options")
+    for_plugins = as_specified(FOR_PLUGINS["options"], sub="suboptions")
+
+    assert specified == as_specified(FOR_MODULES["options"], sub="suboptions")
+    # A module leaves it unset: the URL that the target was listed from goes before the default.
+    assert for_plugins["base_url"].pop("default") == DEFAULT_BASE_URL
+    assert specified == for_plugins
+    assert FOR_MODULES["requirements"] == FOR_PLUGINS["requirements"]
+
+
+@pytest.mark.parametrize("name", CONNECTION_SPEC)
+def test_a_connection_option_has_its_variable_and_its_environment_variable(name: str) -> None:
+    assert FOR_PLUGINS["options"][name]["env"] == [{"name": f"LETTA_{name.upper()}"}]
+    assert FOR_PLUGINS["options"][name]["vars"] == [{"name": f"letta_{name}"}]
+    described = " ".join(FOR_MODULES["options"][name]["description"])
+    assert f"C(letta_{name})" in described
+    assert f"E(LETTA_{name.upper()})" in described
+
+
+def test_the_key_and_nothing_else_is_hidden() -> None:
+    assert [name for name, option in CONNECTION_SPEC.items() if option.get("no_log")] == ["api_key"]
+
+
+def test_requirements_are_those_of_the_collection() -> None:
+    lines = (CHECKOUT / "requirements.txt").read_text().splitlines()
+    required = {re.sub(r"([<>=]+)", r" \1 ", line.split(",")[0]) for line in lines if line and not line.startswith("#")}
+
+    assert set(FOR_MODULES["requirements"]) == required
+
+
+def test_every_documented_inventory_option_is_read() -> None:
+    code = "".join(
+        (CHECKOUT / path).read_text() for path in ("plugins/inventory/letta.py", "plugins/plugin_utils/inventory.py")
+    )
+    read = {*re.findall(r'get_option\("(\w+)"\)', code), *CONNECTION_SPEC}
+
+    assert documented(inventory).keys() - read == {"plugin"}
+    # The rest is of core's fragments, of which core reads some options itself.
+    assert read - documented(inventory).keys() <= {"compose", "groups", "keyed_groups", "strict", "cache"}
+
+
+def test_inventory_defaults_are_those_of_the_design() -> None:
+    options = documented(inventory)
+
+    assert {name: options[name].get("default") for name in options.keys() - CONNECTION_SPEC} == {
+        "plugin": None,
+        "online_only": False,
+        "source": None,
+        "user_id": None,
+        "page_size": 100,
+        "filters": None,
+        "hostnames": ["connection_name", "device_id"],
+        "hostname_prefix": "",
+        "on_duplicate": "suffix",
+        "hostvars_prefix": "letta_",
+        "group_by": ["mode", "os", "version", "status"],
+        "group_prefix": "",
+        "root_group": "letta",
+        "trust": "plain",
+        "on_invalid": "warn",
+        "fail_on_empty": False,
+    }
+
+
+def test_the_group_dimensions_are_the_documented_ones() -> None:
+    assert documented(inventory)["group_by"]["choices"] == list(DIMENSIONS)
+
+
+def test_the_options_of_a_listing_are_the_same_in_modules_and_in_the_inventory() -> None:
+    listing = as_specified(LIST_SPEC, sub="options")
+
+    for options in (documented(inventory), documented(_module("environment_info"))):
+        assert as_specified({name: options[name] for name in listing}, sub="suboptions") == listing
+
+
+def test_options_that_hold_expressions_are_never_split_at_commas() -> None:
+    for options in (documented(inventory), documented(_module("environment_info"))):
+        for name in ("filters", "hostnames"):
+            assert options.get(name, {"type": "raw"})["type"] == "raw"
+
+
+def test_no_field_of_a_row_is_the_variable_of_an_option() -> None:
+    assert not set(FIELDS) & {*CONNECTION_SPEC, "agent_id", "conversation_id"}
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"{COLLECTION}.modules.{name}")

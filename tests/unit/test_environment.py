@@ -1,0 +1,159 @@
+"""The row that every part speaks, its contract with the inventory, and texts on one line."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import (
+    Environment,
+    InvalidRow,
+    described,
+    digest,
+    iso_utc,
+    short,
+    updatable,
+    with_hash,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError, one_line
+
+from .support import environment_of, row
+
+SELF_UPDATE = {"supported": True, "writable": True, "manual_command": "npm install"}
+FOUND = environment_of(row(metadata={"self_update": SELF_UPDATE}))
+
+
+def exported(value: Any) -> Any:
+    """A value as AWX stores an exported inventory: every untrusted text wrapped."""
+    if isinstance(value, dict):
+        return {key: exported(item) for key, item in value.items()}
+    return {"__ansible_unsafe": value} if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("through", [lambda value: value, copy.deepcopy, exported])
+@pytest.mark.parametrize("found", [FOUND, environment_of(row(connectionId=None))])
+def test_a_contract_gives_the_same_environment_back(through: Callable[[Any], Any], found: Environment) -> None:
+    again = Environment.from_contract(through(found.contract()))
+
+    assert again.contract() == found.contract()
+    assert again.fields == {}
+
+
+def test_a_contract_has_what_the_actions_need() -> None:
+    assert FOUND.contract() == {
+        "provider": "letta",
+        "id": "environment-1",
+        "device_id": "device-1",
+        "connection_id": "connection-1",
+        "base_url": "https://api.letta.com",
+        "status": "online",
+        "self_update": SELF_UPDATE,
+    }
+
+
+@pytest.mark.parametrize("value", [None, "", "text", 7, [], [FOUND.contract()], {"__ansible_unsafe": "text"}])
+def test_a_contract_that_is_no_dictionary_is_refused(value: Any) -> None:
+    with pytest.raises(FleetError, match=r"^fleetops_environment is not a dictionary$"):
+        Environment.from_contract(value)
+
+
+@pytest.mark.parametrize("name", ["provider", "id", "device_id", "base_url", "status"])
+@pytest.mark.parametrize("value", [None, "", 7, ["a"], {"a": "b"}, {"__ansible_unsafe": 7}])
+def test_a_contract_without_one_of_its_texts_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(FleetError, match=f"^fleetops_environment.{name} is not a text$"):
+        Environment.from_contract({**FOUND.contract(), name: value})
+
+
+@pytest.mark.parametrize("value", [7, ["a"], {"a": "b"}, True])
+def test_a_contract_with_a_connection_that_is_no_text_is_refused(value: Any) -> None:
+    with pytest.raises(FleetError, match=r"^fleetops_environment.connection_id is not a text$"):
+        Environment.from_contract({**FOUND.contract(), "connection_id": value})
+
+
+@pytest.mark.parametrize("value", [None, "", "npm install", ["a"]])
+def test_a_self_update_that_is_no_dictionary_is_none(value: Any) -> None:
+    assert Environment.from_contract({**FOUND.contract(), "self_update": value}).self_update is None
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_contract_without_a_connection_has_none(value: Any) -> None:
+    assert Environment.from_contract({**FOUND.contract(), "connection_id": value}).connection_id is None
+
+
+@pytest.mark.parametrize(
+    ("self_update", "expected"),
+    [
+        (None, False),
+        ({}, False),
+        ({"supported": True, "writable": True}, True),
+        ({"supported": "yes", "writable": 1}, False),
+        ({"supported": True}, False),
+    ],
+)
+def test_updatable_is_only_what_says_true_twice(self_update: Any, expected: bool) -> None:
+    assert updatable(self_update) is expected
+
+
+@given(st.text())
+def test_a_short_id_is_eight_digits_of_the_long_one(text: str) -> None:
+    assert len(short(text)) == 8
+    assert digest(text).startswith(short(text))
+    int(digest(text), 16)
+
+
+@given(name=st.text("ab", min_size=1, max_size=400), text=st.text(max_size=5), longest=st.none() | st.just(255))
+def test_names_with_a_hash_differ_and_keep_to_their_length(name: str, text: str, longest: int | None) -> None:
+    names = list(with_hash(name, text, separator="-", longest=longest))
+
+    assert len(set(names)) == len(names) == 8
+    assert names[0].endswith(f"-{short(text)}")
+    assert names[-1].endswith(f"-{digest(text)}")
+    assert longest is None or max(map(len, names)) <= longest
+    assert all(other.startswith(name[:100]) for other in names)
+
+
+@pytest.mark.parametrize(
+    ("moment", "expected"),
+    [
+        (datetime(2026, 1, 31, 12, tzinfo=UTC), "2026-01-31T12:00:00.000Z"),
+        (datetime(2026, 1, 31, 12, 0, 0, 999_999, tzinfo=UTC), "2026-01-31T12:00:00.999Z"),
+        (datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=5, minutes=30))), "2026-01-31T06:30:00.000Z"),
+    ],
+)
+def test_moments_are_utc_with_a_z(moment: datetime, expected: str) -> None:
+    assert iso_utc(moment) == expected
+
+
+def test_invalid_rows_are_described_on_one_line() -> None:
+    rows = [InvalidRow(f"id-{number}", "name: missing") for number in range(3)]
+
+    assert described(rows[:1]) == "not as the API promises: environment id-0: name: missing"
+    assert described(rows, most=2).endswith("environment id-1: name: missing; and 1 more")
+
+
+@given(st.text(), st.integers(1, 60))
+def test_any_text_becomes_one_printable_line_of_limited_length(text: str, limit: int) -> None:
+    line = one_line(text, limit)
+
+    assert len(line) <= limit
+    assert line.isprintable()
+    assert line == line.strip()
+    assert "  " not in line
+
+
+def test_a_line_that_is_cut_shows_it() -> None:
+    assert one_line("a\n  b\0c\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}d") == "a b c [31m d"
+    assert one_line("abcdef", 4) == "abc…"
+
+
+def test_an_option_error_names_the_option() -> None:
+    error = OptionError("filters", "is wrong")
+
+    assert (str(error), error.option) == ("filters: is wrong", "filters")
+    assert isinstance(error, FleetError)

@@ -1,0 +1,614 @@
+"""One HTTP policy: what is sent again and what is not, what an error says, and where the key goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
+from ansible_collections.fleetops.environments.plugins.module_utils.http_client import (
+    HttpClient,
+    Reply,
+    retry_after_seconds,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
+from tests.sandbox.process import Sandbox
+
+from .support import KEY, NOW, http_answer, http_get, http_post, raw_server, settings_for
+
+MESSAGES = [{"role": "user", "content": "hello", "client_message_id": "m-1", "otid": "m-1"}]
+APPROVALS = [{"type": "approval", "approvals": [{"tool_call_id": "call-1", "approve": True}]}]
+
+
+@pytest.fixture(scope="module")
+def other_process() -> Iterator[Sandbox]:
+    with Sandbox.start(devices=1) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def other(other_process: Sandbox) -> Sandbox:
+    other_process.reset()
+    return other_process
+
+
+def listing(sandbox: Sandbox, **changes: Any) -> Reply:
+    return http_get(settings_for(sandbox, **changes), "v1", "environments")
+
+
+def online(sandbox: Sandbox) -> dict[str, Any]:
+    return next(entry["row"] for entry in sandbox.fleet() if entry["online"])
+
+
+def message(sandbox: Sandbox, *, repeatable: bool = True, final: Sequence[int] = (), **changes: Any) -> Reply:
+    connection = online(sandbox)["connectionId"]
+    body = {"agentId": "agent-1", "messages": MESSAGES if repeatable else APPROVALS}
+    settings = settings_for(sandbox, **changes)
+    return http_post(
+        settings, "v1", "environments", connection, "messages", body=body, repeatable=repeatable, final=final
+    )
+
+
+def failure(call: Any, *arguments: Any, **options: Any) -> ApiError:
+    with pytest.raises(ApiError) as raised:
+        call(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    return raised.value
+
+
+def turns(sandbox: Sandbox) -> int:
+    return sum(entry["turns"] for entry in sandbox.received().values())
+
+
+# What is sent again
+
+GET_AGAIN = [
+    *[("status", {"status": status, "retry_after": 0}) for status in (408, 429, 500, 502, 503, 504, 599)],
+    ("status", {"status": 502, "body": "html", "retry_after": 0}),
+    ("status", {"status": 503, "body": "empty", "retry_after": 0}),
+    ("drop_before", {}),
+    ("drop_after", {"reset": True}),
+    ("drop_during", {}),
+]
+
+
+@pytest.mark.parametrize(("fault", "rule"), GET_AGAIN)
+def test_a_get_that_may_succeed_later_is_repeated(sandbox: Sandbox, fault: str, rule: dict[str, Any]) -> None:
+    sandbox.add_fault(fault, **rule, nth=1)
+
+    reply = listing(sandbox)
+
+    assert reply.attempts == 2
+    assert len(reply.data["connections"]) == len(sandbox.fleet())
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 418, 422])
+def test_a_get_that_is_refused_is_not_repeated(sandbox: Sandbox, status: int) -> None:
+    sandbox.add_fault("status", status=status)
+
+    error = failure(listing, sandbox)
+
+    assert (error.code, error.status, error.attempts) == (f"http_{status}", status, 1)
+    assert (error.transient, error.may_be_accepted) == (False, False)
+    assert "SANDBOX_FAULT: The sandbox was told to fail" in str(error)
+    assert f"GET {sandbox.url}/v1/environments: {status} " in str(error)
+    assert len(sandbox.requests()) == 1
+
+
+def test_a_get_fails_with_the_last_error_after_the_retries(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", status=503, retry_after=0)
+
+    error = failure(listing, sandbox, retries=3)
+
+    assert (error.code, error.attempts, error.may_be_accepted) == ("http_503", 4, False)
+    assert len(sandbox.requests()) == 4
+
+
+def test_no_retries_is_one_request(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", status=503, retry_after=0)
+
+    assert failure(listing, sandbox, retries=0).attempts == 1
+    assert len(sandbox.requests()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule", "accepted"),
+    [
+        ("status", {"status": 429, "retry_after": 0}, False),
+        ("status", {"status": 503, "retry_after": 0}, False),
+    ],
+)
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_a_post_that_cannot_have_been_accepted_is_always_repeated(
+    sandbox: Sandbox, fault: str, rule: dict[str, Any], accepted: bool, repeatable: bool
+) -> None:
+    sandbox.add_fault(fault, **rule, nth=1)
+
+    assert message(sandbox, repeatable=repeatable).attempts == 2
+
+    sandbox.add_fault(fault, **rule)
+    error = failure(message, sandbox, repeatable=repeatable)
+    assert (error.attempts, error.may_be_accepted) == (3, accepted)
+
+
+UNCLEAR = [
+    *[
+        ("status", {"status": status, "retry_after": 0, "accepted": accepted})
+        for status in (408, 500, 502, 504)
+        for accepted in (True, False)
+    ],
+    ("drop_before", {}),
+    ("drop_after", {}),
+    ("drop_after", {"reset": True}),
+    ("drop_during", {}),
+]
+
+
+@pytest.mark.parametrize(("fault", "rule"), UNCLEAR)
+def test_a_post_that_may_have_been_accepted_is_repeated_under_the_same_id_for_one_turn(
+    sandbox: Sandbox, fault: str, rule: dict[str, Any]
+) -> None:
+    sandbox.add_fault(fault, **rule, nth=1)
+
+    assert message(sandbox).attempts == 2
+    assert turns(sandbox) == 1
+
+
+@pytest.mark.parametrize(("fault", "rule"), UNCLEAR)
+def test_a_post_without_an_id_is_not_repeated_when_it_may_have_been_accepted(
+    sandbox: Sandbox, fault: str, rule: dict[str, Any]
+) -> None:
+    sandbox.add_fault(fault, **rule)
+
+    error = failure(message, sandbox, repeatable=False)
+
+    assert (error.attempts, error.may_be_accepted) == (1, True)
+    assert len(sandbox.requests("messages")) == 1
+
+
+@pytest.mark.parametrize("fault", ["html_200", "not_json", "truncated_json"])
+@pytest.mark.parametrize("repeatable", [True, False])
+def test_a_post_that_is_not_answered_with_json_may_have_been_accepted(
+    sandbox: Sandbox, fault: str, repeatable: bool
+) -> None:
+    sandbox.add_fault(fault)
+
+    error = failure(message, sandbox, repeatable=repeatable)
+
+    assert (error.code, error.status, error.attempts, error.may_be_accepted) == ("not_json", 200, 1, True)
+
+
+def test_what_was_unclear_once_stays_unclear(sandbox: Sandbox) -> None:
+    sandbox.add_fault("drop_after", nth=1)
+    sandbox.add_fault("status", status=400)
+
+    error = failure(message, sandbox)
+
+    assert (error.code, error.attempts, error.may_be_accepted) == ("http_400", 2, True)
+
+
+def test_a_final_status_is_not_repeated(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", status=503, retry_after=0)
+
+    error = failure(message, sandbox, final=(404, 503))
+
+    assert (error.status, error.attempts) == (503, 1)
+
+
+def test_nothing_listens_there() -> None:
+    error = failure(http_get, settings_for("http://127.0.0.1:9", retries=1), "v1")
+
+    assert (error.code, error.attempts, error.transient) == ("connect", 2, True)
+    assert str(error).startswith("GET http://127.0.0.1:9/v1: cannot connect: ")
+
+    error = failure(http_post, settings_for("http://127.0.0.1:9", retries=1), "v1", body={}, repeatable=False)
+
+    assert (error.code, error.attempts, error.may_be_accepted) == ("connect", 2, False)
+
+
+def test_a_request_times_out(sandbox: Sandbox) -> None:
+    sandbox.add_fault("slow", seconds=60)
+
+    error = failure(message, sandbox, timeout=0.1, retries=1)
+
+    assert (error.code, error.attempts, error.may_be_accepted) == ("timeout", 2, True)
+    assert "no answer within the timeout of 0.1 s" in str(error)
+    assert failure(listing, sandbox, timeout=0.1, retries=0).may_be_accepted is False
+
+
+def test_the_deadline_cuts_a_request_short(sandbox: Sandbox) -> None:
+    sandbox.add_fault("slow", seconds=60)
+
+    error = failure(message, sandbox, deadline=0.2)
+
+    assert (error.code, error.attempts, error.may_be_accepted) == ("timeout", 1, True)
+    assert "no answer within the deadline of 0.2 s" in str(error)
+
+
+def test_a_get_cut_short_by_the_deadline_cannot_have_changed_anything(sandbox: Sandbox) -> None:
+    sandbox.add_fault("slow", seconds=60)
+
+    assert failure(listing, sandbox, deadline=0.2).may_be_accepted is False
+
+
+def test_no_pause_goes_past_the_deadline(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", status=503)
+
+    error = failure(listing, sandbox, retries=1000, deadline=0.5)
+
+    assert (error.code, error.may_be_accepted) == ("http_503", False)
+    assert 1 <= error.attempts < 5
+
+
+# Retry-After
+
+
+def test_the_pause_is_the_one_that_the_server_asked_for(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", status=429, retry_after=1, nth=1)
+
+    listing(sandbox)
+
+    first, second = sandbox.requests()
+    assert second["at"] - first["at"] >= 1
+
+
+def test_a_date_to_wait_for_that_has_passed_is_no_pause(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", status=429, retry_after_date=-3600, nth=[1, 2, 3, 4])
+
+    assert listing(sandbox, retries=4).attempts == 5
+
+
+@pytest.mark.parametrize("rule", [{"retry_after": 61}, {"retry_after_date": 3600}])
+def test_a_longer_pause_than_allowed_fails_at_once_and_says_how_long(sandbox: Sandbox, rule: dict[str, Any]) -> None:
+    sandbox.add_fault("status", status=429, **rule)
+
+    error = failure(listing, sandbox)
+
+    assert error.attempts == 1
+    assert error.retry_after == pytest.approx(next(iter(rule.values())), abs=60)
+    assert f"(the server asked to wait {error.retry_after:.0f} s)" in str(error)
+
+
+def test_a_longer_pause_than_the_deadline_fails_at_once(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", status=503, retry_after=30)
+
+    assert failure(listing, sandbox, deadline=20).attempts == 1
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "0.5", "1e3", "", "\xb2", "9999-99-99", "Mon, 32 Jan 2026 99:00:00"])
+def test_a_pause_that_cannot_be_read_is_none(sandbox: Sandbox, value: str) -> None:
+    sandbox.add_fault("status", status=429, retry_after=value, nth=1)
+
+    assert listing(sandbox).attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("7", 7.0),
+        (" 7 ", 7.0),
+        ("07", 7.0),
+        ("Sat, 31 Jan 2026 12:00:30 GMT", 30.0),
+        ("Sat, 31 Jan 2026 12:00:30 -0000", 30.0),
+        ("Sat, 31 Jan 2026 13:00:30 +0100", 30.0),
+        ("Saturday, 31-Jan-26 12:00:30 GMT", 30.0),
+        ("Sat Jan 31 12:00:30 2026", 30.0),
+        ("Sat, 31 Jan 2026 11:00:00 GMT", 0.0),
+        ("\N{ARABIC-INDIC DIGIT SEVEN}", None),
+    ],
+)
+def test_seconds_to_wait(value: str | None, expected: float | None) -> None:
+    assert retry_after_seconds(value, NOW) == expected
+
+
+@given(st.one_of(st.text(), st.from_regex(r"Mon, \d{1,20} Jan \d{1,5} \d\d:\d\d:\d\d [+-]\d{1,20}", fullmatch=True)))
+@example("Mon, 01 Jan 2026 00:00:00 +999999999999999")
+@example("Mon, 99999999999999999999 Jan 2026 00:00:00 GMT")
+def test_any_text_is_seconds_to_wait_or_none(value: str) -> None:
+    seconds = retry_after_seconds(value, NOW)
+
+    assert seconds is None or seconds >= 0
+
+
+@given(st.integers(-(10**6), 10**6))
+def test_a_date_is_the_seconds_until_then(seconds: int) -> None:
+    assert retry_after_seconds(format_datetime(NOW + timedelta(seconds=seconds)), NOW) == max(0, seconds)
+
+
+# Answers
+
+
+def answered(body: bytes = b"{}", *, status: bytes = b"200 OK", headers: tuple[bytes, ...] = ()) -> Reply:
+    """What a GET makes of such an answer."""
+
+    async def run() -> Reply:
+        async with raw_server(lambda _head: http_answer(body, status=status, headers=headers)) as (url, _received):
+            client = HttpClient(settings_for(url, retries=0))
+            async with client:
+                return await client.get("v1")
+
+    return asyncio.run(run())
+
+
+def test_the_date_of_an_answer_is_the_servers() -> None:
+    assert answered(headers=(b"Date: Sat, 31 Jan 2026 12:00:00 GMT",)).date == NOW
+    assert answered(headers=(b"Date: Sat, 31 Jan 2026 13:00:00 +0100",)).date == NOW
+
+
+@pytest.mark.parametrize("header", [b"Date: yesterday", b"Date:", b"Date: Mon, 01 Jan 2026 00:00:00 +999999999999999"])
+def test_without_a_readable_date_it_is_our_clock(header: bytes) -> None:
+    before = datetime.now(UTC)
+
+    assert before <= answered(headers=(header,)).date <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b"", "an empty body"),
+        (b" \n", "an empty body"),
+        (b"<html><h1>\nWelcome</h1>", "an HTML page (<html><h1> Welcome</h1>)"),
+        (b"upstream says: ok", "upstream says: ok"),
+        (b'{"a": 1', '{"a": 1'),
+        (b'{"a": NaN}', '{"a": NaN}'),
+        (b'{"a": -Infinity}', '{"a": -Infinity}'),
+        (b"[" * 100_000, "[[["),
+        (b"\xff\xfe", ""),
+    ],
+)
+def test_what_is_no_json_is_an_error_that_shows_its_beginning(body: bytes, shown: str) -> None:
+    error = failure(answered, body)
+
+    assert (error.code, error.status, error.transient) == ("not_json", 200, False)
+    assert f"answered 200 with {shown}" in str(error)
+    assert len(str(error)) < 300
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"errorCode": "E", "message": "m"}', "E: m"),
+        (b'{"errorCode": "E", "error": "m"}', "E: m"),
+        (b'{"message": "m\\nn"}', "m n"),
+        (b'{"errorCode": 7, "message": null}', '{"errorCode": 7, "message": null}'),
+        (b'["m"]', '["m"]'),
+        (b"", "an empty body"),
+        (b"<html>gateway", "an HTML page (<html>gateway)"),
+        (b"plain", "plain"),
+        (b'{"message": "' + b"x" * 5000 + b'"}', "xxx"),
+    ],
+)
+def test_an_error_shows_the_servers_message(body: bytes, shown: str) -> None:
+    error = failure(answered, body, status=b"400 Bad Request")
+
+    assert f"400 Bad Request: {shown}" in str(error)
+    assert len(str(error)) < 500
+
+
+@pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])
+def test_a_refused_key_names_the_option(status: bytes) -> None:
+    assert "(the server refused the key given with api_key)" in str(failure(answered, status=status))
+
+
+@pytest.mark.parametrize("charset", [b"banana", b"hex", b"idna", b"undefined", b"utf-16", b"utf-7"])
+def test_the_charset_that_a_server_claims_breaks_nothing(charset: bytes) -> None:
+    with contextlib.suppress(ApiError):
+        answered(b'{"a": "b"}', headers=(b"Content-Type: application/json; charset=" + charset,))
+
+
+# Where the key goes
+
+
+def test_the_key_is_sent_as_a_bearer(sandbox: Sandbox) -> None:
+    async def run() -> list[bytes]:
+        async with raw_server(lambda _head: http_answer()) as (url, received):
+            async with HttpClient(settings_for(url)) as client:
+                await client.get("v1")
+            return received
+
+    [head] = asyncio.run(run())
+    assert f"\r\nAuthorization: Bearer {KEY}\r\n".encode() in head
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("kind", ["absolute", "with_password", "scheme_relative", "same_host"])
+def test_a_redirect_is_not_followed(sandbox: Sandbox, other: Sandbox, status: int, kind: str) -> None:
+    host = other.url.removeprefix("http://")
+    location = {
+        "absolute": f"{other.url}/v1/environments?key=value",
+        "with_password": f"http://user:sekret@{host}/v1/environments",
+        "scheme_relative": f"//{host}/v1/environments",
+        "same_host": "/v1/environments/",
+    }[kind]
+    sandbox.add_fault("redirect", location=location, status=status)
+
+    for error in (failure(listing, sandbox), failure(message, sandbox)):
+        assert (error.code, error.status, error.attempts, error.transient) == ("redirect", status, 1, False)
+        assert "redirected to " in str(error)
+        assert "set base_url" in str(error)
+        assert "sekret" not in str(error)
+        assert "key=value" not in str(error)
+    assert other.requests() == []
+    assert len(sandbox.requests()) == 2
+
+
+def test_a_redirect_with_an_unreadable_or_no_address_is_an_error() -> None:
+    for header in (b"Location: http://[", b"X-Nothing: here"):
+        assert failure(answered, status=b"302 Found", headers=(header,)).code == "redirect"
+
+
+@pytest.mark.parametrize("body", ["envelope", "error_envelope", "html"])
+def test_a_key_that_the_server_repeats_is_not_shown(sandbox: Sandbox, body: str) -> None:
+    sandbox.add_fault("status", status=400, echo_key=True, body=body)
+
+    error = failure(listing, sandbox)
+
+    assert sandbox.api_key not in str(error)
+
+
+def test_a_key_that_the_server_repeats_is_not_in_the_data() -> None:
+    assert answered(b'{"a": "' + KEY.encode() + b'"}').data == {"a": "********"}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": b"400 " + KEY.encode()},
+        {"status": b"302 Found", "headers": (b"Location: https://login.example/" + KEY.encode(),)},
+        {"status": b"400 Bad", "body": b'{"message": "' + KEY.encode().replace(b"-", b"\\u002d") + b'"}'},
+    ],
+)
+def test_a_key_that_the_server_repeats_elsewhere_is_not_shown(answer: dict[str, Any]) -> None:
+    assert KEY not in str(failure(answered, **answer))
+
+
+def test_an_escaped_key_that_the_server_repeats_is_not_in_the_data() -> None:
+    assert KEY not in str(answered(b'{"a": "' + KEY.encode().replace(b"-", b"\\u002d") + b'"}').data)
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("device_id", "sent"),
+    [
+        ("a/b", "a%2Fb"),
+        ("%2F", "%252F"),
+        ("?x=1", "%3Fx%3D1"),
+        ("#x", "%23x"),
+        ("\xe9", "%C3%A9"),
+        ("a b", "a%20b"),
+        ("../../admin", "..%2F..%2Fadmin"),
+        ("...", "..."),
+        ("a:b@c", "a%3Ab%40c"),
+        ("\\", "%5C"),
+        ("\r\nX: y", "%0D%0AX%3A%20y"),
+        ("\0", "%00"),
+        ("~", "~"),
+    ],
+)
+def test_a_part_of_an_address_is_percent_encoded(sandbox: Sandbox, device_id: str, sent: str) -> None:
+    sandbox.add_environment(deviceId=device_id)
+
+    reply = http_get(settings_for(sandbox), "v1", "environments", device_id)
+
+    assert reply.data["deviceId"] == device_id
+    assert [entry["path"] for entry in sandbox.requests()] == [f"/v1/environments/{sent}"]
+
+
+@pytest.mark.parametrize("device_id", [".", ".."])
+def test_a_part_that_would_climb_is_refused_before_anything_is_sent(sandbox: Sandbox, device_id: str) -> None:
+    error = failure(http_get, settings_for(sandbox), "v1", "environments", device_id)
+
+    assert error.code == "invalid"
+    assert repr(device_id) in str(error)
+    assert sandbox.requests() == []
+
+
+def test_parameters_are_encoded(sandbox: Sandbox) -> None:
+    http_get(settings_for(sandbox), "v1", "environments", params={"userId": "a&b=c d\xe9"})
+
+    assert sandbox.requests()[0]["query"] == {"userId": "a&b=c d\xe9"}
+
+
+def test_the_path_of_the_base_url_stays(sandbox: Sandbox) -> None:
+    failure(http_get, settings_for(sandbox, base_url=f"{sandbox.url}/letta"), "v1", "environments")
+
+    assert [entry["path"] for entry in sandbox.requests()] == ["/letta/v1/environments"]
+
+
+# Proxies
+
+
+def through_proxy(monkeypatch: pytest.MonkeyPatch, base_url: str, **environment: str) -> list[bytes]:
+    """What a proxy receives of a GET; `{proxy}` in the environment is its address."""
+
+    async def run() -> list[bytes]:
+        answer = http_answer(b'{"by": "proxy"}')
+        async with raw_server(lambda _head: answer) as (url, received):
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value.format(proxy=url, address=url.removeprefix("http://")))
+            settings = settings_for(base_url, retries=0, deadline=20)
+            with contextlib.suppress(ApiError):
+                async with HttpClient(settings) as client:
+                    await client.get("v1", "environments")
+            return received
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"HTTP_PROXY": "{proxy}"},
+        {"http_proxy": "{proxy}"},
+        {"ALL_PROXY": "{proxy}"},
+        {"HTTP_PROXY": "{address}"},
+        {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "{proxy}"},
+        {"HTTP_PROXY": "{proxy}", "NO_PROXY": "other.invalid"},
+    ],
+)
+def test_the_environment_names_the_proxy_for_http(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    [head] = through_proxy(monkeypatch, "http://api.invalid", **environment)
+
+    assert head.startswith(b"GET http://api.invalid/v1/environments HTTP/1.1\r\n")
+
+
+def test_a_proxy_for_https_never_sees_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    [head] = through_proxy(monkeypatch, "https://api.invalid", HTTPS_PROXY="{proxy}")
+
+    assert head.startswith(b"CONNECT api.invalid:443 HTTP/1.1\r\n")
+    assert KEY.encode() not in head
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "localhost,127.0.0.1"])
+def test_no_proxy_excepts_a_host(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, no_proxy: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+
+    assert listing(sandbox, retries=0).attempts == 1
+
+
+def test_no_proxy_names_an_ipv6_address_without_its_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert through_proxy(monkeypatch, "http://[::1]:9", HTTP_PROXY="{proxy}", NO_PROXY="::1") == []
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "banana://127.0.0.1", "http://[", "http://127.0.0.1:port"])
+def test_a_proxy_that_cannot_be_used_is_an_error_on_one_line(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+
+    with pytest.raises(FleetError, match=r"^the proxy for http in the environment .* is not an http or https URL$"):
+        settings_for("http://api.invalid").proxy()
+
+
+def test_a_proxy_that_is_not_there_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:sekret@127.0.0.1:9")
+
+    error = failure(http_post, settings_for("http://api.invalid", retries=0), "v1", body={}, repeatable=False)
+
+    assert (error.code, error.may_be_accepted) == ("connect", False)
+    assert "sekret" not in str(error)
+
+
+def test_the_keys_of_netrc_are_not_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Any, sandbox: Sandbox) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+
+    assert listing(sandbox).attempts == 1
+
+
+def test_settings_of_two_clients_do_not_mix(sandbox: Sandbox) -> None:
+    wrong = HttpSettings(base_url=sandbox.url, api_key="wrong-key-for-loopback", retries=0)
+
+    assert failure(http_get, wrong, "v1", "environments").status == 401
+    assert listing(sandbox).attempts == 1

@@ -1,0 +1,175 @@
+"""The pages of a listing: all of them together, or an error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.fleetops.environments.plugins.module_utils import letta
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query
+
+from .support import NOW, settings_for
+
+Page = Callable[[Mapping[str, str], int], Any]
+
+
+def listed(page: Page, query: Query | None = None) -> tuple[Listing, list[dict[str, str]]]:
+    """The listing of an API that answers a call's parameters and number with `page`; and the calls' parameters."""
+    calls: list[dict[str, str]] = []
+
+    async def get(_self: HttpClient, *segments: str, params: dict[str, str]) -> Reply:
+        assert segments == ("v1", "environments")
+        calls.append(dict(params))
+        return Reply(page(params, len(calls)), NOW + timedelta(seconds=len(calls)))
+
+    async def run() -> Listing:
+        async with Client(settings_for("http://127.0.0.1:1")) as client:
+            return await client.list(query or Query())
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(HttpClient, "get", get)
+        return asyncio.run(run()), calls
+
+
+def rows(*identities: Any) -> list[dict[str, Any]]:
+    return [{"id": identity} for identity in identities]
+
+
+def pages(*parts: list[Any]) -> Page:
+    """These pages, each found by the id of the row that the one before ends with."""
+
+    def page(parameters: Mapping[str, str], _number: int) -> Any:
+        cursors = [None, *(part[-1]["id"] for part in parts[:-1])]
+        index = cursors.index(parameters.get("after"))
+        return {"connections": parts[index], "hasNextPage": index < len(parts) - 1}
+
+    return page
+
+
+@given(count=st.integers(0, 30), limit=st.integers(1, 12), data=st.data())
+def test_a_listing_is_every_row_once_in_order(count: int, limit: int, data: st.DataObject) -> None:
+    """Each page holds `limit` rows at most, and repeats some that came before."""
+    fresh = rows(*(f"environment-{number}" for number in range(count)))
+
+    def page(parameters: Mapping[str, str], _number: int) -> Any:
+        assert parameters["limit"] == str(limit)
+        after = parameters.get("after")
+        start = 0 if after is None else 1 + [row["id"] for row in fresh].index(after)
+        size = data.draw(st.integers(1, limit))
+        repeated = data.draw(st.lists(st.sampled_from(fresh[:start]), max_size=limit - size)) if start else []
+        return {"connections": repeated + fresh[start : start + size], "hasNextPage": start + size < count}
+
+    listing, _calls = listed(page, Query(limit=limit))
+
+    assert listing.rows == fresh
+    assert listing.next_after is None
+
+
+@given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=6), data=st.data())
+def test_pages_that_come_back_are_an_error_and_never_a_partial_list(sizes: list[int], data: st.DataObject) -> None:
+    """The last page leads back to one that was there already, over a cycle of one page or of several."""
+    parts: list[list[dict[str, Any]]] = []
+    for number, size in enumerate(sizes):
+        parts.append(rows(*(f"page-{number}-{index}" for index in range(size))))
+    back_to = data.draw(st.integers(0, len(parts) - 1))
+
+    def page(parameters: Mapping[str, str], number: int) -> Any:
+        index = number - 1 if number <= len(parts) else back_to + (number - 1 - len(parts)) % (len(parts) - back_to)
+        return {"connections": parts[index], "hasNextPage": True}
+
+    with pytest.raises(ApiError, match="came back; the pages repeat") as raised:
+        listed(page)
+
+    assert raised.value.code == "invalid"
+
+
+def test_a_page_that_starts_after_the_cursor_asked_for_and_ends_with_it_is_an_error() -> None:
+    with pytest.raises(ApiError, match="'start' came back"):
+        listed(
+            lambda _parameters, _number: {"connections": rows("a", "start"), "hasNextPage": True}, Query(after="start")
+        )
+
+
+@pytest.mark.parametrize(
+    ("page", "problem"),
+    [
+        ({"connections": []}, "hasNextPage: Field required"),
+        ({"connections": rows("a"), "hasNextPage": None}, "hasNextPage: Input should be a valid boolean, got None"),
+        ({"connections": rows("a"), "hasNextPage": "false"}, "hasNextPage: Input should be a valid boolean"),
+        ({"connections": rows("a"), "hasNextPage": 1}, "hasNextPage: Input should be a valid boolean, got 1"),
+        ({"hasNextPage": False}, "connections: Field required"),
+        ({"connections": None, "hasNextPage": False}, "connections: Input should be a valid list, got None"),
+        ({"connections": {"a": 1}, "hasNextPage": False}, "connections: Input should be a valid list"),
+        ({"connections": [], "hasNextPage": True}, "hasNextPage is true on an empty page"),
+        ({"connections": [{"name": "a"}], "hasNextPage": True}, "the last row of a page has no id to go on from"),
+        ({"connections": rows("a", ""), "hasNextPage": True}, "the last row of a page has no id to go on from"),
+        ({"connections": rows("a", 17), "hasNextPage": True}, "the last row of a page has no id to go on from"),
+        ({"connections": ["a"], "hasNextPage": True}, "the last row of a page has no id to go on from"),
+        ([], "Input should be"),
+        (None, "Input should be"),
+        ("ok", "Input should be"),
+    ],
+)
+@pytest.mark.parametrize("on_page", [1, 2])
+def test_a_page_that_does_not_add_up_fails_the_whole_listing(page: Any, problem: str, on_page: int) -> None:
+    first = {"connections": rows("first"), "hasNextPage": True}
+
+    with pytest.raises(ApiError) as raised:
+        listed(lambda _parameters, number: page if number == on_page else first)
+
+    assert problem in str(raised.value)
+    assert "GET http://127.0.0.1:1/v1/environments: " in str(raised.value)
+    assert raised.value.code == "invalid"
+
+
+def test_a_listing_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letta, "MAX_PAGES", 5)
+
+    with pytest.raises(ApiError, match="did not end after 5 pages"):
+        listed(lambda _parameters, number: {"connections": rows(f"environment-{number}"), "hasNextPage": True})
+
+
+def test_rows_without_an_id_are_all_kept_so_that_each_is_reported() -> None:
+    listing, _calls = listed(pages([*rows(None, 17, 17), "text", *rows("a")], rows("b")))
+
+    assert listing.rows == [*rows(None, 17, 17), "text", *rows("a", "b")]
+
+
+def test_the_moment_of_a_listing_is_that_of_its_first_page() -> None:
+    listing, _calls = listed(pages(rows("a"), rows("b")))
+
+    assert listing.fetched_at == NOW + timedelta(seconds=1)
+
+
+def test_one_page_of_several_gives_the_cursor_to_go_on_from() -> None:
+    api = pages(rows("a", "b"), rows("c"))
+
+    first, _calls = listed(api, Query(all_pages=False))
+    second, calls = listed(api, Query(all_pages=False, after=first.next_after))
+
+    assert (first.rows, first.next_after) == (rows("a", "b"), "b")
+    assert (second.rows, second.next_after) == (rows("c"), None)
+    assert [call["after"] for call in calls] == ["b"]
+
+
+def test_one_page_that_claims_a_next_one_without_a_cursor_is_an_error() -> None:
+    with pytest.raises(ApiError, match="empty page"):
+        listed(lambda _parameters, _number: {"connections": [], "hasNextPage": True}, Query(all_pages=False))
+
+
+def test_parameters_are_texts_and_unset_ones_are_left_out() -> None:
+    query = Query(online_only=True, source="local", user_id="user-1", after="a", limit=7)
+
+    assert listed(pages(rows("b")), Query())[1] == [{"limit": "100"}]
+    assert listed(lambda _parameters, _number: {"connections": [], "hasNextPage": False}, query)[1] == [
+        {"onlineOnly": "true", "source": "local", "userId": "user-1", "after": "a", "limit": "7"}
+    ]

@@ -1,0 +1,96 @@
+"""Which environments a task acts on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
+from ansible_collections.fleetops.environments.plugins.plugin_utils.targets import current_host, listed_hosts
+
+from .support import environment_of, row
+
+
+def variables(number: int, **changes: Any) -> dict[str, Any]:
+    found = environment_of(row(id=f"environment-{number}"))
+    return {"fleetops_environment": {**found.contract(), **changes}, "letta_mode": "standard"}
+
+
+TASK_VARS: dict[str, Any] = {
+    "inventory_hostname": "alpha",
+    "hostvars": {
+        "alpha": variables(1),
+        "beta": variables(2),
+        "twin": variables(1),
+        "elsewhere": variables(1, base_url="https://other.example"),
+        "server": {},
+        "damaged": variables(3, id=None),
+    },
+}
+
+
+def test_the_current_host_is_a_target() -> None:
+    [item] = current_host(TASK_VARS)
+
+    assert (item.host, item.environment.id, item.given) == ("alpha", "environment-1", {})
+    assert item.variables["letta_mode"] == "standard"
+
+
+def test_a_current_host_that_is_no_environment_is_refused() -> None:
+    with pytest.raises(FleetError, match=r"^server is no environment: it has no variable fleetops_environment, "):
+        current_host({**TASK_VARS, "inventory_hostname": "server"})
+
+
+def test_targets_are_names_or_entries_in_their_order() -> None:
+    entry = {"host": "alpha", "content": "a", "agent_id": "", "conversation_id": None, "client_message_id": "m-1"}
+
+    first, second = listed_hosts(["beta", entry], None, TASK_VARS)
+
+    assert (first.host, first.given) == ("beta", {})
+    assert (second.host, second.given) == ("alpha", {"content": "a", "client_message_id": "m-1"})
+    assert second.environment.id == "environment-1"
+
+
+def test_the_same_id_at_another_url_is_another_environment() -> None:
+    assert len(listed_hosts(["alpha", "elsewhere"], None, TASK_VARS)) == 2
+
+
+@pytest.mark.parametrize("name", ["alpha", "twin"])
+def test_an_environment_that_comes_twice_is_refused(name: str) -> None:
+    with pytest.raises(OptionError, match=rf"^targets\[2\]: '{name}' is the same environment as 'alpha'$"):
+        listed_hosts(["alpha", "beta", name], None, TASK_VARS)
+
+
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        (5, "must be a host name or a dictionary with host, got 5"),
+        (["alpha"], "must be a host name or a dictionary with host, got ['alpha']"),
+        ("", "'' is no host of the inventory"),
+        ("gamma", "'gamma' is no host of the inventory"),
+        ({}, "'None' is no host of the inventory"),
+        ({"host": 5}, "'5' is no host of the inventory"),
+        ({"host": ["alpha"]}, "is no host of the inventory"),
+        ({"host": "alpha", "text": "a"}, "has no key 'text'; it may have host, content, agent_id, "),
+        ({"host": "alpha", 5: "a"}, "has no key '5'; it may have host, content, agent_id, "),
+    ],
+)
+def test_an_entry_that_is_no_target_is_refused_by_its_place(target: Any, problem: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        listed_hosts(["beta", target], None, TASK_VARS)
+
+    assert str(raised.value).startswith("targets[1]: ")
+    assert problem in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["server", "damaged"])
+def test_a_host_that_is_no_environment_is_refused_by_name(name: str) -> None:
+    with pytest.raises(FleetError, match=f"^{name}[: ]"):
+        listed_hosts(["alpha", name], None, TASK_VARS)
+
+
+def test_more_targets_than_allowed_are_refused() -> None:
+    assert len(listed_hosts(["alpha", "beta"], 2, TASK_VARS)) == 2
+    with pytest.raises(OptionError, match=r"^max_targets: 2 targets are more than the 1 allowed$"):
+        listed_hosts(["alpha", "beta"], 1, TASK_VARS)
