@@ -41,6 +41,10 @@ venv: home .venv/.ready $(link)
 home:
 	@tests/checks/home.sh '$(user_home)'
 
+# A Python that is named is taken whatever stands there.
+ifdef PYTHON
+.PHONY: .venv/.ready
+endif
 .venv/.ready: requirements.txt tests/requirements.txt | home
 	@PYTHON='$(PYTHON)' tests/checks/venv.sh
 

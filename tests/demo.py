@@ -39,7 +39,8 @@ def main() -> int:
         print(f"A sandbox with 20 devices listens at {sandbox.url}. fleet.letta.yml:\n\n{INVENTORY}", flush=True)
         environment = {**os.environ, "LETTA_BASE_URL": sandbox.url, "LETTA_API_KEY": sandbox.api_key}
 
-        run(["ansible-inventory", "-i", "fleet.letta.yml", "--graph"], directory, environment)
+        if failed := run(["ansible-inventory", "-i", "fleet.letta.yml", "--graph"], directory, environment):
+            return failed
         variables = {
             "instruct_hosts": "mode_standard",
             "instruct_content": CONTENT,
@@ -71,7 +72,8 @@ def compare(results: list[dict[str, Any]], received: dict[str, dict[str, Any]], 
         f"{len(results)} hosts: {len(reported)} sent, {len(results) - len(reported)} not;"
         f" {len(arrived)} instructions arrived at {len(received)} devices"
     )
-    if failed or not reported or len(arrived) != len(reported) or set(arrived) != reported:
+    posts = sum(device["posts"] for device in received.values())
+    if failed or not reported or posts != len(reported) or len(arrived) != posts or set(arrived) != reported:
         print(f"DIFFERENT: playbook exit {failed}, only reported {reported - set(arrived)}, arrived {sorted(arrived)}")
         return 1
     return 0

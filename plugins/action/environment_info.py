@@ -17,6 +17,7 @@ from ..module_utils.letta import DEFAULT_BASE_URL, Client, Query
 from ..module_utils.letta_models import FIELDS, PROVIDER, environments
 from ..modules.environment_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.options import given
 
 _OF_A_LIST = ("after", "limit", "all_pages", "online_only", "source", "user_id", "filters")
 
@@ -48,9 +49,9 @@ class ActionModule(EnvironmentAction):
         if options["limit"] < 1:
             raise OptionError("limit", f"must be 1 or more, got {options['limit']}")
         if options["device_id"]:
-            given = [name for name in _OF_A_LIST if name in self._task.args]
-            if given:
-                raise OptionError(given[0], "is for a list and cannot go with device_id")
+            of_a_list = [name for name in _OF_A_LIST if name in given(self._task.args)]
+            if of_a_list:
+                raise OptionError(of_a_list[0], "is for a list and cannot go with device_id")
         elif options["missing_ok"]:
             raise OptionError("missing_ok", "needs device_id")
 

@@ -16,6 +16,9 @@ description:
     groups by mode, OS, version and status.
   - The source is a YAML file with C(plugin=fleetops.environments.letta) and any name that ends in C(.yml) or C(.yaml).
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
+  - Sources are read in order, and a source that is read later can still give its variables to a host of this one, as
+    can files in C(host_vars) and C(group_vars). Put this source last, or give its hosts a O(hostname_prefix) that
+    nothing else has, where devices that you do not trust can name themselves.
   - No host is dialled by a name that a device chose. C(ansible_host) is C(<id>.letta.invalid), so SSH ends unreachable.
 options:
   plugin:
@@ -35,7 +38,7 @@ options:
     type: raw
     default: [connection_name, device_id]
   hostname_prefix:
-    description: Put before every host name.
+    description: Put before every host name, for example to keep devices apart from servers of the same name.
     type: str
     default: ""
   on_duplicate:
@@ -76,7 +79,9 @@ options:
       - Which of the API's texts Ansible may treat as its own, as opposed to exporting them marked unsafe.
       - V(plain) trusts texts of letters, digits and C(._:/@+-) only, V(identifiers) of these only ids, mode, OS,
         versions, status and commands, V(none) nothing.
-      - Whatever this is, no text from the API is ever run as a template.
+      - Whatever this is, no text from the API is ever run as a template. A trusted text that a play itself hands to
+        something that evaluates it, such as C(var) of M(ansible.builtin.debug), can still name a variable; with V(none)
+        it cannot.
     type: str
     choices: [plain, identifiers, none]
     default: plain

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from .errors import FleetError
 
@@ -138,35 +138,3 @@ def described(invalid: Sequence[InvalidRow], most: int = 5) -> str:
     shown = "; ".join(f"environment {row.id}: {row.problem}" for row in invalid[:most])
     more = f"; and {len(invalid) - most} more" if len(invalid) > most else ""
     return f"not as the API promises: {shown}{more}"
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A message that the API took. message: what it said. attempts: how many requests that needed."""
-
-    message: str
-    attempts: int
-
-
-class Provider(Protocol):
-    """What delivery needs of a provider's client."""
-
-    # Statuses with which the API says that a connection has gone, so that nothing was delivered over it.
-    GONE: frozenset[int]
-
-    async def resolve(self, wanted: Environment) -> Environment | None:
-        """The same row as it is now; None when it is no longer there. Raises ApiError."""
-
-    async def send(
-        self,
-        target: Environment,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        agent_id: str | None,
-        conversation_id: str | None,
-        final: Sequence[int] = (),
-    ) -> Accepted:
-        """Send over the target's present connection; `final` statuses are not retried. Raises ApiError."""
-
-    async def create_conversation(self, agent_id: str) -> str:
-        """Make a conversation with an agent and return its id. Raises ApiError."""

@@ -100,6 +100,10 @@ class Expressions:
                 _ARGUMENTS[function](argument)
             except ValueError as error:
                 raise OptionError(self._option, f"{text!r}: {error}") from None
+        if _takes_a_list(compiled.parsed):
+            raise OptionError(
+                self._option, f"{text!r} takes the environment for a list; write a condition such as mode == 'standard'"
+            )
         for name in _names_of_the_row(compiled.parsed):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
@@ -139,6 +143,21 @@ _NARROWING = {
     "subexpression", "index_expression", "pipe", "projection", "value_projection", "filter_projection",
     "flatten", "slice", "index",
 }  # fmt: skip
+
+
+_OF_A_LIST = {"filter_projection", "projection", "index_expression", "flatten", "slice", "index"}
+
+
+def _takes_a_list(node: Mapping[str, Any]) -> bool:
+    """Whether an expression does to the row what is only done to a list, which is always null: `[?mode == 'x']`."""
+    if node["type"] in ("identity", "current"):
+        return False
+    while isinstance(node, Mapping) and node["children"]:
+        first = node["children"][0]
+        if node["type"] in _OF_A_LIST and isinstance(first, Mapping) and first["type"] in ("identity", "current"):
+            return True
+        node = first
+    return False
 
 
 def _names_of_the_row(node: Mapping[str, Any]) -> Iterator[str]:

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
 import ssl
-import time
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,17 +16,18 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
-from ._deps import httpx, tenacity
+from ._deps import httpx
 from .errors import ApiError, one_line
 from .http_settings import HttpSettings
+from .retries import attempted
 
 USER_AGENT = "fleetops.environments"
-MAX_RETRY_AFTER = 60.0
 # Shorter keys are dummies for local servers, and may be part of an innocent word.
 _SHORTEST_SECRET = 8
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _DEEPEST = 64
 _REDACTED = "********"
+_NOT_JSON = object()
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
@@ -61,6 +60,15 @@ class Reply:
     date: datetime
     attempts: int = 1
     unclear: bool = False
+
+
+class _Progress:
+    """How far a request has come: whether any of it went out, which is when it may have been accepted."""
+
+    sending = False
+
+    async def trace(self, event: str, _info: Any) -> None:
+        self.sending = self.sending or event.endswith("send_request_headers.started")
 
 
 class HttpClient:
@@ -122,78 +130,58 @@ class HttpClient:
         repeatable: bool,
         final: Sequence[int],
     ) -> Reply:
-        settings = self._settings
-        url = settings.base_url + "".join("/" + _encoded(segment) for segment in segments)
-        deadline = time.monotonic() + settings.deadline
-        unclear = False
-
-        def again(error: BaseException) -> bool:
-            nonlocal unclear
-            if not isinstance(error, ApiError):
-                return False
-            unclear = unclear or error.may_be_accepted
-            if not error.transient or error.status in final:
-                return False
-            if (error.retry_after or 0) > min(MAX_RETRY_AFTER, deadline - time.monotonic()):
-                return False
-            return repeatable or not error.may_be_accepted
-
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(again),
-            wait=_wait,
-            stop=tenacity.stop_after_attempt(settings.retries + 1) | tenacity.stop_before_delay(settings.deadline),
-            reraise=True,
+        url = self._settings.base_url + "".join("/" + _encoded(segment) for segment in segments)
+        progress = _Progress()
+        done = await attempted(
+            self._settings,
+            f"{method} {url}",
+            lambda: self._once(method, url, params, body, progress),
+            repeatable=repeatable,
+            final=final,
+            may_be_accepted=lambda: method != "GET" and progress.sending,
         )
-        try:
-            async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.deadline):
-                reply: Reply = await retrying(self._once, method, url, params, body)
-                return replace(reply, attempts=_attempts(retrying), unclear=unclear)
-        except TimeoutError:
-            message = f"{method} {url}: no answer within the deadline of {settings.deadline:g} s"
-            raise ApiError(
-                message, code="timeout", may_be_accepted=method != "GET", attempts=_attempts(retrying)
-            ) from None
-        except ApiError as error:
-            error.may_be_accepted = unclear
-            error.attempts = _attempts(retrying)
-            raise
+        return replace(done.value, attempts=done.attempts, unclear=done.unclear)
 
-    async def _once(self, method: str, url: str, params: Mapping[str, str] | None, body: Any) -> Reply:
+    async def _once(
+        self, method: str, url: str, params: Mapping[str, str] | None, body: Any, progress: _Progress
+    ) -> Reply:
         where = f"{method} {url}"
         sending = method != "GET"
+        progress.sending = False
         try:
-            response = await self._http.request(method, url, params=params, json=body)
-        except (httpx.HTTPError, ssl.SSLError) as error:
+            response = await self._http.request(
+                method, url, params=params, json=body, extensions={"trace": progress.trace}
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError, TypeError) as error:
             raise _transport_error(where, error, sending, self._settings.timeout) from None
-        try:
-            return self._read(where, response, sending)
-        except ApiError as error:
-            error.args = (self._harmless(str(error)),)
-            raise
+        return self._read(where, response, sending)
 
     def _read(self, where: str, response: Any, sending: bool) -> Reply:
-        text = response.content.decode("utf-8", "replace")
+        text = self._harmless(response.content.decode("utf-8", "replace"))
         now = datetime.now(UTC)
         if response.is_redirect:
-            location = _without_secrets(response.headers.get("location", ""))
+            location = _without_secrets(self._harmless(response.headers.get("location", "")))
             raise ApiError(
                 f"{where}: redirected to {location}, which is not followed so that the key reaches no other host; "
                 "set base_url to the address meant",
                 code="redirect",
                 status=response.status_code,
             )
-        if not response.is_success:
-            raise _status_error(where, response, text, sending, now)
         try:
-            data = json.loads(text, parse_constant=_not_json, parse_float=_finite)
+            data = self._harmless(json.loads(text, parse_constant=_not_json, parse_float=_finite))
         except (ValueError, RecursionError):
+            data = _NOT_JSON
+        if not response.is_success:
+            status = f"{response.status_code} {self._harmless(response.reason_phrase)}".rstrip()
+            raise _status_error(f"{where}: {status}: {_server_message(data, text)}", response, sending, now)
+        if data is _NOT_JSON:
             raise ApiError(
                 f"{where}: answered {response.status_code} with {_described(text)} instead of JSON",
                 code="not_json",
                 status=response.status_code,
                 may_be_accepted=sending,
-            ) from None
-        return Reply(self._harmless(data), _date_of(response, now))
+            )
+        return Reply(data, _date_of(response, now))
 
     def _harmless(self, value: Any, depth: int = _DEEPEST) -> Any:
         """What the server sent, so that it can be kept and shown.
@@ -215,18 +203,6 @@ class HttpClient:
 
     def _harmless_key(self, name: str) -> str:
         return str(self._harmless(name.lstrip("_") if name.startswith("__ansible") else name))
-
-
-def _attempts(retrying: Any) -> int:
-    return int(retrying.statistics.get("attempt_number", 1))
-
-
-def _wait(state: Any) -> float:
-    error = state.outcome.exception()
-    if error.retry_after is not None:
-        return float(error.retry_after)
-    back_off = tenacity.wait_exponential(multiplier=0.2, max=15) + tenacity.wait_random(0, 0.2)
-    return float(back_off(state))
 
 
 def _encoded(segment: str) -> str:
@@ -266,7 +242,7 @@ def _transport_error(where: str, error: Exception, sending: bool, timeout: float
         return ApiError(message, code="timeout", may_be_accepted=accepted, transient=True)
     if before_sending:
         return ApiError(f"{where}: cannot connect: {one_line(error)}", code="connect", transient=True)
-    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
+    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, TypeError)):
         return ApiError(f"{where}: {one_line(error)}", code="invalid")
     message = f"{where}: the connection was dropped: {one_line(error) or type(error).__name__}"
     return ApiError(message, code="dropped", may_be_accepted=accepted, transient=True)
@@ -281,10 +257,9 @@ def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
     return None
 
 
-def _status_error(where: str, response: Any, text: str, sending: bool, now: datetime) -> ApiError:
+def _status_error(message: str, response: Any, sending: bool, now: datetime) -> ApiError:
     status = response.status_code
     retry_after = retry_after_seconds(response.headers.get("retry-after"), now)
-    message = f"{where}: {status} {response.reason_phrase}".rstrip() + f": {_server_message(text)}"
     if status in (401, 403):
         message += " (the server refused the key given with api_key)"
     if retry_after is not None:
@@ -300,12 +275,8 @@ def _status_error(where: str, response: Any, text: str, sending: bool, now: date
     )
 
 
-def _server_message(text: str) -> str:
+def _server_message(body: Any, text: str) -> str:
     """The message of an error envelope: `{errorCode, message}` or `{error, errorCode}`."""
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        return _described(text)
     if not isinstance(body, dict):
         return _described(text)
     parts = [body.get("errorCode"), body.get("message") or body.get("error")]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import ssl
@@ -108,6 +109,7 @@ def _is_http_url(value: str) -> bool:
     if any(character.isspace() or not character.isprintable() for character in value):
         return False
     try:
+        urllib.parse.urlsplit(value)  # refuses unpaired brackets, which httpx encodes
         url = httpx.URL(value)
         return url.scheme in ("http", "https") and bool(url.host) and 0 < (url.port or 80) < 65536
     except (ValueError, httpx.InvalidURL):
@@ -144,7 +146,12 @@ def _tls_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif ca_path is None:
-        context = httpx.create_ssl_context()
+        try:
+            context = httpx.create_ssl_context()
+        except (OSError, ssl.SSLError) as error:
+            raise FleetError(
+                f"cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: {one_line(error)}"
+            ) from None
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
@@ -154,7 +161,7 @@ def _tls_context(
             raise OptionError("ca_path", f"cannot load {ca_path!r}: {one_line(error)}") from None
     if client_cert:
         try:
-            context.load_cert_chain(client_cert, client_key)
+            context.load_cert_chain(client_cert, client_key, password=_no_password)
         except (OSError, ssl.SSLError) as error:
             raise OptionError(
                 "client_cert", f"cannot load {client_cert!r} with client_key {client_key!r}: {one_line(error)}"
@@ -162,5 +169,10 @@ def _tls_context(
     return context
 
 
+def _no_password() -> str:
+    raise OptionError("client_key", "is encrypted, which is not supported: nobody is there to type a pass phrase")
+
+
 # Made before Ansible forks its workers: it costs more than a request.
-_tls_context(True, None, None, None)
+with contextlib.suppress(FleetError):
+    _tls_context(True, None, None, None)

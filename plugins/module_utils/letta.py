@@ -10,21 +10,25 @@ device's look-up answers with, how a connection that has gone is reported) is ha
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
 from ._deps import pydantic
-from .environment import Accepted, Environment, Listing
+from .environment import Environment, Listing
 from .errors import ApiError, one_line
 from .http_client import HttpClient, Reply
 from .http_settings import HttpSettings
 from .letta_models import Page, Row, SendReply, environment, environments, first_problem
+from .provider import Accepted
 
 DEFAULT_BASE_URL = "https://api.letta.com"
 # A listing that goes on for longer than this has no end.
 MAX_PAGES = 10_000
+# Seconds for which look-ups share a listing.
+_LISTING_SHARED = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Client:
     def __init__(self, settings: HttpSettings) -> None:
         self._http = HttpClient(settings)
         self._base_url = settings.base_url
+        self._listing: asyncio.Task[Listing] | None = None
+        self._listed_at = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -145,11 +151,19 @@ class Client:
             raise
         if found.id == wanted.id:
             return found
-        listing = await self.list(Query())
-        for candidate in environments(listing, self._base_url)[0]:
-            if candidate.id == wanted.id:
-                return candidate
-        return None
+        return (await self._rows()).get(wanted.id)
+
+    async def _rows(self) -> Mapping[str, Environment]:
+        """Every row by id, from a listing that all who ask within a few seconds share."""
+        now = time.monotonic()
+        if self._listing is None or now - self._listed_at > _LISTING_SHARED:
+            self._listing, self._listed_at = asyncio.create_task(self.list(Query())), now
+        try:
+            listing = await asyncio.shield(self._listing)
+        except ApiError:
+            self._listing = None
+            raise
+        return {item.id: item for item in environments(listing, self._base_url)[0]}
 
     async def send(
         self,

@@ -8,6 +8,7 @@ Source of the shapes: the API reference, "Environments"; what real devices send 
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -164,6 +165,10 @@ def outgoing_message(where: str, message: Any) -> dict[str, Any]:
         if not sent["content"]:
             raise OptionError(where, "content is empty")
         sent.setdefault("otid", sent["client_message_id"])
+    try:
+        json.dumps(sent, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise OptionError(where, f"holds what JSON cannot: {one_line(error)}") from None
     return dict(sent)
 
 

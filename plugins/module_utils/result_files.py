@@ -14,21 +14,6 @@ from typing import Any
 
 from .errors import OptionError, one_line
 
-_CSV_COLUMNS = (
-    "host",
-    "id",
-    "status",
-    "client_message_id",
-    "agent_id",
-    "conversation_id",
-    "connection_id",
-    "response_message",
-    "attempts",
-    "duration",
-    "reason",
-    "error_code",
-    "error_message",
-)
 _FORMATS = (".jsonl", ".csv")
 
 
@@ -52,8 +37,14 @@ def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_hosts(path: str, hosts: Sequence[str]) -> None:
-    """One host a line, as `--limit @file` reads it; an empty file when there are none. Raises OptionError."""
-    _write("retry_file", path, [f"{host}\n" for host in hosts])
+    """One host a line, as `--limit @file` reads it. Raises OptionError.
+
+    No file is left when there are none: Ansible takes an empty one for no limit at all.
+    """
+    if hosts:
+        _write("retry_file", path, [f"{host}\n" for host in hosts])
+    else:
+        Path(path).unlink(missing_ok=True)
 
 
 def _json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -67,15 +58,25 @@ class _Lines(list[str]):
         self.append(line)
 
 
-def _csv(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _csv(results: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    if not results:
+        return []
     lines = _Lines()
-    writer = csv.DictWriter(lines, _CSV_COLUMNS, extrasaction="ignore")
+    writer = csv.DictWriter(lines, _flat(results[0]))
     writer.writeheader()
     for result in results:
-        error = result.get("error") or {}
-        row = {**result, "error_code": error.get("code"), "error_message": error.get("message")}
-        writer.writerow({name: _harmless(value) for name, value in row.items()})
+        writer.writerow({name: _harmless(value) for name, value in _flat(result).items()})
     return lines
+
+
+def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result with its error in two columns, at the end, and other structures as JSON."""
+    error = result.get("error") or {}
+    plain = {name: value for name, value in result.items() if name != "error"}
+    for name, value in plain.items():
+        if isinstance(value, (dict, list)):
+            plain[name] = json.dumps(value, ensure_ascii=False)
+    return {**plain, "error_code": error.get("code"), "error_message": error.get("message")}
 
 
 def _harmless(value: Any) -> Any:

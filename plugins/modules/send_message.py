@@ -91,13 +91,11 @@ options:
       - The C(agent_id) of the target's own entry goes before its host variable C(letta_agent_id), and that before this.
       - Without one the message is sent without an agent and the environment decides who answers. A device may drop
         such a message silently.
-    type: str
   conversation_id:
     description:
       - The conversation to send to; V(new) makes one for each target, for which an agent must be known.
       - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
         that before this.
-    type: str
   client_message_id:
     description:
       - The id of the message; a device drops one that it has seen in the same conversation.
@@ -111,48 +109,9 @@ options:
       - In a play of several hosts the task needs C(run_once=true). C(ansible_play_batch) is the list that heeds
         C(--limit); C(groups[...]) does not.
       - Without it the message goes to the play's current host.
-    type: list
-    elements: raw
-  max_targets:
-    description: More targets than this are an error before anything is sent. No limit by default.
-    type: int
-  when_offline:
-    description:
-      - What to do with a target that is offline. V(skip) reports it, V(fail) counts it as failed, V(wait) waits up to
-        O(offline_timeout) for it and then counts it as failed.
-    type: str
-    choices: [skip, fail, wait]
-    default: skip
-  offline_timeout:
-    description: Seconds to wait for targets that are offline, from the start of the task, with O(when_offline=wait).
-    type: float
-    default: 300
-  concurrency:
-    description: How many sends may be under way at a time.
-    type: int
-    default: 20
-  rate:
-    description: How many sends may start in a second. No limit by default.
-    type: float
-  max_failures:
-    description:
-      - How many targets may fail, as a count or a percentage of all. Above it no new send starts, those under way
-        finish, the rest is C(not_attempted), and the task fails.
-    type: str
-    default: "0"
-  retry_file:
-    description:
-      - Write the hosts to try again to this file, one a line, for C(--limit @file). These are the ones that failed or
-        were not attempted. Those that ended C(unknown) may have the message and are left out.
-      - Empty when there are none. With O(targets) only.
-    type: path
-  result_file:
-    description:
-      - Write a line for each target to this file, JSON Lines where the name ends in C(.jsonl), CSV where it ends in
-        C(.csv). With O(targets) only.
-    type: path
 extends_documentation_fragment:
   - fleetops.environments.letta
+  - fleetops.environments.targets
   - fleetops.environments.on_controller
 attributes:
   check_mode:
@@ -309,7 +268,7 @@ status:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER
+from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
 
 SPEC = {
     "content": {"type": "raw"},
@@ -332,18 +291,8 @@ SPEC = {
         },
     },
     "self_update": {"type": "bool", "default": False},
-    "agent_id": {"type": "str"},
-    "conversation_id": {"type": "str"},
     "client_message_id": {"type": "str"},
-    "targets": {"type": "list", "elements": "raw"},
-    "max_targets": {"type": "int"},
-    "when_offline": {"type": "str", "choices": ["skip", "fail", "wait"], "default": "skip"},
-    "offline_timeout": {"type": "float", "default": 300},
-    "concurrency": {"type": "int", "default": 20},
-    "rate": {"type": "float"},
-    "max_failures": {"type": "str", "default": "0"},
-    "retry_file": {"type": "path"},
-    "result_file": {"type": "path"},
+    **TARGETS_SPEC,
     **CONNECTION_SPEC,
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -48,8 +49,23 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             result.update(self.execute(self._options(task_vars), task_vars))
         except FleetError as error:
             result.update(failed=True, msg=str(error))
+        if result.get("failed"):
+            self._hide_source_with_secrets()
         cleaned: dict[str, Any] = remove_values(result, self._secrets)
         return cleaned
+
+    def _hide_source_with_secrets(self) -> None:
+        """Keep Ansible from showing the lines around the failed task, where a key stands in its file.
+
+        Core shows them by the place that the task's data structure is tagged with.
+        """
+        path = str(self._task.get_path()).rpartition(":")[0]
+        try:
+            source = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return
+        if any(secret in source for secret in self._secrets):
+            self._task._ds = None  # noqa: SLF001 - core has no public way
 
     def _options(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The task's options, validated; connection options that it leaves out come from variables and environment.

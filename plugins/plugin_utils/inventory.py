@@ -28,7 +28,6 @@ from ..module_utils.http_settings import HttpSettings
 from .grouping import checked_group_name, group_rows, reads_as_group
 from .naming import assign, wanted_name
 from .options import (
-    environment_variable_of,
     forget_blank_environment,
     given,
     key_help,
@@ -90,11 +89,11 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Read the options: blank ones left out, templates rendered, mistakes that core lets pass refused."""
         known = constants.config.get_configuration_definitions("inventory", self._load_name)
-        forget_blank_environment(environment_variable_of(self.PROVIDER, option) for option in CONNECTION_SPEC)
+        forget_blank_environment(place["name"] for option in known.values() for place in option.get("env", ()))
         for name in direct or {}:
             if name not in known and name != "plugin":
-                near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)[0]
-                raise OptionError(str(name), f"there is no such option; {near!r} is nearest")
+                near = difflib.get_close_matches(str(name), known, n=1)
+                raise OptionError(str(name), "there is no such option" + (f"; {near[0]!r} is nearest" if near else ""))
         variables = self._templated(given(var_options or {}))
         options = self._templated(given(direct or {}))
         for name, definition in known.items():
@@ -114,7 +113,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
                 rendered[name] = self.templar.template(options[name])
             except AnsibleError as error:
                 # Only the cause: the whole message shows the source, where a key may stand.
-                raise OptionError(name, f"its template cannot be rendered: {one_line(error.message)}") from None
+                cause = "" if name.endswith("api_key") else f": {one_line(error.message)}"
+                raise OptionError(name, f"its template cannot be rendered{cause}") from None
         return given(rendered)
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:

@@ -13,8 +13,6 @@ from ..module_utils.environment import CONTRACT, Environment
 from ..module_utils.errors import FleetError, OptionError, one_line
 from .options import blank
 
-ITEM_KEYS = ("host", "content", "agent_id", "conversation_id", "client_message_id")
-
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -33,8 +31,10 @@ def current_host(task_vars: Mapping[str, Any]) -> list[Item]:
     return [Item(host, _environment(host, variables), variables, {})]
 
 
-def listed_hosts(targets: Sequence[Any], max_targets: int | None, task_vars: Mapping[str, Any]) -> list[Item]:
-    """The hosts that `targets` names.
+def listed_hosts(
+    targets: Sequence[Any], item_keys: Sequence[str], max_targets: int | None, task_vars: Mapping[str, Any]
+) -> list[Item]:
+    """The hosts that `targets` names. item_keys: what an entry may say besides its host.
 
     Raises OptionError for an entry that is no host of the inventory or no environment, for an environment that comes
     twice, and for more than `max_targets`.
@@ -44,7 +44,7 @@ def listed_hosts(targets: Sequence[Any], max_targets: int | None, task_vars: Map
     items: list[Item] = []
     seen: dict[tuple[str, str], str] = {}
     for index, target in enumerate(targets):
-        item = _item(f"targets[{index}]", target, task_vars["hostvars"])
+        item = _item(f"targets[{index}]", target, item_keys, task_vars["hostvars"])
         identity = (item.environment.base_url, item.environment.id)
         if identity in seen:
             raise OptionError(f"targets[{index}]", f"{item.host!r} is the same environment as {seen[identity]!r}")
@@ -53,13 +53,14 @@ def listed_hosts(targets: Sequence[Any], max_targets: int | None, task_vars: Map
     return items
 
 
-def _item(where: str, target: Any, hostvars: Mapping[str, Any]) -> Item:
+def _item(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[str, Any]) -> Item:
     entry = {"host": target} if isinstance(target, str) else target
     if not isinstance(entry, Mapping):
         raise OptionError(where, f"must be a host name or a dictionary with host, got {one_line(repr(target), 60)}")
-    unknown = [str(key) for key in entry if key not in ITEM_KEYS]
+    known = ("host", *item_keys)
+    unknown = [str(key) for key in entry if key not in known]
     if unknown:
-        raise OptionError(where, f"has no key {unknown[0]!r}; it may have {', '.join(ITEM_KEYS)}")
+        raise OptionError(where, f"has no key {unknown[0]!r}; it may have {', '.join(known)}")
     host = entry.get("host")
     if not isinstance(host, str) or host not in hostvars:
         raise OptionError(where, f"{one_line(host, 80)!r} is no host of the inventory")

@@ -30,6 +30,6 @@ REJECT="^(WARNING|ERROR|CRITICAL)" \
     "$run" "galaxy-importer" python -m galaxy_importer.main "$artifact" || failed=1
 cd "$collection"
 "$run" "antsibull-docs" antsibull-docs lint-collection-docs --plugin-docs . || failed=1
-REJECT="All targets skipped" SHOW="^(ERROR|FATAL|WARNING: (Unable|Reviewing))" \
+REJECT="All targets skipped|Required program" SHOW="^(ERROR|FATAL|WARNING: .*Required program|WARNING: (Unable|Reviewing))" \
     "$run" "ansible-test sanity" ansible-test sanity --color no --python "$version" || failed=1
 exit "$failed"

@@ -12,14 +12,12 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
     STATUSES,
     Delivery,
-    Policy,
-    Target,
-    counts,
+    MessageTarget,
     deliver,
-    failure_budget,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, counts, failure_budget
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query, fetch
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments, outgoing
 from tests.sandbox.process import Sandbox
@@ -44,9 +42,11 @@ def offline(sandbox: Sandbox) -> Environment:
     return next(environment for environment in listed(sandbox).values() if environment.status == "offline")
 
 
-def target(environment: Environment, messages: Sequence[Any] = ({"content": "hello"},), **changes: Any) -> Target:
+def target(
+    environment: Environment, messages: Sequence[Any] = ({"content": "hello"},), **changes: Any
+) -> MessageTarget:
     sent = outgoing("messages", messages)
-    return Target(
+    return MessageTarget(
         **{"host": environment.id, "environment": environment, "messages": sent, "agent_id": "a-1", **changes}
     )
 
@@ -58,7 +58,7 @@ def policy(**changes: Any) -> Policy:
 
 def delivered(
     sandbox: Sandbox,
-    targets: Sequence[Target],
+    targets: Sequence[MessageTarget],
     rules: Policy | None = None,
     meanwhile: Callable[[], None] = lambda: None,
     **settings: Any,
@@ -73,7 +73,7 @@ def delivered(
     return asyncio.run(run())
 
 
-def send_one(sandbox: Sandbox, to: Target, **settings: Any) -> Delivery:
+def send_one(sandbox: Sandbox, to: MessageTarget, **settings: Any) -> Delivery:
     [delivery] = delivered(sandbox, [to], **settings)
     return delivery
 
@@ -497,7 +497,7 @@ def test_above_the_budget_no_send_starts_and_those_under_way_finish(sandbox: San
     deliveries = delivered(sandbox, targets, policy(concurrency=4))
 
     assert [delivery.host for delivery in deliveries] == [to.host for to in targets]
-    assert {status: count for status, count in counts(deliveries).items() if count} == {
+    assert {status: count for status, count in counts(deliveries, STATUSES).items() if count} == {
         "sent": 3,
         "not_attempted": 8,
         "failed": 1,
@@ -522,8 +522,8 @@ def test_no_send_that_waits_for_its_turn_starts_above_the_budget(sandbox: Sandbo
 
     deliveries = delivered(sandbox, targets, policy(concurrency=10, rate=8))
 
-    assert counts(deliveries)["not_attempted"] > 0
-    assert len(sandbox.requests("messages")) == counts(deliveries)["failed"]
+    assert counts(deliveries, STATUSES)["not_attempted"] > 0
+    assert len(sandbox.requests("messages")) == counts(deliveries, STATUSES)["failed"]
 
 
 def test_offline_and_skipped_targets_are_within_the_budget(sandbox: Sandbox) -> None:
@@ -604,5 +604,5 @@ def test_what_is_neither_is_refused(value: str) -> None:
 
 
 def test_counts_name_every_status_in_order() -> None:
-    assert tuple(counts([])) == STATUSES
-    assert set(counts([]).values()) == {0}
+    assert tuple(counts([], STATUSES)) == STATUSES
+    assert set(counts([], STATUSES).values()) == {0}

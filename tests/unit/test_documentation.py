@@ -37,8 +37,8 @@ def documented(module: Any) -> Options:
         for option, entry in yaml.safe_load(getattr(fragment, (attribute or "documentation").upper()))[
             "options"
         ].items():
-            assert option not in options
-            options[option] = entry
+            # What a module says itself goes before what it shares, as in Ansible.
+            options[option] = {**entry, **options.get(option, {})}
     return options
 
 

@@ -17,6 +17,7 @@ def variables(number: int, **changes: Any) -> dict[str, Any]:
     return {"fleetops_environment": {**found.contract(), **changes}, "letta_mode": "standard"}
 
 
+KEYS = ("content", "agent_id", "conversation_id", "client_message_id")
 TASK_VARS: dict[str, Any] = {
     "inventory_hostname": "alpha",
     "hostvars": {
@@ -45,7 +46,7 @@ def test_a_current_host_that_is_no_environment_is_refused() -> None:
 def test_targets_are_names_or_entries_in_their_order() -> None:
     entry = {"host": "alpha", "content": "a", "agent_id": "", "conversation_id": None, "client_message_id": "m-1"}
 
-    first, second = listed_hosts(["beta", entry], None, TASK_VARS)
+    first, second = listed_hosts(["beta", entry], KEYS, None, TASK_VARS)
 
     assert (first.host, first.given) == ("beta", {})
     assert (second.host, second.given) == ("alpha", {"content": "a", "client_message_id": "m-1"})
@@ -53,13 +54,13 @@ def test_targets_are_names_or_entries_in_their_order() -> None:
 
 
 def test_the_same_id_at_another_url_is_another_environment() -> None:
-    assert len(listed_hosts(["alpha", "elsewhere"], None, TASK_VARS)) == 2
+    assert len(listed_hosts(["alpha", "elsewhere"], KEYS, None, TASK_VARS)) == 2
 
 
 @pytest.mark.parametrize("name", ["alpha", "twin"])
 def test_an_environment_that_comes_twice_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match=rf"^targets\[2\]: '{name}' is the same environment as 'alpha'$"):
-        listed_hosts(["alpha", "beta", name], None, TASK_VARS)
+        listed_hosts(["alpha", "beta", name], KEYS, None, TASK_VARS)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_an_environment_that_comes_twice_is_refused(name: str) -> None:
 )
 def test_an_entry_that_is_no_target_is_refused_by_its_place(target: Any, problem: str) -> None:
     with pytest.raises(OptionError) as raised:
-        listed_hosts(["beta", target], None, TASK_VARS)
+        listed_hosts(["beta", target], KEYS, None, TASK_VARS)
 
     assert str(raised.value).startswith("targets[1]: ")
     assert problem in str(raised.value)
@@ -87,10 +88,10 @@ def test_an_entry_that_is_no_target_is_refused_by_its_place(target: Any, problem
 @pytest.mark.parametrize("name", ["server", "damaged"])
 def test_a_host_that_is_no_environment_is_refused_by_name(name: str) -> None:
     with pytest.raises(FleetError, match=f"^{name}[: ]"):
-        listed_hosts(["alpha", name], None, TASK_VARS)
+        listed_hosts(["alpha", name], KEYS, None, TASK_VARS)
 
 
 def test_more_targets_than_allowed_are_refused() -> None:
-    assert len(listed_hosts(["alpha", "beta"], 2, TASK_VARS)) == 2
+    assert len(listed_hosts(["alpha", "beta"], KEYS, 2, TASK_VARS)) == 2
     with pytest.raises(OptionError, match=r"^max_targets: 2 targets are more than the 1 allowed$"):
-        listed_hosts(["alpha", "beta"], 1, TASK_VARS)
+        listed_hosts(["alpha", "beta"], KEYS, 1, TASK_VARS)

@@ -1,0 +1,73 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which environments to act on, how many at a time, and what happens when some fail."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The options of every module that acts on the current host or on `targets`."""
+
+    DOCUMENTATION = r"""
+options:
+  agent_id:
+    description:
+      - The agent that is meant.
+      - The C(agent_id) of the target's own entry goes before its host variable C(letta_agent_id), and that before this.
+    type: str
+  conversation_id:
+    description:
+      - The agent's conversation that is meant; its default conversation unless given.
+      - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
+        that before this.
+    type: str
+  targets:
+    description:
+      - The hosts to act on in one task, as a list of inventory names or of dictionaries with C(host) and any of
+        C(agent_id) and C(conversation_id).
+      - In a play of several hosts the task needs C(run_once=true). C(ansible_play_batch) is the list that heeds
+        C(--limit); C(groups[...]) does not.
+      - Without it the task acts on the play's current host.
+    type: list
+    elements: raw
+  max_targets:
+    description: More targets than this are an error before anything is done. No limit by default.
+    type: int
+  when_offline:
+    description:
+      - What to do with a target that is offline. V(skip) reports it, V(fail) counts it as failed, V(wait) waits up to
+        O(offline_timeout) for it and then counts it as failed.
+    type: str
+    choices: [skip, fail, wait]
+    default: skip
+  offline_timeout:
+    description: Seconds to wait for targets that are offline, from the start of the task, with O(when_offline=wait).
+    type: float
+    default: 300
+  concurrency:
+    description: How many targets may be under way at a time. With O(targets) only.
+    type: int
+    default: 20
+  rate:
+    description: How many targets may start in a second. No limit by default. With O(targets) only.
+    type: float
+  max_failures:
+    description:
+      - How many targets may fail, as a count or a percentage of all. Above it no new one starts, those under way
+        finish, the rest is C(not_attempted), and the task fails. With O(targets) only.
+    type: str
+    default: "0"
+  retry_file:
+    description:
+      - Write the hosts to try again to this file, one a line, for C(--limit @file). These are the ones that failed or
+        were not attempted. Those that ended C(unknown) may have been reached and are left out.
+      - When there are none, a file of that name is removed, since Ansible takes an empty one for no limit at all.
+      - With O(targets) only.
+    type: path
+  result_file:
+    description:
+      - Write a line for each target to this file, JSON Lines where the name ends in C(.jsonl), CSV where it ends in
+        C(.csv). With O(targets) only.
+    type: path
+"""

@@ -1,0 +1,176 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fan-out: one piece of work for each target, with bounded concurrency, a rate and a failure budget."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from .environment import Environment
+from .errors import ApiError, OptionError, one_line
+
+_LONGEST_PAUSE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One environment, and on whose behalf something is done there.
+
+    conversation_id: an id, or None for the agent's default conversation.
+    skip: why nothing is to be done, None otherwise.
+    """
+
+    host: str
+    environment: Environment
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    skip: str | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one target.
+
+    status: `not_attempted` and `skipped` to begin with; the work sets what it ends as, and an ApiError makes it
+        `offline`, `unknown` (may have been accepted) or `failed`.
+    duration: seconds. error: `{code, message}`.
+    """
+
+    host: str
+    id: str
+    status: str
+    reason: str | None
+    duration: float = 0.0
+    error: dict[str, str] | None = None
+
+    @classmethod
+    def begin(cls, target: Target) -> dict[str, Any]:
+        """The fields of an outcome whose work has not begun, or is not to begin."""
+        return {
+            "host": target.host,
+            "id": target.environment.id,
+            "status": "not_attempted" if target.skip is None else "skipped",
+            "reason": target.skip,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a fan-out goes.
+
+    concurrency: targets at a time. rate: targets started a second, None for no limit.
+    max_failures: how many targets may fail before no new one starts.
+    when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
+    """
+
+    concurrency: int
+    rate: float | None
+    max_failures: int
+    when_offline: str
+    offline_timeout: float
+
+    def is_failure(self, outcome: Outcome) -> bool:
+        """Whether an outcome counts as failed."""
+        return outcome.status in ("failed", "unknown") or (outcome.status == "offline" and self.when_offline != "skip")
+
+
+def failure_budget(value: str, targets: int) -> int:
+    """`max_failures` as a count: a number, or a percentage of the targets rounded down. Raises OptionError."""
+    text = value.strip()
+    number = text.removesuffix("%").strip()
+    if not (number.isascii() and number.isdigit()) or (text.endswith("%") and int(number) > 100):
+        raise OptionError("max_failures", f"must be a count such as 5 or a percentage such as 10%, got {value!r}")
+    return int(number) * targets // 100 if text.endswith("%") else int(number)
+
+
+def counts(outcomes: Sequence[Outcome], statuses: Sequence[str]) -> dict[str, int]:
+    """How many outcomes have each status, all of `statuses` in order."""
+    found = Counter(outcome.status for outcome in outcomes)
+    return {status: found[status] for status in statuses}
+
+
+T = TypeVar("T", bound=Target)
+O = TypeVar("O", bound=Outcome)  # noqa: E741
+
+
+class FanOut:
+    """Does a piece of work for each target.
+
+    Above the failure budget no new work starts, what is under way finishes, and the rest stays `not_attempted`.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._failures = 0
+        self._next_start = 0.0
+
+    async def run(self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]]) -> None:
+        """Work in rounds: a second round and more only for targets that are offline and waited for.
+
+        work: does it for one target and sets the outcome's status, or raises ApiError.
+        """
+        give_up_at = time.monotonic() + self._policy.offline_timeout
+        pause = 1.0
+        open_pairs = pairs
+        while open_pairs:
+            left = give_up_at - time.monotonic()
+            waits = self._policy.when_offline == "wait" and left > 0
+            open_pairs = await self._round(open_pairs, work, waits=waits)
+            if open_pairs:
+                await asyncio.sleep(max(0.0, min(pause, left)))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def may_start(self) -> bool:
+        """Wait until `rate` allows another start; False when too many have failed meanwhile."""
+        if self._policy.rate is not None:
+            now = time.monotonic()
+            start = max(now, self._next_start)
+            self._next_start = start + 1 / self._policy.rate
+            await asyncio.sleep(start - now)
+        return not self._stopped()
+
+    async def _round(
+        self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], *, waits: bool
+    ) -> list[tuple[T, O]]:
+        """Try every pair once; returns those that are offline and to be waited for."""
+        queue = iter(pairs)
+        offline: list[tuple[T, O]] = []
+
+        async def worker() -> None:
+            for target, outcome in queue:
+                if target.skip is not None:
+                    continue
+                if self._stopped():
+                    return
+                await _timed(work, target, outcome)
+                if outcome.status == "offline" and waits:
+                    offline.append((target, outcome))
+                elif self._policy.is_failure(outcome):
+                    self._failures += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _number in range(min(self._policy.concurrency, len(pairs))):
+                group.create_task(worker())
+        return [] if self._stopped() else offline
+
+    def _stopped(self) -> bool:
+        return self._failures > self._policy.max_failures
+
+
+async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
+    started = time.monotonic()
+    try:
+        await work(target, outcome)
+    except ApiError as error:
+        outcome.status = "unknown" if error.may_be_accepted else "offline" if error.code == "offline" else "failed"
+        outcome.error = {"code": error.code, "message": str(error)}
+    except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose what became of the others
+        outcome.status = "unknown"
+        outcome.error = {"code": "internal", "message": f"{type(error).__name__}: {one_line(error)}"}
+    outcome.duration = round(outcome.duration + time.monotonic() - started, 3)

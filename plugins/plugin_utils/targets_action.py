@@ -1,0 +1,223 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The base of the actions on environments: the play's current host, or in one task all of `targets`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.fan_out import Outcome, Policy, Target, counts, failure_budget
+from ..module_utils.http_settings import HttpSettings
+from ..module_utils.result_files import check_writable, write_hosts, write_results
+from .action import EnvironmentAction
+from .options import variable_of
+from .targets import Item, current_host, listed_hosts
+
+_MOST_FAILURES_SHOWN = 20
+_OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
+_STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One task: what it is to do with which targets, and how. fans_out: whether `targets` was given."""
+
+    settings: HttpSettings
+    options: Mapping[str, Any]
+    targets: Sequence[Any]
+    policy: Policy
+    fans_out: bool
+    check_mode: bool
+
+
+class TargetsAction(EnvironmentAction):
+    """An action on environments. A subclass says what a target is to get (`target`) and does it (`outcomes`)."""
+
+    # What an outcome can end as, in the order of the summary, and which of that has changed something.
+    STATUSES: ClassVar[Sequence[str]] = ("changed", "ok", "offline", "skipped", "not_attempted", "failed", "unknown")
+    CHANGED: ClassVar[frozenset[str]] = frozenset({"changed", "unknown"})
+    # What an entry of `targets` may say besides its host.
+    ITEM_KEYS: ClassVar[Sequence[str]] = ("agent_id", "conversation_id")
+
+    def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
+        """What is to be done with one host. Raises FleetError for what cannot be meant, before anything is done."""
+        agent_id = self._nearest("agent_id", item, options, task_vars)
+        conversation_id = self._nearest("conversation_id", item, options, task_vars)
+        return Target(item.host, item.environment, agent_id, conversation_id)
+
+    async def outcomes(self, run: Run) -> Sequence[Outcome]:
+        """Do it, or in check mode find out what would be done; an outcome for each target, in the same order."""
+        raise NotImplementedError
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Do it for all targets; what became of every one is returned whether the task fails or not."""
+        self.check(options, task_vars)
+        fans_out = options["targets"] is not None
+        items = (
+            listed_hosts(options["targets"], self.ITEM_KEYS, options["max_targets"], task_vars)
+            if fans_out
+            else current_host(task_vars)
+        )
+        for item in items:
+            if item.environment.provider != self.PROVIDER:
+                raise FleetError(
+                    f"{item.host}: {self._name()} does not know the provider {item.environment.provider!r}"
+                )
+        run = Run(
+            settings=self._settings(options, _listed_from(items)),
+            options=options,
+            targets=[self.target(item, options, task_vars) for item in items],
+            policy=_policy(options, len(items)),
+            fans_out=fans_out,
+            check_mode=bool(self._task.check_mode),
+        )
+        if run.check_mode:
+            return self.checked(run)
+        result = self.result(run, asyncio.run(self.outcomes(run)))
+        if fans_out:
+            _write_files(options, result)
+        return result
+
+    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """Refuse options that cannot be meant."""
+        if options["targets"] is None:
+            alone = next((name for name in _OF_A_FAN_OUT if options[name] is not None), None)
+            if alone:
+                raise OptionError(alone, "needs targets")
+        elif len(task_vars["ansible_play_hosts_all"]) > 1 and not self._runs_once():
+            raise OptionError(
+                "targets",
+                "in a play of several hosts needs run_once: true, and a strategy that heeds it such as linear, "
+                "or each host would act on all of them",
+            )
+        if options["concurrency"] < 1:
+            raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
+        if options["offline_timeout"] < 0:
+            raise OptionError("offline_timeout", f"must be 0 or more, got {options['offline_timeout']}")
+        if options["rate"] is not None and options["rate"] <= 0:
+            raise OptionError("rate", f"must be more than 0, got {options['rate']}")
+        for name in ("retry_file", "result_file"):
+            if options[name]:
+                check_writable(name, options[name])
+
+    def checked(self, run: Run) -> dict[str, Any]:
+        """The result of check mode."""
+        return self.result(run, asyncio.run(self.outcomes(run)))
+
+    def result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """The task's result: of the one target at the top, or of all with a summary."""
+        return self._summary(outcomes, run.policy) if run.fans_out else self._single(outcomes[0], run.policy)
+
+    def _name(self) -> str:
+        return str(self._task.action).rpartition(".")[2]
+
+    def _runs_once(self) -> bool:
+        strategy = str(self._task.get_play().strategy).rpartition(".")[2]
+        return bool(self._task.run_once) and strategy not in _STRATEGIES_WITHOUT_RUN_ONCE
+
+    def _nearest(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
+        """The value of the target's own entry, else the target's variable, else the option."""
+        name = variable_of(self.PROVIDER, option)
+        if name in task_vars and self._may_set(name):
+            variables = self._variables_of(item, task_vars)
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            variable = templar.template(variables.get(name))
+        else:
+            variable = item.variables.get(name)
+        value = item.given.get(option) or variable or options[option]
+        return str(value) if value else None
+
+    def _may_set(self, name: str) -> bool:
+        """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""
+        play, task = self._task.get_play(), self._task
+        if play.get_vars_files() or play.get_roles() or task._role is not None:  # noqa: SLF001 - core has no public way
+            return True
+        return name in play.get_vars() or name in task.get_vars()
+
+    def _variables_of(self, item: Item, task_vars: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The variables that the task would have if it ran on the target."""
+        if item.host == task_vars["inventory_hostname"]:
+            return task_vars
+        hostvars = task_vars["hostvars"]
+        manager, inventory = hostvars._variable_manager, hostvars._inventory  # noqa: SLF001 - core has no public way
+        found: Mapping[str, Any] = manager.get_vars(
+            play=self._task.get_play(), host=inventory.get_host(item.host), task=self._task
+        )
+        loop_names = (str(task_vars.get("ansible_loop_var")), str(task_vars.get("ansible_index_var")), "ansible_loop")
+        of_the_loop = {name: task_vars[name] for name in loop_names if name in task_vars}
+        return {**found, **of_the_loop, "hostvars": hostvars}
+
+    def _single(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
+        failed = policy.is_failure(outcome)
+        result = {**asdict(outcome), "changed": outcome.status in self.CHANGED, "failed": failed}
+        result["msg"] = _line(outcome)
+        if outcome.status == "skipped" or (outcome.status == "offline" and not failed):
+            result["skipped"] = True
+        return result
+
+    def _summary(self, outcomes: Sequence[Outcome], policy: Policy) -> dict[str, Any]:
+        found = counts(outcomes, self.STATUSES)
+        failures = [outcome for outcome in outcomes if policy.is_failure(outcome)]
+        failed = len(failures) > policy.max_failures
+        ended = ", ".join(f"{count} {status}" for status, count in found.items() if count)
+        message = f"{len(outcomes)} targets: {ended or 'nothing to do'}"
+        if failures:
+            shown = [_line(outcome) for outcome in failures[:_MOST_FAILURES_SHOWN]]
+            more = len(failures) - len(shown)
+            message += f"; failed: {'; '.join(shown)}" + (f"; and {more} more" if more else "")
+        return {
+            "changed": any(outcome.status in self.CHANGED for outcome in outcomes),
+            "failed": failed,
+            "msg": message,
+            "targets": [asdict(outcome) for outcome in outcomes],
+            "counts": found,
+            "failed_hosts": [outcome.host for outcome in failures],
+            "max_failures_exceeded": failed,
+        }
+
+
+def _listed_from(items: Sequence[Item]) -> str | None:
+    """The URL that the targets were listed from. Raises OptionError when there are several."""
+    urls = sorted({item.environment.base_url for item in items})
+    if len(urls) > 1:
+        raise OptionError(
+            "targets", f"were listed from several URLs ({', '.join(urls)}); give those of each to a task of its own"
+        )
+    return urls[0] if urls else None
+
+
+def _policy(options: Mapping[str, Any], targets: int) -> Policy:
+    return Policy(
+        concurrency=options["concurrency"],
+        rate=options["rate"],
+        max_failures=failure_budget(options["max_failures"], targets),
+        when_offline=options["when_offline"],
+        offline_timeout=options["offline_timeout"],
+    )
+
+
+def _line(outcome: Outcome) -> str:
+    why = outcome.error["message"] if outcome.error else outcome.reason
+    return f"{outcome.host}: {outcome.status}" + (f": {why}" if why else "")
+
+
+def _write_files(options: Mapping[str, Any], result: dict[str, Any]) -> None:
+    """Write the files; what was done is reported even where that fails."""
+    again = [
+        entry["host"]
+        for entry in result["targets"]
+        if entry["status"] == "not_attempted"
+        or (entry["host"] in result["failed_hosts"] and entry["status"] != "unknown")
+    ]
+    try:
+        if options["result_file"]:
+            write_results(options["result_file"], result["targets"])
+        if options["retry_file"]:
+            write_hosts(options["retry_file"], again)
+    except OptionError as error:
+        result.update(failed=True, msg=f"{result['msg']}; {error}")
