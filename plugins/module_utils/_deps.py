@@ -34,6 +34,11 @@ class _Absent:
 
 
 try:
+    import aiohttp
+except ImportError:
+    aiohttp = _Absent("aiohttp")  # type: ignore[assignment]
+
+try:
     import httpx
 except ImportError:
     httpx = _Absent("httpx")  # type: ignore[assignment]
@@ -61,7 +66,7 @@ try:
 except ImportError:
     tenacity = _Absent("tenacity")  # type: ignore[assignment]
 
-__all__ = ["httpx", "jmespath", "pydantic", "require", "semantic_version", "tenacity"]
+__all__ = ["aiohttp", "httpx", "jmespath", "pydantic", "require", "semantic_version", "tenacity"]
 
 
 def require() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from ._deps import jmespath, semantic_version
 from .environment import short
 from .errors import OptionError, one_line
+from .versions import parsed
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -29,11 +30,8 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_semver(self, version: str | None, wanted: str) -> bool:
         """Whether a version is in a range such as `<0.34` or `>=0.34.2,<0.36`; what is no version is in none."""
-        spec = _range(wanted)
-        try:
-            return version is not None and bool(spec.match(semantic_version.Version(version.removeprefix("v"))))
-        except ValueError:
-            return False
+        spec, found = _range(wanted), parsed(version)
+        return found is not None and bool(spec.match(found))
 
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_older_than(self, moment: str | None, age: str) -> bool:

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
-import re
 import ssl
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -18,15 +16,10 @@ from typing import Any, Self
 
 from ._deps import httpx
 from .errors import ApiError, one_line
+from .harmless import finite, harmless, not_json
 from .http_settings import HttpSettings
 from .retries import attempted
 
-USER_AGENT = "fleetops.environments"
-# Shorter keys are dummies for local servers, and may be part of an innocent word.
-_SHORTEST_SECRET = 8
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-_DEEPEST = 64
-_REDACTED = "********"
 _NOT_JSON = object()
 
 
@@ -80,11 +73,7 @@ class HttpClient:
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
         self._http = httpx.AsyncClient(
-            headers={
-                "Authorization": f"Bearer {settings.api_key}",
-                "Accept": "application/json",
-                "User-Agent": USER_AGENT,
-            },
+            headers={**settings.headers(), "Accept": "application/json"},
             verify=settings.tls_context(),
             timeout=settings.timeout,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
@@ -130,7 +119,7 @@ class HttpClient:
         repeatable: bool,
         final: Sequence[int],
     ) -> Reply:
-        url = self._settings.base_url + "".join("/" + _encoded(segment) for segment in segments)
+        url = self._settings.url(*segments)
         progress = _Progress()
         done = await attempted(
             self._settings,
@@ -168,7 +157,7 @@ class HttpClient:
                 status=response.status_code,
             )
         try:
-            data = self._harmless(json.loads(text, parse_constant=_not_json, parse_float=_finite))
+            data = self._harmless(json.loads(text, parse_constant=not_json, parse_float=finite))
         except (ValueError, RecursionError):
             data = _NOT_JSON
         if not response.is_success:
@@ -183,42 +172,8 @@ class HttpClient:
             )
         return Reply(data, _date_of(response, now))
 
-    def _harmless(self, value: Any, depth: int = _DEEPEST) -> Any:
-        """What the server sent, so that it can be kept and shown.
-
-        Left out are our key, half characters that no file or terminal takes, what lies too deep for programs that
-        recurse, and the leading underscores of keys by which Ansible's own serializers mark their types.
-        """
-        if isinstance(value, str):
-            whole = _HALF_CHARACTER.sub("\ufffd", value)
-            key = self._settings.api_key
-            return whole.replace(key, _REDACTED) if len(key) >= _SHORTEST_SECRET else whole
-        if depth == 0 and isinstance(value, (dict, list)):
-            return None
-        if isinstance(value, list):
-            return [self._harmless(item, depth - 1) for item in value]
-        if isinstance(value, dict):
-            return {self._harmless_key(name): self._harmless(item, depth - 1) for name, item in value.items()}
-        return value
-
-    def _harmless_key(self, name: str) -> str:
-        return str(self._harmless(name.lstrip("_") if name.startswith("__ansible") else name))
-
-
-def _encoded(segment: str) -> str:
-    # "." and ".." would be resolved away on the wire, encoded or not.
-    if segment in (".", ".."):
-        raise ApiError(f"{segment!r} cannot be part of an address", code="invalid")
-    return urllib.parse.quote(segment, safe="")
-
-
-def _not_json(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _not_json(text)
+    def _harmless(self, value: Any) -> Any:
+        return harmless(value, self._settings.api_key)
 
 
 def _date_of(response: Any, now: datetime) -> datetime:

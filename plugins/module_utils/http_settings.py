@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ._deps import httpx
-from .errors import FleetError, OptionError, one_line
+from .errors import ApiError, FleetError, OptionError, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,18 @@ class HttpSettings:
         settings.tls_context()
         settings.proxy()
         return settings
+
+    def url(self, *segments: str) -> str:
+        """The address of the path made of `segments`, percent-encoded. Raises ApiError."""
+        for segment in segments:
+            # They would be resolved away on the wire, encoded or not.
+            if segment in (".", ".."):
+                raise ApiError(f"{segment!r} cannot be part of an address", code="invalid")
+        return self.base_url + "".join(f"/{urllib.parse.quote(segment, safe='')}" for segment in segments)
+
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"Authorization": f"Bearer {self.api_key}", "User-Agent": "fleetops.environments"}
 
     def tls_context(self) -> ssl.SSLContext:
         """What to verify the server with, and what to show it. Made once for each set of options."""

@@ -1,0 +1,35 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin environment_command; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..module_utils.command import Command, CommandOutcome, run_command
+from ..module_utils.errors import OptionError
+from ..module_utils.letta import DEFAULT_BASE_URL
+from ..module_utils.letta_models import PROVIDER
+from ..modules.environment_command import SPEC
+from ..plugin_utils.targets_action import Run, TargetsAction
+
+
+class ActionModule(TargetsAction):
+    """Run a device's command on the current host, or on all of `targets`."""
+
+    SPEC = SPEC
+    PROVIDER = PROVIDER
+    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+
+    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """Refuse options that cannot be meant."""
+        super().check(options, task_vars)
+        if options["command_timeout"] <= 0:
+            raise OptionError("command_timeout", f"must be more than 0, got {options['command_timeout']}")
+
+    async def outcomes(self, run: Run) -> Sequence[CommandOutcome]:
+        """Run the command on every target."""
+        command = Command(run.options["command"], run.options["args"], run.options["command_timeout"])
+        return await run_command(run.settings, run.targets, run.policy, command, check_mode=run.check_mode)

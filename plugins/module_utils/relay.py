@@ -1,0 +1,259 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Letta's relay: a WebSocket through which a client and a device exchange frames.
+
+Source of the rules: Letta Code's own remote client, and what real devices were seen to answer (0.34). Frames are JSON
+objects with a `type`; those from the device carry a `seq` that is acknowledged, and a `ping` wants a `pong`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NoReturn, Self
+
+from ._deps import aiohttp
+from .errors import ApiError, one_line
+from .harmless import finite, harmless, not_json
+from .http_client import retry_after_seconds
+from .http_settings import HttpSettings
+from .retries import attempted
+
+Frame = Mapping[str, Any]
+
+DEFAULT_CONVERSATION = "default"
+# A device answers nothing to a command without an agent, but the agent need not exist.
+NO_AGENT = "agent-none"
+_LONGEST_FRAME = 16 * 1024 * 1024
+
+
+class Relay:
+    """The channel to a device for one agent's conversation. Use as an async context manager.
+
+    On entering, the device has answered once, so that a relay or device that does not answer is found out before
+    anything is asked of it; this alone is retried. Every call raises ApiError.
+
+    device_status: what the device said last of itself (`current_permission_mode`, `pending_control_requests`, ...).
+    loop_status: what it said last of the conversation (`status`, `active_run_ids`, ...).
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        connection_id: str,
+        *,
+        agent_id: str | None = None,
+        conversation_id: str | None = None,
+    ) -> None:
+        self._settings = settings
+        self._url = settings.url("v1", "environments", connection_id, "status", "ws")
+        self.runtime = {
+            "agent_id": agent_id or NO_AGENT,
+            "conversation_id": conversation_id or DEFAULT_CONVERSATION,
+        }
+        self.device_status: dict[str, Any] = {}
+        self.loop_status: dict[str, Any] = {}
+        self._session: Any = None
+        self._socket: Any = None
+        self._not_json = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            await attempted(self._settings, f"GET {self._url}", self._open, repeatable=True)
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        await self._close()
+
+    async def request(self, command: Frame, answer: str, within: float) -> Frame:
+        """Send a command, once, and wait for its answer.
+
+        answer: the `type` of the answering frame, which carries the command's `request_id`. within: seconds.
+        The ApiError of a command that was sent says `may_be_accepted`, since the device may have run it.
+        """
+        request_id = str(uuid.uuid4())
+        return await self.exchange(
+            {**command, "request_id": request_id},
+            lambda frame: frame.get("type") == answer and frame.get("request_id") == request_id,
+            within,
+        )
+
+    async def exchange(self, command: Frame, wanted: Callable[[Frame], bool], within: float) -> Frame:
+        """Send a command, once, and wait for a frame that is `wanted`."""
+        name = str(command["type"])
+        try:
+            await self._socket.send_str(json.dumps({**command, "runtime": self.runtime}))
+        except (aiohttp.ClientError, OSError) as error:
+            # What the socket refuses to write has not left.
+            raise self._dropped(name, error) from None
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    frame = await self._receive(name)
+                    if wanted(frame):
+                        return frame
+        except TimeoutError:
+            message = f"{self._url}: no answer to {name} within {within:g} s{self._doubt()}"
+            raise ApiError(message, code="timeout", may_be_accepted=True) from None
+        except ApiError as error:
+            error.may_be_accepted = True
+            raise
+
+    async def _open(self) -> None:
+        """Connect, and have the device say how it is."""
+        await self._close()
+        self._session = aiohttp.ClientSession(trace_configs=[_no_redirects(self._url)])
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                self._socket = await self._session.ws_connect(
+                    self._url,
+                    params={
+                        "agentId": self.runtime["agent_id"],
+                        "conversationId": self.runtime["conversation_id"],
+                        "channel": "control",
+                    },
+                    headers=self._settings.headers(),
+                    ssl=self._settings.tls_context(),
+                    proxy=self._settings.proxy(),
+                    max_msg_size=_LONGEST_FRAME,
+                )
+        except TimeoutError:
+            message = f"{self._url}: no connection within the timeout of {self._settings.timeout:g} s"
+            raise ApiError(message, code="timeout", transient=True) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._connect_error(error) from None
+        try:
+            sync = {"type": "sync", "recover_approvals": False}
+            reply = await self.request(sync, "sync_response", self._settings.timeout)
+        except ApiError as error:
+            # It only reads, so nothing can have happened.
+            error.may_be_accepted, error.transient = False, True
+            raise
+        if reply.get("success") is False:
+            raise ApiError(f"{self._url}: the device refused: {_said(reply)}", code="refused")
+
+    async def _close(self) -> None:
+        if self._session is not None:
+            if self._socket is not None:
+                await self._socket.close()
+            await self._session.close()
+        self._session = self._socket = None
+
+    async def _receive(self, name: str) -> Frame:
+        """The next frame from the device; pings, acknowledgements and states are taken care of."""
+        while True:
+            message = await self._socket.receive()
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    self._not_json = True
+                    continue
+                raise self._closed(name, message)
+            frame = self._parsed(message.data)
+            if frame is None:
+                continue
+            await self._answer(frame)
+            if frame.get("type") == "ping":
+                continue
+            self._remember(frame)
+            return frame
+
+    def _parsed(self, text: str) -> Frame | None:
+        try:
+            frame = harmless(json.loads(text, parse_constant=not_json, parse_float=finite), self._settings.api_key)
+        except (ValueError, RecursionError):
+            frame = None
+        if not isinstance(frame, dict):
+            self._not_json = True
+            return None
+        return frame
+
+    async def _answer(self, frame: Frame) -> None:
+        seq = frame.get("seq")
+        answers: list[Frame] = [{"type": "ack", "seq": seq}] if isinstance(seq, int) else []
+        if frame.get("type") == "ping":
+            answers.append({"type": "pong"})
+        try:
+            for answer in answers:
+                await self._socket.send_str(json.dumps(answer))
+        except (aiohttp.ClientError, OSError):
+            # The next receive says what became of the connection.
+            return
+
+    def _remember(self, frame: Frame) -> None:
+        runtime = frame.get("runtime")
+        if isinstance(runtime, dict) and not self._is_ours(runtime):
+            return
+        for kind, state in (("update_device_status", "device_status"), ("update_loop_status", "loop_status")):
+            if frame.get("type") == kind and isinstance(frame.get(state), dict):
+                setattr(self, state, frame[state])
+
+    def _is_ours(self, runtime: Frame) -> bool:
+        return all(runtime.get(name) in (None, value) for name, value in self.runtime.items())
+
+    def _doubt(self) -> str:
+        return "; frames that are not JSON came meanwhile" if self._not_json else ""
+
+    def _closed(self, name: str, message: Any) -> ApiError:
+        code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code
+        why = harmless(str(message.extra), self._settings.api_key) if message.extra else ""
+        cause = f"the relay closed the connection ({one_line(f'{code} {why}', 120)})" if code else "it was cut"
+        return self._dropped(name, cause)
+
+    def _dropped(self, name: str, cause: object) -> ApiError:
+        message = f"{self._url}: no answer to {name}: {one_line(cause)}{self._doubt()}"
+        return ApiError(message, code="dropped", transient=True)
+
+    def _connect_error(self, error: Exception) -> ApiError:
+        if isinstance(error, aiohttp.WSServerHandshakeError):
+            return self._refused(error)
+        if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
+            cause = getattr(error, "certificate_error", error)
+            reason = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or cause
+            return ApiError(f"{self._url}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
+        if isinstance(error, (aiohttp.InvalidURL, ValueError)):
+            return ApiError(f"{self._url}: {one_line(error)}", code="invalid")
+        return ApiError(f"{self._url}: cannot connect: {one_line(error)}", code="connect", transient=True)
+
+    def _refused(self, error: Any) -> ApiError:
+        status = error.status
+        retry_after = retry_after_seconds((error.headers or {}).get("Retry-After"), datetime.now(UTC))
+        message = f"{self._url}: {status} {one_line(harmless(error.message, self._settings.api_key))}"
+        if status in (401, 403):
+            message += " (the server refused the key given with api_key)"
+        return ApiError(
+            message,
+            # As for messages: the connection has gone.
+            code="offline" if status in (404, 503) else f"http_{status}",
+            status=status,
+            retry_after=retry_after,
+            transient=status in (408, 429) or (status >= 500 and status != 503),
+        )
+
+
+def _said(reply: Frame) -> str:
+    return one_line(reply.get("error") or reply.get("output") or "without a reason")
+
+
+def _no_redirects(url: str) -> Any:
+    """Have a redirect fail: the key must reach no other host."""
+
+    async def refuse(_session: Any, _context: Any, params: Any) -> NoReturn:
+        status = params.response.status
+        raise ApiError(
+            f"{url}: redirected ({status}), which is not followed so that the key reaches no other host; "
+            "set base_url to the address meant",
+            code="redirect",
+            status=status,
+        )
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace

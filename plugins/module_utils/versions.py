@@ -1,0 +1,18 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Versions, compared as semantic versions (https://semver.org)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._deps import semantic_version
+
+
+def parsed(text: str | None) -> Any:
+    """A version that can be compared, of `0.34.12`, `v22.19.0` or `0.35.0-rc.1`; None for what is no version."""
+    try:
+        return semantic_version.Version(text.removeprefix("v")) if text else None
+    except ValueError:
+        return None
