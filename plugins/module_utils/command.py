@@ -53,13 +53,14 @@ async def run_command(
     async with Client(settings) as client:
 
         async def work(target: Target, outcome: CommandOutcome) -> None:
+            if not await fan_out.may_start():
+                return
             environment = await reachable(client, target.environment, fresh=True)
             outcome.version, outcome.connection_id = environment.fields["version"], environment.connection_id
             _require_listed(command, environment)
-            if check_mode or not await fan_out.may_start():
-                outcome.status = "changed" if check_mode else outcome.status
-                return
-            await _run(settings, command, target, environment, outcome)
+            if not check_mode:
+                await _run(settings, command, target, environment, outcome)
+            outcome.status, outcome.error = "changed", None
 
         await fan_out.run(pairs, work)
     return [outcome for _target, outcome in pairs]
@@ -95,7 +96,6 @@ async def _run(
     outcome.output = str(answer.get("output") or "")
     if answer.get("success") is not True:
         raise ApiError(f"the command failed: {one_line(outcome.output) or 'without a word'}", code="command_failed")
-    outcome.status = "changed"
 
 
 def _with_age(error: ApiError, version: str | None) -> ApiError:

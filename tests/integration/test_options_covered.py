@@ -17,7 +17,10 @@ import yaml
 from .conftest import CHECKOUT
 
 COLLECTION = "fleetops.environments"
-PLUGINS = {"letta": "inventory", "send_message": "module", "environment_info": "module"}
+PLUGINS = {
+    "letta": "inventory",
+    **{path.stem: "module" for path in sorted((CHECKOUT / "plugins/modules").glob("*.py"))},
+}
 
 
 def _specified(plugin: str) -> set[str]:
@@ -59,9 +62,19 @@ def _claims() -> dict[str, set[str]]:
     return claims
 
 
+def _claims_about(plugin: str) -> set[str]:
+    """The options of a plugin that tests claim, on their own or with a fragment: `covers("fragment targets", ...)`."""
+    claims = _claims()
+    found = set(claims[plugin])
+    if PLUGINS[plugin] == "module" and "targets" in _specified(plugin):
+        for name in ("fragment targets", "fragment letta"):
+            found |= claims[name] & _specified(plugin)
+    return found
+
+
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_every_option_is_documented_and_has_a_test(plugin: str) -> None:
-    specified, claimed = _specified(plugin), _claims()[plugin]
+    specified, claimed = _specified(plugin), _claims_about(plugin)
     documented = _documented(plugin)
 
     assert set(documented) == specified
@@ -72,7 +85,7 @@ def test_every_option_is_documented_and_has_a_test(plugin: str) -> None:
 
 
 def test_claims_are_about_plugins_that_exist() -> None:
-    assert _claims().keys() <= PLUGINS.keys()
+    assert _claims().keys() <= {*PLUGINS, "fragment targets", "fragment letta"}
 
 
 def test_suboptions_are_documented_as_they_are_specified() -> None:

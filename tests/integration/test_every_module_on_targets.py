@@ -1,0 +1,172 @@
+"""The options that every module on targets has, from its fragments, each seen to count in each module.
+
+The claim `covers("fragment targets", ...)` is one for every module whose specification has that fragment's options.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import CHECKOUT, Ansible, Run, awake, step
+
+# What each module is told besides its targets; send_message has tests of its own for all of this.
+TOLD: dict[str, dict[str, Any]] = {
+    "environment_command": {"command": "reload"},
+}
+
+
+def _modules() -> list[str]:
+    """The modules that have the fragment's options."""
+    names = sorted(path.stem for path in Path(CHECKOUT, "plugins/modules").glob("*.py"))
+    package = "ansible_collections.fleetops.environments.plugins.modules"
+    return [name for name in names if "targets" in importlib.import_module(f"{package}.{name}").SPEC]
+
+
+every_module = pytest.mark.parametrize("module", TOLD)
+
+
+def test_every_module_on_targets_is_told_something_here() -> None:
+    assert sorted([*TOLD, "send_message"]) == _modules()
+
+
+def _able(ansible: Ansible, count: int) -> list[dict[str, Any]]:
+    """Environments that are online and can do all that the modules ask of them."""
+    able = [entry for entry in awake(ansible.sandbox) if "reload" in entry["row"]["metadata"]["supported_commands"]]
+    assert len(able) >= count
+    return able[:count]
+
+
+def _names(entries: list[dict[str, Any]]) -> list[str]:
+    return [entry["name"] for entry in entries]
+
+
+def _statuses(run: Run, task: str) -> list[str]:
+    return [target["status"] for target in run.result(task)["targets"]]
+
+
+@every_module
+@pytest.mark.covers("fragment targets", "targets", "max_targets", "agent_id", "conversation_id")
+def test_what_is_wrong_with_targets_is_said_before_anything_is_asked(ansible: Ansible, module: str) -> None:
+    names = _names(_able(ansible, 2))
+    told = {"agent_id": "agent-1", **TOLD[module]}
+
+    run = ansible.steps(
+        step("too many", module, **told, targets=names, max_targets=1),
+        step("nobody", module, **told, targets=["nobody"]),
+        step("key", module, **told, targets=[{"host": names[0], "colour": "red"}]),
+        step("twice", module, **told, targets=[names[0], names[0]]),
+        step("concurrency", module, **told, targets=names, concurrency=0),
+        step("rate", module, **told, targets=names, rate=0),
+        step("max_failures", module, **told, targets=names, max_failures="some"),
+        step("offline_timeout", module, **told, targets=names, offline_timeout=-1),
+        step("result_file", module, **told, targets=names, result_file="report.xml"),
+        step("retry_file", module, **told, targets=names, retry_file="/nonexistent/again.txt"),
+        {**step("own", module, **told, retry_file="again.txt"), "delegate_to": "localhost"},
+    )
+
+    said = {entry["task"]: entry["result"]["msg"] for entry in run.results}
+    assert "max_targets: 2 targets are more than the 1 allowed" in said.pop("too many")
+    assert "targets[0]: 'nobody' is no host of the inventory" in said.pop("nobody")
+    assert "targets[0]: has no key 'colour'; it may have host, agent_id, conversation_id" in said.pop("key")
+    assert "targets[1]: " in said.pop("twice")
+    assert "retry_file: needs targets" in said.pop("own")
+    for option, message in said.items():
+        assert message.startswith(f"{option}: "), message
+    assert all(entry["outcome"] == "failed" for entry in run.results)
+    assert ansible.sandbox.requests("retrieve") == []
+
+
+@every_module
+@pytest.mark.covers("fragment targets", "when_offline", "offline_timeout")
+def test_an_offline_target_counts_as_when_offline_says(ansible: Ansible, module: str) -> None:
+    offline = next(entry for entry in ansible.sandbox.fleet() if not entry["online"])
+    told = {"agent_id": "agent-1", **TOLD[module], "targets": [offline["name"]]}
+
+    run = ansible.steps(
+        step("skip", module, **told),
+        step("fail", module, **told, when_offline="fail"),
+        step("wait", module, **told, when_offline="wait", offline_timeout=0.2),
+    )
+
+    assert [entry["outcome"] for entry in run.results] == ["ok", "failed", "failed"]
+    assert [_statuses(run, task) for task in ("skip", "fail", "wait")] == [["offline"]] * 3
+    looked_up = [entry["at"] for entry in ansible.sandbox.requests("retrieve")]
+    assert len(looked_up) == 4
+
+
+@every_module
+@pytest.mark.covers("fragment targets", "max_failures", "concurrency", "result_file", "retry_file")
+def test_above_max_failures_nothing_new_starts_and_all_is_written_down(ansible: Ansible, module: str) -> None:
+    entries = _able(ansible, 3)
+    ansible.sandbox.add_fault("status", route="retrieve", status=400)
+    told = {"agent_id": "agent-1", **TOLD[module], "targets": _names(entries), "concurrency": 1}
+    files = {"result_file": "report.csv", "retry_file": "again.txt"}
+
+    run = ansible.steps(
+        step("none", module, **told, **files),
+        step("all", module, **told, max_failures="100%"),
+    )
+
+    assert [entry["outcome"] for entry in run.results] == ["failed", "ok"]
+    assert _statuses(run, "none") == ["failed", "not_attempted", "not_attempted"]
+    assert _statuses(run, "all") == ["failed"] * 3
+    header, *lines = (ansible.directory / "report.csv").read_text().splitlines()
+    assert header.startswith("host,id,status,")
+    assert [line.split(",")[0] for line in lines] == _names(entries)
+    assert (ansible.directory / "again.txt").read_text().split() == _names(entries)
+
+
+@every_module
+@pytest.mark.covers("fragment targets", "concurrency", "rate")
+def test_as_many_are_under_way_as_concurrency_and_start_as_fast_as_rate_say(ansible: Ansible, module: str) -> None:
+    entries = _able(ansible, 4)
+    ansible.sandbox.add_fault("slow", route="retrieve", seconds=0.3)
+    told = {"agent_id": "agent-1", **TOLD[module], "targets": _names(entries), "max_failures": "100%"}
+
+    ansible.steps(
+        step("two", module, **told, concurrency=2),
+        step("default", module, **told),
+        step("paced", module, **told, rate=4),
+    )
+
+    looked_up = ansible.sandbox.requests("retrieve")
+    two, default = looked_up[:4], looked_up[4:8]
+    assert max(entry["under_way"] for entry in two) == 2
+    assert max(entry["under_way"] for entry in default) == 4
+    paced = looked_up[8:]
+    gaps = [later["at"] - earlier["at"] for earlier, later in itertools.pairwise(paced)]
+    assert paced[-1]["at"] - paced[0]["at"] >= 3 / 4 - 0.1, gaps
+
+
+@every_module
+@pytest.mark.covers("fragment letta", "base_url", "api_key", "api_key_file", "timeout", "retries", "deadline")
+@pytest.mark.covers("fragment letta", "validate_certs", "ca_path", "client_cert", "client_key")
+def test_each_connection_option_counts(ansible: Ansible, module: str) -> None:
+    wrong: dict[str, Any] = {
+        "base_url": "ftp://127.0.0.1",
+        "api_key": "white space",
+        "api_key_file": "/nonexistent/key",
+        "timeout": 0,
+        "retries": -1,
+        "deadline": 0,
+        "validate_certs": "perhaps",
+        "ca_path": "/nonexistent/ca.pem",
+        "client_cert": "/nonexistent/client.pem",
+        "client_key": "/nonexistent/client.key",
+    }
+    told = {"agent_id": "agent-1", **TOLD[module], "targets": _names(_able(ansible, 1))}
+
+    run = ansible.steps(*(step(option, module, **told, **{option: value}) for option, value in wrong.items()))
+
+    for entry in run.results:
+        message = json.dumps(entry["result"]["msg"])
+        assert entry["outcome"] == "failed", message
+        assert entry["task"] in message, message
+    assert len(run.results) == len(wrong)
+    assert ansible.sandbox.requests("retrieve") == []
