@@ -13,12 +13,14 @@ class Call:
     """One API request."""
 
     route: str
-    """What fault rules call it: list, retrieve, messages, conversations, or other."""
+    """What fault rules call it: one of RouteName, or other."""
     target: str
     """The decoded variable part of the path, or an empty string."""
     query: dict[str, str]
     body: bytes
     bearer: str
+    base_url: str = ""
+    """Where the client found the sandbox."""
     subjects: list[str] = field(default_factory=list)
     """Ids of what the call is about; the first one stays the same for as long as the thing exists."""
 

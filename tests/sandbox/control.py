@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from .device import Devices
 from .endpoint import Gate
 from .faults import Rule
 from .fleet import Environment
 from .letta import Letta
+from .listeners import Listener
 from .messages import describe
 from .seeded import new_environment, seeded_fleet
+from .sockets import REGISTER_AGAIN, REPLACED
 
 Answer = Callable[[Request], Awaitable[Any]]
 
@@ -35,7 +36,7 @@ class Control:
 
     def __post_init__(self) -> None:
         self._added = 0
-        self._offline_status = self.letta.offline_status
+        self._settings = self.letta.settings.model_copy()
 
     def routes(self) -> list[Route]:
         def route(method: str, path: str, answer: Answer) -> Route:
@@ -105,12 +106,24 @@ class Control:
         return environment.wire(time.time())
 
     async def remove_environment(self, request: Request) -> None:
-        self.letta.fleet.remove(self._environment(request))
+        """Remove the row; a real device ends."""
+        environment = self._environment(request)
+        listener = self.letta.listeners.get(environment)
+        self.letta.fleet.remove(environment)
+        if listener is not None:
+            await listener.close(*REPLACED)
 
     async def environment_event(self, request: Request) -> dict[str, Any]:
-        """Let something happen to an environment: rotate (with restart: true), offline, online, age (seconds)."""
+        """Let something happen to an environment: rotate (with restart: true), offline, online, age (seconds).
+
+        A real device can be told to rotate, or be cut off with offline; what it then does is its own affair.
+        """
         environment = self._environment(request)
         body = await request.json() if await request.body() else {}
+        listener = self.letta.listeners.get(environment)
+        if listener is not None:
+            await _real_event(listener, request.path_params["event"])
+            return environment.wire(time.time())
         fleet = self.letta.fleet
         match request.path_params["event"]:
             case "rotate":
@@ -128,21 +141,21 @@ class Control:
         return environment.wire(time.time())
 
     async def get_settings(self, request: Request) -> dict[str, Any]:
-        return {"offline_status": self.letta.offline_status, "devices": self.devices, "seed": self.seed}
+        return {**self.letta.settings.model_dump(), "devices": self.devices, "seed": self.seed}
 
     async def change_settings(self, request: Request) -> dict[str, Any]:
-        settings = await request.json()
-        if settings.keys() != {"offline_status"} or settings["offline_status"] not in (404, 503):
-            raise ValueError("the one setting is offline_status: 404 or 503")
-        self.letta.offline_status = settings["offline_status"]
+        self.letta.settings.change(await request.json())
         return await self.get_settings(request)
 
     async def reset(self, request: Request) -> None:
-        """Go back to the fleet of the command line, without faults, settings or anything received."""
+        """Go back to the fleet of the command line, without faults, settings or anything received.
+
+        Real devices that are connected stay: they are not the sandbox's own.
+        """
         self._added = 0
-        self.letta.fleet = seeded_fleet(self.devices, self.seed)
-        self.letta.devices = Devices()
-        self.letta.offline_status = self._offline_status
+        self.letta.fleet.replace([*seeded_fleet(self.devices, self.seed), *self.letta.listeners.connected()])
+        self.letta.devices.reset()
+        self.letta.settings.change(self._settings.model_dump())
         self.gate.faults.rules.clear()
         self.gate.log.entries.clear()
 
@@ -152,6 +165,16 @@ class Control:
         if environment is None:
             raise LookupError(f"no environment with the id {environment_id!r}")
         return environment
+
+
+async def _real_event(listener: Listener, event: str) -> None:
+    match event:
+        case "rotate":
+            await listener.close(*REGISTER_AGAIN)
+        case "offline":
+            await listener.close(1001, "Going away")
+        case _:
+            raise ValueError(f"a real device knows no event {event}: rotate, offline")
 
 
 def _truth(environment: Environment, now: float) -> dict[str, Any]:

@@ -41,6 +41,10 @@ class Devices:
     def received(self) -> dict[str, dict[str, Any]]:
         return {environment_id: asdict(received) for environment_id, received in self._received.items()}
 
+    def reset(self) -> None:
+        self._received.clear()
+        self._known.clear()
+
     def clear_received(self) -> None:
         """Forget the counts; the devices still know which messages they had."""
         self._received.clear()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -39,10 +39,11 @@ class RequestLog:
         self._under_way = 0
         self._started = time.monotonic()
 
-    def begin(self, request: Request, route: str) -> dict[str, Any]:
+    def begin(self, request: HTTPConnection, route: str) -> dict[str, Any]:
         self._under_way += 1
         entry = {
-            "method": request.method,
+            # A WebSocket begins as a GET; its scope does not say so.
+            "method": request.scope.get("method", "GET"),
             "path": raw_path(request.scope),
             "query": dict(request.query_params),
             "route": route,
@@ -101,7 +102,8 @@ class Endpoint:
             target=unquote(next(iter(request.path_params.values()), "")),
             query=dict(request.query_params),
             body=await request.body(),
-            bearer=_bearer(request),
+            bearer=bearer(request),
+            base_url=f"{request.scope['scheme']}://{request.headers.get('host', '')}",
         )
         try:
             self.gate.check(call.bearer)
@@ -132,23 +134,29 @@ def raw_path(scope: Scope) -> str:
     return path.decode("ascii")
 
 
-def _bearer(request: Request) -> str:
+def bearer(request: HTTPConnection) -> str:
+    """Return the key of an Authorization header, or an empty string."""
     scheme, _space, key = request.headers.get("authorization", "").partition(" ")
     return key if scheme.lower() == "bearer" else ""
 
 
-async def _drop(drop: DropError, scope: Scope, receive: Receive, send: Send) -> None:
+def abort(scope: Scope, *, reset: bool = False) -> None:
+    """End the connection of a request or a socket without another byte."""
     # The server puts the transport there: ASGI itself has no word for "no reply at all".
     transport: asyncio.Transport = scope["state"]["transport"]
+    if reset:
+        # Lingering for zero seconds is how a socket is told to end with a reset.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+async def _drop(drop: DropError, scope: Scope, receive: Receive, send: Send) -> None:
     if drop.during is not None:
         content = drop.during.content()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
         await send({"type": "http.response.start", "status": drop.during.status, "headers": headers})
         await send({"type": "http.response.body", "body": content[: len(content) // 2], "more_body": True})
-    if drop.reset:
-        # Lingering for zero seconds is how a socket is told to end with a reset.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+    abort(scope, reset=drop.reset)
     # Leaving before the server has noticed would make it report an application that forgot to answer.
     while (await receive())["type"] != "http.disconnect":
         pass

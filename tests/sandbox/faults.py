@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from .api import Call, DropError, Reply
 
-RouteName = Literal["list", "retrieve", "messages", "conversations", "any"]
+RouteName = Literal["list", "retrieve", "messages", "conversations", "register", "device", "any"]
 
 HttpFault = Literal[
     "status",

@@ -106,8 +106,14 @@ class Fleet:
     """All environments in their stable order, and the look-ups the API needs."""
 
     def __init__(self, environments: Iterable[Environment] = ()) -> None:
-        self._environments = {environment.id: environment for environment in environments}
+        self._environments: dict[str, Environment] = {}
         self._by_connection: dict[str, Environment] | None = None
+        self.replace(environments)
+
+    def replace(self, environments: Iterable[Environment]) -> None:
+        """Let exactly these environments exist."""
+        self._environments = {environment.id: environment for environment in environments}
+        self._by_connection = None
 
     def __iter__(self) -> Iterator[Environment]:
         return iter(self._environments.values())
@@ -159,6 +165,13 @@ class Fleet:
     def rotate(self, environment: Environment) -> None:
         """Let the device register again: same row, another connection id, online."""
         environment.connect(time.time())
+        self._by_connection = None
+
+    def connected(self, environment: Environment, connection_id: str) -> None:
+        """Note that a real device opened this connection; from now on its own heartbeats count."""
+        now = milliseconds(time.time())
+        environment.row |= {"connectionId": connection_id, "podId": "pod-sandbox"}
+        environment.row |= dict.fromkeys(("connectedAt", "lastHeartbeat", "lastSeenAt"), now)
         self._by_connection = None
 
     def online(self, environment: Environment) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from . import letta_faults
 from .api import ApiError, Call, Reply
@@ -18,7 +18,10 @@ from .device import Devices
 from .endpoint import Endpoint, Gate
 from .faults import Rule
 from .fleet import Environment, Fleet, Row
+from .listeners import Listeners
 from .messages import SendMessageBody, describe
+from .settings import Settings
+from .sockets import SocketEndpoint
 
 DEFAULT_PAGE = 50
 
@@ -28,15 +31,22 @@ class Letta:
     """The state behind the API."""
 
     fleet: Fleet
+    settings: Settings = field(default_factory=Settings)
     devices: Devices = field(default_factory=Devices)
-    offline_status: int = 404
-    """What a message to a connection that is not there gets: the docs allow 404 and 503."""
 
-    def routes(self, gate: Gate) -> list[Route]:
+    def __post_init__(self) -> None:
+        self.listeners = Listeners(self.fleet, self.settings)
+
+    def routes(self, gate: Gate) -> list[BaseRoute]:
         def route(name: str, method: str, path: str, handler: Any) -> Route:
             return Route(path, Endpoint(name, handler, self, gate), methods=[method])
 
+        def socket(name: str, path: str, handler: Any) -> WebSocketRoute:
+            return WebSocketRoute(path, SocketEndpoint(name, handler, self, gate))
+
         return [
+            route("register", "POST", "/v1/environments/register", self.listeners.register),
+            socket("device", "/v1/environments/{connection_id}/ws", self.listeners.connect),
             route("list", "GET", "/v1/environments", self.list_environments),
             route("retrieve", "GET", "/v1/environments/{device_id}", self.retrieve_environment),
             route("messages", "POST", "/v1/environments/{connection_id}/messages", self.send_message),
@@ -70,8 +80,10 @@ class Letta:
             raise _bad_request(describe(error)) from None
         environment = self.fleet.by_connection(call.target)
         if environment is None or not environment.online(time.time()):
-            code = "NOT_FOUND" if self.offline_status == 404 else "SERVICE_UNAVAILABLE"
-            raise ApiError(self.offline_status, code, f"Environment connection {call.target!r} is not connected")
+            raise self._not_connected(call.target)
+        listener = self.listeners.get(environment)
+        if listener is not None and not await listener.deliver(body):
+            raise self._not_connected(call.target)
         self.devices.deliver(environment, body)
         return Reply(200, {"message": "Message sent to environment", "success": True})
 
@@ -105,6 +117,11 @@ class Letta:
 
     def spoil(self, rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
         return letta_faults.spoil(rule, reply, lambda: self._page_before(call))
+
+    def _not_connected(self, connection_id: str) -> ApiError:
+        status = self.settings.offline_status
+        code = "NOT_FOUND" if status == 404 else "SERVICE_UNAVAILABLE"
+        return ApiError(status, code, f"Environment connection {connection_id!r} is not connected")
 
     def _split(self, call: Call) -> tuple[list[Environment], list[Environment]]:
         try:

@@ -137,7 +137,7 @@ class Sandbox:
         self._ask("DELETE", _path(environment_id))
 
     def settings(self, **changes: Any) -> Json:
-        """Return the settings, after changing those given (``offline_status``)."""
+        """Return the settings, after changing those given (``offline_status``, ``paired``)."""
         return self._row("POST", "settings", changes) if changes else self._row("GET", "settings")
 
     def reset(self) -> None:

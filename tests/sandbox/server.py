@@ -17,15 +17,18 @@ from typing import Literal
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .api import ApiError, Call, Reply
 from .control import Control
 from .endpoint import Endpoint, Gate, raw_path
+from .faults import Rule
 from .letta import Letta
 from .seeded import seeded_fleet
+from .settings import Settings
+from .sockets import Socket, SocketEndpoint
 
 DEFAULT_API_KEY = "sandbox-key-for-loopback-only"
 
@@ -45,11 +48,15 @@ class Options:
 
 
 def build_app(options: Options) -> ASGIApp:
-    letta = Letta(seeded_fleet(options.devices, options.seed), offline_status=options.offline_status)
+    settings = Settings(offline_status=options.offline_status)
+    letta = Letta(seeded_fleet(options.devices, options.seed), settings)
     gate = Gate(options.api_key, options.forbidden_key)
     control = Control(letta, gate, options.devices, options.seed)
-    other = Route("/{path:path}", Endpoint("other", _no_such_route, letta, gate))
-    app = Starlette(routes=[*control.routes(), *letta.routes(gate), other])
+    other = [
+        Route("/{path:path}", Endpoint("other", _no_such_route, letta, gate)),
+        WebSocketRoute("/{path:path}", SocketEndpoint("other", _no_such_socket, letta, gate)),
+    ]
+    app = Starlette(routes=[*control.routes(), *letta.routes(gate), *other])
     # A client that leaves out a slash, or adds one, must not get away with it here.
     app.router.redirect_slashes = False
 
@@ -67,6 +74,9 @@ def serve(options: Options) -> None:
         host="127.0.0.1",
         port=options.port,
         http=_Protocol,
+        ws="websockets-sansio",
+        # Clients and devices have heartbeats of their own.
+        ws_ping_interval=None,
         lifespan="off",
         access_log=False,
         log_level="error",
@@ -112,4 +122,8 @@ class _Server(uvicorn.Server):
 
 
 async def _no_such_route(call: Call) -> Reply:
+    raise ApiError(404, "NOT_FOUND", "There is no such route")
+
+
+async def _no_such_socket(call: Call, socket: Socket, fault: Rule | None) -> None:
     raise ApiError(404, "NOT_FOUND", "There is no such route")

@@ -1,0 +1,22 @@
+"""What a test can set for the whole sandbox."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    offline_status: Literal[404, 503] = 404
+    """What a message to a connection that is not there gets: the docs allow both."""
+    paired: bool = True
+    """Whether real devices that register from now on are told to open two sockets."""
+
+    def change(self, changes: dict[str, Any]) -> None:
+        """Take over these values, or none of them when one is wrong."""
+        changed = self.model_validate({**self.model_dump(), **changes})
+        for name in changes:
+            setattr(self, name, getattr(changed, name))

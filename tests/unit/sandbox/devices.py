@@ -1,0 +1,94 @@
+"""A real device as the sandbox sees one: registered over HTTP, on WebSockets that the tests hold themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from tests.sandbox.process import Sandbox
+
+METADATA = {
+    "lettaCodeVersion": "0.34.12",
+    "environmentMessageProtocol": "v2-input",
+    "supportsPairedListenerGenerations": True,
+}
+
+
+@dataclass
+class FakeDevice:
+    """A device's end of its sockets."""
+
+    environment_id: str
+    connection_id: str
+    control: ClientConnection
+    stream: ClientConnection | None = None
+    ready: list[dict[str, Any]] = field(default_factory=list)
+    """What each socket of a pair was greeted with."""
+
+
+def receive(socket: ClientConnection) -> Any:
+    """The next frame within five seconds."""
+    return json.loads(socket.recv(timeout=5))
+
+
+def send(socket: ClientConnection, **frame: Any) -> None:
+    socket.send(json.dumps(frame))
+
+
+def closing(socket: ClientConnection) -> tuple[int | None, str]:
+    """Read until the other side closes; returns its code and reason."""
+    try:
+        while True:
+            socket.recv(timeout=5)
+    except ConnectionClosed as closed:
+        return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (None, "")
+
+
+def open_socket(url: str, key: str, **query: str) -> ClientConnection:
+    """A WebSocket with the key in its header; close it, or use it in a with statement."""
+    full = f"{url.replace('http', 'ws', 1)}?{urlencode(query)}"
+    return connect(full, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None)
+
+
+def registration(name: str = "alpha", **changes: Any) -> dict[str, Any]:
+    body = {"deviceId": "device-1", "listenerInstanceId": f"server-{name}", "connectionName": name}
+    return {**body, "metadata": METADATA, **changes}
+
+
+@contextmanager
+def device(sandbox: Sandbox, http: httpx.Client, **changes: Any) -> Iterator[FakeDevice]:
+    """A device that registers and opens what it is told to."""
+    reply = http.post("/v1/environments/register", json=registration(**changes)).json()
+    with ExitStack() as stack:
+        ready = []
+
+        def channel(**query: str) -> ClientConnection:
+            named = {"deviceId": "device-1", "connectionName": "alpha", **query}
+            socket = stack.enter_context(open_socket(reply["wsUrl"], sandbox.api_key, **named))
+            if "channel" in query:
+                ready.append(receive(socket))
+            return socket
+
+        pair = {"connectionGeneration": "generation-1", "connectionAttempt": "1"}
+        if reply["supportsPairedListenerGenerations"]:
+            control, stream = channel(channel="control", **pair), channel(channel="stream", **pair)
+        else:
+            control, stream = channel(), None
+        # The answer to a ping says that the sandbox has noticed all of it.
+        send(control, type="ping")
+        assert receive(control) == {"type": "pong"}
+        row = row_of(sandbox, reply["connectionId"])
+        yield FakeDevice(row["id"], reply["connectionId"], control, stream, ready)
+
+
+def row_of(sandbox: Sandbox, connection_id: str) -> dict[str, Any]:
+    row: dict[str, Any] = next(e["row"] for e in sandbox.fleet() if e["row"]["connectionId"] == connection_id)
+    return row
