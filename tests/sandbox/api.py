@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,13 +29,20 @@ class Call:
 class Reply:
     status: int
     body: Any
-    """Text and bytes go out as they are, anything else as JSON."""
+    """Text and bytes go out as they are, a stream bit by bit, anything else as JSON."""
     media_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> bool:
+        return isinstance(self.body, AsyncIterator)
 
     def content(self) -> bytes:
         if isinstance(self.body, bytes):
             return self.body
+        if self.streams:
+            # Only a fault asks for all of a stream at once.
+            return b""
         return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
 
 
@@ -47,12 +54,35 @@ class ApiError(Exception):
         self.status, self.code, self.message = status, code, message
 
 
+def bad_request(message: str) -> ApiError:
+    return ApiError(400, "BAD_REQUEST", message)
+
+
 class DropError(Exception):
     """The connection ends here: before any reply, or in the middle of the one given."""
 
     def __init__(self, *, reset: bool, during: Reply | None = None) -> None:
         super().__init__()
         self.reset, self.during = reset, during
+
+
+def positive(call: Call, name: str, default: int) -> int:
+    """Return a number of the query."""
+    value = call.query.get(name, str(default))
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise bad_request(f"{name} must be a positive integer")
+    return int(value)
+
+
+def json_object(call: Call) -> dict[str, Any]:
+    """Return the body, which may be empty."""
+    try:
+        body = json.loads(call.body or b"{}")
+    except ValueError:
+        raise bad_request("the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise bad_request("the body must be an object")
+    return body
 
 
 Handler = Callable[[Call], Awaitable[Reply]]

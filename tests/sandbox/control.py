@@ -21,6 +21,7 @@ from .listeners import Listener
 from .messages import describe
 from .seeded import new_environment, seeded_fleet
 from .sockets import REGISTER_AGAIN, REPLACED
+from .turns import Script
 
 Answer = Callable[[Request], Awaitable[Any]]
 
@@ -55,6 +56,8 @@ class Control:
             route("PATCH", "environments/{id}", self.patch_environment),
             route("DELETE", "environments/{id}", self.remove_environment),
             route("POST", "environments/{id}/{event}", self.environment_event),
+            route("POST", "agents/{id}/script", self.script_agent),
+            route("DELETE", "agents/{id}", self.remove_agent),
             route("GET", "settings", self.get_settings),
             route("POST", "settings", self.change_settings),
             route("POST", "reset", self.reset),
@@ -140,6 +143,13 @@ class Control:
                 raise ValueError(f"there is no event {event}: rotate, offline, online, age")
         return environment.wire(time.time())
 
+    async def script_agent(self, request: Request) -> None:
+        script = Script.model_validate(await request.json())
+        self.letta.agents.script(unquote(request.path_params["id"]), script)
+
+    async def remove_agent(self, request: Request) -> None:
+        self.letta.agents.remove(unquote(request.path_params["id"]))
+
     async def get_settings(self, request: Request) -> dict[str, Any]:
         return {**self.letta.settings.model_dump(), "devices": self.devices, "seed": self.seed}
 
@@ -155,6 +165,7 @@ class Control:
         self._added = 0
         self.letta.fleet.replace([*seeded_fleet(self.devices, self.seed), *self.letta.listeners.connected()])
         self.letta.devices.reset()
+        self.letta.agents.reset()
         self.letta.settings.change(self._settings.model_dump())
         self.gate.faults.rules.clear()
         self.gate.log.entries.clear()

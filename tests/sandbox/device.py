@@ -53,14 +53,15 @@ class Devices:
         """Let a device forget the message ids: it keeps them in memory only."""
         self._known.pop(environment.id, None)
 
-    def deliver(self, environment: Environment, body: SendMessageBody) -> None:
+    def deliver(self, environment: Environment, body: SendMessageBody) -> list[dict[str, Any]]:
+        """Count what arrives; return the user messages that are new and reach an agent."""
         received = self._received.setdefault(environment.id, Received())
         received.posts += 1
         if not body.agent_id and not _knows_new_form(environment):
             received.dropped += len(body.messages)
-            return
+            return []
         target = {"agentId": body.agent_id or None, "conversationId": body.conversation_id}
-        new = 0
+        new = []
         for message in body.messages:
             if not isinstance(message, UserMessage):
                 approvals = [approval.model_dump(exclude_unset=True) for approval in message.approvals]
@@ -68,11 +69,12 @@ class Devices:
             elif self._repeated(environment, body, message):
                 received.duplicates += 1
             else:
-                new += 1
                 content = message.model_dump()["content"]
+                new.append({"content": content, "otid": message.otid or message.client_message_id})
                 sent = {"client_message_id": message.client_message_id, "otid": message.otid or None}
                 received.messages.append({**target, **sent, "content": content})
         received.turns += bool(new)
+        return new if body.agent_id else []
 
     def _repeated(self, environment: Environment, body: SendMessageBody, message: UserMessage) -> bool:
         conversation = (body.agent_id, body.conversation_id or "default")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote
 
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from .api import ApiError, Call, DropError, Handler, Reply
@@ -89,7 +89,7 @@ class Endpoint:
         try:
             reply = await self._answer(request, entry)
             entry["status"] = reply.status
-            await Response(reply.content(), reply.status, reply.headers, reply.media_type)(scope, receive, send)
+            await _response(reply)(scope, receive, send)
         except DropError as drop:
             entry["status"] = "dropped"
             await _drop(drop, scope, receive, send)
@@ -126,6 +126,12 @@ class Endpoint:
             return await self.handler(call)
         except ApiError as error:
             return self.provider.refusal(error)
+
+
+def _response(reply: Reply) -> Response:
+    if reply.streams:
+        return StreamingResponse(reply.body, reply.status, reply.headers, reply.media_type)
+    return Response(reply.content(), reply.status, reply.headers, reply.media_type)
 
 
 def raw_path(scope: Scope) -> str:

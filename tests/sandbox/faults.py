@@ -17,7 +17,20 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from .api import Call, DropError, Reply
 
-RouteName = Literal["list", "retrieve", "messages", "conversations", "register", "device", "any"]
+RouteName = Literal[
+    "list",
+    "retrieve",
+    "messages",
+    "register",
+    "device",
+    "agents",
+    "conversations",
+    "history",
+    "turn",
+    "runs",
+    "cancel",
+    "any",
+]
 
 HttpFault = Literal[
     "status",

@@ -1,19 +1,18 @@
-"""Letta's REST API for environments: list, retrieve, send messages, and make a conversation."""
+"""Letta's API for environments: list, retrieve, send messages."""
 
 from __future__ import annotations
 
-import json
 import time
-import uuid
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from . import letta_faults
-from .api import ApiError, Call, Reply
+from .agent_api import AgentApi
+from .agents import Agents
+from .api import ApiError, Call, Reply, bad_request, positive
 from .device import Devices
 from .endpoint import Endpoint, Gate
 from .faults import Rule
@@ -33,8 +32,10 @@ class Letta:
     fleet: Fleet
     settings: Settings = field(default_factory=Settings)
     devices: Devices = field(default_factory=Devices)
+    agents: Agents = field(default_factory=Agents)
 
     def __post_init__(self) -> None:
+        self.agent_api = AgentApi(self.agents)
         self.listeners = Listeners(self.fleet, self.settings)
 
     def routes(self, gate: Gate) -> list[BaseRoute]:
@@ -50,7 +51,7 @@ class Letta:
             route("list", "GET", "/v1/environments", self.list_environments),
             route("retrieve", "GET", "/v1/environments/{device_id}", self.retrieve_environment),
             route("messages", "POST", "/v1/environments/{connection_id}/messages", self.send_message),
-            route("conversations", "POST", "/v1/conversations/", self.create_conversation),
+            *self.agent_api.routes(route),
         ]
 
     async def list_environments(self, call: Call) -> Reply:
@@ -59,7 +60,7 @@ class Letta:
         if "after" in call.query:
             following = self._split(call)[1]
         selected = _selected(call, following)
-        limit = _limit(call)
+        limit = positive(call, "limit", DEFAULT_PAGE)
         now = time.time()
         page = [environment.wire(now) for environment in selected[:limit]]
         return Reply(200, {"connections": page, "hasNextPage": len(selected) > limit})
@@ -77,31 +78,17 @@ class Letta:
         try:
             body = SendMessageBody.model_validate_json(call.body)
         except ValidationError as error:
-            raise _bad_request(describe(error)) from None
+            raise bad_request(describe(error)) from None
         environment = self.fleet.by_connection(call.target)
         if environment is None or not environment.online(time.time()):
             raise self._not_connected(call.target)
         listener = self.listeners.get(environment)
         if listener is not None and not await listener.deliver(body):
             raise self._not_connected(call.target)
-        self.devices.deliver(environment, body)
+        new = self.devices.deliver(environment, body)
+        if listener is None and new:
+            self.agents.deliver(environment.id, body.conversation_id or "default", body.agent_id, new, time.time())
         return Reply(200, {"message": "Message sent to environment", "success": True})
-
-    async def create_conversation(self, call: Call) -> Reply:
-        """Answer a conversation in the shape that the official SDK reads."""
-        agent_id = call.query.get("agent_id")
-        if not agent_id:
-            raise _bad_request("agent_id is required")
-        try:
-            body = json.loads(call.body or b"{}")
-        except ValueError:
-            raise _bad_request("the body is not JSON") from None
-        if not isinstance(body, dict):
-            raise _bad_request("the body must be an object")
-        now = datetime.now(UTC).isoformat()
-        chosen = {key: body.get(key) for key in ("summary", "description", "model", "context_window_limit")}
-        made = {"id": f"conv-{uuid.uuid4()}", "agent_id": agent_id, "created_at": now, "updated_at": now}
-        return Reply(200, {**made, **chosen, "archived": False, "in_context_message_ids": []})
 
     def subjects(self, call: Call) -> list[str]:
         if call.route == "retrieve":
@@ -110,7 +97,8 @@ class Letta:
         if call.route == "messages":
             environment = self.fleet.by_connection(call.target)
             return [environment.id, call.target, str(environment.row.get("deviceId"))] if environment else [call.target]
-        return [call.query["agent_id"]] if "agent_id" in call.query else []
+        # What is about an agent: of a run or a conversation the agent is not looked up.
+        return [name for name in (call.query.get("agent_id"), call.target) if name]
 
     def refusal(self, error: ApiError) -> Reply:
         return Reply(error.status, {"errorCode": error.code, "message": error.message})
@@ -127,33 +115,22 @@ class Letta:
         try:
             return self.fleet.split_after(call.query["after"])
         except KeyError:
-            raise _bad_request(f"after: no environment {call.query['after']!r}") from None
+            raise bad_request(f"after: no environment {call.query['after']!r}") from None
 
     def _page_before(self, call: Call) -> list[Row]:
         """Return the page that ends with the cursor of a list call, or no rows when it has none."""
         before = _selected(call, self._split(call)[0]) if "after" in call.query else []
         now = time.time()
-        return [environment.wire(now) for environment in before[-_limit(call) :]]
-
-
-def _bad_request(message: str) -> ApiError:
-    return ApiError(400, "BAD_REQUEST", message)
-
-
-def _limit(call: Call) -> int:
-    limit = call.query.get("limit", str(DEFAULT_PAGE))
-    if not (limit.isascii() and limit.isdigit() and int(limit) > 0):
-        raise _bad_request("limit must be a positive integer")
-    return int(limit)
+        return [environment.wire(now) for environment in before[-positive(call, "limit", DEFAULT_PAGE) :]]
 
 
 def _selected(call: Call, environments: list[Environment]) -> list[Environment]:
     """Return the environments that the query of a list call selects."""
     online_only, source, user_id = (call.query.get(name) for name in ("onlineOnly", "source", "userId"))
     if online_only not in (None, "true", "false"):
-        raise _bad_request("onlineOnly must be true or false")
+        raise bad_request("onlineOnly must be true or false")
     if source not in (None, "local", "remote"):
-        raise _bad_request("source must be local or remote")
+        raise bad_request("source must be local or remote")
     return [
         environment
         for environment in environments

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import httpx
 
 from .server import DEFAULT_API_KEY
+from .turns import ReplyTurn, Turn
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -136,6 +137,18 @@ class Sandbox:
     def remove(self, environment_id: str) -> None:
         self._ask("DELETE", _path(environment_id))
 
+    def script(self, agent_id: str, *turns: Turn | str, then: Turn | str | None = None) -> None:
+        """Let an agent have these turns one after the other; a text is a reply.
+
+        ``then`` is what comes when no turn is left, on all of the agent's conversations; by default "Done.".
+        """
+        body = {"turns": [_turn(turn) for turn in turns], "then": _turn(then) if then is not None else None}
+        self._ask("POST", f"agents/{quote(agent_id, safe='')}/script", body)
+
+    def remove_agent(self, agent_id: str) -> None:
+        """Let an agent not exist, which every other one does."""
+        self._ask("DELETE", f"agents/{quote(agent_id, safe='')}")
+
     def settings(self, **changes: Any) -> Json:
         """Return the settings, after changing those given (``offline_status``, ``paired``)."""
         return self._row("POST", "settings", changes) if changes else self._row("GET", "settings")
@@ -155,6 +168,10 @@ class Sandbox:
         if response.is_error:
             raise RuntimeError(f"{method} {path}: {response.status_code} {response.text}")
         return response.json()
+
+
+def _turn(turn: Turn | str) -> Json:
+    return (ReplyTurn(text=turn) if isinstance(turn, str) else turn).model_dump()
 
 
 def _path(environment_id: str, event: str = "") -> str:

@@ -1,0 +1,279 @@
+"""Conversations of scripted agents: their histories, their runs, and the turn that each is in.
+
+Nothing happens in the background: a turn that takes long has its end written down, and ``settle`` lets everything
+happen that the clock says has happened since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from .api import ApiError
+from .fleet import Row
+from .turns import ApprovalTurn, ErrorTurn, LongTurn, ReplyTurn, Turn
+
+StopReason = Literal["end_turn", "error", "cancelled", "requires_approval"]
+STATUS = {"end_turn": "completed", "requires_approval": "completed", "error": "failed", "cancelled": "cancelled"}
+SAID_BY_AGENT = {"assistant_message", "approval_request_message"}
+
+
+@dataclass
+class Run:
+    """One request to the agent; a turn that waited for approval goes on in another run."""
+
+    conversation: Conversation
+    created: float
+    id: str = field(default_factory=lambda: f"run-{uuid.uuid4()}")
+    status: str = "running"
+    stop_reason: StopReason | None = None
+    completed: float | None = None
+    error: Row | None = None
+    said: list[Row] = field(default_factory=list)
+    """What the agent said in it: what the user said is not streamed back."""
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end(self, stop_reason: StopReason, at: float) -> None:
+        self.status, self.stop_reason, self.completed = STATUS[stop_reason], stop_reason, at
+        self.ended.set()
+
+    def wire(self) -> Row:
+        """Return the run as the API answers it."""
+        conversation = self.conversation
+        return {
+            "id": self.id,
+            "agent_id": conversation.agent_id,
+            "conversation_id": None if conversation.id == "default" else conversation.id,
+            "background": True,
+            "created_at": iso(self.created),
+            "completed_at": iso(self.completed) if self.completed is not None else None,
+            "status": self.status,
+            "stop_reason": self.stop_reason,
+            "metadata": {"error": self.error} if self.error else {},
+        }
+
+
+@dataclass
+class Active:
+    """The turn that a conversation is in: it takes its time, or it waits for approval."""
+
+    turn: LongTurn | ApprovalTurn
+    run: Run
+    content: str
+    ends: float = math.inf
+    request: Row | None = None
+    """The approval request that was not answered yet."""
+    device: str | None = None
+    """The environment that the user's message came through, when that is a simulated one."""
+
+
+@dataclass
+class Queued:
+    """Messages that a simulated device holds until the conversation is free."""
+
+    device: str
+    messages: list[Row]
+
+
+@dataclass
+class Conversation:
+    agent_id: str
+    id: str
+    next_turn: Callable[[], Turn]
+    runs: dict[str, Run]
+    """The runs of all conversations, by their ids."""
+    rows: list[Row] = field(default_factory=list)
+    """The history, oldest first."""
+    places: dict[str, int] = field(default_factory=dict)
+    """Where in the history a message is, by its id."""
+    active: Active | None = None
+    queue: deque[Queued] = field(default_factory=deque)
+    paused: set[str] = field(default_factory=set)
+    """Environments whose queue stands still since a turn was aborted on them."""
+
+    def settle(self, now: float) -> None:
+        """Let everything happen that is due: turns end, and queued messages start the next ones."""
+        at = now
+        while True:
+            if self.active is not None and self.active.ends <= now:
+                at = self.active.ends
+                self._end_long(self.active, at)
+            if self.active is not None or not (waiting := self._first_waiting()):
+                return
+            self.queue.remove(waiting)
+            self._begin(waiting.messages, at, waiting.device)
+
+    def enqueue(self, device: str, messages: list[Row], now: float) -> None:
+        """Take messages from a simulated device; a new message also ends its pause."""
+        self.paused.discard(device)
+        self.queue.append(Queued(device, messages))
+        self.settle(now)
+
+    def request(self, messages: list[Row], now: float) -> Run:
+        """Take what a real device posts, user messages and answers to approvals; return the run that this starts."""
+        self.settle(now)
+        approvals = [approval for message in messages for approval in _approvals(message)]
+        users = [message for message in messages if message.get("role") == "user"]
+        waits = self.active is not None and self.active.request is not None
+        if self.active is not None and not waits:
+            raise _conflict("Another request is currently being processed for this conversation")
+        if waits and not approvals:
+            raise _conflict("The agent is waiting for approval on a tool call")
+        if not approvals:
+            return self._begin(users, now, None)
+        run = self.answer(approvals, now, go_on=not users)
+        return self._begin(users, now, None) if users else run
+
+    def answer(self, approvals: list[Row], now: float, *, go_on: bool = True) -> Run:
+        """Take the answers that the turn waits for, and let it go on unless something else comes instead."""
+        active = self.active
+        if active is None or active.request is None or not isinstance(active.turn, ApprovalTurn):
+            raise ApiError(400, "BAD_REQUEST", "No tool call is currently awaiting approval")
+        call_id = active.request["tool_call"]["tool_call_id"]
+        if [approval.get("tool_call_id") for approval in approvals] != [call_id]:
+            raise ApiError(400, "BAD_REQUEST", f"Invalid tool call IDs. Expected {call_id!r}")
+        run = self._run(now)
+        self._respond(active, approvals[0], run, now)
+        approved = approvals[0].get("approve") is not False
+        if go_on:
+            self._say(active.turn.text if approved else active.turn.denied_text, active.content, run, now)
+        else:
+            run.end("end_turn", now)
+        return run
+
+    def cancel(self, now: float) -> Run | None:
+        """End the run under way and return it; one that waits for approval is not under way."""
+        self.settle(now)
+        if self.active is None or self.active.request is not None:
+            return None
+        run = self.active.run
+        run.end("cancelled", now)
+        self.active = None
+        return run
+
+    def abort(self, device: str, run_id: str | None, now: float) -> bool:
+        """Let a simulated device end its turn, also one that waits; its queue stands still from now on."""
+        self.settle(now)
+        active = self.active
+        if active is None or active.device != device or run_id not in (None, active.run.id):
+            return False
+        self.paused.add(device)
+        if active.request is not None:
+            call_id = active.request["tool_call"]["tool_call_id"]
+            denial = {"type": "approval", "approve": False, "tool_call_id": call_id}
+            self._respond(active, {**denial, "reason": "User interrupted the stream"}, active.run, now)
+            return True
+        return self.cancel(now) is not None
+
+    def resume(self, device: str, now: float) -> int:
+        """Let the queue of a simulated device go on; returns how many entries stood still."""
+        stood = sum(entry.device == device for entry in self.queue) if device in self.paused else 0
+        self.paused.discard(device)
+        self.settle(now)
+        return stood
+
+    async def until_over(self, run: Run) -> None:
+        """Wait for the end of a run, which the clock or somebody else brings."""
+        while run.status == "running":
+            remaining = self.active.ends - time.time() if self.active is not None else 0
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(run.ended.wait(), remaining)
+            self.settle(time.time())
+
+    def page(self, *, newest_first: bool, after: str | None, before: str | None, limit: int) -> list[Row]:
+        """Return rows in the given order; after and before mean in that order, as everywhere in Letta's API."""
+        low, high = (before, after) if newest_first else (after, before)
+        start = self._place(low) + 1 if low is not None else 0
+        stop = self._place(high) if high is not None else len(self.rows)
+        if newest_first:
+            return self.rows[max(start, stop - limit) : stop][::-1]
+        return self.rows[start : min(stop, start + limit)]
+
+    def _begin(self, messages: list[Row], at: float, device: str | None) -> Run:
+        turn, run = self.next_turn(), self._run(at)
+        for message in messages:
+            self._add("user_message", run, at, content=message["content"], otid=message.get("otid"))
+        content = _text(messages[-1]["content"]) if messages else ""
+        match turn:
+            case ReplyTurn():
+                self._say(turn.text, content, run, at)
+            case ErrorTurn():
+                run.error = {"error_type": turn.error_type, "message": turn.message, "detail": turn.message}
+                run.end("error", at)
+            case LongTurn():
+                self.active = Active(turn, run, content, ends=at + turn.seconds, device=device)
+            case ApprovalTurn():
+                self.active = Active(turn, run, content, request=self._ask(turn, run, at), device=device)
+                run.end("requires_approval", at)
+        return run
+
+    def _run(self, at: float) -> Run:
+        run = Run(self, at)
+        self.runs[run.id] = run
+        return run
+
+    def _say(self, text: str, content: str, run: Run, at: float) -> None:
+        self._add("assistant_message", run, at, content=text.replace("{content}", content))
+        run.end("end_turn", at)
+
+    def _ask(self, turn: ApprovalTurn, run: Run, at: float) -> Row:
+        call_id = f"call-{uuid.uuid4()}"
+        call = {"name": turn.tool_name, "arguments": json.dumps(turn.arguments), "tool_call_id": call_id}
+        return self._add("approval_request_message", run, at, tool_call=call, tool_calls=[call])
+
+    def _respond(self, active: Active, approval: Row, run: Run, at: float) -> None:
+        assert active.request is not None
+        approve, reason = approval.get("approve") is not False, approval.get("reason")
+        answer = {"approve": approve, "reason": reason, "approvals": [approval]}
+        self._add("approval_response_message", run, at, approval_request_id=active.request["id"], **answer)
+        self.active = None
+
+    def _end_long(self, active: Active, at: float) -> None:
+        self.active = None
+        self._say(active.turn.text, active.content, active.run, at)
+
+    def _add(self, message_type: str, run: Run, at: float, **fields: Any) -> Row:
+        row = {"id": f"message-{uuid.uuid4()}", "date": iso(at), "message_type": message_type, "run_id": run.id}
+        row |= fields
+        self.places[row["id"]] = len(self.rows)
+        self.rows.append(row)
+        if message_type in SAID_BY_AGENT:
+            run.said.append(row)
+        return row
+
+    def _first_waiting(self) -> Queued | None:
+        return next((entry for entry in self.queue if entry.device not in self.paused), None)
+
+    def _place(self, message_id: str) -> int:
+        if message_id not in self.places:
+            raise ApiError(404, "NOT_FOUND", f"No message {message_id!r} in this conversation")
+        return self.places[message_id]
+
+
+def iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()
+
+
+def _approvals(message: Row) -> list[Row]:
+    return message.get("approvals") or [] if message.get("type") == "approval" else []
+
+
+def _text(content: Any) -> str:
+    """Return what the user said, without what a device puts before it."""
+    if isinstance(content, str):
+        return content
+    texts = [str(part.get("text", "")) for part in content]
+    return " ".join(text for text in texts if not text.startswith("<system-reminder>"))
+
+
+def _conflict(message: str) -> ApiError:
+    return ApiError(409, "CONFLICT", f"CONFLICT: Cannot send a new message: {message}")

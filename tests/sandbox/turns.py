@@ -1,0 +1,63 @@
+"""What a test lets an agent do in a turn.
+
+sandbox.script("agent-1", ReplyTurn(text="It is {content}"), LongTurn(seconds=30), ErrorTurn(message="no credit"))
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
+
+
+class _Turn(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ReplyTurn(_Turn):
+    """Answer at once. ``{content}`` in the text stands for what the user said."""
+
+    kind: Literal["reply"] = "reply"
+    text: str = "Done."
+
+
+class ErrorTurn(_Turn):
+    """Fail at once: the run ends as failed, with the stop reason error."""
+
+    kind: Literal["error"] = "error"
+    message: str = "The model is not available"
+    retryable: bool = False
+    """Let a real device try once more, with a user message that has another otid."""
+
+    @property
+    def error_type(self) -> str:
+        return "llm_error" if self.retryable else "llm_bad_request"
+
+
+class ApprovalTurn(_Turn):
+    """Ask for a tool call and wait; the text comes once that is approved, the other one once it is denied."""
+
+    kind: Literal["approval"] = "approval"
+    tool_name: str = "Bash"
+    arguments: dict[str, Any] = Field(default_factory=lambda: {"command": "true"})
+    text: str = "Done."
+    denied_text: str = "Then not."
+
+
+class LongTurn(_Turn):
+    """Answer after so many seconds, unless the run is cancelled before."""
+
+    kind: Literal["long"] = "long"
+    seconds: float = Field(strict=False, ge=0)
+    text: str = "Done."
+
+
+Turn = ReplyTurn | ErrorTurn | ApprovalTurn | LongTurn
+
+
+class Script(_Turn):
+    """The body of ``POST /_sandbox/agents/{id}/script``."""
+
+    turns: list[Annotated[Turn, Discriminator("kind")]] = []
+    then: Annotated[Turn, Discriminator("kind")] | None = None
+    """What comes when no turn is left, instead of the reply "Done."."""
