@@ -1,0 +1,67 @@
+"""Two real devices and a few simulated ones in one sandbox, and real Ansible processes against them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Ansible
+from tests.sandbox.process import Sandbox
+
+from .device import Device, wheel
+
+SIMULATED = 4
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A sandbox with simulated devices and the real ones `alpha` and `beta`."""
+
+    sandbox: Sandbox
+    alpha: Device
+    beta: Device
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep these tests in one worker process: they share the devices."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("devices"))
+
+
+@pytest.fixture(scope="session")
+def letta() -> None:
+    """The wheel that real devices come from. Without it these tests fail and say so."""
+    try:
+        wheel()
+    except RuntimeError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def device_processes(letta: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    homes = tmp_path_factory.mktemp("devices")
+    with (
+        Sandbox.start(devices=SIMULATED, seed=1) as sandbox,
+        Device.start(sandbox, "alpha", homes / "alpha") as alpha,
+        Device.start(sandbox, "beta", homes / "beta") as beta,
+    ):
+        yield Fleet(sandbox, alpha, beta)
+
+
+@pytest.fixture
+def fleet(device_processes: Fleet) -> Fleet:
+    """The devices, with no faults and no script of another test; nothing was received."""
+    device_processes.sandbox.clear_faults()
+    device_processes.sandbox.clear_received()
+    device_processes.sandbox.clear_requests()
+    return device_processes
+
+
+@pytest.fixture
+def ansible(tmp_path: Path, fleet: Fleet) -> Ansible:
+    """Ansible's commands, in a directory of the test's own."""
+    return Ansible(tmp_path, fleet.sandbox)

@@ -1,0 +1,125 @@
+"""Real devices: `letta server` from the published wheel, in a HOME and a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.sandbox.process import Sandbox
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+VERSION = "0.34.12"
+# Seconds that a device may take for anything, on a machine with other work.
+PATIENCE = 90.0
+
+
+def wheel(version: str = VERSION) -> Path:
+    """The content of the `letta` wheel of a version; installed once, into .build/devices.
+
+    Raises RuntimeError with pip's own words where it cannot be had.
+    """
+    directory = CHECKOUT / ".build" / "devices" / version
+    if not (directory / "letta_code").is_dir():
+        partial = directory.with_name(f"{version}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        done = subprocess.run(
+            [*pip, "--target", str(partial), f"letta=={version}"], capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"letta=={version} cannot be installed, and real devices need it:\n{done.stderr}")
+        partial.rename(directory)
+    return directory
+
+
+@dataclass
+class Device:
+    """A running device. home: what makes it the same device when it is started again."""
+
+    name: str
+    home: Path
+    process: subprocess.Popen[str]
+    _states: queue.Queue[str] = field(default_factory=queue.Queue)
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @classmethod
+    @contextmanager
+    def start(
+        cls, sandbox: Sandbox, name: str, home: Path, *, command: list[str] | None = None, path: str = ""
+    ) -> Iterator[Device]:
+        """Start a device that joins the sandbox's fleet, wait until it has, and stop it at the end of the block.
+
+        command: what runs instead of the wheel's own entry. path: directories to search before the usual ones.
+        """
+        run = command or [sys.executable, "-c", "import letta_code; letta_code.main()"]
+        directory = home / "work"
+        directory.mkdir(parents=True, exist_ok=True)
+        environment = {
+            "HOME": str(home),
+            "PATH": f"{path}:{os.defpath}" if path else os.defpath,
+            "PYTHONPATH": str(wheel()),
+            "TMPDIR": str(directory),
+            "LETTA_BASE_URL": sandbox.url,
+            "LETTA_API_KEY": sandbox.api_key,
+            "IGNORE_SELF_HOSTED_LISTENER_ERROR": "1",
+            "DISABLE_AUTOUPDATER": "1",
+            "LETTA_CODE_TELEM": "0",
+        }
+        with (home / "stderr.log").open("w") as stderr:
+            process = subprocess.Popen(
+                [*run, "server", "--computer-name", name, "--lifecycle-output", "jsonl"],
+                cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
+                text=True,
+            )  # fmt: skip
+        device = cls(name, home, process)
+        try:
+            device.wait_for("idle")
+            yield device
+        finally:
+            device.stop()
+
+    def wait_for(self, state: str) -> None:
+        """Wait until the device says that it is in a state: connected, idle, reconnecting, error."""
+        until = time.monotonic() + PATIENCE
+        seen: list[str] = []
+        while state not in seen:
+            try:
+                seen.append(self._states.get(timeout=max(0.0, until - time.monotonic())))
+            except queue.Empty:
+                stderr = (self.home / "stderr.log").read_text()[-2000:]
+                raise TimeoutError(f"{self.name} was {seen}, not {state}, in {PATIENCE:g} s:\n{stderr}") from None
+
+    def stop(self) -> None:
+        """End the device as a service manager would, and wait until it is gone."""
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the device as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    self._states.put(str(json.loads(line)["state"]))

@@ -1,0 +1,216 @@
+"""The relay's client: what it sends, what it waits for, and what it makes of a connection that ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
+from tests.sandbox.process import Sandbox
+
+from .support import settings_for
+
+RELOAD = {"type": "execute_command", "command_id": "reload"}
+ANSWER = "execute_command_response"
+
+
+@pytest.fixture
+def device(sandbox: Sandbox) -> dict[str, Any]:
+    """A simulated device that answers commands."""
+    metadata = {"lettaCodeVersion": "0.34.12", "supported_commands": ["reload"]}
+    added: dict[str, Any] = sandbox.add_environment(connectionName="relayed", metadata=metadata)
+    return added
+
+
+def through(
+    sandbox: Sandbox,
+    device: dict[str, Any],
+    what: Callable[[Relay], Awaitable[Any]],
+    *,
+    agent_id: str | None = None,
+    **settings: Any,
+) -> Any:
+    """What comes of using the relay to a device."""
+
+    async def run() -> Any:
+        relay = Relay(settings_for(sandbox, **settings), device["connectionId"], agent_id=agent_id)
+        async with relay:
+            return await what(relay)
+
+    return asyncio.run(run())
+
+
+async def reload(relay: Relay) -> Any:
+    return await relay.request(RELOAD, ANSWER, 5)
+
+
+def failure(*arguments: Any, **settings: Any) -> ApiError:
+    with pytest.raises(ApiError) as raised:
+        through(*arguments, **settings)
+    return raised.value
+
+
+def ran(sandbox: Sandbox, device: dict[str, Any]) -> int:
+    """How many commands reached the device."""
+    return len(sandbox.received().get(device["id"], {}).get("commands", []))
+
+
+def test_an_answer_comes_back_to_the_request_that_it_is_for(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.command(device["id"], "reload", output="Reloaded", seconds=0.1)
+
+    answer = through(sandbox, device, reload)
+
+    assert (answer["success"], answer["output"]) == (True, "Reloaded")
+    assert ran(sandbox, device) == 1
+
+
+def test_on_entering_the_device_has_said_how_it_is(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.patch(device["id"], currentMode="acceptEdits")
+
+    async def states(relay: Relay) -> tuple[Any, Any]:
+        return relay.device_status["current_permission_mode"], relay.loop_status["status"]
+
+    assert through(sandbox, device, states, agent_id="agent-1") == ("acceptEdits", "WAITING_ON_INPUT")
+
+
+def test_every_frame_is_acknowledged_so_that_many_commands_fit_one_connection(
+    sandbox: Sandbox, device: dict[str, Any]
+) -> None:
+    async def often(relay: Relay) -> int:
+        return len([await reload(relay) for _number in range(100)])
+
+    assert through(sandbox, device, often) == 100
+
+
+def test_pings_are_answered_while_an_answer_is_waited_for(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.settings(relay_ping=0.05)
+    sandbox.command(device["id"], "reload", output="late", seconds=0.5)
+
+    assert through(sandbox, device, reload)["output"] == "late"
+
+
+def test_a_relay_that_closes_once_is_tried_again_before_anything_is_asked(
+    sandbox: Sandbox, device: dict[str, Any]
+) -> None:
+    sandbox.add_fault("relay_close", nth=1)
+
+    assert through(sandbox, device, reload)["success"] is True
+    assert ran(sandbox, device) == 1
+    assert len(sandbox.requests("relay")) == 2
+
+
+def test_a_relay_that_always_closes_leaves_nothing_unclear(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.add_fault("relay_close", code=1013)
+
+    error = failure(sandbox, device, reload, retries=1)
+
+    assert (error.code, error.may_be_accepted, error.attempts) == ("dropped", False, 2)
+    assert "the relay closed the connection (1013" in str(error)
+    assert ran(sandbox, device) == 0
+
+
+@pytest.mark.parametrize(("fault", "runs"), [("relay_cut_before", 0), ("relay_cut_after", 1), ("relay_cut_during", 1)])
+def test_a_command_whose_connection_is_cut_is_unclear_and_not_repeated(
+    sandbox: Sandbox, device: dict[str, Any], fault: str, runs: int
+) -> None:
+    sandbox.add_fault(fault)
+
+    error = failure(sandbox, device, reload)
+
+    assert (error.code, error.may_be_accepted) == ("dropped", True)
+    assert "no answer to execute_command: it was cut" in str(error)
+    assert ran(sandbox, device) == runs
+    assert len(sandbox.requests("relay")) == 1
+
+
+def test_a_frame_that_is_not_json_is_passed_over(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.add_fault("relay_not_json")
+
+    assert through(sandbox, device, reload)["success"] is True
+
+
+def test_a_device_that_does_not_answer_is_found_out_before_anything_is_asked(
+    sandbox: Sandbox, device: dict[str, Any]
+) -> None:
+    sandbox.add_fault("relay_silent")
+
+    error = failure(sandbox, device, reload, retries=0, timeout=0.3)
+
+    assert (error.code, error.may_be_accepted) == ("timeout", False)
+    assert "no answer to sync within 0.3 s" in str(error)
+
+
+def test_an_answer_that_is_late_is_unclear(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.command(device["id"], "reload", seconds=60)
+
+    error = failure(sandbox, device, lambda relay: relay.request(RELOAD, ANSWER, 0.2))
+
+    assert (error.code, error.may_be_accepted) == ("timeout", True)
+    assert "no answer to execute_command within 0.2 s" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ({"status": 404}, "offline"),
+        ({"status": 503}, "offline"),
+        ({"status": 403}, "http_403"),
+        ({"status": 500}, "http_500"),
+    ],
+)
+def test_a_refusal_is_told_by_its_status(
+    sandbox: Sandbox, device: dict[str, Any], fault: dict[str, Any], code: str
+) -> None:
+    sandbox.add_fault("status", route="relay", **fault)
+
+    error = failure(sandbox, device, reload, retries=0)
+
+    assert (error.code, error.status, error.may_be_accepted) == (code, fault["status"], False)
+
+
+def test_a_wrong_key_is_refused_and_not_shown(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    error = failure(sandbox, device, reload, api_key="a-wrong-key-for-the-relay")
+
+    assert error.status == 401
+    assert "the server refused the key given with api_key" in str(error)
+    assert "a-wrong-key" not in str(error)
+
+
+def test_as_long_as_the_server_asks_is_waited(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.add_fault("status", route="relay", status=429, retry_after=0.5, nth=1)
+
+    assert through(sandbox, device, reload)["success"] is True
+    first, second = sandbox.requests("relay")
+    assert second["at"] - first["at"] >= 0.5
+
+
+def test_a_redirect_is_not_followed(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.add_fault("redirect", route="relay", location=sandbox.url + "/elsewhere")
+
+    error = failure(sandbox, device, reload)
+
+    assert error.code == "redirect"
+    assert len(sandbox.requests()) == 1
+
+
+def test_a_server_that_is_not_there_is_a_failure_to_connect(device: dict[str, Any]) -> None:
+    async def run() -> None:
+        async with Relay(settings_for("http://127.0.0.1:9", retries=0), "connection-1"):
+            pass
+
+    with pytest.raises(ApiError, match=r"^http://127.0.0.1:9/.*: cannot connect: ") as raised:
+        asyncio.run(run())
+
+    assert (raised.value.code, raised.value.may_be_accepted) == ("connect", False)
+
+
+def test_a_name_that_leaves_the_path_is_percent_encoded(sandbox: Sandbox) -> None:
+    error = failure(sandbox, {"connectionId": "../a/b?c"}, reload, retries=0)
+
+    assert error.code == "offline"
+    [request] = sandbox.requests("relay")
+    assert request["path"] == "/v1/environments/..%2Fa%2Fb%3Fc/status/ws"
