@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from .commands import Command, Upgrade
 from .endpoint import Gate
 from .faults import Rule
 from .fleet import Environment
@@ -55,6 +56,8 @@ class Control:
             route("POST", "environments", self.add_environment),
             route("PATCH", "environments/{id}", self.patch_environment),
             route("DELETE", "environments/{id}", self.remove_environment),
+            route("POST", "environments/{id}/commands", self.set_command),
+            route("POST", "upgrade", self.set_upgrade),
             route("POST", "environments/{id}/{event}", self.environment_event),
             route("POST", "agents/{id}/script", self.script_agent),
             route("DELETE", "agents/{id}", self.remove_agent),
@@ -127,7 +130,7 @@ class Control:
         if listener is not None:
             await _real_event(listener, request.path_params["event"])
             return environment.wire(time.time())
-        fleet = self.letta.fleet
+        fleet, connection = self.letta.fleet, environment.row.get("connectionId")
         match request.path_params["event"]:
             case "rotate":
                 if body.get("restart"):
@@ -141,7 +144,15 @@ class Control:
                 fleet.age(environment, float(body["seconds"]))
             case event:
                 raise ValueError(f"there is no event {event}: rotate, offline, online, age")
+        if environment.row.get("connectionId") != connection:
+            self.letta.relay.close(connection)
         return environment.wire(time.time())
+
+    async def set_command(self, request: Request) -> None:
+        self.letta.simulated.set_command(self._environment(request), Command.model_validate(await request.json()))
+
+    async def set_upgrade(self, request: Request) -> None:
+        self.letta.simulated.upgrade = Upgrade.model_validate(await request.json())
 
     async def script_agent(self, request: Request) -> None:
         script = Script.model_validate(await request.json())
@@ -166,6 +177,7 @@ class Control:
         self.letta.fleet.replace([*seeded_fleet(self.devices, self.seed), *self.letta.listeners.connected()])
         self.letta.devices.reset()
         self.letta.agents.reset()
+        self.letta.simulated.reset()
         self.letta.settings.change(self._settings.model_dump())
         self.gate.faults.rules.clear()
         self.gate.log.entries.clear()

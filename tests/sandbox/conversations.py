@@ -12,7 +12,6 @@ import json
 import math
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -77,14 +76,6 @@ class Active:
 
 
 @dataclass
-class Queued:
-    """Messages that a simulated device holds until the conversation is free."""
-
-    device: str
-    messages: list[Row]
-
-
-@dataclass
 class Conversation:
     agent_id: str
     id: str
@@ -96,7 +87,8 @@ class Conversation:
     places: dict[str, int] = field(default_factory=dict)
     """Where in the history a message is, by its id."""
     active: Active | None = None
-    queue: deque[Queued] = field(default_factory=deque)
+    queue: dict[str, list[Row]] = field(default_factory=dict)
+    """By environment, what its simulated device holds until the conversation is free, and then sends as one."""
     paused: set[str] = field(default_factory=set)
     """Environments whose queue stands still since a turn was aborted on them."""
 
@@ -107,15 +99,15 @@ class Conversation:
             if self.active is not None and self.active.ends <= now:
                 at = self.active.ends
                 self._end_long(self.active, at)
-            if self.active is not None or not (waiting := self._first_waiting()):
+            device = next((device for device in self.queue if device not in self.paused), None)
+            if self.active is not None or device is None:
                 return
-            self.queue.remove(waiting)
-            self._begin(waiting.messages, at, waiting.device)
+            self._begin(self.queue.pop(device), at, device)
 
     def enqueue(self, device: str, messages: list[Row], now: float) -> None:
         """Take messages from a simulated device; a new message also ends its pause."""
         self.paused.discard(device)
-        self.queue.append(Queued(device, messages))
+        self.queue.setdefault(device, []).extend(messages)
         self.settle(now)
 
     def request(self, messages: list[Row], now: float) -> Run:
@@ -131,7 +123,7 @@ class Conversation:
         if not approvals:
             return self._begin(users, now, None)
         run = self.answer(approvals, now, go_on=not users)
-        return self._begin(users, now, None) if users else run
+        return self._begin(users, now, None, run) if users else run
 
     def answer(self, approvals: list[Row], now: float, *, go_on: bool = True) -> Run:
         """Take the answers that the turn waits for, and let it go on unless something else comes instead."""
@@ -146,8 +138,6 @@ class Conversation:
         approved = approvals[0].get("approve") is not False
         if go_on:
             self._say(active.turn.text if approved else active.turn.denied_text, active.content, run, now)
-        else:
-            run.end("end_turn", now)
         return run
 
     def cancel(self, now: float) -> Run | None:
@@ -175,8 +165,8 @@ class Conversation:
         return self.cancel(now) is not None
 
     def resume(self, device: str, now: float) -> int:
-        """Let the queue of a simulated device go on; returns how many entries stood still."""
-        stood = sum(entry.device == device for entry in self.queue) if device in self.paused else 0
+        """Let the queue of a simulated device go on; returns how many messages stood still."""
+        stood = len(self.queue.get(device, [])) if device in self.paused else 0
         self.paused.discard(device)
         self.settle(now)
         return stood
@@ -198,8 +188,8 @@ class Conversation:
             return self.rows[max(start, stop - limit) : stop][::-1]
         return self.rows[start : min(stop, start + limit)]
 
-    def _begin(self, messages: list[Row], at: float, device: str | None) -> Run:
-        turn, run = self.next_turn(), self._run(at)
+    def _begin(self, messages: list[Row], at: float, device: str | None, run: Run | None = None) -> Run:
+        turn, run = self.next_turn(), run or self._run(at)
         for message in messages:
             self._add("user_message", run, at, content=message["content"], otid=message.get("otid"))
         content = _text(messages[-1]["content"]) if messages else ""
@@ -249,9 +239,6 @@ class Conversation:
         if message_type in SAID_BY_AGENT:
             run.said.append(row)
         return row
-
-    def _first_waiting(self) -> Queued | None:
-        return next((entry for entry in self.queue if entry.device not in self.paused), None)
 
     def _place(self, message_id: str) -> int:
         if message_id not in self.places:

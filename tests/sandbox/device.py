@@ -28,6 +28,8 @@ class Received:
     """Approvals as they were sent, with agentId and conversationId."""
     turns: int = 0
     """Requests with at least one new user message: each starts one turn of the agent."""
+    commands: list[dict[str, Any]] = field(default_factory=list)
+    """Commands that were handed to the device: {command_id, request_id, args}."""
 
 
 class Devices:
@@ -54,9 +56,17 @@ class Devices:
         self._known.pop(environment.id, None)
 
     def deliver(self, environment: Environment, body: SendMessageBody) -> list[dict[str, Any]]:
+        """Count a request of the API, and take what is in it."""
+        self._of(environment).posts += 1
+        return self.take(environment, body)
+
+    def count_command(self, environment: Environment, frame: dict[str, Any]) -> None:
+        command = {name: frame.get(name) for name in ("command_id", "request_id", "args")}
+        self._of(environment).commands.append(command)
+
+    def take(self, environment: Environment, body: SendMessageBody) -> list[dict[str, Any]]:
         """Count what arrives; return the user messages that are new and reach an agent."""
-        received = self._received.setdefault(environment.id, Received())
-        received.posts += 1
+        received = self._of(environment)
         if not body.agent_id and not _knows_new_form(environment):
             received.dropped += len(body.messages)
             return []
@@ -75,6 +85,9 @@ class Devices:
                 received.messages.append({**target, **sent, "content": content})
         received.turns += bool(new)
         return new if body.agent_id else []
+
+    def _of(self, environment: Environment) -> Received:
+        return self._received.setdefault(environment.id, Received())
 
     def _repeated(self, environment: Environment, body: SendMessageBody, message: UserMessage) -> bool:
         conversation = (body.agent_id, body.conversation_id or "default")

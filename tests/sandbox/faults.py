@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from email.utils import formatdate
 from random import Random
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
@@ -23,6 +23,7 @@ RouteName = Literal[
     "messages",
     "register",
     "device",
+    "relay",
     "agents",
     "conversations",
     "history",
@@ -52,6 +53,14 @@ LettaFault = Literal[
     "invalid_rows",
     "nan",
 ]
+RelayFault = Literal[
+    "relay_close",
+    "relay_cut_before",
+    "relay_cut_after",
+    "relay_cut_during",
+    "relay_not_json",
+    "relay_silent",
+]
 Damage = Literal[
     "no_id",
     "id_number",
@@ -76,8 +85,13 @@ ONLY_ON: dict[str, RouteName] = {
     "next_page_after_empty": "list",
     "invalid_rows": "list",
     "nan": "list",
+    **dict.fromkeys(get_args(RelayFault), "relay"),
 }
 """Faults that make sense on one route, and match the calls of that route alone."""
+
+BEFORE_UPGRADE = {"status", "html_200", "redirect", "slow", "drop_before"}
+"""Faults of HTTP that a WebSocket can have: they come before it."""
+SOCKETS = {"device", "relay"}
 
 HTML = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1><hr>gateway</body></html>"
 
@@ -90,7 +104,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    fault: HttpFault | LettaFault
+    fault: HttpFault | LettaFault | RelayFault
     route: RouteName = "any"
     target: str | None = None
     """An environment id, device id or connection id (for conversations: an agent id)."""
@@ -121,6 +135,8 @@ class Rule(BaseModel):
     """slow: how long the reply takes."""
     reset: bool = False
     """drop_*: end the connection with a TCP reset rather than by closing it."""
+    code: int = 1011
+    """relay_close: what the relay closes with."""
     rows: list[int | str] = [0]
     """invalid_rows, nan: positions in the page (from 0, -1 is the last) or environment ids."""
     damage: Damage | None = None
@@ -148,6 +164,8 @@ class Rule(BaseModel):
     def applies(self, call: Call) -> bool:
         """Count a call that matches, and say whether it is one of those that go wrong."""
         routes = {self.route, ONLY_ON.get(self.fault, "any")}
+        if call.route in SOCKETS and self.fault not in {*BEFORE_UPGRADE, *get_args(RelayFault)}:
+            return False
         if not routes <= {"any", call.route} or (self.target is not None and self.target not in call.subjects):
             return False
         key = call.subjects[0] if self.per_target and call.subjects else ""

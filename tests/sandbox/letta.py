@@ -19,8 +19,11 @@ from .faults import Rule
 from .fleet import Environment, Fleet, Row
 from .listeners import Listeners
 from .messages import SendMessageBody, describe
+from .relay import Relay
+from .relay_api import RelayApi
 from .settings import Settings
-from .sockets import SocketEndpoint
+from .simulated import SimulatedDevices
+from .sockets import Frame, SocketEndpoint
 
 DEFAULT_PAGE = 50
 
@@ -33,10 +36,11 @@ class Letta:
     settings: Settings = field(default_factory=Settings)
     devices: Devices = field(default_factory=Devices)
     agents: Agents = field(default_factory=Agents)
+    relay: Relay = field(default_factory=Relay)
 
     def __post_init__(self) -> None:
-        self.agent_api = AgentApi(self.agents)
-        self.listeners = Listeners(self.fleet, self.settings)
+        self.listeners = Listeners(self.fleet, self.settings, self.relay)
+        self.simulated = SimulatedDevices(self.fleet, self.agents, self.devices, self.relay)
 
     def routes(self, gate: Gate) -> list[BaseRoute]:
         def route(name: str, method: str, path: str, handler: Any) -> Route:
@@ -45,13 +49,15 @@ class Letta:
         def socket(name: str, path: str, handler: Any) -> WebSocketRoute:
             return WebSocketRoute(path, SocketEndpoint(name, handler, self, gate))
 
+        relay = RelayApi(self.fleet, self.relay, self.settings, self.hand_over)
         return [
+            socket("relay", "/v1/environments/{connection_id}/status/ws", relay.connect),
             route("register", "POST", "/v1/environments/register", self.listeners.register),
             socket("device", "/v1/environments/{connection_id}/ws", self.listeners.connect),
             route("list", "GET", "/v1/environments", self.list_environments),
             route("retrieve", "GET", "/v1/environments/{device_id}", self.retrieve_environment),
             route("messages", "POST", "/v1/environments/{connection_id}/messages", self.send_message),
-            *self.agent_api.routes(route),
+            *AgentApi(self.agents).routes(route),
         ]
 
     async def list_environments(self, call: Call) -> Reply:
@@ -83,18 +89,29 @@ class Letta:
         if environment is None or not environment.online(time.time()):
             raise self._not_connected(call.target)
         listener = self.listeners.get(environment)
-        if listener is not None and not await listener.deliver(body):
+        if listener is None:
+            self.simulated.deliver(environment, body)
+        elif await listener.deliver(body):
+            self.devices.deliver(environment, body)
+        else:
             raise self._not_connected(call.target)
-        new = self.devices.deliver(environment, body)
-        if listener is None and new:
-            self.agents.deliver(environment.id, body.conversation_id or "default", body.agent_id, new, time.time())
         return Reply(200, {"message": "Message sent to environment", "success": True})
+
+    async def hand_over(self, environment: Environment, frame: Frame) -> None:
+        """Let a device have a client's frame."""
+        if frame.get("type") == "execute_command":
+            self.devices.count_command(environment, frame)
+        listener = self.listeners.get(environment)
+        if listener is None:
+            self.simulated.receive(environment, frame)
+        else:
+            await listener.send(frame)
 
     def subjects(self, call: Call) -> list[str]:
         if call.route == "retrieve":
             found = self.fleet.by_device(call.target, time.time())
             return [call.target, *(str(id_) for e in found for id_ in (e.id, e.row.get("connectionId")))]
-        if call.route == "messages":
+        if call.route in ("messages", "relay"):
             environment = self.fleet.by_connection(call.target)
             return [environment.id, call.target, str(environment.row.get("deviceId"))] if environment else [call.target]
         # What is about an agent: of a run or a conversation the agent is not looked up.

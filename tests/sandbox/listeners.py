@@ -18,6 +18,7 @@ from .api import ApiError, Call, Reply
 from .faults import Rule
 from .fleet import Environment, Fleet, Row, milliseconds
 from .messages import SendMessageBody, describe
+from .relay import Relay
 from .settings import Settings
 from .sockets import REGISTER_AGAIN, REPLACED, Frame, Socket
 
@@ -75,8 +76,8 @@ class Listener:
 class Listeners:
     """All real devices that registered since the sandbox started, by the id of their row."""
 
-    def __init__(self, fleet: Fleet, settings: Settings) -> None:
-        self._fleet, self._settings = fleet, settings
+    def __init__(self, fleet: Fleet, settings: Settings, relay: Relay) -> None:
+        self._fleet, self._settings, self._relay = fleet, settings, relay
         self._listeners: dict[str, Listener] = {}
         self._by_connection: dict[str, Listener] = {}
 
@@ -98,6 +99,7 @@ class Listeners:
             raise ApiError(400, "BAD_REQUEST", describe(error)) from None
         listener = self._listener(registration)
         await listener.close(*REPLACED)
+        self._relay.close(listener.connection_id)
         self._by_connection.pop(listener.connection_id, None)
         listener.connection_id = str(uuid.uuid4())
         self._by_connection[listener.connection_id] = listener
@@ -126,6 +128,7 @@ class Listeners:
             # A socket that was replaced takes nothing down with it.
             if listener.sockets.get(channel) is socket:
                 del listener.sockets[channel]
+                self._relay.close(listener.connection_id)
                 self._fleet.offline(listener.environment)
 
     def _listener(self, registration: Registration) -> Listener:
@@ -154,8 +157,10 @@ class Listeners:
         if frame.get("type") == "ping":
             row["lastHeartbeat"] = row["lastSeenAt"] = milliseconds(time.time())
             await socket.send({"type": "pong"})
-        elif frame.get("type") == "update_device_status":
+            return
+        if frame.get("type") == "update_device_status":
             _take_status(row, frame.get("device_status") or {})
+        self._relay.publish(listener.connection_id, frame)
 
 
 def _new_row(registration: Registration) -> Row:

@@ -149,8 +149,33 @@ class Sandbox:
         """Let an agent not exist, which every other one does."""
         self._ask("DELETE", f"agents/{quote(agent_id, safe='')}")
 
+    def command(
+        self, environment_id: str, command_id: str, *, output: str = "", success: bool = True, seconds: float = 0
+    ) -> None:
+        """Let a command do this on a simulated device, instead of what it does by itself."""
+        body = {"command_id": command_id, "output": output, "success": success, "seconds": seconds}
+        self._ask("POST", _path(environment_id, "commands"), body)
+
+    def upgrade_to(
+        self,
+        version: str,
+        *,
+        lingers: float = 0.05,
+        seconds: float = 0.2,
+        comes_back: bool = True,
+        comes_back_at: str | None = None,
+    ) -> None:
+        """Let upgrade-letta-code bring this version to the simulated devices that can update themselves.
+
+        After its answer a device lingers, then it is away for so many seconds, or for ever; ``comes_back_at`` is a
+        version that it has after all.
+        """
+        times = {"lingers": lingers, "seconds": seconds}
+        way_back = {"comes_back": comes_back, "comes_back_at": comes_back_at}
+        self._ask("POST", "upgrade", {"version": version, **times, **way_back})
+
     def settings(self, **changes: Any) -> Json:
-        """Return the settings, after changing those given (``offline_status``, ``paired``)."""
+        """Return the settings, after changing those given (``offline_status``, ``paired``, ``relay_ping``)."""
         return self._row("POST", "settings", changes) if changes else self._row("GET", "settings")
 
     def reset(self) -> None:

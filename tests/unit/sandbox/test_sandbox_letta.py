@@ -257,6 +257,7 @@ class TestMessages:
                 "dropped": 0,
                 "approvals": [],
                 "turns": 1,
+                "commands": [],
             }
         }
 

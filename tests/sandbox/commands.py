@@ -1,0 +1,87 @@
+"""Slash commands of simulated devices: what each prints, and what updating does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from semantic_version import Version
+
+from .fleet import Environment
+from .seeded import COMMANDS
+
+UPGRADE = "upgrade-letta-code"
+ANSWERS_SINCE = Version("0.30.0")
+"""Older devices show the end of a command in the agent's output only."""
+
+OUTPUTS = {"reload": "Reloaded settings, local mods, and agent secrets"}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Command(_Body):
+    """The body of ``POST /_sandbox/environments/{id}/commands``: what a command does on one device."""
+
+    command_id: str
+    output: str = ""
+    success: bool = True
+    seconds: float = Field(0.0, strict=False, ge=0)
+    """How long it takes."""
+
+
+class Upgrade(_Body):
+    """The body of ``POST /_sandbox/upgrade``: what updating does on every device that can."""
+
+    version: str = "0.35.0"
+    """The newest version there is."""
+    lingers: float = Field(0.05, strict=False, ge=0)
+    """How many seconds a device is still there after its answer. Real ones: one."""
+    seconds: float = Field(0.2, strict=False, ge=0)
+    """How long it is away then."""
+    comes_back: bool = True
+    comes_back_at: str | None = None
+    """The version that it then has, when that is not the newest."""
+
+
+def metadata_of(environment: Environment) -> dict[str, Any]:
+    metadata = environment.row.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def answers_commands(environment: Environment) -> bool:
+    """Whether a device sends execute_command_response; one without a version is taken for a new one."""
+    version = _version(metadata_of(environment).get("lettaCodeVersion"))
+    return version is None or version >= ANSWERS_SINCE
+
+
+def default_command(environment: Environment, command_id: str) -> Command:
+    """Return what a command does when the test did not say."""
+    if command_id not in metadata_of(environment).get("supported_commands", COMMANDS):
+        return Command(command_id=command_id, output=f"Unknown command: {command_id}", success=False)
+    return Command(command_id=command_id, output=OUTPUTS.get(command_id, "Done."))
+
+
+def upgrade_result(environment: Environment, upgrade: Upgrade) -> tuple[Command, bool]:
+    """Return what updating prints, and whether the device then restarts."""
+    metadata = metadata_of(environment)
+    update = metadata.get("self_update") or {}
+    has, newest = _version(metadata.get("lettaCodeVersion")), _version(upgrade.version)
+    if not update.get("supported"):
+        output = f"Failed: {update.get('manual_command', 'Manual updates are disabled in development mode')}"
+    elif has is not None and newest is not None and has >= newest:
+        return Command(command_id=UPGRADE, output=f"Already on latest version ({has})"), False
+    elif not update.get("writable"):
+        output = f"Failed: Update failed: EACCES\n\nTo update manually: {update.get('manual_command')}"
+    else:
+        output = f"Updated to {upgrade.version}. Restart Letta Code to use the new version."
+        return Command(command_id=UPGRADE, output=f"{output}\nRestarting remote listener..."), True
+    return Command(command_id=UPGRADE, output=output, success=False), False
+
+
+def _version(text: Any) -> Version | None:
+    try:
+        return Version(text)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,116 @@
+"""The relay: who listens to which connection, and what they are sent.
+
+Every frame of a device goes to the clients of its connection with a number of their own, which they acknowledge. One
+that does not gets no more than a window full of frames: so a client that forgets to is caught.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from .faults import Rule
+from .sockets import Frame, Socket
+
+WINDOW = 64
+"""How many frames may be under way without an acknowledgement."""
+DEVICE_GONE = (1001, "Environment disconnected")
+
+Scope = tuple[str | None, str]
+"""Agent and conversation."""
+
+
+@dataclass
+class Client:
+    """One client's end of the relay."""
+
+    socket: Socket
+    scope: Scope
+    fault: Rule | None = None
+    request_id: Any = None
+    """The request that a fault waits for the answer to."""
+    _outbox: deque[Frame] = field(default_factory=deque)
+    _sent: int = 0
+    _acknowledged: int = 0
+    _closing: tuple[int, str] | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def push(self, frame: Frame) -> None:
+        """Send a frame as soon as there is room for it."""
+        self._outbox.append(frame)
+        self._changed.set()
+
+    def acknowledge(self, number: Any) -> None:
+        if isinstance(number, int):
+            self._acknowledged = max(self._acknowledged, min(number, self._sent))
+            self._changed.set()
+
+    def close(self, code: int, reason: str) -> None:
+        """Close the socket once everything is sent that there is room for."""
+        self._closing = (code, reason)
+        self._changed.set()
+
+    async def write(self, ping_after: float) -> None:
+        """Send what there is to send, until the socket is closed or this task is cancelled."""
+        while True:
+            if self._outbox and self._sent - self._acknowledged < WINDOW:
+                await self._write(self._outbox.popleft())
+                continue
+            if self._closing is not None:
+                await self.socket.close(*self._closing)
+                return
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), ping_after)
+            except TimeoutError:
+                await self.socket.send({"type": "ping"})
+
+    async def _write(self, frame: Frame) -> None:
+        self._sent += 1
+        numbered = {**frame, "seq": self._sent}
+        if self.fault is not None and self.fault.fault == "relay_cut_during" and self._answers(frame):
+            self.socket.cut(half_of=numbered)
+            return
+        await self.socket.send(numbered)
+
+    def _answers(self, frame: Frame) -> bool:
+        """Whether a frame is the answer to the request: old devices end a command without repeating its id."""
+        delta = frame.get("delta") or {}
+        named = self.request_id is not None and frame.get("request_id") == self.request_id
+        return named or delta.get("message_type") == "slash_command_end"
+
+
+class Relay:
+    """The clients of all connections."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, list[Client]] = {}
+
+    def join(self, connection_id: str, client: Client) -> None:
+        self._clients.setdefault(connection_id, []).append(client)
+
+    def leave(self, connection_id: str, client: Client) -> None:
+        clients = self._clients.get(connection_id, [])
+        if client in clients:
+            clients.remove(client)
+        if not clients:
+            self._clients.pop(connection_id, None)
+
+    def publish(self, connection_id: str | None, frame: Frame) -> None:
+        """Send a device's frame to everyone whom it is for."""
+        runtime = frame.get("runtime")
+        for client in self._clients.get(connection_id or "", []):
+            silent = client.fault is not None and client.fault.fault == "relay_silent"
+            if not silent and (not isinstance(runtime, dict) or scope_of(runtime) == client.scope):
+                client.push(frame)
+
+    def close(self, connection_id: str | None) -> None:
+        """Let go of the clients of a connection that is no more."""
+        for client in self._clients.pop(connection_id or "", []):
+            client.close(*DEVICE_GONE)
+
+
+def scope_of(runtime: dict[str, Any]) -> Scope:
+    return runtime.get("agent_id"), runtime.get("conversation_id") or "default"

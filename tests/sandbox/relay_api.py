@@ -1,0 +1,62 @@
+"""``WS /v1/environments/{connectionId}/status/ws``: how a client talks to a device."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from .api import ApiError, Call
+from .faults import Rule
+from .fleet import Environment, Fleet
+from .relay import Client, Relay
+from .settings import Settings
+from .sockets import Frame, Socket
+
+HandOver = Callable[[Environment, Frame], Awaitable[None]]
+"""Lets a device have a frame."""
+
+NO_COMMANDS = {"sync", None}
+"""Types of frames that ask a device for nothing but its state."""
+
+
+class RelayApi:
+    def __init__(self, fleet: Fleet, relay: Relay, settings: Settings, hand_over: HandOver) -> None:
+        self._fleet, self._relay, self._settings, self._hand_over = fleet, relay, settings, hand_over
+
+    async def connect(self, call: Call, socket: Socket, fault: Rule | None) -> None:
+        """Serve a client until it goes, or the device does."""
+        environment = self._fleet.by_connection(call.target)
+        if environment is None or not environment.online(time.time()):
+            raise ApiError(404, "NOT_FOUND", f"Environment connection {call.target!r} is not connected")
+        await socket.accept()
+        if fault is not None and fault.fault == "relay_close":
+            await socket.close(fault.code, "The sandbox was told to close")
+            return
+        if fault is not None and fault.fault == "relay_not_json":
+            await socket.send("upstream says: ok")
+        scope = (call.query.get("agentId") or None, call.query.get("conversationId") or "default")
+        client = Client(socket, scope, fault)
+        self._relay.join(call.target, client)
+        writer = asyncio.create_task(client.write(self._settings.relay_ping))
+        try:
+            async for frame in socket.frames():
+                await self._take(environment, client, frame)
+        finally:
+            self._relay.leave(call.target, client)
+            writer.cancel()
+
+    async def _take(self, environment: Environment, client: Client, frame: Frame) -> None:
+        """Take a client's frame: an acknowledgement, the answer to a ping, or something for the device."""
+        if frame.get("type") == "ack":
+            client.acknowledge(frame.get("seq"))
+        elif frame.get("type") != "pong":
+            fault = client.fault.fault if client.fault is not None else None
+            command = frame.get("type") not in NO_COMMANDS and "request_id" in frame
+            if fault == "relay_cut_before" and command:
+                client.socket.cut()
+            elif fault != "relay_silent":
+                client.request_id = frame.get("request_id") if command else client.request_id
+                await self._hand_over(environment, frame)
+            if fault == "relay_cut_after" and command:
+                client.socket.cut()

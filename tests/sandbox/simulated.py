@@ -1,0 +1,212 @@
+"""What a simulated device does with the frames that a real one would get over its control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from . import status
+from .agents import Agents
+from .api import ApiError
+from .commands import UPGRADE, Command, Upgrade, answers_commands, default_command, metadata_of, upgrade_result
+from .conversations import Conversation, Run, iso
+from .device import Devices
+from .fleet import Environment, Fleet
+from .messages import SendMessageBody
+from .relay import Relay, scope_of
+from .sockets import Frame
+
+
+class SimulatedDevices:
+    def __init__(self, fleet: Fleet, agents: Agents, devices: Devices, relay: Relay) -> None:
+        self._fleet, self._agents, self._devices, self._relay = fleet, agents, devices, relay
+        self._receivers: dict[str, Callable[[Environment, Frame], None]] = {
+            "execute_command": self._execute_command,
+            "sync": self._sync,
+            "input": self._input,
+            "abort_message": self._abort,
+            "resume_queue": self._resume,
+            "change_device_state": self._change_state,
+        }
+        self.reset()
+
+    def reset(self) -> None:
+        self.upgrade = Upgrade()
+        self._commands: dict[tuple[str, str], Command] = {}
+
+    def set_command(self, environment: Environment, command: Command) -> None:
+        self._commands[environment.id, command.command_id] = command
+
+    def receive(self, environment: Environment, frame: Frame) -> None:
+        """Let a device have a frame; one that real devices cannot read is dropped, as they do."""
+        receiver = self._receivers.get(str(frame.get("type")))
+        if receiver is not None and _is_scope(frame.get("runtime")):
+            receiver(environment, frame)
+
+    def deliver(self, environment: Environment, body: SendMessageBody) -> None:
+        """Take messages; those that are new start a turn of their agent."""
+        new = self._devices.deliver(environment, body)
+        if new:
+            self._agents.deliver(environment.id, body.conversation_id or "default", body.agent_id, new, time.time())
+
+    def _execute_command(self, environment: Environment, frame: Frame) -> None:
+        command_id, request_id, runtime = frame.get("command_id"), frame.get("request_id"), frame["runtime"]
+        if not isinstance(command_id, str) or not isinstance(request_id, str) or runtime["agent_id"] is None:
+            return
+        restarts = False
+        command = self._commands.get((environment.id, command_id))
+        if command is None and command_id == UPGRADE:
+            command, restarts = upgrade_result(environment, self.upgrade)
+        command = command or default_command(environment, command_id)
+        spoken = {"command_id": command_id, "input": f"/{command_id} {frame.get('args') or ''}".rstrip()}
+        self._say(environment, runtime, "slash_command_start", **spoken)
+
+        def finish() -> None:
+            result = {"success": command.success, "output": command.output}
+            self._say(environment, runtime, "slash_command_end", **spoken, **result)
+            if answers_commands(environment):
+                self._send(environment, type="execute_command_response", request_id=request_id, **result)
+            if restarts:
+                self._restart(environment)
+
+        # Nothing that takes no time may come later than what follows it.
+        if command.seconds:
+            asyncio.get_running_loop().call_later(command.seconds, finish)
+        else:
+            finish()
+
+    def _restart(self, environment: Environment) -> None:
+        """Let a device go away for its update, and come back on another connection with another version."""
+        upgrade, later = self.upgrade, asyncio.get_running_loop().call_later
+
+        def go() -> None:
+            if self._fleet.get(environment.id) is environment:
+                self._relay.close(environment.row.get("connectionId"))
+                self._fleet.offline(environment)
+                if upgrade.comes_back:
+                    later(upgrade.seconds, come_back)
+
+        def come_back() -> None:
+            if self._fleet.get(environment.id) is environment:
+                version = upgrade.comes_back_at or upgrade.version
+                self._fleet.patch(environment, {"metadata": {"lettaCodeVersion": version}})
+                self._devices.restart(environment)
+                self._fleet.online(environment)
+
+        later(upgrade.lingers, go)
+
+    def _sync(self, environment: Environment, frame: Frame) -> None:
+        self._send_state(environment, frame["runtime"])
+        self._respond(environment, frame, "sync_response", success=True)
+
+    def _input(self, environment: Environment, frame: Frame) -> None:
+        payload = frame.get("payload") or {}
+        take = self._take_approval if payload.get("kind") == "approval_response" else self._take_messages
+        self._respond(environment, frame, "input_accepted", **take(environment, frame["runtime"], payload))
+
+    def _take_messages(self, environment: Environment, runtime: Frame, payload: Frame) -> Frame:
+        agent_id, conversation_id = scope_of(runtime)
+        body = {"messages": payload.get("messages"), "conversationId": conversation_id}
+        try:
+            parsed = SendMessageBody.model_validate(body | ({"agentId": agent_id} if agent_id else {}))
+        except ValidationError:
+            return {"accepted": False, "error": "Unsupported input payload kind"}
+        if any(not hasattr(message, "role") for message in parsed.messages):
+            return {"accepted": False, "error": "Approval payloads require approval_response"}
+        conversation = self._conversation(runtime)
+        busy = conversation is not None and conversation.active is not None
+        new = self._devices.take(environment, parsed)
+        if new and conversation is not None:
+            conversation.enqueue(environment.id, new, time.time())
+        return {"accepted": True, "disposition": "queued" if busy else "started"}
+
+    def _take_approval(self, environment: Environment, runtime: Frame, payload: Frame) -> Frame:
+        conversation = self._conversation(runtime)
+        waiting = status.pending(environment, conversation)
+        if conversation is None or not waiting or payload.get("request_id") != waiting[0]["request_id"]:
+            return {"accepted": False, "error": "Approval request is no longer pending"}
+        decision = payload.get("decision") or {}
+        approval = {
+            "type": "approval",
+            "approve": decision.get("behavior") == "allow",
+            "tool_call_id": waiting[0]["request"]["tool_call_id"],
+            "reason": decision.get("message") or payload.get("error"),
+        }
+        run = conversation.answer([approval], time.time())
+        conversation.settle(time.time())
+        self._show_turn(environment, runtime, run)
+        return {"accepted": True}
+
+    def _abort(self, environment: Environment, frame: Frame) -> None:
+        conversation = self._conversation(frame["runtime"])
+        run = conversation.active.run if conversation is not None and conversation.active is not None else None
+        aborted = conversation is not None and conversation.abort(environment.id, frame.get("run_id"), time.time())
+        if aborted and run is not None:
+            self._say(environment, frame["runtime"], "status", message="Interrupted", level="warning", run_id=run.id)
+            self._finish_turn(environment, frame["runtime"], run, "cancelled")
+            self._send_state(environment, frame["runtime"])
+        self._respond(environment, frame, "abort_message_response", aborted=aborted, success=True)
+
+    def _resume(self, environment: Environment, frame: Frame) -> None:
+        conversation = self._conversation(frame["runtime"])
+        resumed = conversation.resume(environment.id, time.time()) if conversation is not None else 0
+        self._respond(environment, frame, "resume_queue_response", resumed=resumed, success=True)
+
+    def _change_state(self, environment: Environment, frame: Frame) -> None:
+        payload = frame.get("payload") or {}
+        if isinstance(payload.get("mode"), str):
+            environment.row["currentMode"] = payload["mode"]
+        if isinstance(payload.get("cwd"), str):
+            environment.row["metadata"] = {**metadata_of(environment), "workingDirectory": payload["cwd"]}
+        self._send_state(environment, frame["runtime"])
+
+    def _conversation(self, runtime: Frame) -> Conversation | None:
+        agent_id, conversation_id = scope_of(runtime)
+        try:
+            conversation = self._agents.conversation(conversation_id, agent_id or "")
+        except ApiError:
+            return None
+        conversation.settle(time.time())
+        return conversation
+
+    def _send_state(self, environment: Environment, runtime: Frame) -> None:
+        conversation = self._conversation(runtime)
+        device, loop = status.device(environment, conversation), status.loop(environment, conversation)
+        self._send(environment, type="update_device_status", runtime=runtime, device_status=device)
+        self._send(environment, type="update_loop_status", runtime=runtime, loop_status=loop)
+
+    def _show_turn(self, environment: Environment, runtime: Frame, run: Run) -> None:
+        for row in run.said:
+            self._send(environment, type="stream_delta", runtime=runtime, delta={"type": "message", **row})
+        self._finish_turn(environment, runtime, run, str(run.stop_reason))
+
+    def _finish_turn(self, environment: Environment, runtime: Frame, run: Run, stop_reason: str) -> None:
+        ended = {"turn_id": f"turn-{uuid.uuid4()}", "run_id": run.id, "stop_reason": stop_reason}
+        self._send(environment, type="turn_finished", runtime=runtime, **ended)
+
+    def _say(self, environment: Environment, runtime: Frame, message_type: str, **fields: Any) -> None:
+        delta = {"id": f"lifecycle-{uuid.uuid4()}", "date": iso(time.time()), "message_type": message_type, **fields}
+        self._send(environment, type="stream_delta", runtime=runtime, delta=delta)
+
+    def _respond(self, environment: Environment, frame: Frame, response: str, **fields: Any) -> None:
+        if frame.get("request_id"):
+            known = {"request_id": frame["request_id"], "runtime": frame["runtime"]}
+            self._send(environment, type=response, **known, **fields)
+
+    def _send(self, environment: Environment, **frame: Any) -> None:
+        self._relay.publish(environment.row.get("connectionId"), frame)
+
+
+def _is_scope(runtime: Any) -> bool:
+    """Whether a device can read it: the conversation is a text, the agent one or null."""
+    if not isinstance(runtime, dict) or "agent_id" not in runtime:
+        return False
+    agent_id, conversation_id = runtime["agent_id"], runtime.get("conversation_id")
+    return bool(conversation_id and isinstance(conversation_id, str)) and (
+        agent_id is None or bool(agent_id and isinstance(agent_id, str))
+    )
