@@ -15,7 +15,8 @@ from .conversations import Conversation, Run, iso
 from .fleet import Row
 
 DEFAULT_PAGE = 100
-MODEL = "sandbox/scripted"
+MODEL = "anthropic/claude-scripted"
+"""Devices choose an agent's tools by its model: with this one they have Bash, Read, Write and Edit."""
 CONTEXT_WINDOW = 128_000
 
 MakeRoute = Callable[[str, str, str, Handler], Route]
@@ -158,9 +159,9 @@ def _agent(agent_id: str) -> dict[str, Any]:
 
 def _llm_config() -> dict[str, Any]:
     return {
-        "model": "scripted",
-        "model_endpoint_type": "openai",
-        "provider_type": "openai",
+        "model": "claude-scripted",
+        "model_endpoint_type": "anthropic",
+        "provider_type": "anthropic",
         "handle": MODEL,
         "context_window": CONTEXT_WINDOW,
         "max_context_window": CONTEXT_WINDOW,

@@ -23,6 +23,7 @@ from .turns import ApprovalTurn, ErrorTurn, LongTurn, ReplyTurn, Turn
 
 StopReason = Literal["end_turn", "error", "cancelled", "requires_approval"]
 STATUS = {"end_turn": "completed", "requires_approval": "completed", "error": "failed", "cancelled": "cancelled"}
+INTERRUPTED = {"type": "approval", "approve": False, "reason": "User interrupted the stream"}
 SAID_BY_AGENT = {"assistant_message", "approval_request_message"}
 
 
@@ -91,6 +92,8 @@ class Conversation:
     """By environment, what its simulated device holds until the conversation is free, and then sends as one."""
     paused: set[str] = field(default_factory=set)
     """Environments whose queue stands still since a turn was aborted on them."""
+    interrupted: Active | None = None
+    """A turn that was aborted while it waited: the agent learns of it with the next message."""
 
     def settle(self, now: float) -> None:
         """Let everything happen that is due: turns end, and queued messages start the next ones."""
@@ -134,6 +137,7 @@ class Conversation:
         if [approval.get("tool_call_id") for approval in approvals] != [call_id]:
             raise ApiError(400, "BAD_REQUEST", f"Invalid tool call IDs. Expected {call_id!r}")
         run = self._run(now)
+        self.active = None
         self._respond(active, approvals[0], run, now)
         approved = approvals[0].get("approve") is not False
         if go_on:
@@ -157,12 +161,10 @@ class Conversation:
         if active is None or active.device != device or run_id not in (None, active.run.id):
             return False
         self.paused.add(device)
-        if active.request is not None:
-            call_id = active.request["tool_call"]["tool_call_id"]
-            denial = {"type": "approval", "approve": False, "tool_call_id": call_id}
-            self._respond(active, {**denial, "reason": "User interrupted the stream"}, active.run, now)
-            return True
-        return self.cancel(now) is not None
+        if active.request is None:
+            return self.cancel(now) is not None
+        self.active, self.interrupted = None, active
+        return True
 
     def resume(self, device: str, now: float) -> int:
         """Let the queue of a simulated device go on; returns how many messages stood still."""
@@ -190,6 +192,9 @@ class Conversation:
 
     def _begin(self, messages: list[Row], at: float, device: str | None, run: Run | None = None) -> Run:
         turn, run = self.next_turn(), run or self._run(at)
+        if self.interrupted is not None:
+            self._respond(self.interrupted, INTERRUPTED, run, at)
+            self.interrupted = None
         for message in messages:
             self._add("user_message", run, at, content=message["content"], otid=message.get("otid"))
         content = _text(messages[-1]["content"]) if messages else ""
@@ -222,10 +227,10 @@ class Conversation:
 
     def _respond(self, active: Active, approval: Row, run: Run, at: float) -> None:
         assert active.request is not None
-        approve, reason = approval.get("approve") is not False, approval.get("reason")
-        answer = {"approve": approve, "reason": reason, "approvals": [approval]}
-        self._add("approval_response_message", run, at, approval_request_id=active.request["id"], **answer)
-        self.active = None
+        call_id = active.request["tool_call"]["tool_call_id"]
+        answer = {"approve": approval.get("approve") is not False, "reason": approval.get("reason")}
+        answer |= {"approval_request_id": active.request["id"], "approvals": [{**approval, "tool_call_id": call_id}]}
+        self._add("approval_response_message", run, at, **answer)
 
     def _end_long(self, active: Active, at: float) -> None:
         self.active = None

@@ -225,7 +225,7 @@ class TestReading:
         assert http.get(f"/v1/agents/{AGENT}/{part}").json() == []
 
     def test_models(self, letta: Letta) -> None:
-        assert [model.handle for model in letta.models.list()] == ["sandbox/scripted"]
+        assert [model.handle for model in letta.models.list()] == ["anthropic/claude-scripted"]
 
     def test_conversations_are_apart(self, http: httpx.Client, letta: Letta) -> None:
         made = letta.conversations.create(agent_id=AGENT).id

@@ -308,8 +308,9 @@ class TestTurns:
 
         answer = client.ask("resume_queue")
         assert (answer["resumed"], answer["success"]) == (2, True)
-        # What waited in the queue is one turn.
-        assert history(letta)[-3:] == ["user_message", "user_message", "assistant_message"]
+        # What waited in the queue is one turn. That a tool call will not come is told along with it.
+        waited = ["approval_response_message"] if isinstance(turn, ApprovalTurn) else ["user_message"]
+        assert history(letta)[-4:] == [*waited, "user_message", "user_message", "assistant_message"]
         assert client.ask("resume_queue")["resumed"] == 0
 
     def test_next_message_ends_the_pause(
