@@ -19,9 +19,9 @@ export TMPDIR := $(CURDIR)/.build/tmp
 
 run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
-pytest := python -m pytest --numprocesses 2
+pytest := python -m pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help home venv demo test check lint sanity test-unit test-integration coverage build clean
+.PHONY: help home venv demo test check lint sanity test-unit test-integration test-e2e coverage build clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -31,7 +31,8 @@ help:
 	@echo 'make sanity            ansible-test, antsibull-docs and galaxy-importer on the built collection'
 	@echo 'make test-unit         tests/unit'
 	@echo 'make test-integration  tests/integration'
-	@echo 'make coverage          both of them, and the share of plugins/ that they ran'
+	@echo 'make test-e2e          tests/e2e, with real devices'
+	@echo 'make coverage          all of them, and the share of plugins/ that they ran'
 	@echo 'make build             the collection as a tar.gz, in .build/dist'
 	@echo 'make venv              only the virtual environment, in .venv (PYTHON=... chooses the Python)'
 	@echo 'make clean             remove everything that these commands made'
@@ -70,13 +71,13 @@ lint: venv
 sanity: venv
 	@tests/checks/artifact.sh
 
-test-unit test-integration: test-%: venv
+test-unit test-integration test-e2e: test-%: venv
 	@$(pytest) tests/$*
 
 # Ansible ends its workers, and with them their coverage data, unless it is told to wait for them.
 coverage: venv
 	@rm -rf .build/coverage && mkdir -p .build/coverage
-	@ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT=100 ANSIBLE_WORKER_SHUTDOWN_POLL_DELAY=0.05 coverage run -m pytest --numprocesses 2
+	@ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT=100 ANSIBLE_WORKER_SHUTDOWN_POLL_DELAY=0.05 coverage run -m pytest --numprocesses 2 --dist loadgroup
 	@coverage combine --quiet
 	@coverage report
 

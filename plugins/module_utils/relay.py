@@ -203,9 +203,10 @@ class Relay:
 
     def _closed(self, name: str, message: Any) -> ApiError:
         code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code
-        why = harmless(str(message.extra), self._settings.api_key) if message.extra else ""
-        cause = f"the relay closed the connection ({one_line(f'{code} {why}', 120)})" if code else "it was cut"
-        return self._dropped(name, cause)
+        if code in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE):
+            return self._dropped(name, "the connection was cut")
+        why = harmless(str(message.extra or ""), self._settings.api_key)
+        return self._dropped(name, f"the relay closed the connection ({one_line(f'{code} {why}', 120)})")
 
     def _dropped(self, name: str, cause: object) -> ApiError:
         message = f"{self._url}: no answer to {name}: {one_line(cause)}{self._doubt()}"

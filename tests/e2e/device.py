@@ -43,6 +43,21 @@ def wheel(version: str = VERSION) -> Path:
     return directory
 
 
+def environment_of(sandbox: Sandbox, home: Path) -> dict[str, str]:
+    """The environment variables with which Letta Code talks to a sandbox, and to nobody else."""
+    return {
+        "HOME": str(home),
+        "PATH": os.defpath,
+        "PYTHONPATH": str(wheel()),
+        "TMPDIR": str(home),
+        "LETTA_BASE_URL": sandbox.url,
+        "LETTA_API_KEY": sandbox.api_key,
+        "IGNORE_SELF_HOSTED_LISTENER_ERROR": "1",
+        "DISABLE_AUTOUPDATER": "1",
+        "LETTA_CODE_TELEM": "0",
+    }
+
+
 @dataclass
 class Device:
     """A running device. home: what makes it the same device when it is started again."""
@@ -68,17 +83,9 @@ class Device:
         run = command or [sys.executable, "-c", "import letta_code; letta_code.main()"]
         directory = home / "work"
         directory.mkdir(parents=True, exist_ok=True)
-        environment = {
-            "HOME": str(home),
-            "PATH": f"{path}:{os.defpath}" if path else os.defpath,
-            "PYTHONPATH": str(wheel()),
-            "TMPDIR": str(directory),
-            "LETTA_BASE_URL": sandbox.url,
-            "LETTA_API_KEY": sandbox.api_key,
-            "IGNORE_SELF_HOSTED_LISTENER_ERROR": "1",
-            "DISABLE_AUTOUPDATER": "1",
-            "LETTA_CODE_TELEM": "0",
-        }
+        environment = environment_of(sandbox, home)
+        if path:
+            environment["PATH"] = f"{path}:{environment['PATH']}"
         with (home / "stderr.log").open("w") as stderr:
             process = subprocess.Popen(
                 [*run, "server", "--computer-name", name, "--lifecycle-output", "jsonl"],

@@ -43,7 +43,7 @@ def test_a_command_runs_on_the_devices_and_its_output_comes_back(ansible: Ansibl
 def test_an_update_that_is_not_possible_is_refused_with_the_devices_own_reason(ansible: Ansible) -> None:
     run = ansible.task("environment_command", targets=["alpha"], command="upgrade-letta-code")
 
-    run.assert_error("alpha: failed", "managed by a Python package installer")
+    run.assert_error("alpha: failed", "Upgrade with your installer: uv tool upgrade letta")
     assert run.result("it")["targets"][0]["error"]["code"] == "command_failed"
 
 

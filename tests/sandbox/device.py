@@ -61,7 +61,7 @@ class Devices:
         return self.take(environment, body)
 
     def count_command(self, environment: Environment, frame: dict[str, Any]) -> None:
-        command = {name: frame.get(name) for name in ("command_id", "request_id", "args")}
+        command = {name: frame.get(name) for name in ("command_id", "request_id", "args", "runtime")}
         self._of(environment).commands.append(command)
 
     def take(self, environment: Environment, body: SendMessageBody) -> list[dict[str, Any]]:

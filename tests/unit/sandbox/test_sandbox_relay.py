@@ -89,7 +89,7 @@ class TestFrames:
             assert receive(client) == {"type": "update_queue", "runtime": RUNTIME, "seq": 2}
             [command] = sandbox.received()[alpha.environment_id]["commands"]
 
-        assert command == {"command_id": "reload", "request_id": "r-1", "args": None}
+        assert command == {"command_id": "reload", "request_id": "r-1", "args": None, "runtime": RUNTIME}
 
     def test_acknowledgements_and_pongs_stay_here(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as alpha, relay(sandbox, alpha.connection_id) as client:
