@@ -27,7 +27,7 @@ class Command(_Body):
     command_id: str
     output: str = ""
     success: bool = True
-    seconds: float = Field(0.0, strict=False, ge=0)
+    seconds: float = Field(default=0.0, strict=False, ge=0)
     """How long it takes."""
 
 
@@ -36,9 +36,9 @@ class Upgrade(_Body):
 
     version: str = "0.35.0"
     """The newest version there is."""
-    lingers: float = Field(0.05, strict=False, ge=0)
+    lingers: float = Field(default=0.05, strict=False, ge=0)
     """How many seconds a device is still there after its answer. Real ones: one."""
-    seconds: float = Field(0.2, strict=False, ge=0)
+    seconds: float = Field(default=0.2, strict=False, ge=0)
     """How long it is away then."""
     comes_back: bool = True
     comes_back_at: str | None = None

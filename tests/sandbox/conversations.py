@@ -78,8 +78,11 @@ class Active:
 
 @dataclass
 class Conversation:
+    """What was said between an agent and its users, and what is going on now."""
+
     agent_id: str
     id: str
+    """``default`` for the one that every agent has."""
     next_turn: Callable[[], Turn]
     runs: dict[str, Run]
     """The runs of all conversations, by their ids."""

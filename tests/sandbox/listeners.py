@@ -1,7 +1,8 @@
 """Real devices: how a ``letta server`` registers, and the sockets that it keeps open.
 
 A device registers over HTTP and is told where to connect. It opens one socket, or a pair: ``control``, which commands
-go to and most frames come from, and ``stream``, which carries the agent's output. It heartbeats on ``control``.
+go to and answers come from, and ``stream``, which carries the agent's output and what the device says of its state. It
+heartbeats on ``control``.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ class Listeners:
 
     def connected(self) -> list[Environment]:
         """Return the rows of the devices that have a socket open: they outlive a reset."""
-        return [listener.environment for listener in self if listener.sockets]
+        return [listener.environment for listener in self if listener.sockets and self._exists(listener)]
 
     async def register(self, call: Call) -> Reply:
         """Answer ``{connectionId, wsUrl}`` and, for a pair of sockets, that both sides know how."""
@@ -98,8 +99,7 @@ class Listeners:
         except ValidationError as error:
             raise ApiError(400, "BAD_REQUEST", describe(error)) from None
         listener = self._listener(registration)
-        await listener.close(*REPLACED)
-        self._relay.close(listener.connection_id)
+        await self._replace(listener)
         self._by_connection.pop(listener.connection_id, None)
         listener.connection_id = str(uuid.uuid4())
         self._by_connection[listener.connection_id] = listener
@@ -112,7 +112,7 @@ class Listeners:
         """Serve one socket of a device until it ends."""
         await socket.accept()
         listener = self._by_connection.get(call.target)
-        if listener is None or self._fleet.get(listener.environment.id) is not listener.environment:
+        if listener is None or not self._exists(listener):
             await socket.close(*REGISTER_AGAIN)
             return
         channel = call.query.get("channel", "control")
@@ -128,8 +128,22 @@ class Listeners:
             # A socket that was replaced takes nothing down with it.
             if listener.sockets.get(channel) is socket:
                 del listener.sockets[channel]
-                self._relay.close(listener.connection_id)
-                self._fleet.offline(listener.environment)
+                self._disconnect(listener)
+
+    def _exists(self, listener: Listener) -> bool:
+        return self._fleet.get(listener.environment.id) is listener.environment
+
+    def _disconnect(self, listener: Listener) -> None:
+        self._relay.close(listener.connection_id)
+        self._fleet.offline(listener.environment)
+
+    async def _replace(self, listener: Listener) -> None:
+        """Let go of the sockets of an earlier registration."""
+        sockets = list(listener.sockets.values())
+        listener.sockets.clear()
+        self._disconnect(listener)
+        for socket in sockets:
+            await socket.close(*REPLACED)
 
     def _listener(self, registration: Registration) -> Listener:
         """Return the device with what it says about itself now; its row may be new."""
@@ -168,10 +182,8 @@ def _new_row(registration: Registration) -> Row:
     row: Row = {"id": registration.environment_id, "deviceId": registration.device_id}
     if registration.listener_instance_id is not None:
         row["listenerInstanceId"] = registration.listener_instance_id
-    unknown = dict.fromkeys(("connectionId", "connectedAt", "lastHeartbeat"))
-    return (
-        row | unknown | {"organizationId": "org-sandbox", "podId": "pod-sandbox", "firstSeenAt": now, "lastSeenAt": now}
-    )
+    row |= dict.fromkeys(("connectionId", "podId", "connectedAt", "lastHeartbeat"))
+    return row | {"organizationId": "org-sandbox", "firstSeenAt": now, "lastSeenAt": now}
 
 
 def _take_status(row: Row, status: dict[str, Any]) -> None:

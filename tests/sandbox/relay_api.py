@@ -41,22 +41,24 @@ class RelayApi:
         writer = asyncio.create_task(client.write(self._settings.relay_ping))
         try:
             async for frame in socket.frames():
-                await self._take(environment, client, frame)
+                if not await self._take(environment, client, frame):
+                    client.socket.cut()
+                    break
         finally:
             self._relay.leave(call.target, client)
             writer.cancel()
 
-    async def _take(self, environment: Environment, client: Client, frame: Frame) -> None:
-        """Take a client's frame: an acknowledgement, the answer to a ping, or something for the device."""
+    async def _take(self, environment: Environment, client: Client, frame: Frame) -> bool:
+        """Take an acknowledgement, the answer to a ping, or something for the device; False to cut the connection."""
         if frame.get("type") == "ack":
             client.acknowledge(frame.get("seq"))
-        elif frame.get("type") != "pong":
-            fault = client.fault.fault if client.fault is not None else None
-            command = frame.get("type") not in NO_COMMANDS and "request_id" in frame
-            if fault == "relay_cut_before" and command:
-                client.socket.cut()
-            elif fault != "relay_silent":
-                client.request_id = frame.get("request_id") if command else client.request_id
-                await self._hand_over(environment, frame)
-            if fault == "relay_cut_after" and command:
-                client.socket.cut()
+            return True
+        if frame.get("type") == "pong":
+            return True
+        fault = client.fault.fault if client.fault is not None else None
+        command = frame.get("type") not in NO_COMMANDS and "request_id" in frame
+        if command:
+            client.request_id = frame["request_id"]
+        if not (fault == "relay_silent" or (fault == "relay_cut_before" and command)):
+            await self._hand_over(environment, frame)
+        return not (command and fault in ("relay_cut_before", "relay_cut_after"))

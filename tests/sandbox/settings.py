@@ -14,7 +14,7 @@ class Settings(BaseModel):
     """What a message to a connection that is not there gets: the docs allow both."""
     paired: bool = True
     """Whether real devices that register from now on are told to open two sockets."""
-    relay_ping: float = Field(30.0, strict=False, gt=0)
+    relay_ping: float = Field(default=30.0, strict=False, gt=0)
     """After how many seconds without a frame the relay sends a ping to a client."""
 
     def change(self, changes: dict[str, Any]) -> None:
