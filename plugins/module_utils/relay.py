@@ -10,6 +10,7 @@ objects with a `type`; those from the device carry a `seq` that is acknowledged,
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 import uuid
@@ -29,6 +30,8 @@ Frame = Mapping[str, Any]
 DEFAULT_CONVERSATION = "default"
 # A device answers nothing to a command without an agent, but the agent need not exist.
 NO_AGENT = "agent-none"
+# Seconds after its answer within which a device's states come, where they come.
+_STATES_COME_WITHIN = 1.0
 _LONGEST_FRAME = 16 * 1024 * 1024
 
 
@@ -139,6 +142,14 @@ class Relay:
             raise
         if reply.get("success") is False:
             raise ApiError(f"{self._url}: the device refused: {_said(reply)}", code="refused")
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """Wait for the states that a device sends along with its answer, over another socket and in any order."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STATES_COME_WITHIN):
+                while not (self.device_status and self.loop_status):
+                    await self._receive("sync")
 
     async def _close(self) -> None:
         if self._session is not None:
