@@ -1,0 +1,322 @@
+"""Fan-out: how many pieces of work go on at a time, when no more starts, and what each ends as."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import (
+    FanOut,
+    Outcome,
+    Policy,
+    Target,
+    counts,
+    failure_budget,
+)
+
+from .support import environment_of, row
+
+STATUSES = ("ok", "offline", "skipped", "not_attempted", "failed", "unknown")
+REFUSED = ApiError("no", code="http_400")
+OFFLINE = ApiError("away", code="offline")
+
+
+def target(number: int = 0, skip: str | None = None) -> Target:
+    return Target(f"host-{number}", environment_of(row(id=f"environment-{number}")), skip=skip)
+
+
+def policy(**changes: Any) -> Policy:
+    standard = {"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", "offline_timeout": 0.1}
+    return Policy(**{**standard, **changes})
+
+
+def fanned_out(
+    targets: Sequence[Target],
+    work: Callable[[Target, Outcome], Awaitable[None]],
+    fan_out: FanOut | None = None,
+    **rules: Any,
+) -> list[Outcome]:
+    """Do the work for the targets; their outcomes in the same order."""
+    pairs = [(to, Outcome(**Outcome.begin(to))) for to in targets]
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            await (fan_out or FanOut(policy(**rules))).run(pairs, work)
+
+    asyncio.run(run())
+    return [outcome for _to, outcome in pairs]
+
+
+def ending(*ends: str | Exception) -> Callable[[Target, Outcome], Awaitable[None]]:
+    """Work that ends for `host-0` as the first says, for `host-1` as the second; for those beyond as the last."""
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        end = ends[min(int(to.host.removeprefix("host-")), len(ends) - 1)]
+        if isinstance(end, Exception):
+            raise end
+        outcome.status = end
+
+    return work
+
+
+def statuses(outcomes: Sequence[Outcome]) -> list[str]:
+    return [outcome.status for outcome in outcomes]
+
+
+# What a piece of work ends as
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ApiError("no", code="http_400"), "failed"),
+        (ApiError("away", code="offline"), "offline"),
+        (ApiError("late", code="timeout", may_be_accepted=True), "unknown"),
+        (ApiError("away", code="offline", may_be_accepted=True), "unknown"),
+    ],
+)
+def test_an_api_error_is_what_the_target_ends_as(error: ApiError, status: str) -> None:
+    [outcome] = fanned_out([target()], ending(error))
+
+    assert (outcome.status, outcome.error) == (status, {"code": error.code, "message": str(error)})
+
+
+def test_any_other_exception_ends_that_one_target_as_unknown() -> None:
+    outcomes = fanned_out([target(0), target(1)], ending(KeyError("a\nb"), "ok"), concurrency=1, max_failures=1)
+
+    assert statuses(outcomes) == ["unknown", "ok"]
+    assert outcomes[0].error == {"code": "internal", "message": r"KeyError: 'a\nb'"}
+
+
+def test_the_time_that_the_work_took_is_kept() -> None:
+    over = asyncio.Event()
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        asyncio.get_running_loop().call_later(0.05, over.set)
+        await over.wait()
+        outcome.status = "ok"
+
+    [outcome] = fanned_out([target()], work)
+
+    assert 0.05 <= outcome.duration < 5
+
+
+def test_a_target_to_skip_is_left_alone() -> None:
+    skipped, done = fanned_out([target(0, skip="not updatable"), target(1)], ending(REFUSED, "ok"))
+
+    assert (skipped.status, skipped.reason, skipped.duration) == ("skipped", "not updatable", 0.0)
+    assert done.status == "ok"
+
+
+def test_no_target_is_no_work() -> None:
+    assert fanned_out([], ending(REFUSED)) == []
+
+
+# The budget of failures
+
+
+def test_above_the_budget_no_work_starts_and_what_is_under_way_finishes() -> None:
+    targets = [target(number) for number in range(12)]
+    all_started, failed = asyncio.Barrier(4), asyncio.Event()
+    started: list[str] = []
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        started.append(to.host)
+        await all_started.wait()
+        if to is targets[0]:
+            failed.set()
+            raise REFUSED
+        await failed.wait()
+        outcome.status = "ok"
+
+    outcomes = fanned_out(targets, work, concurrency=4)
+
+    assert [outcome.host for outcome in outcomes] == [to.host for to in targets]
+    assert {status: count for status, count in counts(outcomes, STATUSES).items() if count} == {
+        "ok": 3,
+        "not_attempted": 8,
+        "failed": 1,
+    }
+    assert statuses(outcomes[4:]) == ["not_attempted"] * 8
+    assert len(started) == 4
+
+
+@pytest.mark.parametrize(("max_failures", "starts"), [(0, 1), (2, 3), (5, 6), (100, 10)])
+def test_the_budget_is_how_many_may_fail(max_failures: int, starts: int) -> None:
+    targets = [target(number) for number in range(10)]
+
+    outcomes = fanned_out(targets, ending(REFUSED), concurrency=1, max_failures=max_failures)
+
+    assert statuses(outcomes) == ["failed"] * starts + ["not_attempted"] * (10 - starts)
+
+
+def test_offline_and_skipped_targets_are_within_the_budget() -> None:
+    outcomes = fanned_out([target(0), target(1, skip="why"), target(2)], ending(OFFLINE, "ok"), concurrency=1)
+
+    assert statuses(outcomes) == ["offline", "skipped", "ok"]
+
+
+def test_an_offline_target_that_counts_as_failed_uses_the_budget() -> None:
+    outcomes = fanned_out([target(0), target(1)], ending(OFFLINE, "ok"), concurrency=1, when_offline="fail")
+
+    assert statuses(outcomes) == ["offline", "not_attempted"]
+
+
+@pytest.mark.parametrize(
+    ("status", "when_offline", "expected"),
+    [
+        ("failed", "skip", True),
+        ("unknown", "skip", True),
+        ("offline", "skip", False),
+        ("offline", "fail", True),
+        ("offline", "wait", True),
+        ("ok", "fail", False),
+        ("skipped", "fail", False),
+        ("not_attempted", "fail", False),
+    ],
+)
+def test_what_counts_as_failed(status: str, when_offline: str, expected: bool) -> None:
+    outcome = Outcome(**{**Outcome.begin(target()), "status": status})
+
+    assert policy(when_offline=when_offline).is_failure(outcome) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "targets", "expected"),
+    [
+        ("0", 10, 0),
+        ("5", 10, 5),
+        (" 5 ", 10, 5),
+        ("500", 10, 500),
+        ("0%", 10, 0),
+        ("10%", 25, 2),
+        ("10 %", 9, 0),
+        ("100%", 7, 7),
+        ("50%", 0, 0),
+    ],
+)
+def test_a_budget_is_a_count_or_a_share(value: str, targets: int, expected: int) -> None:
+    assert failure_budget(value, targets) == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["", "%", "-1", "1.5", "101%", "ten", "5%%", "\xb2", "\N{ARABIC-INDIC DIGIT SEVEN}", "+5"]
+)
+def test_what_is_neither_is_refused(value: str) -> None:
+    with pytest.raises(OptionError, match=r"^max_failures: must be a count such as 5 or a percentage") as raised:
+        failure_budget(value, 10)
+
+    assert repr(value) in str(raised.value)
+
+
+def test_counts_name_every_status_in_order() -> None:
+    assert tuple(counts([], STATUSES)) == STATUSES
+    assert set(counts([], STATUSES).values()) == {0}
+
+
+# Concurrency and rate
+
+
+@pytest.mark.parametrize(("concurrency", "most"), [(1, 1), (3, 3), (50, 9)])
+def test_as_many_are_under_way_as_allowed_and_no_more(concurrency: int, most: int) -> None:
+    under_way: list[int] = []
+    now = 0
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        nonlocal now
+        now += 1
+        under_way.append(now)
+        await asyncio.sleep(0)
+        now -= 1
+        outcome.status = "ok"
+
+    outcomes = fanned_out([target(number) for number in range(9)], work, concurrency=concurrency)
+
+    assert max(under_way) == most
+    assert statuses(outcomes) == ["ok"] * 9
+
+
+def test_no_more_start_in_a_second_than_allowed() -> None:
+    fan_out = FanOut(policy(concurrency=10, rate=20))
+    starts: list[float] = []
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        assert await fan_out.may_start()
+        starts.append(time.monotonic())
+        outcome.status = "ok"
+
+    began = time.monotonic()
+    outcomes = fanned_out([target(number) for number in range(6)], work, fan_out)
+
+    for number, start in enumerate(starts):
+        assert start - began >= number / 20 - 0.001
+    assert statuses(outcomes) == ["ok"] * 6
+
+
+def test_what_waits_for_its_turn_does_not_start_above_the_budget() -> None:
+    fan_out = FanOut(policy(concurrency=10, rate=50))
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        if await fan_out.may_start():
+            raise REFUSED
+
+    outcomes = fanned_out([target(number) for number in range(5)], work, fan_out)
+
+    assert statuses(outcomes) == ["failed", *["not_attempted"] * 4]
+
+
+# Rounds
+
+
+def away(rounds: int, tries: Counter[str]) -> Callable[[Target, Outcome], Awaitable[None]]:
+    """Work that finds `host-0` offline for so many rounds, and counts how often each host was tried."""
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        tries[to.host] += 1
+        if to.host == "host-0" and tries[to.host] <= rounds:
+            raise OFFLINE
+        outcome.status = "ok"
+
+    return work
+
+
+def test_a_target_that_is_waited_for_is_tried_again_and_no_other_is() -> None:
+    tries: Counter[str] = Counter()
+
+    outcomes = fanned_out([target(0), target(1)], away(1, tries), when_offline="wait")
+
+    assert statuses(outcomes) == ["ok", "ok"]
+    assert tries == {"host-0": 2, "host-1": 1}
+
+
+def test_a_target_that_stays_offline_is_tried_a_last_time_when_the_time_is_over() -> None:
+    tries: Counter[str] = Counter()
+
+    outcomes = fanned_out([target(0), target(1)], away(99, tries), when_offline="wait")
+
+    assert statuses(outcomes) == ["offline", "ok"]
+    assert tries == {"host-0": 2, "host-1": 1}
+    assert outcomes[0].error == {"code": "offline", "message": "away"}
+
+
+@pytest.mark.parametrize("when_offline", ["skip", "fail"])
+def test_a_target_that_is_not_waited_for_is_tried_once(when_offline: str) -> None:
+    tries: Counter[str] = Counter()
+
+    fanned_out([target(0)], away(99, tries), when_offline=when_offline)
+
+    assert tries == {"host-0": 1}
+
+
+def test_above_the_budget_nobody_is_waited_for() -> None:
+    outcomes = fanned_out(
+        [target(0), target(1)], ending(OFFLINE, REFUSED), when_offline="wait", offline_timeout=3600, concurrency=1
+    )
+
+    assert statuses(outcomes) == ["offline", "failed"]
