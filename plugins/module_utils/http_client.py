@@ -60,8 +60,10 @@ class _Progress:
 
     sending = False
 
-    async def trace(self, event: str, _info: Any) -> None:
-        self.sending = self.sending or event.endswith("send_request_headers.started")
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        # What a proxy is asked to connect to is no part of the request.
+        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
+            self.sending = True
 
 
 class HttpClient:
@@ -123,7 +125,7 @@ class HttpClient:
         progress = _Progress()
         done = await attempted(
             self._settings,
-            f"{method} {url}",
+            f"{method} {one_line(url)}",
             lambda: self._once(method, url, params, body, progress),
             repeatable=repeatable,
             final=final,
@@ -134,7 +136,7 @@ class HttpClient:
     async def _once(
         self, method: str, url: str, params: Mapping[str, str] | None, body: Any, progress: _Progress
     ) -> Reply:
-        where = f"{method} {url}"
+        where = f"{method} {one_line(url)}"
         sending = method != "GET"
         progress.sending = False
         try:
@@ -142,7 +144,7 @@ class HttpClient:
                 method, url, params=params, json=body, extensions={"trace": progress.trace}
             )
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError, TypeError) as error:
-            raise _transport_error(where, error, sending, self._settings.timeout) from None
+            raise _transport_error(where, error, sending and progress.sending, self._settings.timeout) from None
         return self._read(where, response, sending)
 
     def _read(self, where: str, response: Any, sending: bool) -> Reply:
@@ -184,9 +186,8 @@ def _date_of(response: Any, now: datetime) -> datetime:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def _transport_error(where: str, error: Exception, sending: bool, timeout: float) -> ApiError:
+def _transport_error(where: str, error: Exception, accepted: bool, timeout: float) -> ApiError:
     before_sending = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError))
-    accepted = sending and not before_sending
     tls = _tls_cause(error)
     if tls is not None:
         reason = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or tls

@@ -81,7 +81,15 @@ class HttpSettings:
 
     def tls_context(self) -> ssl.SSLContext:
         """What to verify the server with, and what to show it. Made once for each set of options."""
-        return _tls_context(self.validate_certs, self.ca_path, self.client_cert, self.client_key)
+        try:
+            return _tls_context(self.validate_certs, self.ca_path, self.client_cert, self.client_key)
+        except OptionError:
+            raise
+        except FleetError:
+            if urllib.parse.urlsplit(self.base_url).scheme == "https":
+                raise
+            # Nobody has to be verified where nothing is encrypted; this one trusts nobody.
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     def proxy(self) -> str | None:
         """The proxy that the environment names; the system's own look-up on macOS is not fork-safe.

@@ -160,9 +160,10 @@ class Client:
             self._listing, self._listed_at = asyncio.create_task(self.list(Query())), now
         try:
             listing = await asyncio.shield(self._listing)
-        except ApiError:
+        except ApiError as error:
             self._listing = None
-            raise
+            # To each its own error: what is unclear about one message is not about another.
+            raise ApiError(str(error), code=error.code, status=error.status) from None
         return {item.id: item for item in environments(listing, self._base_url)[0]}
 
     async def send(

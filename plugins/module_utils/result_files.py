@@ -43,8 +43,11 @@ def write_hosts(path: str, hosts: Sequence[str]) -> None:
     """
     if hosts:
         _write("retry_file", path, [f"{host}\n" for host in hosts])
-    else:
+        return
+    try:
         Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise OptionError("retry_file", f"cannot remove {path!r}: {one_line(error.strerror)}") from None
 
 
 def _json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:

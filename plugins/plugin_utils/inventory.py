@@ -112,9 +112,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             try:
                 rendered[name] = self.templar.template(options[name])
             except AnsibleError as error:
-                # Only the cause: the whole message shows the source, where a key may stand.
-                cause = "" if name.endswith("api_key") else f": {one_line(error.message)}"
-                raise OptionError(name, f"its template cannot be rendered{cause}") from None
+                # Only the cause, as the whole message shows the source; not even that where a key may stand in it.
+                secret = name.endswith("api_key")
+                cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
+                raise OptionError(name, f"its template cannot be rendered: {cause}") from None
         return given(rendered)
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:

@@ -448,7 +448,7 @@ def test_a_missing_package_is_named_with_the_python_that_lacks_it(ansible: Ansib
 
     run = ansible.inventory("--list", env={"PYTHONPATH": str(folder)})
 
-    run.assert_inventory_error(package, str(Path(sys.executable).parent))
+    run.assert_inventory_error(package, str(Path(sys.executable).parent.resolve()))
     assert ansible.sandbox.requests() == []
 
 

@@ -288,7 +288,7 @@ def test_a_missing_package_is_named_with_the_python_that_lacks_it(ansible: Ansib
         env={"PYTHONPATH": str(ansible.directory / "without")},
     )
 
-    run.assert_error(package, str(CHECKOUT / ".venv/bin/python"), "pip install")
+    run.assert_error(package, str((CHECKOUT / ".venv/bin").resolve() / "python"), "pip install")
     assert run.result("info")["msg"] == run.result("send")["msg"]
     assert "\n" not in run.result("info")["msg"]
     assert ansible.sandbox.requests() == []

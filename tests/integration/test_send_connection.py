@@ -11,6 +11,12 @@ from typing import Any
 import pytest
 import trustme
 import yaml
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.sandbox.process import Sandbox
 
@@ -253,13 +259,15 @@ class Tls:
     key: str
     both: str
     other_key: str
+    encrypted_key: str
 
 
 @pytest.fixture
 def tls(tmp_path: Path) -> Iterator[Tls]:
     authority = trustme.CA()
     server, client, other = (authority.issue_cert(name) for name in ("127.0.0.1", "client", "other"))
-    paths = {name: tmp_path / f"{name}.pem" for name in ("ca", "server", "server-key", "cert", "key", "both", "other")}
+    names = ("ca", "server", "server-key", "cert", "key", "both", "other", "encrypted")
+    paths = {name: tmp_path / f"{name}.pem" for name in names}
     authority.cert_pem.write_to_path(str(paths["ca"]))
     server.cert_chain_pems[0].write_to_path(str(paths["server"]))
     server.private_key_pem.write_to_path(str(paths["server-key"]))
@@ -267,6 +275,11 @@ def tls(tmp_path: Path) -> Iterator[Tls]:
     client.private_key_pem.write_to_path(str(paths["key"]))
     client.private_key_and_cert_chain_pem.write_to_path(str(paths["both"]))
     other.private_key_pem.write_to_path(str(paths["other"]))
+    paths["encrypted"].write_bytes(
+        load_pem_private_key(client.private_key_pem.bytes(), None).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pass phrase")
+        )
+    )
     context = ssl.create_default_context(cafile=str(paths["ca"]))
     context.load_cert_chain(str(paths["both"]))
     with Sandbox.start(
@@ -276,7 +289,7 @@ def tls(tmp_path: Path) -> Iterator[Tls]:
         tls_key=paths["server-key"],
         tls_client_ca=paths["ca"],
     ) as sandbox:
-        yield Tls(sandbox, *(str(paths[name]) for name in ("ca", "cert", "key", "both", "other")))
+        yield Tls(sandbox, *(str(paths[name]) for name in ("ca", "cert", "key", "both", "other", "encrypted")))
 
 
 @pytest.mark.covers("send_message", "validate_certs", "ca_path", "client_cert", "client_key")
@@ -303,6 +316,7 @@ def test_tls_goes_by_the_options_and_a_blank_validate_certs_stays_on(tmp_path: P
         "no certificate": ({"ca_path": tls.ca}, tls.sandbox.url),
         "no key": ({"ca_path": tls.ca, "client_cert": tls.certificate}, "client_cert", tls.certificate),
         "another key": ({"ca_path": tls.ca, **pair, "client_key": tls.other_key}, "client_key", tls.other_key),
+        "encrypted key": ({"ca_path": tls.ca, **pair, "client_key": tls.encrypted_key}, "client_key", "is encrypted"),
     }  # fmt: skip
     cases = works | {name: options for name, (options, *_parts) in says.items()}
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import socket
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -233,6 +235,37 @@ def test_the_deadline_cuts_a_request_short(sandbox: Sandbox) -> None:
     assert "no answer within the deadline of 0.2 s" in str(error)
 
 
+@contextlib.contextmanager
+def silent_server() -> Iterator[str]:
+    """The address of a server that takes connections and says nothing, not even of TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize(("scheme", "may_be_accepted"), [("https", False), ("http", True)])
+def test_what_the_deadline_cuts_short_may_be_accepted_only_once_it_goes_out(scheme: str, may_be_accepted: bool) -> None:
+    with silent_server() as address:
+        settings = settings_for(f"{scheme}://{address}", deadline=1)
+        error = failure(http_post, settings, "v1", body={}, repeatable=False)
+    # httpcore leaves the connection open when a TLS handshake is cancelled.
+    gc.collect()
+
+    assert (error.code, error.may_be_accepted) == ("timeout", may_be_accepted)
+    assert "no answer within the deadline of 1 s" in str(error)
+
+
+@pytest.mark.parametrize("limit", ["deadline", "timeout"])
+def test_nothing_goes_out_through_a_proxy_that_does_not_connect(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    with silent_server() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy}")
+        settings = settings_for("https://api.invalid", retries=0, **{limit: 0.3})
+        error = failure(http_post, settings, "v1", body={}, repeatable=False)
+
+    assert (error.code, error.may_be_accepted) == ("timeout", False)
+    assert f"within the {limit} of 0.3 s" in str(error)
+
+
 def test_a_get_cut_short_by_the_deadline_cannot_have_changed_anything(sandbox: Sandbox) -> None:
     sandbox.add_fault("slow", seconds=60)
 
@@ -455,6 +488,21 @@ def test_a_key_that_the_server_repeats_is_not_shown(sandbox: Sandbox, body: str)
     assert sandbox.api_key not in str(error)
 
 
+@pytest.mark.parametrize(("body", "cut"), [("envelope", 300), ("error_envelope", 300), ("html", 60)])
+def test_no_part_of_a_key_is_left_where_the_servers_message_is_cut(sandbox: Sandbox, body: str, cut: int) -> None:
+    key = sandbox.api_key
+    lengths = range(cut - 60 - len(key), cut) if body != "html" else range(cut)
+    for length in lengths:
+        sandbox.add_fault("status", status=400, echo_key=True, body=body, message="x" * length, times=1)
+
+    errors = [str(failure(listing, sandbox)) for _length in lengths]
+
+    # Every longer beginning of the key, and the key itself, begins with this one.
+    assert [error for error in errors if key[:8] in error] == []
+    assert "********" in errors[0]
+    assert errors[-1].endswith(("x…", "x…)"))
+
+
 def test_a_key_that_the_server_repeats_is_not_in_the_data() -> None:
     assert answered(b'{"a": "' + KEY.encode() + b'"}').data == {"a": "********"}
 
@@ -503,6 +551,14 @@ def test_a_part_of_an_address_is_percent_encoded(sandbox: Sandbox, device_id: st
 
     assert reply.data["deviceId"] == device_id
     assert [entry["path"] for entry in sandbox.requests()] == [f"/v1/environments/{sent}"]
+
+
+def test_an_address_too_long_to_be_asked_is_an_error_that_shows_its_beginning(sandbox: Sandbox) -> None:
+    error = failure(http_get, settings_for(sandbox), "v1", "environments", "d" * 70_000)
+
+    assert (error.code, error.attempts, error.transient) == ("invalid", 1, False)
+    assert str(error).startswith(f"GET {sandbox.url}/v1/environments/ddd")
+    assert len(str(error)) < 700
 
 
 @pytest.mark.parametrize("device_id", [".", ".."])

@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
@@ -198,6 +204,19 @@ def test_a_client_certificate_of_another_key_is_refused(tmp_path: Path) -> None:
     other.private_key_pem.write_to_path(str(key))
 
     assert "mismatch" in refusal(client_cert=str(cert), client_key=str(key)).lower()
+
+
+def test_an_encrypted_client_key_is_refused_and_nobody_is_asked_for_its_pass_phrase(tmp_path: Path) -> None:
+    certificate = trustme.CA().issue_cert("a.example")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate.cert_chain_pems[0].write_to_path(str(cert))
+    key.write_bytes(
+        load_pem_private_key(certificate.private_key_pem.bytes(), None).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"pass phrase")
+        )
+    )
+
+    assert refusal(client_cert=str(cert), client_key=str(key)).startswith("client_key: is encrypted")
 
 
 def test_without_verification_a_ca_path_is_not_read() -> None:

@@ -17,8 +17,9 @@ import pytest
 import trustme
 from cryptography import x509
 
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
 from ansible_collections.fleetops.environments.plugins.module_utils.http_client import Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import _tls_context
 from tests.sandbox.process import Sandbox
 
 from .support import http_get, http_post, settings_for
@@ -220,6 +221,21 @@ def test_a_server_that_says_it_wants_a_client_certificate_is_a_tls_failure(
         method(settings_for(url, ca_path=files.ca), "v1")
 
     assert (raised.value.code, raised.value.attempts, raised.value.may_be_accepted) == ("tls", 1, False)
+
+
+def test_certificates_that_the_environment_names_and_are_not_there_fail_https_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Sandbox, sandbox: Sandbox, files: Certificates
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
+    # What was read before is kept.
+    _tls_context.cache_clear()
+    try:
+        with pytest.raises(FleetError, match=r"^cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR"):
+            settings_for(server).tls_context()
+        for settings in (settings_for(sandbox), settings_for(server, ca_path=files.ca)):
+            assert http_get(settings, "v1", "environments").attempts == 1
+    finally:
+        _tls_context.cache_clear()
 
 
 def test_http_on_a_tls_port_and_the_other_way_round_are_errors(server: Sandbox, sandbox: Sandbox) -> None:
