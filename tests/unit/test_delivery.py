@@ -254,6 +254,40 @@ def test_another_row_of_the_device_gets_nothing_when_the_target_is_gone(sandbox:
     assert turns(sandbox) == {}
 
 
+def many_with_newer_rows(sandbox: Sandbox, count: int) -> list[Environment]:
+    """Environments whose connection has gone, and whose device has a row that was active later."""
+    older = [sandbox.add_environment(deviceId=f"shared-{number}") for number in range(count)]
+    for row_ in older:
+        sandbox.add_environment(deviceId=row_["deviceId"])
+        sandbox.rotate(row_["id"])
+        sandbox.age(row_["id"], 60)
+    return [environment_of(row_, sandbox.url) for row_ in older]
+
+
+def test_targets_that_are_not_their_devices_newest_row_share_one_listing(sandbox: Sandbox) -> None:
+    wanted = many_with_newer_rows(sandbox, 20)
+
+    deliveries = delivered(sandbox, [target(environment) for environment in wanted], policy(concurrency=5))
+
+    assert {delivery.status for delivery in deliveries} == {"sent"}
+    assert turns(sandbox) == {environment.id: 1 for environment in wanted}
+    assert len(sandbox.requests("retrieve")) == 20
+    assert len(sandbox.requests("list")) == 1
+
+
+def test_a_shared_listing_that_fails_leaves_unclear_only_what_was_unclear_before(sandbox: Sandbox) -> None:
+    unclear, clear = many_with_newer_rows(sandbox, 2)
+    sandbox.add_fault("drop_after", route="messages", target=unclear.connection_id, nth=1)
+    # The clear one joins the other's listing.
+    sandbox.add_fault("slow", route="messages", target=clear.connection_id, seconds=1)
+    sandbox.add_fault("slow", route="list", seconds=60)
+
+    deliveries = delivered(sandbox, [target(unclear), target(clear)], policy(max_failures=2), deadline=2)
+
+    assert [delivery.status for delivery in deliveries] == ["unknown", "failed"]
+    assert len(sandbox.requests("list")) == 1
+
+
 # Targets that are offline
 
 

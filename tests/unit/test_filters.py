@@ -193,6 +193,36 @@ def test_names_inside_of_a_field_are_anyones(expression: str) -> None:
     Expressions("filters", expression, FIELDS)
 
 
+@pytest.mark.parametrize(
+    "expression",
+    ["[?mode=='standard']", "[0]", "[].mode", "[*].mode", "[1:]", "@[0]", "[?online] | [0]", "[0].mode == 'standard'"],
+)
+def test_a_row_that_is_taken_for_a_list_is_refused_with_a_condition_to_write_instead(expression: str) -> None:
+    with pytest.raises(
+        OptionError, match="takes the environment for a list; write a condition such as mode == "
+    ) as raised:
+        Expressions("filters", expression, FIELDS)
+
+    assert str(raised.value).startswith(f"filters: {expression!r} ")
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("supported_commands[?@=='reload']", True),
+        ("supported_commands[?@=='clear']", False),
+        ("supported_commands[0]", True),
+        ("supported_commands[1]", False),
+        ("supported_commands[]", True),
+        ("[mode, os]", True),
+        ("@", True),
+        ("keys(@)[0]", True),
+    ],
+)
+def test_a_list_in_a_row_is_a_list(expression: str, expected: bool) -> None:
+    assert holds(expression, supported_commands=["reload"]) is expected
+
+
 @pytest.mark.parametrize("expression", ["", "os ==", "os = 'linux'", "(os", "os ? 'a'", "os == `1", "semver(version"])
 def test_what_is_no_jmespath_is_refused(expression: str) -> None:
     with pytest.raises(OptionError, match="is not a JMESPath expression: ") as raised:

@@ -362,6 +362,14 @@ def test_a_message_of_no_known_shape_is_refused_with_its_place_and_value(message
     assert value in str(raised.value)
 
 
+@pytest.mark.parametrize("value", [float("nan"), [float("-inf")], NOW.date(), {"a": NOW}, b"bytes"])
+def test_a_value_that_json_does_not_have_is_refused_with_its_place(value: Any) -> None:
+    approval = {"tool_call_id": "a", "approve": True, "updated_input": {"value": value}}
+
+    with pytest.raises(OptionError, match=r"^messages\[1\]: holds what JSON cannot: "):
+        outgoing("messages", [{"content": "fine"}, {"approvals": [approval]}])
+
+
 def test_no_message_at_all_is_refused() -> None:
     with pytest.raises(OptionError, match=r"^messages: must have at least one message$"):
         outgoing("messages", [])

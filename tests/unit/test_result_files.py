@@ -77,6 +77,17 @@ def test_csv_has_a_column_for_each_part_of_a_result(tmp_path: Path) -> None:
     assert second["error_message"] == 'a "quoted", text\nof two lines'
 
 
+def test_what_is_nested_in_a_result_is_json_in_csv(tmp_path: Path) -> None:
+    path = tmp_path / "report.csv"
+    nested = {"reason": {"b": [1, None]}, "response_message": ["\N{SNOWMAN}"], "conversation_id": []}
+
+    write_results(str(path), [result(**nested)])
+
+    [line] = read_csv(path)
+    assert {name: json.loads(line[name]) for name in nested} == nested
+    assert line["response_message"] == '["\N{SNOWMAN}"]'
+
+
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_no_text_is_a_formula_in_a_spreadsheet(tmp_path: Path, text: str) -> None:
     path = tmp_path / "report.csv"
@@ -118,8 +129,9 @@ def test_hosts_are_one_a_line_for_limit(tmp_path: Path) -> None:
     write_hosts(str(path), ["alpha", "beta"])
     assert path.read_text() == "alpha\nbeta\n"
 
-    write_hosts(str(path), [])
-    assert not path.exists()
+    for _time in (1, 2):
+        write_hosts(str(path), [])
+        assert not path.exists()
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -138,6 +150,8 @@ def test_a_failure_to_write_is_an_error_that_leaves_nothing_behind(tmp_path: Pat
 
     with pytest.raises(OptionError, match=r"^retry_file: cannot write "):
         write_hosts(str(taken), ["alpha"])
+    with pytest.raises(OptionError, match=r"^retry_file: cannot remove "):
+        write_hosts(str(taken), [])
     with pytest.raises(OptionError, match=r"^result_file: cannot write "):
         write_results(str(tmp_path / "absent" / "report.csv"), [])
 
