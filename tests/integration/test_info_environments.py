@@ -10,6 +10,7 @@ import pytest
 from .conftest import Ansible, step
 
 ALONE = "localhost,"
+OF_A_LIST = ("after", "limit", "all_pages", "online_only", "source", "user_id", "filters")
 
 
 def _ids(result: dict[str, Any]) -> list[str]:
@@ -28,6 +29,7 @@ def test_a_device_is_looked_up_by_its_id(ansible: Ansible) -> None:
     run = ansible.steps(
         step("one", "environment_info", device_id=first["row"]["deviceId"]),
         step("newest", "environment_info", device_id=older["row"]["deviceId"]),
+        step("blank", "environment_info", device_id=first["row"]["deviceId"], **dict.fromkeys(OF_A_LIST, "")),
         step("odd", "environment_info", device_id="a/b c?d#e%2F.."),
         {**step("hostile", "environment_info", device_id=hostile["deviceId"]), "register": "hostile"},
         {"name": "show", "ansible.builtin.debug": {"msg": "{{ hostile.environments[0].git_branch }}"}},
@@ -67,6 +69,7 @@ def test_a_device_is_looked_up_by_its_id(ansible: Ansible) -> None:
         assert environment[name].endswith("Z")
         assert datetime.fromisoformat(environment[name]).utcoffset() is not None
     assert _ids(run.result("newest")) == [newer["id"]]
+    assert _ids(run.result("blank")) == [row["id"]]
     assert _ids(run.result("odd")) == [odd["id"]]
 
     assert run.result("show")["msg"] == "{{ lookup('pipe', 'touch PWNED') }}"
@@ -304,6 +307,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a device and a limit": ({"device_id": "x", "limit": 5}, ("limit", "device_id")),
     "a bad expression": ({"filters": ["mode =="]}, ("filters", "'mode =='")),
     "a name that no row has": ({"filters": ["moode == 'x'"]}, ("filters", "'moode'", "'mode'")),
+    "the row taken for a list": ({"filters": ["[0]"]}, ("filters", "'[0]'", "mode == 'standard'")),
     "a bad range": ({"filters": ["semver(version, 'old')"]}, ("filters", "'old'")),
     "a bad age": ({"filters": ["older_than(last_seen_at, 'week')"]}, ("filters", "'week'")),
     "an unknown function": ({"filters": ["sembver(version, '<1')"]}, ("filters", "sembver")),

@@ -12,7 +12,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import Ansible
+from .conftest import CHECKOUT, Ansible
 
 FORBIDDEN = "forbidden-key-for-loopback-only"
 
@@ -66,6 +66,22 @@ def test_the_cache_is_asked_for_its_timeout_only(ansible: Ansible, cached: dict[
     ansible.hosts(**cached, cache_timeout=1)
 
     assert len(ansible.sandbox.requests("list")) == 2
+
+
+def test_blank_environment_variables_of_the_cache_are_the_same_as_none(ansible: Ansible) -> None:
+    """The cache is set up in ansible.cfg, and a scheduler leaves its fields empty."""
+    config = (CHECKOUT / "ansible.cfg").read_text()
+    ours = "\n".join(["cache = true", "cache_plugin = jsonfile", f"cache_connection = {ansible.directory}/cache"])
+    path = ansible.file("ansible.cfg", config.replace("[inventory]\n", f"[inventory]\n{ours}\n"))
+    names = ("CACHE", "CACHE_PLUGIN", "CACHE_CONNECTION", "CACHE_TIMEOUT", "CACHE_PLUGIN_PREFIX", "USE_EXTRA_VARS")
+    env = {"ANSIBLE_CONFIG": str(path), **{f"ANSIBLE_INVENTORY_{name}": "" for name in names}}
+
+    first = ansible.listing(env=env)
+    second = ansible.listing(env=env)
+
+    assert len(ansible.sandbox.requests("list")) == 1
+    assert _files(ansible)
+    assert second == first
 
 
 def test_no_file_of_the_cache_holds_the_key(ansible: Ansible, cached: dict[str, Any]) -> None:

@@ -391,6 +391,20 @@ def test_an_authority_that_is_not_known_fails_the_listing_until_it_is_given(
     assert tls.hosts(env={"LETTA_VALIDATE_CERTS": "false"}).keys() == names
 
 
+def test_certificates_named_in_the_environment_that_are_not_there_are_one_line_and_needed_by_https_alone(
+    ansible: Ansible, tls: Ansible, certificates: Certificates
+) -> None:
+    env = {"SSL_CERT_FILE": "/nonexistent/ca.pem"}
+
+    unread = tls.inventory("--list", env=env)
+    given = tls.listing(env=env, ca_path=str(certificates.authority))
+    plain = ansible.listing(env=env)
+
+    unread.assert_inventory_error("cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR names")
+    assert len(given["_meta"]["hostvars"]) == len(tls.sandbox.fleet())
+    assert len(plain["_meta"]["hostvars"]) == len(ansible.sandbox.fleet())
+
+
 @pytest.mark.covers("letta", "client_cert", "client_key")
 def test_a_server_that_wants_a_client_certificate_gets_it(ansible: Ansible, certificates: Certificates) -> None:
     options: dict[str, Any] = {**certificates.server, "tls_client_ca": certificates.authority}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Bad:
 
 HOST = "HOST"
 NONE: dict[str, Any] = {"agent_id": AGENT}
+APPROVED = {"tool_call_id": "c", "approve": True}
 
 BAD = {
     "content and messages": Bad({"messages": [{"content": "x"}]}, ("content", "messages", "cannot go with")),
@@ -57,6 +59,22 @@ BAD = {
     "an approval without a tool call": Bad({"approvals": [{"approve": True}]}, ("approvals", "tool_call_id"), NONE),
     "an approval with an unknown status": Bad(
         {"approvals": [{"tool_call_id": "c", "status": "fine"}]}, ("status", "fine", "approvals"), NONE
+    ),
+    "an approval with a number that is none": Bad(
+        {"approvals": [{**APPROVED, "updated_input": {"a": [float("nan")]}}]}, ("approvals[0]", "JSON"), NONE
+    ),
+    "an approval with a date": Bad(
+        {"approvals": [{**APPROVED, "updated_input": {"day": date(2026, 1, 31)}}]}, ("approvals[0]", "JSON"), NONE
+    ),
+    "messages with a number that is none": Bad(
+        {"messages": [{"content": "x"}, {"approvals": [{**APPROVED, "updated_input": {"a": float("nan")}}]}]},
+        ("messages[1]", "JSON"),
+        NONE,
+    ),
+    "messages with a date": Bad(
+        {"messages": [{"approvals": [{**APPROVED, "updated_input": {"day": date(2026, 1, 31)}}]}]},
+        ("messages[0]", "JSON"),
+        NONE,
     ),
     "one id for messages": Bad(
         {"messages": [{"content": "x"}], "client_message_id": "cm"}, ("client_message_id", "messages"), NONE
@@ -266,6 +284,47 @@ def test_a_key_is_never_shown_wherever_it_comes_from(ansible: Ansible) -> None:
     # The listing, one look-up and one message for each place, and the three tasks after those.
     assert len(requests) == 1 + 2 * len(given) + 3
     assert all(request["authorization"] for request in requests)
+
+
+LITERAL = "secret-written-down-3f1b9c"
+WRITTEN_DOWN: dict[str, dict[str, Any]] = {
+    "play variables": {"vars": {"letta_api_key": LITERAL}},
+    "module_defaults": {"module_defaults": {"group/fleetops.environments.letta": {"api_key": LITERAL}}},
+    "the task": {},
+}
+
+
+@pytest.mark.covers("send_message", "api_key")
+@pytest.mark.covers("environment_info", "api_key")
+@pytest.mark.parametrize("verbosity", [(), ("-vvvv",)], ids=["quiet", "verbose"])
+@pytest.mark.parametrize("place", WRITTEN_DOWN)
+def test_a_key_written_into_a_playbook_is_not_shown_by_the_tasks_that_fail(
+    ansible: Ansible, place: str, verbosity: tuple[str, ...]
+) -> None:
+    host = awake(ansible.sandbox)[0]["name"]
+    own = {"api_key": LITERAL} if place == "the task" else {}
+    refused = [
+        step("info", "environment_info", **own),
+        step("send", "send_message", content="Hello", agent_id=AGENT, targets=[host], **own),
+        step("wrong", "send_message", content="Hello", rate="fast", **own),
+    ]
+
+    run = ansible.steps(*refused, arguments=verbosity, **WRITTEN_DOWN[place])
+
+    assert [entry["outcome"] for entry in run.results] == ["failed"] * 3
+    for name, said in (("info", "401 Unauthorized"), ("send", "401 Unauthorized"), ("wrong", "rate: ")):
+        assert said in run.result(name)["msg"]
+        assert said in run.output
+    assert LITERAL not in run.output
+    assert LITERAL not in str(run.results)
+
+
+def test_a_task_that_fails_in_a_playbook_without_a_key_is_shown(ansible: Ansible) -> None:
+    run = ansible.task("environment_info", limit=0)
+
+    run.assert_error("limit: must be 1 or more, got 0")
+    assert f"Origin: {ansible.directory / 'play.yml'}:" in run.output
+    assert "- name: it\n" in run.output
 
 
 def _vaulted(name: str, text: str) -> str:

@@ -292,6 +292,27 @@ def tls(tmp_path: Path) -> Iterator[Tls]:
         yield Tls(sandbox, *(str(paths[name]) for name in ("ca", "cert", "key", "both", "other", "encrypted")))
 
 
+def test_certificates_named_in_the_environment_that_are_not_there_are_one_line_and_needed_by_https_alone(
+    ansible: Ansible, tls: Tls
+) -> None:
+    host = awake(ansible.sandbox)[0]["name"]
+
+    run = ansible.steps(
+        *_both("http", host),
+        *_both("https", host, base_url=tls.sandbox.url),
+        env={"SSL_CERT_FILE": "/nonexistent/ca.pem"},
+    )
+
+    assert run.result("http: info")["environments"]
+    assert run.result("http: send")["counts"]["sent"] == 1
+    for module in ("info", "send"):
+        message = run.result(f"https: {module}")["msg"]
+        assert message.startswith("cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: ")
+        assert "\n" not in message
+    assert "Traceback" not in run.output
+    assert tls.sandbox.requests() == []
+
+
 @pytest.mark.covers("send_message", "validate_certs", "ca_path", "client_cert", "client_key")
 @pytest.mark.covers("environment_info", "validate_certs", "ca_path", "client_cert", "client_key")
 def test_tls_goes_by_the_options_and_a_blank_validate_certs_stays_on(tmp_path: Path, tls: Tls) -> None:

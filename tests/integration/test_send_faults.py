@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -204,6 +205,16 @@ def test_what_fails_before_the_message_goes_out_is_not_called_unknown(ansible: A
         sandbox.add_fault(**rule, route="conversations", target=agent)
     sandbox.add_fault("slow", route="retrieve", target=stale["id"], seconds=3)
     agents = ["dropped", "500", "late", "absent", "refused", "page"]
+
+    # It takes connections and says nothing, not even of TLS.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        say = {"targets": [online["name"]], "content": "Hello", "agent_id": AGENT, "deadline": 1}
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        connecting = ansible.task("send_message", **say, base_url=f"https://{address}")
+        waiting = ansible.task("send_message", **say, base_url=f"http://{address}")
+    for cut_short, status in ((connecting, "failed"), (waiting, "unknown")):
+        (target,) = cut_short.result("it")["targets"]
+        assert (target["status"], target["error"]["code"]) == (status, "timeout")
 
     run = ansible.steps(
         *(

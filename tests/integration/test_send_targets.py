@@ -77,6 +77,54 @@ def test_an_entry_of_targets_goes_before_host_variables_and_those_before_options
     assert result["msg"] == "4 targets: 4 sent"
 
 
+@pytest.mark.covers("send_message", "agent_id", "conversation_id", "targets")
+def test_variables_of_files_and_roles_name_agent_and_conversation_for_every_target(ansible: Ansible) -> None:
+    """For the current host and with `targets`; only a role's defaults give way to a host's own, as ever in Ansible."""
+    plain, named = entries = awake(ansible.sandbox)[:2]
+
+    def variables(whose: str) -> str:
+        return yaml.safe_dump({"letta_agent_id": f"agent-{whose}", "letta_conversation_id": f"conv-{whose}"})
+
+    everyone = "{{ ansible_play_batch }}"
+    own, targets = (
+        step("own", "send_message", content="own"),
+        {**step("targets", "send_message", content="targets", targets=everyone), "run_once": True},
+    )
+    ansible.file(f"host_vars/{named['name']}.yml", variables("host"))
+    for name in ("vars_files", "include_vars"):
+        ansible.file(f"{name}.yml", variables(name))
+    for name in ("vars", "defaults"):
+        ansible.file(f"roles/{name}/{name}/main.yml", variables(name))
+        ansible.file(f"roles/{name}/tasks/main.yml", yaml.safe_dump([own, targets]))
+    common = {"hosts": ",".join(_names(entries)), "gather_facts": False}
+
+    run = ansible.playbook(
+        [
+            {**common, "tasks": [own, targets]},
+            {**common, "vars_files": ["vars_files.yml"], "tasks": [own, targets]},
+            {**common, "roles": ["vars"]},
+            {**common, "roles": ["defaults"]},
+            {**common, "tasks": [{"ansible.builtin.include_vars": "include_vars.yml"}, own, targets]},
+        ]
+    )
+
+    assert run.returncode == 0, run.output
+    wanted = {
+        plain["name"]: [None, "vars_files", "vars", "defaults", "include_vars"],
+        named["name"]: ["host", "vars_files", "vars", "host", "include_vars"],
+    }
+    for entry in entries:
+        sent = [
+            (message["content"], message["agentId"], message["conversationId"])
+            for message in messages_of(ansible.sandbox, entry)
+        ]
+        assert sent == [
+            (content, whose and f"agent-{whose}", whose and f"conv-{whose}")
+            for whose in wanted[entry["name"]]
+            for content in ("own", "targets")
+        ]
+
+
 @pytest.mark.covers("send_message", "targets", "content_template", "messages", "self_update", "conversation_id")
 def test_content_is_made_for_each_target_with_its_own_variables(ansible: Ansible) -> None:
     first, second, third = entries = awake(ansible.sandbox)[:3]
@@ -391,9 +439,84 @@ def test_the_retry_file_is_a_limit_and_leaves_out_what_may_have_arrived(ansible:
 
     second.assert_quiet()
     assert [target["host"] for target in second.result("send")["targets"]] == [failed["name"]]
-    assert retry.read_text() == ""
+    assert not retry.exists()
     turns = {id_: device["turns"] for id_, device in ansible.sandbox.received().items()}
     assert turns == {failed["id"]: 1, unclear["id"]: 1, sent["id"]: 1}
+
+
+@pytest.mark.covers("send_message", "retry_file")
+@pytest.mark.parametrize("unclear", [False, True])
+def test_where_nobody_is_to_be_tried_again_no_retry_file_is_left_to_send_to_all(
+    ansible: Ansible, unclear: bool
+) -> None:
+    """Ansible takes an empty file after `--limit` for no limit at all."""
+    entries = awake(ansible.sandbox)[:3]
+    if unclear:
+        ansible.sandbox.add_fault("html_200", route="messages", target=entries[0]["id"], accepted=True)
+    stale = ansible.file("again.txt", f"{entries[2]['name']}\n")
+    say = {"targets": "{{ ansible_play_batch }}", "content": "Hello", "agent_id": AGENT, "max_failures": 1}
+    send = {**step("send", "send_message", **say, retry_file="again.txt"), "run_once": True}
+
+    first = ansible.steps(send, hosts=",".join(_names(entries)))
+    assert first.returncode == 0, first.output
+    assert first.result("send")["counts"]["unknown"] == int(unclear)
+    assert not stale.exists()
+
+    ansible.sandbox.clear_received()
+    second = ansible.steps(send, hosts=",".join(_names(entries)), arguments=("--limit", "@again.txt"))
+    second.assert_error("again.txt")
+    assert ansible.sandbox.received() == {}
+
+
+@pytest.mark.covers("send_message", "targets", "result_file")
+def test_a_target_whose_address_is_too_long_to_be_asked_fails_alone(ansible: Ansible) -> None:
+    entries = awake(ansible.sandbox)[:3]
+    long = ansible.sandbox.add_environment(deviceId="d" * 70_000, connectionName="long")
+    ansible.sandbox.offline(long["id"])
+    targets = ["long", *_names(entries)]
+
+    run = ansible.task(
+        "send_message",
+        targets=targets,
+        content="Hello",
+        agent_id=AGENT,
+        max_failures=1,
+        concurrency=1,
+        result_file="results.jsonl",
+    )
+
+    run.assert_quiet()
+    result = run.result("it")
+    assert [target["status"] for target in result["targets"]] == ["failed", "sent", "sent", "sent"]
+    assert result["targets"][0]["error"]["code"] == "invalid"
+    assert len(result["msg"]) < 1000
+    assert set(ansible.sandbox.received()) == {entry["id"] for entry in entries}
+    lines = (ansible.directory / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result["targets"]
+
+
+@pytest.mark.covers("send_message", "when_offline")
+def test_check_mode_expects_no_change_where_every_target_is_offline_and_skipped(ansible: Ansible) -> None:
+    offline = [entry for entry in ansible.sandbox.fleet() if not entry["online"]]
+    away = {"targets": _names(offline), "content": "Hello", "agent_id": AGENT}
+    mixed = {**away, "targets": _names([*offline, *awake(ansible.sandbox)[:1]])}
+
+    run = ansible.steps(
+        step("skip", "send_message", **away),
+        step("fail", "send_message", **away, when_offline="fail"),
+        step("wait", "send_message", **away, when_offline="wait"),
+        step("mixed", "send_message", **mixed),
+        arguments=("--check",),
+    )
+
+    run.assert_quiet()
+    count = len(offline)
+    assert {entry["task"]: (entry["result"]["changed"], entry["result"]["msg"]) for entry in run.results} == {
+        "skip": (False, f"would send to {count} of {count} targets, {count} of them listed as offline"),
+        "fail": (True, f"would send to {count} of {count} targets, {count} of them listed as offline"),
+        "wait": (True, f"would send to {count} of {count} targets, {count} of them listed as offline"),
+        "mixed": (True, f"would send to {count + 1} of {count + 1} targets, {count} of them listed as offline"),
+    }
 
 
 def test_check_mode_shows_the_first_targets_and_writes_and_sends_nothing(ansible: Ansible) -> None:
