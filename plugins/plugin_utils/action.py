@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
 from ansible.module_utils.errors import UnsupportedError
@@ -20,7 +22,7 @@ from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.http_settings import HttpSettings
-from .options import environment_variable_of, given, key_help, layered, variable_of
+from .options import blank, environment_variable_of, given, key_help, layered, variable_of
 
 
 class EnvironmentAction(ActionBase):  # type: ignore[misc]
@@ -72,9 +74,9 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
 
         `base_url` stays unset where none of them has it: the target's own then counts.
         """
-        arguments = given(self._task.args)
-        sources = (arguments, self._variables(task_vars), self._environment())
-        self._secrets = {str(source["api_key"]) for source in sources if "api_key" in source}
+        arguments, environment = given(self._task.args), self._environment()
+        self._secrets.update(str(source["api_key"]) for source in (arguments, environment) if "api_key" in source)
+        sources = (arguments, self._variables(task_vars), environment)
         self._layers = sources
         parameters = {**arguments, **layered(sources)}
         for name, spec in self.SPEC.items():
@@ -87,8 +89,28 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         return options
 
     def _variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        found = {option: task_vars.get(variable_of(self.PROVIDER, option)) for option in CONNECTION_SPEC}
-        return given({option: self._templar.template(value) for option, value in found.items() if value is not None})
+        found: dict[str, Any] = {}
+        # The key first, so that it is known as a secret when another one cannot be read.
+        for option in sorted(CONNECTION_SPEC, key=lambda option: option != "api_key"):
+            value = task_vars.get(variable_of(self.PROVIDER, option))
+            found[option] = self._read_variable(
+                variable_of(self.PROVIDER, option), functools.partial(self._templar.template, value)
+            )
+            if option == "api_key" and not blank(found[option]):
+                self._secrets.add(str(found[option]))
+        return given(found)
+
+    def _read_variable(self, name: str, read: Callable[[], Any]) -> Any:
+        """A variable's value. Raises OptionError for one that is undefined or cannot be rendered.
+
+        Ansible's own error would show where the variable stands, and with it a key that stands beside it.
+        """
+        try:
+            return read()
+        except AnsibleError as error:
+            secret = name == variable_of(self.PROVIDER, "api_key")
+            cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
+            raise OptionError(name, f"cannot be read: {cause}") from None
 
     def _environment(self) -> dict[str, Any]:
         names = {option: environment_variable_of(self.PROVIDER, option) for option in CONNECTION_SPEC}

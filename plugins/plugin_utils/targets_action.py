@@ -126,9 +126,9 @@ class TargetsAction(EnvironmentAction):
         if name in task_vars and self._may_set(name):
             variables = self._variables_of(item, task_vars)
             templar = self._templar.copy_with_new_env(available_variables=variables)
-            variable = templar.template(variables.get(name))
+            variable = self._read_variable(name, lambda: templar.template(variables.get(name)))
         else:
-            variable = item.variables.get(name)
+            variable = self._read_variable(name, lambda: item.variables.get(name))
         value = item.given.get(option) or variable or options[option]
         return str(value) if value else None
 

@@ -303,16 +303,26 @@ def test_a_key_written_into_a_playbook_is_not_shown_by_the_tasks_that_fail(
 ) -> None:
     host = awake(ansible.sandbox)[0]["name"]
     own = {"api_key": LITERAL} if place == "the task" else {}
+    undefined = {"letta_agent_id": "{{ nothing }}"}
     refused = [
         step("info", "environment_info", **own),
         step("send", "send_message", content="Hello", agent_id=AGENT, targets=[host], **own),
         step("wrong", "send_message", content="Hello", rate="fast", **own),
+        {**step("agent", "send_message", content="Hello", targets=[host], **own), "vars": undefined},
+        {**step("url", "environment_info", **own), "vars": {"letta_base_url": "{{ nothing }}"}},
     ]
+    says = {
+        "info": "401 Unauthorized",
+        "send": "401 Unauthorized",
+        "wrong": "rate: must be a number",
+        "agent": "letta_agent_id: cannot be read: 'nothing' is undefined",
+        "url": "letta_base_url: cannot be read: 'nothing' is undefined",
+    }
 
     run = ansible.steps(*refused, arguments=verbosity, **WRITTEN_DOWN[place])
 
-    assert [entry["outcome"] for entry in run.results] == ["failed"] * 3
-    for name, said in (("info", "401 Unauthorized"), ("send", "401 Unauthorized"), ("wrong", "rate: ")):
+    assert [entry["outcome"] for entry in run.results] == ["failed"] * 5
+    for name, said in says.items():
         assert said in run.result(name)["msg"]
         assert said in run.output
     assert LITERAL not in run.output
