@@ -9,19 +9,9 @@ from __future__ import annotations
 class ModuleDocFragment:
     """The options of every module that acts on the current host or on `targets`."""
 
-    DOCUMENTATION = r"""
+    # What a module has that does nothing on an agent's behalf, and for which an offline target is no failure.
+    FAN_OUT = r"""
 options:
-  agent_id:
-    description:
-      - The agent that is meant.
-      - The C(agent_id) of the target's own entry goes before its host variable C(letta_agent_id), and that before this.
-    type: str
-  conversation_id:
-    description:
-      - The agent's conversation that is meant; its default conversation unless given.
-      - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
-        that before this.
-    type: str
   targets:
     description:
       - The hosts to act on in one task, as a list of inventory names or of dictionaries with C(host) and any of
@@ -34,17 +24,6 @@ options:
   max_targets:
     description: More targets than this are an error before anything is done. No limit by default.
     type: int
-  when_offline:
-    description:
-      - What to do with a target that is offline. V(skip) reports it, V(fail) counts it as failed, V(wait) waits up to
-        O(offline_timeout) for it and then counts it as failed.
-    type: str
-    choices: [skip, fail, wait]
-    default: skip
-  offline_timeout:
-    description: Seconds to wait for targets that are offline, from the start of the task, with O(when_offline=wait).
-    type: float
-    default: 300
   concurrency:
     description: How many targets may be under way at a time. With O(targets) only.
     type: int
@@ -71,3 +50,31 @@ options:
         C(.csv). With O(targets) only.
     type: path
 """
+
+    DOCUMENTATION = (
+        FAN_OUT
+        + r"""
+  agent_id:
+    description:
+      - The agent that is meant.
+      - The C(agent_id) of the target's own entry goes before its host variable C(letta_agent_id), and that before this.
+    type: str
+  conversation_id:
+    description:
+      - The agent's conversation that is meant; its default conversation unless given.
+      - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
+        that before this.
+    type: str
+  when_offline:
+    description:
+      - What to do with a target that is offline. V(skip) reports it, V(fail) counts it as failed, V(wait) waits up to
+        O(offline_timeout) for it and then counts it as failed.
+    type: str
+    choices: [skip, fail, wait]
+    default: skip
+  offline_timeout:
+    description: Seconds to wait for targets that are offline, from the start of the task, with O(when_offline=wait).
+    type: float
+    default: 300
+"""
+    )

@@ -27,18 +27,22 @@ LIST_SPEC: dict[str, dict[str, Any]] = {
     "filters": {"type": "raw"},
 }
 
-TARGETS_SPEC: dict[str, dict[str, Any]] = {
-    "agent_id": {"type": "str"},
-    "conversation_id": {"type": "str"},
+FAN_OUT_SPEC: dict[str, dict[str, Any]] = {
     "targets": {"type": "list", "elements": "raw"},
     "max_targets": {"type": "int"},
-    "when_offline": {"type": "str", "choices": ["skip", "fail", "wait"], "default": "skip"},
-    "offline_timeout": {"type": "float", "default": 300},
     "concurrency": {"type": "int", "default": 20},
     "rate": {"type": "float"},
     "max_failures": {"type": "str", "default": "0"},
     "retry_file": {"type": "path"},
     "result_file": {"type": "path"},
+}
+
+TARGETS_SPEC: dict[str, dict[str, Any]] = {
+    **FAN_OUT_SPEC,
+    "agent_id": {"type": "str"},
+    "conversation_id": {"type": "str"},
+    "when_offline": {"type": "str", "choices": ["skip", "fail", "wait"], "default": "skip"},
+    "offline_timeout": {"type": "float", "default": 300},
 }
 
 ON_CONTROLLER = (

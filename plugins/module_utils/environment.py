@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import FleetError
+from .errors import FleetError, one_line
 
 # The host variable through which the inventory tells the actions what a host is.
 CONTRACT = "fleetops_environment"
@@ -72,6 +72,16 @@ class Environment:
             self_update=self_update if isinstance(self_update, Mapping) else None,
             fields={},
         )
+
+
+def described_state(environment: Environment | None) -> str:
+    """How an environment is, as one line; None stands for one that is no longer there."""
+    if environment is None:
+        return "no longer there"
+    fields = environment.fields
+    seen = f" (last seen at {fields['last_seen_at']})" if environment.status == "offline" else ""
+    version, mode = fields["version"] or "unknown", fields["mode"] or "unknown"
+    return one_line(f"{environment.status}{seen}, version {version}, mode {mode}")
 
 
 def updatable(self_update: Mapping[str, Any] | None) -> bool:

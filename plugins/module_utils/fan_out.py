@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from .environment import Environment
 from .errors import ApiError, OptionError, one_line
 
-_LONGEST_PAUSE = 15.0
+LONGEST_PAUSE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class Outcome:
     """What became of one target.
 
     status: `not_attempted` and `skipped` to begin with; the work sets what it ends as, and an ApiError makes it
-        `offline`, `unknown` (may have been accepted) or `failed`.
+        `offline`, `unknown` (may have been accepted) or `failed`. `offline` and `waiting` are worked on again while
+        the policy waits.
     duration: seconds. error: `{code, message}`.
     """
 
@@ -67,13 +68,15 @@ class Policy:
     concurrency: targets at a time. rate: targets started a second, None for no limit.
     max_failures: how many targets may fail before no new one starts.
     when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
+    longest_pause: seconds between two rounds of waiting; the first pauses are shorter.
     """
 
     concurrency: int
     rate: float | None
     max_failures: int
-    when_offline: str
-    offline_timeout: float
+    when_offline: str = "fail"
+    offline_timeout: float = 0.0
+    longest_pause: float = LONGEST_PAUSE
 
     def is_failure(self, outcome: Outcome) -> bool:
         """Whether an outcome counts as failed."""
@@ -110,21 +113,28 @@ class FanOut:
         self._failures = 0
         self._next_start = 0.0
 
-    async def run(self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]]) -> None:
-        """Work in rounds: a second round and more only for targets that are offline and waited for.
+    async def run(
+        self,
+        pairs: Sequence[tuple[T, O]],
+        work: Callable[[T, O], Awaitable[None]],
+        before_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Work in rounds: a second round and more only for targets that are waited for.
 
         work: does it for one target and sets the outcome's status, or raises ApiError.
+        before_waiting: called before each pause between rounds.
         """
         give_up_at = time.monotonic() + self._policy.offline_timeout
-        pause = 1.0
+        pause = min(1.0, self._policy.longest_pause)
         open_pairs = pairs
         while open_pairs:
             left = give_up_at - time.monotonic()
             waits = self._policy.when_offline == "wait" and left > 0
             open_pairs = await self._round(open_pairs, work, waits=waits)
             if open_pairs:
+                before_waiting()
                 await asyncio.sleep(max(0.0, min(pause, left)))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+                pause = min(pause * 2, self._policy.longest_pause)
 
     async def may_start(self) -> bool:
         """Wait until `rate` allows another start; False when too many have failed meanwhile."""
@@ -138,9 +148,9 @@ class FanOut:
     async def _round(
         self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], *, waits: bool
     ) -> list[tuple[T, O]]:
-        """Try every pair once; returns those that are offline and to be waited for."""
+        """Try every pair once; returns those that are to be waited for."""
         queue = iter(pairs)
-        offline: list[tuple[T, O]] = []
+        waited_for: list[tuple[T, O]] = []
 
         async def worker() -> None:
             for target, outcome in queue:
@@ -149,15 +159,15 @@ class FanOut:
                 if self._stopped():
                     return
                 await _timed(work, target, outcome)
-                if outcome.status == "offline" and waits:
-                    offline.append((target, outcome))
+                if outcome.status in ("offline", "waiting") and waits:
+                    waited_for.append((target, outcome))
                 elif self._policy.is_failure(outcome):
                     self._failures += 1
 
         async with asyncio.TaskGroup() as group:
             for _number in range(min(self._policy.concurrency, len(pairs))):
                 group.create_task(worker())
-        return [] if self._stopped() else offline
+        return [] if self._stopped() else waited_for
 
     def _stopped(self) -> bool:
         return self._failures > self._policy.max_failures

@@ -10,6 +10,7 @@ device's look-up answers with, how a connection that has gone is reported) is ha
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,11 @@ from .provider import Accepted
 DEFAULT_BASE_URL = "https://api.letta.com"
 # A listing that goes on for longer than this has no end.
 MAX_PAGES = 10_000
+_PAGE_SIZE = 100
 # Seconds for which look-ups share a listing.
 _LISTING_SHARED = 5.0
+# How many pages a listing is taken to have before there was one.
+_PAGES_EXPECTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class Query:
     source: str | None = None
     user_id: str | None = None
     after: str | None = None
-    limit: int | None = 100
+    limit: int | None = _PAGE_SIZE
     all_pages: bool = True
 
     def parameters(self) -> dict[str, str]:
@@ -65,8 +69,10 @@ class Client:
     def __init__(self, settings: HttpSettings) -> None:
         self._http = HttpClient(settings)
         self._base_url = settings.base_url
-        self._listing: asyncio.Task[Listing] | None = None
+        self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
         self._listed_at = 0.0
+        self._answered: set[str] = set()
+        self._pages = _PAGES_EXPECTED
 
     async def __aenter__(self) -> Self:
         return self
@@ -137,12 +143,18 @@ class Client:
         row = self._validated(Row, reply, "GET /v1/environments/{deviceId}")
         return environment(row, reply.data, self._base_url, reply.date)
 
-    async def resolve(self, wanted: Environment) -> Environment | None:
+    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None when it is no longer there.
 
+        among: how many look-ups are being made. They share a listing where that costs fewer requests.
         A device can own several rows and the look-up by device answers with one of them: where it is another row,
         the wanted one is looked for in the list.
         """
+        listed = among > self._pages
+        if listed:
+            found = (await self._rows(wanted.id)).get(wanted.id)
+            if found is not None:
+                return found
         try:
             found = await self.retrieve(wanted.device_id)
         except ApiError as error:
@@ -151,19 +163,30 @@ class Client:
             raise
         if found.id == wanted.id:
             return found
-        return (await self._rows()).get(wanted.id)
+        return None if listed else (await self._rows(wanted.id)).get(wanted.id)
 
-    async def _rows(self) -> Mapping[str, Environment]:
-        """Every row by id, from a listing that all who ask within a few seconds share."""
+    async def _rows(self, wanted: str) -> Mapping[str, Environment]:
+        """Every row by id, from a listing that all who ask within a few seconds share.
+
+        wanted: the id that is looked up. Who asks for the same one again wants to know what is new.
+        """
         now = time.monotonic()
-        if self._listing is None or now - self._listed_at > _LISTING_SHARED:
-            self._listing, self._listed_at = asyncio.create_task(self.list(Query())), now
+        if self._listing is None or now - self._listed_at > _LISTING_SHARED or wanted in self._answered:
+            self._listing, self._listed_at = asyncio.create_task(self._all_rows()), now
+            self._answered.clear()
+        listing = self._listing
+        self._answered.add(wanted)
         try:
-            listing = await asyncio.shield(self._listing)
+            return await asyncio.shield(listing)
         except ApiError as error:
-            self._listing = None
+            if self._listing is listing:
+                self._listing = None
             # To each its own error: what is unclear about one message is not about another.
-            raise ApiError(str(error), code=error.code, status=error.status) from None
+            raise ApiError(str(error), code=error.code, status=error.status, transient=error.transient) from None
+
+    async def _all_rows(self) -> Mapping[str, Environment]:
+        listing = await self.list(Query())
+        self._pages = max(1, math.ceil(len(listing.rows) / _PAGE_SIZE))
         return {item.id: item for item in environments(listing, self._base_url)[0]}
 
     async def send(

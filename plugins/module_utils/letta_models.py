@@ -22,6 +22,9 @@ PROVIDER = "letta"
 # An environment is online while its last heartbeat is younger than this.
 HEARTBEAT_LIMIT = timedelta(seconds=120)
 
+# Modes by an older name, as devices themselves read them.
+_RENAMED_MODES = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
+
 # Up to 9999-12-31T23:59:59Z, the last moment that a date can hold.
 _Milliseconds = Annotated[float, pydantic.Field(ge=0, le=253402300799000, allow_inf_nan=False)]
 
@@ -247,6 +250,11 @@ def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) 
         self_update=self_update,
         fields=fields,
     )
+
+
+def same_mode(one: str | None, other: str | None) -> bool:
+    """Whether two modes mean the same: `default` is `standard`, `bypassPermissions` is `unrestricted`."""
+    return _RENAMED_MODES.get(str(one), one) == _RENAMED_MODES.get(str(other), other)
 
 
 # What every row has, for checking expressions and documenting variables.

@@ -27,8 +27,11 @@ class Provider(Protocol):
     # Statuses with which the API says that a connection has gone, so that nothing was delivered over it.
     GONE: frozenset[int]
 
-    async def resolve(self, wanted: Environment) -> Environment | None:
-        """The same row as it is now; None when it is no longer there. Raises ApiError."""
+    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+        """The same row as it is now; None when it is no longer there. Raises ApiError.
+
+        among: how many look-ups are being made, where one answer may serve them all.
+        """
 
     async def send(
         self,

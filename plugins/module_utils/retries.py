@@ -76,7 +76,11 @@ async def attempted(
     except TimeoutError:
         message = f"{what}: no answer within the deadline of {settings.deadline:g} s"
         raise ApiError(
-            message, code="timeout", may_be_accepted=unclear or may_be_accepted(), attempts=_attempts(retrying)
+            message,
+            code="timeout",
+            may_be_accepted=unclear or may_be_accepted(),
+            transient=True,
+            attempts=_attempts(retrying),
         ) from None
     except ApiError as error:
         error.may_be_accepted = unclear

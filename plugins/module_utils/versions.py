@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._deps import semantic_version
+from .errors import OptionError, one_line
 
 
 def parsed(text: str | None) -> Any:
@@ -16,3 +17,15 @@ def parsed(text: str | None) -> Any:
         return semantic_version.Version(text.removeprefix("v")) if text else None
     except ValueError:
         return None
+
+
+def at_least(text: str | None, least: str) -> bool:
+    """Whether a version is `least` or newer; what is no version is not."""
+    found = parsed(text)
+    return found is not None and bool(found >= parsed(least))
+
+
+def check_version(option: str, text: str) -> None:
+    """Raise OptionError when an option's value is no version."""
+    if parsed(text) is None:
+        raise OptionError(option, f"must be a semantic version such as 0.34.12, got {one_line(repr(text), 60)}")

@@ -97,7 +97,7 @@ class TargetsAction(EnvironmentAction):
             )
         if options["concurrency"] < 1:
             raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
-        if options["offline_timeout"] < 0:
+        if options.get("offline_timeout", 0) < 0:
             raise OptionError("offline_timeout", f"must be 0 or more, got {options['offline_timeout']}")
         if options["rate"] is not None and options["rate"] <= 0:
             raise OptionError("rate", f"must be more than 0, got {options['rate']}")
@@ -196,8 +196,7 @@ def _policy(options: Mapping[str, Any], targets: int) -> Policy:
         concurrency=options["concurrency"],
         rate=options["rate"],
         max_failures=failure_budget(options["max_failures"], targets),
-        when_offline=options["when_offline"],
-        offline_timeout=options["offline_timeout"],
+        **{name: options[name] for name in ("when_offline", "offline_timeout") if name in options},
     )
 
 

@@ -1,0 +1,70 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin wait_for_environment; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ansible.utils.display import Display
+
+from ..module_utils.errors import OptionError
+from ..module_utils.fan_out import Target
+from ..module_utils.letta import DEFAULT_BASE_URL
+from ..module_utils.letta_models import PROVIDER
+from ..module_utils.versions import check_version
+from ..module_utils.waiting import STATUSES, Goal, Wait, wait_for
+from ..modules.wait_for_environment import SPEC
+from ..plugin_utils.targets import Item
+from ..plugin_utils.targets_action import Run, TargetsAction
+
+# In a worker it would not be one: Ansible imports this before it forks.
+_ON_A_TERMINAL = sys.stdout.isatty()
+
+
+class ActionModule(TargetsAction):
+    """Wait for the current host, or for all of `targets`."""
+
+    SPEC = SPEC
+    PROVIDER = PROVIDER
+    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    STATUSES = STATUSES
+    CHANGED = frozenset()
+    ITEM_KEYS = ()
+
+    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """Refuse options that cannot be meant."""
+        super().check(options, task_vars)
+        if options["version"] is not None:
+            check_version("version", options["version"])
+        if options["wait_timeout"] < 0:
+            raise OptionError("wait_timeout", f"must be 0 or more, got {options['wait_timeout']}")
+        if options["poll_interval"] <= 0:
+            raise OptionError("poll_interval", f"must be more than 0, got {options['poll_interval']}")
+
+    def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
+        """One host; no agent is asked anything."""
+        return Target(item.host, item.environment)
+
+    async def outcomes(self, run: Run) -> Sequence[Wait]:
+        """Wait for every target."""
+        return await wait_for(
+            run.settings,
+            run.targets,
+            replace(run.policy, longest_pause=run.options["poll_interval"]),
+            Goal(run.options["state"], run.options["version"], run.options["mode"]),
+            run.options["wait_timeout"],
+            check_mode=run.check_mode,
+            report=self._progress(),
+        )
+
+    def _progress(self) -> Callable[[str], None]:
+        """What tells somebody who looks on how it stands."""
+        if not _ON_A_TERMINAL or self._task.no_log:
+            return lambda _line: None
+        display: Callable[[str], None] = Display().display
+        return display
