@@ -31,5 +31,5 @@ class ActionModule(TargetsAction):
 
     async def outcomes(self, run: Run) -> Sequence[CommandOutcome]:
         """Run the command on every target."""
-        command = Command(run.options["command"], run.options["args"], run.options["command_timeout"])
+        command = Command(run.options["command"], run.options["command_timeout"], run.options["args"])
         return await run_command(run.settings, run.targets, run.policy, command, check_mode=run.check_mode)

@@ -23,11 +23,11 @@ _ANSWERS_SINCE = "0.30.0"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run. args: everything after the command's name. within: seconds to wait for the answer."""
+    """What to run. within: seconds to wait for the answer. args: everything after the command's name."""
 
     name: str
-    args: str | None
     within: float
+    args: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,23 +79,31 @@ def _require_listed(command: Command, environment: Environment) -> None:
 async def _run(
     settings: HttpSettings, command: Command, target: Target, environment: Environment, outcome: CommandOutcome
 ) -> None:
-    frame = {"type": "execute_command", "command_id": command.name}
-    if command.args is not None:
-        frame["args"] = command.args
     relay = Relay(
         settings,
         str(environment.connection_id),
         agent_id=target.agent_id,
         conversation_id=target.conversation_id,
     )
+    outcome.output, success = await executed(relay, command, environment.fields["version"])
+    if not success:
+        raise ApiError(f"the command failed: {one_line(outcome.output) or 'without a word'}", code="command_failed")
+
+
+async def executed(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:
+    """Run a command over a relay that is not open yet; what the device answered, and whether it says success.
+
+    version: what the device runs, for what an answer that does not come may mean. Raises ApiError.
+    """
+    frame = {"type": "execute_command", "command_id": command.name}
+    if command.args is not None:
+        frame["args"] = command.args
     async with relay:
         try:
             answer = await relay.request(frame, "execute_command_response", command.within)
         except ApiError as error:
-            raise _with_age(error, outcome.version) from None
-    outcome.output = str(answer.get("output") or "")
-    if answer.get("success") is not True:
-        raise ApiError(f"the command failed: {one_line(outcome.output) or 'without a word'}", code="command_failed")
+            raise _with_age(error, version) from None
+    return str(answer.get("output") or ""), answer.get("success") is True
 
 
 def _with_age(error: ApiError, version: str | None) -> ApiError:

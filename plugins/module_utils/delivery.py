@@ -60,20 +60,25 @@ async def deliver(provider: Provider, targets: Sequence[MessageTarget], policy: 
     """Send to every target; one Delivery each, in the same order."""
     pairs = [(target, Delivery.of(target)) for target in targets]
     fan_out = FanOut(policy)
-    await fan_out.run(pairs, _Sender(provider, fan_out).send)
+    await fan_out.run(pairs, Sender(provider, fan_out).send)
     return [delivery for _target, delivery in pairs]
 
 
-class _Sender:
+class Sender:
+    """Sends to one target at a time, as part of a fan-out. Raises ApiError."""
+
     def __init__(self, provider: Provider, fan_out: FanOut) -> None:
         self._provider = provider
         self._fan_out = fan_out
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
-        """Send to one target, late bound. Raises ApiError."""
+        """Send to one target when its turn has come."""
         environment = await reachable(self._provider, target.environment)
-        if not await self._fan_out.may_start():
-            return
+        if await self._fan_out.may_start():
+            await self.send_now(target, environment, delivery)
+
+    async def send_now(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
+        """Send over the target's connection as `environment` has it, late bound."""
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
             delivery.conversation_id = await self._new_conversation(str(target.agent_id))
         await self._late_bound(target, environment, delivery)

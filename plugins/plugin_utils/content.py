@@ -15,16 +15,10 @@ from ansible.template import trust_as_template
 from ..module_utils.environment import updatable
 from ..module_utils.errors import OptionError, one_line
 from ..module_utils.letta_models import outgoing, outgoing_message
+from ..module_utils.manual_command import instruction, manual_command, why_not_updatable
 from .targets import Item
 
 SOURCES = ("content", "content_file", "content_template", "messages", "approvals", "self_update")
-
-_SELF_UPDATE = """\
-Update Letta Code on the machine you run on. This installation reports the following way to update itself:
-
-{manual_command}
-
-Do exactly that and nothing else, then report the output and the version that is installed afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +77,11 @@ def _user_message(option: str, content: Any, item: Item, options: Mapping[str, A
 
 
 def _self_update(item: Item, options: Mapping[str, Any]) -> Content:
-    said = item.environment.self_update or {}
-    command = said.get("manual_command")
-    if updatable(said) and isinstance(command, str) and command.strip():
-        text = _SELF_UPDATE.format(manual_command=command.strip())
-        return Content(_user_message("self_update", text, item, options))
-    reason = said.get("reason") or (
-        "reports no manual_command" if updatable(said) else "reports no self_update support"
-    )
-    path = f"; installed in {said['install_path']}" if said.get("install_path") else ""
-    return Content([], skip=one_line(f"not updatable: {reason}{path}"))
+    said = item.environment.self_update
+    command = manual_command(said)
+    if updatable(said) and command is not None:
+        return Content(_user_message("self_update", instruction(command), item, options))
+    return Content([], skip=why_not_updatable(said))
 
 
 def read_text(option: str, path: str) -> str:

@@ -1,0 +1,43 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin self_update; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..module_utils.errors import OptionError
+from ..module_utils.letta import DEFAULT_BASE_URL
+from ..module_utils.letta_models import PROVIDER
+from ..module_utils.self_update import Update, Updated, self_update
+from ..module_utils.versions import check_version
+from ..modules.self_update import SPEC
+from ..plugin_utils.targets_action import Run, TargetsAction
+
+
+class ActionModule(TargetsAction):
+    """Update the current host, or all of `targets`."""
+
+    SPEC = SPEC
+    PROVIDER = PROVIDER
+    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+
+    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """Refuse options that cannot be meant."""
+        super().check(options, task_vars)
+        if options["target_version"] is not None:
+            check_version("target_version", options["target_version"])
+        if options["update_timeout"] <= 0:
+            raise OptionError("update_timeout", f"must be more than 0, got {options['update_timeout']}")
+
+    async def outcomes(self, run: Run) -> Sequence[Updated]:
+        """Update every target."""
+        update = Update(
+            target_version=run.options["target_version"],
+            method=run.options["method"],
+            within=run.options["update_timeout"],
+            any_manual_command=run.options["allow_any_manual_command"],
+        )
+        return await self_update(run.settings, run.targets, run.policy, update, check_mode=run.check_mode)
