@@ -147,10 +147,10 @@ class _Updater:
             if self._update.method == "command":
                 raise ApiError(problem, code="not_updatable")
         if target.agent_id is None:
-            problem = _why_no_command(before) or "method message"
+            why = _why_no_command(before)
             by_hand = one_line(manual_command(before.self_update) or "the device does not say how")
             raise ApiError(
-                f"{problem}; there is no agent_id to send a message to; to update it by hand: {by_hand}",
+                f"{f'{why}; ' if why else ''}there is no agent_id to send a message to; to update by hand: {by_hand}",
                 code="no_method",
             )
         return "message"

@@ -1,0 +1,491 @@
+"""Updates: by which method, what proves one, and what is said of one that cannot be proven."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.self_update import Update, Updated, self_update
+from tests.sandbox.process import Sandbox
+from tests.sandbox.seeded import SELF_UPDATE
+
+from .support import environment_of, settings_for
+
+NPM, PIP = SELF_UPDATE["npm"], SELF_UPDATE["pip"]
+
+
+def added(sandbox: Sandbox, version: str | None = "0.33.9", said: Any = NPM, **fields: Any) -> Environment:
+    """An environment that runs a version and says this of updating itself."""
+    metadata = {"lettaCodeVersion": version}
+    row = sandbox.add_environment(metadata=metadata, **{"$delete": ["metadata.self_update"]}, **fields)
+    if said:
+        row = sandbox.patch(row["id"], metadata={"self_update": said})
+    return environment_of(row, sandbox.url)
+
+
+def updated_all(
+    sandbox: Sandbox,
+    environments: Sequence[Environment],
+    target_version: str | None = "0.34.12",
+    method: str = "auto",
+    within: float = 10,
+    *,
+    agent_id: str | None = None,
+    any_manual_command: bool = False,
+    check_mode: bool = False,
+    meanwhile: Callable[[], None] = lambda: None,
+    policy: dict[str, Any] | None = None,
+    **settings: Any,
+) -> list[Updated]:
+    """Update these while something else goes on in a thread."""
+    rules = Policy(**{"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", **(policy or {})})
+    update = Update(target_version, method, within, any_manual_command)
+
+    async def run() -> list[Updated]:
+        targets = [Target(environment.id, environment, agent_id) for environment in environments]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(meanwhile))
+            return await self_update(settings_for(sandbox, **settings), targets, rules, update, check_mode=check_mode)
+
+    return asyncio.run(run())
+
+
+def updated(sandbox: Sandbox, environment: Environment, *arguments: Any, **options: Any) -> Updated:
+    [outcome] = updated_all(sandbox, [environment], *arguments, **options)
+    return outcome
+
+
+def message_of(outcome: Updated) -> str:
+    assert outcome.error is not None
+    assert "\n" not in outcome.error["message"]
+    return outcome.error["message"]
+
+
+def received(sandbox: Sandbox, environment: Environment) -> tuple[int, int]:
+    """How many commands and messages reached the device."""
+    found = sandbox.received().get(environment.id, {})
+    return len(found.get("commands", [])), len(found.get("messages", []))
+
+
+def once_told(sandbox: Sandbox, environment: Environment, do: Callable[[], object]) -> Callable[[], None]:
+    """Something to do when the device has been told to update itself."""
+
+    def wait() -> None:
+        until = time.monotonic() + 10
+        while received(sandbox, environment) == (0, 0) and time.monotonic() < until:
+            time.sleep(0.01)
+        do()
+
+    return wait
+
+
+def restarts_on(sandbox: Sandbox, environment: Environment, version: str) -> Callable[[], None]:
+    """What an agent does that is told to update its machine."""
+
+    def restart() -> None:
+        sandbox.patch(environment.id, metadata={"lettaCodeVersion": version})
+        sandbox.rotate(environment.id, restart=True)
+
+    return restart
+
+
+# By command
+
+
+def test_a_device_that_is_back_on_the_version_is_changed_and_the_second_time_ok(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12")
+    environment = added(sandbox)
+
+    first = updated(sandbox, environment)
+    second = updated(sandbox, environment)
+
+    assert (first.status, first.method, first.error) == ("changed", "command", None)
+    assert (first.previous_version, first.version) == ("0.33.9", "0.34.12")
+    assert first.connection_id not in (None, environment.connection_id)
+    assert first.reason == "updated from 0.33.9 to 0.34.12"
+    assert (first.output or "").startswith("Updated to 0.34.12. ")
+    assert first.duration > 0.2
+    assert (second.status, second.method, second.reason, second.version) == ("ok", None, None, "0.34.12")
+    assert received(sandbox, environment) == (1, 0)
+
+
+def test_a_newer_version_than_the_target_is_ok_and_says_so(sandbox: Sandbox) -> None:
+    environment = added(sandbox, "0.35.0")
+
+    outcome = updated(sandbox, environment, "0.34.12")
+
+    assert (outcome.status, outcome.reason) == ("ok", "0.35.0 is newer than 0.34.12")
+    assert received(sandbox, environment) == (0, 0)
+
+
+def test_a_device_gets_what_it_is_offered_which_may_be_newer_than_the_target(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.35.1")
+
+    assert updated(sandbox, added(sandbox), "0.34.12").version == "0.35.1"
+
+
+def test_without_a_target_a_device_updates_to_what_it_is_offered(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12")
+    environment = added(sandbox)
+
+    first = updated(sandbox, environment, None)
+    second = updated(sandbox, environment, None)
+
+    assert (first.status, first.reason) == ("changed", "updated from 0.33.9 to 0.34.12")
+    assert (second.status, second.reason) == ("ok", "Already on latest version (0.34.12)")
+    assert received(sandbox, environment) == (2, 0)
+
+
+def test_a_device_that_is_offered_nothing_new_enough_fails_with_its_own_words(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.33.9")
+
+    outcome = updated(sandbox, added(sandbox), "0.34.12")
+
+    assert outcome.status == "failed"
+    assert message_of(outcome) == (
+        "the device is not offered version 0.34.12 or newer; it said: Already on latest version (0.33.9)"
+    )
+
+
+def test_a_device_that_cannot_update_fails_with_its_own_reason(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+    sandbox.command(
+        environment.id, "upgrade-letta-code", output="Failed: Update failed: EACCES\n\nTo ...", success=False
+    )
+
+    outcome = updated(sandbox, environment)
+
+    assert (outcome.status, outcome.output) == ("failed", "Failed: Update failed: EACCES\n\nTo ...")
+    assert message_of(outcome) == "the device did not update; it said: Failed: Update failed: EACCES To ..."
+
+
+def test_a_device_that_does_not_come_back_fails_with_what_is_known(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back=False)
+
+    outcome = updated(sandbox, added(sandbox), within=1)
+
+    assert (outcome.status, outcome.version, outcome.connection_id) == ("failed", "0.33.9", None)
+    message = message_of(outcome)
+    assert message.startswith("not back on version 0.34.12 or newer within 1 s: it is offline (last seen at ")
+    assert message.endswith(
+        "), version 0.33.9, mode standard; the device said: Updated to 0.34.12. Restart Letta Code to use the new "
+        "version. Restarting remote listener..."
+    )
+
+
+def test_a_device_that_comes_back_on_its_old_version_fails(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back_at="0.33.9")
+
+    outcome = updated(sandbox, added(sandbox), within=1.5)
+
+    assert outcome.status == "failed"
+    assert "within 1.5 s: it is online, version 0.33.9, " in message_of(outcome)
+
+
+def test_a_device_that_comes_back_on_another_version_that_is_too_old_fails_at_once(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back_at="0.34.0")
+    started = time.monotonic()
+
+    outcome = updated(sandbox, added(sandbox), within=60)
+
+    assert (outcome.status, outcome.version) == ("failed", "0.34.0")
+    assert message_of(outcome).startswith("not back on version 0.34.12 or newer: it is online, version 0.34.0, ")
+    assert time.monotonic() - started < 30
+
+
+def test_an_older_version_is_no_update_without_a_target_either(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back_at="0.33.0")
+
+    outcome = updated(sandbox, added(sandbox), None, within=60)
+
+    assert outcome.status == "failed"
+    assert message_of(outcome).startswith("not back on a newer version: it is online, version 0.33.0, ")
+
+
+def test_a_device_that_comes_back_as_another_environment_fails_and_says_as_which(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back=False)
+    environment = added(sandbox)
+    new: list[str] = []
+
+    def come_back() -> None:
+        row = sandbox.add_environment(deviceId=environment.device_id, metadata={"lettaCodeVersion": "0.34.12"})
+        new.append(row["id"])
+
+    outcome = updated(sandbox, environment, within=1, meanwhile=once_told(sandbox, environment, come_back))
+
+    assert (outcome.status, outcome.id, outcome.version) == ("failed", environment.id, "0.33.9")
+    assert f"; its device is there as another environment, {new[0]}: online, version 0.34.12, " in message_of(outcome)
+
+
+def test_a_new_version_on_the_same_connection_proves_nothing(sandbox: Sandbox) -> None:
+    sandbox.command((environment := added(sandbox)).id, "upgrade-letta-code", output="Updated to 0.34.12.")
+    register = once_told(
+        sandbox, environment, lambda: sandbox.patch(environment.id, metadata={"lettaCodeVersion": "0.34.12"})
+    )
+
+    outcome = updated(sandbox, environment, within=1, meanwhile=register)
+
+    assert (outcome.status, outcome.version) == ("failed", "0.34.12")
+
+
+# Answers that do not come
+
+
+@pytest.mark.parametrize("fault", ["relay_cut_after", "relay_cut_during"])
+def test_an_update_whose_answer_was_lost_is_changed_when_the_device_is_back(sandbox: Sandbox, fault: str) -> None:
+    sandbox.upgrade_to("0.34.12", seconds=0.5)
+    environment = added(sandbox)
+    sandbox.add_fault(fault, target=environment.id)
+
+    outcome = updated(sandbox, environment, agent_id="agent-1")
+
+    assert (outcome.status, outcome.method, outcome.output) == ("changed", "command", None)
+    assert received(sandbox, environment) == (1, 0)
+
+
+@pytest.mark.parametrize(("fault", "comes_back"), [("relay_cut_before", True), ("relay_cut_after", False)])
+def test_an_update_that_is_unclear_and_not_proven_is_unknown_and_no_other_method_tried(
+    sandbox: Sandbox, fault: str, comes_back: bool
+) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back=comes_back)
+    environment = added(sandbox)
+    sandbox.add_fault(fault, target=environment.id)
+
+    outcome = updated(sandbox, environment, within=1, agent_id="agent-1")
+
+    assert outcome.status == "unknown"
+    message = message_of(outcome)
+    assert "no answer to execute_command" in message
+    assert message.endswith("; the update may be under way")
+    assert received(sandbox, environment)[1] == 0
+
+
+def test_an_old_device_that_never_answers_is_changed_when_it_is_back(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12")
+
+    outcome = updated(sandbox, added(sandbox, "0.29.0"))
+
+    assert (outcome.status, outcome.output) == ("changed", None)
+
+
+@pytest.mark.parametrize("fault", ["relay_close", "relay_silent"])
+def test_a_relay_that_fails_before_anything_was_sent_is_a_failure(sandbox: Sandbox, fault: str) -> None:
+    environment = added(sandbox)
+    sandbox.add_fault(fault, target=environment.id)
+
+    outcome = updated(sandbox, environment, retries=0, timeout=1, agent_id="agent-1")
+
+    assert outcome.status == "failed"
+    assert received(sandbox, environment) == (0, 0)
+
+
+def test_looks_that_fail_for_a_moment_lose_nothing(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12")
+    sandbox.add_fault("status", route="retrieve", status=503, nth=[2, 3])
+
+    assert updated(sandbox, added(sandbox), retries=0).status == "changed"
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_an_update_that_cannot_be_looked_at_any_more_is_unknown(sandbox: Sandbox, status: int) -> None:
+    sandbox.upgrade_to("0.34.12")
+    sandbox.add_fault("status", route="retrieve", status=status, nth=list(range(2, 50)))
+
+    outcome = updated(sandbox, added(sandbox), within=1, retries=0)
+
+    assert outcome.status == "unknown"
+    assert message_of(outcome).startswith("the device said: Updated to 0.34.12.")
+    assert str(status) in message_of(outcome)
+
+
+# By message
+
+
+def test_without_the_command_an_agent_is_told_and_the_device_is_changed_when_it_is_back(sandbox: Sandbox) -> None:
+    environment = added(sandbox, said={**NPM, "writable": False, "reason": "Needs write access."})
+    restart = once_told(sandbox, environment, restarts_on(sandbox, environment, "0.34.12"))
+
+    outcome = updated(sandbox, environment, agent_id="agent-1", meanwhile=restart)
+
+    assert (outcome.status, outcome.method, outcome.agent_id) == ("changed", "message", "agent-1")
+    [message] = sandbox.received()[environment.id]["messages"]
+    assert NPM["manual_command"] in message["content"].splitlines()
+    assert (message["agentId"], message["client_message_id"]) == ("agent-1", outcome.client_message_id)
+    assert received(sandbox, environment) == (0, 1)
+
+
+def test_a_message_that_leads_to_nothing_fails_and_says_that_it_was_delivered(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+
+    outcome = updated(sandbox, environment, method="message", within=1, agent_id="agent-1")
+
+    assert (outcome.status, outcome.method) == ("failed", "message")
+    assert message_of(outcome).endswith("version 0.33.9, mode standard; the message was delivered")
+    assert received(sandbox, environment) == (0, 1)
+
+
+def test_a_message_that_is_unclear_is_changed_when_the_device_is_back_else_unknown(sandbox: Sandbox) -> None:
+    one, two = added(sandbox), added(sandbox)
+    sandbox.add_fault("drop_after", route="messages", per_target=True)
+    restart = once_told(sandbox, one, restarts_on(sandbox, one, "0.34.12"))
+
+    outcomes = updated_all(
+        sandbox, [one, two], method="message", within=3, agent_id="agent-1", meanwhile=restart, retries=1
+    )
+
+    assert [outcome.status for outcome in outcomes] == ["changed", "unknown"]
+    assert message_of(outcomes[1]).endswith("; the message may have been delivered")
+    assert received(sandbox, two) == (0, 1)
+
+
+@pytest.mark.parametrize("command", [PIP["manual_command"], "npm install -g @letta-ai/letta-code; reboot"])
+def test_an_agent_is_told_no_command_that_is_not_an_installers(sandbox: Sandbox, command: str) -> None:
+    environment = added(sandbox, said={**PIP, "manual_command": command})
+
+    outcome = updated(sandbox, environment, agent_id="agent-1")
+
+    assert (outcome.status, outcome.method, outcome.error) == ("skipped", None, None)
+    assert outcome.reason == (
+        f"not updatable: {PIP['reason']}; manual_command is no installer's command known here "
+        f"(see allow_any_manual_command): {command}"
+    )
+    assert received(sandbox, environment) == (0, 0)
+
+
+def test_any_manual_command_goes_out_when_that_is_allowed(sandbox: Sandbox) -> None:
+    environment = added(sandbox, said=PIP)
+
+    outcome = updated(sandbox, environment, within=0.5, agent_id="agent-1", any_manual_command=True)
+
+    assert (outcome.status, outcome.method) == ("failed", "message")
+    [message] = sandbox.received()[environment.id]["messages"]
+    assert PIP["manual_command"] in message["content"]
+
+
+def test_a_device_without_a_manual_command_is_skipped(sandbox: Sandbox) -> None:
+    outcome = updated(sandbox, added(sandbox, said={}), agent_id="agent-1", any_manual_command=True)
+
+    assert outcome.status == "skipped"
+    assert outcome.reason == "not updatable: reports no self_update support; reports no manual_command"
+
+
+# When neither is possible
+
+
+@pytest.mark.parametrize(
+    ("said", "method", "code", "said_of_it"),
+    [
+        (PIP, "auto", "no_method", f"not updatable: {PIP['reason']}; there is no agent_id to send a message to; to "),
+        (PIP, "command", "not_updatable", f"not updatable: {PIP['reason']}"),
+        ({}, "auto", "no_method", "not updatable: reports no self_update support; there is no agent_id "),
+        (NPM, "message", "no_method", "there is no agent_id to send a message to; to update by hand: "),
+    ],
+)
+def test_without_a_way_to_update_it_fails_with_the_reason(
+    sandbox: Sandbox, said: Any, method: str, code: str, said_of_it: str
+) -> None:
+    environment = added(sandbox, said=said)
+
+    outcome = updated(sandbox, environment, method=method)
+
+    assert outcome.status == "failed"
+    assert outcome.error is not None
+    assert outcome.error["code"] == code
+    assert message_of(outcome).startswith(said_of_it)
+    if code == "no_method":
+        assert message_of(outcome).endswith(f"by hand: {said.get('manual_command', 'the device does not say how')}")
+    assert received(sandbox, environment) == (0, 0)
+
+
+def test_a_device_that_does_not_list_the_command_is_not_told_to_run_it(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+    sandbox.patch(environment.id, metadata={"supported_commands": ["reload"]})
+
+    outcome = updated(sandbox, environment, method="command")
+
+    assert message_of(outcome) == "the device does not list upgrade-letta-code in its supported_commands"
+    assert received(sandbox, environment) == (0, 0)
+
+
+@pytest.mark.parametrize("version", ["dev", None])
+def test_a_version_that_cannot_be_compared_fails_before_anything_is_sent(sandbox: Sandbox, version: Any) -> None:
+    environment = added(sandbox, version)
+
+    outcome = updated(sandbox, environment, "0.34.12")
+
+    assert outcome.status == "failed"
+    assert message_of(outcome) == (
+        f"target_version: the device reports {version!r} as its version, which cannot be compared with 0.34.12"
+    )
+    assert received(sandbox, environment) == (0, 0)
+
+
+def test_a_version_that_cannot_be_compared_may_become_one_without_a_target(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12")
+
+    assert updated(sandbox, added(sandbox, "dev"), None).status == "changed"
+
+
+def test_an_offline_device_is_offline_until_it_is_waited_for(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12")
+    environment = added(sandbox)
+    sandbox.offline(environment.id)
+
+    def come_online() -> None:
+        while not sandbox.requests("retrieve"):
+            time.sleep(0.01)
+        sandbox.online(environment.id)
+
+    skipped = updated(sandbox, environment)
+    sandbox.clear_requests()
+    waited = updated(
+        sandbox, environment, meanwhile=come_online, policy={"when_offline": "wait", "offline_timeout": 20.0}
+    )
+
+    assert (skipped.status, message_of(skipped)) == ("offline", "the environment is offline")
+    assert (waited.status, waited.error) == ("changed", None)
+
+
+def test_one_that_does_not_come_back_counts_before_the_next_one_is_told(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back=False)
+    environments = [added(sandbox) for _number in range(3)]
+
+    outcomes = updated_all(sandbox, environments, within=0.5, policy={"concurrency": 1})
+
+    assert [outcome.status for outcome in outcomes] == ["failed", "not_attempted", "not_attempted"]
+    assert [received(sandbox, environment) for environment in environments] == [(1, 0), (0, 0), (0, 0)]
+
+
+def test_a_slow_device_keeps_no_other_one_waiting(sandbox: Sandbox) -> None:
+    slow, *others = [added(sandbox) for _number in range(4)]
+    sandbox.command(slow.id, "upgrade-letta-code", output="Already on latest version", seconds=2)
+    sandbox.upgrade_to("0.34.12", seconds=0)
+
+    outcomes = updated_all(sandbox, [slow, *others], None, policy={"concurrency": 2})
+
+    assert [outcome.status for outcome in outcomes] == ["ok", "changed", "changed", "changed"]
+
+
+def test_check_mode_says_what_would_be_done_and_sends_nothing(sandbox: Sandbox) -> None:
+    able, unable, prose, current = (
+        added(sandbox),
+        added(sandbox, said={**NPM, "writable": False}),
+        added(sandbox, said=PIP),
+        added(sandbox, "0.34.12"),
+    )
+
+    outcomes = updated_all(sandbox, [able, unable, prose, current], agent_id="agent-1", check_mode=True)
+
+    assert [(outcome.status, outcome.method, outcome.reason) for outcome in outcomes[:2]] == [
+        ("changed", "command", "would run upgrade-letta-code"),
+        ("changed", "message", f"would have agent-1 do this: {NPM['manual_command']}"),
+    ]
+    assert [outcome.status for outcome in outcomes[2:]] == ["skipped", "ok"]
+    assert sandbox.received() == {}
+    assert sandbox.requests("relay") == []

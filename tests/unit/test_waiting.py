@@ -1,0 +1,323 @@
+"""Waiting: when it ends, what it asks of the API, and what it then knows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.waiting import Goal, Wait, wait_for
+from tests.sandbox.process import Sandbox
+
+from .support import environment_of, row, settings_for
+
+
+def added(sandbox: Sandbox, **fields: Any) -> Environment:
+    return environment_of(sandbox.add_environment(**fields), sandbox.url)
+
+
+def waited(
+    sandbox: Sandbox,
+    environments: Sequence[Environment],
+    goal: Goal,
+    within: float = 5,
+    *,
+    check_mode: bool = False,
+    meanwhile: Callable[[], None] = lambda: None,
+    lines: list[str] | None = None,
+    policy: dict[str, Any] | None = None,
+    **settings: Any,
+) -> list[Wait]:
+    """Wait for these while something else goes on in a thread."""
+    rules = Policy(**{"concurrency": 4, "rate": None, "max_failures": 0, "longest_pause": 0.2, **(policy or {})})
+    report = (lines if lines is not None else []).append
+
+    async def run() -> list[Wait]:
+        targets = [Target(environment.id, environment) for environment in environments]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(meanwhile))
+            return await wait_for(
+                settings_for(sandbox, **settings), targets, rules, goal, within, check_mode=check_mode, report=report
+            )
+
+    return asyncio.run(run())
+
+
+def looks(sandbox: Sandbox) -> list[str]:
+    return [entry["route"] for entry in sandbox.requests()]
+
+
+def after_the_first_look(sandbox: Sandbox, do: Callable[[], object]) -> Callable[[], None]:
+    def wait() -> None:
+        until = time.monotonic() + 10
+        while not looks(sandbox) and time.monotonic() < until:
+            time.sleep(0.01)
+        do()
+
+    return wait
+
+
+# When it ends
+
+
+@pytest.mark.parametrize(
+    ("goal", "met"),
+    [
+        (Goal("online"), True),
+        (Goal("offline"), False),
+        (Goal("online", "0.34.12"), True),
+        (Goal("online", "0.34.13"), False),
+        (Goal("online", "0.34.12-rc.1"), True),
+        (Goal("online", mode="standard"), True),
+        (Goal("online", mode="default"), True),
+        (Goal("online", mode="unrestricted"), False),
+        (Goal("online", "0.34.12", "standard"), True),
+        (Goal("online", "0.34.13", "standard"), False),
+        (Goal("online", "0.34.12", "acceptEdits"), False),
+        (Goal("offline", "0.34.12", "standard"), False),
+    ],
+)
+def test_all_that_is_wanted_must_hold(goal: Goal, met: bool) -> None:
+    environment = environment_of(row(currentMode="standard", metadata={"lettaCodeVersion": "0.34.12"}))
+
+    assert goal.is_met(environment) is met
+
+
+@pytest.mark.parametrize("mode", ["unrestricted", "bypassPermissions", "fullAccess"])
+def test_modes_compare_by_what_they_mean(mode: str) -> None:
+    environment = environment_of(row(currentMode=mode))
+
+    assert [Goal("online", mode=wanted).is_met(environment) for wanted in ("bypassPermissions", "unrestricted")] == [
+        True, True,
+    ]  # fmt: skip
+    assert not Goal("online", mode="default").is_met(environment)
+
+
+@pytest.mark.parametrize("metadata", [{"lettaCodeVersion": "dev"}, {}, None])
+def test_what_is_no_version_is_at_no_version(metadata: Any) -> None:
+    environment = environment_of(row(metadata=metadata))
+
+    assert not Goal("online", "0.0.1").is_met(environment)
+    assert not Goal("online", mode="standard").is_met(environment)
+
+
+def test_one_that_is_no_longer_there_is_offline_and_nothing_else() -> None:
+    assert Goal("offline").is_met(None)
+    assert not any(goal.is_met(None) for goal in (Goal("online"), Goal("offline", "0.1.0"), Goal("offline", mode="a")))
+
+
+def test_what_is_as_wanted_is_looked_at_once(sandbox: Sandbox) -> None:
+    environment = added(sandbox, currentMode="default")
+    lines: list[str] = []
+
+    [wait] = waited(sandbox, [environment], Goal("online", "0.34.0", "standard"), lines=lines)
+
+    assert (wait.status, wait.error, wait.reason) == ("ok", None, None)
+    assert (wait.online, wait.version, wait.mode) == (True, "0.34.12", "default")
+    assert wait.connection_id == environment.connection_id
+    assert looks(sandbox) == ["retrieve"]
+    assert lines == []
+
+
+def test_it_ends_when_the_device_comes_online(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+    sandbox.offline(environment.id)
+    lines: list[str] = []
+
+    [wait] = waited(
+        sandbox,
+        [environment],
+        Goal("online"),
+        meanwhile=after_the_first_look(sandbox, lambda: sandbox.online(environment.id)),
+        lines=lines,
+    )
+
+    assert (wait.status, wait.online, wait.error, wait.reason) == ("ok", True, None, None)
+    assert 0 < wait.elapsed < 5
+    assert lines[0].startswith(f"waiting until online, 0 s: {environment.id} is offline (last seen at ")
+
+
+def test_it_ends_when_the_device_is_on_the_version_and_in_the_mode(sandbox: Sandbox) -> None:
+    environment = added(sandbox, currentMode="plan", metadata={"lettaCodeVersion": "0.33.0"})
+    changes = {"currentMode": "bypassPermissions", "metadata": {"lettaCodeVersion": "0.35.1"}}
+
+    [wait] = waited(
+        sandbox,
+        [environment],
+        Goal("online", "0.35.0", "unrestricted"),
+        meanwhile=after_the_first_look(sandbox, lambda: sandbox.patch(environment.id, **changes)),
+    )
+
+    assert (wait.status, wait.version, wait.mode) == ("ok", "0.35.1", "bypassPermissions")
+
+
+def test_it_ends_when_the_device_has_gone(sandbox: Sandbox) -> None:
+    off, removed = added(sandbox), added(sandbox)
+
+    def go() -> None:
+        sandbox.offline(off.id)
+        sandbox.remove(removed.id)
+
+    waits = waited(sandbox, [off, removed], Goal("offline"), meanwhile=after_the_first_look(sandbox, go))
+
+    assert [(wait.status, wait.online, wait.connection_id) for wait in waits] == [("ok", False, None)] * 2
+    assert [wait.version for wait in waits] == ["0.34.12", "0.34.12"]
+
+
+def test_after_the_time_it_fails_with_what_is_known(sandbox: Sandbox) -> None:
+    environment = added(sandbox, currentMode="plan", metadata={"lettaCodeVersion": "0.33.0"})
+    sandbox.age(environment.id, 300)
+
+    [wait] = waited(sandbox, [environment], Goal("online", "0.34.0", "standard"), 0.5)
+
+    assert wait.status == "failed"
+    assert wait.error is not None
+    assert wait.error["code"] == "timeout"
+    assert wait.error["message"].startswith("not online, at version 0.34.0 or newer, in mode standard after ")
+    assert wait.error["message"].endswith(
+        f" s: it is offline (last seen at {wait.last_seen_at}), version 0.33.0, mode plan"
+    )
+    assert (wait.online, wait.version, wait.mode) == (False, "0.33.0", "plan")
+    # The last look is when the time is over.
+    assert set(looks(sandbox)) == {"retrieve"}
+    assert wait.elapsed >= 0.5
+
+
+def test_one_that_is_no_longer_there_fails_with_what_was_known(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+    sandbox.remove(environment.id)
+
+    [wait] = waited(sandbox, [environment], Goal("online"), 0)
+
+    assert wait.error == {"code": "timeout", "message": "not online after 0 s: it is no longer there"}
+
+
+def test_with_no_time_at_all_it_looks_once(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+
+    [wait] = waited(sandbox, [environment], Goal("offline"), 0)
+
+    assert (wait.status, looks(sandbox)) == ("failed", ["retrieve"])
+
+
+# Look-ups that fail
+
+
+def test_what_cannot_be_looked_up_for_the_moment_is_looked_up_again(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+    sandbox.add_fault("status", route="retrieve", status=503, nth=[1, 2])
+
+    [wait] = waited(sandbox, [environment], Goal("online"), retries=0)
+
+    assert (wait.status, wait.error, wait.reason) == ("ok", None, None)
+    assert looks(sandbox) == ["retrieve"] * 3
+
+
+def test_what_can_never_be_looked_up_fails_at_once(sandbox: Sandbox) -> None:
+    one, two = added(sandbox), added(sandbox)
+    sandbox.add_fault("status", route="retrieve", status=401, target=one.id)
+
+    waits = waited(sandbox, [one, two], Goal("online"), 60, policy={"max_failures": 1})
+
+    assert [wait.status for wait in waits] == ["failed", "ok"]
+    assert waits[0].error is not None
+    assert waits[0].error["code"] == "http_401"
+
+
+def test_the_last_error_is_what_is_known(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+    sandbox.add_fault("status", route="retrieve", status=503)
+
+    [wait] = waited(sandbox, [environment], Goal("online"), 0.3, retries=0)
+
+    assert wait.error is not None
+    assert wait.error["message"].startswith("not online after 0 s: it is not known: GET http://127.0.0.1:")
+    assert "503" in wait.error["message"]
+
+
+# Many
+
+
+def test_none_waits_for_another_ones_turn(sandbox: Sandbox) -> None:
+    away = [added(sandbox) for _number in range(3)]
+    for environment in away:
+        sandbox.offline(environment.id)
+    here = added(sandbox)
+
+    waits = waited(sandbox, [*away, here], Goal("online"), 0.5, policy={"concurrency": 1})
+
+    assert [wait.status for wait in waits] == ["failed", "failed", "failed", "ok"]
+
+
+def test_a_late_one_counts_although_others_have_failed_to_come(sandbox: Sandbox) -> None:
+    away, late = added(sandbox), added(sandbox)
+    for environment in (away, late):
+        sandbox.offline(environment.id)
+
+    waits = waited(
+        sandbox,
+        [away, late],
+        Goal("online"),
+        1.5,
+        policy={"concurrency": 1},
+        meanwhile=after_the_first_look(sandbox, lambda: sandbox.online(late.id)),
+    )
+
+    assert [wait.status for wait in waits] == ["failed", "ok"]
+
+
+def test_many_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
+    many = [added(sandbox) for _number in range(12)]
+    for environment in many:
+        sandbox.offline(environment.id)
+    gone, shadow = many[0], many[1]
+    sandbox.remove(gone.id)
+    lines: list[str] = []
+
+    def come_online() -> None:
+        for environment in many[1:]:
+            sandbox.online(environment.id)
+        sandbox.add_environment(deviceId=shadow.device_id)
+
+    waits = waited(
+        sandbox,
+        many,
+        Goal("online"),
+        1.0,
+        meanwhile=after_the_first_look(sandbox, come_online),
+        lines=lines,
+        policy={"concurrency": 12},
+    )
+
+    assert [wait.status for wait in waits] == ["failed"] + ["ok"] * 11
+    # A look-up of its own only for the one that no listing has; once it is alone no listing is made for it.
+    assert looks(sandbox)[:3] == ["list", "retrieve", "list"]
+    assert set(looks(sandbox)[3:]) == {"retrieve"}
+    assert lines[0].startswith("waiting until online, 0 s: 0 of 12 are, 12 are waited for")
+
+
+def test_rate_paces_the_look_ups(sandbox: Sandbox) -> None:
+    environments = [added(sandbox) for _number in range(3)]
+    started = time.monotonic()
+
+    waited(sandbox, environments, Goal("online"), policy={"rate": 10})
+
+    assert time.monotonic() - started >= 0.2
+
+
+def test_check_mode_looks_once_and_says_what_it_would_wait_for(sandbox: Sandbox) -> None:
+    here, away = added(sandbox), added(sandbox, currentMode="standard")
+    sandbox.offline(away.id)
+
+    ok, skipped = waited(sandbox, [here, away], Goal("online"), 60, check_mode=True)
+
+    assert (ok.status, ok.reason) == ("ok", None)
+    assert (skipped.status, skipped.error) == ("skipped", None)
+    assert skipped.reason is not None
+    assert skipped.reason.startswith("would wait until online: it is offline (last seen at ")
+    assert looks(sandbox) == ["retrieve", "retrieve"]
