@@ -221,8 +221,9 @@ class _Updater:
             outcome.reason = f"updated from {outcome.previous_version} to {outcome.version}"
             return
         within = "" if _is_restarted(before, now) else f" within {self._update.within:g} s"
-        where = f"{described_state(now)}{await self._elsewhere(before)}"
-        message = f"not back on {self._update.wanted}{within}: it is {where}; {how}"
+        is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {described_state(now)}"
+        where = await self._elsewhere(before)
+        message = f"not back on {self._update.wanted}{within}: {is_now}{where}; {how}"
         raise ApiError(message, code="not_updated", may_be_accepted=unclear)
 
     async def _back(self, before: Environment, outcome: Updated, until: float) -> Environment | None:

@@ -17,22 +17,28 @@ from .conftest import CHECKOUT, Ansible, Run, awake, step
 
 # What each module is told besides its targets; send_message has tests of its own for all of this.
 TOLD: dict[str, dict[str, Any]] = {
-    "environment_command": {"command": "reload"},
+    "environment_command": {"command": "reload", "agent_id": "agent-1"},
+    "self_update": {"target_version": "0.1.0", "agent_id": "agent-1"},
+    "wait_for_environment": {"wait_timeout": 10},
 }
 
 
-def _modules() -> list[str]:
-    """The modules that have the fragment's options."""
+def _modules(option: str) -> list[str]:
+    """The modules that have an option."""
     names = sorted(path.stem for path in Path(CHECKOUT, "plugins/modules").glob("*.py"))
     package = "ansible_collections.fleetops.environments.plugins.modules"
-    return [name for name in names if "targets" in importlib.import_module(f"{package}.{name}").SPEC]
+    return [name for name in names if option in importlib.import_module(f"{package}.{name}").SPEC]
 
 
 every_module = pytest.mark.parametrize("module", TOLD)
+# What waits for targets that are offline does so by options of its own.
+every_module_for_those_online = pytest.mark.parametrize(
+    "module", [module for module in TOLD if module in _modules("when_offline")]
+)
 
 
 def test_every_module_on_targets_is_told_something_here() -> None:
-    assert sorted([*TOLD, "send_message"]) == _modules()
+    assert sorted([*TOLD, "send_message"]) == _modules("targets")
 
 
 def _able(ansible: Ansible, count: int) -> list[dict[str, Any]]:
@@ -54,7 +60,7 @@ def _statuses(run: Run, task: str) -> list[str]:
 @pytest.mark.covers("fragment targets", "targets", "max_targets", "agent_id", "conversation_id")
 def test_what_is_wrong_with_targets_is_said_before_anything_is_asked(ansible: Ansible, module: str) -> None:
     names = _names(_able(ansible, 2))
-    told = {"agent_id": "agent-1", **TOLD[module]}
+    told = TOLD[module]
 
     run = ansible.steps(
         step("too many", module, **told, targets=names, max_targets=1),
@@ -64,7 +70,6 @@ def test_what_is_wrong_with_targets_is_said_before_anything_is_asked(ansible: An
         step("concurrency", module, **told, targets=names, concurrency=0),
         step("rate", module, **told, targets=names, rate=0),
         step("max_failures", module, **told, targets=names, max_failures="some"),
-        step("offline_timeout", module, **told, targets=names, offline_timeout=-1),
         step("result_file", module, **told, targets=names, result_file="report.xml"),
         step("retry_file", module, **told, targets=names, retry_file="/nonexistent/again.txt"),
         {**step("own", module, **told, retry_file="again.txt"), "delegate_to": "localhost"},
@@ -73,7 +78,8 @@ def test_what_is_wrong_with_targets_is_said_before_anything_is_asked(ansible: An
     said = {entry["task"]: entry["result"]["msg"] for entry in run.results}
     assert "max_targets: 2 targets are more than the 1 allowed" in said.pop("too many")
     assert "targets[0]: 'nobody' is no host of the inventory" in said.pop("nobody")
-    assert "targets[0]: has no key 'colour'; it may have host, agent_id, conversation_id" in said.pop("key")
+    keys = "host, agent_id, conversation_id" if "agent_id" in told else "host"
+    assert f"targets[0]: has no key 'colour'; it may have {keys}" in said.pop("key")
     assert "targets[1]: " in said.pop("twice")
     assert "retry_file: needs targets" in said.pop("own")
     for option, message in said.items():
@@ -82,19 +88,21 @@ def test_what_is_wrong_with_targets_is_said_before_anything_is_asked(ansible: An
     assert ansible.sandbox.requests("retrieve") == []
 
 
-@every_module
+@every_module_for_those_online
 @pytest.mark.covers("fragment targets", "when_offline", "offline_timeout")
 def test_an_offline_target_counts_as_when_offline_says(ansible: Ansible, module: str) -> None:
     offline = next(entry for entry in ansible.sandbox.fleet() if not entry["online"])
-    told = {"agent_id": "agent-1", **TOLD[module], "targets": [offline["name"]]}
+    told = {**TOLD[module], "targets": [offline["name"]]}
 
     run = ansible.steps(
         step("skip", module, **told),
         step("fail", module, **told, when_offline="fail"),
         step("wait", module, **told, when_offline="wait", offline_timeout=0.2),
+        step("wrong", module, **told, when_offline="wait", offline_timeout=-1),
     )
 
-    assert [entry["outcome"] for entry in run.results] == ["ok", "failed", "failed"]
+    assert [entry["outcome"] for entry in run.results] == ["ok", "failed", "failed", "failed"]
+    assert run.result("wrong")["msg"] == "offline_timeout: must be 0 or more, got -1.0"
     assert [_statuses(run, task) for task in ("skip", "fail", "wait")] == [["offline"]] * 3
     looked_up = [entry["at"] for entry in ansible.sandbox.requests("retrieve")]
     assert len(looked_up) == 4
@@ -105,7 +113,7 @@ def test_an_offline_target_counts_as_when_offline_says(ansible: Ansible, module:
 def test_above_max_failures_nothing_new_starts_and_all_is_written_down(ansible: Ansible, module: str) -> None:
     entries = _able(ansible, 3)
     ansible.sandbox.add_fault("status", route="retrieve", status=400)
-    told = {"agent_id": "agent-1", **TOLD[module], "targets": _names(entries), "concurrency": 1}
+    told = {**TOLD[module], "targets": _names(entries), "concurrency": 1}
     files = {"result_file": "report.csv", "retry_file": "again.txt"}
 
     run = ansible.steps(
@@ -127,7 +135,7 @@ def test_above_max_failures_nothing_new_starts_and_all_is_written_down(ansible: 
 def test_as_many_are_under_way_as_concurrency_and_start_as_fast_as_rate_say(ansible: Ansible, module: str) -> None:
     entries = _able(ansible, 4)
     ansible.sandbox.add_fault("slow", route="retrieve", seconds=0.3)
-    told = {"agent_id": "agent-1", **TOLD[module], "targets": _names(entries), "max_failures": "100%"}
+    told = {**TOLD[module], "targets": _names(entries), "max_failures": "100%"}
 
     ansible.steps(
         step("two", module, **told, concurrency=2),
@@ -160,7 +168,7 @@ def test_each_connection_option_counts(ansible: Ansible, module: str) -> None:
         "client_cert": "/nonexistent/client.pem",
         "client_key": "/nonexistent/client.key",
     }
-    told = {"agent_id": "agent-1", **TOLD[module], "targets": _names(_able(ansible, 1))}
+    told = {**TOLD[module], "targets": _names(_able(ansible, 1))}
 
     run = ansible.steps(*(step(option, module, **told, **{option: value}) for option, value in wrong.items()))
 

@@ -185,7 +185,7 @@ def test_a_device_that_comes_back_on_its_old_version_fails(sandbox: Sandbox) -> 
     outcome = updated(sandbox, added(sandbox), within=1.5)
 
     assert outcome.status == "failed"
-    assert "within 1.5 s: it is online, version 0.33.9, " in message_of(outcome)
+    assert "within 1.5 s: it reconnected and is online, version 0.33.9, " in message_of(outcome)
 
 
 def test_a_device_that_comes_back_on_another_version_that_is_too_old_fails_at_once(sandbox: Sandbox) -> None:
@@ -195,7 +195,9 @@ def test_a_device_that_comes_back_on_another_version_that_is_too_old_fails_at_on
     outcome = updated(sandbox, added(sandbox), within=60)
 
     assert (outcome.status, outcome.version) == ("failed", "0.34.0")
-    assert message_of(outcome).startswith("not back on version 0.34.12 or newer: it is online, version 0.34.0, ")
+    assert message_of(outcome).startswith(
+        "not back on version 0.34.12 or newer: it reconnected and is online, version 0.34.0, "
+    )
     assert time.monotonic() - started < 30
 
 
@@ -205,7 +207,7 @@ def test_an_older_version_is_no_update_without_a_target_either(sandbox: Sandbox)
     outcome = updated(sandbox, added(sandbox), None, within=60)
 
     assert outcome.status == "failed"
-    assert message_of(outcome).startswith("not back on a newer version: it is online, version 0.33.0, ")
+    assert message_of(outcome).startswith("not back on a newer version: it reconnected and is online, version 0.33.0, ")
 
 
 def test_a_device_that_comes_back_as_another_environment_fails_and_says_as_which(sandbox: Sandbox) -> None:
