@@ -10,10 +10,12 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 
-from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, deliver
+from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.errors import OptionError, one_line
 from ..module_utils.letta import DEFAULT_BASE_URL, Client
 from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta_replies import Reader, Watch
+from ..module_utils.replies import counts_by_state
 from ..modules.send_message import SPEC
 from ..plugin_utils.content import chosen_source, content_of, read_text, rendered
 from ..plugin_utils.targets import Item
@@ -37,6 +39,8 @@ class ActionModule(TargetsAction):
         """Refuse options that cannot be meant."""
         super().check(options, task_vars)
         chosen_source(options)
+        if options["reply_timeout"] <= 0:
+            raise OptionError("reply_timeout", f"must be more than 0, got {options['reply_timeout']}")
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> MessageTarget:
         """The messages for one host."""
@@ -46,6 +50,8 @@ class ActionModule(TargetsAction):
         to = super().target(item, options, task_vars)
         if to.conversation_id == NEW_CONVERSATION and to.agent_id is None and content.skip is None:
             raise OptionError("conversation_id", f"'new' needs an agent_id, and {item.host} has none")
+        if options["wait_for_reply"] and to.agent_id is None and content.skip is None:
+            raise OptionError("wait_for_reply", f"needs an agent_id, and {item.host} has none")
         return MessageTarget(
             item.host, item.environment, to.agent_id, to.conversation_id, content.skip, messages=content.messages
         )
@@ -54,10 +60,26 @@ class ActionModule(TargetsAction):
         """Send to every target."""
         async with Client(run.settings) as client:
             deliveries = await deliver(client, run.targets, run.policy)
+            if run.options["wait_for_reply"]:
+                reader = Reader(run.settings, client, concurrency=run.policy.concurrency, rate=run.policy.rate)
+                within = run.options["reply_timeout"]
+                await await_replies(run.targets, deliveries, lambda question: Watch(reader, question).look, within)
         for delivery in deliveries:
             if delivery.agent_id is None and delivery.status == "sent":
                 delivery.reason = _NO_AGENT
         return deliveries
+
+    def result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
+        """The task's result, with how many replies are in each state."""
+        result = super().result(run, outcomes)
+        if run.fans_out and run.options["wait_for_reply"]:
+            result["replies"] = _replies_in(outcomes)
+        return result
+
+    def more_of(self, outcomes: Sequence[Any]) -> str:
+        """How many replies are in each state, where they were waited for."""
+        states = ", ".join(f"{count} {state}" for state, count in _replies_in(outcomes).items() if count)
+        return f"; replies: {states}" if states else ""
 
     def checked(self, run: Run) -> dict[str, Any]:
         """The result of check mode: nothing is attempted, and the first targets' messages are shown."""
@@ -92,3 +114,7 @@ class ActionModule(TargetsAction):
             return text
         search = task_vars.get("ansible_search_path") or []
         return rendered(text, path, self._templar, self._variables_of(item, task_vars), search)
+
+
+def _replies_in(deliveries: Sequence[Delivery]) -> dict[str, int]:
+    return counts_by_state([delivery.reply for delivery in deliveries if delivery.reply is not None])

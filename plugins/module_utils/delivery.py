@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from .environment import Environment
-from .errors import ApiError
+from .environment import Environment, iso_utc
+from .errors import ApiError, one_line
 from .fan_out import FanOut, Outcome, Policy, Target
 from .provider import Provider, reachable
+from .replies import Look, Question, Reply, awaited
 
 STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
 # As `conversation_id`: make a conversation for the target.
@@ -32,10 +35,26 @@ class MessageTarget(Target):
             (str(message["client_message_id"]) for message in self.messages if "client_message_id" in message), None
         )
 
+    def question(self, conversation_id: str | None) -> Question:
+        """What a reply is wanted to: the last user message, or the approvals where there is none."""
+        otids = [str(message["otid"]) for message in self.messages if "otid" in message]
+        answers = [answer for message in self.messages for answer in message.get("approvals", [])]
+        return Question(
+            agent_id=str(self.agent_id),
+            conversation_id=conversation_id,
+            otid=otids[-1] if otids else None,
+            tool_call_ids=[str(answer["tool_call_id"]) for answer in answers],
+            environment=self.environment,
+        )
+
 
 @dataclass(slots=True, kw_only=True)
 class Delivery(Outcome):
-    """What became of the messages for one target. status: one of STATUSES. attempts: message requests made."""
+    """What became of the messages for one target.
+
+    status: one of STATUSES. attempts: message requests made. sent_at: when they were accepted, ISO 8601 in UTC.
+    via: `rest` or `relay`. reply: what came of them, where that was waited for; it changes no status.
+    """
 
     client_message_id: str | None
     agent_id: str | None
@@ -43,6 +62,14 @@ class Delivery(Outcome):
     connection_id: str | None
     response_message: str | None = None
     attempts: int = 0
+    via: str | None = None
+    sent_at: str | None = None
+    reply: Reply | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was not delivered, or not replied to."""
+        return self.status in ("failed", "unknown") or (self.reply is not None and self.reply.state != "replied")
 
     @classmethod
     def of(cls, target: MessageTarget) -> Delivery:
@@ -64,6 +91,33 @@ async def deliver(provider: Provider, targets: Sequence[MessageTarget], policy: 
     return [delivery for _target, delivery in pairs]
 
 
+async def await_replies(
+    targets: Sequence[MessageTarget],
+    deliveries: Sequence[Delivery],
+    look_for: Callable[[Question], Look],
+    within: float,
+) -> None:
+    """Wait for the reply to everything that was sent; puts it, and why there is none, on the deliveries.
+
+    look_for: what looks for the reply to one question. within: seconds from when each was sent.
+    """
+
+    async def wait(target: MessageTarget, delivery: Delivery) -> None:
+        question = target.question(delivery.conversation_id)
+        sent_at = datetime.fromisoformat(str(delivery.sent_at))
+        try:
+            delivery.reply = await awaited(look_for(question), sent_at, within)
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose the others' replies
+            message = f"{type(error).__name__}: {one_line(error)}"
+            delivery.reply = Reply().ended("waiting", "internal", message)
+        delivery.error = delivery.reply.error
+
+    async with asyncio.TaskGroup() as group:
+        for target, delivery in zip(targets, deliveries, strict=True):
+            if delivery.status == "sent":
+                group.create_task(wait(target, delivery))
+
+
 class Sender:
     """Sends to one target at a time, as part of a fan-out. Raises ApiError."""
 
@@ -82,7 +136,7 @@ class Sender:
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
             delivery.conversation_id = await self._new_conversation(str(target.agent_id))
         await self._late_bound(target, environment, delivery)
-        delivery.status, delivery.error = "sent", None
+        delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_utc(datetime.now(UTC))
 
     async def _new_conversation(self, agent_id: str) -> str:
         try:
@@ -127,4 +181,4 @@ class Sender:
             delivery.attempts += error.attempts
             raise
         delivery.attempts += accepted.attempts
-        delivery.response_message = accepted.message
+        delivery.response_message, delivery.via = accepted.message, accepted.via

@@ -50,6 +50,11 @@ class Outcome:
     duration: float = 0.0
     error: dict[str, str] | None = None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it counts as failed, whatever the policy."""
+        return self.status in ("failed", "unknown")
+
     @classmethod
     def begin(cls, target: Target) -> dict[str, Any]:
         """The fields of an outcome whose work has not begun, or is not to begin."""
@@ -80,7 +85,7 @@ class Policy:
 
     def is_failure(self, outcome: Outcome) -> bool:
         """Whether an outcome counts as failed."""
-        return outcome.status in ("failed", "unknown") or (outcome.status == "offline" and self.when_offline != "skip")
+        return outcome.has_failed or (outcome.status == "offline" and self.when_offline != "skip")
 
 
 def failure_budget(value: str, targets: int) -> int:
@@ -102,6 +107,23 @@ T = TypeVar("T", bound=Target)
 O = TypeVar("O", bound=Outcome)  # noqa: E741
 
 
+class Pace:
+    """Lets `rate` things start in a second, None for as many as there are."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = rate
+        self._next_start = 0.0
+
+    async def turn(self) -> None:
+        """Wait until one more may start."""
+        if self._rate is None:
+            return
+        now = time.monotonic()
+        start = max(now, self._next_start)
+        self._next_start = start + 1 / self._rate
+        await asyncio.sleep(start - now)
+
+
 class FanOut:
     """Does a piece of work for each target.
 
@@ -111,7 +133,7 @@ class FanOut:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._failures = 0
-        self._next_start = 0.0
+        self._pace = Pace(policy.rate)
 
     async def run(
         self,
@@ -138,11 +160,7 @@ class FanOut:
 
     async def may_start(self) -> bool:
         """Wait until `rate` allows another start; False when too many have failed meanwhile."""
-        if self._policy.rate is not None:
-            now = time.monotonic()
-            start = max(now, self._next_start)
-            self._next_start = start + 1 / self._policy.rate
-            await asyncio.sleep(start - now)
+        await self._pace.turn()
         return not self._stopped()
 
     async def _round(

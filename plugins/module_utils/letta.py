@@ -13,7 +13,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Self
 
@@ -22,7 +22,9 @@ from .environment import Environment, Listing
 from .errors import ApiError, one_line
 from .http_client import HttpClient, Reply
 from .http_settings import HttpSettings
+from .letta_approvals import answered_over_relay, decisions_in
 from .letta_models import Page, Row, SendReply, environment, environments, first_problem
+from .letta_turns import History, HistoryMessage, Run
 from .provider import Accepted
 
 DEFAULT_BASE_URL = "https://api.letta.com"
@@ -67,6 +69,7 @@ class Client:
     GONE = frozenset({404, 503})
 
     def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
         self._http = HttpClient(settings)
         self._base_url = settings.base_url
         self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
@@ -201,10 +204,16 @@ class Client:
         """Send messages in the API's shapes over the environment's connection.
 
         User messages are repeated after an unclear failure, since the device drops a `client_message_id` that it
-        has seen; approvals carry none and are not.
+        has seen; approvals carry none and are not. Decisions about tool calls that the device waits for go to the
+        device itself, since devices refuse them among messages.
         """
         if target.connection_id is None:
             raise ApiError("the environment has no connection", code="offline")
+        decisions = decisions_in(messages)
+        if decisions and await answered_over_relay(
+            self._settings, target.connection_id, agent_id, conversation_id, decisions
+        ):
+            return Accepted("the device accepted the answer", 1, via="relay")
         body: dict[str, Any] = {"messages": list(messages)}
         if agent_id is not None:
             body["agentId"] = agent_id
@@ -239,6 +248,33 @@ class Client:
         if not isinstance(conversation_id, str) or not conversation_id:
             raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
         return conversation_id
+
+    async def messages(
+        self, agent_id: str, conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
+    ) -> Sequence[HistoryMessage]:
+        """A page of an agent's conversation, newest first; None is the default one. cursor: `before` or `after`."""
+        parameters = {"order": "desc", "limit": str(limit), **cursor}
+        if conversation_id in (None, "default"):
+            path = ("v1", "agents", agent_id, "messages")
+            parameters["conversation_id"] = "default"
+        else:
+            path = ("v1", "conversations", str(conversation_id), "messages")
+        reply = await self._http.get(*path, params=parameters)
+        page: History = self._validated(
+            History, replace(reply, data={"messages": reply.data}), f"GET /{'/'.join(path)}"
+        )
+        return page.messages
+
+    async def run(self, run_id: str) -> Run | None:
+        """A run; None when the server has it no more."""
+        try:
+            reply = await self._http.get("v1", "runs", run_id)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        found: Run = self._validated(Run, reply, "GET /v1/runs/{run_id}")
+        return found
 
 
 def fetch(settings: HttpSettings, query: Query) -> Listing:

@@ -15,10 +15,14 @@ from .errors import ApiError
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A message that the API took. message: what it said. attempts: how many requests that needed."""
+    """A message that was taken. message: what was said to it. attempts: how many requests that needed.
+
+    via: `rest` for the provider's API, `relay` for the device itself.
+    """
 
     message: str
     attempts: int
+    via: str = "rest"
 
 
 class Provider(Protocol):

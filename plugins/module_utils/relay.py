@@ -134,7 +134,8 @@ class Relay:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._connect_error(error) from None
         try:
-            sync = {"type": "sync", "recover_approvals": False}
+            # Unless forced, a device leaves out a state that it has sent before, to whomever.
+            sync = {"type": "sync", "recover_approvals": False, "force_device_status": True}
             reply = await self.request(sync, "sync_response", self._settings.timeout)
         except ApiError as error:
             # It only reads, so nothing can have happened.

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .errors import OptionError, one_line
 
@@ -31,6 +32,13 @@ def check_writable(option: str, path: str) -> None:
         raise OptionError(option, f"cannot write {path!r}: {one_line(error.strerror)}") from None
 
 
+def check_directory(option: str, path: str) -> None:
+    """Raise OptionError when there is no directory to write to, and none can be made at `path`."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise OptionError(option, f"{path!r} is no directory")
+    check_writable(option, str(Path(path, "file") if Path(path).is_dir() else path))
+
+
 def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
     """One line for each target: JSON Lines, or CSV where the name ends in `.csv`. Raises OptionError."""
     _write("result_file", path, _csv(results) if path.endswith(".csv") else _json_lines(results))
@@ -48,6 +56,36 @@ def write_hosts(path: str, hosts: Sequence[str]) -> None:
         Path(path).unlink(missing_ok=True)
     except OSError as error:
         raise OptionError("retry_file", f"cannot remove {path!r}: {one_line(error.strerror)}") from None
+
+
+def make_directory(option: str, path: str) -> None:
+    """Make a directory for the user alone unless there is one. Raises OptionError."""
+    try:
+        Path(path).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise OptionError(option, f"cannot make the directory {path!r}: {one_line(error.strerror)}") from None
+
+
+def file_for(directory: str, name: str, ending: str) -> str:
+    """The path of a file that is named after something, in the directory whatever that something is called."""
+    safe = "".join(
+        character if character.isprintable() and character not in "/\\%" else quote(character, safe="")
+        for character in name
+    )
+    return str(Path(directory) / f"{safe}{ending}")
+
+
+def differs(path: str, text: str) -> bool:
+    """Whether there is no such file, or it holds another text."""
+    try:
+        return Path(path).read_bytes() != text.encode()
+    except OSError:
+        return True
+
+
+def write_text(option: str, path: str, text: str) -> None:
+    """Write a file, replacing one or a link of that name. Raises OptionError."""
+    _write(option, path, [text])
 
 
 def _json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:

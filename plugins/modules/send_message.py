@@ -43,6 +43,8 @@ options:
       - Answers to tool calls that wait. Those with O(approvals[].approve) allow or deny one, those with
         O(approvals[].status) bring the result of a tool that ran elsewhere.
       - They carry no id, so they are not sent again after an unclear failure.
+      - Where the device waits for a decision about the tool call, it gets it over the relay, as devices refuse it among
+        messages; otherwise, and with the result of a tool, the API gets it. RV(targets[].via) says which.
     type: list
     elements: dict
     suboptions:
@@ -102,6 +104,21 @@ options:
       - Made up where it is left out. Give one to be able to repeat the task without a second turn. With O(content),
         O(content_file), O(content_template) and O(self_update) only.
     type: str
+  wait_for_reply:
+    description:
+      - After everything is sent, wait for what the agents reply, and return it as C(reply). Every target needs an
+        agent. With several O(messages) it is the reply to the last one, with O(approvals) the end of their turn.
+      - The conversations are read by at most O(rate) requests a second, O(concurrency) at a time, more rarely as time
+        passes, every 15 seconds in the end.
+      - A turn that failed, waits for approval or did not end within O(reply_timeout) counts as failed, with that as its
+        C(error). The message was delivered all the same, so C(status) stays V(sent) and the host is not written to
+        O(retry_file). M(fleetops.environments.reply_info) collects the reply later.
+    type: bool
+    default: false
+  reply_timeout:
+    description: Seconds to wait for the reply, from when the target's message was sent. With O(wait_for_reply).
+    type: float
+    default: 600
   targets:
     description:
       - The hosts to send to in one task, as a list of inventory names or of dictionaries with C(host) and any of
@@ -118,6 +135,7 @@ attributes:
     description: Sends nothing, and shows in RV(would_send) what the first targets would get.
 seealso:
   - module: fleetops.environments.environment_info
+  - module: fleetops.environments.reply_info
   - plugin: fleetops.environments.letta
     plugin_type: inventory
 """
@@ -162,6 +180,26 @@ EXAMPLES = r"""
     targets: "{{ ansible_play_batch }}"
     self_update: true
     agent_id: agent-1234
+  run_once: true
+
+- name: Ask, and wait up to five minutes for the answers
+  fleetops.environments.send_message:
+    targets: "{{ ansible_play_batch }}"
+    content: Which services failed since yesterday?
+    agent_id: agent-1234
+    conversation_id: new
+    wait_for_reply: true
+    reply_timeout: 300
+    max_failures: 100%
+  run_once: true
+  register: asked
+
+- name: Show the answers
+  ansible.builtin.debug:
+    msg: "{{ item.reply.text if item.reply else item.status }}"
+  loop: "{{ asked.targets }}"
+  loop_control:
+    label: "{{ item.host }}"
   run_once: true
 
 - name: Deny a tool call that waits
@@ -219,6 +257,53 @@ targets:
       description: What the API answered.
       type: str
       sample: Message sent
+    via:
+      description:
+        - V(relay) for an answer to a tool call that the device itself accepted, V(rest) for what the API accepted.
+      type: str
+      sample: rest
+    sent_at:
+      description: When it was accepted, in UTC. M(fleetops.environments.reply_info) counts from it.
+      type: str
+      sample: "2026-01-31T12:00:00.000Z"
+    reply:
+      description: What came of the message, with O(wait_for_reply). None where it was not sent.
+      type: dict
+      contains:
+        state:
+          description:
+            - V(replied), V(failed), V(needs_approval), V(waiting) when the time was over before the turn, or V(lost)
+              for a message that did not get to the agent, or whose agent or device is gone.
+          type: str
+          sample: replied
+        text:
+          description: The last that the agent said in the turn.
+          type: str
+          sample: None failed.
+        run_id:
+          description: The last run of the turn.
+          type: str
+          sample: run-1
+        stop_reason:
+          description: Why that run ended.
+          type: str
+          sample: end_turn
+        duration:
+          description: Seconds from the message to the end of the turn.
+          type: float
+          sample: 4.2
+        pending_approvals:
+          description:
+            - The tool calls that wait for approval, as C(request_id), C(tool_call_id), C(tool_name) and C(arguments).
+              C(request_id) is none where the device could not be asked.
+          type: list
+          elements: dict
+          sample: []
+        error:
+          description:
+            - Why there is no reply, as C(code), which is V(reply_failed), V(needs_approval), V(reply_timeout),
+              V(reply_lost) or that of a request that failed, and C(message).
+          type: dict
     attempts:
       description: How many requests were made to send it.
       type: int
@@ -240,13 +325,20 @@ counts:
   returned: with O(targets)
   type: dict
   sample: {sent: 2, already_sent: 0, offline: 1, skipped: 0, not_attempted: 0, failed: 0, unknown: 0}
+replies:
+  description: How many replies are in each state.
+  returned: with O(targets) and O(wait_for_reply)
+  type: dict
+  sample: {replied: 2, waiting: 0, needs_approval: 0, failed: 0, lost: 0}
 max_failures_exceeded:
   description: Whether more targets failed than O(max_failures) allows, which is when the task fails.
   returned: with O(targets)
   type: bool
   sample: false
 failed_hosts:
-  description: The hosts that failed or ended V(unknown), and those offline unless O(when_offline=skip).
+  description:
+    - The hosts that failed or ended V(unknown), those offline unless O(when_offline=skip), and with O(wait_for_reply)
+      those that did not reply.
   returned: with O(targets)
   type: list
   elements: str
@@ -292,6 +384,8 @@ SPEC = {
     },
     "self_update": {"type": "bool", "default": False},
     "client_message_id": {"type": "str"},
+    "wait_for_reply": {"type": "bool", "default": False},
+    "reply_timeout": {"type": "float", "default": 600},
     **TARGETS_SPEC,
     **CONNECTION_SPEC,
 }

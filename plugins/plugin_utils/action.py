@@ -24,6 +24,8 @@ from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.http_settings import HttpSettings
 from .options import blank, environment_variable_of, given, key_help, layered, variable_of
 
+_STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
+
 
 class EnvironmentAction(ActionBase):  # type: ignore[misc]
     """An action that talks to a provider. A subclass has a SPEC and an `execute`."""
@@ -127,6 +129,17 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         settings = HttpSettings.from_options({**options, "base_url": base_url}, api_key_help=key_help(self.PROVIDER))
         self._secrets.add(settings.api_key)
         return settings
+
+    def _require_run_once(self, option: str, task_vars: Mapping[str, Any], otherwise: str) -> None:
+        """Raise OptionError where each host of the play would do what one of them is to do for all."""
+        strategy = str(self._task.get_play().strategy).rpartition(".")[2]
+        once = bool(self._task.run_once) and strategy not in _STRATEGIES_WITHOUT_RUN_ONCE
+        if len(task_vars["ansible_play_hosts_all"]) > 1 and not once:
+            raise OptionError(
+                option,
+                "in a play of several hosts needs run_once: true, and a strategy that heeds it such as linear, "
+                f"or each host would {otherwise}",
+            )
 
 
 def _check_number(option: str, value: Any) -> None:

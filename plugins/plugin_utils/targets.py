@@ -53,6 +53,22 @@ def listed_hosts(
     return items
 
 
+def listed_from(option: str, environments: Sequence[Environment]) -> str | None:
+    """The URL that environments were listed from. Raises OptionError for `option` when there are several."""
+    urls = sorted({environment.base_url for environment in environments})
+    if len(urls) > 1:
+        raise OptionError(
+            option, f"were listed from several URLs ({', '.join(urls)}); give those of each to a task of its own"
+        )
+    return urls[0] if urls else None
+
+
+def environment_of(host: str, task_vars: Mapping[str, Any]) -> Environment | None:
+    """The environment that a host of the inventory is, None for another name. Raises FleetError."""
+    hostvars = task_vars["hostvars"]
+    return _environment(host, hostvars[host]) if host in hostvars and CONTRACT in hostvars[host] else None
+
+
 def _item(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[str, Any]) -> Item:
     entry = {"host": target} if isinstance(target, str) else target
     if not isinstance(entry, Mapping):

@@ -16,11 +16,10 @@ from ..module_utils.http_settings import HttpSettings
 from ..module_utils.result_files import check_writable, write_hosts, write_results
 from .action import EnvironmentAction
 from .options import variable_of
-from .targets import Item, current_host, listed_hosts
+from .targets import Item, current_host, listed_from, listed_hosts
 
 _MOST_FAILURES_SHOWN = 20
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
-_STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class TargetsAction(EnvironmentAction):
                     f"{item.host}: {self._name()} does not know the provider {item.environment.provider!r}"
                 )
         run = Run(
-            settings=self._settings(options, _listed_from(items)),
+            settings=self._settings(options, listed_from("targets", [item.environment for item in items])),
             options=options,
             targets=[self.target(item, options, task_vars) for item in items],
             policy=_policy(options, len(items)),
@@ -89,12 +88,8 @@ class TargetsAction(EnvironmentAction):
             alone = next((name for name in _OF_A_FAN_OUT if options[name] is not None), None)
             if alone:
                 raise OptionError(alone, "needs targets")
-        elif len(task_vars["ansible_play_hosts_all"]) > 1 and not self._runs_once():
-            raise OptionError(
-                "targets",
-                "in a play of several hosts needs run_once: true, and a strategy that heeds it such as linear, "
-                "or each host would act on all of them",
-            )
+        else:
+            self._require_run_once("targets", task_vars, "act on all of them")
         if options["concurrency"] < 1:
             raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
         if options.get("offline_timeout", 0) < 0:
@@ -113,12 +108,12 @@ class TargetsAction(EnvironmentAction):
         """The task's result: of the one target at the top, or of all with a summary."""
         return self._summary(outcomes, run.policy) if run.fans_out else self._single(outcomes[0], run.policy)
 
+    def more_of(self, outcomes: Sequence[Any]) -> str:
+        """What the summary says besides how many targets ended in each status."""
+        return ""
+
     def _name(self) -> str:
         return str(self._task.action).rpartition(".")[2]
-
-    def _runs_once(self) -> bool:
-        strategy = str(self._task.get_play().strategy).rpartition(".")[2]
-        return bool(self._task.run_once) and strategy not in _STRATEGIES_WITHOUT_RUN_ONCE
 
     def _nearest(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
         """The value of the target's own entry, else the target's variable, else the option."""
@@ -165,7 +160,7 @@ class TargetsAction(EnvironmentAction):
         failures = [outcome for outcome in outcomes if policy.is_failure(outcome)]
         failed = len(failures) > policy.max_failures
         ended = ", ".join(f"{count} {status}" for status, count in found.items() if count)
-        message = f"{len(outcomes)} targets: {ended or 'nothing to do'}"
+        message = f"{len(outcomes)} targets: {ended or 'nothing to do'}{self.more_of(outcomes)}"
         if failures:
             shown = [_line(outcome) for outcome in failures[:_MOST_FAILURES_SHOWN]]
             more = len(failures) - len(shown)
@@ -179,16 +174,6 @@ class TargetsAction(EnvironmentAction):
             "failed_hosts": [outcome.host for outcome in failures],
             "max_failures_exceeded": failed,
         }
-
-
-def _listed_from(items: Sequence[Item]) -> str | None:
-    """The URL that the targets were listed from. Raises OptionError when there are several."""
-    urls = sorted({item.environment.base_url for item in items})
-    if len(urls) > 1:
-        raise OptionError(
-            "targets", f"were listed from several URLs ({', '.join(urls)}); give those of each to a task of its own"
-        )
-    return urls[0] if urls else None
 
 
 def _policy(options: Mapping[str, Any], targets: int) -> Policy:
@@ -211,7 +196,7 @@ def _write_files(options: Mapping[str, Any], result: dict[str, Any]) -> None:
         entry["host"]
         for entry in result["targets"]
         if entry["status"] == "not_attempted"
-        or (entry["host"] in result["failed_hosts"] and entry["status"] != "unknown")
+        or (entry["host"] in result["failed_hosts"] and entry["status"] in ("failed", "offline"))
     ]
     try:
         if options["result_file"]:

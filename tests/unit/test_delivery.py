@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -92,6 +93,8 @@ def test_a_message_is_sent(sandbox: Sandbox) -> None:
 
     assert delivery.duration > 0
     delivery.duration = 0.0
+    assert datetime.now(UTC) - datetime.fromisoformat(str(delivery.sent_at)) < timedelta(seconds=10)
+    delivery.sent_at = None
     assert delivery == Delivery(
         host=environment.id,
         id=environment.id,
@@ -103,6 +106,7 @@ def test_a_message_is_sent(sandbox: Sandbox) -> None:
         reason=None,
         response_message="Message sent to environment",
         attempts=1,
+        via="rest",
     )
     assert sandbox.received()[environment.id]["messages"] == [
         {

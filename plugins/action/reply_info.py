@@ -1,0 +1,94 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin reply_info; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..module_utils.collected import Asked, collect, counts, require_one_each, results, write_replies
+from ..module_utils.errors import OptionError
+from ..module_utils.http_settings import HttpSettings
+from ..module_utils.letta import DEFAULT_BASE_URL, Client
+from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta_replies import Reader, Watch
+from ..module_utils.replies import Reply
+from ..module_utils.result_files import check_directory
+from ..modules.reply_info import SPEC
+from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.asked import asked
+from ..plugin_utils.options import given, variable_of
+from ..plugin_utils.targets import listed_from
+
+_OF_ONE = ("client_message_id", "agent_id", "conversation_id")
+
+
+class ActionModule(EnvironmentAction):
+    """Collect replies to messages that were sent before."""
+
+    SPEC = SPEC
+    PROVIDER = PROVIDER
+    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `replies` and `counts`; write `reply_dir`."""
+        self._check(options)
+        messages = self._asked(options, task_vars)
+        if options["reply_dir"]:
+            require_one_each(messages)
+        environments = [one.question.environment for one in messages if one.question and one.question.environment]
+        settings = self._settings(options, listed_from("replies", environments))
+        replies = asyncio.run(_collected(settings, options, messages))
+        changed = bool(options["reply_dir"]) and write_replies(
+            options["reply_dir"], messages, replies, check_mode=bool(self._task.check_mode)
+        )
+        found = counts(replies)
+        states = ", ".join(f"{count} {state}" for state, count in found.items() if count)
+        return {
+            "changed": changed,
+            "msg": f"{len(replies)} messages: {states or 'nothing to do'}",
+            "replies": results(messages, replies),
+            "counts": found,
+        }
+
+    def _check(self, options: Mapping[str, Any]) -> None:
+        of_one = [name for name in _OF_ONE if name in given(self._task.args)]
+        if options["replies"] is not None and of_one:
+            raise OptionError(of_one[0], "cannot go with replies, whose entries have their own")
+        if options["replies"] is None and not options["client_message_id"]:
+            raise OptionError("replies", "needs what send_message returned in targets; or give client_message_id")
+        if options["lost_after"] < 0:
+            raise OptionError("lost_after", f"must be 0 or more, got {options['lost_after']}")
+        if options["concurrency"] < 1:
+            raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
+        if options["rate"] is not None and options["rate"] <= 0:
+            raise OptionError("rate", f"must be more than 0, got {options['rate']}")
+        if options["reply_dir"]:
+            check_directory("reply_dir", options["reply_dir"])
+
+    def _asked(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[Asked]:
+        host = str(task_vars["inventory_hostname"])
+        if options["replies"] is None:
+            names = ("agent_id", "conversation_id")
+            entry = {name: self._nearest(name, options, task_vars) for name in names}
+            entry |= {"host": host, "client_message_id": options["client_message_id"]}
+            return [asked("reply_info", entry, task_vars)]
+        messages = [asked(f"replies[{place}]", entry, task_vars) for place, entry in enumerate(options["replies"])]
+        if any(one.host != host for one in messages):
+            self._require_run_once("replies", task_vars, "collect all of them")
+        return messages
+
+    def _nearest(self, option: str, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
+        """The current host's variable, else the option."""
+        variable = self._templar.template(task_vars.get(variable_of(self.PROVIDER, option)))
+        value = variable or options[option]
+        return str(value) if value else None
+
+
+async def _collected(settings: HttpSettings, options: Mapping[str, Any], messages: Sequence[Asked]) -> list[Reply]:
+    async with Client(settings) as client:
+        reader = Reader(settings, client, concurrency=options["concurrency"], rate=options["rate"])
+        return await collect(messages, lambda question: Watch(reader, question).look, options["lost_after"])

@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Replies that are collected later: one look at each message, and a file for each answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .errors import ApiError, OptionError
+from .replies import HOPELESS_CODES, STATES, Look, Question, Reply
+from .result_files import differs, file_for, make_directory, write_text
+
+SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A message that was sent. id: the environment's. skip: why there is no reply to look for, None otherwise."""
+
+    host: str
+    id: str | None
+    client_message_id: str | None
+    question: Question | None
+    sent_at: datetime | None = None
+    skip: str | None = None
+
+
+async def collect(asked: Sequence[Asked], look_for: Callable[[Question], Look], lost_after: float) -> list[Reply]:
+    """One look at each, None's state being `skipped`; a reply each, in the same order.
+
+    lost_after: seconds since it was sent after which a message that is not in the history is lost. One whose time is
+    not known stays `waiting`. Raises ApiError where no look can succeed; one that fails otherwise is `waiting` with
+    its error.
+    """
+
+    async def look(one: Asked) -> Reply:
+        if one.question is None:
+            return Reply(state=SKIPPED)
+        try:
+            reply = await look_for(one.question)(0.0)
+        except ApiError as error:
+            if error.code in HOPELESS_CODES:
+                raise
+            return Reply().ended("waiting", error.code, str(error))
+        age = (datetime.now(UTC) - one.sent_at).total_seconds() if one.sent_at is not None else 0.0
+        if reply.state == "waiting" and not reply.found and age > lost_after:
+            message = f"the message is not in the agent's conversation, {age:.0f} s after it was sent"
+            return reply.ended("lost", "reply_lost", message)
+        return reply
+
+    return list(await asyncio.gather(*(look(one) for one in asked)))
+
+
+def results(asked: Sequence[Asked], replies: Sequence[Reply]) -> list[dict[str, Any]]:
+    """What is returned for each message."""
+    return [
+        {
+            "host": one.host,
+            "id": one.id,
+            "client_message_id": one.client_message_id,
+            "agent_id": one.question.agent_id if one.question else None,
+            "conversation_id": one.question.conversation_id if one.question else None,
+            **asdict(reply),
+            "reason": one.skip,
+        }
+        for one, reply in zip(asked, replies, strict=True)
+    ]
+
+
+def counts(replies: Sequence[Reply]) -> dict[str, int]:
+    """How many there are of each state, skipped ones at the end."""
+    found = Counter(reply.state for reply in replies)
+    return {state: found[state] for state in (*STATES, SKIPPED)}
+
+
+def write_replies(directory: str, asked: Sequence[Asked], replies: Sequence[Reply], *, check_mode: bool) -> bool:
+    """Write `<host>.txt` for each answer; whether one is new or differs. Nothing is written in check mode.
+
+    The directory is made when only its parent exists. Raises OptionError.
+    """
+    if not check_mode:
+        make_directory("reply_dir", directory)
+    changed = False
+    for one, reply in zip(asked, replies, strict=True):
+        if reply.state != "replied":
+            continue
+        path, text = file_for(directory, one.host, ".txt"), f"{(reply.text or '').rstrip()}\n"
+        if differs(path, text):
+            changed = True
+            if not check_mode:
+                write_text("reply_dir", path, text)
+    return changed
+
+
+def require_one_each(asked: Sequence[Asked]) -> None:
+    """Raise OptionError where two answers would go into one file."""
+    hosts = Counter(one.host for one in asked if one.question is not None)
+    twice = next((host for host, count in hosts.items() if count > 1), None)
+    if twice is not None:
+        raise OptionError("reply_dir", f"{twice!r} is in replies more than once, and there is one file for each host")

@@ -1,0 +1,314 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a reply is found at Letta: in the conversation's history, by its runs, and by asking the device.
+
+Source of the rules: Letta Code's own clients, and what real devices were seen to do (0.34). A device sends queued
+messages to the agent together, as one run. Each time it has run a tool it goes on in another run. When the model fails
+for a while it sends the same content again, under another otid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from .errors import ApiError, one_line
+from .fan_out import Pace
+from .http_settings import HttpSettings
+from .letta import Client
+from .letta_turns import HistoryMessage, Run, ToolCall, seconds_between
+from .provider import reachable
+from .relay import Relay
+from .replies import Question, Reply
+
+_PAGE = 100
+# Older messages are not looked at: 2,000 of them are many turns.
+_MOST_PAGES = 20
+# A turn that has just ended may not be in the history yet; Letta's own client waits as long.
+_TEXT_COMES_WITHIN = 15.0
+# A device sends the same content again within this time, or not at all: its pauses are 1, 2 and 4 s.
+_SENT_AGAIN_WITHIN = 60.0
+_GOOD_ENDS = (None, "end_turn", "tool_rule")
+# Where looks have become this rare, the environment is looked at as well.
+_RARE = 9.0
+
+
+@dataclass(slots=True)
+class Turn:
+    """The messages from the one that is asked about to the end of its turn, oldest first.
+
+    next_message: the user message with which another turn begins, None while there is none.
+    """
+
+    messages: list[HistoryMessage]
+    next_message: HistoryMessage | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """The last run."""
+        return next((message.run_id for message in reversed(self.messages) if message.run_id), None)
+
+    @property
+    def text(self) -> str | None:
+        """The last that the agent said, None where that was nothing."""
+        said = [message.text for message in self.messages if message.message_type == "assistant_message"]
+        return next((text for text in reversed(said) if text.strip()), None)
+
+    @property
+    def open_calls(self) -> list[ToolCall]:
+        """The tool calls that have no answer."""
+        answered = {tool_call_id for message in self.messages for tool_call_id in message.answered_calls}
+        calls = [call for message in self.messages for call in message.calls]
+        return [call for call in calls if call.tool_call_id not in answered]
+
+    def sent_again_as(self, run: Run) -> str | None:
+        """The run in which the device sent the same again after one that failed, None where it did not."""
+        following = self.next_message
+        if run.status != "failed" or following is None or following.content != self.messages[0].content:
+            return None
+        pause = seconds_between(run.completed_at, following.date)
+        return following.run_id if pause is not None and pause < _SENT_AGAIN_WITHIN else None
+
+
+def turn_of(question: Question, history: Sequence[HistoryMessage], runs: set[str]) -> Turn | None:
+    """The turn that is asked about, None when it is not in the history, which is given newest first.
+
+    runs: the runs that are known to belong to it, besides the message's own.
+    """
+    start = next((place for place, message in enumerate(history) if _is_asked_about(question, message)), None)
+    if start is None:
+        return None
+    first = history[start]
+    turn = Turn([first])
+    ours = runs | ({first.run_id} if first.run_id else set())
+    for message in reversed(history[:start]):
+        if message.message_type == "user_message" and message.run_id not in ours:
+            # What was answered for this message, a tool call given up, is no part of the turn before.
+            turn.messages = [before for before in turn.messages if before is first or before.run_id != message.run_id]
+            turn.next_message = message
+            break
+        turn.messages.append(message)
+        # The device may add to what a tool returned: a skill's text, or a message that had to wait.
+        if message.goes_on and message.run_id:
+            ours.add(message.run_id)
+    return turn
+
+
+def _is_asked_about(question: Question, message: HistoryMessage) -> bool:
+    if question.otid is not None:
+        return message.message_type == "user_message" and message.otid == question.otid
+    return any(call.tool_call_id in question.tool_call_ids for call in message.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """What a device says about a conversation. pending: its requests for approval. busy: whether a turn goes on."""
+
+    pending: Sequence[dict[str, Any]]
+    busy: bool
+
+
+class Reader:
+    """Reads what a reply needs: `rate` requests a second at most, `concurrency` at a time. Raises ApiError."""
+
+    def __init__(self, settings: HttpSettings, client: Client, *, concurrency: int, rate: float | None) -> None:
+        self._settings = settings
+        self._client = client
+        self._slots = asyncio.Semaphore(concurrency)
+        self._pace = Pace(rate)
+
+    async def page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
+        """A page of the conversation, newest first."""
+        async with self._slot():
+            return await self._client.messages(question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor)
+
+    async def run(self, run_id: str) -> Run | None:
+        """A run, None where the server has it no more."""
+        async with self._slot():
+            return await self._client.run(run_id)
+
+    async def is_offline(self, question: Question) -> bool:
+        """Whether the environment is known to be offline now."""
+        if question.environment is None:
+            return False
+        async with self._slot():
+            found = await self._client.resolve(question.environment)
+        return found is None or found.status != "online"
+
+    async def device(self, question: Question) -> _Device | None:
+        """What the device says, None where it cannot be asked."""
+        if question.environment is None:
+            return None
+        try:
+            async with self._slot():
+                environment = await reachable(self._client, question.environment, fresh=True)
+            relay = Relay(
+                self._settings,
+                str(environment.connection_id),
+                agent_id=question.agent_id,
+                conversation_id=question.conversation_id,
+            )
+            async with self._slot(), relay:
+                pending, status = relay.device_status.get("pending_control_requests"), relay.loop_status.get("status")
+        except ApiError:
+            return None
+        if not isinstance(pending, list):
+            return None
+        requests = [entry for entry in pending if isinstance(entry, dict) and isinstance(entry.get("request"), dict)]
+        return _Device(requests, busy=status != "WAITING_ON_INPUT")
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        async with self._slots:
+            await self._pace.turn()
+            yield
+
+
+@dataclass(slots=True)
+class Watch:
+    """One message, looked at again and again. A look costs one request as long as a run is under way."""
+
+    reader: Reader
+    question: Question
+    _runs: set[str] = field(default_factory=set)
+    _run_id: str | None = None
+    _newest: str | None = None
+    _seen_offline: bool = False
+
+    async def look(self, seconds: float = 0.0) -> Reply:
+        """What became of the message by now. seconds: since the look before. Raises ApiError."""
+        try:
+            reply = await self._look()
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return Reply().ended("lost", "reply_lost", str(error))
+        if reply.state == "waiting" and seconds > _RARE:
+            offline = await self.reader.is_offline(self.question)
+            if offline and self._seen_offline:
+                return reply.ended("lost", "reply_lost", "the environment went offline before the end of the turn")
+            self._seen_offline = offline
+        return reply
+
+    async def _look(self) -> Reply:
+        # A run that is over counts for the history that was read after it: only then nothing can be missing.
+        run = await self.reader.run(self._run_id) if self._run_id else None
+        idle_after: str | None = None
+        while run is None or not run.active:
+            turn = await self._turn()
+            if turn is None or turn.run_id is None:
+                return Reply()
+            if run is None or run.id != turn.run_id:
+                self._run_id = turn.run_id
+                run = await self.reader.run(turn.run_id)
+                if run is None:
+                    return _without_run(turn)
+            elif again := turn.sent_again_as(run):
+                self._runs.add(again)
+            elif turn.next_message is not None or not run.may_go_on or idle_after == run.id:
+                return _reply(turn, run)
+            else:
+                device = await self.reader.device(self.question)
+                if device is None:
+                    return self._without_device(turn, run)
+                if device.busy:
+                    return _unfinished(turn, run, _pending(turn, device))
+                # It may have gone on and ended since the history was read.
+                idle_after = run.id
+        return Reply(run_id=run.id)
+
+    async def _turn(self) -> Turn | None:
+        """The turn as the history has it now; what an earlier look has searched in vain is left out."""
+        history: list[HistoryMessage] = []
+        turn: Turn | None = None
+        way = "before"
+        cursor: dict[str, str] = {}
+        for _number in range(_MOST_PAGES):
+            page = await self.reader.page(self.question, cursor)
+            known = {message.id for message in history}
+            older = [message for message in page if message.id not in known]
+            if page and not older and way == "before":
+                # The reference has cursors in the order asked for, Letta's own client has them in time.
+                way, cursor = "after", {"after": history[-1].id}
+                continue
+            history += older
+            turn = turn_of(self.question, history, self._runs)
+            searched = any(message.id == self._newest for message in older)
+            if turn is not None or searched or not older or len(page) < _PAGE:
+                break
+            cursor = {way: history[-1].id}
+        self._newest = history[0].id if history and turn is None else None
+        return turn
+
+    def _without_device(self, turn: Turn, run: Run) -> Reply:
+        """What counts where the device cannot be asked: a tool call in the history that has no answer."""
+        if run.status == "failed":
+            return _reply(turn, run)
+        calls = [call for call in turn.open_calls if call.tool_call_id not in self.question.tool_call_ids]
+        return _unfinished(turn, run, [_approval(None, call) for call in calls])
+
+
+def _reply(turn: Turn, run: Run) -> Reply:
+    """What the turn and its last run, which is over, come to when nobody works on it any more."""
+    started = turn.messages[0].date if len({message.run_id for message in turn.messages}) > 1 else run.created_at
+    reply = Reply(
+        state="replied",
+        text=turn.text,
+        run_id=run.id,
+        stop_reason=run.stop_reason,
+        duration=seconds_between(started, run.completed_at),
+    )
+    if run.status == "cancelled" or run.stop_reason == "cancelled":
+        return reply.ended("failed", "reply_failed", "the turn was cancelled")
+    if run.status == "failed" or run.stop_reason not in (*_GOOD_ENDS, "requires_approval"):
+        why = one_line(run.problem) or run.stop_reason or "the server does not say why"
+        return reply.ended("failed", "reply_failed", f"the turn failed: {why}")
+    if run.stop_reason == "requires_approval":
+        return reply.ended("failed", "reply_failed", "the turn was given up while a tool call had no answer")
+    if turn.text is None:
+        age = seconds_between(run.completed_at, datetime.now(UTC))
+        if turn.next_message is None and (age is None or age < _TEXT_COMES_WITHIN):
+            return Reply(run_id=run.id)
+        return reply.ended("failed", "reply_failed", "the turn ended without an answer")
+    return reply
+
+
+def _without_run(turn: Turn) -> Reply:
+    """The history outlives its runs."""
+    if turn.text is None:
+        return Reply().ended("lost", "reply_lost", f"the server has no run {turn.run_id}, and no answer")
+    return Reply(state="replied", text=turn.text, run_id=turn.run_id)
+
+
+def _unfinished(turn: Turn, run: Run, pending: list[dict[str, Any]]) -> Reply:
+    """Waiting for approval where something is pending, else just waiting: the device runs its tool or tries again."""
+    reply = Reply(text=turn.text, run_id=run.id, stop_reason=run.stop_reason, pending_approvals=pending)
+    if not pending:
+        return reply
+    calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in pending)
+    return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}")
+
+
+def _pending(turn: Turn, device: _Device) -> list[dict[str, Any]]:
+    """What the device waits for in this turn."""
+    ours = {call.tool_call_id: call for message in turn.messages for call in message.calls}
+    return [
+        _approval(entry.get("request_id"), ours[call_id], entry["request"])
+        for entry in device.pending
+        if (call_id := entry["request"].get("tool_call_id")) in ours
+    ]
+
+
+def _approval(request_id: Any, call: ToolCall, request: dict[str, Any] | None = None) -> dict[str, Any]:
+    request = request or {}
+    return {
+        "request_id": request_id,
+        "tool_call_id": call.tool_call_id,
+        "tool_name": request.get("tool_name") or call.name,
+        "arguments": request.get("input") or call.parsed_arguments(),
+    }

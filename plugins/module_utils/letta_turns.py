@@ -1,0 +1,138 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Letta's wire models of what an agent did: the messages of a conversation, and its runs.
+
+Source of the shapes: the API reference, "Messages" and "Runs"; what is not known is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ._deps import pydantic
+
+
+class _Wire(pydantic.BaseModel):
+    """Keeps what it does not know."""
+
+    model_config = pydantic.ConfigDict(extra="allow")
+
+
+class ToolCall(_Wire):
+    """A tool that the agent calls. arguments: JSON as the model wrote it."""
+
+    tool_call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+
+    def parsed_arguments(self) -> Any:
+        """The arguments as JSON values, or the text where it is no JSON."""
+        try:
+            return json.loads(self.arguments or "{}")
+        except ValueError:
+            return self.arguments
+
+
+class ToolAnswer(_Wire):
+    """The answer to one tool call: a decision (`approve`) or the tool's result (`status`)."""
+
+    tool_call_id: str | None = None
+    approve: bool | None = None
+    status: str | None = None
+
+
+class HistoryMessage(_Wire):
+    """One message of a conversation. Which keys it has depends on its `message_type`."""
+
+    id: str
+    message_type: str
+    date: datetime | None = None
+    run_id: str | None = None
+    otid: str | None = None
+    content: Any = None
+    tool_call: ToolCall | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    tool_returns: list[ToolAnswer] | None = None
+    approvals: list[ToolAnswer] | None = None
+
+    @property
+    def text(self) -> str:
+        """The content, which comes as a text or as parts."""
+        parts = self.content if isinstance(self.content, list) else [self.content]
+        texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+        return "\n".join(text for text in texts if isinstance(text, str))
+
+    @property
+    def calls(self) -> Sequence[ToolCall]:
+        """The tool calls that it asks approval for."""
+        if self.message_type != "approval_request_message":
+            return []
+        return self.tool_calls or ([self.tool_call] if self.tool_call else [])
+
+    @property
+    def answered_calls(self) -> set[str]:
+        """The ids of the tool calls that it answers."""
+        if self.message_type == "approval_response_message":
+            return {answer.tool_call_id for answer in self.approvals or [] if answer.tool_call_id}
+        if self.message_type == "tool_return_message":
+            ids = [self.tool_call_id, *(answer.tool_call_id for answer in self.tool_returns or [])]
+            return {tool_call_id for tool_call_id in ids if tool_call_id}
+        return set()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it brings the turn what it needs to go on: a tool's result, or leave to call it."""
+        if self.message_type != "approval_response_message":
+            return False
+        return any(answer.approve or answer.status == "success" for answer in self.approvals or [])
+
+
+class History(_Wire):
+    """A page of a conversation."""
+
+    messages: list[HistoryMessage]
+
+
+class Run(_Wire):
+    """One request to the model and what came of it; a turn that calls tools on a device has several."""
+
+    id: str
+    status: str | None = None
+    stop_reason: str | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended; a status that is not known is no end."""
+        return self.status not in ("completed", "failed", "cancelled")
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the device may make another run of the turn: it answers tool calls, and tries again what failed."""
+        return self.status == "failed" or self.stop_reason == "requires_approval"
+
+    @property
+    def problem(self) -> str:
+        """Why it failed, in the server's words; empty where it does not say."""
+        error = (self.metadata or {}).get("error")
+        if isinstance(error, dict):
+            error = error.get("detail") or error.get("message")
+        return str(error or "")
+
+
+def seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
+    """Seconds from one moment to another; None where one is unknown. A moment without a zone is in UTC."""
+    if earlier is None or later is None:
+        return None
+    return round((_aware(later) - _aware(earlier)).total_seconds(), 3)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

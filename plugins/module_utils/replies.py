@@ -1,0 +1,111 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Replies: what became of a message after it was delivered, and how to wait for that."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from .environment import Environment
+from .errors import ApiError
+
+STATES = ("replied", "waiting", "needs_approval", "failed", "lost")
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGER_BY = 0.5, 15.0, 1.5
+# What repeating a look cannot mend: the key, the address, the request itself.
+HOPELESS_CODES = ("tls", "redirect", "http_400", "http_401", "http_403", "http_422")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a reply is wanted to.
+
+    otid: the message's id in the history. tool_call_ids: for answers to tool calls, which have no id of their own.
+    conversation_id: None is the agent's default one. environment: None where nothing is known of it.
+    """
+
+    agent_id: str
+    conversation_id: str | None
+    otid: str | None = None
+    tool_call_ids: Sequence[str] = ()
+    environment: Environment | None = None
+
+
+@dataclass(slots=True)
+class Reply:
+    """What became of a message.
+
+    state: one of STATES. `waiting`: it is not in the history yet, or its turn goes on. `lost`: it did not get there
+        in time, its agent or conversation is gone, or its device is in mid-turn.
+    text: the last that the agent said in the turn. duration: seconds from the message to the end of the turn.
+    stop_reason: of the turn's last run. pending_approvals: `{request_id, tool_call_id, tool_name, arguments}` each;
+        request_id is None where the device could not be asked. error: `{code, message}`.
+    """
+
+    state: str = "waiting"
+    text: str | None = None
+    run_id: str | None = None
+    stop_reason: str | None = None
+    duration: float | None = None
+    pending_approvals: list[dict[str, Any]] = field(default_factory=list)
+    error: dict[str, str] | None = None
+
+    def ended(self, state: str, code: str, message: str) -> Reply:
+        """The same with a state, and the reason for it."""
+        self.state, self.error = state, {"code": code, "message": message}
+        return self
+
+    @property
+    def found(self) -> bool:
+        """Whether the message is in the history."""
+        return self.run_id is not None
+
+
+# One look at what became of a message, told how many seconds passed since the one before.
+Look = Callable[[float], Awaitable[Reply]]
+
+
+def counts_by_state(replies: Sequence[Reply]) -> dict[str, int]:
+    """How many replies are in each of STATES."""
+    found = Counter(reply.state for reply in replies)
+    return {state: found[state] for state in STATES}
+
+
+async def awaited(look: Look, sent_at: datetime, within: float) -> Reply:
+    """Look until the turn is over, needs approval or `within` seconds have passed since `sent_at`.
+
+    The pauses between looks grow from 0.5 to 15 s, with jitter. A look that fails is repeated where that may help.
+    """
+    pause = _FIRST_PAUSE
+    trouble = ""
+    while True:
+        left = within - (datetime.now(UTC) - sent_at).total_seconds()
+        slept = max(0.0, min(left, pause * random.uniform(0.8, 1.2)))  # noqa: S311 - only spreads the requests
+        await asyncio.sleep(slept)
+        try:
+            reply = await look(slept)
+            trouble = ""
+        except ApiError as error:
+            if error.code in HOPELESS_CODES:
+                return Reply().ended("waiting", error.code, str(error))
+            reply, trouble = Reply(), f"; the last look failed: {error}"
+        if reply.state != "waiting":
+            return reply
+        if left <= pause:
+            return _timed_out(reply, within, trouble)
+        pause = min(pause * _LONGER_BY, _LONGEST_PAUSE)
+
+
+def _timed_out(reply: Reply, within: float, trouble: str) -> Reply:
+    if reply.found or trouble:
+        message = f"no reply within the reply_timeout of {within:g} s; the turn may go on{trouble}"
+        return reply.ended("waiting", "reply_timeout", message)
+    message = f"the message did not reach the agent's conversation within the reply_timeout of {within:g} s"
+    return reply.ended("lost", "reply_timeout", message)

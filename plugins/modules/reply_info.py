@@ -1,0 +1,201 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module reply_info: documentation and argument specification."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: reply_info
+short_description: Collect the replies to messages that were sent before
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Looks once for what became of messages that M(fleetops.environments.send_message) sent, on O(replies) or on the
+    play's current host. To wait, repeat the task with C(until).
+  - A message is found in its agent's conversation by its C(client_message_id), among the latest 2,000 messages.
+  - The task does not fail for what became of a message.
+options:
+  replies:
+    description:
+      - The messages, as M(fleetops.environments.send_message) returned them in C(targets), or what it returned for one
+        host. Of an entry C(host), C(id), C(status), C(agent_id), C(conversation_id), C(client_message_id) and
+        C(sent_at) are read.
+      - What was not sent, or without a C(client_message_id) or agent, is reported as V(skipped).
+      - With entries of other hosts the task needs C(run_once=true) in a play of several hosts.
+    type: list
+    elements: dict
+  client_message_id:
+    description: The id of one message to the current host, instead of O(replies).
+    type: str
+  agent_id:
+    description:
+      - The agent that O(client_message_id) was sent to. The host variable C(letta_agent_id) goes before it.
+    type: str
+  conversation_id:
+    description:
+      - The conversation that O(client_message_id) was sent to; the agent's default one unless given. The host variable
+        C(letta_conversation_id) goes before it.
+    type: str
+  reply_dir:
+    description:
+      - Write each answer to a file in this directory, C(<host>.txt), which is replaced if it is there.
+      - A directory whose parent exists is made, for the user alone.
+    type: path
+  lost_after:
+    description:
+      - How many seconds after C(sent_at) a message that is not in its conversation counts as V(lost). Before that, and
+        where C(sent_at) is not known, it is V(waiting).
+    type: float
+    default: 600
+  concurrency:
+    description: How many requests may be under way at a time.
+    type: int
+    default: 20
+  rate:
+    description: How many requests may start in a second. No limit by default.
+    type: float
+extends_documentation_fragment:
+  - fleetops.environments.letta
+  - fleetops.environments.on_controller
+attributes:
+  check_mode:
+    description: Looks for the replies, and writes no files.
+seealso:
+  - module: fleetops.environments.send_message
+"""
+
+EXAMPLES = r"""
+- name: Ask everybody, without waiting
+  fleetops.environments.send_message:
+    targets: "{{ ansible_play_batch }}"
+    content: Describe the machine you run on.
+    agent_id: agent-1234
+    conversation_id: new
+  run_once: true
+  register: asked
+
+- name: Collect the answers, for up to ten minutes
+  fleetops.environments.reply_info:
+    replies: "{{ asked.targets }}"
+    reply_dir: answers
+  run_once: true
+  register: collected
+  until: collected.counts.waiting == 0
+  retries: 20
+  delay: 30
+
+- name: Look for one answer on the current host
+  fleetops.environments.reply_info:
+    client_message_id: 0f2b7c1e-5b0c-4a53-9d2c-1a0a4ad3f6a1
+    agent_id: agent-1234
+  register: found
+
+- name: Show it
+  ansible.builtin.debug:
+    var: found.replies[0].text
+"""
+
+RETURN = r"""
+msg:
+  description: A summary.
+  returned: always
+  type: str
+  sample: "3 messages: 2 replied, 1 waiting"
+replies:
+  description: What became of each message, in the order given.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    host:
+      description: The host's name in the inventory.
+      type: str
+      sample: alpha
+    id:
+      description: The environment's id, where it is known.
+      type: str
+      sample: environment-1
+    client_message_id:
+      description: The id of the message.
+      type: str
+      sample: 0f2b7c1e-5b0c-4a53-9d2c-1a0a4ad3f6a1
+    agent_id:
+      description: The agent it was sent to.
+      type: str
+      sample: agent-1234
+    conversation_id:
+      description: The conversation it was sent to; none is the agent's default one.
+      type: str
+      sample: conv-1
+    state:
+      description:
+        - V(replied), V(waiting) while the message is not in the conversation yet or its turn goes on,
+          V(needs_approval), V(failed), V(lost) for a message that did not get there in time or whose agent or
+          conversation is gone, or V(skipped).
+      type: str
+      sample: replied
+    text:
+      description: The last that the agent said in the turn.
+      type: str
+      sample: A virtual machine with two cores.
+    run_id:
+      description: The last run of the turn.
+      type: str
+      sample: run-1
+    stop_reason:
+      description: Why that run ended.
+      type: str
+      sample: end_turn
+    duration:
+      description: Seconds from the message to the end of the turn.
+      type: float
+      sample: 4.2
+    pending_approvals:
+      description:
+        - The tool calls that wait for approval, as C(request_id), C(tool_call_id), C(tool_name) and C(arguments).
+          C(request_id) is none where the device could not be asked.
+      type: list
+      elements: dict
+      sample: []
+    reason:
+      description: Why a message was skipped.
+      type: str
+    error:
+      description: Why there is no reply, as C(code) and C(message).
+      type: dict
+      sample: {code: reply_failed, message: "the turn failed: no credit left"}
+counts:
+  description: How many messages are in each state.
+  returned: always
+  type: dict
+  sample: {replied: 2, waiting: 1, needs_approval: 0, failed: 0, lost: 0, skipped: 0}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER
+
+SPEC = {
+    "replies": {"type": "list", "elements": "dict"},
+    "client_message_id": {"type": "str"},
+    "agent_id": {"type": "str"},
+    "conversation_id": {"type": "str"},
+    "reply_dir": {"type": "path"},
+    "lost_after": {"type": "float", "default": 600},
+    "concurrency": {"type": "int", "default": 20},
+    "rate": {"type": "float"},
+    **CONNECTION_SPEC,
+}
+
+
+def main() -> None:
+    """Say that the work is done by the action plugin."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module.fail_json(msg=ON_CONTROLLER.format(name="reply_info"))
+
+
+if __name__ == "__main__":
+    main()

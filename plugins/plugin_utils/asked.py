@@ -1,0 +1,69 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which messages a task wants the replies to, as send_message returned them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ..module_utils.collected import Asked
+from ..module_utils.errors import OptionError, one_line
+from ..module_utils.replies import Question
+from .targets import environment_of
+
+_DELIVERED = ("sent", "already_sent", "unknown")
+
+
+def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Asked:
+    """The message that one result of send_message tells of. Raises OptionError for `where`."""
+    host, client_message_id, agent_id = (_text(where, entry, key) for key in ("host", "client_message_id", "agent_id"))
+    if host is None:
+        raise OptionError(where, "has no host")
+    environment_id = _text(where, entry, "id")
+    skip = _reason_to_skip(where, entry, client_message_id, agent_id)
+    if skip is not None:
+        return Asked(host, environment_id, client_message_id, None, skip=skip)
+    environment = environment_of(host, task_vars)
+    if environment is not None and environment_id not in (None, environment.id):
+        environment = None
+    question = Question(
+        agent_id=str(agent_id),
+        conversation_id=_text(where, entry, "conversation_id"),
+        otid=client_message_id,
+        environment=environment,
+    )
+    environment_id = environment_id or (environment.id if environment else None)
+    return Asked(host, environment_id, client_message_id, question, _moment(where, entry))
+
+
+def _reason_to_skip(
+    where: str, entry: Mapping[str, Any], client_message_id: str | None, agent_id: str | None
+) -> str | None:
+    status = entry.get("status")
+    if status not in (None, *_DELIVERED):
+        return f"it was not sent: {one_line(status, 40)}"
+    missing = "client_message_id" if client_message_id is None else "agent_id" if agent_id is None else None
+    if missing and status is None:
+        raise OptionError(where, f"has no {missing}")
+    return f"it was sent without {missing}, so its reply cannot be told from others" if missing else None
+
+
+def _text(where: str, entry: Mapping[str, Any], key: str) -> str | None:
+    value = entry.get(key)
+    if value is not None and not isinstance(value, str):
+        raise OptionError(where, f"{key} must be a text, got {one_line(repr(value), 60)}")
+    return value or None
+
+
+def _moment(where: str, entry: Mapping[str, Any]) -> datetime | None:
+    text = _text(where, entry, "sent_at")
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise OptionError(where, f"sent_at is no time in ISO 8601: {one_line(text, 60)!r}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

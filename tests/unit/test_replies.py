@@ -1,0 +1,485 @@
+"""Replies: what is found in a conversation about one message, and how it is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils import letta_replies, replies
+from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
+    Delivery,
+    MessageTarget,
+    await_replies,
+    deliver,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Reader, Watch, turn_of
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_turns import HistoryMessage
+from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
+from ansible_collections.fleetops.environments.plugins.module_utils.replies import Question, Reply
+from tests.sandbox.process import Sandbox
+from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
+
+from .support import environment_of, settings_for
+
+AGENT = "agent-1"
+
+
+@pytest.fixture
+def device(sandbox: Sandbox) -> Environment:
+    """A simulated device that is online."""
+    return environment_of(sandbox.add_environment(connectionName="asked"), sandbox.url, datetime.now(UTC))
+
+
+def to(environment: Environment, *messages: Any, **changes: Any) -> MessageTarget:
+    sent = outgoing("messages", messages or [{"content": "hello"}])
+    fields = {"host": environment.id, "environment": environment, "messages": sent, "agent_id": AGENT, **changes}
+    return MessageTarget(**fields)
+
+
+def approving(tool_call_id: str, **decision: Any) -> dict[str, Any]:
+    return {"type": "approval", "approvals": [{"tool_call_id": tool_call_id, "approve": True, **decision}]}
+
+
+def asked(
+    sandbox: Sandbox,
+    *targets: MessageTarget,
+    within: float = 10,
+    rate: float | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+    **settings: Any,
+) -> list[Delivery]:
+    """Send and wait for the replies, while something else goes on in a thread."""
+    rules = Policy(concurrency=4, rate=None, max_failures=99, when_offline="skip", offline_timeout=1)
+
+    async def run() -> list[Delivery]:
+        given = settings_for(sandbox, **settings)
+        async with Client(given) as client:
+            deliveries = await deliver(client, targets, rules)
+            reader = Reader(given, client, concurrency=4, rate=rate)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.to_thread(meanwhile))
+                await await_replies(targets, deliveries, lambda question: Watch(reader, question).look, within)
+        return deliveries
+
+    return asyncio.run(run())
+
+
+def ask(sandbox: Sandbox, target: MessageTarget, **options: Any) -> Reply:
+    [delivery] = asked(sandbox, target, **options)
+    assert delivery.status == "sent"
+    assert delivery.reply is not None
+    assert delivery.error == delivery.reply.error
+    return delivery.reply
+
+
+def say(sandbox: Sandbox, device: Environment, content: str, otid: str, **body: Any) -> None:
+    """Send a message past the code under test."""
+    message = {"role": "user", "content": content, "client_message_id": otid, "otid": otid}
+    url = f"/v1/environments/{device.connection_id}/messages"
+    headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+    body = {"agentId": AGENT, "messages": [message], **body}
+    sandbox.control.post(url, headers=headers, json=body).raise_for_status()
+
+
+def looked(sandbox: Sandbox, *questions: Question, **settings: Any) -> list[Reply]:
+    """One look at each."""
+
+    async def run() -> list[Reply]:
+        given = settings_for(sandbox, **settings)
+        async with Client(given) as client:
+            reader = Reader(given, client, concurrency=4, rate=None)
+            return [await Watch(reader, question).look() for question in questions]
+
+    return asyncio.run(run())
+
+
+def question(otid: str, **changes: Any) -> Question:
+    return Question(**{"agent_id": AGENT, "conversation_id": None, "otid": otid, **changes})
+
+
+def code(reply: Reply) -> str | None:
+    return reply.error["code"] if reply.error else None
+
+
+def test_the_reply_comes_with_its_run(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=0.7, text="Forty-two."))
+
+    reply = ask(sandbox, to(device))
+
+    assert (reply.state, reply.text, reply.stop_reason, reply.error) == ("replied", "Forty-two.", "end_turn", None)
+    assert str(reply.run_id).startswith("run-")
+    assert reply.duration == pytest.approx(0.7, abs=0.1)
+    assert reply.pending_approvals == []
+
+
+def test_a_turn_that_fails_is_told_with_its_reason(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, ErrorTurn(message="no credit\nleft"))
+
+    reply = ask(sandbox, to(device))
+
+    assert (reply.state, code(reply), reply.stop_reason) == ("failed", "reply_failed", "error")
+    assert reply.error is not None
+    assert reply.error["message"] == "the turn failed: no credit left"
+
+
+def test_a_turn_that_is_cancelled_has_failed(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=30))
+
+    def cancel() -> None:
+        time.sleep(0.3)
+        headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+        sandbox.control.post(f"/v1/agents/{AGENT}/messages/cancel", headers=headers, json={}).raise_for_status()
+
+    reply = ask(sandbox, to(device), meanwhile=cancel)
+
+    assert (reply.state, reply.error) == ("failed", {"code": "reply_failed", "message": "the turn was cancelled"})
+
+
+def test_a_turn_that_goes_on_too_long_is_still_waited_for(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=30))
+
+    started = time.monotonic()
+    reply = ask(sandbox, to(device), within=1.5)
+
+    assert time.monotonic() - started < 3
+    assert (reply.state, code(reply)) == ("waiting", "reply_timeout")
+    assert reply.error is not None
+    assert "within the reply_timeout of 1.5 s" in reply.error["message"]
+    assert str(reply.run_id).startswith("run-")
+
+
+def test_a_message_that_never_gets_there_is_lost(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=30))
+
+    _first, second = asked(sandbox, to(device), to(device), within=1.5)
+
+    assert second.reply is not None
+    assert (second.reply.state, code(second.reply)) == ("lost", "reply_timeout")
+    assert second.status == "sent"
+
+
+def test_messages_that_had_to_wait_together_have_one_reply(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=0.5, text="first"), "both")
+
+    deliveries = asked(sandbox, to(device), to(device, {"content": "b"}), to(device, {"content": "c"}))
+
+    assert sorted(str(delivery.reply and delivery.reply.text) for delivery in deliveries) == ["both", "both", "first"]
+
+
+def test_the_turn_of_the_next_message_is_not_taken_for_the_reply(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, ErrorTurn(message="broken"), "an answer to somebody else", "mine")
+    say(sandbox, device, "first", "o-1")
+    say(sandbox, device, "second", "o-2")
+    say(sandbox, device, "third", "o-3")
+
+    first, second, third = looked(sandbox, question("o-1"), question("o-2"), question("o-3"))
+
+    assert (first.state, first.text, second.text, third.text) == ("failed", None, "an answer to somebody else", "mine")
+
+
+def test_a_message_that_the_device_sent_again_has_the_reply_to_that(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, ErrorTurn(message="busy"), ErrorTurn(message="busy"), "at last")
+    for otid in ("o-1", "again-1", "again-2"):
+        say(sandbox, device, "the same", otid)
+
+    [reply] = looked(sandbox, question("o-1"))
+
+    assert (reply.state, reply.text) == ("replied", "at last")
+
+
+def test_another_conversation_is_not_looked_at(sandbox: Sandbox, device: Environment) -> None:
+    headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+    made = sandbox.control.post(f"/v1/conversations/?agent_id={AGENT}", headers=headers, json={}).json()["id"]
+    sandbox.script(AGENT, "in its own", "in the default one")
+    say(sandbox, device, "a", "same-id", conversationId=made)
+    say(sandbox, device, "b", "same-id")
+
+    own, default, nowhere = looked(
+        sandbox,
+        question("same-id", conversation_id=made),
+        question("same-id"),
+        question("same-id", agent_id="agent-2"),
+    )
+
+    assert (own.text, default.text, nowhere.state, nowhere.found) == (
+        "in its own",
+        "in the default one",
+        "waiting",
+        False,
+    )
+
+
+@pytest.mark.parametrize("rows", [99, 100, 101, 250])
+def test_an_old_message_is_found_on_a_later_page(sandbox: Sandbox, device: Environment, rows: int) -> None:
+    sandbox.script(AGENT, "old", then="new")
+    say(sandbox, device, "the one", "o-1")
+    for number in range(rows // 2):
+        say(sandbox, device, str(number), f"later-{number}")
+
+    [reply] = looked(sandbox, question("o-1"))
+
+    assert (reply.state, reply.text) == ("replied", "old")
+
+
+def test_a_history_is_searched_once_and_then_only_what_is_new(sandbox: Sandbox, device: Environment) -> None:
+    for number in range(110):
+        say(sandbox, device, str(number), f"before-{number}")
+    sandbox.clear_requests()
+
+    async def run() -> list[int]:
+        asked_for = []
+        async with Client(settings_for(sandbox)) as client:
+            watch = Watch(Reader(settings_for(sandbox), client, concurrency=1, rate=None), question("not there"))
+            for _look in range(2):
+                assert (await watch.look()).state == "waiting"
+                asked_for.append(len(sandbox.requests("history")))
+        return asked_for
+
+    first, second = asyncio.run(run())
+
+    assert first >= 3
+    assert second - first == 1
+
+
+def test_a_removed_agent_and_an_unknown_conversation_are_lost(sandbox: Sandbox, device: Environment) -> None:
+    say(sandbox, device, "hello", "o-1")
+    sandbox.remove_agent(AGENT)
+
+    gone, unknown = looked(
+        sandbox, question("o-1"), question("o-1", agent_id="agent-2", conversation_id="conv-nobody-made")
+    )
+
+    assert [(reply.state, code(reply)) for reply in (gone, unknown)] == [("lost", "reply_lost")] * 2
+    assert gone.error is not None
+    assert "Agent 'agent-1' not found" in gone.error["message"]
+
+
+def test_the_device_says_which_tool_call_waits(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, ApprovalTurn(tool_name="Bash", arguments={"command": "rm -r /tmp/x"}))
+
+    reply = ask(sandbox, to(device))
+
+    [pending] = reply.pending_approvals
+    assert (reply.state, code(reply), reply.stop_reason) == ("needs_approval", "needs_approval", "requires_approval")
+    assert pending == {
+        "request_id": f"perm-{pending['tool_call_id']}",
+        "tool_call_id": pending["tool_call_id"],
+        "tool_name": "Bash",
+        "arguments": {"command": "rm -r /tmp/x"},
+    }
+    assert reply.error is not None
+    assert reply.error["message"] == f"the turn waits for approval of Bash ({pending['tool_call_id']})"
+
+
+@pytest.mark.parametrize("fault", ["relay_close", "relay_silent"])
+def test_without_the_relay_the_history_says_which_tool_call_waits(
+    sandbox: Sandbox, device: Environment, fault: str
+) -> None:
+    sandbox.script(AGENT, ApprovalTurn(arguments={"command": "true"}))
+    sandbox.add_fault(fault)
+
+    reply = ask(sandbox, to(device), retries=0, timeout=0.5)
+
+    [pending] = reply.pending_approvals
+    assert (reply.state, pending["request_id"], pending["tool_name"]) == ("needs_approval", None, "Bash")
+    assert pending["arguments"] == {"command": "true"}
+
+
+@pytest.mark.parametrize(("approve", "text"), [(True, "Deleted."), (False, "Then not.")])
+def test_an_answer_goes_over_the_relay_and_the_turn_ends(
+    sandbox: Sandbox, device: Environment, approve: bool, text: str
+) -> None:
+    sandbox.script(AGENT, ApprovalTurn(text="Deleted."))
+    tool_call_id = ask(sandbox, to(device)).pending_approvals[0]["tool_call_id"]
+
+    [delivery] = asked(sandbox, to(device, approving(tool_call_id, approve=approve)))
+
+    assert (delivery.status, delivery.via, delivery.client_message_id) == ("sent", "relay", None)
+    assert delivery.reply is not None
+    assert (delivery.reply.state, delivery.reply.text) == ("replied", text)
+    assert sandbox.received()[device.id]["approvals"] == []
+
+
+def test_what_the_device_does_not_wait_for_goes_to_the_api(sandbox: Sandbox, device: Environment) -> None:
+    result = {"tool_call_id": "call-1", "status": "success", "tool_return": "ok"}
+
+    decision, tool = asked(
+        sandbox, to(device, approving("call-1")), to(device, {"type": "approval", "approvals": [result]}), within=0.1
+    )
+
+    assert (decision.status, decision.via, tool.status, tool.via) == ("sent", "rest", "sent", "rest")
+    assert len(sandbox.received()[device.id]["approvals"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "answered"),
+    [
+        # Nothing is asked of the device before it has said what it waits for.
+        ("relay_cut_before", "unknown", False),
+        ("relay_cut_after", "unknown", True),
+        ("relay_cut_during", "unknown", True),
+        ("relay_not_json", "sent", True),
+    ],
+)
+def test_an_answer_whose_fate_is_unclear_is_unknown_and_not_repeated(
+    sandbox: Sandbox, device: Environment, fault: str, status: str, answered: bool
+) -> None:
+    sandbox.script(AGENT, ApprovalTurn(text="Deleted."))
+    say(sandbox, device, "delete", "o-1")
+    [waits] = looked(sandbox, question("o-1", environment=device))
+    sandbox.add_fault(fault)
+
+    [delivery] = asked(sandbox, to(device, approving(waits.pending_approvals[0]["tool_call_id"])))
+
+    sandbox.clear_faults()
+    [after] = looked(sandbox, question("o-1", environment=device))
+    assert (delivery.status, after.text) == (status, "Deleted." if answered else None)
+    assert sandbox.received()[device.id]["approvals"] == []
+
+
+def test_a_tool_call_that_nobody_works_on_any_more_has_failed(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, ApprovalTurn(), "next")
+    say(sandbox, device, "delete", "o-1")
+    runtime = {"agent_id": AGENT, "conversation_id": "default"}
+
+    async def abort() -> None:
+        relay = Relay(settings_for(sandbox), str(device.connection_id), agent_id=AGENT)
+        async with relay:
+            await relay.request({"type": "abort_message", "runtime": runtime}, "abort_message_response", 5)
+
+    asyncio.run(abort())
+    [idle] = looked(sandbox, question("o-1", environment=device))
+    say(sandbox, device, "go on", "o-2")
+    before, after = looked(sandbox, question("o-1", environment=device), question("o-2"))
+
+    assert (idle.state, before.state, before.text, after.text) == ("failed", "failed", None, "next")
+    assert before.error == {
+        "code": "reply_failed",
+        "message": "the turn was given up while a tool call had no answer",
+    }
+
+
+@pytest.mark.parametrize("route", ["history", "runs"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fault": "status", "status": 500, "times": 3},
+        {"fault": "status", "status": 429, "retry_after": 0, "times": 2},
+        {"fault": "html_200", "times": 2},
+        {"fault": "drop_before", "times": 3},
+        {"fault": "truncated_json", "times": 2},
+    ],
+    ids=["500", "429", "html", "drop", "truncated"],
+)
+def test_requests_that_fail_meanwhile_lose_no_reply(
+    sandbox: Sandbox, device: Environment, route: str, fault: dict[str, Any]
+) -> None:
+    sandbox.add_fault(**fault, route=route)
+
+    reply = ask(sandbox, to(device), retries=1, within=20)
+
+    assert (reply.state, reply.text) == ("replied", "Done.")
+
+
+def test_a_key_that_is_refused_ends_the_waiting(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.add_fault("status", route="history", status=401)
+
+    started = time.monotonic()
+    reply = ask(sandbox, to(device), within=30)
+
+    assert (reply.state, code(reply)) == ("waiting", "http_401")
+    assert time.monotonic() - started < 10
+
+
+def test_requests_keep_to_the_rate(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=1), then="Done.")
+    targets = [to(device, {"content": str(number)}, agent_id=f"agent-{number}") for number in range(8)]
+
+    asked(sandbox, *targets, rate=10)
+
+    requests = [entry for route in ("history", "runs") for entry in sandbox.requests(route)]
+    times = sorted(entry["at"] for entry in requests)
+    assert len(times) >= 24
+    assert all(later - earlier >= 0.9 for earlier, later in zip(times, times[10:], strict=False))
+
+
+def test_the_pauses_between_looks_grow_to_15_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async def look(_seconds: float) -> Reply:
+        return Reply(run_id="run-1", state="waiting" if len(slept) < 14 else "replied")
+
+    monkeypatch.setattr(replies.asyncio, "sleep", sleep)
+    asyncio.run(replies.awaited(look, datetime.now(UTC), 600))
+
+    assert 0.4 <= slept[0] <= 0.6
+    assert all(earlier < later * 1.01 for earlier, later in zip(slept[:6], slept[2:8], strict=True))
+    assert 12 <= slept[-1] <= 18
+
+
+def test_a_device_that_goes_away_in_mid_turn_is_not_waited_for(
+    sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letta_replies, "_RARE", 0.0)
+    sandbox.script(AGENT, LongTurn(seconds=60))
+
+    def leave() -> None:
+        time.sleep(0.3)
+        sandbox.offline(device.id)
+
+    reply = ask(sandbox, to(device), meanwhile=leave, within=30)
+
+    assert (reply.state, code(reply)) == ("lost", "reply_lost")
+    assert reply.error is not None
+    assert "went offline" in reply.error["message"]
+
+
+def _history(*messages: tuple[str, str, dict[str, Any]]) -> list[HistoryMessage]:
+    """Messages of type and run, newest first as the API has them; given oldest first."""
+    rows = [
+        {"id": f"message-{number}", "message_type": f"{kind}_message", "run_id": run, **fields}
+        for number, (kind, run, fields) in enumerate(messages)
+    ]
+    return [HistoryMessage.model_validate(row) for row in reversed(rows)]
+
+
+def test_what_the_device_adds_to_a_tools_result_belongs_to_the_turn() -> None:
+    call = {"tool_call": {"tool_call_id": "call-1", "name": "Skill", "arguments": "{}"}}
+    done = {"approvals": [{"type": "tool", "tool_call_id": "call-1", "status": "success"}]}
+    history = _history(
+        ("user", "run-1", {"otid": "o-1", "content": "use the skill"}),
+        ("approval_request", "run-1", call),
+        ("approval_response", "run-2", done),
+        ("user", "run-2", {"otid": "o-skill", "content": [{"type": "text", "text": "how it goes"}]}),
+        ("assistant", "run-2", {"content": [{"type": "text", "text": "By the"}, {"type": "text", "text": "skill."}]}),
+        ("user", "run-3", {"otid": "o-2", "content": "next"}),
+        ("assistant", "run-3", {"content": "next"}),
+    )
+
+    turn = turn_of(question("o-1"), history, set())
+
+    assert turn is not None
+    assert (turn.run_id, turn.text, turn.open_calls) == ("run-2", "By the\nskill.", [])
+    assert turn.next_message is not None
+    assert turn.next_message.otid == "o-2"
+
+
+def test_what_is_said_without_words_is_no_reply() -> None:
+    history = _history(("user", "run-1", {"otid": "o-1", "content": "?"}), ("assistant", "run-1", {"content": " "}))
+
+    turn = turn_of(question("o-1"), history, set())
+
+    assert turn is not None
+    assert turn.text is None
