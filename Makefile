@@ -21,10 +21,11 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 pytest := python -m pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help home venv demo test check lint sanity test-unit test-integration test-e2e coverage build clean
+.PHONY: help home venv demo demo-devices test check lint sanity test-unit test-integration test-e2e coverage build clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
+	@echo 'make demo-devices      the same with two real devices in the fleet, which answer'
 	@echo 'make test              every check and test: check, then coverage'
 	@echo 'make check             lint and sanity'
 	@echo 'make lint              ruff, mypy, ansible-lint, changelog fragments'
@@ -54,6 +55,9 @@ $(link):
 
 demo: venv
 	@python -m tests.demo
+
+demo-devices: venv
+	@python -m tests.demo --real-devices 2
 
 test: check coverage
 

@@ -3,11 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The main job against the sandbox: list a fleet, instruct a group of it, and check that with what arrived.
 
-``make demo`` runs this.
+``make demo`` runs this; ``make demo-devices`` has two real devices in the fleet.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import os
 import shlex
@@ -17,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.e2e.device import Device
 from tests.sandbox.process import Sandbox
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -28,33 +31,54 @@ plugin: fleetops.environments.letta
 
 
 def main() -> int:
-    """Run the demo; the exit code says whether everything arrived as reported."""
+    """Run the demo in a directory of its own; exit code 0 when what was reported is what arrived."""
+    parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__)
+    parser.add_argument("--real-devices", type=int, default=0, metavar="N", help="how many real devices join the fleet")
+    real = [f"real-{number}" for number in range(1, parser.parse_args().real_devices + 1)]
     build = CHECKOUT / ".build"
     build.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=build, prefix="demo-") as directory,
         Sandbox.start(devices=20, seed=1) as sandbox,
+        contextlib.ExitStack() as devices,
     ):
+        for name in real:
+            print(f"Starting a real device, {name}", flush=True)
+            devices.enter_context(Device.start(sandbox, name, Path(directory) / name))
         (Path(directory) / "fleet.letta.yml").write_text(INVENTORY)
-        print(f"A sandbox with 20 devices listens at {sandbox.url}. fleet.letta.yml:\n\n{INVENTORY}", flush=True)
-        environment = {**os.environ, "LETTA_BASE_URL": sandbox.url, "LETTA_API_KEY": sandbox.api_key}
-
-        if failed := run(["ansible-inventory", "-i", "fleet.letta.yml", "--graph"], directory, environment):
-            return failed
-        variables = {
-            "instruct_hosts": "mode_standard",
-            "instruct_content": CONTENT,
-            "instruct_result_file": str(Path(directory) / "results.jsonl"),
-            "letta_agent_id": "agent-demo",
-        }
-        play = ["ansible-playbook", "-i", "fleet.letta.yml", str(PLAYBOOK), "-e", json.dumps(variables)]
-        failed = run(play, directory, environment)
-
-        lines = Path(variables["instruct_result_file"]).read_text().splitlines()
-        return compare([json.loads(line) for line in lines], sandbox.received(), failed)
+        print(
+            f"A sandbox with 20 simulated devices listens at {sandbox.url}. fleet.letta.yml:\n\n{INVENTORY}", flush=True
+        )
+        sandbox.script("agent-demo", then="All tests pass.")
+        return demonstrate(sandbox, Path(directory), real)
 
 
-def run(command: list[str], directory: str, environment: dict[str, str]) -> int:
+def demonstrate(sandbox: Sandbox, directory: Path, real: list[str]) -> int:
+    """List the fleet and instruct a group of it: the real devices where there are some, which then answer."""
+    environment = {**os.environ, "LETTA_BASE_URL": sandbox.url, "LETTA_API_KEY": sandbox.api_key}
+    if failed := run(["ansible-inventory", "-i", "fleet.letta.yml", "--graph"], directory, environment):
+        return failed
+    variables = {
+        "instruct_hosts": ",".join(real) or "mode_standard",
+        "instruct_content": CONTENT,
+        "instruct_wait_for_reply": bool(real),
+        "instruct_result_file": str(directory / "results.jsonl"),
+        "letta_agent_id": "agent-demo",
+    }
+    play = ["ansible-playbook", "-i", "fleet.letta.yml", str(PLAYBOOK), "-e", json.dumps(variables)]
+    failed = run(play, directory, environment)
+    if real:
+        reload = ["fleetops.environments.environment_command", "-a", "command=reload"]
+        failed = (
+            run(["ansible", "-i", "fleet.letta.yml", ",".join(real), "-m", *reload], directory, environment) or failed
+        )
+    if not (directory / "results.jsonl").exists():
+        return failed or 1
+    lines = (directory / "results.jsonl").read_text().splitlines()
+    return compare([json.loads(line) for line in lines], sandbox.received(), failed)
+
+
+def run(command: list[str], directory: Path, environment: dict[str, str]) -> int:
     """Show a command, run it with its output as it is, and return its exit code."""
     print(f"$ {shlex.join(command)}", flush=True)
     code = subprocess.run(command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
