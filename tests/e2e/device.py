@@ -74,23 +74,20 @@ class Device:
     @classmethod
     @contextmanager
     def start(
-        cls, sandbox: Sandbox, name: str, home: Path, *, command: list[str] | None = None, path: str = ""
+        cls, sandbox: Sandbox, name: str, home: Path, *, command: list[str] | None = None, **environment: str
     ) -> Iterator[Device]:
         """Start a device that joins the sandbox's fleet, wait until it has, and stop it at the end of the block.
 
-        command: what runs instead of the wheel's own entry. path: directories to search before the usual ones.
+        command: what runs instead of the wheel's own entry. environment: variables that it has besides the usual ones.
         """
         run = command or [sys.executable, "-c", "import letta_code; letta_code.main()"]
         directory = home / "work"
         directory.mkdir(parents=True, exist_ok=True)
-        environment = environment_of(sandbox, home)
-        if path:
-            environment["PATH"] = f"{path}:{environment['PATH']}"
         with (home / "stderr.log").open("w") as stderr:
             process = subprocess.Popen(
                 [*run, "server", "--computer-name", name, "--lifecycle-output", "jsonl"],
-                cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
-                text=True,
+                cwd=directory, env={**environment_of(sandbox, home), **environment},
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
             )  # fmt: skip
         device = cls(name, home, process)
         try:
@@ -130,3 +127,5 @@ class Device:
             for line in lines:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     self._states.put(str(json.loads(line)["state"]))
+        # A process that has ended and is not waited for counts as alive for the one that replaces it.
+        self.process.wait()
