@@ -29,8 +29,8 @@ class Client:
     socket: Socket
     scope: Scope
     fault: Rule | None = None
-    request_id: Any = None
-    """The request that a fault waits for the answer to."""
+    command: Frame = field(default_factory=dict)
+    """What a fault waits for the answer to."""
     _outbox: deque[Frame] = field(default_factory=deque)
     _sent: int = 0
     _acknowledged: int = 0
@@ -76,10 +76,13 @@ class Client:
         await self.socket.send(numbered)
 
     def _answers(self, frame: Frame) -> bool:
-        """Whether a frame is the answer to the request: old devices end a command without repeating its id."""
-        delta = frame.get("delta") or {}
-        named = self.request_id is not None and frame.get("request_id") == self.request_id
-        return named or delta.get("message_type") == "slash_command_end"
+        """Whether a frame is the answer to the command: not every one repeats its id."""
+        request_id = self.command.get("request_id")
+        if request_id is not None and frame.get("request_id") == request_id:
+            return True
+        ends_old_command = (frame.get("delta") or {}).get("message_type") == "slash_command_end"
+        changes_state = self.command.get("type") == "change_device_state"
+        return ends_old_command or (changes_state and frame.get("type") == "update_device_status")
 
 
 class Relay:

@@ -16,8 +16,8 @@ from .sockets import Frame, Socket
 HandOver = Callable[[Environment, Frame], Awaitable[None]]
 """Lets a device have a frame."""
 
-NO_COMMANDS = {"sync", None}
-"""Types of frames that ask a device for nothing but its state."""
+NO_COMMANDS = {"sync", "agent_retrieve", "conversation_retrieve", None}
+"""Types of frames that only ask a device something."""
 
 
 class RelayApi:
@@ -56,9 +56,9 @@ class RelayApi:
         if frame.get("type") == "pong":
             return True
         fault = client.fault.fault if client.fault is not None else None
-        command = frame.get("type") not in NO_COMMANDS and "request_id" in frame
+        command = frame.get("type") not in NO_COMMANDS
         if command:
-            client.request_id = frame["request_id"]
+            client.command = frame
         if not (fault == "relay_silent" or (fault == "relay_cut_before" and command)):
             await self._hand_over(environment, frame)
         return not (command and fault in ("relay_cut_before", "relay_cut_after"))

@@ -18,8 +18,12 @@ from .conversations import Conversation, Run, iso
 from .device import Devices
 from .fleet import Environment, Fleet
 from .messages import SendMessageBody
-from .relay import Relay, scope_of
+from .relay import Relay, Scope, scope_of
 from .sockets import Frame
+
+MODES = {"unrestricted", "standard", "acceptEdits", "strict"}
+OLD_MODES = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
+"""Older words for modes, which devices still read."""
 
 
 class SimulatedDevices:
@@ -32,12 +36,18 @@ class SimulatedDevices:
             "abort_message": self._abort,
             "resume_queue": self._resume,
             "change_device_state": self._change_state,
+            "agent_retrieve": self._retrieve,
+            "conversation_retrieve": self._retrieve,
         }
         self.reset()
 
     def reset(self) -> None:
         self.upgrade = Upgrade()
         self._commands: dict[tuple[str, str], Command] = {}
+        # What each conversation was set to; None is what the device began with.
+        self._modes: dict[tuple[str, Scope | None], str] = {}
+        # What was said last over a connection about a conversation.
+        self._said: dict[tuple[str | None, Scope], dict[str, Any]] = {}
 
     def set_command(self, environment: Environment, command: Command) -> None:
         self._commands[environment.id, command.command_id] = command
@@ -101,8 +111,10 @@ class SimulatedDevices:
         later(upgrade.lingers, go)
 
     def _sync(self, environment: Environment, frame: Frame) -> None:
-        self._send_state(environment, frame["runtime"])
+        self._send_state(environment, frame["runtime"], known=frame.get("force_device_status") is not True)
         self._respond(environment, frame, "sync_response", success=True)
+        # States go over another socket of a real device than answers do: some come later.
+        self._send_queue(environment, frame["runtime"])
 
     def _input(self, environment: Environment, frame: Frame) -> None:
         payload = frame.get("payload") or {}
@@ -151,19 +163,44 @@ class SimulatedDevices:
             self._finish_turn(environment, frame["runtime"], run, "cancelled")
             self._send_state(environment, frame["runtime"])
         self._respond(environment, frame, "abort_message_response", aborted=aborted, success=True)
+        if aborted:
+            self._send_queue(environment, frame["runtime"])
 
     def _resume(self, environment: Environment, frame: Frame) -> None:
         conversation = self._conversation(frame["runtime"])
         resumed = conversation.resume(environment.id, time.time()) if conversation is not None else 0
         self._respond(environment, frame, "resume_queue_response", resumed=resumed, success=True)
+        self._send_queue(environment, frame["runtime"])
 
     def _change_state(self, environment: Environment, frame: Frame) -> None:
-        payload = frame.get("payload") or {}
+        payload, scope = frame.get("payload") or {}, scope_of(frame["runtime"])
         if isinstance(payload.get("mode"), str):
-            environment.row["currentMode"] = payload["mode"]
+            mode = OLD_MODES.get(payload["mode"], payload["mode"])
+            if mode not in MODES:
+                message = f"Unsupported permission mode: {payload['mode']}"
+                ended = {"message": message, "stop_reason": "error", "is_terminal": False}
+                self._say(environment, frame["runtime"], "loop_error", **ended)
+                return
+            self._modes.setdefault((environment.id, None), self._mode(environment, scope))
+            self._modes[environment.id, scope] = environment.row["currentMode"] = mode
         if isinstance(payload.get("cwd"), str):
             environment.row["metadata"] = {**metadata_of(environment), "workingDirectory": payload["cwd"]}
         self._send_state(environment, frame["runtime"])
+
+    def _retrieve(self, environment: Environment, frame: Frame) -> None:
+        """Look an agent or a conversation up, for those who have only its id."""
+        kind = frame["type"].removesuffix("_retrieve")
+        named = str(frame.get(f"{kind}_id"))
+        try:
+            found = self._agents.conversation(*(("default", named) if kind == "agent" else (named,)))
+            result = {"success": True, kind: {"id": named, "agent_id": found.agent_id}}
+        except ApiError as error:
+            result = {"success": False, kind: None, "error": f"{error.status} {error.message}"}
+        self._respond(environment, frame, f"{frame['type']}_response", **result)
+
+    def _mode(self, environment: Environment, scope: Scope) -> str:
+        began_with = self._modes.get((environment.id, None), environment.row.get("currentMode", "unrestricted"))
+        return self._modes.get((environment.id, scope), began_with)
 
     def _conversation(self, runtime: Frame) -> Conversation | None:
         agent_id, conversation_id = scope_of(runtime)
@@ -174,11 +211,20 @@ class SimulatedDevices:
         conversation.settle(time.time())
         return conversation
 
-    def _send_state(self, environment: Environment, runtime: Frame) -> None:
-        conversation = self._conversation(runtime)
-        device, loop = status.device(environment, conversation), status.loop(environment, conversation)
-        self._send(environment, type="update_device_status", runtime=runtime, device_status=device)
+    def _send_state(self, environment: Environment, runtime: Frame, *, known: bool = False) -> None:
+        """Say how the device and the loop are. known: leave out the device's own state where it has been said."""
+        conversation, scope = self._conversation(runtime), scope_of(runtime)
+        device = status.device(environment, conversation, self._mode(environment, scope))
+        loop = status.loop(environment, conversation)
+        said = (environment.row.get("connectionId"), scope)
+        if not known or self._said.get(said) != device:
+            self._send(environment, type="update_device_status", runtime=runtime, device_status=device)
+        self._said[said] = device
         self._send(environment, type="update_loop_status", runtime=runtime, loop_status=loop)
+
+    def _send_queue(self, environment: Environment, runtime: Frame) -> None:
+        queue = status.queue(environment, self._conversation(runtime))
+        self._send(environment, type="update_queue", runtime=runtime, queue=queue, removed=[])
 
     def _show_turn(self, environment: Environment, runtime: Frame, run: Run) -> None:
         for row in run.said:

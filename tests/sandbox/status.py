@@ -10,7 +10,7 @@ from .conversations import Conversation
 from .fleet import Environment
 
 
-def device(environment: Environment, conversation: Conversation | None) -> dict[str, Any]:
+def device(environment: Environment, conversation: Conversation | None, mode: str) -> dict[str, Any]:
     """Return the device_status of an update_device_status."""
     row, metadata = environment.row, metadata_of(environment)
     return {
@@ -18,7 +18,7 @@ def device(environment: Environment, conversation: Conversation | None) -> dict[
         "connection_name": row.get("connectionName"),
         "is_online": True,
         "is_processing": _is_active(environment, conversation),
-        "current_permission_mode": row.get("currentMode", "unrestricted"),
+        "current_permission_mode": mode,
         "current_working_directory": metadata.get("workingDirectory"),
         "letta_code_version": metadata.get("lettaCodeVersion"),
         "pending_control_requests": pending(environment, conversation),
@@ -34,6 +34,18 @@ def loop(environment: Environment, conversation: Conversation | None) -> dict[st
         return {"status": "WAITING_ON_INPUT", "active_run_ids": [], "executing_tool_call_ids": []}
     status = "WAITING_ON_APPROVAL" if active.request is not None else "PROCESSING_API_RESPONSE"
     return {"status": status, "active_run_ids": [active.run.id], "executing_tool_call_ids": []}
+
+
+def queue(environment: Environment, conversation: Conversation | None) -> list[dict[str, Any]]:
+    """Return the queue of an update_queue: messages that wait for the turn's end, or stand still after an abort."""
+    if conversation is None:
+        return []
+    paused = {"paused": True} if environment.id in conversation.paused else {}
+    return [
+        {"id": f"q-{number}", "client_message_id": message["otid"], "kind": "message", "source": "user", **paused}
+        | {"content": message["content"]}
+        for number, message in enumerate(conversation.queue.get(environment.id, []), start=1)
+    ]
 
 
 def pending(environment: Environment, conversation: Conversation | None) -> list[dict[str, Any]]:

@@ -48,7 +48,8 @@ class Client:
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The device's state and the loop's."""
-        assert self.ask("sync")["success"] is True
+        assert self.ask("sync", force_device_status=True)["success"] is True
+        assert self.next()["type"] == "update_queue"
         return self.frames[0]["device_status"], self.frames[1]["loop_status"]
 
     def kinds(self) -> list[str]:
@@ -206,6 +207,58 @@ class TestState:
         assert client.next()["device_status"]["current_permission_mode"] == "acceptEdits"
         now = next(entry["row"] for entry in sandbox.fleet() if entry["id"] == row["id"])
         assert (now["currentMode"], now["metadata"]["workingDirectory"]) == ("acceptEdits", "/srv")
+
+    @pytest.mark.parametrize(("word", "mode"), [("default", "standard"), ("fullAccess", "unrestricted")])
+    def test_older_word_for_a_mode(self, client: Client, word: str, mode: str) -> None:
+        send(client.socket, type="change_device_state", runtime=RUNTIME, payload={"mode": word})
+
+        assert client.next()["device_status"]["current_permission_mode"] == mode
+
+    def test_mode_that_is_none(self, client: Client) -> None:
+        send(client.socket, type="change_device_state", runtime=RUNTIME, payload={"mode": "plan"})
+
+        assert client.next()["delta"]["message"] == "Unsupported permission mode: plan"
+        assert client.state()[0]["current_permission_mode"] == "standard"
+
+    def test_mode_is_of_a_conversation(self, sandbox: Sandbox, row: dict[str, Any], client: Client) -> None:
+        send(client.socket, type="change_device_state", runtime=RUNTIME, payload={"mode": "strict"})
+        assert client.state()[0]["current_permission_mode"] == "strict"
+
+        other = {"agent_id": "agent-2", "conversation_id": "default"}
+        with connected(sandbox, row, agentId="agent-2") as socket:
+            second = Client(socket)
+            second.ask("sync", runtime=other)
+            assert second.frames[0]["device_status"]["current_permission_mode"] == "standard"
+
+    def test_own_state_is_not_said_twice_unless_asked(self, client: Client) -> None:
+        client.state()
+
+        client.ask("sync")
+
+        assert client.kinds() == ["update_loop_status", "sync_response"]
+
+    def test_queue(self, sandbox: Sandbox, http: httpx.Client, row: dict[str, Any], client: Client) -> None:
+        sandbox.script(AGENT, LongTurn(seconds=3600))
+        for text in ("a", "b"):
+            say(http, row, text)
+
+        client.state()
+        [waiting] = client.frames[-1]["queue"]
+        assert (waiting["content"], waiting["client_message_id"], "paused" in waiting) == ("b", "m-b", False)
+        client.ask("abort_message")
+        [waiting] = client.next()["queue"]
+        assert waiting["paused"] is True
+        client.ask("resume_queue")
+        assert client.next()["queue"] == []
+
+    def test_look_up(self, sandbox: Sandbox, letta: Letta, client: Client) -> None:
+        conversation = letta.conversations.create(agent_id=AGENT)
+        sandbox.remove_agent("agent-2")
+
+        assert client.ask("agent_retrieve", agent_id=AGENT)["agent"]["id"] == AGENT
+        assert client.ask("conversation_retrieve", conversation_id=conversation.id)["success"] is True
+        assert client.ask("agent_retrieve", agent_id="agent-2")["error"] == "404 Agent 'agent-2' not found"
+        assert client.ask("conversation_retrieve", conversation_id="conv-no")["success"] is False
 
     def test_without_an_agent(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
         runtime = {"agent_id": None, "conversation_id": "default"}
