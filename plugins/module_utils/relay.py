@@ -33,6 +33,14 @@ NO_AGENT = "agent-none"
 # Seconds after its answer within which a device's states come, where they come.
 _STATES_COME_WITHIN = 1.0
 _LONGEST_FRAME = 16 * 1024 * 1024
+# The frames that say how a device is: type, key, shape.
+_STATES = (
+    ("update_device_status", "device_status", dict),
+    ("update_loop_status", "loop_status", dict),
+    ("update_queue", "queue", list),
+)
+# Seconds for a device to find an agent; old devices do not know the question.
+_LOOK_UP_WITHIN = 5.0
 
 
 class Relay:
@@ -43,6 +51,8 @@ class Relay:
 
     device_status: what the device said last of itself (`current_permission_mode`, `pending_control_requests`, ...).
     loop_status: what it said last of the conversation (`status`, `active_run_ids`, ...).
+    queue: the conversation's messages that wait on the device (`content`, `paused`, ...).
+    Old devices leave out some of them, which are then empty or None.
     """
 
     def __init__(
@@ -61,6 +71,7 @@ class Relay:
         }
         self.device_status: dict[str, Any] = {}
         self.loop_status: dict[str, Any] = {}
+        self.queue: list[Any] | None = None
         self._session: Any = None
         self._socket: Any = None
         self._not_json = False
@@ -110,6 +121,53 @@ class Relay:
             error.may_be_accepted = True
             raise
 
+    async def sync(self) -> None:
+        """Have the device say anew how it is."""
+        self.device_status, self.loop_status, self.queue = {}, {}, None
+        # Unless forced, a device leaves out a state that it has sent before, to whomever.
+        sync = {"type": "sync", "recover_approvals": False, "force_device_status": True}
+        reply = await self._look_up(sync, "sync_response", self._settings.timeout)
+        if reply.get("success") is False:
+            raise ApiError(f"{self._url}: the device refused: {said(reply)}", code="refused")
+        await self._settle()
+
+    async def require_runtime(self) -> None:
+        """Raise ApiError with the code `no_agent` when the device does not find the agent or its conversation.
+
+        Without being asked, a device takes what is meant for an agent that nobody has. It is asked rather than the
+        API, since it may have agents of its own.
+        """
+        asked = [name for name, value in self.runtime.items() if value != DEFAULT_CONVERSATION]
+        for name in asked:
+            kind = f"{name.removesuffix('_id')}_retrieve"
+            try:
+                reply = await self._look_up(
+                    {"type": kind, name: self.runtime[name]}, f"{kind}_response", _LOOK_UP_WITHIN
+                )
+            except ApiError as error:
+                if error.code != "timeout":
+                    raise
+                continue
+            if reply.get("success") is False:
+                raise ApiError(
+                    f"{name}: the device does not find {self.runtime[name]!r}: {said(reply)}", code="no_agent"
+                )
+
+    def is_ours(self, frame: Frame) -> bool:
+        """Whether a frame is about this agent's conversation, or about none."""
+        runtime = frame.get("runtime")
+        return not isinstance(runtime, dict) or all(
+            runtime.get(name) in (None, value) for name, value in self.runtime.items()
+        )
+
+    async def _look_up(self, question: Frame, answer: str, within: float) -> Frame:
+        """As `request`, for what only reads, so that nothing can have happened."""
+        try:
+            return await self.request(question, answer, within)
+        except ApiError as error:
+            error.may_be_accepted, error.transient = False, True
+            raise
+
     async def _open(self) -> None:
         """Connect, and have the device say how it is."""
         await self._close()
@@ -133,23 +191,13 @@ class Relay:
             raise ApiError(message, code="timeout", transient=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._connect_error(error) from None
-        try:
-            # Unless forced, a device leaves out a state that it has sent before, to whomever.
-            sync = {"type": "sync", "recover_approvals": False, "force_device_status": True}
-            reply = await self.request(sync, "sync_response", self._settings.timeout)
-        except ApiError as error:
-            # It only reads, so nothing can have happened.
-            error.may_be_accepted, error.transient = False, True
-            raise
-        if reply.get("success") is False:
-            raise ApiError(f"{self._url}: the device refused: {_said(reply)}", code="refused")
-        await self._settle()
+        await self.sync()
 
     async def _settle(self) -> None:
         """Wait for the states that a device sends along with its answer, over another socket and in any order."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_STATES_COME_WITHIN):
-                while not (self.device_status and self.loop_status):
+                while not (self.device_status and self.loop_status) or self.queue is None:
                     await self._receive("sync")
 
     async def _close(self) -> None:
@@ -200,15 +248,11 @@ class Relay:
             return
 
     def _remember(self, frame: Frame) -> None:
-        runtime = frame.get("runtime")
-        if isinstance(runtime, dict) and not self._is_ours(runtime):
+        if not self.is_ours(frame):
             return
-        for kind, state in (("update_device_status", "device_status"), ("update_loop_status", "loop_status")):
-            if frame.get("type") == kind and isinstance(frame.get(state), dict):
+        for kind, state, shape in _STATES:
+            if frame.get("type") == kind and isinstance(frame.get(state), shape):
                 setattr(self, state, frame[state])
-
-    def _is_ours(self, runtime: Frame) -> bool:
-        return all(runtime.get(name) in (None, value) for name, value in self.runtime.items())
 
     def _doubt(self) -> str:
         return "; frames that are not JSON came meanwhile" if self._not_json else ""
@@ -251,7 +295,8 @@ class Relay:
         )
 
 
-def _said(reply: Frame) -> str:
+def said(reply: Frame) -> str:
+    """Why a device refused, in its words."""
     return one_line(reply.get("error") or reply.get("output") or "without a reason")
 
 

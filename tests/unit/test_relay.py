@@ -77,6 +77,14 @@ def test_on_entering_the_device_has_said_how_it_is(sandbox: Sandbox, device: dic
     assert through(sandbox, device, states, agent_id="agent-1") == ("acceptEdits", "WAITING_ON_INPUT")
 
 
+def test_on_entering_again_the_device_has_said_it_again(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    async def states(relay: Relay) -> tuple[Any, Any, Any]:
+        return relay.device_status["is_processing"], relay.loop_status["status"], relay.queue
+
+    assert through(sandbox, device, states, agent_id="agent-1") == (False, "WAITING_ON_INPUT", [])
+    assert through(sandbox, device, states, agent_id="agent-1") == (False, "WAITING_ON_INPUT", [])
+
+
 def test_every_frame_is_acknowledged_so_that_many_commands_fit_one_connection(
     sandbox: Sandbox, device: dict[str, Any]
 ) -> None:
