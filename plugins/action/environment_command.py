@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ..module_utils.command import Command, CommandOutcome, run_command
-from ..module_utils.errors import OptionError
 from ..module_utils.letta import DEFAULT_BASE_URL
 from ..module_utils.letta_models import PROVIDER
 from ..modules.environment_command import SPEC
@@ -22,12 +20,7 @@ class ActionModule(TargetsAction):
     SPEC = SPEC
     PROVIDER = PROVIDER
     DEFAULT_BASE_URL = DEFAULT_BASE_URL
-
-    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Refuse options that cannot be meant."""
-        super().check(options, task_vars)
-        if options["command_timeout"] <= 0:
-            raise OptionError("command_timeout", f"must be more than 0, got {options['command_timeout']}")
+    POSITIVE = ("command_timeout",)
 
     async def outcomes(self, run: Run) -> Sequence[CommandOutcome]:
         """Run the command on every target."""

@@ -62,6 +62,14 @@ class Query:
         return {name: value for name, value in given.items() if value is not None}
 
 
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What cancelling did. run_ids: the runs that it ended. unclear: whether it may have ended others before."""
+
+    run_ids: list[str]
+    unclear: bool
+
+
 class Client:
     """Letta's environments over REST. Use as an async context manager; every call raises ApiError."""
 
@@ -275,6 +283,36 @@ class Client:
             raise
         found: Run = self._validated(Run, reply, "GET /v1/runs/{run_id}")
         return found
+
+    async def cancel(self, agent_id: str, conversation_id: str | None, run_id: str | None) -> Cancelled:
+        """Cancel the runs that are under way in an agent's conversation, or one run of the agent alone.
+
+        Doing so twice does no harm, so an unclear failure is repeated.
+        """
+        call, params, body = ["conversations", conversation_id or "default", "cancel"], None, {}
+        if run_id is not None:
+            call, body = ["agents", agent_id, "messages", "cancel"], {"run_ids": [run_id]}
+        elif conversation_id in (None, "default"):
+            # The reference deprecates the agent's id in the place of the conversation's.
+            params = {"agent_id": agent_id}
+        try:
+            reply = await self._http.post("v1", *call, body=body, params=params, repeatable=True)
+        except ApiError as error:
+            if error.status == 409:
+                return Cancelled([], error.may_be_accepted)
+            raise
+        where = f"POST {self._base_url}/v1/{'/'.join(call)}"
+        if not isinstance(reply.data, dict):
+            raise ApiError(f"{where}: the answer is no object", code="invalid", may_be_accepted=True)
+        cancelled = [run for run, result in reply.data.items() if result == "cancelled"]
+        others = [f"{run} ({result})" for run, result in reply.data.items() if result != "cancelled"]
+        if others:
+            raise ApiError(
+                f"{where}: the server did not cancel {one_line(', '.join(others))}",
+                code="refused",
+                may_be_accepted=bool(cancelled) or reply.unclear,
+            )
+        return Cancelled(cancelled, reply.unclear)
 
 
 def fetch(settings: HttpSettings, query: Query) -> Listing:

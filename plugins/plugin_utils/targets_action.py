@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
+from ..module_utils.delivery import NEW_CONVERSATION
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fan_out import Outcome, Policy, Target, counts, failure_budget
 from ..module_utils.http_settings import HttpSettings
@@ -42,11 +43,22 @@ class TargetsAction(EnvironmentAction):
     CHANGED: ClassVar[frozenset[str]] = frozenset({"changed", "unknown"})
     # What an entry of `targets` may say besides its host.
     ITEM_KEYS: ClassVar[Sequence[str]] = ("agent_id", "conversation_id")
+    # Whether nothing can be done without knowing whose turn, mode, ... is meant.
+    NEEDS_AGENT: ClassVar[bool] = False
+    # Options that must be more than 0.
+    POSITIVE: ClassVar[Sequence[str]] = ()
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """What is to be done with one host. Raises FleetError for what cannot be meant, before anything is done."""
         agent_id = self._nearest("agent_id", item, options, task_vars)
         conversation_id = self._nearest("conversation_id", item, options, task_vars)
+        if self.NEEDS_AGENT and agent_id is None:
+            variable = variable_of(self.PROVIDER, "agent_id")
+            raise OptionError(
+                "agent_id", f"{item.host} has none; give it with the task, its entry of targets or its {variable}"
+            )
+        if self.NEEDS_AGENT and conversation_id == NEW_CONVERSATION:
+            raise OptionError("conversation_id", f"must be one that exists, got 'new' for {item.host}")
         return Target(item.host, item.environment, agent_id, conversation_id)
 
     async def outcomes(self, run: Run) -> Sequence[Outcome]:
@@ -94,8 +106,9 @@ class TargetsAction(EnvironmentAction):
             raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
         if options.get("offline_timeout", 0) < 0:
             raise OptionError("offline_timeout", f"must be 0 or more, got {options['offline_timeout']}")
-        if options["rate"] is not None and options["rate"] <= 0:
-            raise OptionError("rate", f"must be more than 0, got {options['rate']}")
+        for name in ("rate", *self.POSITIVE):
+            if options[name] is not None and options[name] <= 0:
+                raise OptionError(name, f"must be more than 0, got {options[name]}")
         for name in ("retry_file", "result_file"):
             if options[name]:
                 check_writable(name, options[name])

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, HttpSettings, Reply
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import Row, environment
 from tests.sandbox.process import Sandbox
@@ -26,6 +27,12 @@ def settings_for(target: Sandbox | str, **changes: Any) -> HttpSettings:
         else {"base_url": target.url, "api_key": target.api_key}
     )
     return HttpSettings(**{"retries": 2, **given, **changes})
+
+
+def policy(**changes: Any) -> Policy:
+    """How a fan-out goes unless a test is about that."""
+    standard = {"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", "offline_timeout": 60.0}
+    return Policy(**{**standard, **changes})
 
 
 def http_get(settings: HttpSettings, *segments: str, params: dict[str, str] | None = None) -> Reply:

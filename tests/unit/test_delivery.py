@@ -21,7 +21,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.letta import
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments, outgoing
 from tests.sandbox.process import Sandbox
 
-from .support import environment_of, http_answer, raw_server, row, settings_for
+from .support import environment_of, http_answer, policy, raw_server, row, settings_for
 
 
 def listed(sandbox: Sandbox) -> dict[str, Environment]:
@@ -48,11 +48,6 @@ def target(
     return MessageTarget(
         **{"host": environment.id, "environment": environment, "messages": sent, "agent_id": "a-1", **changes}
     )
-
-
-def policy(**changes: Any) -> Policy:
-    standard = {"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", "offline_timeout": 60.0}
-    return Policy(**{**standard, **changes})
 
 
 def delivered(

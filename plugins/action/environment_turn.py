@@ -1,0 +1,37 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin environment_turn; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..module_utils.errors import OptionError
+from ..module_utils.letta import DEFAULT_BASE_URL
+from ..module_utils.letta_models import PROVIDER
+from ..module_utils.turn import TurnOutcome, Wanted, set_turn
+from ..modules.environment_turn import SPEC
+from ..plugin_utils.targets_action import Run, TargetsAction
+
+
+class ActionModule(TargetsAction):
+    """Abort an agent's turn on the current host or on all of `targets`, or let the queue go on."""
+
+    SPEC = SPEC
+    PROVIDER = PROVIDER
+    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    NEEDS_AGENT = True
+    POSITIVE = ("answer_timeout",)
+
+    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """Refuse options that cannot be meant."""
+        super().check(options, task_vars)
+        if options["run_id"] is not None and options["state"] != "aborted":
+            raise OptionError("run_id", f"needs state=aborted, got state={options['state']}")
+
+    async def outcomes(self, run: Run) -> Sequence[TurnOutcome]:
+        """Abort or resume on every target."""
+        wanted = Wanted(run.options["state"], run.options["run_id"], run.options["answer_timeout"])
+        return await set_turn(run.settings, run.targets, run.policy, wanted, check_mode=run.check_mode)

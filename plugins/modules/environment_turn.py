@@ -1,0 +1,185 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module environment_turn: documentation and argument specification."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: environment_turn
+short_description: Stop what an agent does on environments, or let it go on
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Aborts the turn that an agent has in its conversation, or resumes what an abort left waiting, on the play's current
+    host or in one task on all of O(targets). An agent must be known for each target.
+  - An abort goes over the relay. Where the relay or the device is gone, the server is told over REST to cancel what it
+    runs in the conversation, also where another device began it. RV(targets[].via) says which way it went. A tool that
+    runs or waits for approval on the device cannot be ended that way; the target then ends V(offline) or V(failed).
+  - Messages that wait on the device for the turn's end are paused by an abort over the relay. They go on with
+    O(state=resumed), or when the device gets another message for the conversation.
+  - Aborting and resuming are safe to repeat, so where an answer is lost the device is asked once more.
+options:
+  state:
+    description:
+      - V(aborted) ends the turn that is under way, or that waits for approval.
+      - V(resumed) lets the paused messages go on; the next turn begins with them.
+    type: str
+    choices: [aborted, resumed]
+    required: true
+  run_id:
+    description: Abort the turn only if it is this run. With O(state=aborted) only.
+    type: str
+  answer_timeout:
+    description:
+      - Seconds to wait for a device's answer, which comes at once and not only when a turn is over.
+    type: float
+    default: 15
+extends_documentation_fragment:
+  - fleetops.environments.letta
+  - fleetops.environments.targets
+  - fleetops.environments.on_controller
+attributes:
+  check_mode:
+    description:
+      - Asks each device whether a turn is under way or a message is paused. Where the relay is gone it says that
+        something would be changed, since only cancelling shows whether the server runs anything.
+seealso:
+  - module: fleetops.environments.environment_mode
+  - module: fleetops.environments.send_message
+"""
+
+EXAMPLES = r"""
+- name: Stop the agent on every host of the play
+  fleetops.environments.environment_turn:
+    targets: "{{ ansible_play_batch }}"
+    state: aborted
+    agent_id: agent-1234
+  run_once: true
+  register: stopped
+
+- name: Let go on what was waiting for the stopped turns
+  fleetops.environments.environment_turn:
+    targets: "{{ stopped.targets | selectattr('queue_paused') | map(attribute='host') }}"
+    state: resumed
+    agent_id: agent-1234
+  run_once: true
+
+- name: Stop one run on the current host, and nothing that came after it
+  fleetops.environments.environment_turn:
+    state: aborted
+    agent_id: agent-1234
+    run_id: run-5678
+"""
+
+RETURN = r"""
+msg:
+  description: A summary, and up to 20 of the targets that failed.
+  returned: always
+  type: str
+  sample: "3 targets: 2 changed, 1 ok"
+targets:
+  description: What became of each target, in the order given. Without O(targets) these keys are at the top.
+  returned: with O(targets)
+  type: list
+  elements: dict
+  contains:
+    host:
+      description: The host's name in the inventory.
+      type: str
+      sample: alpha
+    id:
+      description: The environment's id.
+      type: str
+      sample: environment-1
+    agent_id:
+      description: The agent that was meant.
+      type: str
+      sample: agent-1234
+    conversation_id:
+      description: The conversation that was meant; null for the agent's default conversation.
+      type: str
+      sample: conv-5678
+    status:
+      description:
+        - V(changed) for a turn that was aborted or messages that go on, V(ok) where there was nothing to do,
+          V(offline), V(skipped), V(not_attempted), V(failed), or V(unknown) where the answer was lost.
+      type: str
+      sample: changed
+    via:
+      description: The way it went, V(relay) or V(rest); null where neither answered.
+      type: str
+      sample: relay
+    run_ids:
+      description: The runs that were aborted, as far as they are known.
+      type: list
+      elements: str
+      sample: [run-5678]
+    queue_paused:
+      description:
+        - Whether messages wait on the device until O(state=resumed) or another message. Null where the device did not
+          say, as over REST.
+      type: bool
+      sample: true
+    connection_id:
+      description: The connection of the device.
+      type: str
+      sample: connection-7
+    duration:
+      description: Seconds that it took.
+      type: float
+      sample: 0.11
+    reason:
+      description: Why nothing was done, what waits on the device, and why it went over REST.
+      type: str
+      sample: 1 message waits on the device, paused until state=resumed or another message
+    error:
+      description: What went wrong, as C(code) and C(message).
+      type: dict
+      sample: {code: no_agent, message: "agent_id: the device does not find 'agent-1234': 404 Not Found"}
+counts:
+  description: How many targets ended in each status.
+  returned: with O(targets)
+  type: dict
+  sample: {changed: 2, ok: 1, offline: 0, skipped: 0, not_attempted: 0, failed: 0, unknown: 0}
+max_failures_exceeded:
+  description: Whether more targets failed than O(max_failures) allows, which is when the task fails.
+  returned: with O(targets)
+  type: bool
+  sample: false
+failed_hosts:
+  description: The hosts that failed or ended V(unknown), and those offline unless O(when_offline=skip).
+  returned: with O(targets)
+  type: list
+  elements: str
+  sample: []
+queue_paused:
+  description: Without O(targets) the keys of RV(targets) are returned at the top; this is one of them.
+  returned: without O(targets)
+  type: bool
+  sample: true
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
+
+SPEC = {
+    "state": {"type": "str", "choices": ["aborted", "resumed"], "required": True},
+    "run_id": {"type": "str"},
+    "answer_timeout": {"type": "float", "default": 15},
+    **TARGETS_SPEC,
+    **CONNECTION_SPEC,
+}
+
+
+def main() -> None:
+    """Say that the work is done by the action plugin."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module.fail_json(msg=ON_CONTROLLER.format(name="environment_turn"))
+
+
+if __name__ == "__main__":
+    main()

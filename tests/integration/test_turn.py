@@ -1,0 +1,214 @@
+"""environment_turn: whose turn is aborted or resumed, which way, and what the task says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.sandbox.turns import LongTurn
+
+from .conftest import Ansible, step
+
+NAMES = ("one", "two")
+
+
+@pytest.fixture
+def devices(ansible: Ansible) -> list[dict[str, Any]]:
+    """Two simulated devices, each with an agent of its own (`agent-one`, `agent-two`) to be set to work."""
+    return [ansible.sandbox.add_environment(connectionName=name) for name in NAMES]
+
+
+def _at_work(ansible: Ansible, *names: str, queued: bool = False) -> None:
+    """Set the agents of the devices to work; queued: have another message wait for the end of it."""
+    for name in names:
+        ansible.sandbox.script(f"agent-{name}", LongTurn(seconds=3600))
+    messages = ["work", "next"][: 1 + queued]
+    sends = [
+        step(
+            text, "send_message", targets=[{"host": name, "agent_id": f"agent-{name}"} for name in names], content=text
+        )
+        for text in messages
+    ]
+    ansible.steps(*sends).assert_quiet()
+    ansible.sandbox.clear_requests()
+
+
+def _said(ansible: Ansible, name: str) -> list[str]:
+    """What the agent of a device was told so far; what waits is not among it."""
+    key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
+    rows = ansible.sandbox.control.get(f"/v1/agents/agent-{name}/messages?order=asc", headers=key).json()
+    return [row["content"] for row in rows if row["message_type"] == "user_message"]
+
+
+def _targets(*names: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"host": name, "agent_id": f"agent-{name}", **more} for name in names]
+
+
+@pytest.mark.covers("environment_turn", "state", "agent_id")
+def test_turns_of_two_agents_are_aborted_and_what_waited_goes_on(
+    ansible: Ansible, devices: list[dict[str, Any]]
+) -> None:
+    _at_work(ansible, "one", queued=True)
+    told = {"targets": _targets("one", "two")}
+
+    run = ansible.steps(
+        step("check", "environment_turn", **told, state="aborted") | {"check_mode": True},
+        step("abort", "environment_turn", **told, state="aborted"),
+        step("abort again", "environment_turn", **told, state="aborted"),
+        step("check resume", "environment_turn", **told, state="resumed") | {"check_mode": True},
+        step("resume", "environment_turn", **told, state="resumed"),
+        step("resume again", "environment_turn", **told, state="resumed"),
+    )
+
+    run.assert_quiet()
+    ended = {
+        entry["task"]: ([target["status"] for target in entry["result"]["targets"]], entry["result"]["changed"])
+        for entry in run.results
+    }
+    assert ended == {
+        "check": (["changed", "ok"], True),
+        "abort": (["changed", "ok"], True),
+        "abort again": (["ok", "ok"], False),
+        "check resume": (["changed", "ok"], True),
+        "resume": (["changed", "ok"], True),
+        "resume again": (["ok", "ok"], False),
+    }
+    one, two = run.result("abort")["targets"]
+    assert (one["via"], one["queue_paused"], len(one["run_ids"])) == ("relay", True, 1)
+    assert "paused until state=resumed" in one["reason"]
+    assert (two["via"], two["queue_paused"], two["run_ids"]) == ("relay", False, [])
+    assert (one["agent_id"], one["conversation_id"], two["agent_id"]) == ("agent-one", None, "agent-two")
+    assert one["connection_id"] == devices[0]["connectionId"]
+    assert run.result("abort")["msg"] == "2 targets: 1 changed, 1 ok"
+    assert _said(ansible, "one") == ["work", "next"]
+
+
+def test_the_current_host_is_the_target_without_targets(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    _at_work(ansible, *NAMES)
+    ansible.file("group_vars/letta.yml", yaml.safe_dump({"letta_agent_id": "agent-{{ inventory_hostname }}"}))
+
+    run = ansible.task("environment_turn", state="aborted", play={"hosts": "one,two"})
+
+    run.assert_quiet()
+    assert [run.result("it", name)["status"] for name in NAMES] == ["changed", "changed"]
+    assert run.result("it", "two")["agent_id"] == "agent-two"
+
+
+@pytest.mark.covers("environment_turn", "run_id", "conversation_id", "agent_id", "answer_timeout")
+def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    told = {"targets": _targets("one"), "state": "aborted"}
+
+    run = ansible.steps(
+        step("agent_id", "environment_turn", targets=[*_targets("one"), "two"], state="aborted"),
+        step("conversation_id", "environment_turn", **told, conversation_id="new"),
+        step("run_id", "environment_turn", **{**told, "state": "resumed"}, run_id="run-1"),
+        step("answer_timeout", "environment_turn", **told, answer_timeout=0),
+        step("state", "environment_turn", targets=_targets("one"), state="stopped"),
+    )
+
+    said = {entry["task"]: entry["result"]["msg"] for entry in run.results}
+    assert said["agent_id"] == (
+        "agent_id: two has none; give it with the task, its entry of targets or its letta_agent_id"
+    )
+    assert said["conversation_id"] == "conversation_id: must be one that exists, got 'new' for one"
+    assert said["run_id"] == "run_id: needs state=aborted, got state=resumed"
+    assert said["answer_timeout"] == "answer_timeout: must be more than 0, got 0.0"
+    assert "stopped" in said["state"]
+    assert ansible.sandbox.requests("retrieve") == ansible.sandbox.requests("relay") == []
+
+
+@pytest.mark.covers("environment_turn", "run_id", "conversation_id")
+def test_another_run_and_another_conversation_go_on(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    _at_work(ansible, "one")
+    key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
+    made = ansible.sandbox.control.post("/v1/conversations/?agent_id=agent-one", headers=key, json={}).json()["id"]
+    told = {"targets": _targets("one"), "state": "aborted"}
+
+    run = ansible.steps(
+        step("run", "environment_turn", **told, run_id="run-other"),
+        step("conversation", "environment_turn", **told, conversation_id=made),
+        step("turn", "environment_turn", **told),
+    )
+
+    run.assert_quiet()
+    statuses = [run.result(task)["targets"][0]["status"] for task in ("run", "conversation", "turn")]
+    assert statuses == ["ok", "ok", "changed"]
+
+
+@pytest.mark.covers("environment_turn", "answer_timeout")
+def test_an_answer_that_does_not_come_in_time_leaves_the_server(
+    ansible: Ansible, devices: list[dict[str, Any]]
+) -> None:
+    _at_work(ansible, *NAMES)
+
+    run = ansible.steps(
+        step("short", "environment_turn", targets=_targets("one"), state="aborted", answer_timeout=0.00001),
+        step("default", "environment_turn", targets=_targets("two"), state="aborted"),
+    )
+
+    run.assert_quiet()
+    [short], [default] = run.result("short")["targets"], run.result("default")["targets"]
+    assert (short["status"], short["via"], default["status"], default["via"]) == ("changed", "rest", "changed", "relay")
+    assert "no answer to abort_message within 1e-05 s" in short["reason"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "via"),
+    [
+        ("relay_close", "rest"),
+        ("relay_cut_before", "rest"),
+        ("relay_cut_after", "rest"),
+        ("relay_cut_during", "rest"),
+        ("relay_not_json", "relay"),
+        ("relay_silent", "rest"),
+    ],
+)
+def test_wherever_the_relay_fails_the_turn_is_over(
+    ansible: Ansible, devices: list[dict[str, Any]], fault: str, via: str
+) -> None:
+    _at_work(ansible, *NAMES)
+    ansible.sandbox.add_fault(fault, target=devices[0]["id"])
+    told = {"targets": _targets(*NAMES), "retries": 1, "timeout": 1}
+
+    run = ansible.steps(
+        step("abort", "environment_turn", **told, state="aborted"),
+        step("again", "environment_turn", **told, state="aborted"),
+    )
+
+    run.assert_quiet()
+    one, two = run.result("abort")["targets"]
+    assert (one["status"], one["via"], two["status"], two["via"]) == ("changed", via, "changed", "relay")
+    assert "\n" not in (one["reason"] or "")
+    assert run.result("again")["changed"] is False
+
+
+def test_a_device_that_is_gone_is_no_reason_to_go_on(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    _at_work(ansible, *NAMES)
+    ansible.sandbox.offline(devices[0]["id"])
+    told = {"targets": _targets(*NAMES), "when_offline": "fail"}
+
+    run = ansible.steps(
+        step("abort", "environment_turn", **told, state="aborted"),
+        step("resume", "environment_turn", **told, state="resumed"),
+    )
+
+    one, two = run.result("abort")["targets"]
+    assert (one["status"], one["via"], one["queue_paused"]) == ("changed", "rest", None)
+    assert one["reason"] == "over REST, since the environment is offline"
+    assert two["via"] == "relay"
+    assert [entry["outcome"] for entry in run.results] == ["ok", "failed"]
+    assert run.result("resume")["targets"][0]["error"] == {
+        "code": "offline",
+        "message": "the environment is offline; a queue can be resumed over the relay only",
+    }
+
+
+def test_an_agent_that_nobody_has_is_one_line(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    ansible.sandbox.remove_agent("agent-one")
+
+    run = ansible.task("environment_turn", targets=_targets(*NAMES), state="aborted")
+
+    run.assert_error("one: failed: agent_id: the device does not find 'agent-one': 404 Agent 'agent-one' not found")
+    assert [target["status"] for target in run.result("it")["targets"]] == ["failed", "ok"]

@@ -1,0 +1,494 @@
+"""Turns: what is aborted and resumed, which way, and what is said where an answer is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.turn import TurnOutcome, Wanted, set_turn
+from tests.sandbox.process import Sandbox
+from tests.sandbox.turns import ApprovalTurn, LongTurn
+
+from .support import environment_of, http_answer, policy, raw_server, row, settings_for
+
+AGENT = "agent-1"
+PAUSED = "1 message waits on the device, paused until state=resumed or another message"
+
+
+@pytest.fixture
+def device(sandbox: Sandbox) -> dict[str, Any]:
+    """A simulated device."""
+    return sandbox.add_environment(connectionName="one")
+
+
+def say(sandbox: Sandbox, device: dict[str, Any], *texts: str, agent_id: str = AGENT) -> None:
+    """Send messages to an agent of a device, each in a request of its own."""
+    for text in texts:
+        body = {"agentId": agent_id, "messages": [{"role": "user", "content": text, "client_message_id": text}]}
+        url = f"/v1/environments/{device['connectionId']}/messages"
+        sandbox.control.post(url, headers=_key(sandbox), json=body).raise_for_status()
+
+
+def _key(sandbox: Sandbox) -> dict[str, str]:
+    return {"Authorization": f"Bearer {sandbox.api_key}"}
+
+
+def runs(sandbox: Sandbox, agent_id: str = AGENT) -> dict[str, str]:
+    """What became of each thing said to the agent: the status of the run that it is in."""
+    http: httpx.Client = sandbox.control
+    history = http.get(f"/v1/agents/{agent_id}/messages?order=asc", headers=_key(sandbox)).json()
+    return {
+        message["content"]: http.get(f"/v1/runs/{message['run_id']}", headers=_key(sandbox)).json()["status"]
+        for message in history
+        if message["message_type"] == "user_message"
+    }
+
+
+def busy(sandbox: Sandbox, device: dict[str, Any], *queued: str) -> None:
+    """Let the agent be in a long turn, with these messages waiting for its end."""
+    sandbox.script(AGENT, LongTurn(seconds=3600))
+    say(sandbox, device, "work", *queued)
+
+
+def turned(
+    sandbox: Sandbox,
+    *devices: dict[str, Any],
+    state: str = "aborted",
+    run_id: str | None = None,
+    within: float = 5.0,
+    check_mode: bool = False,
+    agent_id: str = AGENT,
+    conversation_id: str | None = None,
+    rules: Any = None,
+    **settings: Any,
+) -> Sequence[TurnOutcome]:
+    """What becomes of devices as they were listed."""
+    targets = [
+        Target(device["connectionName"], environment_of(device, sandbox.url), agent_id, conversation_id)
+        for device in devices
+    ]
+    wanted = Wanted(state, run_id, within)
+    return asyncio.run(
+        set_turn(settings_for(sandbox, **settings), targets, rules or policy(), wanted, check_mode=check_mode)
+    )
+
+
+def one(*arguments: Any, **options: Any) -> TurnOutcome:
+    [outcome] = turned(*arguments, **options)
+    return outcome
+
+
+# Aborting over the relay
+
+
+def test_a_turn_is_aborted_and_what_waits_stays_paused(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device, "next")
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via, outcome.error) == ("changed", "relay", None)
+    assert (outcome.queue_paused, outcome.reason) == (True, PAUSED)
+    assert (outcome.agent_id, outcome.conversation_id) == (AGENT, None)
+    assert outcome.connection_id == device["connectionId"]
+    [run_id] = outcome.run_ids
+    assert run_id.startswith("run-")
+    assert runs(sandbox) == {"work": "cancelled"}
+    assert sandbox.requests("cancel") == []
+
+
+def test_where_nothing_waits_nothing_is_paused(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.queue_paused, outcome.reason) == ("changed", False, None)
+
+
+def test_a_second_abort_is_ok_and_still_says_what_is_paused(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device, "next")
+    one(sandbox, device)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via, outcome.queue_paused, outcome.run_ids) == ("ok", "relay", True, [])
+    assert outcome.reason == f"no turn is under way; {PAUSED}"
+
+
+def test_nothing_to_abort_is_ok(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.reason, outcome.queue_paused) == ("ok", "no turn is under way", False)
+    assert sandbox.requests("cancel") == []
+
+
+def test_a_turn_that_waits_for_approval_is_aborted(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.script(AGENT, ApprovalTurn())
+    say(sandbox, device, "work")
+
+    assert one(sandbox, device).status == "changed"
+    assert one(sandbox, device).status == "ok"
+
+
+def test_only_the_run_that_is_meant_is_aborted(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+
+    other = one(sandbox, device, run_id="run-other")
+    assert (other.status, other.run_ids) == ("ok", [])
+    assert runs(sandbox) == {"work": "running"}
+
+    [run_id] = one(sandbox, device, check_mode=True).run_ids
+    outcome = one(sandbox, device, run_id=run_id)
+    assert (outcome.status, outcome.run_ids) == ("changed", [run_id])
+    assert runs(sandbox) == {"work": "cancelled"}
+
+
+def test_another_conversation_goes_on(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    made = sandbox.control.post(f"/v1/conversations/?agent_id={AGENT}", headers=_key(sandbox), json={}).json()
+
+    assert one(sandbox, device, conversation_id=made["id"]).status == "ok"
+    assert one(sandbox, device, agent_id="agent-2").status == "ok"
+    assert runs(sandbox) == {"work": "running"}
+
+
+def test_an_agent_that_nobody_has_is_told(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.remove_agent("agent-gone")
+
+    for state in ("aborted", "resumed"):
+        outcome = one(sandbox, device, state=state, agent_id="agent-gone")
+        assert (outcome.status, outcome.error) == (
+            "failed",
+            {
+                "code": "no_agent",
+                "message": "agent_id: the device does not find 'agent-gone': 404 Agent 'agent-gone' not found",
+            },
+        )
+    assert sandbox.requests("cancel") == []
+
+
+def test_a_conversation_that_nobody_has_is_told(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    outcome = one(sandbox, device, conversation_id="conv-gone")
+
+    assert outcome.error is not None
+    assert outcome.error["message"].startswith("conversation_id: the device does not find 'conv-gone'")
+
+
+# Answers that are lost
+
+
+@pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during"])
+def test_an_abort_whose_answer_is_lost_is_settled_by_asking_again(
+    sandbox: Sandbox, device: dict[str, Any], fault: str
+) -> None:
+    busy(sandbox, device, "next")
+    sandbox.add_fault(fault, times=1)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via, outcome.queue_paused) == ("changed", "relay", True)
+    assert len(outcome.run_ids) == 1
+    assert outcome.reason is not None
+    lost = "no turn is under way any more, after a request whose answer was lost; "
+    assert outcome.reason == (PAUSED if fault == "relay_cut_before" else lost + PAUSED)
+    assert runs(sandbox) == {"work": "cancelled"}
+
+
+def test_a_lost_answer_to_nothing_is_ok(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.add_fault("relay_cut_after", times=1)
+
+    assert one(sandbox, device).status == "ok"
+
+
+@pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during"])
+def test_where_every_answer_is_lost_the_server_is_told(sandbox: Sandbox, device: dict[str, Any], fault: str) -> None:
+    busy(sandbox, device)
+    sandbox.add_fault(fault)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via, outcome.queue_paused) == ("changed", "rest", None)
+    assert outcome.reason is not None
+    assert "over REST, since " in outcome.reason
+    assert len(outcome.run_ids) == 1
+    assert runs(sandbox) == {"work": "cancelled"}
+    assert len(sandbox.requests("relay")) == 2
+
+
+def test_where_no_way_gives_an_answer_it_is_unknown(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    sandbox.add_fault("relay_cut_after")
+    sandbox.add_fault("status", route="cancel", status=403)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via) == ("unknown", None)
+    assert outcome.error is not None
+    assert "no answer to abort_message" in outcome.error["message"]
+    assert "; over REST: POST " in outcome.error["message"]
+
+
+# Without the relay
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fault": "relay_close"},
+        {"fault": "relay_silent"},
+        {"fault": "status", "route": "relay", "status": 404},
+        {"fault": "status", "route": "relay", "status": 403},
+        {"fault": "drop_before", "route": "relay"},
+    ],
+    ids=lambda fault: f"{fault['fault']}{fault.get('status', '')}",
+)
+def test_without_the_relay_the_server_cancels(sandbox: Sandbox, device: dict[str, Any], fault: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    sandbox.add_fault(**fault)
+
+    first = one(sandbox, device, retries=0, timeout=0.5)
+    second = one(sandbox, device, retries=0, timeout=0.5)
+
+    assert (first.status, first.via, first.queue_paused, len(first.run_ids)) == ("changed", "rest", None, 1)
+    assert first.reason is not None
+    assert first.reason.startswith(f"over REST, since {sandbox.url}/v1/environments/")
+    assert (second.status, second.via, second.run_ids) == ("ok", "rest", [])
+    assert second.reason is not None
+    assert second.reason.startswith("the server has no run under way; over REST, since ")
+    assert runs(sandbox) == {"work": "cancelled"}
+    paths = {(entry["path"], tuple(entry["query"].items())) for entry in sandbox.requests("cancel")}
+    assert paths == {("/v1/conversations/default/cancel", (("agent_id", AGENT),))}
+
+
+def test_a_frame_that_is_not_json_is_passed_over(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    sandbox.add_fault("relay_not_json")
+
+    assert one(sandbox, device).via == "relay"
+
+
+def test_a_device_that_is_gone_does_not_keep_its_turn_going(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    sandbox.offline(device["id"])
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via, outcome.connection_id) == ("changed", "rest", None)
+    assert outcome.reason == "over REST, since the environment is offline"
+    assert runs(sandbox) == {"work": "cancelled"}
+    assert one(sandbox, device).status == "ok"
+    assert sandbox.requests("relay") == []
+
+
+def test_over_rest_a_conversation_and_a_run_are_meant_alone(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    [run_id] = one(sandbox, device, check_mode=True).run_ids
+    made = sandbox.control.post(f"/v1/conversations/?agent_id={AGENT}", headers=_key(sandbox), json={}).json()
+    sandbox.offline(device["id"])
+
+    assert one(sandbox, device, conversation_id=made["id"]).status == "ok"
+    assert runs(sandbox) == {"work": "running"}
+    first, second = (one(sandbox, device, run_id=run_id) for _number in range(2))
+
+    assert (first.status, first.run_ids, second.status) == ("changed", [run_id], "ok")
+    assert [entry["path"] for entry in sandbox.requests("cancel")] == [
+        f"/v1/conversations/{made['id']}/cancel",
+        f"/v1/agents/{AGENT}/messages/cancel",
+        f"/v1/agents/{AGENT}/messages/cancel",
+    ]
+
+
+def test_a_cancel_whose_answer_is_lost_is_repeated(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    sandbox.offline(device["id"])
+    sandbox.add_fault("drop_after", route="cancel", nth=1)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via) == ("changed", "rest")
+    assert outcome.reason is not None
+    assert outcome.reason.startswith("the server has no run under way any more, after a request whose answer was lost")
+    assert len(sandbox.requests("cancel")) == 2
+
+
+def test_a_device_without_a_relay_is_offline_where_the_server_does_not_know_its_agent(
+    sandbox: Sandbox, device: dict[str, Any]
+) -> None:
+    sandbox.offline(device["id"])
+    sandbox.remove_agent(AGENT)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via) == ("offline", None)
+    assert outcome.error is not None
+    assert outcome.error["message"].startswith("the environment is offline; over REST: POST ")
+    waiting = policy(when_offline="wait", offline_timeout=0.2)
+    assert one(sandbox, device, rules=waiting).status == "offline"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (None, "offline"),
+        ({"fault": "status", "route": "relay", "status": 403}, "failed"),
+        ({"fault": "relay_cut_before"}, "unknown"),
+    ],
+    ids=["offline", "refused", "cut"],
+)
+def test_a_tool_call_that_is_open_on_the_device_is_not_over_for_the_server(
+    sandbox: Sandbox, device: dict[str, Any], fault: dict[str, Any] | None, status: str
+) -> None:
+    sandbox.script(AGENT, ApprovalTurn())
+    say(sandbox, device, "work")
+    if fault is None:
+        sandbox.offline(device["id"])
+    else:
+        sandbox.add_fault(**fault)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via) == (status, None)
+    assert outcome.error is not None
+    assert "; over REST: the server has no run under way, but a tool call of run-" in outcome.error["message"]
+    assert outcome.error["message"].endswith(" is open, which only the device can end")
+
+
+def test_a_tool_call_that_the_device_has_ended_is_over(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.script(AGENT, ApprovalTurn())
+    say(sandbox, device, "work")
+    sandbox.add_fault("relay_cut_after")
+
+    assert (one(sandbox, device).status, one(sandbox, device).status) == ("changed", "ok")
+
+
+def test_where_the_api_is_gone_nothing_else_is_tried(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.add_fault("status", route="retrieve", status=400)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.via) == ("failed", None)
+    assert sandbox.requests("relay") == sandbox.requests("cancel") == []
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        (b'{"run-1": "cancelled", "run-2": "failed"}', "unknown", "did not cancel run-2 (failed)"),
+        (b'{"run-2": "failed"}', "failed", "did not cancel run-2 (failed)"),
+        (b"[]", "unknown", "the answer is no object"),
+        (b"{}", "ok", ""),
+    ],
+)
+def test_what_the_server_did_not_cancel_is_told(body: bytes, status: str, message: str) -> None:
+    async def run() -> TurnOutcome:
+        def answer(head: bytes) -> bytes:
+            if head.startswith(b"POST"):
+                return http_answer(body)
+            # The device is not there, and the conversation is empty.
+            return http_answer(b"[]") if b"/messages" in head else http_answer(status=b"404 Not Found")
+
+        async with raw_server(answer) as (url, _received):
+            target = Target("one", environment_of(row(), url), AGENT)
+            wanted = Wanted("aborted", None, 1.0)
+            [outcome] = await set_turn(settings_for(url), [target], policy(), wanted, check_mode=False)
+            return outcome
+
+    outcome = asyncio.run(run())
+
+    assert outcome.status == status
+    assert message in (outcome.error or {"message": ""})["message"]
+
+
+# Resuming
+
+
+def test_paused_messages_go_on_once(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device, "next")
+    one(sandbox, device)
+
+    first, second = (one(sandbox, device, state="resumed") for _number in range(2))
+
+    assert (first.status, first.via, first.queue_paused, first.reason) == ("changed", "relay", False, None)
+    assert (second.status, second.queue_paused, second.reason) == ("ok", False, "no message is paused")
+    assert runs(sandbox) == {"work": "cancelled", "next": "completed"}
+
+
+@pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during"])
+def test_a_resume_whose_answer_is_lost_is_settled_by_asking_again(
+    sandbox: Sandbox, device: dict[str, Any], fault: str
+) -> None:
+    busy(sandbox, device, "next")
+    one(sandbox, device)
+    sandbox.add_fault(fault, times=1)
+
+    outcome = one(sandbox, device, state="resumed")
+
+    assert (outcome.status, outcome.via) == ("changed", "relay")
+    assert runs(sandbox) == {"work": "cancelled", "next": "completed"}
+
+
+def test_a_resume_whose_answers_are_lost_is_unknown(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device, "next")
+    one(sandbox, device)
+    sandbox.add_fault("relay_cut_after")
+
+    assert one(sandbox, device, state="resumed").status == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [({"fault": "relay_close"}, "failed"), ({"fault": "status", "route": "relay", "status": 503}, "offline")],
+    ids=["closed", "gone"],
+)
+def test_only_the_relay_can_resume(
+    sandbox: Sandbox, device: dict[str, Any], fault: dict[str, Any], status: str
+) -> None:
+    sandbox.add_fault(**fault)
+
+    outcome = one(sandbox, device, state="resumed", retries=0)
+
+    assert (outcome.status, outcome.via) == (status, None)
+    assert outcome.error is not None
+    assert outcome.error["message"].endswith("; a queue can be resumed over the relay only")
+    assert sandbox.requests("cancel") == []
+
+
+# Check mode
+
+
+def test_check_mode_says_what_would_be_aborted_and_what_would_wait(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    idle = one(sandbox, device, check_mode=True)
+    busy(sandbox, device, "next")
+    at_work = one(sandbox, device, check_mode=True)
+
+    assert (idle.status, idle.queue_paused) == ("ok", False)
+    assert (at_work.status, at_work.via, at_work.queue_paused, at_work.reason) == ("changed", "relay", True, PAUSED)
+    assert len(at_work.run_ids) == 1
+    assert runs(sandbox) == {"work": "running"}
+
+
+def test_check_mode_says_what_would_be_resumed(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    before = one(sandbox, device, state="resumed", check_mode=True)
+    busy(sandbox, device, "next")
+    one(sandbox, device)
+    after = one(sandbox, device, state="resumed", check_mode=True)
+
+    assert (before.status, after.status) == ("ok", "changed")
+    assert runs(sandbox) == {"work": "cancelled"}
+
+
+def test_check_mode_cannot_ask_the_server(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    sandbox.offline(device["id"])
+
+    outcome = one(sandbox, device, check_mode=True)
+
+    assert (outcome.status, outcome.via) == ("changed", "rest")
+    assert outcome.reason == (
+        "over REST, since the environment is offline; only cancelling shows whether the server runs anything"
+    )
+    assert sandbox.requests("cancel") == []
