@@ -18,6 +18,7 @@ from .conftest import CHECKOUT, Ansible, Run, awake, step
 # What each module is told besides its targets; send_message has tests of its own for all of this.
 TOLD: dict[str, dict[str, Any]] = {
     "environment_command": {"command": "reload", "agent_id": "agent-1"},
+    "environment_mode": {"mode": "acceptEdits", "agent_id": "agent-1"},
     # Aborting is not over where a device is offline: the server can be told.
     "environment_turn": {"state": "resumed", "agent_id": "agent-1"},
     "self_update": {"target_version": "0.1.0", "agent_id": "agent-1"},

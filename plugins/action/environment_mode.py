@@ -1,0 +1,51 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin environment_mode; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..module_utils.fan_out import Outcome
+from ..module_utils.letta import DEFAULT_BASE_URL
+from ..module_utils.letta_models import PROVIDER
+from ..module_utils.mode import ModeOutcome, set_mode
+from ..modules.environment_mode import SPEC
+from ..plugin_utils.targets_action import Run, TargetsAction
+
+
+class ActionModule(TargetsAction):
+    """Set the mode of an agent's conversation on the current host or on all of `targets`."""
+
+    SPEC = SPEC
+    PROVIDER = PROVIDER
+    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    NEEDS_AGENT = True
+    POSITIVE = ("answer_timeout",)
+
+    async def outcomes(self, run: Run) -> Sequence[ModeOutcome]:
+        """Set the mode on every target."""
+        return await set_mode(
+            run.settings,
+            run.targets,
+            run.policy,
+            run.options["mode"],
+            within=run.options["answer_timeout"],
+            check_mode=run.check_mode,
+        )
+
+    def result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """The result, with the modes before and after where they differ."""
+        changed = [outcome for outcome in outcomes if isinstance(outcome, ModeOutcome) and outcome.status == "changed"]
+        diff = [
+            {
+                "before_header": outcome.host,
+                "after_header": outcome.host,
+                "before": {"mode": outcome.previous_mode},
+                "after": {"mode": outcome.mode},
+            }
+            for outcome in changed
+        ]
+        return {**super().result(run, outcomes), **({"diff": diff} if self._task.diff and diff else {})}

@@ -1,0 +1,301 @@
+"""Modes: which words mean the same, what is set, and what is said where a confirmation is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.mode import ModeOutcome, same_mode, set_mode
+from tests.sandbox.process import Sandbox
+from tests.sandbox.turns import LongTurn
+
+from .sandbox.devices import FakeDevice, receive, row_of, send
+from .sandbox.devices import device as registered
+from .support import environment_of, policy, settings_for
+
+AGENT = "agent-1"
+
+
+@pytest.fixture
+def device(sandbox: Sandbox) -> dict[str, Any]:
+    """A simulated device whose conversations begin in the mode `standard`."""
+    return sandbox.add_environment(connectionName="one", currentMode="standard")
+
+
+def set_on(
+    sandbox: Sandbox,
+    *devices: dict[str, Any],
+    mode: str = "acceptEdits",
+    within: float = 5.0,
+    check_mode: bool = False,
+    agent_id: str = AGENT,
+    conversation_id: str | None = None,
+    **settings: Any,
+) -> Sequence[ModeOutcome]:
+    """What becomes of devices as they were listed."""
+    targets = [
+        Target(device["connectionName"], environment_of(device, sandbox.url), agent_id, conversation_id)
+        for device in devices
+    ]
+    settings_here = settings_for(sandbox, **settings)
+    return asyncio.run(set_mode(settings_here, targets, policy(), mode, within=within, check_mode=check_mode))
+
+
+def one(*arguments: Any, **options: Any) -> ModeOutcome:
+    [outcome] = set_on(*arguments, **options)
+    return outcome
+
+
+def present(sandbox: Sandbox, device: dict[str, Any], **whose: Any) -> str | None:
+    """The mode that the device has, as check mode tells it."""
+    return one(sandbox, device, mode="strict", check_mode=True, **whose).previous_mode
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("standard", "default", True),
+        ("bypassPermissions", "unrestricted", True),
+        ("fullAccess", "bypassPermissions", True),
+        ("acceptEdits", "acceptEdits", True),
+        ("standard", "strict", False),
+        ("plan", "standard", False),
+        (None, "standard", False),
+    ],
+)
+def test_words_are_compared_by_what_they_mean(first: str | None, second: str, same: bool) -> None:
+    assert same_mode(first, second) is same
+
+
+def test_a_mode_is_set_once(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    first, second = (one(sandbox, device) for _number in range(2))
+
+    assert (first.status, first.previous_mode, first.mode, first.error) == ("changed", "standard", "acceptEdits", None)
+    assert (second.status, second.previous_mode, second.mode) == ("ok", "acceptEdits", "acceptEdits")
+    assert (first.agent_id, first.conversation_id, first.connection_id) == (AGENT, None, device["connectionId"])
+
+
+def test_the_same_mode_under_another_name_is_ok(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    outcome = one(sandbox, device, mode="default")
+
+    assert (outcome.status, outcome.mode) == ("ok", "standard")
+
+
+def test_the_mode_is_returned_in_the_devices_word(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    outcome = one(sandbox, device, mode="bypassPermissions")
+
+    assert (outcome.status, outcome.mode) == ("changed", "unrestricted")
+
+
+def test_other_conversations_keep_theirs(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    key = {"Authorization": f"Bearer {sandbox.api_key}"}
+    made = sandbox.control.post(f"/v1/conversations/?agent_id={AGENT}", headers=key, json={}).json()["id"]
+
+    assert one(sandbox, device, conversation_id=made).status == "changed"
+
+    assert present(sandbox, device, conversation_id=made) == "acceptEdits"
+    assert present(sandbox, device) == present(sandbox, device, agent_id="agent-2") == "standard"
+
+
+def test_a_mode_is_set_in_the_middle_of_a_turn(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=3600))
+    body = {"agentId": AGENT, "messages": [{"role": "user", "content": "work", "client_message_id": "m-1"}]}
+    url = f"/v1/environments/{device['connectionId']}/messages"
+    sandbox.control.post(url, headers={"Authorization": f"Bearer {sandbox.api_key}"}, json=body).raise_for_status()
+
+    assert one(sandbox, device).status == "changed"
+
+
+def test_check_mode_sets_nothing(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    outcome = one(sandbox, device, check_mode=True)
+
+    assert (outcome.status, outcome.previous_mode, outcome.mode) == ("changed", "standard", "acceptEdits")
+    assert one(sandbox, device, mode="standard", check_mode=True).status == "ok"
+    assert present(sandbox, device) == "standard"
+
+
+def test_a_mode_that_the_device_does_not_know_is_refused_in_its_words(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    outcome = one(sandbox, device, mode="plan")
+
+    assert (outcome.status, outcome.mode) == ("failed", "standard")
+    assert outcome.error == {
+        "code": "refused",
+        "message": "the device refused the mode: Unsupported permission mode: plan; the mode is still 'standard'",
+    }
+
+
+@pytest.mark.parametrize("mode", ["acceptEdits", "standard"])
+def test_an_agent_that_nobody_has_gets_no_mode(sandbox: Sandbox, device: dict[str, Any], mode: str) -> None:
+    sandbox.remove_agent(AGENT)
+
+    outcome = one(sandbox, device, mode=mode)
+
+    assert (outcome.status, (outcome.error or {})["code"]) == ("failed", "no_agent")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "mode"),
+    [
+        ("relay_cut_before", "failed", "standard"),
+        ("relay_cut_after", "changed", "acceptEdits"),
+        ("relay_cut_during", "changed", "acceptEdits"),
+    ],
+)
+def test_where_the_confirmation_is_lost_the_mode_is_read_again(
+    sandbox: Sandbox, device: dict[str, Any], fault: str, status: str, mode: str
+) -> None:
+    sandbox.add_fault(fault)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.previous_mode, outcome.mode) == (status, "standard", mode)
+    assert len(sandbox.requests("relay")) == 2
+    if status == "failed":
+        assert outcome.error is not None
+        assert outcome.error["message"].endswith("the mode is still 'standard'")
+    sandbox.clear_faults()
+    assert present(sandbox, device) == mode
+
+
+def test_where_it_cannot_be_read_again_it_is_unknown(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.add_fault("relay_cut_after", nth=1)
+    sandbox.add_fault("status", route="relay", status=403, nth=2)
+
+    outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.mode) == ("unknown", None)
+    assert outcome.error is not None
+    assert "no answer to change_device_state" in outcome.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        ({"fault": "relay_close"}, "failed"),
+        ({"fault": "relay_silent"}, "failed"),
+        ({"fault": "relay_not_json"}, "changed"),
+        ({"fault": "status", "route": "relay", "status": 404}, "offline"),
+    ],
+    ids=lambda value: value["fault"] if isinstance(value, dict) else "",
+)
+def test_a_relay_that_cannot_be_used(
+    sandbox: Sandbox, device: dict[str, Any], fault: dict[str, Any], status: str
+) -> None:
+    sandbox.add_fault(**fault)
+
+    assert one(sandbox, device, retries=0, timeout=0.5).status == status
+
+
+def test_a_device_that_is_offline_is_told(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.offline(device["id"])
+
+    assert one(sandbox, device).status == "offline"
+
+
+# Devices that do otherwise than simulated ones
+
+
+@contextmanager
+def playing(sandbox: Sandbox, **answers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A device that answers each type of frame with these frames; yields its row.
+
+    then_sync: how it answers a sync once it was told a mode.
+    """
+    key = {"Authorization": f"Bearer {sandbox.api_key}"}
+    over = threading.Event()
+
+    def play(alpha: FakeDevice) -> None:
+        while not over.is_set():
+            try:
+                asked = receive(alpha.control)
+            except TimeoutError:
+                continue
+            frames = answers.get(asked["type"], ())
+            if asked["type"] == "change_device_state" and "then_sync" in answers:
+                answers["sync"] = answers["then_sync"]
+            for frame in frames:
+                about = {"runtime": asked["runtime"], "request_id": asked.get("request_id")}
+                send(alpha.control, **{**about, **frame})
+
+    with (
+        httpx.Client(base_url=sandbox.url, headers=key, trust_env=False) as http,
+        registered(sandbox, http) as alpha,
+    ):
+        player = threading.Thread(target=play, args=(alpha,))
+        player.start()
+        try:
+            yield row_of(sandbox, alpha.connection_id)
+        finally:
+            over.set()
+            send(alpha.control, type="ping")
+            player.join()
+
+
+def state(mode: str) -> dict[str, Any]:
+    return {"type": "update_device_status", "device_status": {"current_permission_mode": mode}}
+
+
+ANSWERED = {"type": "sync_response", "success": True}
+FOUND = {"agent_retrieve": [{"type": "agent_retrieve_response", "success": True}]}
+NOTICE = {"type": "stream_delta", "delta": {"message_type": "loop_error", "message": "no credit", "is_terminal": True}}
+
+
+def test_a_device_that_ignores_the_mode_is_failed(sandbox: Sandbox) -> None:
+    with playing(sandbox, sync=[state("standard"), ANSWERED], **FOUND) as device:
+        outcome = one(sandbox, device, within=0.2)
+
+    assert (outcome.status, outcome.mode) == ("failed", "standard")
+    assert outcome.error is not None
+    assert outcome.error["message"].endswith(
+        "no answer to change_device_state within 0.2 s; the mode is still 'standard'"
+    )
+
+
+def test_an_error_of_the_turn_under_way_is_no_refusal(sandbox: Sandbox) -> None:
+    with playing(
+        sandbox,
+        sync=[state("standard"), ANSWERED],
+        change_device_state=[NOTICE],
+        then_sync=[state("acceptEdits"), ANSWERED],
+        **FOUND,
+    ) as device:
+        outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.mode, outcome.error) == ("changed", "acceptEdits", None)
+
+
+def test_an_error_in_another_conversation_is_passed_over(sandbox: Sandbox) -> None:
+    notice = {**NOTICE, "runtime": {"agent_id": "agent-other", "conversation_id": "default"}}
+    with playing(
+        sandbox, sync=[state("standard"), ANSWERED], change_device_state=[notice, state("acceptEdits")], **FOUND
+    ) as device:
+        outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.mode) == ("changed", "acceptEdits")
+
+
+def test_a_device_without_a_mode_is_told(sandbox: Sandbox) -> None:
+    with playing(sandbox, sync=[ANSWERED]) as device:
+        outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.error) == (
+        "failed",
+        {"code": "invalid", "message": "the device does not say its mode"},
+    )
+
+
+def test_an_old_device_that_cannot_be_asked_about_agents_is_set(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.relay._LOOK_UP_WITHIN", 0.1)
+    with playing(sandbox, sync=[state("default"), ANSWERED], change_device_state=[state("acceptEdits")]) as device:
+        outcome = one(sandbox, device)
+
+    assert (outcome.status, outcome.previous_mode, outcome.mode) == ("changed", "default", "acceptEdits")
