@@ -181,4 +181,4 @@ class Sender:
             delivery.attempts += error.attempts
             raise
         delivery.attempts += accepted.attempts
-        delivery.response_message, delivery.via = accepted.message, accepted.via
+        delivery.response_message, delivery.via, delivery.reason = accepted.message, accepted.via, accepted.note

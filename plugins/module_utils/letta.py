@@ -217,11 +217,11 @@ class Client:
         """
         if target.connection_id is None:
             raise ApiError("the environment has no connection", code="offline")
-        decisions = decisions_in(messages)
-        if decisions and await answered_over_relay(
-            self._settings, target.connection_id, agent_id, conversation_id, decisions
-        ):
-            return Accepted("the device accepted the answer", 1, via="relay")
+        note = None
+        if decisions := decisions_in(messages):
+            note = await answered_over_relay(self._settings, target.connection_id, agent_id, conversation_id, decisions)
+            if note is None:
+                return Accepted("the device accepted the answer", 1, via="relay")
         body: dict[str, Any] = {"messages": list(messages)}
         if agent_id is not None:
             body["agentId"] = agent_id
@@ -245,7 +245,7 @@ class Client:
                 may_be_accepted=reply.unclear,
                 attempts=reply.attempts,
             )
-        return Accepted(one_line(answer.message), reply.attempts)
+        return Accepted(one_line(answer.message), reply.attempts, note=note)
 
     async def create_conversation(self, agent_id: str) -> str:
         """Make a conversation with an agent; returns its id."""

@@ -40,8 +40,8 @@ async def answered_over_relay(
     agent_id: str | None,
     conversation_id: str | None,
     decisions: Sequence[Decision],
-) -> bool:
-    """Give the device the decisions, each once; False when it waits for none of them or cannot be asked.
+) -> str | None:
+    """Give the device the decisions, each once; returns why not, where it waits for none of them or cannot be asked.
 
     Raises ApiError: `offline` when the connection has gone, and what became unclear or was refused on the way.
     """
@@ -55,7 +55,7 @@ async def answered_over_relay(
                 await stack.enter_async_context(relay)
             except ApiError as error:
                 if give_up_at is None and error.code != "offline":
-                    return False
+                    return f"the device could not be asked whether it waits for this answer: {error}"
                 raise _doubtful(error, left, begun=give_up_at is not None) from None
             waiting = _waiting(relay, left)
             for tool_call_id, request_id in waiting.items():
@@ -67,13 +67,13 @@ async def answered_over_relay(
         if waiting:
             give_up_at = time.monotonic() + _NEXT_WITHIN
         elif give_up_at is None:
-            return False
+            return "the device does not wait for this answer, and may refuse it"
         elif time.monotonic() > give_up_at:
             late = ApiError(f"the device did not ask within {_NEXT_WITHIN:g} s", code="timeout")
             raise _doubtful(late, left, begun=True)
         else:
             await asyncio.sleep(_PAUSE)
-    return True
+    return None
 
 
 def _waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, str]:

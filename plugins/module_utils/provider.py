@@ -17,12 +17,13 @@ from .errors import ApiError
 class Accepted:
     """A message that was taken. message: what was said to it. attempts: how many requests that needed.
 
-    via: `rest` for the provider's API, `relay` for the device itself.
+    via: `rest` for the provider's API, `relay` for the device itself. note: what may come of that, None for nothing.
     """
 
     message: str
     attempts: int
     via: str = "rest"
+    note: str | None = None
 
 
 class Provider(Protocol):

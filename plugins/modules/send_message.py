@@ -313,7 +313,8 @@ targets:
       type: float
       sample: 0.08
     reason:
-      description: Why nothing was sent, or who answers where no agent is known.
+      description:
+        - Why nothing was sent, who answers where no agent is known, or why an answer to a tool call went to the API.
       type: str
       sample: "no agent_id: the environment decides who answers"
     error:

@@ -318,6 +318,7 @@ def test_what_the_device_does_not_wait_for_goes_to_the_api(sandbox: Sandbox, dev
 
     assert (decision.status, decision.via, tool.status, tool.via) == ("sent", "rest", "sent", "rest")
     assert len(sandbox.received()[device.id]["approvals"]) == 2
+    assert (decision.reason, tool.reason) == ("the device does not wait for this answer, and may refuse it", None)
 
 
 @pytest.mark.parametrize(
