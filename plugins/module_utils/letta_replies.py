@@ -11,6 +11,7 @@ for a while it sends the same content again, under another otid.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -34,8 +35,9 @@ _TEXT_COMES_WITHIN = 15.0
 # A device sends the same content again within this time, or not at all: its pauses are 1, 2 and 4 s.
 _SENT_AGAIN_WITHIN = 60.0
 _GOOD_ENDS = (None, "end_turn", "tool_rule")
-# Where looks have become this rare, the environment is looked at as well.
-_RARE = 9.0
+# Seconds between looks from which on the environment is looked at as well, and for which it may be offline: a device
+# that registers again is back within less.
+_RARE, _OFFLINE_FOR = 4.0, 20.0
 
 
 @dataclass(slots=True)
@@ -178,7 +180,7 @@ class Watch:
     _runs: set[str] = field(default_factory=set)
     _run_id: str | None = None
     _newest: str | None = None
-    _seen_offline: bool = False
+    _offline_since: float | None = None
 
     async def look(self, seconds: float = 0.0) -> Reply:
         """What became of the message by now. seconds: since the look before. Raises ApiError."""
@@ -188,12 +190,18 @@ class Watch:
             if error.status != 404:
                 raise
             return Reply().ended("lost", "reply_lost", str(error))
-        if reply.state == "waiting" and seconds > _RARE:
-            offline = await self.reader.is_offline(self.question)
-            if offline and self._seen_offline:
-                return reply.ended("lost", "reply_lost", "the environment went offline before the end of the turn")
-            self._seen_offline = offline
+        if reply.state == "waiting" and seconds > _RARE and await self._is_away():
+            return reply.ended("lost", "reply_lost", "the environment went offline before the end of the turn")
         return reply
+
+    async def _is_away(self) -> bool:
+        """Whether the environment has been offline for so long that nobody works on the turn."""
+        if not await self.reader.is_offline(self.question):
+            self._offline_since = None
+            return False
+        now = time.monotonic()
+        self._offline_since = self._offline_since or now
+        return now - self._offline_since >= _OFFLINE_FOR
 
     async def _look(self) -> Reply:
         # A run that is over counts for the history that was read after it: only then nothing can be missing.

@@ -434,6 +434,7 @@ def test_a_device_that_goes_away_in_mid_turn_is_not_waited_for(
     sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(letta_replies, "_RARE", 0.0)
+    monkeypatch.setattr(letta_replies, "_OFFLINE_FOR", 2.0)
     sandbox.script(AGENT, LongTurn(seconds=60))
 
     def leave() -> None:
