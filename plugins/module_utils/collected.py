@@ -32,7 +32,7 @@ class Asked:
 
 
 async def collect(asked: Sequence[Asked], look_for: Callable[[Question], Look], lost_after: float) -> list[Reply]:
-    """One look at each, None's state being `skipped`; a reply each, in the same order.
+    """One look at each; a reply each, in the same order, with the state `skipped` where there is nothing to look for.
 
     lost_after: seconds since it was sent after which a message that is not in the history is lost. One whose time is
     not known stays `waiting`. Raises ApiError where no look can succeed; one that fails otherwise is `waiting` with

@@ -46,6 +46,7 @@ async def answered_over_relay(
     Raises ApiError: `offline` when the connection has gone, and what became unclear or was refused on the way.
     """
     left = {str(decision["tool_call_id"]): decision for decision in decisions}
+    all_of_them = len(left)
     give_up_at: float | None = None
     while left:
         # Entering has the device say what it waits for.
@@ -62,7 +63,7 @@ async def answered_over_relay(
                 try:
                     await _answer(relay, request_id, left[tool_call_id], settings.timeout)
                 except ApiError as error:
-                    raise _doubtful(error, left, begun=len(left) < len(decisions)) from None
+                    raise _doubtful(error, left, begun=len(left) < all_of_them) from None
                 del left[tool_call_id]
         if waiting:
             give_up_at = time.monotonic() + _NEXT_WITHIN
@@ -105,8 +106,8 @@ async def _answer(relay: Relay, request_id: str, decision: Decision, within: flo
 
 
 def _doubtful(error: ApiError, left: Mapping[str, Decision], *, begun: bool) -> ApiError:
-    """An error, which leaves the whole in doubt where some tool calls were answered before."""
-    if begun:
-        error.args = (f"some tool calls were answered, but not {one_line(', '.join(left))}: {error}",)
-        error.may_be_accepted = True
-    return error
+    """An error; where some tool calls were answered before, it leaves the whole in doubt and is not to be repeated."""
+    if not begun:
+        return error
+    message = f"some tool calls were answered, but not {one_line(', '.join(left))}: {error}"
+    return ApiError(message, code=error.code, may_be_accepted=True)

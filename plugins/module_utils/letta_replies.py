@@ -299,7 +299,8 @@ def _unfinished(turn: Turn, run: Run, pending: list[dict[str, Any]]) -> Reply:
     if not pending:
         return reply
     calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in pending)
-    return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}")
+    doubt = "" if all(entry["request_id"] for entry in pending) else "; its device could not be asked whether it does"
+    return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}{doubt}")
 
 
 def _pending(turn: Turn, device: _Device) -> list[dict[str, Any]]:

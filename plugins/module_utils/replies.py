@@ -43,7 +43,7 @@ class Reply:
     """What became of a message.
 
     state: one of STATES. `waiting`: it is not in the history yet, or its turn goes on. `lost`: it did not get there
-        in time, its agent or conversation is gone, or its device is in mid-turn.
+        in time, or its agent or conversation is gone, or in mid-turn its device.
     text: the last that the agent said in the turn. duration: seconds from the message to the end of the turn.
     stop_reason: of the turn's last run. pending_approvals: `{request_id, tool_call_id, tool_name, arguments}` each;
         request_id is None where the device could not be asked. error: `{code, message}`.

@@ -292,6 +292,8 @@ def test_without_the_relay_the_history_says_which_tool_call_waits(
     [pending] = reply.pending_approvals
     assert (reply.state, pending["request_id"], pending["tool_name"]) == ("needs_approval", None, "Bash")
     assert pending["arguments"] == {"command": "true"}
+    assert reply.error is not None
+    assert reply.error["message"].endswith("; its device could not be asked whether it does")
 
 
 @pytest.mark.parametrize(("approve", "text"), [(True, "Deleted."), (False, "Then not.")])
