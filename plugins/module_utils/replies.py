@@ -107,5 +107,8 @@ def _timed_out(reply: Reply, within: float, trouble: str) -> Reply:
     if reply.found or trouble:
         message = f"no reply within the reply_timeout of {within:g} s; the turn may go on{trouble}"
         return reply.ended("waiting", "reply_timeout", message)
-    message = f"the message did not reach the agent's conversation within the reply_timeout of {within:g} s"
+    message = (
+        f"the message did not reach the agent's conversation within the reply_timeout of {within:g} s; "
+        "it may wait on its device"
+    )
     return reply.ended("lost", "reply_timeout", message)
