@@ -7,10 +7,9 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The options of every module that acts on the current host or on `targets`."""
+    """The options of modules that act on the current host or on `targets`."""
 
-    # What a module has that does nothing on an agent's behalf, and for which an offline target is no failure.
-    FAN_OUT = r"""
+    DOCUMENTATION = r"""
 options:
   targets:
     description:
@@ -51,9 +50,9 @@ options:
     type: path
 """
 
-    DOCUMENTATION = (
-        FAN_OUT
-        + r"""
+    # For what is done on an agent's behalf, and needs an environment that is online.
+    AGENT = r"""
+options:
   agent_id:
     description:
       - The agent that is meant.
@@ -77,4 +76,3 @@ options:
     type: float
     default: 300
 """
-    )

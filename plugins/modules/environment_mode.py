@@ -34,6 +34,7 @@ options:
 extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
+  - fleetops.environments.targets.agent
   - fleetops.environments.on_controller
 attributes:
   check_mode:

@@ -60,7 +60,7 @@ options:
       - A target that is not as wanted in time is a failure like one that cannot be looked up for good.
 extends_documentation_fragment:
   - fleetops.environments.letta
-  - fleetops.environments.targets.fan_out
+  - fleetops.environments.targets
   - fleetops.environments.on_controller
 attributes:
   check_mode:
