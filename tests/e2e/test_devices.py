@@ -7,11 +7,13 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from tests.integration.conftest import Ansible
 from tests.sandbox.process import Sandbox
 
 from .conftest import SIMULATED, Fleet
-from .device import VERSION, Device
+from .device import VERSION, Device, wheel
 
 
 def test_real_devices_stand_in_the_inventory_with_what_they_sent(ansible: Ansible, fleet: Fleet) -> None:
@@ -56,6 +58,11 @@ def test_a_command_that_a_device_does_not_list_is_refused_before_anything_is_sen
 
 def _who(sandbox: Sandbox) -> list[tuple[str, str, bool]]:
     return sorted((entry["id"], entry["row"]["deviceId"], entry["online"]) for entry in sandbox.fleet())
+
+
+def test_a_wheel_that_cannot_be_had_is_said_with_pips_own_words() -> None:
+    with pytest.raises(RuntimeError, match=r"(?s)^letta==0\.0\.0 cannot be installed, .*No matching distribution"):
+        wheel("0.0.0")
 
 
 def test_every_device_is_back_after_the_server_restarted(letta: None, tmp_path: Path) -> None:
