@@ -271,13 +271,20 @@ class Relay:
     def _connect_error(self, error: Exception) -> ApiError:
         if isinstance(error, aiohttp.WSServerHandshakeError):
             return self._refused(error)
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            # Its own text holds the proxy's address, and with it the password.
+            why = one_line(harmless(error.message, self._settings.api_key))
+            return ApiError(
+                f"{self._url}: cannot connect: the proxy answered {error.status} {why}", code="connect", transient=True
+            )
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
             cause = getattr(error, "certificate_error", error)
             reason = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or cause
             return ApiError(f"{self._url}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
         if isinstance(error, (aiohttp.InvalidURL, ValueError)):
             return ApiError(f"{self._url}: {one_line(error)}", code="invalid")
-        return ApiError(f"{self._url}: cannot connect: {one_line(error)}", code="connect", transient=True)
+        cause = getattr(error, "os_error", error)
+        return ApiError(f"{self._url}: cannot connect: {one_line(cause)}", code="connect", transient=True)
 
     def _refused(self, error: Any) -> ApiError:
         status = error.status

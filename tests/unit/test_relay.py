@@ -12,7 +12,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
 from tests.sandbox.process import Sandbox
 
-from .support import settings_for
+from .support import http_answer, raw_server, settings_for
 
 RELOAD = {"type": "execute_command", "command_id": "reload"}
 ANSWER = "execute_command_response"
@@ -213,6 +213,21 @@ def test_a_server_that_is_not_there_is_a_failure_to_connect(device: dict[str, An
     with pytest.raises(ApiError, match=r"^http://127.0.0.1:9/.*: cannot connect: ") as raised:
         asyncio.run(run())
 
+    assert (raised.value.code, raised.value.may_be_accepted) == ("connect", False)
+    assert "SSLContext" not in str(raised.value)
+
+
+def test_a_proxy_that_refuses_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with raw_server(lambda _head: http_answer(status=b"407 Who are you?")) as (proxy, _received):
+            monkeypatch.setenv("HTTPS_PROXY", proxy.replace("//", "//somebody:the-password@"))
+            async with Relay(settings_for("https://letta.example", retries=0), "connection-1"):
+                pass
+
+    with pytest.raises(ApiError) as raised:
+        asyncio.run(run())
+
+    assert str(raised.value).endswith(": cannot connect: the proxy answered 407 Who are you?")
     assert (raised.value.code, raised.value.may_be_accepted) == ("connect", False)
 
 
