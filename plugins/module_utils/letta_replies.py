@@ -161,7 +161,13 @@ class Reader:
             return None
         if not isinstance(pending, list):
             return None
-        requests = [entry for entry in pending if isinstance(entry, dict) and isinstance(entry.get("request"), dict)]
+        requests = [
+            entry
+            for entry in pending
+            if isinstance(entry, dict)
+            and isinstance(entry.get("request"), dict)
+            and isinstance(entry["request"].get("tool_call_id"), str)
+        ]
         return _Device(requests, busy=status != "WAITING_ON_INPUT")
 
     @asynccontextmanager
@@ -211,7 +217,7 @@ class Watch:
             turn = await self._turn()
             if turn is None or turn.run_id is None:
                 return Reply()
-            if run is None or run.id != turn.run_id:
+            if run is None or self._run_id != turn.run_id:
                 self._run_id = turn.run_id
                 run = await self.reader.run(turn.run_id)
                 if run is None:

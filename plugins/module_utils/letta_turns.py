@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ._deps import pydantic
+from .harmless import finite, harmless, not_json
 
 
 class _Wire(pydantic.BaseModel):
@@ -32,9 +33,11 @@ class ToolCall(_Wire):
     def parsed_arguments(self) -> Any:
         """The arguments as JSON values, or the text where it is no JSON."""
         try:
-            return json.loads(self.arguments or "{}")
-        except ValueError:
+            arguments = json.loads(self.arguments or "{}", parse_constant=not_json, parse_float=finite)
+        except (ValueError, RecursionError):
             return self.arguments
+        # JSON within JSON: the key was taken out of its text, the rest shows only now.
+        return harmless(arguments, "")
 
 
 class ToolAnswer(_Wire):

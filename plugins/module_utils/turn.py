@@ -179,7 +179,8 @@ class _Turn:
 
     def _under_way(self, relay: Relay) -> bool:
         """Whether there is a turn to abort: one under way, or one that waits for approval."""
-        runs = [str(run) for run in relay.loop_status.get("active_run_ids") or []]
+        active = relay.loop_status.get("active_run_ids")
+        runs = [str(run) for run in active] if isinstance(active, list) else []
         if self._wanted.run_id is not None:
             runs = [run for run in runs if run == self._wanted.run_id]
         self._runs = self._runs or runs

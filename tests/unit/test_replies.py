@@ -22,7 +22,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fan_out impo
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Reader, Watch, turn_of
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_turns import HistoryMessage
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_turns import HistoryMessage, Run, ToolCall
 from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
 from ansible_collections.fleetops.environments.plugins.module_utils.replies import Question, Reply
 from tests.sandbox.process import Sandbox
@@ -490,3 +490,57 @@ def test_what_is_said_without_words_is_no_reply() -> None:
 
     assert turn is not None
     assert turn.text is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parsed"),
+    [
+        (None, {}),
+        ('{"path": "a"}', {"path": "a"}),
+        ("no JSON", "no JSON"),
+        ('{"size": NaN}', '{"size": NaN}'),
+        ("[" * 100_000, "[" * 100_000),
+        ('{"path": "\\ud800"}', {"path": "\ufffd"}),
+        ('{"__ansible_type": 1}', {"ansible_type": 1}),
+    ],
+)
+def test_arguments_that_a_model_wrote_do_no_harm(arguments: str | None, parsed: Any) -> None:
+    assert ToolCall(tool_call_id="call-1", name="Read", arguments=arguments).parsed_arguments() == parsed
+
+
+class Served(Reader):
+    """Reads from what a test says instead of a server."""
+
+    def __init__(self, history: list[HistoryMessage], run: Run) -> None:
+        self._history, self._run, self.asked = history, run, 0
+
+    async def page(self, question: Question, cursor: dict[str, str]) -> list[HistoryMessage]:
+        return self._history
+
+    async def run(self, run_id: str) -> Run:
+        self.asked += 1
+        assert self.asked < 10, "it asks for ever"
+        return self._run
+
+
+def test_a_run_that_the_server_gives_another_id_is_asked_for_once() -> None:
+    history = _history(("user", "run-1", {"otid": "o-1"}), ("assistant", "run-1", {"content": "Done."}))
+    served = Served(history, Run(id="RUN-1", status="completed", stop_reason="end_turn"))
+
+    reply = asyncio.run(Watch(served, question("o-1")).look())
+
+    assert (reply.state, reply.text, served.asked) == ("replied", "Done.", 1)
+
+
+def test_what_a_device_says_in_other_shapes_is_passed_over(
+    sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = [None, {}, {"request": None}, {"request": {}}, {"request": {"tool_call_id": {}}}]
+
+    async def sync(relay: Relay) -> None:
+        relay.device_status["pending_control_requests"] = odd
+
+    monkeypatch.setattr(Relay, "sync", sync)
+    sandbox.script(AGENT, ApprovalTurn())
+
+    assert ask(sandbox, to(device), within=2).state == "waiting"
