@@ -161,7 +161,7 @@ class FanOut:
     async def may_start(self) -> bool:
         """Wait until `rate` allows another start; False when too many have failed meanwhile."""
         await self._pace.turn()
-        return not self._stopped()
+        return not self.stopped
 
     async def _round(
         self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], *, waits: bool
@@ -174,7 +174,7 @@ class FanOut:
             for target, outcome in queue:
                 if target.skip is not None:
                     continue
-                if self._stopped():
+                if self.stopped:
                     return
                 await _timed(work, target, outcome)
                 if outcome.status in ("offline", "waiting") and waits:
@@ -185,9 +185,11 @@ class FanOut:
         async with asyncio.TaskGroup() as group:
             for _number in range(min(self._policy.concurrency, len(pairs))):
                 group.create_task(worker())
-        return [] if self._stopped() else waited_for
+        return [] if self.stopped else waited_for
 
-    def _stopped(self) -> bool:
+    @property
+    def stopped(self) -> bool:
+        """Whether too many have failed for another start."""
         return self._failures > self._policy.max_failures
 
 

@@ -70,11 +70,15 @@ class Wait(Outcome):
             self.version, self.mode = found.fields["version"], found.fields["mode"]
             self.last_seen_at = found.fields["last_seen_at"]
 
-    def give_up(self, goal: Goal, *, check_mode: bool) -> None:
-        """End the waiting."""
+    def give_up(self, goal: Goal, *, check_mode: bool, early: bool) -> None:
+        """End the waiting. early: before the time was over, since too many others failed."""
         known, self.reason = self.reason, None
         if check_mode:
             self.status, self.reason = "skipped", f"would wait until {goal}: it is {known}"
+        elif early:
+            self.status = "failed"
+            why = f"given up after {self.elapsed:.0f} s, since too many others failed"
+            self.error = {"code": "given_up", "message": f"not {goal}, and {why}: it is {known}"}
         else:
             self.status = "failed"
             self.error = {"code": "timeout", "message": f"not {goal} after {self.elapsed:.0f} s: it is {known}"}
@@ -102,7 +106,7 @@ async def wait_for(
         await fan_out.run(list(zip(targets, waits, strict=True)), watch.look, watch.between_looks)
     for wait in waits:
         if wait.status == "waiting":
-            wait.give_up(goal, check_mode=check_mode)
+            wait.give_up(goal, check_mode=check_mode, early=fan_out.stopped and wait.elapsed < within)
     return waits
 
 

@@ -33,10 +33,11 @@ options:
       - The permission mode. Modes compare by what they mean, V(default) being V(standard), and V(bypassPermissions)
         and V(fullAccess) being V(unrestricted).
     type: str
-    choices: [standard, acceptEdits, unrestricted, default, bypassPermissions, fullAccess, plan]
+    choices: [standard, acceptEdits, unrestricted, strict, default, bypassPermissions, fullAccess, plan]
   wait_timeout:
     description:
-      - Seconds to wait, from the start of the task. A target that is not as wanted by then has failed.
+      - Seconds to wait, from the start of the task. A target that is not as wanted by then has failed, and so has one
+        that is given up since more than O(max_failures) failed before.
       - The last look is made when the time is over, so V(0) looks once.
     type: float
     default: 300
@@ -185,7 +186,16 @@ SPEC = {
     "version": {"type": "str"},
     "mode": {
         "type": "str",
-        "choices": ["standard", "acceptEdits", "unrestricted", "default", "bypassPermissions", "fullAccess", "plan"],
+        "choices": [
+            "standard",
+            "acceptEdits",
+            "unrestricted",
+            "strict",
+            "default",
+            "bypassPermissions",
+            "fullAccess",
+            "plan",
+        ],
     },
     "wait_timeout": {"type": "float", "default": 300},
     "poll_interval": {"type": "float", "default": 15},

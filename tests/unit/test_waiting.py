@@ -271,6 +271,18 @@ def test_a_late_one_counts_although_others_have_failed_to_come(sandbox: Sandbox)
     assert [wait.status for wait in waits] == ["failed", "ok"]
 
 
+def test_one_that_is_given_up_since_others_failed_is_no_time_out(sandbox: Sandbox) -> None:
+    away, broken = added(sandbox), added(sandbox)
+    sandbox.offline(away.id)
+    sandbox.add_fault("html_200", route="retrieve", nth=2)
+
+    given_up, failed = waited(sandbox, [away, broken], Goal("online"), 30, policy={"concurrency": 1})
+
+    assert (given_up.error or {})["code"] == "given_up"
+    assert "too many others failed" in (given_up.error or {})["message"]
+    assert (failed.error or {})["code"] == "not_json"
+
+
 def test_many_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
     many = [added(sandbox) for _number in range(12)]
     for environment in many:
