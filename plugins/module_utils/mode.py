@@ -17,11 +17,9 @@ from .errors import ApiError, one_line
 from .fan_out import FanOut, Outcome, Policy, Target
 from .http_settings import HttpSettings
 from .letta import Client
+from .letta_models import same_mode
 from .provider import reachable
 from .relay import Frame, Relay
-
-# Older words for a mode; devices read them as the newer ones.
-_MEANINGS = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,11 +35,6 @@ class ModeOutcome(Outcome):
     mode: str | None = None
     previous_mode: str | None = None
     connection_id: str | None = None
-
-
-def same_mode(one: str | None, other: str) -> bool:
-    """Whether two words mean the same mode."""
-    return one is not None and _MEANINGS.get(one, one) == _MEANINGS.get(other, other)
 
 
 async def set_mode(

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Target
-from ansible_collections.fleetops.environments.plugins.module_utils.mode import ModeOutcome, same_mode, set_mode
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import same_mode
+from ansible_collections.fleetops.environments.plugins.module_utils.mode import ModeOutcome, set_mode
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import LongTurn
 
