@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.errors import OptionError
 from ..module_utils.letta import DEFAULT_BASE_URL
 from ..module_utils.letta_models import PROVIDER
 from ..module_utils.self_update import Update, Updated, self_update
@@ -23,14 +22,14 @@ class ActionModule(TargetsAction):
     SPEC = SPEC
     PROVIDER = PROVIDER
     DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    MAKES_CONVERSATIONS = True
+    POSITIVE = ("update_timeout",)
 
     def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Refuse options that cannot be meant."""
         super().check(options, task_vars)
         if options["target_version"] is not None:
             check_version("target_version", options["target_version"])
-        if options["update_timeout"] <= 0:
-            raise OptionError("update_timeout", f"must be more than 0, got {options['update_timeout']}")
 
     async def outcomes(self, run: Run) -> Sequence[Updated]:
         """Update every target."""

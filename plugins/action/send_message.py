@@ -34,13 +34,13 @@ class ActionModule(TargetsAction):
     STATUSES = STATUSES
     CHANGED = frozenset({"sent", "unknown"})
     ITEM_KEYS = ("content", "agent_id", "conversation_id", "client_message_id")
+    MAKES_CONVERSATIONS = True
+    POSITIVE = ("reply_timeout",)
 
     def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Refuse options that cannot be meant."""
         super().check(options, task_vars)
         chosen_source(options)
-        if options["reply_timeout"] <= 0:
-            raise OptionError("reply_timeout", f"must be more than 0, got {options['reply_timeout']}")
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> MessageTarget:
         """The messages for one host."""

@@ -35,6 +35,7 @@ class ActionModule(TargetsAction):
     STATUSES = STATUSES
     CHANGED = frozenset()
     ITEM_KEYS = ()
+    POSITIVE = ("poll_interval",)
 
     def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Refuse options that cannot be meant."""
@@ -43,8 +44,6 @@ class ActionModule(TargetsAction):
             check_version("version", options["version"])
         if options["wait_timeout"] < 0:
             raise OptionError("wait_timeout", f"must be 0 or more, got {options['wait_timeout']}")
-        if options["poll_interval"] <= 0:
-            raise OptionError("poll_interval", f"must be more than 0, got {options['poll_interval']}")
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """One host; no agent is asked anything."""

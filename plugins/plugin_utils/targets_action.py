@@ -45,6 +45,8 @@ class TargetsAction(EnvironmentAction):
     ITEM_KEYS: ClassVar[Sequence[str]] = ("agent_id", "conversation_id")
     # Whether nothing can be done without knowing whose turn, mode, ... is meant.
     NEEDS_AGENT: ClassVar[bool] = False
+    # Whether `new` as conversation_id makes one.
+    MAKES_CONVERSATIONS: ClassVar[bool] = False
     # Options that must be more than 0.
     POSITIVE: ClassVar[Sequence[str]] = ()
 
@@ -57,7 +59,7 @@ class TargetsAction(EnvironmentAction):
             raise OptionError(
                 "agent_id", f"{item.host} has none; give it with the task, its entry of targets or its {variable}"
             )
-        if self.NEEDS_AGENT and conversation_id == NEW_CONVERSATION:
+        if conversation_id == NEW_CONVERSATION and not self.MAKES_CONVERSATIONS:
             raise OptionError("conversation_id", f"must be one that exists, got 'new' for {item.host}")
         return Target(item.host, item.environment, agent_id, conversation_id)
 

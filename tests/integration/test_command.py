@@ -53,6 +53,13 @@ def test_the_current_host_is_the_target_without_targets(ansible: Ansible, device
     assert [len(_ran(ansible, device)) for device in devices] == [1, 1, 0]
 
 
+def test_a_conversation_cannot_be_made_for_a_command(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    run = ansible.task("environment_command", targets=["one"], command="reload", agent_id="a", conversation_id="new")
+
+    run.assert_error("conversation_id: must be one that exists, got 'new' for one")
+    assert _ran(ansible, devices[0]) == []
+
+
 def test_a_command_that_fails_is_failed_with_its_output(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     ansible.sandbox.command(devices[0]["id"], "reload", output="No settings\nhere", success=False)
 
