@@ -83,8 +83,8 @@ class ActionModule(EnvironmentAction):
 
     def _nearest(self, option: str, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
         """The current host's variable, else the option."""
-        variable = self._templar.template(task_vars.get(variable_of(self.PROVIDER, option)))
-        value = variable or options[option]
+        name = variable_of(self.PROVIDER, option)
+        value = self._read_variable(name, lambda: self._templar.template(task_vars.get(name))) or options[option]
         return str(value) if value else None
 
 
