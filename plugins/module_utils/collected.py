@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .errors import ApiError, OptionError
-from .replies import HOPELESS_CODES, STATES, Look, Question, Reply
+from .replies import STATES, Look, Question, Reply
 from .result_files import differs, file_for, make_directory, write_text
 
 SKIPPED = "skipped"
+# What no look at any message can get past: the key and the address.
+_HOPELESS_FOR_ALL = ("tls", "redirect", "http_401", "http_403")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ async def collect(asked: Sequence[Asked], look_for: Callable[[Question], Look], 
         try:
             reply = await look_for(one.question)(0.0)
         except ApiError as error:
-            if error.code in HOPELESS_CODES:
+            if error.code in _HOPELESS_FOR_ALL:
                 raise
             return Reply().ended("waiting", error.code, str(error))
         age = (datetime.now(UTC) - one.sent_at).total_seconds() if one.sent_at is not None else 0.0

@@ -98,7 +98,7 @@ async def awaited(look: Look, sent_at: datetime, within: float) -> Reply:
             reply, trouble = Reply(), f"; the last look failed: {error}"
         if reply.state != "waiting":
             return reply
-        if left <= pause:
+        if left <= slept:
             return _timed_out(reply, within, trouble)
         pause = min(pause * _LONGER_BY, _LONGEST_PAUSE)
 

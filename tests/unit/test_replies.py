@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils import letta_replies, replies
+from ansible_collections.fleetops.environments.plugins.module_utils.collected import Asked, collect
 from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
     Delivery,
     MessageTarget,
@@ -18,6 +19,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.delivery imp
     deliver,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
@@ -435,6 +437,18 @@ def test_the_pauses_between_looks_grow_to_15_seconds(monkeypatch: pytest.MonkeyP
     assert 12 <= slept[-1] <= 18
 
 
+def test_all_of_the_time_is_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look(_seconds: float) -> Reply:
+        return Reply(run_id="run-1")
+
+    monkeypatch.setattr(replies.random, "uniform", lambda least, _most: least)
+    started = time.monotonic()
+    reply = asyncio.run(replies.awaited(look, datetime.now(UTC), 0.48))
+
+    assert time.monotonic() - started >= 0.48
+    assert code(reply) == "reply_timeout"
+
+
 def test_a_device_that_goes_away_in_mid_turn_is_not_waited_for(
     sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -544,3 +558,19 @@ def test_what_a_device_says_in_other_shapes_is_passed_over(
     sandbox.script(AGENT, ApprovalTurn())
 
     assert ask(sandbox, to(device), within=2).state == "waiting"
+
+
+def test_an_agent_id_that_the_server_does_not_take_loses_no_other_reply() -> None:
+    def look_for(about: Question) -> replies.Look:
+        async def look(_seconds: float) -> Reply:
+            if about.agent_id == "no id":
+                raise ApiError("422 no such form of id", code="http_422", status=422)
+            return Reply(state="replied", text="Done.")
+
+        return look
+
+    messages = [Asked(name, None, "o-1", question("o-1", agent_id=name)) for name in ("no id", AGENT)]
+    refused, replied = asyncio.run(collect(messages, look_for, 600))
+
+    assert (refused.state, code(refused)) == ("waiting", "http_422")
+    assert (replied.state, replied.text) == ("replied", "Done.")
