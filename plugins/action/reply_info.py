@@ -42,17 +42,23 @@ class ActionModule(EnvironmentAction):
         environments = [one.question.environment for one in messages if one.question and one.question.environment]
         settings = self._settings(options, listed_from("replies", environments))
         replies = asyncio.run(_collected(settings, options, messages))
-        changed = bool(options["reply_dir"]) and write_replies(
-            options["reply_dir"], messages, replies, check_mode=bool(self._task.check_mode)
-        )
         found = counts(replies)
         states = ", ".join(f"{count} {state}" for state, count in found.items() if count)
-        return {
-            "changed": changed,
+        result = {
+            "changed": False,
             "msg": f"{len(replies)} messages: {states or 'nothing to do'}",
             "replies": results(messages, replies),
             "counts": found,
         }
+        if options["reply_dir"]:
+            try:
+                result["changed"] = write_replies(
+                    options["reply_dir"], messages, replies, check_mode=bool(self._task.check_mode)
+                )
+            except OptionError as error:
+                # What was found is returned even where it cannot be written.
+                result.update(failed=True, msg=f"{result['msg']}; {error}")
+        return result
 
     def _check(self, options: Mapping[str, Any]) -> None:
         of_one = [name for name in _OF_ONE if name in given(self._task.args)]

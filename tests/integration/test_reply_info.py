@@ -147,6 +147,17 @@ def test_each_answer_is_written_to_a_file_and_the_same_one_is_no_change(ansible:
     assert not list(Path(ansible.directory.parent).glob("out*"))
 
 
+def test_an_answer_that_cannot_be_written_is_returned_all_the_same(ansible: Ansible) -> None:
+    [host] = _names(ansible, 1)
+    (ansible.directory / "answers" / f"{host}.txt").mkdir(parents=True)
+    asked = ansible.task("send_message", targets=[host], agent_id=AGENT, content="?", wait_for_reply=True)
+
+    run = ansible.task("reply_info", replies=asked.result("it")["targets"], reply_dir="answers")
+
+    run.assert_error("1 messages: 1 replied; reply_dir: cannot write")
+    assert run.result("it")["replies"][0]["text"] == "Done."
+
+
 @pytest.mark.covers("reply_info", "concurrency", "rate")
 def test_as_many_requests_are_under_way_and_start_as_the_options_say(ansible: Ansible) -> None:
     sent = _sent(ansible, **{f"r{number}": "Fine." for number in range(6)})
