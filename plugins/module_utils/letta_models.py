@@ -152,6 +152,9 @@ def outgoing(option: str, messages: Sequence[Any]) -> list[dict[str, Any]]:
     ids = [message["client_message_id"] for message in sent if "client_message_id" in message]
     if len(set(ids)) < len(ids):
         raise OptionError(option, "the same client_message_id comes twice, so that a device would drop one message")
+    calls = [answer["tool_call_id"] for message in sent for answer in message.get("approvals", [])]
+    if len(set(calls)) < len(calls):
+        raise OptionError(option, "the same tool_call_id comes twice, and a tool call takes one answer")
     return sent
 
 

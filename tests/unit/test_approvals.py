@@ -12,11 +12,12 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from ansible_collections.fleetops.environments.plugins.module_utils import letta_approvals
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_approvals import (
     answered_over_relay,
     decisions_in,
 )
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
 
 from .support import settings_for
 
@@ -120,3 +121,10 @@ def test_only_decisions_alone_can_go_to_the_device() -> None:
     assert decisions_in([{"type": "approval", "approvals": [ALLOW, result]}]) == []
     assert decisions_in([{"type": "approval", "approvals": [ALLOW]}, user]) == []
     assert decisions_in([user]) == []
+
+
+def test_two_answers_to_one_tool_call_are_none() -> None:
+    message = {"type": "approval", "approvals": [ALLOW, {**ALLOW, "approve": False}]}
+
+    with pytest.raises(OptionError, match="approvals: the same tool_call_id comes twice"):
+        outgoing("approvals", [message])
