@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..module_utils.collected import Asked, collect, counts, require_one_each, results, write_replies
+from ..module_utils.delivery import NEW_CONVERSATION
 from ..module_utils.errors import OptionError
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.letta import DEFAULT_BASE_URL, Client
@@ -80,6 +81,8 @@ class ActionModule(EnvironmentAction):
         if options["replies"] is None:
             names = ("agent_id", "conversation_id")
             entry = {name: self._nearest(name, options, task_vars) for name in names}
+            if entry["conversation_id"] == NEW_CONVERSATION:
+                raise OptionError("conversation_id", f"must be one that exists, got 'new' for {host}")
             entry |= {"host": host, "client_message_id": options["client_message_id"]}
             return [asked("reply_info", entry, task_vars)]
         messages = [asked(f"replies[{place}]", entry, task_vars) for place, entry in enumerate(options["replies"])]

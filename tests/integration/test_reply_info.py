@@ -222,6 +222,34 @@ def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible)
     assert not (ansible.directory / "answers").exists()
 
 
+def test_a_variable_that_cannot_be_read_is_named_without_the_lines_around_it(ansible: Ansible) -> None:
+    [one] = _names(ansible, 1)
+    ask = {"client_message_id": "m-1"}
+    keyed = {"letta_agent_id": "{{ nope }}", "letta_api_key": ansible.sandbox.api_key}
+    always_new = {"letta_agent_id": AGENT, "letta_conversation_id": "new"}
+
+    run = ansible.steps(
+        {**step("undefined", "reply_info", **ask), "vars": keyed},
+        {**step("new", "reply_info", **ask), "vars": always_new},
+        hosts=one,
+    )
+
+    assert run.result("undefined")["msg"] == "letta_agent_id: cannot be read: 'nope' is undefined"
+    assert ansible.sandbox.api_key not in run.output
+    assert run.result("new")["msg"] == f"conversation_id: must be one that exists, got 'new' for {one}"
+
+
+def test_what_one_agent_is_refused_loses_no_other_reply(ansible: Ansible) -> None:
+    sent = _sent(ansible, reply="Fine.", strange="never read")
+    ansible.sandbox.add_fault("status", route="history", target="agent-strange", status=422)
+
+    run = ansible.task("reply_info", replies=sent)
+
+    run.assert_quiet()
+    assert _states(run.result("it")) == ["replied", "waiting"]
+    assert run.result("it")["replies"][1]["error"]["code"] == "http_422"
+
+
 @pytest.mark.covers("reply_info", "base_url", "api_key", "api_key_file", "timeout", "retries", "deadline")
 @pytest.mark.covers("reply_info", "validate_certs", "ca_path", "client_cert", "client_key")
 def test_each_connection_option_counts(ansible: Ansible) -> None:
