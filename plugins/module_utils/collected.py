@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import ApiError, OptionError
-from .replies import STATES, Look, Question, Reply
+from .errors import ApiError, OptionError, one_line
+from .replies import HOPELESS_CODES, STATES, Look, Question, Reply
 from .result_files import differs, file_for, make_directory, write_text
 
 SKIPPED = "skipped"
-# What no look at any message can get past: the key and the address.
-_HOPELESS_FOR_ALL = ("tls", "redirect", "http_401", "http_403")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +45,11 @@ async def collect(asked: Sequence[Asked], look_for: Callable[[Question], Look], 
         try:
             reply = await look_for(one.question)(0.0)
         except ApiError as error:
-            if error.code in _HOPELESS_FOR_ALL:
+            if error.code in HOPELESS_CODES:
                 raise
             return Reply().ended("waiting", error.code, str(error))
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one message must not lose the others' replies
+            return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
         age = (datetime.now(UTC) - one.sent_at).total_seconds() if one.sent_at is not None else 0.0
         if reply.state == "waiting" and not reply.found and age > lost_after:
             message = f"the message is not in the agent's conversation, {age:.0f} s after it was sent"

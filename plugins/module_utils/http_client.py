@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Self
 
 from ._deps import httpx
 from .errors import ApiError, one_line
-from .harmless import finite, harmless, not_json
+from .harmless import harmless, parsed
 from .http_settings import HttpSettings
 from .retries import attempted
 
@@ -159,8 +158,8 @@ class HttpClient:
                 status=response.status_code,
             )
         try:
-            data = self._harmless(json.loads(text, parse_constant=not_json, parse_float=finite))
-        except (ValueError, RecursionError):
+            data = parsed(text, self._settings.api_key)
+        except ValueError:
             data = _NOT_JSON
         if not response.is_success:
             status = f"{response.status_code} {self._harmless(response.reason_phrase)}".rstrip()

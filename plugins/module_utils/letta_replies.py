@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -124,6 +124,18 @@ class Reader:
         self._slots = asyncio.Semaphore(concurrency)
         self._pace = Pace(rate)
 
+    def approval(
+        self, call: ToolCall, request_id: Any = None, request: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A tool call that waits, as it is returned. request: what the device says of it."""
+        request = request or {}
+        return {
+            "request_id": request_id,
+            "tool_call_id": call.tool_call_id,
+            "tool_name": request.get("tool_name") or call.name,
+            "arguments": request.get("input") or call.parsed_arguments(self._settings.api_key),
+        }
+
     async def page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
         """A page of the conversation, newest first."""
         async with self._slot():
@@ -231,7 +243,7 @@ class Watch:
                 if device is None:
                     return self._without_device(turn, run)
                 if device.busy:
-                    return _unfinished(turn, run, _pending(turn, device))
+                    return _unfinished(turn, run, self._pending(turn, device))
                 # It may have gone on and ended since the history was read.
                 idle_after = run.id
         return Reply(run_id=run.id)
@@ -264,7 +276,16 @@ class Watch:
         if run.status == "failed":
             return _reply(turn, run)
         calls = [call for call in turn.open_calls if call.tool_call_id not in self.question.tool_call_ids]
-        return _unfinished(turn, run, [_approval(None, call) for call in calls])
+        return _unfinished(turn, run, [self.reader.approval(call) for call in calls])
+
+    def _pending(self, turn: Turn, device: _Device) -> list[dict[str, Any]]:
+        """What the device waits for in this turn."""
+        ours = {call.tool_call_id: call for message in turn.messages for call in message.calls}
+        return [
+            self.reader.approval(ours[call_id], entry.get("request_id"), entry["request"])
+            for entry in device.pending
+            if isinstance(call_id := entry["request"].get("tool_call_id"), str) and call_id in ours
+        ]
 
 
 def _reply(turn: Turn, run: Run) -> Reply:
@@ -307,23 +328,3 @@ def _unfinished(turn: Turn, run: Run, pending: list[dict[str, Any]]) -> Reply:
     calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in pending)
     doubt = "" if all(entry["request_id"] for entry in pending) else "; its device could not be asked whether it does"
     return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}{doubt}")
-
-
-def _pending(turn: Turn, device: _Device) -> list[dict[str, Any]]:
-    """What the device waits for in this turn."""
-    ours = {call.tool_call_id: call for message in turn.messages for call in message.calls}
-    return [
-        _approval(entry.get("request_id"), ours[call_id], entry["request"])
-        for entry in device.pending
-        if (call_id := entry["request"].get("tool_call_id")) in ours
-    ]
-
-
-def _approval(request_id: Any, call: ToolCall, request: dict[str, Any] | None = None) -> dict[str, Any]:
-    request = request or {}
-    return {
-        "request_id": request_id,
-        "tool_call_id": call.tool_call_id,
-        "tool_name": request.get("tool_name") or call.name,
-        "arguments": request.get("input") or call.parsed_arguments(),
-    }

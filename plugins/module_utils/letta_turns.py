@@ -8,13 +8,12 @@ Source of the shapes: the API reference, "Messages" and "Runs"; what is not know
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ._deps import pydantic
-from .harmless import finite, harmless, not_json
+from .harmless import parsed
 
 
 class _Wire(pydantic.BaseModel):
@@ -30,14 +29,12 @@ class ToolCall(_Wire):
     name: str | None = None
     arguments: str | None = None
 
-    def parsed_arguments(self) -> Any:
-        """The arguments as JSON values, or the text where it is no JSON."""
+    def parsed_arguments(self, key: str) -> Any:
+        """The arguments as JSON values without the API key, or the text where it is no JSON."""
         try:
-            arguments = json.loads(self.arguments or "{}", parse_constant=not_json, parse_float=finite)
-        except (ValueError, RecursionError):
+            return parsed(self.arguments or "{}", key)
+        except ValueError:
             return self.arguments
-        # JSON within JSON: the key was taken out of its text, the rest shows only now.
-        return harmless(arguments, "")
 
 
 class ToolAnswer(_Wire):

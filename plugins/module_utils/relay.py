@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Self
 
 from ._deps import aiohttp
 from .errors import ApiError, one_line
-from .harmless import finite, harmless, not_json
+from .harmless import harmless, parsed
 from .http_client import retry_after_seconds
 from .http_settings import HttpSettings
 from .retries import attempted
@@ -227,8 +227,8 @@ class Relay:
 
     def _parsed(self, text: str) -> Frame | None:
         try:
-            frame = harmless(json.loads(text, parse_constant=not_json, parse_float=finite), self._settings.api_key)
-        except (ValueError, RecursionError):
+            frame = parsed(text, self._settings.api_key)
+        except ValueError:
             frame = None
         if not isinstance(frame, dict):
             self._not_json = True

@@ -19,8 +19,10 @@ from .errors import ApiError
 STATES = ("replied", "waiting", "needs_approval", "failed", "lost")
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGER_BY = 0.5, 15.0, 1.5
-# What repeating a look cannot mend: the key, the address, the request itself.
-HOPELESS_CODES = ("tls", "redirect", "http_400", "http_401", "http_403", "http_422")
+# What no look can mend: the address, the key.
+HOPELESS_CODES = ("tls", "redirect", "http_401", "http_403")
+# What repeating a look cannot mend, while one at another message may succeed.
+_REFUSED_CODES = ("http_400", "http_422")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +89,19 @@ async def awaited(look: Look, sent_at: datetime, within: float) -> Reply:
     trouble = ""
     while True:
         left = within - (datetime.now(UTC) - sent_at).total_seconds()
-        slept = max(0.0, min(left, pause * random.uniform(0.8, 1.2)))  # noqa: S311 - only spreads the requests
+        last = left <= pause
+        slept = max(0.0, left if last else min(left, pause * random.uniform(0.8, 1.2)))  # noqa: S311 - only spreads the requests
         await asyncio.sleep(slept)
         try:
             reply = await look(slept)
             trouble = ""
         except ApiError as error:
-            if error.code in HOPELESS_CODES:
+            if error.code in (*HOPELESS_CODES, *_REFUSED_CODES):
                 return Reply().ended("waiting", error.code, str(error))
             reply, trouble = Reply(), f"; the last look failed: {error}"
         if reply.state != "waiting":
             return reply
-        if left <= slept:
+        if last:
             return _timed_out(reply, within, trouble)
         pause = min(pause * _LONGER_BY, _LONGEST_PAUSE)
 

@@ -25,6 +25,8 @@ class Fleet:
     beta: Device
 
 
+# Before pytest-xdist reads the marks.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep these tests in one worker process: they share the devices."""
     for item in items:

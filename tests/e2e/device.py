@@ -6,9 +6,9 @@ import contextlib
 import json
 import os
 import queue
-import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from tests.sandbox.process import Sandbox
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 VERSION = "0.34.12"
+PIP_INSTALL = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
 # Seconds that a device may take for anything, on a machine with other work.
 PATIENCE = 90.0
 
@@ -31,15 +32,15 @@ def wheel(version: str = VERSION) -> Path:
     """
     directory = CHECKOUT / ".build" / "devices" / version
     if not (directory / "letta_code").is_dir():
-        partial = directory.with_name(f"{version}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        done = subprocess.run(
-            [*pip, "--target", str(partial), f"letta=={version}"], capture_output=True, text=True, check=False
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"letta=={version} cannot be installed, and real devices need it:\n{done.stderr}")
-        partial.rename(directory)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent) as partial:
+            done = subprocess.run(
+                [*PIP_INSTALL, "--target", f"{partial}/{version}", f"letta=={version}"],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode != 0:
+                raise RuntimeError(f"letta=={version} cannot be installed, and real devices need it:\n{done.stderr}")
+            Path(partial, version).rename(directory)
     return directory
 
 

@@ -180,16 +180,6 @@ def test_as_many_requests_are_under_way_and_start_as_the_options_say(ansible: An
     assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(every))
 
 
-def test_a_variable_that_cannot_be_read_is_named_without_the_lines_around_it(ansible: Ansible) -> None:
-    [host] = _names(ansible, 1)
-    variables = {"letta_api_key": ansible.sandbox.api_key, "letta_agent_id": "{{ nobody }}"}
-
-    run = ansible.task("reply_info", client_message_id="m-1", play={"hosts": host, "vars": variables})
-
-    run.assert_error("letta_agent_id: cannot be read: 'nobody' is undefined")
-    assert ansible.sandbox.api_key not in run.output
-
-
 def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible) -> None:
     one, two = _names(ansible, 2)
     entry = {"host": one, "agent_id": AGENT, "client_message_id": "m-1"}

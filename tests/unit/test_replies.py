@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -26,11 +27,11 @@ from ansible_collections.fleetops.environments.plugins.module_utils.letta_models
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Reader, Watch, turn_of
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_turns import HistoryMessage, Run, ToolCall
 from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
-from ansible_collections.fleetops.environments.plugins.module_utils.replies import Question, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.replies import Look, Question, Reply
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
 
-from .support import environment_of, settings_for
+from .support import KEY, environment_of, settings_for
 
 AGENT = "agent-1"
 
@@ -509,17 +510,70 @@ def test_what_is_said_without_words_is_no_reply() -> None:
 @pytest.mark.parametrize(
     ("arguments", "parsed"),
     [
+        ('{"command": "ls"}', {"command": "ls"}),
         (None, {}),
-        ('{"path": "a"}', {"path": "a"}),
         ("no JSON", "no JSON"),
-        ('{"size": NaN}', '{"size": NaN}'),
+        ('{"a": NaN}', '{"a": NaN}'),
+        ('{"a": 1e999}', '{"a": 1e999}'),
         ("[" * 100_000, "[" * 100_000),
-        ('{"path": "\\ud800"}', {"path": "\ufffd"}),
-        ('{"__ansible_type": 1}', {"ansible_type": 1}),
+        ('{"a": "\\ud800"}', {"a": "\ufffd"}),
+        ('{"a": "\\u0061-key-for-the-unit-tests"}', {"a": "********"}),
+        ('{"__ansible_unsafe": "a"}', {"ansible_unsafe": "a"}),
     ],
+    ids=["JSON", "none", "text", "NaN", "infinite", "too deep", "half a character", "the key", "a mark of Ansible's"],
 )
-def test_arguments_that_a_model_wrote_do_no_harm(arguments: str | None, parsed: Any) -> None:
-    assert ToolCall(tool_call_id="call-1", name="Read", arguments=arguments).parsed_arguments() == parsed
+def test_the_arguments_of_a_tool_call_are_made_harmless(arguments: str | None, parsed: Any) -> None:
+    assert ToolCall(arguments=arguments).parsed_arguments(KEY) == parsed
+
+
+def test_arguments_that_lie_deep_are_cut() -> None:
+    text = json.dumps(ToolCall(arguments="[" * 500 + "]" * 500).parsed_arguments(KEY))
+
+    assert text == "[" * 64 + "null" + "]" * 64
+
+
+def test_a_device_that_says_what_is_no_id_is_taken_for_one_that_asks_nothing(
+    sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox.script(AGENT, ApprovalTurn())
+    say(sandbox, device, "delete", "o-1")
+
+    async def odd(_reader: Reader, _question: Question) -> Any:
+        return letta_replies._Device([{"request": {"tool_call_id": ["call-1"]}}], busy=True)
+
+    monkeypatch.setattr(Reader, "device", odd)
+    [reply] = looked(sandbox, question("o-1", environment=device))
+
+    assert (reply.state, reply.pending_approvals) == ("waiting", [])
+
+
+def test_one_waits_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(replies.random, "uniform", lambda low, _high: low)
+
+    async def look(seconds: float) -> Reply:
+        slept.append(seconds)
+        return Reply(run_id="run-1")
+
+    started = time.monotonic()
+    reply = asyncio.run(replies.awaited(look, datetime.now(UTC), 1))
+
+    assert reply.state == "waiting"
+    assert time.monotonic() - started >= 0.99
+    assert len(slept) == 2
+
+
+def test_a_fault_of_ours_with_one_message_loses_no_other_reply() -> None:
+    def look_for(question: Question) -> Look:
+        async def look(_seconds: float) -> Reply:
+            return Reply(text={"m-1": "Fine."}[str(question.otid)], state="replied")
+
+        return look
+
+    messages = [Asked("alpha", None, otid, question(otid)) for otid in ("m-1", "m-2")]
+    fine, broken = asyncio.run(collect(messages, look_for, 0))
+
+    assert (fine.text, broken.state, code(broken)) == ("Fine.", "waiting", "internal")
 
 
 class Served(Reader):
