@@ -85,7 +85,7 @@ class ActionModule(TargetsAction):
         """The result of check mode: nothing is attempted, and the first targets' messages are shown."""
         wanted = [target for target in run.targets if target.skip is None]
         offline = sum(target.environment.status != "online" for target in wanted)
-        expected = len(wanted) - offline if run.policy.when_offline == "skip" else len(wanted)
+        expected = len(wanted) - offline if run.options["when_offline"] == "skip" else len(wanted)
         return {
             **self.result(run, [Delivery.of(target) for target in run.targets]),
             "changed": expected > 0,

@@ -35,14 +35,18 @@ class MessageTarget(Target):
             (str(message["client_message_id"]) for message in self.messages if "client_message_id" in message), None
         )
 
+    @property
+    def otid(self) -> str | None:
+        """The `otid` of the last user message, by which its reply is found; approvals have none."""
+        return next((str(message["otid"]) for message in reversed(self.messages) if "otid" in message), None)
+
     def question(self, conversation_id: str | None) -> Question:
         """What a reply is wanted to: the last user message, or the approvals where there is none."""
-        otids = [str(message["otid"]) for message in self.messages if "otid" in message]
         answers = [answer for message in self.messages for answer in message.get("approvals", [])]
         return Question(
             agent_id=str(self.agent_id),
             conversation_id=conversation_id,
-            otid=otids[-1] if otids else None,
+            otid=self.otid,
             tool_call_ids=[str(answer["tool_call_id"]) for answer in answers],
             environment=self.environment,
         )
@@ -57,6 +61,7 @@ class Delivery(Outcome):
     """
 
     client_message_id: str | None
+    otid: str | None
     agent_id: str | None
     conversation_id: str | None
     connection_id: str | None
@@ -77,6 +82,7 @@ class Delivery(Outcome):
         return cls(
             **cls.begin(target),
             client_message_id=target.client_message_id,
+            otid=target.otid,
             agent_id=target.agent_id,
             conversation_id=None if target.conversation_id == NEW_CONVERSATION else target.conversation_id,
             connection_id=target.environment.connection_id,
@@ -104,6 +110,11 @@ async def await_replies(
 
     async def wait(target: MessageTarget, delivery: Delivery) -> None:
         question = target.question(delivery.conversation_id)
+        if question.otid is None and delivery.reason is not None:
+            # An answer that the device does not wait for: the turn that is found would be another answer's.
+            delivery.reply = Reply().ended("lost", "reply_lost", delivery.reason)
+            delivery.error = delivery.reply.error
+            return
         sent_at = datetime.fromisoformat(str(delivery.sent_at))
         try:
             delivery.reply = await awaited(look_for(question), sent_at, within)

@@ -21,8 +21,8 @@ options:
   replies:
     description:
       - The messages, as M(fleetops.environments.send_message) returned them in C(targets), or what it returned for one
-        host. Of an entry C(host), C(id), C(status), C(agent_id), C(conversation_id), C(client_message_id) and
-        C(sent_at) are read.
+        host. Of an entry C(host), C(id), C(status), C(agent_id), C(conversation_id), C(client_message_id),
+        C(otid) and C(sent_at) are read.
       - What was not sent, or without a C(client_message_id) or agent, is reported as V(skipped).
       - With entries of other hosts the task needs C(run_once=true) in a play of several hosts.
     type: list

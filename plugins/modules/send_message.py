@@ -83,7 +83,7 @@ options:
   self_update:
     description:
       - Instruct the agent to update Letta Code on its machine, with the C(manual_command) that the environment itself
-        reports.
+        reports, whatever that is. M(fleetops.environments.self_update) passes on commands of known installers only.
       - A target that is not updatable is skipped, with its C(reason) and C(install_path).
     type: bool
     default: false
@@ -239,7 +239,11 @@ targets:
       type: str
       sample: sent
     client_message_id:
-      description: The id of the message; none with O(approvals).
+      description: The id of the message, of the first one with O(messages); none with O(approvals).
+      type: str
+      sample: 0f2b7c1e-5b0c-4a53-9d2c-1a0a4ad3f6a1
+    otid:
+      description: The id by which the message, or the last one of O(messages), and its reply are found.
       type: str
       sample: 0f2b7c1e-5b0c-4a53-9d2c-1a0a4ad3f6a1
     agent_id:

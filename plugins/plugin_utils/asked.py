@@ -32,7 +32,7 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
     question = Question(
         agent_id=str(agent_id),
         conversation_id=_text(where, entry, "conversation_id"),
-        otid=client_message_id,
+        otid=_text(where, entry, "otid") or client_message_id,
         environment=environment,
     )
     environment_id = environment_id or (environment.id if environment else None)

@@ -85,7 +85,7 @@ class TargetsAction(EnvironmentAction):
             settings=self._settings(options, listed_from("targets", [item.environment for item in items])),
             options=options,
             targets=[self.target(item, options, task_vars) for item in items],
-            policy=_policy(options, len(items)),
+            policy=_policy(options, len(items), check_mode=bool(self._task.check_mode)),
             fans_out=fans_out,
             check_mode=bool(self._task.check_mode),
         )
@@ -191,7 +191,10 @@ class TargetsAction(EnvironmentAction):
         }
 
 
-def _policy(options: Mapping[str, Any], targets: int) -> Policy:
+def _policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) -> Policy:
+    if check_mode and options.get("when_offline") == "wait":
+        # Who comes online later is nothing to wait for, and no failure, where nothing is done.
+        options = {**options, "when_offline": "skip"}
     return Policy(
         concurrency=options["concurrency"],
         rate=options["rate"],

@@ -153,3 +153,15 @@ def test_check_mode_asks_whether_the_command_is_there_and_runs_nothing(
     assert run.result("dance")["targets"][0]["error"]["code"] == "unsupported"
     assert _ran(ansible, devices[0]) == []
     assert ansible.sandbox.requests("relay") == []
+
+
+def test_check_mode_waits_for_nobody(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    ansible.sandbox.offline(devices[0]["id"])
+
+    run = ansible.steps(
+        step("it", "environment_command", command="reload", targets=["one", "two"], when_offline="wait"),
+        arguments=("--check",),
+    )
+
+    run.assert_quiet()
+    assert [target["status"] for target in run.result("it")["targets"]] == ["offline", "changed"]

@@ -52,7 +52,7 @@ def test_every_state_is_told_apart(ansible: Ansible) -> None:
     )
     ansible.sandbox.remove_agent("agent-gone")
     unsent = {**sent[0], "status": "offline", "host": "was-offline", "client_message_id": None}
-    elsewhere = {**sent[0], "host": "elsewhere", "client_message_id": "not-there"}
+    elsewhere = {**sent[0], "host": "elsewhere", "client_message_id": "not-there", "otid": None}
     old = {**elsewhere, "sent_at": "2026-01-31T12:00:00.000Z"}
     bare = {"host": "elsewhere", "agent_id": "agent-reply", "client_message_id": "message-reply"}
     unclear = {**sent[0], "status": "unknown"}
@@ -267,3 +267,18 @@ def test_each_connection_option_counts(ansible: Ansible) -> None:
     assert "403" in said.pop("refused")
     assert all(option in message for option, message in said.items()), said
     assert len(ansible.sandbox.requests("history")) == 1
+
+
+def test_a_reply_is_found_by_the_otid_that_its_message_was_given(ansible: Ansible) -> None:
+    [host] = _names(ansible, 1)
+    ansible.sandbox.script(AGENT, then="Fine.")
+    messages = [{"content": text, "client_message_id": f"c-{text}", "otid": f"o-{text}"} for text in ("one", "two")]
+
+    run = ansible.steps(
+        {**step("send", "send_message", targets=[host], messages=messages, agent_id=AGENT), "register": "sent"},
+        step("collect", "reply_info", replies="{{ sent.targets }}"),
+    )
+
+    assert run.result("send")["targets"][0]["otid"] == "o-two"
+    [reply] = run.result("collect")["replies"]
+    assert (reply["state"], reply["text"]) == ("replied", "Fine.")

@@ -173,6 +173,7 @@ def test_a_tool_call_that_waits_is_answered_over_the_relay(ansible: Ansible, app
         ask,
         step("answer", "send_message", approvals=[call], agent_id=AGENT, wait_for_reply=True),
         step("again", "send_message", approvals=[call], agent_id=AGENT),
+        step("waited", "send_message", approvals=[call], agent_id=AGENT, wait_for_reply=True),
         hosts=entry["name"],
     )
 
@@ -180,7 +181,10 @@ def test_a_tool_call_that_waits_is_answered_over_the_relay(ansible: Ansible, app
     assert (answer["status"], answer["via"], answer["reply"]["text"]) == ("sent", "relay", text)
     assert (again["status"], again["via"]) == ("sent", "rest")
     assert again["reason"] == "the device does not wait for this answer, and may refuse it"
-    assert len(ansible.sandbox.received()[entry["id"]]["approvals"]) == 1
+    waited = run.result("waited")
+    assert (waited["reply"]["state"], waited["error"]["code"]) == ("lost", "reply_lost")
+    assert [entry["outcome"] for entry in run.results] == ["failed", "ok", "ok", "failed"]
+    assert len(ansible.sandbox.received()[entry["id"]]["approvals"]) == 2
 
 
 @pytest.mark.covers("send_message", "approvals")

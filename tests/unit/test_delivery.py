@@ -94,6 +94,7 @@ def test_a_message_is_sent(sandbox: Sandbox) -> None:
         host=environment.id,
         id=environment.id,
         client_message_id="m-1",
+        otid="m-1",
         agent_id="a-1",
         conversation_id="conv-1",
         connection_id=environment.connection_id,
