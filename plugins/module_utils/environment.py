@@ -128,11 +128,13 @@ class Listing:
 
     fetched_at: when, by the server's clock; online is judged at this moment, also when the rows come from a cache.
     next_after: the cursor of the next page where the listing was stopped before the end.
+    starts: ids of the rows that its pages began after, with which the next listing can ask for all pages at once.
     """
 
     rows: Sequence[Mapping[str, Any]]
     fetched_at: datetime
     next_after: str | None = None
+    starts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any, Self
 
+from . import paging
 from ._deps import pydantic
 from .environment import Environment, Listing
 from .errors import ApiError, one_line
@@ -28,8 +28,6 @@ from .letta_turns import History, HistoryMessage, Run
 from .provider import Accepted
 
 DEFAULT_BASE_URL = "https://api.letta.com"
-# A listing that goes on for longer than this has no end.
-MAX_PAGES = 10_000
 _PAGE_SIZE = 100
 # Seconds for which look-ups share a listing.
 _LISTING_SHARED = 5.0
@@ -91,50 +89,20 @@ class Client:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._http.__aexit__(*exc_info)
 
-    async def list(self, query: Query) -> Listing:
+    async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
         """The rows that match, whole or not at all; a row that comes twice is kept once.
 
-        A page without `connections` or `hasNextPage`, a cursor that does not advance and an empty page that claims
-        a next one are errors.
+        starts: those of an earlier listing of the same query, to ask for all pages at once: see `paging`.
         """
-        rows: list[Mapping[str, Any]] = []
-        seen: set[str] = set()
-        cursors: set[str] = set()
-        after = query.after
-        fetched_at: datetime | None = None
-        for _number in range(MAX_PAGES):
+
+        async def ask(after: str | None) -> paging.Page:
             parameters = query.parameters() | ({"after": after} if after is not None else {})
             reply = await self._http.get("v1", "environments", params=parameters)
-            fetched_at = fetched_at or reply.date
             page = self._validated(Page, reply, "GET /v1/environments")
-            for row in page.connections:
-                identity = row.get("id") if isinstance(row, dict) else None
-                if not isinstance(identity, str) or identity not in seen:
-                    rows.append(row)
-                if isinstance(identity, str):
-                    seen.add(identity)
-            if not page.has_next_page:
-                return Listing(rows, fetched_at)
-            if after is not None:
-                cursors.add(after)
-            after = self._next_cursor(page, cursors)
-            if not query.all_pages:
-                return Listing(rows, fetched_at, after)
-        raise self._listing_error(f"did not end after {MAX_PAGES} pages")
+            return paging.Page(page.connections, page.has_next_page, reply.date)
 
-    def _next_cursor(self, page: Page, cursors: set[str]) -> str:
-        if not page.connections:
-            raise self._listing_error("hasNextPage is true on an empty page")
-        last = page.connections[-1]
-        cursor = last.get("id") if isinstance(last, dict) else None
-        if not isinstance(cursor, str) or not cursor:
-            raise self._listing_error("the last row of a page has no id to go on from")
-        if cursor in cursors:
-            raise self._listing_error(f"the cursor {one_line(cursor, 80)!r} came back; the pages repeat")
-        return cursor
-
-    def _listing_error(self, problem: str) -> ApiError:
-        return ApiError(f"GET {self._base_url}/v1/environments: {problem}", code="invalid")
+        what = f"GET {self._base_url}/v1/environments"
+        return await paging.listed(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
 
     def _validated(self, model: Any, reply: Reply, call: str, *, may_be_accepted: bool = False) -> Any:
         try:
@@ -315,11 +283,11 @@ class Client:
         return Cancelled(cancelled, reply.unclear)
 
 
-def fetch(settings: HttpSettings, query: Query) -> Listing:
-    """List once, from synchronous code. Raises ApiError."""
+def fetch(settings: HttpSettings, query: Query, starts: Sequence[str] = ()) -> Listing:
+    """List once, from synchronous code; `starts` as for `Client.list`. Raises ApiError."""
 
     async def run() -> Listing:
         async with Client(settings) as client:
-            return await client.list(query)
+            return await client.list(query, starts)
 
     return asyncio.run(run())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils import letta
+from ansible_collections.fleetops.environments.plugins.module_utils import paging
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, Reply
@@ -132,7 +132,7 @@ def test_a_page_that_does_not_add_up_fails_the_whole_listing(page: Any, problem:
 
 
 def test_a_listing_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(letta, "MAX_PAGES", 5)
+    monkeypatch.setattr(paging, "MAX_PAGES", 5)
 
     with pytest.raises(ApiError, match="did not end after 5 pages"):
         listed(lambda _parameters, number: {"connections": rows(f"environment-{number}"), "hasNextPage": True})
