@@ -16,6 +16,9 @@ description:
     groups by mode, OS, version and status.
   - The source is a YAML file with C(plugin=fleetops.environments.letta) and any name that ends in C(.yml) or C(.yaml).
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
+  - With O(cache) the ids of the rows that the pages began after are kept beside the cached rows, and do not expire. A
+    refresh, be it after O(cache_timeout) or with C(--flush-cache), then asks for all pages at once, 20 at a time,
+    instead of for one after the other. The hosts are the same either way.
   - Sources are read in order, and a source that is read later can still give its variables to a host of this one, as
     can files in C(host_vars) and C(group_vars). Put this source last, or give its hosts a O(hostname_prefix) that
     nothing else has, where devices that you do not trust can name themselves.
@@ -146,6 +149,8 @@ keyed_groups:
     prefix: architecture
 """
 
+from collections.abc import Sequence
+
 from ..module_utils.environment import Environment, InvalidRow, Listing
 from ..module_utils.errors import OptionError
 from ..module_utils.http_settings import HttpSettings
@@ -173,9 +178,9 @@ class InventoryModule(EnvironmentInventory):
             limit=page_size,
         )
 
-    def fetch(self, settings: HttpSettings, query: Query) -> Listing:
-        """Walk the pages of the list call."""
-        return fetch(settings, query)
+    def fetch(self, settings: HttpSettings, query: Query, starts: Sequence[str]) -> Listing:
+        """The list call to its end."""
+        return fetch(settings, query, starts)
 
     def environments(self, listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
         """The rows of the list call as environments."""

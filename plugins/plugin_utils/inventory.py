@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from ansible import constants
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable, get_cache_plugin
 
 from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
@@ -74,8 +74,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         """The listing's own parameters, from the plugin's options. Raises OptionError."""
         raise NotImplementedError
 
-    def fetch(self, settings: HttpSettings, query: Any) -> Listing:
-        """Ask the API. Raises ApiError; never a part of the listing."""
+    def fetch(self, settings: HttpSettings, query: Any, starts: Sequence[str]) -> Listing:
+        """Ask the API. starts: those of the last listing. Raises ApiError; never a part of the listing."""
         raise NotImplementedError
 
     def environments(self, listing: Listing, base_url: str, query: Any) -> tuple[list[Environment], list[InvalidRow]]:
@@ -167,17 +167,41 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def _listing(self, settings: HttpSettings, query: Any, path: str, *, read_cache: bool) -> Listing:
         self.load_cache_plugin()
         self._fingerprint = digest(repr((settings.base_url, query, settings.api_key)))[:32]
-        use_cache = self.get_option("cache")
+        if not self.get_option("cache"):
+            return self.fetch(settings, query, ())
+        # Before the rows: some cache plugins, asked for one entry, forget all others that are as old as its time-out.
+        starts = self._starts(path)
         key = self.get_cache_key(path)
-        cached = self._cached(key) if use_cache and read_cache else None
+        cached = self._cached(key) if read_cache else None
         if cached is not None:
             return cached
-        listing = self.fetch(settings, query)
-        if use_cache:
-            # As one text, since cache plugins revive what looks like a mark of Ansible's own in an object.
-            entry = {"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)}
-            self._cache[key] = json.dumps(entry)
+        listing = self.fetch(settings, query, starts)
+        # As one text, since cache plugins revive what looks like a mark of Ansible's own in an object.
+        entry = {"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)}
+        self._cache[key] = json.dumps(entry)
+        if list(listing.starts) != starts:
+            self._starts_cache[f"{key}_starts"] = json.dumps(listing.starts)
+            self._starts_cache.set_cache()
         return listing
+
+    def _starts(self, path: str) -> list[str]:
+        """Where the pages of the last listing began, however old it is; none where none can be read.
+
+        They are ids of rows, and kept in a cache of their own since they are of use when the rows have expired.
+        """
+        options = {
+            "_uri": self.get_option("cache_connection"),
+            "_prefix": self.get_option("cache_prefix"),
+            "_timeout": 0,
+        }
+        options = {name: value for name, value in options.items() if value is not None}
+        self._starts_cache = get_cache_plugin(self.get_option("cache_plugin"), **options)
+        try:
+            starts = json.loads(self._starts_cache[f"{self.get_cache_key(path)}_starts"])
+        except Exception:  # noqa: BLE001 - whatever a cache plugin raises, a walk needs no starts
+            return []
+        known = isinstance(starts, list) and all(isinstance(start, str) for start in starts)
+        return starts if known else []
 
     def _cached(self, key: str) -> Listing | None:
         """The listing under a key of the cache; None where there is none that can be read."""
