@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -131,7 +131,8 @@ class Listing:
     starts: ids of the rows that its pages began after, with which the next listing can ask for all pages at once.
     """
 
-    rows: Sequence[Mapping[str, Any]]
+    # Not in the repr, which asyncio.run makes of what it returns when it puts the signal handler back.
+    rows: Sequence[Mapping[str, Any]] = field(repr=False)
     fetched_at: datetime
     next_after: str | None = None
     starts: Sequence[str] = ()
