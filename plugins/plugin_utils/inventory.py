@@ -280,8 +280,11 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         for host in hosts:
             for group in host.groups:
                 self.inventory.add_host(host.name, group=group)
+            # The inventory's own set_variable copies each value to note which file it comes from: a fifth of the whole
+            # command for 10,000 hosts. These are JSON values, trusted where they may be, and nobody else's.
+            added = self.inventory.get_host(host.name)
             for name, value in self._variables(host.environment, variable_prefix).items():
-                self.inventory.set_variable(host.name, name, value)
+                added.set_variable(name, value)
         self._construct([host.name for host in hosts])
 
     def _variables(self, environment: Environment, prefix: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ pattern too narrow for a template, an expression or a call; all else, dictionary
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -52,9 +53,15 @@ def marked(name: str, value: Any, trust: str) -> Any:
 
 def _plain_trusted(value: Any) -> Any:
     if isinstance(value, str):
-        return trust_as_template(value) if _PLAIN.fullmatch(value) else value
+        return _plain_text_trusted(value)
     if isinstance(value, dict):
         return {key: _plain_trusted(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain_trusted(item) for item in value]
     return value
+
+
+# Most texts of a fleet are the same few commands, versions and modes.
+@functools.lru_cache(maxsize=1024)
+def _plain_text_trusted(text: str) -> str:
+    return own(text) if _PLAIN.fullmatch(text) else text
