@@ -18,6 +18,7 @@ from typing import Any
 
 from ._deps import httpx
 from .errors import ApiError, FleetError, OptionError, one_line
+from .retry_after import Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class HttpSettings:
 
     timeout: seconds for connecting and for each read and write of one request.
     deadline: seconds for one call with all its retries.
+    gate: holds back all requests with these settings while the server wants none.
     """
 
     base_url: str
@@ -37,6 +39,7 @@ class HttpSettings:
     ca_path: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    gate: Gate = field(default_factory=Gate, init=False, repr=False, compare=False)
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], *, api_key_help: str) -> HttpSettings:

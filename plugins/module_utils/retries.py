@@ -14,8 +14,7 @@ from typing import Any, Generic, TypeVar
 from ._deps import tenacity
 from .errors import ApiError
 from .http_settings import HttpSettings
-
-MAX_RETRY_AFTER = 60.0
+from .retry_after import MAX_RETRY_AFTER, spread
 
 Value = TypeVar("Value")
 
@@ -40,13 +39,19 @@ async def attempted(
 ) -> Attempted[Value]:
     """Try until it succeeds, fails for good, or the deadline of `settings` is over.
 
+    No try starts before the moment that the server named to anybody who shares `settings`. The deadline counts from
+    when the first one may start: a call that was held back for the sake of others has all of it left, and as long
+    for being held back. Later such pauses are within it, like those that it was asked for itself.
+
     what: names it in the error of the deadline. once: one try; what it raises as a transient ApiError is tried again.
     repeatable: also after a try that may have been accepted. final: statuses not to try again although transient.
     may_be_accepted: whether the try under way, which the deadline cuts short, may have been.
     Raises ApiError, with `attempts` and `may_be_accepted` of all tries together.
     """
+    await settings.gate.passed(what, time.monotonic() + settings.deadline)
     deadline = time.monotonic() + settings.deadline
     unclear = False
+    tries = 0
 
     def again(error: BaseException) -> bool:
         nonlocal unclear
@@ -61,7 +66,14 @@ async def attempted(
 
     async def one_try() -> Value:
         # tenacity takes only a coroutine function for one.
-        return await once()
+        nonlocal tries
+        await settings.gate.passed(what, deadline)
+        tries += 1
+        try:
+            return await once()
+        except ApiError as error:
+            settings.gate.heed(error)
+            raise
 
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(again),
@@ -72,7 +84,7 @@ async def attempted(
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.deadline):
             value: Value = await retrying(one_try)
-            return Attempted(value, _attempts(retrying), unclear)
+            return Attempted(value, tries, unclear)
     except TimeoutError:
         message = f"{what}: no answer within the deadline of {settings.deadline:g} s"
         raise ApiError(
@@ -80,21 +92,17 @@ async def attempted(
             code="timeout",
             may_be_accepted=unclear or may_be_accepted(),
             transient=True,
-            attempts=_attempts(retrying),
+            attempts=tries,
         ) from None
     except ApiError as error:
         error.may_be_accepted = unclear
-        error.attempts = _attempts(retrying)
+        error.attempts = tries
         raise
-
-
-def _attempts(retrying: Any) -> int:
-    return int(retrying.statistics.get("attempt_number", 1))
 
 
 def _wait(state: Any) -> float:
     error = state.outcome.exception()
     if error.retry_after is not None:
-        return float(error.retry_after)
+        return spread(error.retry_after)
     back_off = tenacity.wait_exponential(multiplier=0.2, max=15) + tenacity.wait_random(0, 0.2)
     return float(back_off(state))

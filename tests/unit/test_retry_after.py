@@ -1,0 +1,202 @@
+"""One view of Retry-After: a pause that the server asked of one request holds for all with the same settings."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils import retry_after
+from ansible_collections.fleetops.environments.plugins.module_utils.delivery import MessageTarget, deliver
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
+from tests.sandbox.process import Sandbox
+
+from .support import environment_of, policy, settings_for
+
+
+@pytest.fixture
+def short_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let those that waited start within a moment."""
+    monkeypatch.setattr(retry_after, "_SPREAD", 0.05)
+
+
+def targets_of(sandbox: Sandbox, count: int) -> list[MessageTarget]:
+    rows = [entry["row"] for entry in sandbox.fleet() if entry["online"]][:count]
+    assert len(rows) == count
+    return [
+        MessageTarget(row["id"], environment_of(row, sandbox.url), "agent-1", messages=[message(number)])
+        for number, row in enumerate(rows)
+    ]
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"role": "user", "content": "hello", "client_message_id": f"m-{number}", "otid": f"m-{number}"}
+
+
+async def after_a_refused_call(client: HttpClient, *calls: Awaitable[Any]) -> list[Any]:
+    """What the calls return or raise that are made once another one was told to wait; that one's comes first."""
+    refused = asyncio.create_task(client.get("v1", "environments", "held-up"))
+    await asyncio.sleep(0.3)
+    return await asyncio.gather(refused, *calls, return_exceptions=True)
+
+
+def held_up(settings: HttpSettings, others: int = 1) -> list[Any]:
+    """What becomes of a call for `held-up` and of others that are made after it was answered."""
+
+    async def run() -> list[Any]:
+        async with HttpClient(settings) as client:
+            return await after_a_refused_call(client, *(client.get("v1", "environments") for _number in range(others)))
+
+    return asyncio.run(run())
+
+
+def test_nobody_sends_before_the_moment_that_the_server_named_for_one_target(sandbox: Sandbox) -> None:
+    targets = targets_of(sandbox, 8)
+    sandbox.add_fault("status", route="messages", target=targets[2].environment.id, status=429, retry_after=1, times=1)
+
+    async def run() -> list[str]:
+        async with Client(settings_for(sandbox)) as client:
+            return [delivery.status for delivery in await deliver(client, targets, policy(concurrency=1))]
+
+    assert asyncio.run(run()) == ["sent"] * 8
+    log = sandbox.requests("messages")
+    assert [entry["status"] for entry in log] == [200, 200, 429, *[200] * 6]
+    assert log[3]["at"] - log[2]["at"] >= 1
+
+
+def test_those_that_waited_do_not_start_all_at_once(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", route="retrieve", status=429, retry_after=1, times=1)
+    sandbox.add_environment(deviceId="held-up")
+
+    assert all(isinstance(reply, Reply) for reply in held_up(settings_for(sandbox), others=15))
+
+    refused, *others = sorted(entry["at"] for entry in sandbox.requests())
+    assert len(others) == 16
+    assert others[0] - refused >= 1
+    assert others[-1] - others[0] > 0.3
+
+
+@pytest.mark.usefixtures("short_spread")
+def test_a_503_that_asks_to_wait_holds_for_all_too(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", route="retrieve", status=503, retry_after=1, times=1)
+    sandbox.add_environment(deviceId="held-up")
+
+    held_up(settings_for(sandbox))
+
+    refused, *others = sandbox.requests()
+    assert [entry["at"] - refused["at"] >= 1 for entry in others] == [True, True]
+
+
+@pytest.mark.parametrize("status", [500, 502])
+def test_another_error_is_about_one_request_alone(sandbox: Sandbox, status: int) -> None:
+    sandbox.add_fault("status", route="retrieve", status=status, retry_after=1, times=1)
+    sandbox.add_environment(deviceId="held-up")
+
+    held_up(settings_for(sandbox))
+
+    refused, other, again = sandbox.requests()
+    assert (other["route"], again["route"]) == ("list", "retrieve")
+    assert other["at"] - refused["at"] < 1 <= again["at"] - refused["at"]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_pause_that_nobody_waits_for_fails_at_once_whoever_is_asked_for_it_and_nobody_else(
+    sandbox: Sandbox, status: int
+) -> None:
+    sandbox.add_fault("status", route="retrieve", status=status, retry_after=61)
+
+    began = time.monotonic()
+    refused, other = held_up(settings_for(sandbox))
+
+    assert time.monotonic() - began < 5
+    assert (refused.code, refused.attempts, refused.retry_after) == (f"http_{status}", 1, 61)
+    assert str(refused).endswith("(the server asked to wait 61 s)")
+    assert other.attempts == 1
+
+
+def test_who_would_wait_longer_than_its_deadline_fails_at_once_with_nothing_sent(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", route="retrieve", status=429, retry_after=30)
+
+    began = time.monotonic()
+    _refused, other = held_up(settings_for(sandbox, deadline=20))
+
+    assert time.monotonic() - began < 5
+    assert (other.code, other.attempts, other.may_be_accepted) == ("throttled", 0, False)
+    assert f"GET {sandbox.url}/v1/environments: not sent, as the server asked for no request in the next 30 s" in str(
+        other
+    )
+    assert 29 < other.retry_after <= 30
+    assert len(sandbox.requests()) == 1
+
+
+@pytest.mark.usefixtures("short_spread")
+def test_being_held_up_takes_nothing_of_the_deadline(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", route="retrieve", status=429, retry_after=1, times=1)
+    sandbox.add_fault("slow", route="list", seconds=1)
+    sandbox.add_environment(deviceId="held-up")
+
+    _refused, other = held_up(settings_for(sandbox, deadline=1.5))
+
+    assert other.attempts == 1
+    assert sandbox.requests("list")[0]["at"] - sandbox.requests("retrieve")[0]["at"] >= 1
+
+
+@pytest.mark.usefixtures("short_spread")
+def test_who_has_begun_and_is_held_up_longer_than_it_has_left_fails_at_once(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", route="retrieve", status=429, retry_after=5)
+    sandbox.add_fault("status", route="list", status=500, retry_after=1, times=1)
+
+    async def run() -> ApiError:
+        settings = settings_for(sandbox, deadline=4)
+        async with HttpClient(settings) as client:
+            begun = client.get("v1", "environments")
+            [_refused, other] = await asyncio.gather(
+                client.get("v1", "environments", "held-up"), begun, return_exceptions=True
+            )
+            assert isinstance(other, ApiError)
+            return other
+
+    began = time.monotonic()
+    error = asyncio.run(run())
+
+    assert time.monotonic() - began < 3
+    assert (error.code, error.attempts) == ("throttled", 1)
+    assert len(sandbox.requests("list")) == 1
+
+
+@pytest.mark.usefixtures("short_spread")
+def test_the_relay_is_held_up_with_the_rest(sandbox: Sandbox) -> None:
+    row = targets_of(sandbox, 1)[0].environment
+    sandbox.add_fault("status", route="retrieve", status=429, retry_after=1, times=1)
+    sandbox.add_environment(deviceId="held-up")
+    settings = settings_for(sandbox)
+
+    async def connect() -> None:
+        async with Relay(settings, str(row.connection_id)):
+            pass
+
+    async def run() -> list[Any]:
+        async with HttpClient(settings) as client:
+            return await after_a_refused_call(client, connect())
+
+    assert asyncio.run(run())[1] is None
+    refused, *others = sandbox.requests()
+    assert sorted(entry["route"] for entry in others) == ["relay", "retrieve"]
+    assert all(entry["at"] - refused["at"] >= 1 for entry in others)
+
+
+def test_other_settings_are_not_held_up(sandbox: Sandbox) -> None:
+    sandbox.add_fault("status", route="retrieve", status=429, retry_after=30)
+
+    async def run() -> list[Any]:
+        async with HttpClient(settings_for(sandbox, deadline=20)) as client, HttpClient(settings_for(sandbox)) as other:
+            return await after_a_refused_call(client, other.get("v1", "environments"))
+
+    assert asyncio.run(run())[1].attempts == 1
