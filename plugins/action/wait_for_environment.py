@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-from ansible.utils.display import Display
 
 from ..module_utils.errors import OptionError
 from ..module_utils.fan_out import Target
@@ -21,9 +18,6 @@ from ..module_utils.waiting import STATUSES, Goal, Wait, wait_for
 from ..modules.wait_for_environment import SPEC
 from ..plugin_utils.targets import Item
 from ..plugin_utils.targets_action import Run, TargetsAction
-
-# In a worker it would not be one: Ansible imports this before it forks.
-_ON_A_TERMINAL = sys.stdout.isatty()
 
 
 class ActionModule(TargetsAction):
@@ -58,12 +52,5 @@ class ActionModule(TargetsAction):
             Goal(run.options["state"], run.options["version"], run.options["mode"]),
             run.options["wait_timeout"],
             check_mode=run.check_mode,
-            report=self._progress(),
+            report=self.onlooker() or (lambda _line: None),
         )
-
-    def _progress(self) -> Callable[[str], None]:
-        """What tells somebody who looks on how it stands."""
-        if not _ON_A_TERMINAL or self._task.no_log:
-            return lambda _line: None
-        display: Callable[[str], None] = Display().display
-        return display

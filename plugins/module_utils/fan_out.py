@@ -16,6 +16,8 @@ from .environment import Environment
 from .errors import ApiError, OptionError, one_line
 
 LONGEST_PAUSE = 15.0
+# Seconds between two lines about how far a fan-out is.
+_REPORT_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Policy:
     max_failures: how many targets may fail before no new one starts.
     when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
     longest_pause: seconds between two rounds of waiting; the first pauses are shorter.
+    report: is told in a line how far it is, at most once a second; None where nobody looks on.
     """
 
     concurrency: int
@@ -82,6 +85,7 @@ class Policy:
     when_offline: str = "fail"
     offline_timeout: float = 0.0
     longest_pause: float = LONGEST_PAUSE
+    report: Callable[[str], None] | None = None
 
     def is_failure(self, outcome: Outcome) -> bool:
         """Whether an outcome counts as failed."""
@@ -124,6 +128,13 @@ class Pace:
         await asyncio.sleep(start - now)
 
 
+def progress(done: int, failed: int, total: int, seconds: float) -> str:
+    """How far a fan-out is: targets done in so many seconds, how many of them failed, and how long the rest takes."""
+    a_second = done / seconds
+    left = f", {(total - done) / a_second:.0f} s left" if done else ""
+    return f"{done} of {total} targets, {failed} failed, {a_second:.1f} a second{left}"
+
+
 class FanOut:
     """Does a piece of work for each target.
 
@@ -133,6 +144,7 @@ class FanOut:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._failures = 0
+        self._done = 0
         self._pace = Pace(policy.rate)
 
     async def run(
@@ -146,6 +158,30 @@ class FanOut:
         work: does it for one target and sets the outcome's status, or raises ApiError.
         before_waiting: called before each pause between rounds.
         """
+        async with asyncio.TaskGroup() as group:
+            reporting = group.create_task(self._report(sum(target.skip is None for target, _outcome in pairs)))
+            await self._rounds(pairs, work, before_waiting)
+            reporting.cancel()
+
+    async def may_start(self) -> bool:
+        """Wait until `rate` allows another start; False when too many have failed meanwhile."""
+        await self._pace.turn()
+        return not self.stopped
+
+    async def _report(self, total: int) -> None:
+        """Say how far it is, whenever that has changed."""
+        if self._policy.report is None:
+            return
+        started, said = time.monotonic(), 0
+        while True:
+            await asyncio.sleep(_REPORT_EVERY)
+            if self._done != said:
+                said = self._done
+                self._policy.report(progress(said, self._failures, total, time.monotonic() - started))
+
+    async def _rounds(
+        self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], before_waiting: Callable[[], None]
+    ) -> None:
         give_up_at = time.monotonic() + self._policy.offline_timeout
         pause = min(1.0, self._policy.longest_pause)
         open_pairs = pairs
@@ -157,11 +193,6 @@ class FanOut:
                 before_waiting()
                 await asyncio.sleep(max(0.0, min(pause, left)))
                 pause = min(pause * 2, self._policy.longest_pause)
-
-    async def may_start(self) -> bool:
-        """Wait until `rate` allows another start; False when too many have failed meanwhile."""
-        await self._pace.turn()
-        return not self.stopped
 
     async def _round(
         self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], *, waits: bool
@@ -179,7 +210,9 @@ class FanOut:
                 await _timed(work, target, outcome)
                 if outcome.status in ("offline", "waiting") and waits:
                     waited_for.append((target, outcome))
-                elif self._policy.is_failure(outcome):
+                    continue
+                self._done += 1
+                if self._policy.is_failure(outcome):
                     self._failures += 1
 
         async with asyncio.TaskGroup() as group:

@@ -98,7 +98,8 @@ async def wait_for(
 
     check_mode: look once. report: is told from time to time how it stands, in one line.
     """
-    policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within)
+    # What `report` is told here says more than how many are done.
+    policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within, report=None)
     waits = [Wait(**Wait.begin(target)) for target in targets]
     async with Client(settings) as client:
         fan_out = FanOut(policy)

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
+
+from ansible.utils.display import Display
 
 from ..module_utils.delivery import NEW_CONVERSATION
 from ..module_utils.errors import FleetError, OptionError
@@ -19,6 +22,8 @@ from .action import EnvironmentAction
 from .options import variable_of
 from .targets import Item, current_host, listed_from, listed_hosts
 
+# In a worker it would not be one: Ansible imports this before it forks.
+_ON_A_TERMINAL = sys.stdout.isatty()
 _MOST_FAILURES_SHOWN = 20
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
 
@@ -85,7 +90,10 @@ class TargetsAction(EnvironmentAction):
             settings=self._settings(options, listed_from("targets", [item.environment for item in items])),
             options=options,
             targets=[self.target(item, options, task_vars) for item in items],
-            policy=_policy(options, len(items), check_mode=bool(self._task.check_mode)),
+            policy=replace(
+                _policy(options, len(items), check_mode=bool(self._task.check_mode)),
+                report=self.onlooker() if fans_out else None,
+            ),
             fans_out=fans_out,
             check_mode=bool(self._task.check_mode),
         )
@@ -126,6 +134,13 @@ class TargetsAction(EnvironmentAction):
     def more_of(self, outcomes: Sequence[Any]) -> str:
         """What the summary says besides how many targets ended in each status."""
         return ""
+
+    def onlooker(self) -> Callable[[str], None] | None:
+        """What tells somebody at a terminal how it stands; None where nobody is to be told."""
+        if not _ON_A_TERMINAL or self._task.no_log:
+            return None
+        display: Callable[[str], None] = Display().display
+        return display
 
     def _name(self) -> str:
         return str(self._task.action).rpartition(".")[2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -202,6 +203,29 @@ class Ansible:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
+
+    def on_a_terminal(self, playbook: Path) -> str:
+        """What `ansible-playbook` writes to a terminal."""
+        ours, theirs = pty.openpty()
+        process = self.start(playbook, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        written = bytearray()
+        try:
+            while chunk := os.read(ours, 4096):
+                written += chunk
+        except OSError:
+            # The other end has been closed, which on Linux is an error and not an end of file.
+            pass
+        finally:
+            os.close(ours)
+            process.wait()
+        return written.decode()
+
+    def start(self, playbook: Path, **streams: Any) -> subprocess.Popen[bytes]:
+        """An `ansible-playbook` process that goes on."""
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.source()), str(playbook)]
+        environment = {**os.environ, "LETTA_BASE_URL": self.sandbox.url, "LETTA_API_KEY": self.sandbox.api_key}
+        return subprocess.Popen(command, cwd=self.directory, env=environment, **streams)
 
     def _run(self, command: list[str], env: Mapping[str, str] | None) -> Run:
         record = self.directory / "record.jsonl"

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,33 +169,11 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(
     play = {"hosts": "one", "gather_facts": False, "strategy": strategy, "tasks": [{**task, "ignore_errors": True}]}
     path = ansible.file("play.yml", yaml.safe_dump([play]))
     silent = ansible.playbook([{**play, "tasks": [{**task, "ignore_errors": True}]}])
-    shown = _on_a_terminal(ansible, path)
-    nothing = _on_a_terminal(ansible, ansible.file("hidden.yml", yaml.safe_dump([{**play, "tasks": [hidden]}])))
+    shown = ansible.on_a_terminal(path)
+    nothing = ansible.on_a_terminal(ansible.file("hidden.yml", yaml.safe_dump([{**play, "tasks": [hidden]}])))
 
     line = "waiting until offline, 0 s: one is online, version 0.34.12, mode default"
     assert line in shown
     assert "WARNING" not in shown
     assert "waiting until" not in silent.output
     assert "waiting until" not in nothing
-
-
-def _on_a_terminal(ansible: Ansible, playbook: Path) -> str:
-    """What a playbook writes to a terminal."""
-    ours, theirs = pty.openpty()
-    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(ansible.source()), str(playbook)]
-    environment = {**os.environ, "LETTA_BASE_URL": ansible.sandbox.url, "LETTA_API_KEY": ansible.sandbox.api_key}
-    process = subprocess.Popen(
-        command, cwd=ansible.directory, env=environment, stdin=theirs, stdout=theirs, stderr=theirs
-    )
-    os.close(theirs)
-    written = bytearray()
-    try:
-        while chunk := os.read(ours, 4096):
-            written += chunk
-    except OSError:
-        # The other end has been closed, which on Linux is an error and not an end of file.
-        pass
-    finally:
-        os.close(ours)
-        process.wait()
-    return written.decode()

@@ -18,6 +18,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fan_out impo
     Target,
     counts,
     failure_budget,
+    progress,
 )
 
 from .support import environment_of, row
@@ -320,3 +321,40 @@ def test_above_the_budget_nobody_is_waited_for() -> None:
     )
 
     assert statuses(outcomes) == ["offline", "failed"]
+
+
+# Progress
+
+
+@pytest.mark.parametrize(
+    ("done", "failed", "seconds", "line"),
+    [
+        (0, 0, 2.0, "0 of 3000 targets, 0 failed, 0.0 a second"),
+        (600, 3, 4.0, "600 of 3000 targets, 3 failed, 150.0 a second, 16 s left"),
+        (3000, 0, 4.0, "3000 of 3000 targets, 0 failed, 750.0 a second, 0 s left"),
+    ],
+)
+def test_how_far_it_is(done: int, failed: int, seconds: float, line: str) -> None:
+    assert progress(done, failed, 3000, seconds) == line
+
+
+def test_how_far_it_is_is_told_when_that_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{FanOut.__module__}._REPORT_EVERY", 0.05)
+    told: list[str] = []
+    was_told = asyncio.Event()
+
+    def report(line: str) -> None:
+        told.append(line)
+        was_told.set()
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        if to.host == "host-1":
+            raise REFUSED
+        await was_told.wait()
+        outcome.status = "ok"
+
+    targets = [target(0), target(1), target(2, skip="why")]
+    fanned_out(targets, work, max_failures=1, report=report)
+
+    [line] = told
+    assert line.startswith("1 of 2 targets, 1 failed, ")

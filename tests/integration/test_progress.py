@@ -1,0 +1,53 @@
+"""How far a fan-out is: on a terminal, and nowhere else."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import AGENT, Ansible, awake
+
+MODULES = {
+    "send_message": {"content": "hello"},
+    "environment_command": {"command": "reload"},
+}
+
+
+def play(module: str, targets: list[str], **keywords: Any) -> list[dict[str, Any]]:
+    options = {**MODULES[module], "agent_id": AGENT, "targets": targets, "rate": 4}
+    task = {"name": "it", f"fleetops.environments.{module}": options, "run_once": True, **keywords}
+    return [{"hosts": "all", "gather_facts": False, "tasks": [task]}]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_how_far_a_fan_out_is_is_shown_on_a_terminal(ansible: Ansible, module: str) -> None:
+    names = [
+        ansible.sandbox.add_environment(
+            connectionName=f"host-{number}",
+            metadata={"lettaCodeVersion": "0.34.12", "supported_commands": ["reload"]},
+        )["connectionName"]
+        for number in range(8)
+    ]
+
+    shown = ansible.on_a_terminal(ansible.file("shown.yml", yaml.safe_dump(play(module, names))))
+
+    lines = re.findall(r"^(\d) of 8 targets, 0 failed, \d\.\d a second, \d s left\r$", shown, re.MULTILINE)
+    assert 1 <= len(lines) <= 3
+    assert lines == sorted(lines)
+    assert "WARNING" not in shown
+
+
+def test_it_is_not_shown_elsewhere_or_of_what_is_not_to_be_shown(ansible: Ansible) -> None:
+    names = [entry["name"] for entry in awake(ansible.sandbox)[:8]]
+
+    hidden = play("send_message", names, no_log=True)
+    shown = ansible.on_a_terminal(ansible.file("hidden.yml", yaml.safe_dump(hidden)))
+    run = ansible.playbook(play("send_message", names))
+
+    assert "it" in shown
+    assert "8 targets: 8 sent" in str(run.result("it"))
+    assert "failed, " not in shown
+    assert " a second" not in run.output
