@@ -63,7 +63,8 @@ class ActionModule(TargetsAction):
             if run.options["wait_for_reply"]:
                 reader = Reader(run.settings, client, concurrency=run.policy.concurrency, rate=run.policy.rate)
                 within = run.options["reply_timeout"]
-                await await_replies(run.targets, deliveries, lambda question: Watch(reader, question).look, within)
+                waiting = await_replies(run.targets, deliveries, lambda question: Watch(reader, question).look, within)
+                await run.policy.stop.cut(waiting, 0)
         for delivery in deliveries:
             if delivery.agent_id is None and delivery.status == "sent":
                 delivery.reason = _NO_AGENT

@@ -9,11 +9,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .environment import Environment
 from .errors import ApiError, OptionError, one_line
+from .stop import GRACE, Stop
 
 LONGEST_PAUSE = 15.0
 # Seconds between two lines about how far a fan-out is.
@@ -77,6 +78,7 @@ class Policy:
     when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
     longest_pause: seconds between two rounds of waiting; the first pauses are shorter.
     report: is told in a line how far it is, at most once a second; None where nobody looks on.
+    stop: once it is requested no new target starts, and those under way have GRACE seconds to finish.
     """
 
     concurrency: int
@@ -86,6 +88,7 @@ class Policy:
     offline_timeout: float = 0.0
     longest_pause: float = LONGEST_PAUSE
     report: Callable[[str], None] | None = None
+    stop: Stop = field(default_factory=Stop, compare=False, repr=False)
 
     def is_failure(self, outcome: Outcome) -> bool:
         """Whether an outcome counts as failed."""
@@ -118,14 +121,14 @@ class Pace:
         self._rate = rate
         self._next_start = 0.0
 
-    async def turn(self) -> None:
-        """Wait until one more may start."""
+    async def turn(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Wait until one more may start. sleep: how."""
         if self._rate is None:
             return
         now = time.monotonic()
         start = max(now, self._next_start)
         self._next_start = start + 1 / self._rate
-        await asyncio.sleep(start - now)
+        await sleep(start - now)
 
 
 def progress(done: int, failed: int, total: int, seconds: float) -> str:
@@ -138,7 +141,8 @@ def progress(done: int, failed: int, total: int, seconds: float) -> str:
 class FanOut:
     """Does a piece of work for each target.
 
-    Above the failure budget no new work starts, what is under way finishes, and the rest stays `not_attempted`.
+    Above the failure budget no new work starts, what is under way finishes, and the rest stays `not_attempted`. So it
+    is when the policy's `stop` is requested; what is then cut off may have been done, and ends `unknown`.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -164,8 +168,8 @@ class FanOut:
             reporting.cancel()
 
     async def may_start(self) -> bool:
-        """Wait until `rate` allows another start; False when too many have failed meanwhile."""
-        await self._pace.turn()
+        """Wait until `rate` allows another start; False when none is to start any more."""
+        await self._pace.turn(self._policy.stop.sleep)
         return not self.stopped
 
     async def _report(self, total: int) -> None:
@@ -175,7 +179,8 @@ class FanOut:
         started, said = time.monotonic(), 0
         while True:
             await asyncio.sleep(_REPORT_EVERY)
-            if self._done != said:
+            # Once core ends, nobody reads what a worker shows.
+            if self._done != said and not self._policy.stop.requested:
                 said = self._done
                 self._policy.report(progress(said, self._failures, total, time.monotonic() - started))
 
@@ -191,7 +196,7 @@ class FanOut:
             open_pairs = await self._round(open_pairs, work, waits=waits)
             if open_pairs:
                 before_waiting()
-                await asyncio.sleep(max(0.0, min(pause, left)))
+                await self._policy.stop.sleep(min(pause, left))
                 pause = min(pause * 2, self._policy.longest_pause)
 
     async def _round(
@@ -215,15 +220,18 @@ class FanOut:
                 if self._policy.is_failure(outcome):
                     self._failures += 1
 
-        async with asyncio.TaskGroup() as group:
-            for _number in range(min(self._policy.concurrency, len(pairs))):
-                group.create_task(worker())
+        async def workers() -> None:
+            async with asyncio.TaskGroup() as group:
+                for _number in range(min(self._policy.concurrency, len(pairs))):
+                    group.create_task(worker())
+
+        await self._policy.stop.cut(workers(), GRACE)
         return [] if self.stopped else waited_for
 
     @property
     def stopped(self) -> bool:
-        """Whether too many have failed for another start."""
-        return self._failures > self._policy.max_failures
+        """Whether none is to start any more: too many have failed, or it is to stop."""
+        return self._failures > self._policy.max_failures or self._policy.stop.requested
 
 
 async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
@@ -236,4 +244,8 @@ async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O)
     except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose what became of the others
         outcome.status = "unknown"
         outcome.error = {"code": "internal", "message": f"{type(error).__name__}: {one_line(error)}"}
+    except asyncio.CancelledError:
+        outcome.status = "unknown"
+        outcome.error = {"code": "interrupted", "message": "cut off by a signal; it may have been done"}
+        raise
     outcome.duration = round(outcome.duration + time.monotonic() - started, 3)

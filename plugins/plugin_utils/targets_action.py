@@ -20,6 +20,7 @@ from ..module_utils.http_settings import HttpSettings
 from ..module_utils.result_files import check_writable, write_hosts, write_results
 from .action import EnvironmentAction
 from .options import variable_of
+from .signals import stopped_by_signals
 from .targets import Item, current_host, listed_from, listed_hosts
 
 # In a worker it would not be one: Ansible imports this before it forks.
@@ -99,8 +100,10 @@ class TargetsAction(EnvironmentAction):
         )
         if run.check_mode:
             return self.checked(run)
-        result = self.result(run, asyncio.run(self.outcomes(run)))
-        if fans_out:
+        if not fans_out:
+            return self.result(run, asyncio.run(self.outcomes(run)))
+        with stopped_by_signals(run.policy.stop):
+            result = self.result(run, asyncio.run(self.outcomes(run)))
             _write_files(options, result)
         return result
 

@@ -20,6 +20,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fan_out impo
     failure_budget,
     progress,
 )
+from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 
 from .support import environment_of, row
 
@@ -358,3 +359,56 @@ def test_how_far_it_is_is_told_when_that_has_changed(monkeypatch: pytest.MonkeyP
 
     [line] = told
     assert line.startswith("1 of 2 targets, 1 failed, ")
+
+
+# Stopping
+
+
+def test_once_it_is_to_stop_none_starts_and_what_is_under_way_finishes() -> None:
+    stop = Stop()
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        if to.host == "host-1":
+            stop.request()
+        await asyncio.sleep(0.05)
+        outcome.status = "ok"
+
+    outcomes = fanned_out([target(number) for number in range(5)], work, concurrency=2, stop=stop)
+
+    assert statuses(outcomes) == ["ok", "ok", *["not_attempted"] * 3]
+
+
+def test_what_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{FanOut.__module__}.GRACE", 0.1)
+    stop = Stop()
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        await asyncio.sleep(0.02)
+        if to.host == "host-1":
+            await asyncio.sleep(3600)
+        stop.request()
+        outcome.status = "ok"
+
+    outcomes = fanned_out([target(number) for number in range(4)], work, concurrency=2, stop=stop)
+
+    assert statuses(outcomes) == ["ok", "unknown", "not_attempted", "not_attempted"]
+    assert outcomes[1].error == {"code": "interrupted", "message": "cut off by a signal; it may have been done"}
+
+
+def test_nobody_waits_for_a_turn_or_a_round_any_more() -> None:
+    stop = Stop()
+    fan_out = FanOut(policy(rate=0.001, when_offline="wait", offline_timeout=3600, stop=stop))
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        if await fan_out.may_start():
+            asyncio.get_running_loop().call_later(0.1, stop.request)
+            raise OFFLINE
+
+    assert statuses(fanned_out([target(0), target(1)], work, fan_out)) == ["offline", "not_attempted"]
+
+
+def test_what_was_to_stop_before_it_began_does_nothing() -> None:
+    stop = Stop()
+    stop.request()
+
+    assert statuses(fanned_out([target(0)], ending(REFUSED), stop=stop)) == ["not_attempted"]

@@ -1,0 +1,54 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A wish to stop that comes while things are under way, such as a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from typing import Any
+
+# Seconds that what is under way may take to finish.
+GRACE = 5.0
+
+
+class Stop:
+    """Whether to stop. What starts things asks `requested`; `request` may be called from a signal handler."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._event = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def request(self) -> None:
+        """Stop from now on."""
+        self.requested = True
+        if self._loop is not None and not self._loop.is_closed():
+            # A signal handler runs between any two steps of the loop, and while it sleeps.
+            self._loop.call_soon_threadsafe(self._event.set)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for so long, or until it is requested."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._wait()
+
+    async def cut(self, work: Coroutine[Any, Any, None], grace: float) -> None:
+        """Do the work, and cancel it `grace` seconds after a request."""
+
+        async def cancel() -> None:
+            await self._wait()
+            await asyncio.sleep(grace)
+            working.cancel()
+
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(work)
+            cancelling = group.create_task(cancel())
+            working.add_done_callback(lambda _working: cancelling.cancel())
+
+    async def _wait(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if not self.requested:
+            await self._event.wait()
