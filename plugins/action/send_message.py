@@ -17,7 +17,7 @@ from ..module_utils.letta_models import PROVIDER
 from ..module_utils.letta_replies import Reader, Watch
 from ..module_utils.replies import counts_by_state
 from ..modules.send_message import SPEC
-from ..plugin_utils.content import chosen_source, content_of, read_text, rendered
+from ..plugin_utils.content import chosen_source, content_of, read_text, rendered, sharing
 from ..plugin_utils.targets import Item
 from ..plugin_utils.targets_action import Run, TargetsAction
 
@@ -41,6 +41,7 @@ class ActionModule(TargetsAction):
         """Refuse options that cannot be meant."""
         super().check(options, task_vars)
         chosen_source(options)
+        self._texts: dict[str, str] = {}
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> MessageTarget:
         """The messages for one host."""
@@ -52,8 +53,9 @@ class ActionModule(TargetsAction):
             raise OptionError("conversation_id", f"'new' needs an agent_id, and {item.host} has none")
         if options["wait_for_reply"] and to.agent_id is None and content.skip is None:
             raise OptionError("wait_for_reply", f"needs an agent_id, and {item.host} has none")
+        messages = sharing(content.messages, self._texts)
         return MessageTarget(
-            item.host, item.environment, to.agent_id, to.conversation_id, content.skip, messages=content.messages
+            item.host, item.environment, to.agent_id, to.conversation_id, content.skip, messages=messages
         )
 
     async def outcomes(self, run: Run) -> Sequence[Delivery]:

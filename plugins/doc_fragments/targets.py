@@ -48,6 +48,10 @@ options:
       - Write a line for each target to this file, JSON Lines where the name ends in C(.jsonl), CSV where it ends in
         C(.csv). With O(targets) only.
     type: path
+notes:
+  - With O(targets), a SIGINT (Ctrl-C) or SIGTERM lets no further target start and gives those under way 5 s. What is
+    cut off then is C(unknown). Ansible takes no result any more, so O(result_file) and O(retry_file) are the report.
+  - With O(targets), a terminal shows once a second how many are done and how long the rest takes.
 """
 
     # For what is done on an agent's behalf, and needs an environment that is online.

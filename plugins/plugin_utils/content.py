@@ -84,6 +84,18 @@ def _self_update(item: Item, options: Mapping[str, Any]) -> Content:
     return Content([], skip=why_not_updatable(said))
 
 
+def sharing(value: Any, texts: dict[str, str]) -> Any:
+    """The same value, in which texts that many targets get exist once. texts: those there are so far, by themselves.
+
+    Reading, validating and untagging each makes a copy of a text, for every target anew.
+    """
+    if isinstance(value, str):
+        return texts.setdefault(value, value)
+    if isinstance(value, dict):
+        return {key: sharing(item, texts) for key, item in value.items()}
+    return [sharing(item, texts) for item in value] if isinstance(value, list) else value
+
+
 def read_text(option: str, path: str) -> str:
     """The text of a file. Raises OptionError."""
     try:

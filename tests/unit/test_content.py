@@ -17,6 +17,7 @@ from ansible_collections.fleetops.environments.plugins.plugin_utils.content impo
     content_of,
     read_text,
     rendered,
+    sharing,
 )
 from ansible_collections.fleetops.environments.plugins.plugin_utils.targets import Item
 
@@ -271,3 +272,23 @@ def test_a_template_that_cannot_be_rendered_is_refused_on_one_line(tmp_path: Pat
         render(template, tmp_path)
 
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", ["hello " * 100, ["hello " * 100]])
+def test_a_text_that_many_targets_get_exists_once(content: Any) -> None:
+    tagged = trust_as_template(content) if isinstance(content, str) else [{"type": "text", "text": content[0]}]
+    texts: dict[str, str] = {}
+
+    first, second = (
+        sharing(
+            content_of(item(), "content", {**NO_OPTIONS, "content": tagged}, lambda _option, _to: "").messages, texts
+        )
+        for _number in range(2)
+    )
+
+    assert first[0]["client_message_id"] != second[0]["client_message_id"]
+    one, other = (
+        sent[0]["content"] if isinstance(content, str) else sent[0]["content"][0]["text"] for sent in (first, second)
+    )
+    assert one == "hello " * 100
+    assert one is other
