@@ -1,0 +1,293 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger: which campaign reached which environment, in an SQLite file that runs at the same time share.
+
+What was committed survives the end of the process, however it ends. Whether another run is still alive shows from a
+lock that it holds on its own byte of a file beside the ledger: the kernel lets go of it when the process ends, and it
+tells between containers too, where process ids and host names would say nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from .environment import iso_utc
+from .errors import OptionError, one_line
+
+SCHEMA_VERSION = 1
+# "flee", so that nobody's other database is taken for a ledger.
+_APPLICATION_ID = 0x666C6565
+_BUSY_SECONDS = 30.0
+# The byte of the lock file that no run has, whose numbers begin with 1.
+_WHO_PREPARES = 0
+# A campaign that begins on a ledger this young may have been in another one, which was lost.
+_YOUNG = timedelta(days=7)
+
+_SCHEMA = """
+CREATE TABLE ledger (created_at TEXT NOT NULL);
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, started_at TEXT NOT NULL,
+    os_user TEXT, awx_job_id TEXT, awx_user TEXT, playbook TEXT
+);
+CREATE TABLE campaigns (campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, may_have_been_lost INTEGER NOT NULL);
+CREATE TABLE deliveries (
+    campaign TEXT NOT NULL, environment_id TEXT NOT NULL, host TEXT NOT NULL, attempt INTEGER NOT NULL,
+    client_message_id TEXT NOT NULL, content_hash TEXT NOT NULL, status TEXT NOT NULL,
+    run INTEGER NOT NULL REFERENCES runs (number), claimed_at TEXT NOT NULL,
+    agent_id TEXT, conversation_id TEXT, sent_at TEXT, ended_at TEXT, outcome TEXT, reply_state TEXT,
+    PRIMARY KEY (campaign, environment_id)
+)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One delivery of a campaign, as its row has it.
+
+    status: `in_flight` from just before it is sent until its end is known, then what it ended as. run: the number of
+    the run that claimed it. Times are ISO 8601 in UTC. outcome: the code of the error, or how it was found to be sent.
+    reply_state: what came of its turn, where that was waited for.
+    """
+
+    campaign: str
+    environment_id: str
+    host: str
+    attempt: int
+    client_message_id: str
+    content_hash: str
+    status: str
+    run: int
+    claimed_at: str
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    sent_at: str | None = None
+    ended_at: str | None = None
+    outcome: str | None = None
+    reply_state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Who runs what: kept with every delivery of the run."""
+
+    os_user: str
+    awx_job_id: str | None = None
+    awx_user: str | None = None
+    playbook: str | None = None
+
+
+_COLUMNS = [field.name for field in fields(Entry)]
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM deliveries WHERE campaign = ?"  # noqa: S608 - names of ours
+_REPLACE = f"REPLACE INTO deliveries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+
+
+def ledger_path(option: str | None) -> Path:
+    """Where the ledger is: the option, else FLEETOPS_LEDGER, else below the XDG state directory."""
+    given = option or os.environ.get("FLEETOPS_LEDGER", "").strip()
+    if given:
+        return Path(given).expanduser().absolute()
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification has relative paths ignored.
+    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
+    return base / "fleetops" / "ledger.sqlite"
+
+
+class Ledger:
+    """An open ledger; a context manager. Every call raises OptionError for `ledger` where the file cannot be used."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+        self._lock_file: int | None = None
+        self.run = 0
+
+    @classmethod
+    def open(cls, path: Path, facts: RunFacts) -> Self:
+        """Open for a run, which is put down; the file, and its directory, are made for the user alone."""
+        with _errors(path):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            ledger = cls(path, _connect(path, "rw"))
+        try:
+            with _errors(path):
+                # Opened once: closing any descriptor of a file ends all of a process's locks on it.
+                ledger._lock_file = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o600)
+                with _locked(ledger._lock_file, _WHO_PREPARES):
+                    ledger._prepare()
+                ledger._begin_run(facts)
+        except BaseException:
+            ledger.close()
+            raise
+        return ledger
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Open to read alone; None where there is no ledger yet."""
+        with _errors(path):
+            if not path.exists() or not path.stat().st_size:
+                return None
+            ledger = cls(path, _connect(path, "ro"))
+            try:
+                ledger._check_schema()
+            except BaseException:
+                ledger.close()
+                raise
+            return ledger
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file, and of the lock that says that the run is alive."""
+        self._connection.close()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def begin(self, campaign: str) -> bool:
+        """Put a campaign down; whether deliveries of it may have been in a ledger that was lost."""
+        with self._transaction():
+            [(created_at,)] = self._connection.execute("SELECT created_at FROM ledger")
+            young = datetime.now(UTC) - datetime.fromisoformat(created_at) < _YOUNG
+            self._connection.execute("INSERT OR IGNORE INTO campaigns VALUES (?, ?, ?)", (campaign, _now(), young))
+            row = self._connection.execute("SELECT may_have_been_lost FROM campaigns WHERE campaign = ?", (campaign,))
+            return bool(row.fetchone()[0])
+
+    def entries(self, campaign: str) -> dict[str, Entry]:
+        """The deliveries of a campaign, by environment id."""
+        with _errors(self._path):
+            return {entry.environment_id: entry for entry in self._select(_SELECT, (campaign,))}
+
+    def entry(self, campaign: str, environment_id: str) -> Entry | None:
+        """One delivery, None where nothing is known of it."""
+        with _errors(self._path):
+            return next(self._select(f"{_SELECT} AND environment_id = ?", (campaign, environment_id)), None)
+
+    def replace(self, seen: Entry | None, entry: Entry) -> bool:
+        """Put a delivery down where its row is still as it was seen, None for no row; whether it was."""
+        with self._transaction():
+            keys = (entry.campaign, entry.environment_id)
+            if next(self._select(f"{_SELECT} AND environment_id = ?", keys), None) != seen:
+                return False
+            self._connection.execute(_REPLACE, astuple(entry))
+        return True
+
+    def is_alive(self, run: int) -> bool:
+        """Whether another run has not ended."""
+        if run == self.run:
+            return True
+        try:
+            # Shared, so that two who look do not take each other for the one that is looked for.
+            with _locked(self._descriptor, run, fcntl.LOCK_SH | fcntl.LOCK_NB):
+                return False
+        except OSError:
+            return True
+
+    @property
+    def _descriptor(self) -> int:
+        if self._lock_file is None:
+            raise RuntimeError("a ledger that is open to read knows of no runs")
+        return self._lock_file
+
+    def _select(self, query: str, values: Sequence[str]) -> Iterator[Entry]:
+        for row in self._connection.execute(query, values):
+            yield Entry(**dict(zip(_COLUMNS, row, strict=True)))
+
+    def _prepare(self) -> None:
+        """Make the tables in a file that is new. Writing is tried here, before anything is sent."""
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # What is committed survives the process; only a power failure can take the latest of it.
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        with self._transaction():
+            if not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in _SCHEMA.split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute("INSERT INTO ledger VALUES (?)", (_now(),))
+                self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self._check_schema()
+
+    def _check_schema(self) -> None:
+        if self._pragma("application_id") != _APPLICATION_ID:
+            raise OptionError("ledger", f"{str(self._path)!r} is a database of something else; name another file")
+        version = self._pragma("user_version")
+        if version != SCHEMA_VERSION:
+            raise OptionError(
+                "ledger",
+                f"{str(self._path)!r} has the schema {version}, and this version of the collection knows "
+                f"{SCHEMA_VERSION}; update the collection, or name another file",
+            )
+
+    def _begin_run(self, facts: RunFacts) -> None:
+        with self._transaction():
+            cursor = self._connection.execute(
+                "INSERT INTO runs (run_id, started_at, os_user, awx_job_id, awx_user, playbook) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (str(uuid.uuid4()), _now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook),
+            )
+            self.run = int(cursor.lastrowid or 0)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, self.run)
+
+    def _pragma(self, name: str) -> int:
+        return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _errors(self._path):
+            # IMMEDIATE: what is read in it stays true until it is committed.
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+
+
+@contextmanager
+def _locked(descriptor: int, byte: int, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """Hold a lock on one byte of a file."""
+    fcntl.lockf(descriptor, how, 1, byte)
+    try:
+        yield
+    finally:
+        fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    """What goes wrong with the file, as one line with the way out."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error)}") from None
+    except sqlite3.DatabaseError as error:
+        raise OptionError(
+            "ledger",
+            f"{str(path)!r} is damaged, or no ledger: {one_line(error)}; move it away, and whom it had reached is "
+            "looked up in the conversations",
+        ) from None
+    except OSError as error:
+        raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error.strerror)}") from None
+
+
+def _now() -> str:
+    return iso_utc(datetime.now(UTC))

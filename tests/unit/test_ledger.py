@@ -1,0 +1,252 @@
+"""The ledger: what is in it, who shares it, and what is said where it cannot be used."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils import ledger as module
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import (
+    Entry,
+    Ledger,
+    RunFacts,
+    ledger_path,
+)
+
+FACTS = RunFacts("tester", "7", "alice", "/plays/site.yml")
+ROW = Entry(
+    campaign="c",
+    environment_id="e",
+    host="alpha",
+    attempt=1,
+    client_message_id="m",
+    content_hash="h",
+    status="in_flight",
+    run=1,
+    claimed_at="2026-01-31T12:00:00.000Z",
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "ledger.sqlite"
+
+
+def opened(path: Path) -> Ledger:
+    return Ledger.open(path, FACTS)
+
+
+def problem(path: Path) -> str:
+    """What is said when it is opened; one line that names the option and the file."""
+    with pytest.raises(OptionError) as caught:
+        opened(path)
+    message = str(caught.value)
+    assert message.startswith("ledger: ")
+    assert repr(str(path)) in message
+    assert "\n" not in message
+    return message
+
+
+def sql(path: Path, statement: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            return list(connection.execute(statement))
+    finally:
+        connection.close()
+
+
+@contextmanager
+def as_nobody() -> Iterator[Path]:
+    """A directory of a user who may not write everywhere, as root may."""
+    root = os.getuid() == 0
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o777)
+        if root:
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            if root:
+                os.seteuid(0)
+
+
+def test_the_path_is_the_option_then_the_environment_then_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("FLEETOPS_LEDGER", raising=False)
+    assert ledger_path(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
+    monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
+    assert ledger_path(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert ledger_path("") == Path("/state/fleetops/ledger.sqlite")
+    monkeypatch.setenv("FLEETOPS_LEDGER", "~/ledger")
+    assert ledger_path(None) == Path("/home/someone/ledger")
+    assert ledger_path("/option") == Path("/option")
+
+
+def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.begin("c")
+        modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
+
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert modes == dict.fromkeys(modes, 0o600)
+    assert {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-lock"} <= modes.keys()
+
+
+def test_what_is_put_down_is_there_ever_after(path: Path) -> None:
+    with opened(path) as ledger:
+        assert ledger.replace(None, ROW)
+        assert ledger.replace(ROW, replace(ROW, status="sent"))
+
+    with opened(path) as ledger:
+        assert ledger.entry("c", "e") == replace(ROW, status="sent")
+        assert ledger.entries("c") == {"e": replace(ROW, status="sent")}
+        assert ledger.entries("other") == {}
+        assert ledger.entry("c", "other") is None
+    [run, _second] = sql(path, "SELECT os_user, awx_job_id, awx_user, playbook FROM runs")
+    assert run == ("tester", "7", "alice", "/plays/site.yml")
+
+
+def test_a_row_that_is_not_as_it_was_seen_stays(path: Path) -> None:
+    with opened(path) as one, opened(path) as other:
+        assert one.replace(None, ROW)
+        assert not other.replace(None, replace(ROW, run=2))
+        assert other.entry("c", "e") == ROW
+
+
+def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
+    with opened(path) as ledger:
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            other = opened(path)
+            os.write(writer, str(other.run).encode())
+            signal.pause()
+        number = int(os.read(reader, 10))
+        assert ledger.is_alive(ledger.run)
+        assert ledger.is_alive(number)
+        # Who looks does not end it.
+        assert ledger.is_alive(number)
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        assert not ledger.is_alive(number)
+
+
+def test_a_campaign_on_a_young_ledger_may_have_been_in_another_one(path: Path) -> None:
+    with opened(path) as ledger:
+        assert ledger.begin("c")
+    sql(path, "UPDATE ledger SET created_at = '2026-01-01T00:00:00.000Z'")
+    with opened(path) as ledger:
+        assert ledger.begin("c")
+        assert not ledger.begin("later")
+
+
+def test_reading_makes_nothing(path: Path) -> None:
+    assert Ledger.read(path) is None
+    assert not path.parent.exists()
+    with opened(path) as ledger:
+        ledger.replace(None, ROW)
+    reading = Ledger.read(path)
+    assert reading is not None
+    with reading:
+        assert reading.entries("c") == {"e": ROW}
+        with pytest.raises(OptionError, match="readonly"):
+            reading.begin("c")
+
+
+# What cannot be used
+
+
+@pytest.mark.parametrize("damage", [b"no database at all, but a text that somebody wrote\n" * 100, b"x" * 4096])
+def test_a_file_that_is_no_database(path: Path, damage: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(damage)
+
+    assert "is damaged, or no ledger: file is not a database; move it away, and" in problem(path)
+    assert path.read_bytes() == damage
+
+
+def test_a_file_that_is_damaged(path: Path) -> None:
+    with opened(path) as ledger:
+        for number in range(200):
+            ledger.replace(None, replace(ROW, environment_id=str(number)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+
+    assert "malformed" in problem(path)
+
+
+def test_a_database_of_something_else(path: Path) -> None:
+    path.parent.mkdir()
+    sql(path, "CREATE TABLE songs (title TEXT)")
+
+    assert "is a database of something else; name another file" in problem(path)
+    assert sql(path, "SELECT name FROM sqlite_master") == [("songs",)]
+
+
+def test_a_newer_schema(path: Path) -> None:
+    opened(path).close()
+    sql(path, "PRAGMA user_version = 2")
+
+    assert "has the schema 2, and this version of the collection knows 1; update the collection" in problem(path)
+    with pytest.raises(OptionError, match="schema 2"):
+        Ledger.read(path)
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    assert problem(tmp_path).endswith(": Is a directory")
+
+
+def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    assert problem(tmp_path / "file" / "ledger").endswith(": File exists")
+
+
+def test_a_directory_that_cannot_be_written() -> None:
+    with as_nobody() as directory:
+        inner = directory / "inner"
+        inner.mkdir(mode=0o555)
+        assert problem(inner / "ledger.sqlite").endswith(": Permission denied")
+
+
+def test_a_file_that_cannot_be_written() -> None:
+    with as_nobody() as directory:
+        path = directory / "ledger.sqlite"
+        opened(path).close()
+        path.chmod(0o400)
+        assert problem(path).endswith(": Permission denied")
+
+
+def test_a_full_disk(path: Path) -> None:
+    with opened(path) as ledger:
+        [(pages,)] = ledger._connection.execute("PRAGMA page_count")
+        ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
+        big = replace(ROW, host="x" * 100_000)
+        with pytest.raises(OptionError, match=r"^ledger: cannot use '[^\n]*': database or disk is full$"):
+            ledger.replace(None, big)
+        # It goes on when there is room.
+        ledger._connection.execute("PRAGMA max_page_count = 1000000")
+        assert ledger.replace(None, replace(ROW, environment_id="last"))
+
+
+def test_a_lock_that_somebody_keeps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(path).close()
+    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        assert problem(path).endswith(": database is locked")
+    finally:
+        other.close()
