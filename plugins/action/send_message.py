@@ -5,23 +5,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleError
 
+from ..module_utils.campaign import Campaign, Plan, plan, settle
 from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.errors import OptionError, one_line
+from ..module_utils.ledger import Ledger, ledger_path
 from ..module_utils.letta import DEFAULT_BASE_URL, Client
 from ..module_utils.letta_models import PROVIDER
-from ..module_utils.letta_replies import Reader, Watch
+from ..module_utils.letta_replies import Arrivals, Reader, Watch
 from ..module_utils.replies import counts_by_state
 from ..modules.send_message import SPEC
 from ..plugin_utils.content import chosen_source, content_of, read_text, rendered, sharing
+from ..plugin_utils.options import given
+from ..plugin_utils.run_facts import run_facts
 from ..plugin_utils.targets import Item
 from ..plugin_utils.targets_action import Run, TargetsAction
 
 _MOST_RENDERED = 5
+_OF_A_CAMPAIGN = ("ledger", "verify", "retry")
 _NO_AGENT = "no agent_id: the environment decides who answers"
 
 
@@ -42,6 +48,9 @@ class ActionModule(TargetsAction):
         super().check(options, task_vars)
         chosen_source(options)
         self._texts: dict[str, str] = {}
+        alone = next((name for name in _OF_A_CAMPAIGN if name in given(self._task.args)), None)
+        if not options["campaign"] and alone:
+            raise OptionError(alone, "needs campaign")
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> MessageTarget:
         """The messages for one host."""
@@ -53,6 +62,8 @@ class ActionModule(TargetsAction):
             raise OptionError("conversation_id", f"'new' needs an agent_id, and {item.host} has none")
         if options["wait_for_reply"] and to.agent_id is None and content.skip is None:
             raise OptionError("wait_for_reply", f"needs an agent_id, and {item.host} has none")
+        if options["campaign"]:
+            self._check_campaign(item, to.conversation_id, content.messages, options)
         messages = sharing(content.messages, self._texts)
         return MessageTarget(
             item.host, item.environment, to.agent_id, to.conversation_id, content.skip, messages=messages
@@ -60,17 +71,17 @@ class ActionModule(TargetsAction):
 
     async def outcomes(self, run: Run) -> Sequence[Delivery]:
         """Send to every target."""
+        name = run.options["campaign"]
         async with Client(run.settings) as client:
-            deliveries = await deliver(client, run.targets, run.policy)
-            if run.options["wait_for_reply"]:
-                reader = Reader(run.settings, client, concurrency=run.policy.concurrency, rate=run.policy.rate)
-                within = run.options["reply_timeout"]
-                waiting = await_replies(run.targets, deliveries, lambda question: Watch(reader, question).look, within)
-                await run.policy.stop.cut(waiting, 0)
-        for delivery in deliveries:
-            if delivery.agent_id is None and delivery.status == "sent":
-                delivery.reason = _NO_AGENT
-        return deliveries
+            reader = Reader(run.settings, client, concurrency=run.policy.concurrency, rate=run.policy.rate)
+            if not name:
+                return await _delivered(run, client, reader, run.targets)
+            path = ledger_path(run.options["ledger"])
+            with Ledger.open(path, run_facts(self._task, self._templar.available_variables)) as ledger:
+                planned = plan(name, run.options["retry"], ledger.entries(name), run.targets)
+                arrived = Arrivals(reader).arrived if run.options["verify"] == "history" else None
+                campaign = Campaign(name, ledger, planned.settled, arrived)
+                return await _delivered(run, client, reader, planned.targets, campaign)
 
     def result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
         """The task's result, with how many replies are in each state."""
@@ -86,14 +97,21 @@ class ActionModule(TargetsAction):
 
     def checked(self, run: Run) -> dict[str, Any]:
         """The result of check mode: nothing is attempted, and the first targets' messages are shown."""
-        wanted = [target for target in run.targets if target.skip is None]
+        planned = _planned_from_ledger(run)
+        deliveries = [Delivery.of(target) for target in planned.targets]
+        for delivery in deliveries:
+            if entry := planned.settled.get(delivery.id):
+                settle(delivery, entry)
+        pairs = zip(planned.targets, deliveries, strict=True)
+        wanted = [target for target, delivery in pairs if delivery.status == "not_attempted"]
         offline = sum(target.environment.status != "online" for target in wanted)
         expected = len(wanted) - offline if run.options["when_offline"] == "skip" else len(wanted)
         return {
-            **self.result(run, [Delivery.of(target) for target in run.targets]),
+            **self.result(run, deliveries),
             "changed": expected > 0,
             "msg": f"would send to {len(wanted)} of {len(run.targets)} targets"
-            + (f", {offline} of them listed as offline" if offline else ""),
+            + (f", {offline} of them listed as offline" if offline else "")
+            + (f"; {len(planned.settled)} have it already" if planned.settled else ""),
             "would_send": [
                 {
                     "host": target.host,
@@ -104,6 +122,23 @@ class ActionModule(TargetsAction):
                 for target in wanted[:_MOST_RENDERED]
             ],
         }
+
+    def _check_campaign(
+        self, item: Item, conversation_id: str | None, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+    ) -> None:
+        """Refuse what could not be looked up later, or has ids of its own."""
+        if any("approvals" in message for message in messages):
+            raise OptionError("campaign", "cannot go with approvals, which carry no id to be looked up by")
+        if conversation_id == NEW_CONVERSATION:
+            raise OptionError(
+                "campaign",
+                "cannot go with the conversation_id 'new', as nobody could find out which one a lost ledger named; "
+                f"give {item.host} one that exists, or none for its agent's default one",
+            )
+        own = ("client_message_id", "otid")
+        given_ids = [*(message for message in options["messages"] or []), item.given, options]
+        if any(message.get(name) for message in given_ids for name in own):
+            raise OptionError("campaign", "cannot go with a client_message_id or otid, as it makes those itself")
 
     def _text(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str:
         """The text of `content_file`, or of `content_template` rendered with the target's variables."""
@@ -117,6 +152,35 @@ class ActionModule(TargetsAction):
             return text
         search = task_vars.get("ansible_search_path") or []
         return rendered(text, path, self._templar, self._variables_of(item, task_vars), search)
+
+
+async def _delivered(
+    run: Run, client: Client, reader: Reader, targets: Sequence[MessageTarget], campaign: Campaign | None = None
+) -> Sequence[Delivery]:
+    """Send, and wait for the replies where they are wanted."""
+    deliveries = await deliver(client, targets, run.policy, campaign)
+    if run.options["wait_for_reply"]:
+        within = run.options["reply_timeout"]
+        waiting = await_replies(targets, deliveries, lambda question: Watch(reader, question).look, within)
+        await run.policy.stop.cut(waiting, 0)
+        if campaign is not None:
+            for target, delivery in zip(targets, deliveries, strict=True):
+                campaign.record(target, delivery)
+    for delivery in deliveries:
+        if delivery.agent_id is None and delivery.status == "sent":
+            delivery.reason = _NO_AGENT
+    return deliveries
+
+
+def _planned_from_ledger(run: Run) -> Plan:
+    """What is to be sent, as far as a ledger that is read alone can tell."""
+    name = run.options["campaign"]
+    if not name:
+        return Plan(run.targets, {})
+    with contextlib.ExitStack() as stack:
+        ledger = Ledger.read(ledger_path(run.options["ledger"]))
+        entries = stack.enter_context(ledger).entries(name) if ledger is not None else {}
+    return plan(name, run.options["retry"], entries, run.targets)
 
 
 def _replies_in(deliveries: Sequence[Delivery]) -> dict[str, int]:

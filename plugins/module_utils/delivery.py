@@ -9,24 +9,29 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from .environment import Environment, iso_utc
 from .errors import ApiError, one_line
-from .fan_out import FanOut, Outcome, Policy, Target
+from .fan_out import FanOut, Outcome, Policy, Target, failures_on
 from .provider import Provider, reachable
 from .replies import Look, Question, Reply, awaited
 
 STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
+DELIVERED = ("sent", "already_sent")
 # As `conversation_id`: make a conversation for the target.
 NEW_CONVERSATION = "new"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageTarget(Target):
-    """A target and what it is to get: messages in the API's shapes. conversation_id may be `new`."""
+    """A target and what it is to get: messages in the API's shapes. conversation_id may be `new`.
+
+    attempt: how often a campaign has sent them with this time.
+    """
 
     messages: Sequence[Mapping[str, Any]]
+    attempt: int = 1
 
     @property
     def client_message_id(self) -> str | None:
@@ -89,11 +94,26 @@ class Delivery(Outcome):
         )
 
 
-async def deliver(provider: Provider, targets: Sequence[MessageTarget], policy: Policy) -> list[Delivery]:
+class Once(Protocol):
+    """What keeps a message from being delivered twice, over all runs that are to deliver it: see campaign.py."""
+
+    def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether it is known to be delivered; the delivery then says so."""
+
+    async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether it may be sent now by this run; the delivery says why it may not. Raises ApiError."""
+
+    def record(self, target: MessageTarget, delivery: Delivery) -> None:
+        """Keep what became of it."""
+
+
+async def deliver(
+    provider: Provider, targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
+) -> list[Delivery]:
     """Send to every target; one Delivery each, in the same order."""
     pairs = [(target, Delivery.of(target)) for target in targets]
     fan_out = FanOut(policy)
-    await fan_out.run(pairs, Sender(provider, fan_out).send)
+    await fan_out.run(pairs, Sender(provider, fan_out, once).send)
     return [delivery for _target, delivery in pairs]
 
 
@@ -103,7 +123,7 @@ async def await_replies(
     look_for: Callable[[Question], Look],
     within: float,
 ) -> None:
-    """Wait for the reply to everything that was sent; puts it, and why there is none, on the deliveries.
+    """Wait for the reply to everything that was delivered; puts it, and why there is none, on the deliveries.
 
     look_for: what looks for the reply to one question. within: seconds from when each was sent.
     """
@@ -125,22 +145,32 @@ async def await_replies(
 
     async with asyncio.TaskGroup() as group:
         for target, delivery in zip(targets, deliveries, strict=True):
-            if delivery.status == "sent":
+            if delivery.status in DELIVERED:
                 group.create_task(wait(target, delivery))
 
 
 class Sender:
     """Sends to one target at a time, as part of a fan-out. Raises ApiError."""
 
-    def __init__(self, provider: Provider, fan_out: FanOut) -> None:
+    def __init__(self, provider: Provider, fan_out: FanOut, once: Once | None = None) -> None:
         self._provider = provider
         self._fan_out = fan_out
+        self._once = once
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
         """Send to one target when its turn has come."""
+        if self._once is not None and self._once.settles(target, delivery):
+            return
         environment = await reachable(self._provider, target.environment)
-        if await self._fan_out.may_start():
+        if not await self._fan_out.may_start():
+            return
+        if self._once is None:
             await self.send_now(target, environment, delivery)
+            return
+        with failures_on(delivery):
+            if await self._once.claim(target, delivery):
+                await self.send_now(target, environment, delivery)
+        self._once.record(target, delivery)
 
     async def send_now(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
         """Send over the target's connection as `environment` has it, late bound."""
@@ -160,7 +190,7 @@ class Sender:
     async def _late_bound(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
         """Send; when the connection has gone, look the target up and send once more."""
         try:
-            await self._once(target, environment, delivery, final=tuple(self._provider.GONE))
+            await self._request(target, environment, delivery, final=tuple(self._provider.GONE))
         except ApiError as error:
             if error.status not in self._provider.GONE:
                 raise
@@ -170,13 +200,13 @@ class Sender:
         try:
             environment = await reachable(self._provider, target.environment, fresh=True)
             await self._fan_out.may_start()
-            await self._once(target, environment, delivery)
+            await self._request(target, environment, delivery)
         except ApiError as error:
             error.may_be_accepted = error.may_be_accepted or unclear
             error.code = "offline" if error.status == 404 else error.code
             raise
 
-    async def _once(
+    async def _request(
         self, target: MessageTarget, environment: Environment, delivery: Delivery, final: Sequence[int] = ()
     ) -> None:
         delivery.connection_id = environment.connection_id

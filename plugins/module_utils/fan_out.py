@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -236,8 +237,16 @@ class FanOut:
 
 async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
     started = time.monotonic()
-    try:
+    with failures_on(outcome):
         await work(target, outcome)
+    outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
+
+
+@contextmanager
+def failures_on(outcome: Outcome) -> Iterator[None]:
+    """Put what is raised on the outcome: its status and its error."""
+    try:
+        yield
     except ApiError as error:
         outcome.status = "unknown" if error.may_be_accepted else "offline" if error.code == "offline" else "failed"
         outcome.error = {"code": error.code, "message": str(error)}
@@ -248,4 +257,3 @@ async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O)
         outcome.status = "unknown"
         outcome.error = {"code": "interrupted", "message": "cut off by a signal; it may have been done"}
         raise
-    outcome.duration = round(outcome.duration + time.monotonic() - started, 3)

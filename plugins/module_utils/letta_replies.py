@@ -141,6 +141,26 @@ class Reader:
         async with self._slot():
             return await self._client.messages(question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor)
 
+    async def history(self, question: Question) -> AsyncIterator[list[HistoryMessage]]:
+        """The conversation, newest first, a page at a time; what comes twice is left out."""
+        known: set[str] = set()
+        last, way = "", "before"
+        cursor: dict[str, str] = {}
+        for _number in range(_MOST_PAGES):
+            page = await self.page(question, cursor)
+            older = [message for message in page if message.id not in known]
+            if page and not older and way == "before":
+                # The reference has cursors in the order asked for, Letta's own client has them in time.
+                way, cursor = "after", {"after": last}
+                continue
+            if older:
+                yield older
+            if not older or len(page) < _PAGE:
+                return
+            known.update(message.id for message in older)
+            last = older[-1].id
+            cursor = {way: last}
+
     async def run(self, run_id: str) -> Run | None:
         """A run, None where the server has it no more."""
         async with self._slot():
@@ -187,6 +207,32 @@ class Reader:
         async with self._slots:
             await self._pace.turn()
             yield
+
+
+class Arrivals:
+    """Which messages are in their conversations. A conversation is read once for all who ask. Raises ApiError."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._read: dict[tuple[str, str | None], asyncio.Task[set[str]]] = {}
+
+    async def arrived(self, question: Question, fresh: bool) -> bool:
+        """Whether a message is among the latest 2,000 of its conversation. fresh: read it again."""
+        key = (question.agent_id, question.conversation_id)
+        if fresh or key not in self._read:
+            self._read[key] = asyncio.create_task(self._otids(question))
+        return question.otid in await asyncio.shield(self._read[key])
+
+    async def _otids(self, question: Question) -> set[str]:
+        found: set[str] = set()
+        try:
+            async for page in self._reader.history(question):
+                found |= {str(message.otid) for message in page if message.message_type == "user_message"}
+        except ApiError as error:
+            # Nothing has arrived in a conversation that is not there.
+            if error.status != 404:
+                raise
+        return found
 
 
 @dataclass(slots=True)
@@ -252,22 +298,11 @@ class Watch:
         """The turn as the history has it now; what an earlier look has searched in vain is left out."""
         history: list[HistoryMessage] = []
         turn: Turn | None = None
-        way = "before"
-        cursor: dict[str, str] = {}
-        for _number in range(_MOST_PAGES):
-            page = await self.reader.page(self.question, cursor)
-            known = {message.id for message in history}
-            older = [message for message in page if message.id not in known]
-            if page and not older and way == "before":
-                # The reference has cursors in the order asked for, Letta's own client has them in time.
-                way, cursor = "after", {"after": history[-1].id}
-                continue
+        async for older in self.reader.history(self.question):
             history += older
             turn = turn_of(self.question, history, self._runs)
-            searched = any(message.id == self._newest for message in older)
-            if turn is not None or searched or not older or len(page) < _PAGE:
+            if turn is not None or any(message.id == self._newest for message in older):
                 break
-            cursor = {way: history[-1].id}
         self._newest = history[0].id if history and turn is None else None
         return turn
 

@@ -104,6 +104,42 @@ options:
       - Made up where it is left out. Give one to be able to repeat the task without a second turn. With O(content),
         O(content_file), O(content_template) and O(self_update) only.
     type: str
+  campaign:
+    description:
+      - The name of a campaign, which delivers its messages to each environment once. Each has one
+        C(client_message_id), which follows from the campaign and the environment, and what became of it is kept in
+        O(ledger).
+      - The same task run again sends nothing to whom it was delivered, who is V(already_sent), and goes on with the
+        others, whether the run before ended or was killed. Runs at the same time that share a ledger do not send the
+        same message twice; what another one has in flight stays V(not_attempted).
+      - The content for a target stays the same as long as the campaign, or the task fails before anything is sent.
+      - Cannot go with O(approvals), with ids of messages that are given, or with V(new) as O(conversation_id), as what
+        was delivered could not be looked up.
+    type: str
+  ledger:
+    description:
+      - The SQLite file that keeps what O(campaign) delivered, made for the user alone. It belongs on a local disk.
+      - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
+      - It survives the end of a run, however it comes. After a power failure the latest entries may be missing.
+    type: path
+  verify:
+    description:
+      - What to do with a message of O(campaign) that may have been delivered before, as its run was killed, its end
+        was unclear, or the campaign began on a ledger less than 7 days old, before which there may have been another.
+      - V(history) looks for it among the latest 2,000 messages of its conversation and sends only what is not there.
+        Where no agent is known, there is nowhere to look.
+      - V(none) sends it under the same C(client_message_id), which a device drops unless it restarted meanwhile.
+    type: str
+    choices: [history, none]
+    default: history
+  retry:
+    description:
+      - Whom of O(campaign) to send to that was sent to before. V(undelivered) is nobody whose message was delivered.
+        V(failed_turns) is also those whose turn failed, as O(wait_for_reply) found. V(all) is everybody.
+      - What was delivered is sent again as a new attempt, under another C(client_message_id).
+    type: str
+    choices: [undelivered, failed_turns, all]
+    default: undelivered
   wait_for_reply:
     description:
       - After everything is sent, wait for what the agents reply, and return it as C(reply). Every target needs an
@@ -133,7 +169,9 @@ extends_documentation_fragment:
   - fleetops.environments.on_controller
 attributes:
   check_mode:
-    description: Sends nothing, and shows in RV(would_send) what the first targets would get.
+    description:
+      - Sends nothing, and shows in RV(would_send) what the first targets would get. With O(campaign) the ledger is
+        read, and nothing is kept in it.
 seealso:
   - module: fleetops.environments.environment_info
   - module: fleetops.environments.reply_info
@@ -181,6 +219,17 @@ EXAMPLES = r"""
     targets: "{{ ansible_play_batch }}"
     self_update: true
     agent_id: agent-1234
+  run_once: true
+
+- name: Send once, however often this is run, and to those again whose turn failed
+  fleetops.environments.send_message:
+    targets: "{{ ansible_play_batch }}"
+    content: Rotate your credentials.
+    agent_id: agent-1234
+    campaign: rotate-2026-01
+    ledger: /var/lib/fleetops/ledger.sqlite
+    wait_for_reply: true
+    retry: failed_turns
   run_once: true
 
 - name: Ask, and wait up to five minutes for the answers
@@ -234,8 +283,8 @@ targets:
       sample: environment-1
     status:
       description:
-        - V(sent), V(already_sent), V(offline), V(skipped), V(not_attempted), V(failed), or V(unknown) for one that may
-          have been accepted.
+        - V(sent), V(already_sent) for one that O(campaign) delivered before, V(offline), V(skipped), V(not_attempted),
+          V(failed), or V(unknown) for one that may have been accepted.
       type: str
       sample: sent
     client_message_id:
@@ -272,7 +321,7 @@ targets:
       type: str
       sample: "2026-01-31T12:00:00.000Z"
     reply:
-      description: What came of the message, with O(wait_for_reply). None where it was not sent.
+      description: What came of the message, with O(wait_for_reply). None where it was not delivered.
       type: dict
       contains:
         state:
@@ -319,7 +368,8 @@ targets:
       sample: 0.08
     reason:
       description:
-        - Why nothing was sent, who answers where no agent is known, or why an answer to a tool call went to the API.
+        - Why nothing was sent, when it was delivered before, who answers where no agent is known, or why an answer to a
+          tool call went to the API.
       type: str
       sample: "no agent_id: the environment decides who answers"
     error:
@@ -390,6 +440,10 @@ SPEC = {
     },
     "self_update": {"type": "bool", "default": False},
     "client_message_id": {"type": "str"},
+    "campaign": {"type": "str"},
+    "ledger": {"type": "path"},
+    "verify": {"type": "str", "choices": ["history", "none"], "default": "history"},
+    "retry": {"type": "str", "choices": ["undelivered", "failed_turns", "all"], "default": "undelivered"},
     "wait_for_reply": {"type": "bool", "default": False},
     "reply_timeout": {"type": "float", "default": 600},
     **TARGETS_SPEC,

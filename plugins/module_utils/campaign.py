@@ -1,0 +1,225 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Campaigns: the same messages to the same environments are delivered once, whatever happens to the runs.
+
+The order for each target: claim it (committed), look it up in the conversation where that is in doubt, send, record.
+A message's id follows from campaign, environment and attempt alone, so that it is the same after a ledger was lost.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from .delivery import Delivery, MessageTarget
+from .environment import digest, iso_utc
+from .errors import ApiError, OptionError
+from .ledger import Entry, Ledger
+from .replies import Question
+
+_IDS = uuid.UUID("7c1f0c52-9f0e-4c5e-8a1e-3f6b0d2a9e47")
+# What a delivery's end leaves open: whether it was accepted.
+_IN_DOUBT = ("in_flight", "unknown")
+
+_ID_KEYS = ("client_message_id", "otid")
+
+FOUND = "found in the conversation"
+# Whether the message that is asked about is in its conversation, read anew or not. Raises ApiError.
+Arrived = Callable[[Question, bool], Awaitable[bool]]
+
+
+def message_id(campaign: str, environment_id: str, attempt: int, place: int = 0) -> str:
+    """The id of the message at a place among those of one attempt."""
+    return str(uuid.uuid5(_IDS, json.dumps([campaign, environment_id, attempt, place])))
+
+
+def content_hash(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The SHA-256 of messages without their ids, as JSON with sorted keys."""
+    bare = [{key: value for key, value in message.items() if key not in _ID_KEYS} for message in messages]
+    return digest(json.dumps(bare, sort_keys=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a campaign is to do for its targets: those that are not settled are to be sent, under the ids they have.
+
+    targets: as given, with the messages' ids of their attempt. settled: by environment id, what the ledger knows of
+    those that are not sent again.
+    """
+
+    targets: Sequence[MessageTarget]
+    settled: Mapping[str, Entry]
+
+
+def plan(campaign: str, retry: str, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> Plan:
+    """What is to be sent. Raises OptionError where the campaign had other content for a target."""
+    planned: list[MessageTarget] = []
+    settled: dict[str, Entry] = {}
+    for target in targets:
+        entry = entries.get(target.environment.id)
+        if target.skip is not None:
+            planned.append(target)
+            continue
+        if entry is not None and entry.content_hash != content_hash(target.messages):
+            raise OptionError("campaign", _other_content(campaign, entry))
+        attempt = entry.attempt if entry is not None else 1
+        if entry is not None and entry.status == "sent":
+            if _is_wanted_again(entry, retry):
+                attempt += 1
+            else:
+                settled[target.environment.id] = entry
+        planned.append(_with_ids(campaign, target, attempt))
+    return Plan(planned, settled)
+
+
+def _is_wanted_again(entry: Entry, retry: str) -> bool:
+    return retry == "all" or (retry == "failed_turns" and entry.reply_state == "failed")
+
+
+def _with_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarget:
+    ids = [message_id(campaign, target.environment.id, attempt, place) for place in range(len(target.messages))]
+    messages = [
+        {**message, "client_message_id": own_id, "otid": own_id}
+        for message, own_id in zip(target.messages, ids, strict=True)
+    ]
+    return replace(target, messages=messages, attempt=attempt)
+
+
+def settle(delivery: Delivery, entry: Entry, reason: str | None = None) -> None:
+    """Report that the message was delivered before."""
+    delivery.status, delivery.reason = "already_sent", reason or f"delivered before, {entry.sent_at or entry.ended_at}"
+    delivery.client_message_id, delivery.conversation_id = entry.client_message_id, entry.conversation_id
+    delivery.sent_at = entry.sent_at or entry.ended_at
+
+
+class Campaign:
+    """A campaign while its messages are sent: which target may have its own now, and what became of it."""
+
+    def __init__(self, name: str, ledger: Ledger, settled: Mapping[str, Entry], arrived: Arrived | None) -> None:
+        self._name = name
+        self._ledger = ledger
+        self._settled = settled
+        # What looks a message up, None where nothing is to be looked up.
+        self._arrived = arrived
+        self._began_at = _now()
+        self._new_is_in_doubt = ledger.begin(name)
+
+    def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether the ledger has the target's message as delivered; the delivery then says so."""
+        entry = self._settled.get(target.environment.id)
+        if entry is not None:
+            settle(delivery, entry)
+        return entry is not None
+
+    async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Put the target's message in flight; False, and the delivery says why, where it is not to be sent.
+
+        Raises ApiError, unclear only where it may have been sent before.
+        """
+        try:
+            seen, entry = self._claimed(target, delivery)
+        except OptionError as error:
+            raise ApiError(str(error), code="ledger") from None
+        if entry is None:
+            return False
+        in_doubt = seen.status in _IN_DOUBT if seen is not None else self._new_is_in_doubt
+        if in_doubt and self._arrived is not None and target.agent_id is not None:
+            # What another run sent since this one began is not in what has been read before.
+            fresh = seen is not None and seen.claimed_at >= self._began_at
+            if await self._has_arrived(self._arrived, target, fresh=fresh):
+                settle(delivery, replace(entry, ended_at=_now()), FOUND)
+                return False
+        return True
+
+    def record(self, target: MessageTarget, delivery: Delivery) -> None:
+        """Put down what became of the target's message, and of its turn where that was waited for.
+
+        Where the ledger fails the delivery says so, and the row stays in flight: the next run looks it up.
+        """
+        try:
+            entry = self._ledger.entry(self._name, target.environment.id)
+            if entry is not None and entry.client_message_id == delivery.client_message_id:
+                self._ledger.replace(entry, self._ended(entry, delivery))
+        except OptionError as error:
+            delivery.error = delivery.error or {"code": "ledger", "message": str(error)}
+
+    def _ended(self, entry: Entry, delivery: Delivery) -> Entry:
+        """The row with what is known now; that of another run, or of an earlier one, keeps its end."""
+        reply_state = delivery.reply.state if delivery.reply else entry.reply_state
+        if entry.run != self._ledger.run or entry.status == "sent":
+            return replace(entry, reply_state=reply_state)
+        found = delivery.status == "already_sent"
+        return replace(
+            entry,
+            status="sent" if found else delivery.status,
+            sent_at=delivery.sent_at,
+            ended_at=_now(),
+            outcome=FOUND if found else delivery.error["code"] if delivery.error else None,
+            reply_state=reply_state,
+        )
+
+    def _claimed(self, target: MessageTarget, delivery: Delivery) -> tuple[Entry | None, Entry | None]:
+        """The row as it was for this attempt, and as this run has it in flight from now on, None where it may not."""
+        while True:
+            seen = self._ledger.entry(self._name, target.environment.id)
+            if seen is not None and not self._may_claim(seen, target, delivery):
+                return None, None
+            before = seen if seen is not None and seen.attempt == target.attempt else None
+            entry = Entry(
+                campaign=self._name,
+                environment_id=target.environment.id,
+                host=target.host,
+                attempt=target.attempt,
+                client_message_id=str(target.client_message_id),
+                content_hash=content_hash(target.messages),
+                status="in_flight",
+                run=self._ledger.run,
+                claimed_at=_now(),
+                agent_id=target.agent_id,
+                conversation_id=target.conversation_id,
+            )
+            if self._ledger.replace(seen, entry):
+                return before, entry
+
+    def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether a row leaves the target's message to this run. Raises ApiError where only the user can tell."""
+        if seen.status == "in_flight" and seen.run != self._ledger.run and self._ledger.is_alive(seen.run):
+            delivery.reason = f"another run of the campaign has it in flight since {seen.claimed_at}"
+            return False
+        if seen.attempt > target.attempt or (seen.attempt == target.attempt and seen.status == "sent"):
+            settle(delivery, seen)
+            return False
+        if seen.content_hash != content_hash(target.messages):
+            raise ApiError(_other_content(self._name, seen), code="other_content")
+        place = (seen.agent_id, seen.conversation_id)
+        if seen.status in _IN_DOUBT and place != (target.agent_id, target.conversation_id):
+            raise ApiError(
+                f"may have been delivered before to agent {seen.agent_id}, conversation {seen.conversation_id}; "
+                "run the campaign with these once, so that it is looked up there",
+                code="other_agent",
+                may_be_accepted=True,
+            )
+        return True
+
+    async def _has_arrived(self, arrived: Arrived, target: MessageTarget, *, fresh: bool) -> bool:
+        try:
+            return await arrived(target.question(target.conversation_id), fresh)
+        except ApiError as error:
+            message = f"whether it was delivered before cannot be looked up: {error}"
+            raise ApiError(message, code=error.code, status=error.status, may_be_accepted=True) from None
+
+
+def _other_content(campaign: str, entry: Entry) -> str:
+    return (
+        f"{campaign!r} has had other content for {entry.host} since {entry.claimed_at}; "
+        "give what is new a campaign of its own"
+    )
+
+
+def _now() -> str:
+    return iso_utc(datetime.now(UTC))

@@ -1,0 +1,295 @@
+"""send_message as a campaign: every message is delivered once, however often and by how many it is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.sandbox.turns import ErrorTurn
+
+from .conftest import AGENT, Ansible, step
+
+SEND = {"content": "hello", "agent_id": AGENT, "campaign": "c", "ledger": "ledger.sqlite"}
+
+
+@pytest.fixture
+def names(ansible: Ansible) -> list[str]:
+    """Three environments that are online, in the order of the targets."""
+    names = [f"campaign-{number}" for number in range(3)]
+    for name in names:
+        ansible.sandbox.add_environment(connectionName=name)
+    return names
+
+
+def _turns(ansible: Ansible) -> dict[str, int]:
+    """How many turns each of the environments had, by name."""
+    received = ansible.sandbox.received()
+    return {
+        entry["name"]: received[entry["id"]]["turns"] for entry in ansible.sandbox.fleet() if entry["id"] in received
+    }
+
+
+def _restart(ansible: Ansible) -> None:
+    for entry in ansible.sandbox.fleet():
+        if entry["online"]:
+            ansible.sandbox.rotate(entry["id"], restart=True)
+
+
+def _rows(ansible: Ansible, columns: str, path: str = "ledger.sqlite") -> list[tuple[Any, ...]]:
+    connection = sqlite3.connect(ansible.directory / path)
+    try:
+        query = f"SELECT {columns} FROM deliveries JOIN runs ON run = number ORDER BY host"
+        return list(connection.execute(query))
+    finally:
+        connection.close()
+
+
+def _statuses(result: dict[str, Any]) -> list[str]:
+    return [target["status"] for target in result["targets"]]
+
+
+@pytest.mark.covers("send_message", "campaign", "ledger")
+def test_the_same_play_run_twice_sends_once(ansible: Ansible, names: list[str]) -> None:
+    plays = [{**SEND, "targets": names}, {**SEND, "targets": names}]
+    first, second = (ansible.task("send_message", *("-e", "awx_user_name=alice"), **play) for play in plays)
+    _restart(ansible)
+    third = ansible.task("send_message", **SEND, play={"hosts": names[0]})
+
+    for run in (first, second, third):
+        run.assert_quiet()
+    assert first.result("it")["msg"] == "3 targets: 3 sent"
+    result = second.result("it")
+    assert (result["changed"], result["msg"], result["failed_hosts"]) == (False, "3 targets: 3 already_sent", [])
+    assert [target["client_message_id"] for target in result["targets"]] == [
+        target["client_message_id"] for target in first.result("it")["targets"]
+    ]
+    assert result["targets"][0]["sent_at"] == first.result("it")["targets"][0]["sent_at"]
+    single = third.result("it")
+    assert (single["status"], single["changed"]) == ("already_sent", False)
+    assert _turns(ansible) == dict.fromkeys(names, 1)
+    [row, *_others] = _rows(ansible, "campaign, host, status, awx_user, awx_job_id, playbook")
+    assert row == ("c", names[0], "sent", "alice", None, str(ansible.directory / "play.yml"))
+
+
+@pytest.mark.covers("send_message", "ledger")
+def test_the_ledger_is_where_the_environment_says_unless_the_task_does(ansible: Ansible, names: list[str]) -> None:
+    send = {name: value for name, value in SEND.items() if name != "ledger"}
+    state = {"XDG_STATE_HOME": str(ansible.directory / "state"), "JOB_ID": "7", "AWX_HOST": "https://awx.invalid"}
+    by_name = state | {"FLEETOPS_LEDGER": str(ansible.directory / "named.sqlite")}
+
+    for env in (by_name, state):
+        ansible.task("send_message", play={"hosts": names[0]}, env=env, **send).assert_quiet()
+
+    assert len(_rows(ansible, "host", "named.sqlite")) == 1
+    assert _rows(ansible, "awx_job_id, outcome", "state/fleetops/ledger.sqlite") == [("7", "found in the conversation")]
+
+
+@pytest.mark.covers("send_message", "campaign")
+def test_what_a_campaign_cannot_go_with_is_said_before_anything_is_sent(ansible: Ansible, names: list[str]) -> None:
+    approvals = [{"tool_call_id": "call-1", "approve": True}]
+    message = {"content": "hello"}
+    wrong: dict[str, dict[str, Any]] = {
+        "approvals": {"content": None, "approvals": approvals},
+        "approvals among messages": {"content": None, "messages": [{"approvals": approvals}]},
+        "new": {"conversation_id": "new"},
+        "id": {"client_message_id": "m"},
+        "id of a message": {"content": None, "messages": [message | {"client_message_id": "m"}]},
+        "otid of a message": {"content": None, "messages": [message | {"otid": "m"}]},
+        "no campaign for verify": {"campaign": "", "ledger": None, "verify": "none"},
+        "no campaign for ledger": {"campaign": None},
+        "no campaign for retry": {"campaign": None, "ledger": None, "retry": "all"},
+        "id of a target": {"targets": [{"host": names[0], "client_message_id": "m"}]},
+    }
+    steps = [
+        step(
+            name,
+            "send_message",
+            **{key: value for key, value in {**SEND, "targets": names, **given}.items() if value is not None},
+        )
+        for name, given in wrong.items()
+    ]
+
+    run = ansible.steps(*steps)
+
+    said = {entry["task"]: entry["result"]["msg"] for entry in run.results}
+    own = "campaign: cannot go with a client_message_id or otid, as it makes those itself"
+    assert said == {
+        "approvals": "campaign: cannot go with approvals, which carry no id to be looked up by",
+        "approvals among messages": "campaign: cannot go with approvals, which carry no id to be looked up by",
+        "new": "campaign: cannot go with the conversation_id 'new', as nobody could find out which one a lost ledger "
+        f"named; give {names[0]} one that exists, or none for its agent's default one",
+        "id": own,
+        "id of a message": own,
+        "otid of a message": own,
+        "no campaign for verify": "verify: needs campaign",
+        "no campaign for ledger": "ledger: needs campaign",
+        "no campaign for retry": "retry: needs campaign",
+        "id of a target": own,
+    }
+    assert ansible.sandbox.received() == {}
+    assert not (ansible.directory / "ledger.sqlite").exists()
+
+
+@pytest.mark.covers("send_message", "campaign")
+def test_other_content_is_an_error_and_a_template_is_judged_by_its_text(ansible: Ansible, names: list[str]) -> None:
+    ansible.file("templates/t.j2", "hello {{ inventory_hostname }}")
+    template = {
+        "targets": names,
+        "content_template": "t.j2",
+        "agent_id": AGENT,
+        "campaign": "t",
+        "ledger": "ledger.sqlite",
+    }
+
+    run = ansible.steps(
+        step("first", "send_message", **{**SEND, "targets": names[:2]}),
+        step("other", "send_message", **{**SEND, "targets": names, "content": "bye"}),
+        step("other campaign", "send_message", **{**SEND, "targets": names[:1], "content": "bye", "campaign": "d"}),
+        step("template", "send_message", **template),
+        step("template again", "send_message", **template),
+    )
+
+    results = {entry["task"]: entry["result"] for entry in run.results}
+    other = results["other"]["msg"]
+    assert other.startswith(f"campaign: 'c' has had other content for {names[0]} since 20")
+    assert other.endswith("; give what is new a campaign of its own")
+    assert results["other campaign"]["msg"] == "1 targets: 1 sent"
+    assert results["template"]["msg"] == "3 targets: 3 sent"
+    assert results["template again"]["msg"] == "3 targets: 3 already_sent"
+    assert _turns(ansible) == dict(zip(names, (3, 2, 1), strict=True))
+
+
+@pytest.mark.covers("send_message", "retry")
+def test_whom_to_send_to_again(ansible: Ansible, names: list[str]) -> None:
+    targets = [{"host": name, "agent_id": f"agent-{name}"} for name in names]
+    ansible.sandbox.script(f"agent-{names[1]}", ErrorTurn(message="no credit"))
+    send = {**SEND, "targets": targets, "wait_for_reply": True, "max_failures": "100%"}
+
+    run = ansible.steps(
+        step("first", "send_message", **send),
+        step("undelivered", "send_message", **send),
+        step("failed turns", "send_message", **send, retry="failed_turns"),
+        step("failed turns again", "send_message", **send, retry="failed_turns"),
+        step("all", "send_message", **send, retry="all"),
+    )
+
+    results = {entry["task"]: entry["result"] for entry in run.results}
+    assert {name: _statuses(result) for name, result in results.items()} == {
+        "first": ["sent"] * 3,
+        "undelivered": ["already_sent"] * 3,
+        "failed turns": ["already_sent", "sent", "already_sent"],
+        "failed turns again": ["already_sent"] * 3,
+        "all": ["sent"] * 3,
+    }
+    # Whose message was delivered before is reported with its reply, as when it was.
+    states = {name: [target["reply"]["state"] for target in result["targets"]] for name, result in results.items()}
+    assert states["first"] == states["undelivered"] == ["replied", "failed", "replied"]
+    assert states["failed turns"] == states["all"] == ["replied"] * 3
+    ids = [{result["targets"][place]["client_message_id"] for result in results.values()} for place in range(3)]
+    assert [len(of_one) for of_one in ids] == [2, 3, 2]
+    assert _turns(ansible) == dict(zip(names, (2, 3, 2), strict=True))
+    assert _rows(ansible, "attempt, reply_state") == [(2, "replied"), (3, "replied"), (2, "replied")]
+
+
+@pytest.mark.covers("send_message", "verify")
+def test_a_lost_ledger_is_made_up_for_by_the_conversations(ansible: Ansible, names: list[str]) -> None:
+    first = ansible.task("send_message", **SEND, targets=names[:2])
+    for file in ansible.directory.glob("ledger.sqlite*"):
+        file.unlink()
+    second = ansible.task("send_message", **SEND, targets=names)
+    for file in ansible.directory.glob("ledger.sqlite*"):
+        file.unlink()
+    ansible.sandbox.clear_requests()
+    third = ansible.task("send_message", **SEND, targets=names, verify="none")
+
+    assert _statuses(first.result("it")) == ["sent", "sent"]
+    found = second.result("it")
+    assert _statuses(found) == ["already_sent", "already_sent", "sent"]
+    assert found["targets"][0]["reason"] == "found in the conversation"
+    # Without looking they are sent again, under ids that the devices know.
+    assert _statuses(third.result("it")) == ["sent"] * 3
+    assert ansible.sandbox.requests("history") == []
+    assert _turns(ansible) == dict.fromkeys(names, 1)
+
+
+@pytest.mark.covers("send_message", "campaign")
+def test_check_mode_reads_the_ledger_and_keeps_nothing(ansible: Ansible, names: list[str]) -> None:
+    before = ansible.task("send_message", "--check", **SEND, targets=names)
+    assert not (ansible.directory / "ledger.sqlite").exists()
+    ansible.task("send_message", **SEND, targets=names[:1]).assert_quiet()
+    runs = len(_rows(ansible, "host"))
+    some = ansible.task("send_message", "--check", **SEND, targets=names)
+    none = ansible.task("send_message", "--check", **SEND, targets=names[:1])
+    every = ansible.task("send_message", "--check", **SEND, targets=names[:1], retry="all")
+
+    assert len(before.result("it")["would_send"]) == 3
+    result = some.result("it")
+    assert result["msg"] == "would send to 2 of 3 targets; 1 have it already"
+    assert [entry["host"] for entry in result["would_send"]] == names[1:]
+    assert (result["changed"], none.result("it")["changed"], every.result("it")["changed"]) == (True, False, True)
+    assert len(_rows(ansible, "host")) == runs == 1
+    assert _turns(ansible) == {names[0]: 1}
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_play_that_is_killed_is_completed_by_the_next(ansible: Ansible, names: list[str], others: int) -> None:
+    """With devices that restarted in between; and meanwhile by somebody else, who leaves alone what is in flight."""
+    play = [{"hosts": "localhost", "gather_facts": False, "tasks": [step("it", "send_message", **SEND, targets=names)]}]
+    path = ansible.file("killed.yml", yaml.safe_dump(play))
+    source = ansible.source()
+    ansible.sandbox.add_fault("slow", seconds=60, route="messages", times=2)
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(source), str(path)]
+    env = {**os.environ, "LETTA_BASE_URL": ansible.sandbox.url, "LETTA_API_KEY": ansible.sandbox.api_key}
+    with subprocess.Popen(
+        command, cwd=ansible.directory, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while sum(_turns(ansible).values()) < 3:
+            assert time.monotonic() < deadline
+        meanwhile = [ansible.task("send_message", **SEND, targets=names) for _number in range(others)]
+        # Ansible's workers are in sessions of their own.
+        workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in (process.pid, *map(int, workers)):
+            os.kill(pid, signal.SIGKILL)
+    ansible.sandbox.clear_faults()
+    _restart(ansible)
+
+    run = ansible.task("send_message", **SEND, targets=names)
+
+    for other in meanwhile:
+        assert sorted(_statuses(other.result("it"))) == ["already_sent", "not_attempted", "not_attempted"]
+    run.assert_quiet()
+    assert _statuses(run.result("it")) == ["already_sent"] * 3
+    assert _turns(ansible) == dict.fromkeys(names, 1)
+
+
+def test_a_ledger_that_cannot_be_used_is_said_before_anything_is_sent(ansible: Ansible, names: list[str]) -> None:
+    ansible.file("text", "no database " * 100)
+    newer = sqlite3.connect(ansible.directory / "newer")
+    newer.executescript("CREATE TABLE t (c); PRAGMA application_id = 0x666C6565; PRAGMA user_version = 9;")
+    newer.close()
+    paths = {"damaged": "text", "newer": "newer", "directory": ".", "read-only": "/proc/ledger.sqlite"}
+
+    run = ansible.steps(
+        *(step(name, "send_message", **{**SEND, "targets": names, "ledger": path}) for name, path in paths.items())
+    )
+
+    said = {entry["task"]: entry["result"]["msg"] for entry in run.results}
+    assert all(message.startswith("ledger: ") and "\n" not in message for message in said.values()), json.dumps(said)
+    assert "is damaged, or no ledger" in said["damaged"]
+    assert "has the schema 9" in said["newer"]
+    assert "Is a directory" in said["directory"]
+    assert "No such file" in said["read-only"]
+    assert ansible.sandbox.received() == {}
+    assert "Traceback" not in run.output

@@ -1,0 +1,273 @@
+"""Campaigns: whatever becomes of the runs, each device gets its message once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign import content_hash, message_id
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger
+from tests.sandbox.process import Sandbox
+
+from .campaign_process import STEPS, ended, start
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+@pytest.fixture
+def names(sandbox: Sandbox) -> list[str]:
+    """Four environments that are online."""
+    return [str(sandbox.add_environment()["id"]) for _number in range(4)]
+
+
+def turns(sandbox: Sandbox) -> dict[str, int]:
+    return {name: received["turns"] for name, received in sandbox.received().items()}
+
+
+def once_each(names: Sequence[str]) -> dict[str, int]:
+    return dict.fromkeys(names, 1)
+
+
+def statuses(deliveries: Sequence[dict[str, Any]]) -> list[str]:
+    return [delivery["status"] for delivery in deliveries]
+
+
+def rows(ledger: Path) -> dict[str, Entry]:
+    with contextlib.ExitStack() as stack:
+        opened = Ledger.read(ledger)
+        assert opened is not None
+        return stack.enter_context(opened).entries("c")
+
+
+def restart(sandbox: Sandbox, names: Sequence[str]) -> None:
+    """Let the devices forget which messages they had."""
+    for name in names:
+        sandbox.rotate(name, restart=True)
+
+
+def killed(sandbox: Sandbox, ledger: Path, names: Sequence[str], **given: Any) -> None:
+    """A run that dies at one of the steps."""
+    with start(sandbox, ledger, names, **given) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+
+@contextlib.contextmanager
+def killed_while_it_waits(sandbox: Sandbox, ledger: Path, names: Sequence[str], **given: Any) -> Iterator[None]:
+    """A run whose messages were accepted and whose answers do not come; it is alive in the block, and killed then."""
+    sandbox.add_fault("slow", seconds=60, route="messages", times=2)
+    with start(sandbox, ledger, names, **given) as process:
+        deadline = time.monotonic() + 30
+        while len(turns(sandbox)) < 2:
+            assert time.monotonic() < deadline
+        yield
+        process.kill()
+        process.communicate(timeout=60)
+    sandbox.clear_faults()
+
+
+def test_an_id_is_the_same_ever_after_and_differs_for_all_else() -> None:
+    assert message_id("c", "environment-1", 1) == "794d9ae4-1c81-5e04-bd91-4ca96d6401b5"
+    ids = {
+        message_id(*parts) for parts in [("c", "e", 1), ("d", "e", 1), ("c", "f", 1), ("c", "e", 2), ("c", "e", 1, 1)]
+    }
+    assert len(ids) == 5
+
+
+def test_the_hash_is_of_what_is_said_and_not_of_ids() -> None:
+    one = content_hash([{"role": "user", "content": "a", "client_message_id": "1", "otid": "1"}])
+    assert one == content_hash([{"content": "a", "client_message_id": "2", "otid": "2", "role": "user"}])
+    assert one != content_hash([{"role": "user", "content": "b"}])
+
+
+def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+    first = ended(start(sandbox, ledger, names))
+    restart(sandbox, names)
+    sandbox.clear_requests()
+    second = ended(start(sandbox, ledger, names))
+
+    assert (statuses(first), statuses(second)) == (["sent"] * 4, ["already_sent"] * 4)
+    assert [one["client_message_id"] for one in first] == [message_id("c", name, 1) for name in names]
+    assert [one["client_message_id"] for one in first] == [one["client_message_id"] for one in second]
+    assert turns(sandbox) == once_each(names)
+    assert [entry["route"] for entry in sandbox.requests()] == ["list"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(
+    sandbox: Sandbox, ledger: Path, names: list[str], step: str
+) -> None:
+    """The devices restart in between, so that they do not know what they had."""
+    for nth in (2, 1):
+        killed(sandbox, ledger, names, die_at=step, nth=nth)
+        restart(sandbox, names)
+    done = ended(start(sandbox, ledger, names))
+
+    assert set(statuses(done)) <= {"sent", "already_sent"}
+    assert turns(sandbox) == once_each(names)
+    assert {entry.status for entry in rows(ledger).values()} == {"sent"}
+
+
+def test_a_run_that_is_killed_while_it_waits_for_the_answer_has_sent(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
+    with killed_while_it_waits(sandbox, ledger, names):
+        pass
+    restart(sandbox, names)
+    done = ended(start(sandbox, ledger, names))
+
+    assert statuses(done) == ["already_sent", "already_sent", "sent", "sent"]
+    assert done[0]["reason"] == "found in the conversation"
+    assert turns(sandbox) == once_each(names)
+    assert [rows(ledger)[name].outcome for name in names] == ["found in the conversation"] * 2 + [None] * 2
+
+
+def test_what_a_living_run_has_in_flight_is_not_sent_by_another(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
+    with killed_while_it_waits(sandbox, ledger, names):
+        other = ended(start(sandbox, ledger, names))
+
+    assert statuses(other) == ["not_attempted", "not_attempted", "sent", "sent"]
+    assert other[0]["reason"].startswith("another run of the campaign has it in flight since 20")
+    assert turns(sandbox) == once_each(names)
+
+
+def test_runs_at_the_same_time_send_once(sandbox: Sandbox, ledger: Path) -> None:
+    names = [str(sandbox.add_environment()["id"]) for _number in range(30)]
+    sandbox.add_fault("slow", seconds=0.05, route="messages")
+    runs = [start(sandbox, ledger, order, verify=False) for order in (names, names[::-1], names[10:] + names[:10])]
+    all_done = [ended(run) for run in runs]
+
+    assert {status for done in all_done for status in statuses(done)} <= {"sent", "already_sent", "not_attempted"}
+    assert sum(statuses(done).count("sent") for done in all_done) == 30
+    assert len(sandbox.requests("messages")) == 30
+    assert turns(sandbox) == once_each(names)
+
+
+def test_after_the_ledger_is_lost_the_conversations_say_who_was_reached(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
+    ended(start(sandbox, ledger, names[:3]))
+    for file in ledger.parent.iterdir():
+        file.unlink()
+    restart(sandbox, names)
+    done = ended(start(sandbox, ledger, names))
+
+    assert statuses(done) == ["already_sent"] * 3 + ["sent"]
+    assert turns(sandbox) == once_each(names)
+
+
+def test_a_conversation_of_many_is_read_once(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+    ended(start(sandbox, ledger, names, agent_id="agent-1"))
+
+    assert len(sandbox.requests("history")) == 1
+
+
+def test_what_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+    sandbox.add_fault("status", status=400, route="history")
+    done = ended(start(sandbox, ledger, names[:1]))
+    assert statuses(done) == ["unknown"]
+    assert "whether it was delivered before cannot be looked up: " in done[0]["error"]["message"]
+    assert turns(sandbox) == {}
+
+    sandbox.clear_faults()
+    assert statuses(ended(start(sandbox, ledger, names[:1]))) == ["sent"]
+
+
+def test_what_may_be_with_another_agent_is_not_sent_to_this_one(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
+    killed(sandbox, ledger, names[:1], die_at="sent", agent_id="agent-1")
+    [done] = ended(start(sandbox, ledger, names[:1], agent_id="agent-2"))
+
+    assert (done["status"], done["error"]["code"]) == ("unknown", "other_agent")
+    assert "agent agent-1" in done["error"]["message"]
+    assert turns(sandbox) == once_each(names[:1])
+
+
+def test_without_a_look_up_it_goes_out_again_under_its_id(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+    killed(sandbox, ledger, names, die_at="sent", nth=2, verify=False)
+    done = ended(start(sandbox, ledger, names, verify=False))
+
+    assert {*statuses(done)} <= {"sent", "already_sent"}
+    assert sandbox.requests("history") == []
+    # The devices drop what they had.
+    assert turns(sandbox) == once_each(names)
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
+def test_an_end_that_is_unclear_is_looked_up_by_the_next_run(
+    sandbox: Sandbox, ledger: Path, names: list[str], fault: str
+) -> None:
+    sandbox.add_fault(fault, route="messages")
+    assert statuses(ended(start(sandbox, ledger, names[:1]))) == ["unknown"]
+    sandbox.clear_faults()
+    restart(sandbox, names)
+
+    done = ended(start(sandbox, ledger, names[:1]))
+
+    assert statuses(done) == ["already_sent" if fault == "drop_after" else "sent"]
+    assert turns(sandbox) == once_each(names[:1])
+
+
+def test_all_again_is_another_attempt_under_another_id(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+    ended(start(sandbox, ledger, names[:2]))
+    done = ended(start(sandbox, ledger, names[:2], retry="all"))
+
+    assert statuses(done) == ["sent", "sent"]
+    assert [one["client_message_id"] for one in done] == [message_id("c", name, 2) for name in names[:2]]
+    assert turns(sandbox) == dict.fromkeys(names[:2], 2)
+
+
+def test_several_messages_have_an_id_each(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+    ended(start(sandbox, ledger, names[:1], messages=[{"content": "a"}, {"content": "b"}]))
+
+    sent = sandbox.received()[names[0]]["messages"]
+    assert [message["client_message_id"] for message in sent] == [
+        message_id("c", names[0], 1, place) for place in (0, 1)
+    ]
+    assert [message["otid"] for message in sent] == [message["client_message_id"] for message in sent]
+
+
+def test_a_row_says_what_was_done(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+    ended(start(sandbox, ledger, names[:1]))
+
+    [row] = rows(ledger).values()
+    assert (row.status, row.attempt, row.host, row.agent_id) == ("sent", 1, names[0], f"agent-{names[0]}")
+    assert row.claimed_at <= str(row.sent_at) <= str(row.ended_at)
+    assert oct(ledger.stat().st_mode)[-3:] == "600"
+
+
+def test_a_ledger_that_fills_up_sends_nothing_that_it_cannot_keep(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
+    done = ended(start(sandbox, ledger, names, full_at="claim"))
+
+    assert done[0]["status"] == "failed"
+    assert done[0]["error"]["code"] == "ledger"
+    assert done[0]["error"]["message"].endswith(": database or disk is full")
+    # That is one failure more than none, so no other one started.
+    assert statuses(done)[1:] == ["not_attempted"] * 3
+    assert turns(sandbox) == {}
+
+
+def test_what_was_sent_stays_so_when_the_ledger_cannot_keep_it_and_is_looked_up_later(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
+    [first] = ended(start(sandbox, ledger, names[:1], full_at="record"))
+    restart(sandbox, names)
+    [second] = ended(start(sandbox, ledger, names[:1]))
+
+    assert (first["status"], first["error"]["code"]) == ("sent", "ledger")
+    assert second["status"] == "already_sent"
+    assert turns(sandbox) == once_each(names[:1])
