@@ -88,6 +88,11 @@ class RunFacts:
 
 _COLUMNS = [field.name for field in fields(Entry)]
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM deliveries WHERE campaign = ?"  # noqa: S608 - names of ours
+_OF_ITS_RUN = ("run_id", "os_user", "awx_job_id", "awx_user", "playbook")
+_SELECT_WITH_RUNS = (
+    f"SELECT {', '.join((*_COLUMNS, *_OF_ITS_RUN))} FROM deliveries JOIN runs ON run = number "  # noqa: S608
+    "WHERE campaign = ? ORDER BY host, environment_id"
+)
 _REPLACE = f"REPLACE INTO deliveries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 
 
@@ -139,6 +144,9 @@ class Ledger:
             ledger = cls(path, _connect(path, "ro"))
             try:
                 ledger._check_schema()
+                # A copy of a ledger may be without it: nobody runs on that.
+                if Path(f"{path}-lock").exists():
+                    ledger._lock_file = os.open(f"{path}-lock", os.O_RDONLY)
             except BaseException:
                 ledger.close()
                 raise
@@ -176,6 +184,20 @@ class Ledger:
         with _errors(self._path):
             return next(self._select(f"{_SELECT} AND environment_id = ?", (campaign, environment_id)), None)
 
+    def records(self, campaign: str) -> list[dict[str, str | int | None]]:
+        """The deliveries of a campaign, in the order of their hosts, each with who ran it.
+
+        The status of one that is in flight by a run that has ended is `interrupted`.
+        """
+        with _errors(self._path):
+            rows = self._connection.execute(_SELECT_WITH_RUNS, (campaign,)).fetchall()
+        records = [dict(zip((*_COLUMNS, *_OF_ITS_RUN), row, strict=True)) for row in rows]
+        for record in records:
+            run = record.pop("run")
+            if record["status"] == "in_flight" and not self.is_alive(run):
+                record["status"] = "interrupted"
+        return records
+
     def replace(self, seen: Entry | None, entry: Entry) -> bool:
         """Put a delivery down where its row is still as it was seen, None for no row; whether it was."""
         with self._transaction():
@@ -187,8 +209,8 @@ class Ledger:
 
     def is_alive(self, run: int) -> bool:
         """Whether another run has not ended."""
-        if run == self.run:
-            return True
+        if run == self.run or self._lock_file is None:
+            return run == self.run
         try:
             # Shared, so that two who look do not take each other for the one that is looked for.
             with _locked(self._descriptor, run, fcntl.LOCK_SH | fcntl.LOCK_NB):
@@ -199,7 +221,7 @@ class Ledger:
     @property
     def _descriptor(self) -> int:
         if self._lock_file is None:
-            raise RuntimeError("a ledger that is open to read knows of no runs")
+            raise RuntimeError("the ledger is closed")
         return self._lock_file
 
     def _select(self, query: str, values: Sequence[str]) -> Iterator[Entry]:

@@ -90,10 +90,14 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         options: dict[str, Any] = validated.validated_parameters
         return options
 
+    def _connection_options(self) -> list[str]:
+        """Those that the action has: one that asks no server has none."""
+        return [name for name in CONNECTION_SPEC if name in self.SPEC]
+
     def _variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         # The key first, so that it is known as a secret when another one cannot be read.
-        for option in sorted(CONNECTION_SPEC, key=lambda option: option != "api_key"):
+        for option in sorted(self._connection_options(), key=lambda option: option != "api_key"):
             value = task_vars.get(variable_of(self.PROVIDER, option))
             found[option] = self._read_variable(
                 variable_of(self.PROVIDER, option), functools.partial(self._templar.template, value)
@@ -115,7 +119,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             raise OptionError(name, f"cannot be read: {cause}") from None
 
     def _environment(self) -> dict[str, Any]:
-        names = {option: environment_variable_of(self.PROVIDER, option) for option in CONNECTION_SPEC}
+        names = {option: environment_variable_of(self.PROVIDER, option) for option in self._connection_options()}
         return given({option: os.environ.get(name) for option, name in names.items()})
 
     def _settings(self, options: Mapping[str, Any], listed_from: str | None = None) -> HttpSettings:

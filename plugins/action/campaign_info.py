@@ -1,0 +1,40 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin campaign_info; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ..module_utils.ledger import Ledger, ledger_path
+from ..module_utils.replies import STATES
+from ..modules.campaign_info import SPEC
+from ..plugin_utils.action import EnvironmentAction
+
+_STATUSES = ("sent", "unknown", "failed", "offline", "in_flight", "interrupted", "not_attempted")
+
+
+class ActionModule(EnvironmentAction):
+    """Show whom a campaign has reached."""
+
+    SPEC = SPEC
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Return `counts`, `replies` and on request `deliveries`."""
+        records: list[dict[str, Any]] = []
+        if ledger := Ledger.read(ledger_path(options["ledger"])):
+            with ledger:
+                records = ledger.records(options["campaign"])
+        found = Counter(record["status"] for record in records)
+        replies = Counter(record["reply_state"] for record in records)
+        ended = ", ".join(f"{found[status]} {status}" for status in _STATUSES if found[status])
+        result = {
+            "changed": False,
+            "msg": f"campaign {options['campaign']!r}: {len(records)} deliveries: {ended or 'nobody was reached'}",
+            "counts": {status: found[status] for status in _STATUSES},
+            "replies": {state: replies[state] for state in STATES},
+        }
+        return result | ({"deliveries": records} if options["include_deliveries"] else {})
