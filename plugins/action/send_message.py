@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 
+from ..module_utils.audit import AuditLog
 from ..module_utils.campaign import Campaign, Plan, plan, settle
 from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.errors import OptionError, one_line
@@ -27,7 +28,7 @@ from ..plugin_utils.targets import Item
 from ..plugin_utils.targets_action import Run, TargetsAction
 
 _MOST_RENDERED = 5
-_OF_A_CAMPAIGN = ("ledger", "verify", "retry")
+_OF_A_CAMPAIGN = ("ledger", "verify", "retry", "audit_log", "audit_content")
 _NO_AGENT = "no agent_id: the environment decides who answers"
 
 
@@ -51,6 +52,8 @@ class ActionModule(TargetsAction):
         alone = next((name for name in _OF_A_CAMPAIGN if name in given(self._task.args)), None)
         if not options["campaign"] and alone:
             raise OptionError(alone, "needs campaign")
+        if options["audit_content"] and not options["audit_log"]:
+            raise OptionError("audit_content", "needs audit_log")
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> MessageTarget:
         """The messages for one host."""
@@ -76,11 +79,15 @@ class ActionModule(TargetsAction):
             reader = Reader(run.settings, client, concurrency=run.policy.concurrency, rate=run.policy.rate)
             if not name:
                 return await _delivered(run, client, reader, run.targets)
-            path = ledger_path(run.options["ledger"])
-            with Ledger.open(path, run_facts(self._task, self._templar.available_variables)) as ledger:
+            with contextlib.ExitStack() as stack:
+                facts = run_facts(self._task, self._templar.available_variables)
+                ledger = stack.enter_context(Ledger.open(ledger_path(run.options["ledger"]), facts))
+                audit = _audit_log(run.options)
+                if audit is not None:
+                    stack.enter_context(audit)
                 planned = plan(name, run.options["retry"], ledger.entries(name), run.targets)
                 arrived = Arrivals(reader).arrived if run.options["verify"] == "history" else None
-                campaign = Campaign(name, ledger, planned.settled, arrived)
+                campaign = Campaign(name, ledger, planned.settled, arrived, audit)
                 return await _delivered(run, client, reader, planned.targets, campaign)
 
     def result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
@@ -170,6 +177,11 @@ async def _delivered(
         if delivery.agent_id is None and delivery.status == "sent":
             delivery.reason = _NO_AGENT
     return deliveries
+
+
+def _audit_log(options: Mapping[str, Any]) -> AuditLog | None:
+    path = options["audit_log"]
+    return AuditLog(path, with_content=options["audit_content"]) if path else None
 
 
 def _planned_from_ledger(run: Run) -> Plan:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from .audit import AuditLog
 from .delivery import Delivery, MessageTarget
 from .environment import digest, iso_utc
 from .errors import ApiError, OptionError
@@ -100,12 +101,20 @@ def settle(delivery: Delivery, entry: Entry, reason: str | None = None) -> None:
 class Campaign:
     """A campaign while its messages are sent: which target may have its own now, and what became of it."""
 
-    def __init__(self, name: str, ledger: Ledger, settled: Mapping[str, Entry], arrived: Arrived | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        ledger: Ledger,
+        settled: Mapping[str, Entry],
+        arrived: Arrived | None,
+        audit: AuditLog | None = None,
+    ) -> None:
         self._name = name
         self._ledger = ledger
         self._settled = settled
         # What looks a message up, None where nothing is to be looked up.
         self._arrived = arrived
+        self._audit = audit
         self._began_at = _now()
         self._new_is_in_doubt = ledger.begin(name)
 
@@ -144,9 +153,18 @@ class Campaign:
         try:
             entry = self._ledger.entry(self._name, target.environment.id)
             if entry is not None and entry.client_message_id == delivery.client_message_id:
-                self._ledger.replace(entry, self._ended(entry, delivery))
+                ended = self._ended(entry, delivery)
+                if self._ledger.replace(entry, ended) and ended != entry:
+                    self._log(target)
         except OptionError as error:
-            delivery.error = delivery.error or {"code": "ledger", "message": str(error)}
+            delivery.error = delivery.error or {"code": error.option, "message": str(error)}
+
+    def _log(self, target: MessageTarget) -> None:
+        if self._audit is None:
+            return
+        [record] = self._ledger.records(self._name, target.environment.id)
+        content = {"content": [message["content"] for message in target.messages]} if self._audit.with_content else {}
+        self._audit.append({**record, **content})
 
     def _ended(self, entry: Entry, delivery: Delivery) -> Entry:
         """The row with what is known now; that of another run, or of an earlier one, keeps its end."""

@@ -91,7 +91,7 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM deliveries WHERE campaign = ?"  # 
 _OF_ITS_RUN = ("run_id", "os_user", "awx_job_id", "awx_user", "playbook")
 _SELECT_WITH_RUNS = (
     f"SELECT {', '.join((*_COLUMNS, *_OF_ITS_RUN))} FROM deliveries JOIN runs ON run = number "  # noqa: S608
-    "WHERE campaign = ? ORDER BY host, environment_id"
+    "WHERE campaign = ?1 AND (?2 IS NULL OR environment_id = ?2) ORDER BY host, environment_id"
 )
 _REPLACE = f"REPLACE INTO deliveries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
 
@@ -184,13 +184,13 @@ class Ledger:
         with _errors(self._path):
             return next(self._select(f"{_SELECT} AND environment_id = ?", (campaign, environment_id)), None)
 
-    def records(self, campaign: str) -> list[dict[str, str | int | None]]:
-        """The deliveries of a campaign, in the order of their hosts, each with who ran it.
+    def records(self, campaign: str, environment_id: str | None = None) -> list[dict[str, str | int | None]]:
+        """The deliveries of a campaign, or that to one environment, in the order of the hosts, each with who ran it.
 
         The status of one that is in flight by a run that has ended is `interrupted`.
         """
         with _errors(self._path):
-            rows = self._connection.execute(_SELECT_WITH_RUNS, (campaign,)).fetchall()
+            rows = self._connection.execute(_SELECT_WITH_RUNS, (campaign, environment_id)).fetchall()
         records = [dict(zip((*_COLUMNS, *_OF_ITS_RUN), row, strict=True)) for row in rows]
         for record in records:
             run = record.pop("run")

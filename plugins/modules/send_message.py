@@ -140,6 +140,16 @@ options:
     type: str
     choices: [undelivered, failed_turns, all]
     default: undelivered
+  audit_log:
+    description:
+      - Append a line of JSON to this file each time that the end of a delivery of O(campaign), or what came of its
+        turn, becomes known. It has the keys that M(fleetops.environments.campaign_info) returns in C(deliveries).
+      - It is made for the user alone. Runs at the same time may share it.
+    type: path
+  audit_content:
+    description: Whether the lines of O(audit_log) have the texts of the messages too, as C(content), a list.
+    type: bool
+    default: false
   wait_for_reply:
     description:
       - After everything is sent, wait for what the agents reply, and return it as C(reply). Every target needs an
@@ -444,6 +454,8 @@ SPEC = {
     "ledger": {"type": "path"},
     "verify": {"type": "str", "choices": ["history", "none"], "default": "history"},
     "retry": {"type": "str", "choices": ["undelivered", "failed_turns", "all"], "default": "undelivered"},
+    "audit_log": {"type": "path"},
+    "audit_content": {"type": "bool", "default": False},
     "wait_for_reply": {"type": "bool", "default": False},
     "reply_timeout": {"type": "float", "default": 600},
     **TARGETS_SPEC,

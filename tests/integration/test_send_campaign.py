@@ -293,3 +293,33 @@ def test_a_ledger_that_cannot_be_used_is_said_before_anything_is_sent(ansible: A
     assert "No such file" in said["read-only"]
     assert ansible.sandbox.received() == {}
     assert "Traceback" not in run.output
+
+
+@pytest.mark.covers("send_message", "audit_log", "audit_content")
+def test_an_audit_log_has_a_line_for_each_end_and_the_text_on_request(ansible: Ansible, names: list[str]) -> None:
+    audit = {"audit_log": "audit.jsonl"}
+
+    run = ansible.steps(
+        step("first", "send_message", **SEND, **audit, targets=names[:1], wait_for_reply=True),
+        step("again", "send_message", **SEND, **audit, targets=names[:1]),
+        step("text", "send_message", **SEND, **audit, targets=names[:2], audit_content=True),
+        step("no log", "send_message", **SEND, targets=names, audit_content=True),
+        step("unwritable", "send_message", **SEND, targets=names, audit_log="."),
+        step("no campaign", "send_message", content="x", targets=names, audit_log="audit.jsonl"),
+    )
+
+    results = {entry["task"]: entry["result"] for entry in run.results}
+    lines = [json.loads(line) for line in (ansible.directory / "audit.jsonl").read_text().splitlines()]
+    assert [(line["host"], line["status"], line["reply_state"], line.get("content")) for line in lines] == [
+        (names[0], "sent", None, None),
+        (names[0], "sent", "replied", None),
+        (names[1], "sent", None, ["hello"]),
+    ]
+    assert lines[0]["client_message_id"] == results["first"]["targets"][0]["client_message_id"]
+    assert lines[0]["playbook"] == str(ansible.directory / "play.yml")
+    assert "hello" not in json.dumps(lines[0])
+    assert (ansible.directory / "audit.jsonl").stat().st_mode & 0o777 == 0o600
+    assert results["no log"]["msg"] == "audit_content: needs audit_log"
+    assert results["unwritable"]["msg"] == "audit_log: cannot write '.': Is a directory"
+    assert results["no campaign"]["msg"] == "audit_log: needs campaign"
+    assert names[2] not in _turns(ansible)
