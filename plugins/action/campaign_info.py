@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.ledger import Ledger, ledger_path
+from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
 from ..module_utils.replies import STATES
 from ..modules.campaign_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
@@ -25,14 +25,17 @@ class ActionModule(EnvironmentAction):
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return `counts`, `replies` and on request `deliveries`."""
         records: list[dict[str, Any]] = []
+        state = ACTIVE
         if ledger := Ledger.read(ledger_path(options["ledger"])):
             with ledger:
                 records = ledger.records(options["campaign"])
+                state = ledger.state(options["campaign"])
         found = Counter(record["status"] for record in records)
         replies = Counter(record["reply_state"] for record in records)
         ended = ", ".join(f"{found[status]} {status}" for status in _STATUSES if found[status])
         result = {
             "changed": False,
+            "state": state,
             "msg": f"campaign {options['campaign']!r}: {len(records)} deliveries: {ended or 'nobody was reached'}",
             "counts": {status: found[status] for status in _STATUSES},
             "replies": {state: replies[state] for state in STATES},

@@ -20,7 +20,7 @@ from .audit import AuditLog
 from .delivery import Delivery, MessageTarget
 from .environment import digest, iso_utc
 from .errors import ApiError, OptionError
-from .ledger import Entry, Ledger
+from .ledger import ACTIVE, Entry, Ledger
 from .replies import Question
 
 _IDS = uuid.UUID("7c1f0c52-9f0e-4c5e-8a1e-3f6b0d2a9e47")
@@ -119,17 +119,35 @@ class Campaign:
         self._new_is_in_doubt = ledger.begin(name)
 
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether the ledger has the target's message as delivered; the delivery then says so."""
+        """Whether the ledger has the target's message as delivered, or the campaign has been stopped.
+
+        The delivery then says so. Raises ApiError where the ledger fails.
+        """
         entry = self._settled.get(target.environment.id)
         if entry is not None:
             settle(delivery, entry)
-        return entry is not None
+        return entry is not None or self._is_stopped(delivery)
+
+    def _is_stopped(self, delivery: Delivery) -> bool:
+        """Whether somebody has paused or cancelled the campaign, which is looked at before each delivery."""
+        try:
+            state = self._ledger.state(self._name)
+        except OptionError as error:
+            raise ApiError(str(error), code="ledger") from None
+        if state == ACTIVE:
+            return False
+        delivery.status = "skipped" if state == "cancelled" else "not_attempted"
+        delivery.reason = f"the campaign is {state}"
+        return True
 
     async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Put the target's message in flight; False, and the delivery says why, where it is not to be sent.
 
         Raises ApiError, unclear only where it may have been sent before.
         """
+        # It may have waited for its turn since it was looked at.
+        if self._is_stopped(delivery):
+            return False
         try:
             seen, entry = self._claimed(target, delivery)
         except OptionError as error:

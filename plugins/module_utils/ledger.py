@@ -25,6 +25,8 @@ from .environment import iso_utc
 from .errors import OptionError, one_line
 
 SCHEMA_VERSION = 1
+# The state of a campaign that goes on.
+ACTIVE = "active"
 # "flee", so that nobody's other database is taken for a ledger.
 _APPLICATION_ID = 0x666C6565
 _BUSY_SECONDS = 30.0
@@ -39,7 +41,10 @@ CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, started_at TEXT NOT NULL,
     os_user TEXT, awx_job_id TEXT, awx_user TEXT, playbook TEXT
 );
-CREATE TABLE campaigns (campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, may_have_been_lost INTEGER NOT NULL);
+CREATE TABLE campaigns (
+    campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, may_have_been_lost INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'active'
+);
 CREATE TABLE deliveries (
     campaign TEXT NOT NULL, environment_id TEXT NOT NULL, host TEXT NOT NULL, attempt INTEGER NOT NULL,
     client_message_id TEXT NOT NULL, content_hash TEXT NOT NULL, status TEXT NOT NULL,
@@ -168,11 +173,29 @@ class Ledger:
     def begin(self, campaign: str) -> bool:
         """Put a campaign down; whether deliveries of it may have been in a ledger that was lost."""
         with self._transaction():
-            [(created_at,)] = self._connection.execute("SELECT created_at FROM ledger")
-            young = datetime.now(UTC) - datetime.fromisoformat(created_at) < _YOUNG
-            self._connection.execute("INSERT OR IGNORE INTO campaigns VALUES (?, ?, ?)", (campaign, _now(), young))
+            self._add(campaign)
             row = self._connection.execute("SELECT may_have_been_lost FROM campaigns WHERE campaign = ?", (campaign,))
             return bool(row.fetchone()[0])
+
+    def state(self, campaign: str) -> str:
+        """What was last set, `active` where nothing was."""
+        with _errors(self._path):
+            row = self._connection.execute("SELECT state FROM campaigns WHERE campaign = ?", (campaign,)).fetchone()
+        return str(row[0]) if row is not None else ACTIVE
+
+    def set_state(self, campaign: str, state: str) -> None:
+        """Set the state, which runs read before each delivery; a campaign may have one before its first run."""
+        with self._transaction():
+            self._add(campaign)
+            self._connection.execute("UPDATE campaigns SET state = ? WHERE campaign = ?", (state, campaign))
+
+    def _add(self, campaign: str) -> None:
+        [(created_at,)] = self._connection.execute("SELECT created_at FROM ledger")
+        young = datetime.now(UTC) - datetime.fromisoformat(created_at) < _YOUNG
+        self._connection.execute(
+            "INSERT OR IGNORE INTO campaigns (campaign, created_at, may_have_been_lost) VALUES (?, ?, ?)",
+            (campaign, _now(), young),
+        )
 
     def entries(self, campaign: str) -> dict[str, Entry]:
         """The deliveries of a campaign, by environment id."""

@@ -36,6 +36,7 @@ attributes:
   check_mode:
     description: Reads the ledger as ever.
 seealso:
+  - module: fleetops.environments.campaign_control
   - module: fleetops.environments.send_message
 """
 
@@ -60,6 +61,11 @@ msg:
   returned: always
   type: str
   sample: "campaign 'rotate-2026-01': 3 deliveries: 2 sent, 1 unknown"
+state:
+  description: V(active), V(paused) or V(cancelled), as M(fleetops.environments.campaign_control) set it.
+  returned: always
+  type: str
+  sample: active
 counts:
   description:
     - How many deliveries are in each status, which is V(sent), V(unknown), V(failed), V(offline), V(in_flight) while a

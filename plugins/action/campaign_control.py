@@ -1,0 +1,33 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin campaign_control; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
+from ..modules.campaign_control import SPEC
+from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.run_facts import run_facts
+
+
+class ActionModule(EnvironmentAction):
+    """Pause, cancel or go on with a campaign."""
+
+    SPEC = SPEC
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Set the state; return `previous_state`."""
+        campaign, wanted = options["campaign"], options["state"]
+        path = ledger_path(options["ledger"])
+        before = ACTIVE
+        if reading := Ledger.read(path):
+            with reading:
+                before = reading.state(campaign)
+        if before != wanted and not self._task.check_mode:
+            with Ledger.open(path, run_facts(self._task, task_vars)) as ledger:
+                ledger.set_state(campaign, wanted)
+        return {"changed": before != wanted, "previous_state": before}

@@ -1,0 +1,81 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module campaign_control: documentation and argument specification."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: campaign_control
+short_description: Pause, cancel or go on with a campaign
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Sets the state of a campaign of M(fleetops.environments.send_message) in its ledger. Runs look at it before each
+    delivery, those under way too; what they are sending already is still finished.
+  - A run that is stopped does not fail, and what was delivered stays delivered.
+options:
+  campaign:
+    description: The name of the campaign. It may be one that nobody has begun.
+    type: str
+    required: true
+  state:
+    description:
+      - V(active) lets runs deliver. V(paused) leaves targets V(not_attempted), for a later run. V(cancelled) has them
+        V(skipped). Each may be set after each.
+    type: str
+    choices: [active, paused, cancelled]
+    required: true
+  ledger:
+    description:
+      - The ledger's file, which is made where there is none. By default E(FLEETOPS_LEDGER), else
+        C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
+    type: path
+extends_documentation_fragment:
+  - fleetops.environments.on_controller
+attributes:
+  check_mode:
+    description: Sets nothing.
+seealso:
+  - module: fleetops.environments.campaign_info
+  - module: fleetops.environments.send_message
+"""
+
+EXAMPLES = r"""
+- name: Let nobody else have this message for now
+  fleetops.environments.campaign_control:
+    campaign: rotate-2026-01
+    state: paused
+    ledger: /var/lib/fleetops/ledger.sqlite
+  run_once: true
+"""
+
+RETURN = r"""
+previous_state:
+  description: The state before.
+  returned: success
+  type: str
+  sample: active
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.arguments import ON_CONTROLLER
+
+SPEC = {
+    "campaign": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["active", "paused", "cancelled"], "required": True},
+    "ledger": {"type": "path"},
+}
+
+
+def main() -> None:
+    """Say that the work is done by the action plugin."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module.fail_json(msg=ON_CONTROLLER.format(name="campaign_control"))
+
+
+if __name__ == "__main__":
+    main()
