@@ -14,7 +14,7 @@ from ..module_utils.replies import STATES
 from ..modules.campaign_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
 
-_STATUSES = ("sent", "unknown", "failed", "offline", "in_flight", "interrupted", "not_attempted")
+_STATUSES = ("sent", "unknown", "failed", "offline", "in_flight", "interrupted")
 
 
 class ActionModule(EnvironmentAction):

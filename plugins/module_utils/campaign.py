@@ -185,9 +185,10 @@ class Campaign:
         self._audit.append({**record, **content})
 
     def _ended(self, entry: Entry, delivery: Delivery) -> Entry:
-        """The row with what is known now; that of another run, or of an earlier one, keeps its end."""
+        """The row with what is known now; that of another run keeps its end, as does one that was not claimed again."""
         reply_state = delivery.reply.state if delivery.reply else entry.reply_state
-        if entry.run != self._ledger.run or entry.status == "sent":
+        ours = entry.run == self._ledger.run and entry.status == "in_flight"
+        if not ours or delivery.status in ("skipped", "not_attempted"):
             return replace(entry, reply_state=reply_state)
         found = delivery.status == "already_sent"
         return replace(

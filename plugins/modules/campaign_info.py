@@ -69,10 +69,10 @@ state:
 counts:
   description:
     - How many deliveries are in each status, which is V(sent), V(unknown), V(failed), V(offline), V(in_flight) while a
-      run is about it, V(interrupted) where that run ended before it knew, or V(not_attempted).
+      run is about it, or V(interrupted) where that run ended before it knew.
   returned: always
   type: dict
-  sample: {sent: 2, unknown: 1, failed: 0, offline: 0, in_flight: 0, interrupted: 0, not_attempted: 0}
+  sample: {sent: 2, unknown: 1, failed: 0, offline: 0, in_flight: 0, interrupted: 0}
 replies:
   description: How many turns ended in each state, of the deliveries whose replies were waited for.
   returned: always
