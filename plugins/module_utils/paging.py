@@ -10,10 +10,10 @@ all of these pages are asked for together, and the walk then takes from them wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from .environment import Listing
 from .errors import ApiError, one_line
@@ -39,8 +39,11 @@ class Page:
     date: datetime
 
 
-# One page: the rows after the row with this id, None for the first ones. Raises ApiError.
-Ask = Callable[[str | None], Awaitable[Page]]
+class Ask(Protocol):
+    """What asks for one page."""
+
+    async def __call__(self, after: str | None) -> Page:
+        """The rows after the row with this id, None for the first ones. Raises ApiError."""
 
 
 async def listed(

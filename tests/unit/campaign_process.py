@@ -60,9 +60,13 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
             return replaced
 
     class DyingClient(Client):
-        async def send(self, *arguments: Any, **options: Any) -> Any:
+        async def send(
+            self, target: Any, messages: Any, *, agent_id: Any, conversation_id: Any, final: Any = ()
+        ) -> Any:
             death.at("sending")
-            accepted = await super().send(*arguments, **options)
+            accepted = await super().send(
+                target, messages, agent_id=agent_id, conversation_id=conversation_id, final=final
+            )
             death.at("sent")
             return accepted
 
