@@ -189,8 +189,7 @@ def _transport_error(where: str, error: Exception, accepted: bool, timeout: floa
     before_sending = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError))
     tls = _tls_cause(error)
     if tls is not None:
-        reason = getattr(tls, "verify_message", "") or getattr(tls, "reason", "") or tls
-        return ApiError(f"{where}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
+        return tls_error(where, tls)
     if isinstance(error, httpx.TimeoutException):
         phase = "connection" if before_sending else "answer"
         message = f"{where}: no {phase} within the timeout of {timeout:g} s"
@@ -201,6 +200,12 @@ def _transport_error(where: str, error: Exception, accepted: bool, timeout: floa
         return ApiError(f"{where}: {one_line(error)}", code="invalid")
     message = f"{where}: the connection was dropped: {one_line(error) or type(error).__name__}"
     return ApiError(message, code="dropped", may_be_accepted=accepted, transient=True)
+
+
+def tls_error(where: str, cause: BaseException) -> ApiError:
+    """The error of a connection that TLS did not let come about."""
+    reason = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or cause
+    return ApiError(f"{where}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
 
 
 def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Self
 from ._deps import aiohttp
 from .errors import ApiError, one_line
 from .harmless import harmless, parsed
-from .http_client import retry_after_seconds
+from .http_client import retry_after_seconds, tls_error
 from .http_settings import HttpSettings
 from .retries import attempted
 
@@ -279,8 +279,7 @@ class Relay:
             )
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
             cause = getattr(error, "certificate_error", error)
-            reason = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or cause
-            return ApiError(f"{self._url}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
+            return tls_error(self._url, cause)
         if isinstance(error, (aiohttp.InvalidURL, ValueError)):
             return ApiError(f"{self._url}: {one_line(error)}", code="invalid")
         cause = getattr(error, "os_error", error)
