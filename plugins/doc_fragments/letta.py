@@ -78,7 +78,7 @@ notes:
   - An empty option, variable or environment variable is the same as an unset one.
   - Proxies are taken from the environment variables E(HTTPS_PROXY), E(HTTP_PROXY), E(ALL_PROXY) and E(NO_PROXY).
 requirements:
-  - aiohttp >= 3.10
+  - aiohttp >= 3.12
   - httpx >= 0.27
   - pydantic >= 2.7
   - jmespath >= 1.0
@@ -175,7 +175,7 @@ notes:
   - An empty option, variable or environment variable is the same as an unset one.
   - Proxies are taken from the environment variables E(HTTPS_PROXY), E(HTTP_PROXY), E(ALL_PROXY) and E(NO_PROXY).
 requirements:
-  - aiohttp >= 3.10
+  - aiohttp >= 3.12
   - httpx >= 0.27
   - pydantic >= 2.7
   - jmespath >= 1.0

@@ -35,8 +35,9 @@ class _Absent:
 
 try:
     import aiohttp
+    import yarl  # aiohttp's own addresses
 except ImportError:
-    aiohttp = _Absent("aiohttp")  # type: ignore[assignment]
+    aiohttp = yarl = _Absent("aiohttp")  # type: ignore[assignment]
 
 try:
     import httpx
@@ -66,7 +67,7 @@ try:
 except ImportError:
     tenacity = _Absent("tenacity")  # type: ignore[assignment]
 
-__all__ = ["aiohttp", "httpx", "jmespath", "pydantic", "require", "semantic_version", "tenacity"]
+__all__ = ["aiohttp", "httpx", "jmespath", "pydantic", "require", "semantic_version", "tenacity", "yarl"]
 
 
 def require() -> None:

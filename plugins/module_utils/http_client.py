@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import ssl
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -13,13 +15,15 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
-from ._deps import httpx
+from ._deps import aiohttp, httpx, yarl
 from .errors import ApiError, one_line
 from .harmless import harmless, parsed
 from .http_settings import HttpSettings
 from .retries import attempted
 
 _NOT_JSON = object()
+# Seconds for which a connection is kept without a request.
+_KEPT_ALIVE = 5.0
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
@@ -59,10 +63,20 @@ class _Progress:
 
     sending = False
 
-    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        # What a proxy is asked to connect to is no part of the request.
-        if event.endswith("send_request_headers.started") and info["request"].method != b"CONNECT":
-            self.sending = True
+    @staticmethod
+    async def note(_session: Any, context: Any, _params: Any) -> None:
+        """Note that a request is about to go out; what a proxy is asked to connect to is no part of it."""
+        context.trace_request_ctx.sending = True
+
+
+async def _unrepeated(request: Any, handler: Any) -> Any:
+    """Keep aiohttp from repeating a GET by itself, which nobody would count."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise aiohttp.ClientConnectionError(one_line(error)) from error
 
 
 class HttpClient:
@@ -73,22 +87,31 @@ class HttpClient:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
-        self._http = httpx.AsyncClient(
-            headers={**settings.headers(), "Accept": "application/json"},
-            verify=settings.tls_context(),
-            timeout=settings.timeout,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        # Not the session's: a proxy would get those too.
+        self._headers = {**settings.headers(), "Accept": "application/json"}
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_Progress.note)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                ssl=settings.tls_context(),
+                limit=0,  # how many go on at a time is decided by who asks
+                keepalive_timeout=_KEPT_ALIVE,
+            ),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=settings.timeout, sock_connect=settings.timeout, sock_read=settings.timeout
+            ),
+            trace_configs=[trace],
+            middlewares=[_unrepeated],
             proxy=settings.proxy(),
             # Neither .netrc nor the system may replace our authorization or proxies.
             trust_env=False,
-            follow_redirects=False,
         )
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_exc_info: object) -> None:
-        await self._http.aclose()
+        await self._session.close()
 
     async def get(self, *segments: str, params: Mapping[str, str] | None = None) -> Reply:
         """GET the path made of `segments`; they are percent-encoded here."""
@@ -139,42 +162,62 @@ class HttpClient:
         sending = method != "GET"
         progress.sending = False
         try:
-            response = await self._http.request(
-                method, url, params=params, json=body, extensions={"trace": progress.trace}
-            )
-        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, ValueError, TypeError) as error:
+            data, kind = (_encoded(body), {"Content-Type": "application/json"}) if sending else (None, {})
+            async with self._session.request(
+                method,
+                _address(url, params),
+                headers=self._headers | kind,
+                data=data,
+                allow_redirects=False,
+                trace_request_ctx=progress,
+            ) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, httpx.InvalidURL, OSError, ValueError, TypeError) as error:
             raise _transport_error(where, error, sending and progress.sending, self._settings.timeout) from None
-        return self._read(where, response, sending)
+        return self._read(where, response, content, sending)
 
-    def _read(self, where: str, response: Any, sending: bool) -> Reply:
-        text = self._harmless(response.content.decode("utf-8", "replace"))
+    def _read(self, where: str, response: Any, content: bytes, sending: bool) -> Reply:
+        text = self._harmless(content.decode("utf-8", "replace"))
         now = datetime.now(UTC)
-        if response.is_redirect:
+        if 300 <= response.status < 400:
             location = _without_secrets(self._harmless(response.headers.get("location", "")))
             raise ApiError(
                 f"{where}: redirected to {location}, which is not followed so that the key reaches no other host; "
                 "set base_url to the address meant",
                 code="redirect",
-                status=response.status_code,
+                status=response.status,
             )
         try:
             data = parsed(text, self._settings.api_key)
         except ValueError:
             data = _NOT_JSON
-        if not response.is_success:
-            status = f"{response.status_code} {self._harmless(response.reason_phrase)}".rstrip()
+        if not response.ok:
+            status = f"{response.status} {one_line(self._harmless(response.reason or ''))}".rstrip()
             raise _status_error(f"{where}: {status}: {_server_message(data, text)}", response, sending, now)
         if data is _NOT_JSON:
             raise ApiError(
-                f"{where}: answered {response.status_code} with {_described(text)} instead of JSON",
+                f"{where}: answered {response.status} with {_described(text)} instead of JSON",
                 code="not_json",
-                status=response.status_code,
+                status=response.status,
                 may_be_accepted=sending,
             )
         return Reply(data, _date_of(response, now))
 
     def _harmless(self, value: Any) -> Any:
         return harmless(value, self._settings.api_key)
+
+
+def _address(url: str, params: Mapping[str, str] | None) -> Any:
+    """The address to ask, exactly so: aiohttp alone would undo some of its percent-encoding."""
+    whole = httpx.URL(url, params=params)
+    text = f"{whole.scheme}://{whole.netloc.decode('ascii')}{whole.raw_path.decode('ascii')}"
+    return yarl.URL(text, encoded=True)
+
+
+def _encoded(body: Any) -> io.BytesIO:
+    """A body as JSON; a stream, since aiohttp warns of long bytes."""
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return io.BytesIO(text.encode())
 
 
 def _date_of(response: Any, now: datetime) -> datetime:
@@ -186,19 +229,24 @@ def _date_of(response: Any, now: datetime) -> datetime:
 
 
 def _transport_error(where: str, error: Exception, accepted: bool, timeout: float) -> ApiError:
-    before_sending = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError))
     tls = _tls_cause(error)
     if tls is not None:
         return tls_error(where, tls)
-    if isinstance(error, httpx.TimeoutException):
-        phase = "connection" if before_sending else "answer"
+    if isinstance(error, TimeoutError):
+        phase = "connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "answer"
         message = f"{where}: no {phase} within the timeout of {timeout:g} s"
         return ApiError(message, code="timeout", may_be_accepted=accepted, transient=True)
-    if before_sending:
-        return ApiError(f"{where}: cannot connect: {one_line(error)}", code="connect", transient=True)
-    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, TypeError)):
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        # Its own text has the proxy's password.
+        reason = f"the proxy answered {error.status} {error.message}"
+        return ApiError(f"{where}: cannot connect: {one_line(reason)}", code="connect", transient=True)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = f"{error.host}:{error.port}: {error.os_error}"
+        return ApiError(f"{where}: cannot connect: {one_line(reason)}", code="connect", transient=True)
+    if isinstance(error, (httpx.InvalidURL, ValueError, TypeError)):
         return ApiError(f"{where}: {one_line(error)}", code="invalid")
-    message = f"{where}: the connection was dropped: {one_line(error) or type(error).__name__}"
+    reason = one_line(getattr(error, "message", error)) or type(error).__name__
+    message = f"{where}: the connection was dropped: {reason}"
     return ApiError(message, code="dropped", may_be_accepted=accepted, transient=True)
 
 
@@ -209,16 +257,17 @@ def tls_error(where: str, cause: BaseException) -> ApiError:
 
 
 def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error behind an error; a peer that just hung up is none."""
+    """The TLS error behind an error; a peer that just hung up is none, nor what aiohttp makes of one."""
+    others = (ssl.SSLEOFError, ssl.SSLZeroReturnError, aiohttp.ClientError)
     while error is not None:
-        if isinstance(error, ssl.SSLError) and not isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        if isinstance(error, ssl.SSLError) and not isinstance(error, others):
             return error
         error = error.__cause__ or error.__context__
     return None
 
 
 def _status_error(message: str, response: Any, sending: bool, now: datetime) -> ApiError:
-    status = response.status_code
+    status = response.status
     retry_after = retry_after_seconds(response.headers.get("retry-after"), now)
     if status in (401, 403):
         message += " (the server refused the key given with api_key)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import gc
 import socket
@@ -570,6 +571,25 @@ def test_a_part_that_would_climb_is_refused_before_anything_is_sent(sandbox: San
     assert sandbox.requests() == []
 
 
+def test_a_long_body_is_sent_whole(sandbox: Sandbox) -> None:
+    content = "\N{SNOWMAN}" * 1_000_000
+    body = {"agentId": "agent-1", "messages": [{**MESSAGES[0], "content": content}]}
+    connection = online(sandbox)["connectionId"]
+
+    http_post(settings_for(sandbox), "v1", "environments", connection, "messages", body=body, repeatable=True)
+
+    [received] = [entry for entry in sandbox.received().values() if entry["messages"]]
+    assert received["messages"][0]["content"] == content
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800", object()])
+def test_a_body_that_is_no_json_is_refused_before_anything_is_sent(sandbox: Sandbox, value: Any) -> None:
+    error = failure(http_post, settings_for(sandbox), "v1", body={"content": value}, repeatable=True)
+
+    assert (error.code, error.attempts, error.may_be_accepted) == ("invalid", 1, False)
+    assert sandbox.requests() == []
+
+
 def test_parameters_are_encoded(sandbox: Sandbox) -> None:
     http_get(settings_for(sandbox), "v1", "environments", params={"userId": "a&b=c d\xe9"})
 
@@ -652,6 +672,25 @@ def test_a_proxy_that_is_not_there_is_a_failure_to_connect(monkeypatch: pytest.M
     error = failure(http_post, settings_for("http://api.invalid", retries=0), "v1", body={}, repeatable=False)
 
     assert (error.code, error.may_be_accepted) == ("connect", False)
+    assert "sekret" not in str(error)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_password_of_a_proxy_goes_there_and_is_not_shown(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    async def run() -> tuple[ApiError, list[bytes]]:
+        refused = http_answer(status=b"407 Proxy Authentication Required")
+        async with raw_server(lambda _head: refused) as (url, received):
+            monkeypatch.setenv(f"{scheme.upper()}_PROXY", url.replace("://", "://user:sekret@"))
+            with pytest.raises(ApiError) as raised:
+                async with HttpClient(settings_for(f"{scheme}://api.invalid", retries=0)) as client:
+                    await client.post("v1", body={}, repeatable=False)
+            return raised.value, received
+
+    error, [head] = asyncio.run(run())
+
+    assert f"\r\nProxy-Authorization: Basic {base64.b64encode(b'user:sekret').decode()}\r\n".encode() in head
+    assert "407 Proxy Authentication Required" in str(error)
+    assert error.may_be_accepted is False
     assert "sekret" not in str(error)
 
 
