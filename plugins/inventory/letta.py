@@ -150,12 +150,14 @@ keyed_groups:
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from ..module_utils.environment import Environment, InvalidRow, Listing
 from ..module_utils.errors import OptionError
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.letta import Query, fetch
 from ..module_utils.letta_models import FIELDS, PROVIDER, environments
+from ..plugin_utils.grouping import Dimension
 from ..plugin_utils.inventory import EnvironmentInventory
 
 
@@ -165,6 +167,17 @@ class InventoryModule(EnvironmentInventory):
     NAME = "fleetops.environments.letta"
     PROVIDER = PROVIDER
     FIELDS = FIELDS
+    DIMENSIONS: ClassVar[Sequence[Dimension]] = (
+        Dimension("mode", "mode"),
+        Dimension("os", "os"),
+        Dimension("version", "version", versions=True, in_series=True),
+        Dimension("status", "status", names={"online": "online", "offline": "offline"}),
+        Dimension("node_version", "node_version", versions=True),
+        Dimension("git_branch", "git_branch"),
+        Dimension("user", "user_id"),
+        Dimension("updatable", "updatable", names={True: "updatable", False: "not_updatable"}),
+        Dimension("command", "supported_commands"),
+    )
 
     def query(self) -> Query:
         """The list call's parameters, from the options."""

@@ -25,7 +25,7 @@ from ..module_utils.environment import CONTRACT, Environment, InvalidRow, Listin
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
-from .grouping import checked_group_name, group_rows, reads_as_group
+from .grouping import Dimension, checked_group_name, group_rows, reads_as_group
 from .naming import assign, wanted_name
 from .options import (
     forget_blank_environment,
@@ -69,6 +69,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     PROVIDER: ClassVar[str]
     # Every name that the fields of a row have, in the order of the documentation.
     FIELDS: ClassVar[Sequence[str]]
+    # What `group_by` can name, in the order of the documentation.
+    DIMENSIONS: ClassVar[Sequence[Dimension]]
 
     def query(self) -> Any:
         """The listing's own parameters, from the plugin's options. Raises OptionError."""
@@ -227,7 +229,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     # Hosts, groups and variables
 
     def _fill(self, environments: Sequence[Environment], rules: _Rules) -> None:
-        dimensions = list(dict.fromkeys(self.get_option("group_by")))
+        known = {dimension.name: dimension for dimension in self.DIMENSIONS}
+        dimensions = [known[name] for name in dict.fromkeys(self.get_option("group_by"))]
         groups = group_rows([environment.fields for environment in environments], dimensions, rules.group_prefix)
         own_groups = dict.fromkeys([*groups.members, *groups.parents.values()])
         if rules.root_group in own_groups:

@@ -14,7 +14,6 @@ from ansible_collections.fleetops.environments.plugins.inventory import letta as
 from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC, LIST_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import DEFAULT_BASE_URL
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import FIELDS
-from ansible_collections.fleetops.environments.plugins.plugin_utils.grouping import DIMENSIONS
 from tests.sandbox.process import CHECKOUT
 
 COLLECTION = "ansible_collections.fleetops.environments.plugins"
@@ -153,7 +152,9 @@ def test_inventory_defaults_are_those_of_the_design() -> None:
 
 
 def test_the_group_dimensions_are_the_documented_ones() -> None:
-    assert documented(inventory)["group_by"]["choices"] == list(DIMENSIONS)
+    assert documented(inventory)["group_by"]["choices"] == [
+        dimension.name for dimension in inventory.InventoryModule.DIMENSIONS
+    ]
 
 
 def test_the_options_of_a_listing_are_the_same_in_modules_and_in_the_inventory() -> None:

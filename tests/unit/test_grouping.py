@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.fleetops.environments.plugins.inventory.letta import InventoryModule
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import short
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.plugin_utils.grouping import (
-    DIMENSIONS,
     Groups,
     checked_group_name,
     group_rows,
 )
 
 VALID = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+DIMENSIONS = {dimension.name: dimension for dimension in InventoryModule.DIMENSIONS}
 SINGLE = [name for name in DIMENSIONS if name != "command"]
 SAMPLES = [
     "standard", "acceptEdits", "accept-edits", "accept.edits", "accept_edits", "unknown", "Unknown", "", "all", "_",
@@ -32,7 +33,11 @@ texts = st.one_of(st.none(), st.sampled_from(SAMPLES), st.text(max_size=20), ver
 
 @st.composite
 def rows_of_fields(draw: st.DrawFn) -> list[dict[str, Any]]:
-    text_fields = {field: texts for name, field in DIMENSIONS.items() if name not in ("status", "updatable", "command")}
+    text_fields = {
+        dimension.field: texts
+        for name, dimension in DIMENSIONS.items()
+        if name not in ("status", "updatable", "command")
+    }
     row = st.fixed_dictionaries(
         {
             **text_fields,
@@ -45,7 +50,7 @@ def rows_of_fields(draw: st.DrawFn) -> list[dict[str, Any]]:
 
 
 def value_of(row: dict[str, Any], dimension: str) -> Any:
-    return row[DIMENSIONS[dimension]] or (False if dimension == "updatable" else None)
+    return row[DIMENSIONS[dimension].field] or (False if dimension == "updatable" else None)
 
 
 def groups_of(groups: Groups, index: int) -> set[str]:
@@ -56,7 +61,7 @@ def groups_of(groups: Groups, index: int) -> set[str]:
 def test_rows_share_a_group_exactly_when_they_share_the_value(
     rows: list[dict[str, Any]], dimension: str, prefix: str
 ) -> None:
-    groups = group_rows(rows, [dimension], prefix)
+    groups = group_rows(rows, [DIMENSIONS[dimension]], prefix)
 
     places = [groups_of(groups, index) for index in range(len(rows))]
     assert all(len(place) == 1 for place in places)
@@ -67,9 +72,9 @@ def test_rows_share_a_group_exactly_when_they_share_the_value(
 
 @given(rows=rows_of_fields())
 def test_all_dimensions_together_make_the_same_groups_as_each_alone(rows: list[dict[str, Any]]) -> None:
-    together = group_rows(rows, list(DIMENSIONS), "")
+    together = group_rows(rows, list(DIMENSIONS.values()), "")
 
-    alone = [group_rows(rows, [dimension], "") for dimension in DIMENSIONS]
+    alone = [group_rows(rows, [dimension], "") for dimension in DIMENSIONS.values()]
     assert sum(len(groups.members) for groups in alone) == len(together.members)
     for groups in alone:
         assert groups.members.items() <= together.members.items()
@@ -78,7 +83,7 @@ def test_all_dimensions_together_make_the_same_groups_as_each_alone(rows: list[d
 
 @given(rows=rows_of_fields(), prefix=st.sampled_from(["", "fleet_"]))
 def test_every_name_is_one_that_ansible_allows(rows: list[dict[str, Any]], prefix: str) -> None:
-    groups = group_rows(rows, list(DIMENSIONS), prefix)
+    groups = group_rows(rows, list(DIMENSIONS.values()), prefix)
 
     for name in (*groups.members, *groups.parents, *groups.parents.values()):
         assert VALID.fullmatch(name)
@@ -90,9 +95,9 @@ def test_every_name_is_one_that_ansible_allows(rows: list[dict[str, Any]], prefi
 def test_names_do_not_depend_on_the_order_of_the_rows(rows: list[dict[str, Any]], data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(rows))))
 
-    shuffled = group_rows([rows[index] for index in order], list(DIMENSIONS), "")
+    shuffled = group_rows([rows[index] for index in order], list(DIMENSIONS.values()), "")
 
-    groups = group_rows(rows, list(DIMENSIONS), "")
+    groups = group_rows(rows, list(DIMENSIONS.values()), "")
     assert shuffled.parents == groups.parents
     assert {name: {order[index] for index in members} for name, members in shuffled.members.items()} == {
         name: set(members) for name, members in groups.members.items()
@@ -101,7 +106,7 @@ def test_names_do_not_depend_on_the_order_of_the_rows(rows: list[dict[str, Any]]
 
 @given(rows=rows_of_fields())
 def test_a_group_of_a_minor_version_holds_the_versions_of_that_minor_alone(rows: list[dict[str, Any]]) -> None:
-    groups = group_rows(rows, ["version"], "")
+    groups = group_rows(rows, [DIMENSIONS["version"]], "")
 
     for name, parent in groups.parents.items():
         for index in groups.members[name]:
@@ -112,7 +117,7 @@ def test_a_group_of_a_minor_version_holds_the_versions_of_that_minor_alone(rows:
 
 @given(rows=rows_of_fields())
 def test_a_row_is_in_one_group_for_each_command(rows: list[dict[str, Any]]) -> None:
-    groups = group_rows(rows, ["command"], "")
+    groups = group_rows(rows, [DIMENSIONS["command"]], "")
 
     for index, row in enumerate(rows):
         commands = {command or None for command in row["supported_commands"] or [None]}
@@ -121,7 +126,7 @@ def test_a_row_is_in_one_group_for_each_command(rows: list[dict[str, Any]]) -> N
 
 def names(field: str, *values: Any, dimension: str | None = None) -> list[str]:
     """The group of each value, with a row for each."""
-    groups = group_rows([{field: value} for value in values], [dimension or field], "")
+    groups = group_rows([{field: value} for value in values], [DIMENSIONS[dimension or field]], "")
     return [next(iter(groups_of(groups, index))) for index in range(len(values))]
 
 
@@ -132,7 +137,7 @@ def test_groups_keep_the_words_of_the_api() -> None:
 
 
 def test_a_version_lies_in_its_minor_version() -> None:
-    groups = group_rows([{"version": "0.34.12"}, {"version": "0.35.0-rc.1"}], ["version"], "fleet_")
+    groups = group_rows([{"version": "0.34.12"}, {"version": "0.35.0-rc.1"}], [DIMENSIONS["version"]], "fleet_")
 
     assert groups.members == {"fleet_version_0_34_12": [0], "fleet_version_0_35_0_rc_1": [1]}
     assert groups.parents == {
@@ -147,7 +152,7 @@ def test_what_only_looks_like_a_version_has_a_hash_alone_or_not(others: list[str
 
 
 def test_a_version_of_two_parts_is_not_the_group_of_its_minor_version() -> None:
-    groups = group_rows([{"version": "0.34"}, {"version": "0.34.12"}], ["version"], "")
+    groups = group_rows([{"version": "0.34"}, {"version": "0.34.12"}], [DIMENSIONS["version"]], "")
 
     assert groups.members == {f"version_0_34_{short('0.34')}": [0], "version_0_34_12": [1]}
     assert groups.parents == {"version_0_34_12": "version_0_34"}
@@ -156,7 +161,7 @@ def test_a_version_of_two_parts_is_not_the_group_of_its_minor_version() -> None:
 def test_a_hashed_name_is_never_the_group_of_a_minor_version() -> None:
     # A version chosen so that its hash has digits only, and another whose minor version is that hash.
     chosen = next(str(number) for number in range(10_000) if short(str(number)).isdigit())
-    groups = group_rows([{"version": chosen}, {"version": f"{chosen}.{short(chosen)}.0"}], ["version"], "")
+    groups = group_rows([{"version": chosen}, {"version": f"{chosen}.{short(chosen)}.0"}], [DIMENSIONS["version"]], "")
 
     assert not set(groups.parents.values()) & groups.members.keys()
 
@@ -186,7 +191,7 @@ def test_status_and_updatable_have_names_of_their_own() -> None:
 def test_a_host_is_in_the_group_of_each_of_its_commands_once() -> None:
     rows = [{"supported_commands": ["clear", "context-limit", "clear"]}, {"supported_commands": []}]
 
-    assert group_rows(rows, ["command"], "").members == {
+    assert group_rows(rows, [DIMENSIONS["command"]], "").members == {
         "command_clear": [0],
         "command_context_limit": [0],
         "command_unknown": [1],
