@@ -199,12 +199,17 @@ class Sender:
             return
         try:
             environment = await reachable(self._provider, target.environment, fresh=True)
-            await self._fan_out.may_start()
+            await self._next_start()
             await self._request(target, environment, delivery)
         except ApiError as error:
             error.may_be_accepted = error.may_be_accepted or unclear
             error.code = "offline" if error.status == 404 else error.code
             raise
+
+    async def _next_start(self) -> None:
+        if not await self._fan_out.may_start():
+            message = "its connection has gone, and it was not sent over the new one, as none is to start any more"
+            raise ApiError(message, code="stopped", attempts=0)
 
     async def _request(
         self, target: MessageTarget, environment: Environment, delivery: Delivery, final: Sequence[int] = ()

@@ -29,8 +29,8 @@ class ApiError(FleetError):
     """A call to a provider's API that did not succeed.
 
     code: `connect`, `tls`, `timeout`, `dropped`, `redirect`, `not_json`, `refused` (the API said
-        `success: false`), `throttled` (not sent, as the server wanted no request), `offline`, `invalid`, or
-        `http_<status>`.
+        `success: false`), `throttled` (not sent, as the server wanted no request), `stopped` (not sent, as nothing is
+        to start any more), `offline`, `invalid`, or `http_<status>`.
     status: HTTP status, None where no reply came.
     retry_after: seconds the server asked to wait, None where it did not ask.
     may_be_accepted: whether the server may have acted on the request all the same.

@@ -43,6 +43,8 @@ async def attempted(
     when the first one may start: a call that was held back for the sake of others has all of it left, and as long
     for being held back. Later such pauses are within it, like those that it was asked for itself.
 
+    Once a stop is requested no other try starts: it ends with what became of the last one.
+
     what: names it in the error of the deadline. once: one try; what it raises as a transient ApiError is tried again.
     repeatable: also after a try that may have been accepted. final: statuses not to try again although transient.
     may_be_accepted: whether the try under way, which the deadline cuts short, may have been.
@@ -50,19 +52,26 @@ async def attempted(
     """
     await settings.gate.passed(what, time.monotonic() + settings.deadline)
     deadline = time.monotonic() + settings.deadline
+    stop = settings.gate.stop
     unclear = False
     tries = 0
+    last: ApiError | None = None
 
     def again(error: BaseException) -> bool:
-        nonlocal unclear
+        nonlocal last, unclear
         if not isinstance(error, ApiError):
             return False
-        unclear = unclear or error.may_be_accepted
-        if not error.transient or error.status in final:
+        last, unclear = error, unclear or error.may_be_accepted
+        if not error.transient or error.status in final or stop.requested:
             return False
         if (error.retry_after or 0) > min(MAX_RETRY_AFTER, deadline - time.monotonic()):
             return False
         return repeatable or not error.may_be_accepted
+
+    async def pause(seconds: float) -> None:
+        await stop.sleep(seconds)
+        if last is not None and stop.requested:
+            raise last
 
     async def one_try() -> Value:
         # tenacity takes only a coroutine function for one.
@@ -78,6 +87,7 @@ async def attempted(
     retrying = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception(again),
         wait=_wait,
+        sleep=pause,
         stop=tenacity.stop_after_attempt(settings.retries + 1) | tenacity.stop_before_delay(settings.deadline),
         reraise=True,
     )

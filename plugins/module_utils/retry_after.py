@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 
 from .errors import ApiError
+from .stop import Stop
 
 MAX_RETRY_AFTER = 60.0
 # Seconds over which those that waited start, so that they do not all meet the server at once.
@@ -23,9 +23,13 @@ def spread(seconds: float) -> float:
 
 
 class Gate:
-    """Lets requests start, and none until the moment that the server named to any of them."""
+    """Lets requests start, and none until the moment that the server named to any of them.
+
+    stop: once it is requested, what is held back starts no more.
+    """
 
     def __init__(self) -> None:
+        self.stop = Stop()
         self._opens_at = 0.0
 
     def heed(self, error: ApiError) -> None:
@@ -42,7 +46,7 @@ class Gate:
         """Wait until a request may start.
 
         what: names it in the error. until: when it must have started, by the monotonic clock.
-        Raises ApiError at once, with nothing sent, when it would have to wait longer.
+        Raises ApiError, with nothing sent, at once when it would have to wait longer, and when it is to stop meanwhile.
         """
         while (left := self._opens_at - time.monotonic()) > 0:
             pause = spread(left)
@@ -54,4 +58,7 @@ class Gate:
                     transient=True,
                     attempts=0,
                 )
-            await asyncio.sleep(pause)
+            await self.stop.sleep(pause)
+            if self.stop.requested:
+                message = f"{what}: not sent, as a signal came while the server wanted no request"
+                raise ApiError(message, code="stopped", transient=True, attempts=0)

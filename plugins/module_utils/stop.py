@@ -19,13 +19,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
-        self._event = asyncio.Event()
+        self._event: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def request(self) -> None:
         """Stop from now on."""
         self.requested = True
-        if self._loop is not None and not self._loop.is_closed():
+        if self._event is not None and self._loop is not None and not self._loop.is_closed():
             # A signal handler runs between any two steps of the loop, and while it sleeps.
             self._loop.call_soon_threadsafe(self._event.set)
 
@@ -49,6 +49,8 @@ class Stop:
             working.add_done_callback(lambda _working: cancelling.cancel())
 
     async def _wait(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        if self._event is None or self._loop is not loop:
+            self._loop, self._event = loop, asyncio.Event()
         if not self.requested:
             await self._event.wait()

@@ -87,13 +87,15 @@ class TargetsAction(EnvironmentAction):
                 raise FleetError(
                     f"{item.host}: {self._name()} does not know the provider {item.environment.provider!r}"
                 )
+        settings = self._settings(options, listed_from("targets", [item.environment for item in items]))
         run = Run(
-            settings=self._settings(options, listed_from("targets", [item.environment for item in items])),
+            settings=settings,
             options=options,
             targets=[self.target(item, options, task_vars) for item in items],
             policy=replace(
                 _policy(options, len(items), check_mode=bool(self._task.check_mode)),
                 report=self.onlooker() if fans_out else None,
+                stop=settings.gate.stop,
             ),
             fans_out=fans_out,
             check_mode=bool(self._task.check_mode),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,9 +17,11 @@ from ansible_collections.fleetops.environments.plugins.module_utils.delivery imp
     deliver,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, counts
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query, fetch
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments, outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, http_answer, policy, raw_server, row, settings_for
@@ -539,3 +542,65 @@ def test_sends_are_under_way_at_the_same_time(sandbox: Sandbox) -> None:
 
     under_way = [entry["under_way"] for entry in sandbox.requests("messages")]
     assert under_way[-1] - under_way[0] == 8
+
+
+# Stopping
+
+
+def answered_after(sandbox: Sandbox, stop: Stop, route: str) -> Callable[[], None]:
+    """What requests a stop once a request to a route has come in."""
+
+    def wait() -> None:
+        until = time.monotonic() + 10
+        while not sandbox.requests(route) and time.monotonic() < until:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        stop.request()
+
+    return wait
+
+
+@pytest.mark.parametrize(("before", "status"), [(None, "failed"), ("drop_after", "unknown")])
+def test_after_a_stop_nothing_goes_out_over_a_new_connection(sandbox: Sandbox, before: str | None, status: str) -> None:
+    [environment] = online(sandbox)
+    sandbox.rotate(environment.id)
+    if before is not None:
+        # Whether it arrived is not clear before the connection has gone.
+        sandbox.add_fault(before, route="messages", nth=1)
+    sandbox.add_fault("slow", route="retrieve", seconds=1)
+    stop = Stop()
+
+    [delivery] = delivered(sandbox, [target(environment)], policy(stop=stop), answered_after(sandbox, stop, "retrieve"))
+
+    assert (delivery.status, (delivery.error or {})["code"]) == (status, "stopped")
+    assert len(sandbox.requests("messages")) == (1 if before is None else 2)
+    assert turns(sandbox) == {}
+
+
+def test_who_is_held_back_when_it_is_to_stop_has_sent_nothing(sandbox: Sandbox) -> None:
+    environments = online(sandbox, 3)
+    first, *others = [target(environment) for environment in environments]
+    sandbox.add_fault("status", status=429, retry_after=30, route="messages")
+    settings = settings_for(sandbox)
+
+    async def run() -> list[Delivery]:
+        async with Client(settings) as client, asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(answered_after(sandbox, settings.gate.stop, "messages")))
+            return await deliver(client, [first, *others], policy(stop=settings.gate.stop, concurrency=1))
+
+    async def held() -> list[Delivery]:
+        async with Client(settings) as client:
+            settings.gate.heed(ApiError("later", code="http_429", status=429, retry_after=30))
+            asyncio.get_running_loop().call_later(0.2, settings.gate.stop.request)
+            return await deliver(client, others, policy(stop=settings.gate.stop, concurrency=2))
+
+    began = time.monotonic()
+    told, *rest = asyncio.run(run())
+    assert [told.status, *(delivery.status for delivery in rest)] == ["failed", "not_attempted", "not_attempted"]
+    assert (told.error or {})["code"] == "http_429"
+
+    settings = settings_for(sandbox)
+    for delivery in asyncio.run(held()):
+        assert (delivery.status, delivery.attempts, (delivery.error or {})["code"]) == ("failed", 0, "stopped")
+    assert time.monotonic() - began < 4
+    assert len(sandbox.requests("messages")) == 1
