@@ -70,14 +70,14 @@ class Wait(Outcome):
             self.version, self.mode = found.fields["version"], found.fields["mode"]
             self.last_seen_at = found.fields["last_seen_at"]
 
-    def give_up(self, goal: Goal, *, check_mode: bool, early: bool) -> None:
-        """End the waiting. early: before the time was over, since too many others failed."""
+    def give_up(self, goal: Goal, *, check_mode: bool, why_early: str | None) -> None:
+        """End the waiting. why_early: what ended it before the time was over, None where that was over."""
         known, self.reason = self.reason, None
         if check_mode:
             self.status, self.reason = "skipped", f"would wait until {goal}: it is {known}"
-        elif early:
+        elif why_early is not None:
             self.status = "failed"
-            why = f"given up after {self.elapsed:.0f} s, since too many others failed"
+            why = f"given up after {self.elapsed:.0f} s, since {why_early}"
             self.error = {"code": "given_up", "message": f"not {goal}, and {why}: it is {known}"}
         else:
             self.status = "failed"
@@ -105,9 +105,14 @@ async def wait_for(
         fan_out = FanOut(policy)
         watch = _Watch(client, fan_out, goal, waits, report)
         await fan_out.run(list(zip(targets, waits, strict=True)), watch.look, watch.between_looks)
+    why_stopped = "a signal came" if policy.stop.requested else "too many others failed"
     for wait in waits:
+        if wait.error is not None and wait.error["code"] == "interrupted":
+            # It only reads: a look that is cut off leaves nothing in doubt.
+            wait.status, wait.error, wait.reason = "waiting", None, wait.reason or "not known yet"
         if wait.status == "waiting":
-            wait.give_up(goal, check_mode=check_mode, early=fan_out.stopped and wait.elapsed < within)
+            early = fan_out.stopped and wait.elapsed < within
+            wait.give_up(goal, check_mode=check_mode, why_early=why_stopped if early else None)
     return waits
 
 

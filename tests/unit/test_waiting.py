@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import FanOut, Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from ansible_collections.fleetops.environments.plugins.module_utils.waiting import Goal, Wait, wait_for
 from tests.sandbox.process import Sandbox
 
@@ -281,6 +282,30 @@ def test_one_that_is_given_up_since_others_failed_is_no_time_out(sandbox: Sandbo
     assert (given_up.error or {})["code"] == "given_up"
     assert "too many others failed" in (given_up.error or {})["message"]
     assert (failed.error or {})["code"] == "not_json"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_what_a_signal_ends_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+    monkeypatch.setattr(f"{FanOut.__module__}.GRACE", 0.1)
+    away = added(sandbox)
+    sandbox.offline(away.id)
+    if slow:
+        sandbox.add_fault("slow", route="retrieve", seconds=60)
+    stop = Stop()
+
+    [wait] = waited(
+        sandbox,
+        [away],
+        Goal("online"),
+        30,
+        policy={"stop": stop},
+        meanwhile=after_the_first_look(sandbox, stop.request),
+    )
+
+    assert (wait.status, (wait.error or {})["code"]) == ("failed", "given_up")
+    message = (wait.error or {})["message"]
+    assert message.startswith("not online, and given up after 0 s, since a signal came: it is ")
+    assert ("it is not known yet" if slow else "it is offline (last seen at") in message
 
 
 def test_many_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
