@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ansible.errors import AnsibleError
 
 from ..module_utils.audit import AuditLog
-from ..module_utils.campaign import Campaign, Plan, plan, settle
+from ..module_utils.campaign import Campaign, Plan, hold, plan, settle
 from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.errors import OptionError, one_line
-from ..module_utils.ledger import Ledger, ledger_path
+from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
 from ..module_utils.letta import DEFAULT_BASE_URL, Client
 from ..module_utils.letta_models import PROVIDER
 from ..module_utils.letta_replies import Arrivals, Reader, Watch
@@ -106,11 +107,12 @@ class ActionModule(TargetsAction):
         """The result of check mode: nothing is attempted, and the first targets' messages are shown."""
         planned = _planned_from_ledger(run)
         deliveries = [Delivery.of(target) for target in planned.targets]
-        for delivery in deliveries:
+        wanted = []
+        for target, delivery in zip(planned.targets, deliveries, strict=True):
             if entry := planned.settled.get(delivery.id):
                 settle(delivery, entry)
-        pairs = zip(planned.targets, deliveries, strict=True)
-        wanted = [target for target, delivery in pairs if delivery.status == "not_attempted"]
+            elif target.skip is None and not hold(delivery, planned.state):
+                wanted.append(target)
         offline = sum(target.environment.status != "online" for target in wanted)
         expected = len(wanted) - offline if run.options["when_offline"] == "skip" else len(wanted)
         return {
@@ -118,7 +120,8 @@ class ActionModule(TargetsAction):
             "changed": expected > 0,
             "msg": f"would send to {len(wanted)} of {len(run.targets)} targets"
             + (f", {offline} of them listed as offline" if offline else "")
-            + (f"; {len(planned.settled)} have it already" if planned.settled else ""),
+            + (f"; {len(planned.settled)} have it already" if planned.settled else "")
+            + (f"; the campaign is {planned.state}" if planned.state != ACTIVE else ""),
             "would_send": [
                 {
                     "host": target.host,
@@ -191,8 +194,11 @@ def _planned_from_ledger(run: Run) -> Plan:
         return Plan(run.targets, {})
     with contextlib.ExitStack() as stack:
         ledger = Ledger.read(ledger_path(run.options["ledger"]))
-        entries = stack.enter_context(ledger).entries(name) if ledger is not None else {}
-    return plan(name, run.options["retry"], entries, run.targets)
+        if ledger is None:
+            return plan(name, run.options["retry"], {}, run.targets)
+        stack.enter_context(ledger)
+        planned = plan(name, run.options["retry"], ledger.entries(name), run.targets)
+        return replace(planned, state=ledger.state(name))
 
 
 def _replies_in(deliveries: Sequence[Delivery]) -> dict[str, int]:

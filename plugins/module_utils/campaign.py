@@ -50,11 +50,12 @@ class Plan:
     """What a campaign is to do for its targets: those that are not settled are to be sent, under the ids they have.
 
     targets: as given, with the messages' ids of their attempt. settled: by environment id, what the ledger knows of
-    those that are not sent again.
+    those that are not sent again. state: of the campaign; nothing is sent unless it is active.
     """
 
     targets: Sequence[MessageTarget]
     settled: Mapping[str, Entry]
+    state: str = ACTIVE
 
 
 def plan(campaign: str, retry: str, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> Plan:
@@ -98,6 +99,15 @@ def settle(delivery: Delivery, entry: Entry, reason: str | None = None) -> None:
     delivery.sent_at = entry.sent_at or entry.ended_at
 
 
+def hold(delivery: Delivery, state: str) -> bool:
+    """Whether a campaign in this state sends nothing; the delivery then says so."""
+    if state == ACTIVE:
+        return False
+    delivery.status = "skipped" if state == "cancelled" else "not_attempted"
+    delivery.reason = f"the campaign is {state}"
+    return True
+
+
 class Campaign:
     """A campaign while its messages are sent: which target may have its own now, and what became of it."""
 
@@ -131,14 +141,9 @@ class Campaign:
     def _is_stopped(self, delivery: Delivery) -> bool:
         """Whether somebody has paused or cancelled the campaign, which is looked at before each delivery."""
         try:
-            state = self._ledger.state(self._name)
+            return hold(delivery, self._ledger.state(self._name))
         except OptionError as error:
             raise ApiError(str(error), code="ledger") from None
-        if state == ACTIVE:
-            return False
-        delivery.status = "skipped" if state == "cancelled" else "not_attempted"
-        delivery.reason = f"the campaign is {state}"
-        return True
 
     async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Put the target's message in flight; False, and the delivery says why, where it is not to be sent.

@@ -25,10 +25,12 @@ def test_later_runs_obey(ansible: Ansible) -> None:
         step("state", "campaign_info", **LEDGER),
         step("pause", "campaign_control", **control),
         step("pause again", "campaign_control", **control),
+        {**step("paused, check", "send_message", **send), "check_mode": True},
         step("paused", "send_message", **send),
         step("state paused", "campaign_info", **LEDGER),
         step("other", "send_message", **{**send, "campaign": "other"}),
         step("cancel", "campaign_control", **LEDGER, state="cancelled"),
+        {**step("cancelled, check", "send_message", **send), "check_mode": True},
         step("cancelled", "send_message", **send),
         step("activate", "campaign_control", **LEDGER, state="active"),
         step("active", "send_message", **send),
@@ -43,6 +45,13 @@ def test_later_runs_obey(ansible: Ansible) -> None:
     [paused], [cancelled] = results["paused"]["targets"], results["cancelled"]["targets"]
     assert (paused["status"], paused["reason"]) == ("not_attempted", "the campaign is paused")
     assert (cancelled["status"], cancelled["reason"]) == ("skipped", "the campaign is cancelled")
+    for state in ("paused", "cancelled"):
+        checked, sent = results[f"{state}, check"], results[state]
+        assert checked["msg"] == f"would send to 0 of 1 targets; the campaign is {state}"
+        assert (checked["changed"], checked["would_send"]) == (False, [])
+        assert [(target["status"], target["reason"]) for target in checked["targets"]] == [
+            (target["status"], target["reason"]) for target in sent["targets"]
+        ]
     assert results["other"]["msg"] == results["active"]["msg"] == "1 targets: 1 sent"
 
 
