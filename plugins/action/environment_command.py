@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..module_utils.command import Command, CommandOutcome, run_command
-from ..module_utils.letta import DEFAULT_BASE_URL
-from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta import PROVIDER
 from ..modules.environment_command import SPEC
 from ..plugin_utils.targets_action import Run, TargetsAction
 
@@ -18,8 +17,7 @@ class ActionModule(TargetsAction):
     """Run a device's command on the current host, or on all of `targets`."""
 
     SPEC = SPEC
-    PROVIDER = PROVIDER
-    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    PROVIDERS = (PROVIDER,)
     POSITIVE = ("command_timeout",)
 
     async def outcomes(self, run: Run) -> Sequence[CommandOutcome]:

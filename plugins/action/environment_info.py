@@ -6,38 +6,38 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from ..module_utils.arguments import CONNECTION_SPEC
 from ..module_utils.environment import Environment, described
 from ..module_utils.errors import ApiError, FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
-from ..module_utils.letta import DEFAULT_BASE_URL, Client, Query
-from ..module_utils.letta_models import FIELDS, PROVIDER, environments
+from ..module_utils.provider import Provider, provider_named
 from ..modules.environment_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
 from ..plugin_utils.options import given
 
-_OF_A_LIST = ("after", "limit", "all_pages", "online_only", "source", "user_id", "filters")
+_OF_ALL = frozenset({"provider", "missing_ok", "filters", *CONNECTION_SPEC})
 
 
 class ActionModule(EnvironmentAction):
     """Look up environments."""
 
     SPEC = SPEC
-    PROVIDER = PROVIDER
-    DEFAULT_BASE_URL = DEFAULT_BASE_URL
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return `environments`, `has_next_page` and `next_after`."""
-        self._check(options)
-        filters = Expressions("filters", options["filters"] or [], FIELDS)
-        settings = self._settings(options)
-        if options["device_id"]:
-            found, next_after = asyncio.run(_one(settings, options)), None
+        provider = provider_named(options["provider"])
+        self._check(provider, options)
+        filters = Expressions("filters", options["filters"] or [], provider.fields)
+        settings = self._settings(provider, task_vars)
+        if options[provider.looked_up_by]:
+            found, next_after = asyncio.run(_one(provider, settings, options)), None
         else:
-            found, next_after = asyncio.run(self._list(settings, options, filters))
+            found, next_after = asyncio.run(self._list(provider, settings, options, filters))
         return {
             "changed": False,
             "environments": [dict(environment.fields) for environment in found],
@@ -45,35 +45,46 @@ class ActionModule(EnvironmentAction):
             "next_after": next_after,
         }
 
-    def _check(self, options: Mapping[str, Any]) -> None:
+    def _check(self, provider: Provider, options: Mapping[str, Any]) -> None:
+        of_a_list = _parameters(provider)
+        named = [name for name in given(self._task.args) if name not in _OF_ALL]
+        foreign = next((name for name in named if name not in (*of_a_list, provider.looked_up_by)), None)
+        if foreign:
+            raise OptionError(foreign, f"is not for environments of {provider.name}")
         if options["limit"] < 1:
             raise OptionError("limit", f"must be 1 or more, got {options['limit']}")
-        if options["device_id"]:
-            of_a_list = [name for name in _OF_A_LIST if name in given(self._task.args)]
-            if of_a_list:
-                raise OptionError(of_a_list[0], "is for a list and cannot go with device_id")
+        if options[provider.looked_up_by]:
+            alone = next((name for name in given(self._task.args) if name in (*of_a_list, "filters")), None)
+            if alone:
+                raise OptionError(alone, f"is for a list and cannot go with {provider.looked_up_by}")
         elif options["missing_ok"]:
-            raise OptionError("missing_ok", "needs device_id")
+            raise OptionError("missing_ok", f"needs {provider.looked_up_by}")
 
     async def _list(
-        self, settings: HttpSettings, options: Mapping[str, Any], filters: Expressions
+        self, provider: Provider, settings: HttpSettings, options: Mapping[str, Any], filters: Expressions
     ) -> tuple[list[Environment], str | None]:
-        query = Query(**{name: options[name] for name in _OF_A_LIST if name != "filters"})
-        async with Client(settings) as client:
+        query = provider.query(**{name: options[name] for name in _parameters(provider)})
+        async with provider.client(settings) as client:
             listing = await client.list(query)
-        found, invalid = environments(listing, settings.base_url, online_only=query.online_only)
+        found, invalid = provider.environments(listing, settings.base_url, query)
         if invalid:
             self._display.warning(f"skipped rows that are {described(invalid)}")
         return [item for item in found if filters.all_hold(item.fields, listing.fetched_at)], listing.next_after
 
 
-async def _one(settings: HttpSettings, options: Mapping[str, Any]) -> list[Environment]:
-    async with Client(settings) as client:
+def _parameters(provider: Provider) -> list[str]:
+    """The options that say what to list."""
+    return [name for name in (field.name for field in dataclasses.fields(provider.query)) if name in SPEC]
+
+
+async def _one(provider: Provider, settings: HttpSettings, options: Mapping[str, Any]) -> list[Environment]:
+    identity = options[provider.looked_up_by]
+    async with provider.client(settings) as client:
         try:
-            return [await client.retrieve(options["device_id"])]
+            return [await client.retrieve(identity)]
         except ApiError as error:
             if error.status != 404:
                 raise
     if options["missing_ok"]:
         return []
-    raise FleetError(f"device_id: there is no environment of device {options['device_id']!r}")
+    raise FleetError(f"{provider.looked_up_by}: there is no environment {identity!r}")

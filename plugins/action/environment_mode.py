@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..module_utils.fan_out import Outcome
-from ..module_utils.letta import DEFAULT_BASE_URL
-from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta import PROVIDER
 from ..module_utils.mode import ModeOutcome, set_mode
 from ..modules.environment_mode import SPEC
 from ..plugin_utils.targets_action import Run, TargetsAction
@@ -20,8 +19,7 @@ class ActionModule(TargetsAction):
     """Set the mode of an agent's conversation on the current host or on all of `targets`."""
 
     SPEC = SPEC
-    PROVIDER = PROVIDER
-    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
     POSITIVE = ("answer_timeout",)
 

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.letta import DEFAULT_BASE_URL
-from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta import PROVIDER
 from ..module_utils.turn import TurnOutcome, Wanted, set_turn
 from ..modules.environment_turn import SPEC
 from ..plugin_utils.targets_action import Run, TargetsAction
@@ -20,8 +19,7 @@ class ActionModule(TargetsAction):
     """Abort an agent's turn on the current host or on all of `targets`, or let the queue go on."""
 
     SPEC = SPEC
-    PROVIDER = PROVIDER
-    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
     POSITIVE = ("answer_timeout",)
 

@@ -13,15 +13,14 @@ from ..module_utils.collected import Asked, collect, counts, require_one_each, r
 from ..module_utils.delivery import NEW_CONVERSATION
 from ..module_utils.errors import OptionError
 from ..module_utils.http_settings import HttpSettings
-from ..module_utils.letta import DEFAULT_BASE_URL, Client
-from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta import PROVIDER, Client
 from ..module_utils.letta_replies import Reader, Watch
 from ..module_utils.replies import Reply
 from ..module_utils.result_files import check_directory
 from ..modules.reply_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
 from ..plugin_utils.asked import asked
-from ..plugin_utils.options import given, variable_of
+from ..plugin_utils.options import given
 from ..plugin_utils.targets import listed_from
 
 _OF_ONE = ("client_message_id", "agent_id", "conversation_id")
@@ -31,8 +30,7 @@ class ActionModule(EnvironmentAction):
     """Collect replies to messages that were sent before."""
 
     SPEC = SPEC
-    PROVIDER = PROVIDER
-    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    PROVIDERS = (PROVIDER,)
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return `replies` and `counts`; write `reply_dir`."""
@@ -41,7 +39,7 @@ class ActionModule(EnvironmentAction):
         if options["reply_dir"]:
             require_one_each(messages)
         environments = [one.question.environment for one in messages if one.question and one.question.environment]
-        settings = self._settings(options, listed_from("replies", environments))
+        settings = self._settings(PROVIDER, task_vars, listed_from("replies", environments))
         replies = asyncio.run(_collected(settings, options, messages))
         found = counts(replies)
         states = ", ".join(f"{count} {state}" for state, count in found.items() if count)
@@ -92,7 +90,7 @@ class ActionModule(EnvironmentAction):
 
     def _nearest(self, option: str, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
         """The current host's variable, else the option."""
-        name = variable_of(self.PROVIDER, option)
+        name = PROVIDER.variable_of(option)
         value = self._read_variable(name, lambda: self._templar.template(task_vars.get(name))) or options[option]
         return str(value) if value else None
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.letta import DEFAULT_BASE_URL
-from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta import PROVIDER
 from ..module_utils.self_update import Update, Updated, self_update
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
@@ -20,8 +19,7 @@ class ActionModule(TargetsAction):
     """Update the current host, or all of `targets`."""
 
     SPEC = SPEC
-    PROVIDER = PROVIDER
-    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    PROVIDERS = (PROVIDER,)
     MAKES_CONVERSATIONS = True
     POSITIVE = ("update_timeout",)
 

@@ -17,8 +17,7 @@ from ..module_utils.campaign import Campaign, Plan, hold, plan, settle
 from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.errors import OptionError, one_line
 from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
-from ..module_utils.letta import DEFAULT_BASE_URL, Client
-from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta import PROVIDER, Client
 from ..module_utils.letta_replies import Arrivals, Reader, Watch
 from ..module_utils.replies import counts_by_state
 from ..modules.send_message import SPEC
@@ -37,8 +36,7 @@ class ActionModule(TargetsAction):
     """Send a message to the current host, or to all of `targets`."""
 
     SPEC = SPEC
-    PROVIDER = PROVIDER
-    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    PROVIDERS = (PROVIDER,)
     STATUSES = STATUSES
     CHANGED = frozenset({"sent", "unknown"})
     ITEM_KEYS = ("content", "agent_id", "conversation_id", "client_message_id")

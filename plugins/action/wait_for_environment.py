@@ -11,8 +11,7 @@ from typing import Any
 
 from ..module_utils.errors import OptionError
 from ..module_utils.fan_out import Target
-from ..module_utils.letta import DEFAULT_BASE_URL
-from ..module_utils.letta_models import PROVIDER
+from ..module_utils.letta import PROVIDER
 from ..module_utils.versions import check_version
 from ..module_utils.waiting import STATUSES, Goal, Wait, wait_for
 from ..modules.wait_for_environment import SPEC
@@ -24,8 +23,7 @@ class ActionModule(TargetsAction):
     """Wait for the current host, or for all of `targets`."""
 
     SPEC = SPEC
-    PROVIDER = PROVIDER
-    DEFAULT_BASE_URL = DEFAULT_BASE_URL
+    PROVIDERS = (PROVIDER,)
     STATUSES = STATUSES
     CHANGED = frozenset()
     ITEM_KEYS = ()

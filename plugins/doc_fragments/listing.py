@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What to list: the API's parameters and filters, the same for the inventory and for modules."""
+"""What to list: Letta's parameters, and filters for any provider; the same for the inventory and for modules."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ options:
   user_id:
     description: Only environments of this user, as the API's parameter C(userId).
     type: str
+"""
+
+    FILTERS = r"""
+options:
   filters:
     description:
       - JMESPath expressions over an environment's fields, which are the inventory's variables without their prefix. An

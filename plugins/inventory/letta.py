@@ -44,15 +44,6 @@ options:
     description: Put before every host name, for example to keep devices apart from servers of the same name.
     type: str
     default: ""
-  on_duplicate:
-    description:
-      - What happens when environments would have the same host name, or the name of a group, of a host that another
-        source gave, or one with a meaning of its own such as V(localhost).
-      - V(suffix) gives every environment of the colliding set a short hash of its id.
-      - V(fail) fails the listing.
-    type: str
-    choices: [suffix, fail]
-    default: suffix
   hostvars_prefix:
     description: Put before the name of every variable. May not begin with C(ansible).
     type: str
@@ -69,37 +60,15 @@ options:
     elements: str
     choices: [mode, os, version, status, node_version, git_branch, user, updatable, command]
     default: [mode, os, version, status]
-  group_prefix:
-    description: Put before the name of every group of O(group_by).
-    type: str
-    default: ""
   root_group:
     description: The group that every host is in.
     type: str
     default: letta
-  trust:
-    description:
-      - Which of the API's texts Ansible may treat as its own, as opposed to exporting them marked unsafe.
-      - V(plain) trusts texts of letters, digits and C(._:/@+-) only, V(identifiers) of these only ids, mode, OS,
-        versions, status and commands, V(none) nothing.
-      - Whatever this is, no text from the API is ever run as a template. A trusted text that a play itself hands to
-        something that evaluates it, such as C(var) of M(ansible.builtin.debug), can still name a variable; with V(none)
-        it cannot.
-    type: str
-    choices: [plain, identifiers, none]
-    default: plain
-  on_invalid:
-    description: Whether a row that is not as the API promises is skipped with a warning or fails the listing.
-    type: str
-    choices: [warn, fail]
-    default: warn
-  fail_on_empty:
-    description: Whether an inventory without any host is an error.
-    type: bool
-    default: false
 extends_documentation_fragment:
   - fleetops.environments.letta.plugins
   - fleetops.environments.listing
+  - fleetops.environments.listing.filters
+  - fleetops.environments.inventory
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
 seealso:
@@ -152,11 +121,8 @@ keyed_groups:
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..module_utils.environment import Environment, InvalidRow, Listing
 from ..module_utils.errors import OptionError
-from ..module_utils.http_settings import HttpSettings
-from ..module_utils.letta import Query, fetch
-from ..module_utils.letta_models import FIELDS, PROVIDER, environments
+from ..module_utils.letta import PROVIDER, Query
 from ..plugin_utils.grouping import Dimension
 from ..plugin_utils.inventory import EnvironmentInventory
 
@@ -166,7 +132,6 @@ class InventoryModule(EnvironmentInventory):
 
     NAME = "fleetops.environments.letta"
     PROVIDER = PROVIDER
-    FIELDS = FIELDS
     DIMENSIONS: ClassVar[Sequence[Dimension]] = (
         Dimension("mode", "mode"),
         Dimension("os", "os"),
@@ -190,11 +155,3 @@ class InventoryModule(EnvironmentInventory):
             user_id=self.get_option("user_id"),
             limit=page_size,
         )
-
-    def fetch(self, settings: HttpSettings, query: Query, starts: Sequence[str]) -> Listing:
-        """The list call to its end."""
-        return fetch(settings, query, starts)
-
-    def environments(self, listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
-        """The rows of the list call as environments."""
-        return environments(listing, base_url, online_only=query.online_only)

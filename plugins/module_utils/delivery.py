@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from .environment import Environment, iso_utc
 from .errors import ApiError, one_line
 from .fan_out import FanOut, Outcome, Policy, Target, failures_on
-from .provider import Provider, reachable
+from .provider import Client, reachable
 from .replies import Look, Question, Reply, awaited
 
 STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
@@ -108,12 +108,12 @@ class Once(Protocol):
 
 
 async def deliver(
-    provider: Provider, targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
+    client: Client, targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
 ) -> list[Delivery]:
     """Send to every target; one Delivery each, in the same order."""
     pairs = [(target, Delivery.of(target)) for target in targets]
     fan_out = FanOut(policy)
-    await fan_out.run(pairs, Sender(provider, fan_out, once).send)
+    await fan_out.run(pairs, Sender(client, fan_out, once).send)
     return [delivery for _target, delivery in pairs]
 
 
@@ -152,8 +152,8 @@ async def await_replies(
 class Sender:
     """Sends to one target at a time, as part of a fan-out. Raises ApiError."""
 
-    def __init__(self, provider: Provider, fan_out: FanOut, once: Once | None = None) -> None:
-        self._provider = provider
+    def __init__(self, client: Client, fan_out: FanOut, once: Once | None = None) -> None:
+        self._client = client
         self._fan_out = fan_out
         self._once = once
 
@@ -161,7 +161,7 @@ class Sender:
         """Send to one target when its turn has come."""
         if self._once is not None and self._once.settles(target, delivery):
             return
-        environment = await reachable(self._provider, target.environment)
+        environment = await reachable(self._client, target.environment)
         if not await self._fan_out.may_start():
             return
         if self._once is None:
@@ -175,13 +175,15 @@ class Sender:
     async def send_now(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
         """Send over the target's connection as `environment` has it, late bound."""
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
-            delivery.conversation_id = await self._new_conversation(str(target.agent_id))
+            delivery.conversation_id = await self._new_conversation(target, environment)
         await self._late_bound(target, environment, delivery)
         delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_utc(datetime.now(UTC))
 
-    async def _new_conversation(self, agent_id: str) -> str:
+    async def _new_conversation(self, target: MessageTarget, environment: Environment) -> str:
         try:
-            return await self._provider.create_conversation(agent_id)
+            return await self._client.create_conversation(
+                environment, str(target.agent_id), str(target.client_message_id)
+            )
         except ApiError as error:
             # The message itself has not been sent, so nothing about it is unclear.
             error.may_be_accepted = False
@@ -190,15 +192,15 @@ class Sender:
     async def _late_bound(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
         """Send; when the connection has gone, look the target up and send once more."""
         try:
-            await self._request(target, environment, delivery, final=tuple(self._provider.GONE))
+            await self._request(target, environment, delivery, final=tuple(self._client.GONE))
         except ApiError as error:
-            if error.status not in self._provider.GONE:
+            if error.status not in self._client.GONE:
                 raise
             unclear = error.may_be_accepted
         else:
             return
         try:
-            environment = await reachable(self._provider, target.environment, fresh=True)
+            environment = await reachable(self._client, target.environment, fresh=True)
             await self._next_start()
             await self._request(target, environment, delivery)
         except ApiError as error:
@@ -216,7 +218,7 @@ class Sender:
     ) -> None:
         delivery.connection_id = environment.connection_id
         try:
-            accepted = await self._provider.send(
+            accepted = await self._client.send(
                 environment,
                 target.messages,
                 agent_id=target.agent_id,

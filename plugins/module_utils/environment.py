@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import FleetError, one_line
+from ._deps import pydantic
+from .errors import FleetError, first_problem, one_line
 
 # The host variable through which the inventory tells the actions what a host is.
 CONTRACT = "fleetops_environment"
@@ -21,7 +22,7 @@ CONTRACT = "fleetops_environment"
 class Environment:
     """One environment of one provider.
 
-    status: `online` or `offline`, as of the listing.
+    status: `online` where it can be worked with, else `offline`, as of the listing.
     self_update: what the environment says about updating itself (`supported`, `writable`, `reason`,
         `install_path`, `manual_command`), None where it says nothing.
     fields: everything known of it under snake_case names, JSON values only: what filters see, what becomes
@@ -144,6 +145,20 @@ class InvalidRow:
 
     id: str
     problem: str
+
+
+def validated(rows: Sequence[Any], made: Callable[[Any], Environment]) -> tuple[list[Environment], list[InvalidRow]]:
+    """Rows as environments, and those that do not validate. made: makes one, or raises pydantic's ValidationError."""
+    valid: list[Environment] = []
+    invalid: list[InvalidRow] = []
+    for number, raw in enumerate(rows, start=1):
+        try:
+            valid.append(made(raw))
+        except pydantic.ValidationError as error:
+            identity = raw.get("id") if isinstance(raw, Mapping) else None
+            name = one_line(identity, 80) if isinstance(identity, str) and identity else f"number {number}"
+            invalid.append(InvalidRow(name, first_problem(error)))
+    return valid, invalid
 
 
 def described(invalid: Sequence[InvalidRow], most: int = 5) -> str:

@@ -5,12 +5,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def one_line(text: object, limit: int = 300) -> str:
     """Text from anywhere as one printable line of at most `limit` characters."""
     printable = "".join(character if character.isprintable() else " " for character in str(text))
     line = " ".join(printable.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def first_problem(error: Any) -> str:
+    """The first fault that a pydantic ValidationError names, as one line."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {one_line(first['msg'])}, got {one_line(repr(first['input']), 60)}"
 
 
 class FleetError(Exception):

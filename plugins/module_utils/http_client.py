@@ -10,7 +10,7 @@ import json
 import ssl
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
@@ -56,6 +56,27 @@ class Reply:
     date: datetime
     attempts: int = 1
     unclear: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What is asked. headers: besides those that every request carries."""
+
+    method: str
+    url: str
+    params: Mapping[str, str]
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def sends(self) -> bool:
+        """Whether the server is to do something."""
+        return self.method != "GET"
+
+    @property
+    def where(self) -> str:
+        """What it is called in errors."""
+        return f"{self.method} {one_line(self.url)}"
 
 
 class _Progress:
@@ -115,13 +136,14 @@ class HttpClient:
 
     async def get(self, *segments: str, params: Mapping[str, str] | None = None) -> Reply:
         """GET the path made of `segments`; they are percent-encoded here."""
-        return await self._call("GET", segments, params, None, repeatable=True, final=())
+        return await self._call(_Request("GET", self._settings.url(*segments), params or {}), repeatable=True)
 
     async def post(
         self,
         *segments: str,
         body: Any,
         params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
         repeatable: bool,
         final: Sequence[int] = (),
     ) -> Reply:
@@ -131,50 +153,38 @@ class HttpClient:
             otherwise only a request that cannot have been accepted is sent again.
         final: statuses to raise at once although they are transient.
         """
-        return await self._call("POST", segments, params, body, repeatable=repeatable, final=final)
+        request = _Request("POST", self._settings.url(*segments), params or {}, body, headers or {})
+        return await self._call(request, repeatable=repeatable, final=final)
 
-    async def _call(
-        self,
-        method: str,
-        segments: Sequence[str],
-        params: Mapping[str, str] | None,
-        body: Any,
-        *,
-        repeatable: bool,
-        final: Sequence[int],
-    ) -> Reply:
-        url = self._settings.url(*segments)
+    async def _call(self, request: _Request, *, repeatable: bool, final: Sequence[int] = ()) -> Reply:
         progress = _Progress()
         done = await attempted(
             self._settings,
-            f"{method} {one_line(url)}",
-            lambda: self._once(method, url, params, body, progress),
+            request.where,
+            lambda: self._once(request, progress),
             repeatable=repeatable,
             final=final,
-            may_be_accepted=lambda: method != "GET" and progress.sending,
+            may_be_accepted=lambda: request.sends and progress.sending,
         )
         return replace(done.value, attempts=done.attempts, unclear=done.unclear)
 
-    async def _once(
-        self, method: str, url: str, params: Mapping[str, str] | None, body: Any, progress: _Progress
-    ) -> Reply:
-        where = f"{method} {one_line(url)}"
-        sending = method != "GET"
+    async def _once(self, request: _Request, progress: _Progress) -> Reply:
+        where, sends = request.where, request.sends
         progress.sending = False
         try:
-            data, kind = (_encoded(body), {"Content-Type": "application/json"}) if sending else (None, {})
+            data, kind = (_encoded(request.body), {"Content-Type": "application/json"}) if sends else (None, {})
             async with self._session.request(
-                method,
-                _address(url, params),
-                headers=self._headers | kind,
+                request.method,
+                _address(request.url, request.params),
+                headers={**self._headers, **request.headers, **kind},
                 data=data,
                 allow_redirects=False,
                 trace_request_ctx=progress,
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, httpx.InvalidURL, OSError, ValueError, TypeError) as error:
-            raise _transport_error(where, error, sending and progress.sending, self._settings.timeout) from None
-        return self._read(where, response, content, sending)
+            raise _transport_error(where, error, sends and progress.sending, self._settings.timeout) from None
+        return self._read(where, response, content, sends)
 
     def _read(self, where: str, response: Any, content: bytes, sending: bool) -> Reply:
         text = self._harmless(content.decode("utf-8", "replace"))
@@ -207,9 +217,9 @@ class HttpClient:
         return harmless(value, self._settings.api_key)
 
 
-def _address(url: str, params: Mapping[str, str] | None) -> Any:
+def _address(url: str, params: Mapping[str, str]) -> Any:
     """The address to ask, exactly so: aiohttp alone would undo some of its percent-encoding."""
-    whole = httpx.URL(url, params=params)
+    whole = httpx.URL(url, params=params or None)
     text = f"{whole.scheme}://{whole.netloc.decode('ascii')}{whole.raw_path.decode('ascii')}"
     return yarl.URL(text, encoded=True)
 
@@ -278,18 +288,31 @@ def _status_error(message: str, response: Any, sending: bool, now: datetime) -> 
         code=f"http_{status}",
         status=status,
         retry_after=retry_after,
-        # Not 503: Letta answers it, like 404, for a connection that is gone.
+        # Not 503: Letta answers it, like 404, for a connection that is gone, and gateways before they ask anybody.
         may_be_accepted=sending and (status == 408 or (status >= 500 and status != 503)),
         transient=status in (408, 429) or status >= 500,
     )
 
 
 def _server_message(body: Any, text: str) -> str:
-    """The message of an error envelope: `{errorCode, message}` or `{error, errorCode}`."""
+    """The message of an error envelope: `{errorCode, message}`, `{error, errorCode}`, or `{error, request_id}`."""
     if not isinstance(body, dict):
         return _described(text)
+    if isinstance(body.get("error"), dict):
+        return _nested_message(body["error"], body.get("request_id")) or _described(text)
     parts = [body.get("errorCode"), body.get("message") or body.get("error")]
     return one_line(": ".join(part for part in parts if isinstance(part, str) and part)) or _described(text)
+
+
+def _nested_message(error: dict[str, Any], request_id: Any) -> str:
+    """What an error `{type, message, param}` says, with the request's id for the provider's support."""
+    parts = [error.get("type"), error.get("message")]
+    said = one_line(": ".join(part for part in parts if isinstance(part, str) and part))
+    about = {"param": error.get("param"), "request_id": request_id}
+    named = ", ".join(
+        f"{name} {one_line(value, 80)}" for name, value in about.items() if isinstance(value, str) and value
+    )
+    return f"{said} ({named})" if named else said
 
 
 def _described(text: str) -> str:

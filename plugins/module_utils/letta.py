@@ -18,16 +18,16 @@ from typing import Any, Self
 
 from . import paging
 from ._deps import pydantic
-from .environment import Environment, Listing
-from .errors import ApiError, one_line
+from .environment import Environment, InvalidRow, Listing
+from .errors import ApiError, first_problem, one_line
 from .http_client import HttpClient, Reply
 from .http_settings import HttpSettings
 from .letta_approvals import answered_over_relay, decisions_in
-from .letta_models import Page, Row, SendReply, environment, environments, first_problem
+from .letta_models import FIELDS, NAME, Page, Row, SendReply, environment, environments
+from .letta_replies import Conversations
 from .letta_turns import History, HistoryMessage, Run
-from .provider import Accepted
+from .provider import Accepted, Provider
 
-DEFAULT_BASE_URL = "https://api.letta.com"
 _PAGE_SIZE = 100
 # Seconds for which look-ups share a listing.
 _LISTING_SHARED = 5.0
@@ -215,8 +215,8 @@ class Client:
             )
         return Accepted(one_line(answer.message), reply.attempts, note=note)
 
-    async def create_conversation(self, agent_id: str) -> str:
-        """Make a conversation with an agent; returns its id."""
+    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+        """Make a conversation with an agent; returns its id. Each call makes another one."""
         reply = await self._http.post(
             "v1", "conversations", "", body={}, params={"agent_id": agent_id}, repeatable=False
         )
@@ -224,6 +224,10 @@ class Client:
         if not isinstance(conversation_id, str) or not conversation_id:
             raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
         return conversation_id
+
+    def conversations(self, *, concurrency: int, rate: float | None) -> Conversations:
+        """What finds messages and their replies, with so many requests at a time and a second."""
+        return Conversations(self._settings, self, concurrency=concurrency, rate=rate)
 
     async def messages(
         self, agent_id: str, conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
@@ -283,11 +287,16 @@ class Client:
         return Cancelled(cancelled, reply.unclear)
 
 
-def fetch(settings: HttpSettings, query: Query, starts: Sequence[str] = ()) -> Listing:
-    """List once, from synchronous code; `starts` as for `Client.list`. Raises ApiError."""
+def _environments(listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
+    return environments(listing, base_url, online_only=query.online_only)
 
-    async def run() -> Listing:
-        async with Client(settings) as client:
-            return await client.list(query, starts)
 
-    return asyncio.run(run())
+PROVIDER = Provider(
+    name=NAME,
+    base_url="https://api.letta.com",
+    fields=FIELDS,
+    query=Query,
+    client=Client,
+    environments=_environments,
+    looked_up_by="device_id",
+)

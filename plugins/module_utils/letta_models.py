@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from ._deps import pydantic
-from .environment import Environment, InvalidRow, Listing, iso_utc, updatable
-from .errors import OptionError, one_line
+from .environment import Environment, InvalidRow, Listing, iso_utc, updatable, validated
+from .errors import OptionError, first_problem, one_line
 
-PROVIDER = "letta"
+NAME = "letta"
 # An environment is online while its last heartbeat is younger than this.
 HEARTBEAT_LIMIT = timedelta(seconds=120)
 
@@ -178,13 +178,6 @@ def outgoing_message(where: str, message: Any) -> dict[str, Any]:
     return dict(sent)
 
 
-def first_problem(error: Any) -> str:
-    """The first fault that a pydantic ValidationError names, as one line."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {one_line(first['msg'])}, got {one_line(repr(first['input']), 60)}"
-
-
 def environments(
     listing: Listing, base_url: str, *, online_only: bool = False
 ) -> tuple[list[Environment], list[InvalidRow]]:
@@ -192,20 +185,10 @@ def environments(
 
     online_only: leave out the ones that are not online; the API answers with some of them even when asked not to.
     """
-    valid: list[Environment] = []
-    invalid: list[InvalidRow] = []
-    for number, raw in enumerate(listing.rows, start=1):
-        try:
-            row = Row.model_validate(raw)
-        except pydantic.ValidationError as error:
-            identity = raw.get("id") if isinstance(raw, Mapping) else None
-            name = one_line(identity, 80) if isinstance(identity, str) and identity else f"number {number}"
-            invalid.append(InvalidRow(name, first_problem(error)))
-        else:
-            found = environment(row, raw, base_url, listing.fetched_at)
-            if found.status == "online" or not online_only:
-                valid.append(found)
-    return valid, invalid
+    found, invalid = validated(
+        listing.rows, lambda raw: environment(Row.model_validate(raw), raw, base_url, listing.fetched_at)
+    )
+    return [item for item in found if item.status == "online" or not online_only], invalid
 
 
 def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) -> Environment:
@@ -244,7 +227,7 @@ def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) 
         "extra": dict(row.model_extra or {}),
     }
     return Environment(
-        provider=PROVIDER,
+        provider=NAME,
         id=row.id,
         device_id=row.device_id,
         connection_id=row.connection_id or None,

@@ -16,16 +16,18 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ApiError, one_line
 from .fan_out import Pace
 from .http_settings import HttpSettings
-from .letta import Client
 from .letta_turns import HistoryMessage, Run, ToolCall, seconds_between
 from .provider import reachable
 from .relay import Relay
-from .replies import Question, Reply
+from .replies import Look, Question, Reply
+
+if TYPE_CHECKING:
+    from .letta import Client
 
 _PAGE = 100
 # Older messages are not looked at: 2,000 of them are many turns.
@@ -233,6 +235,18 @@ class Arrivals:
             if error.status != 404:
                 raise
         return found
+
+
+class Conversations:
+    """Letta's conversations, as delivery and reply_info read them."""
+
+    def __init__(self, settings: HttpSettings, client: Client, *, concurrency: int, rate: float | None) -> None:
+        self._reader = Reader(settings, client, concurrency=concurrency, rate=rate)
+        self.arrived = Arrivals(self._reader).arrived
+
+    def look_for(self, question: Question) -> Look:
+        """What looks at one message, again and again."""
+        return Watch(self._reader, question).look
 
 
 @dataclass(slots=True)

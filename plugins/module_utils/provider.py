@@ -1,16 +1,26 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the other parts ask of a provider's client, and how a target is found that moves."""
+"""The boundary to the providers: what each of them gives to the other parts, and how a target is found that moves.
+
+A provider is the module of its name beside this one, which has it as `PROVIDER`, and the inventory plugin of that name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+import functools
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
-from .environment import Environment
-from .errors import ApiError
+from .environment import Environment, InvalidRow, Listing
+from .errors import ApiError, FleetError, one_line
+from .http_settings import HttpSettings
+from .replies import Look, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +28,40 @@ class Accepted:
     """A message that was taken. message: what was said to it. attempts: how many requests that needed.
 
     via: `rest` for the provider's API, `relay` for the device itself. note: what may come of that, None for nothing.
+    message_id: the id that the last message has in its conversation, where the API says so.
     """
 
     message: str
     attempts: int
     via: str = "rest"
     note: str | None = None
+    message_id: str | None = None
 
 
-class Provider(Protocol):
-    """A provider's client, as far as delivery needs it."""
+class Conversations(Protocol):
+    """Where messages are found again, and what became of them. Raises ApiError."""
+
+    def look_for(self, question: Question) -> Look:
+        """What looks at one message, again and again."""
+
+    async def arrived(self, question: Question, fresh: bool) -> bool:
+        """Whether a message is in its conversation. fresh: what was read before does not do."""
+
+
+class Client(AbstractAsyncContextManager["Client"], Protocol):
+    """A provider's client. Every call raises ApiError."""
 
     # Statuses with which the API says that a connection has gone, so that nothing was delivered over it.
     GONE: frozenset[int]
 
+    async def list(self, query: Any, starts: Sequence[str] = ()) -> Listing:
+        """The rows that match, whole or not at all. starts: those of an earlier listing of the same query."""
+
+    async def retrieve(self, identity: str) -> Environment:
+        """One environment, by what `environment_info` looks it up by; the status is 404 where there is none."""
+
     async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
-        """The same row as it is now; None when it is no longer there. Raises ApiError.
+        """The same row as it is now; None when it is no longer there.
 
         among: how many look-ups are being made, where one answer may serve them all.
         """
@@ -47,20 +75,93 @@ class Provider(Protocol):
         conversation_id: str | None,
         final: Sequence[int] = (),
     ) -> Accepted:
-        """Send over the target's present connection; `final` statuses are not retried. Raises ApiError."""
+        """Send over the target's present connection; `final` statuses are not retried."""
 
-    async def create_conversation(self, agent_id: str) -> str:
-        """Make a conversation with an agent and return its id. Raises ApiError."""
+    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+        """Make a conversation with an agent for a message, whose id the API may tell repetitions by; returns its id."""
+
+    def conversations(self, *, concurrency: int, rate: float | None) -> Conversations:
+        """What finds messages again, with so many requests at a time and a second."""
 
 
-async def reachable(provider: Provider, listed: Environment, *, fresh: bool = False) -> Environment:
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider, as the other parts see it.
+
+    name: as in the inventory's variables (`<name>_api_key`), and of its module and its inventory plugin.
+    base_url: the usual one. fields: every name that a row has, in the order of the documentation.
+    query: the listing's parameters, a dataclass whose fields are named like the options. Raises OptionError.
+    client: makes a client. environments: the rows of a listing, and those that do not validate.
+    looked_up_by: the option that names one environment. agent, conversation: the options that say who is addressed.
+    sessions: whether conversations are sessions: one is made for each target that names none, it alone says who
+        answers, and what is made or sent twice is told by keys that are kept for 24 h.
+    refused: by option of send_message, why the provider's environments do not take it.
+    environment_variables: by connection option, those that are not called `<NAME>_<OPTION>`.
+    """
+
+    name: str
+    base_url: str
+    fields: Sequence[str]
+    query: type[Any]
+    client: Callable[[HttpSettings], Client]
+    environments: Callable[[Listing, str, Any], tuple[list[Environment], list[InvalidRow]]]
+    looked_up_by: str = "environment_id"
+    agent: str = "agent_id"
+    conversation: str = "conversation_id"
+    sessions: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+    environment_variables: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def variable_of(self, option: str) -> str:
+        """The Ansible variable of an option: `letta_api_key`."""
+        return f"{self.name}_{option}"
+
+    def environment_variables_of(self, option: str) -> Sequence[str]:
+        """The environment variables of a connection option, the one that counts most first: `LETTA_API_KEY`."""
+        return self.environment_variables.get(option, (self.variable_of(option).upper(),))
+
+    @property
+    def key_help(self) -> str:
+        """How to give a key, for the error when there is none."""
+        return (
+            f"set the option api_key or api_key_file, the variable {self.variable_of('api_key')}, "
+            f"or the environment variable {' or '.join(self.environment_variables_of('api_key'))}"
+        )
+
+
+def known_providers() -> list[str]:
+    """The names of all that there are: each has an inventory plugin."""
+    return sorted(path.stem for path in (Path(__file__).parents[1] / "inventory").glob("*.py"))
+
+
+@functools.cache
+def provider_named(name: str) -> Provider:
+    """The provider of a name. Raises FleetError."""
+    known = known_providers()
+    if name not in known:
+        raise FleetError(f"there is no provider {one_line(repr(name), 60)}; there are {', '.join(known)}")
+    found: Provider = importlib.import_module(f".{name}", __package__).PROVIDER
+    return found
+
+
+def fetch(provider: Provider, settings: HttpSettings, query: Any, starts: Sequence[str] = ()) -> Listing:
+    """List once, from synchronous code; `starts` as for `Client.list`. Raises ApiError."""
+
+    async def run() -> Listing:
+        async with provider.client(settings) as client:
+            return await client.list(query, starts)
+
+    return asyncio.run(run())
+
+
+async def reachable(client: Client, listed: Environment, *, fresh: bool = False) -> Environment:
     """An environment as listed, or as it is now where the listing cannot be right or `fresh` asks for it.
 
     Raises ApiError, with the code `offline` for one that is offline or gone.
     """
     if not fresh and listed.status == "online" and listed.connection_id is not None:
         return listed
-    found = await provider.resolve(listed)
+    found = await client.resolve(listed)
     if found is None:
         raise ApiError("the environment is no longer there", code="offline")
     if found.status != "online":

@@ -16,6 +16,10 @@ description:
   - Returns one environment by its device, or a list of environments, with everything that the API says of them.
   - Needs no inventory.
 options:
+  provider:
+    description: Whose environments to look up, V(letta) or V(qoder).
+    type: str
+    default: letta
   device_id:
     description:
       - Return the environment of this device only.
@@ -39,6 +43,7 @@ options:
 extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.listing
+  - fleetops.environments.listing.filters
   - fleetops.environments.on_controller
 attributes:
   check_mode:
@@ -107,6 +112,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils.arguments import CONNECTION_SPEC, LIST_SPEC, ON_CONTROLLER
 
 SPEC = {
+    "provider": {"type": "str", "default": "letta"},
     "device_id": {"type": "str"},
     "missing_ok": {"type": "bool", "default": False},
     "after": {"type": "str"},

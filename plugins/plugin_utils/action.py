@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,12 @@ from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.http_settings import HttpSettings
-from .options import blank, environment_variable_of, given, key_help, layered, variable_of
+from ..module_utils.provider import Provider, known_providers, provider_named
+from .options import blank, given, layered
+
+# Imported before Ansible forks its workers: models and TLS cost more than a request.
+for _known in known_providers():
+    provider_named(_known)
 
 _STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
 
@@ -36,8 +41,8 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     TRANSFERS_FILES = False
 
     SPEC: ClassVar[Mapping[str, Any]]
-    DEFAULT_BASE_URL: ClassVar[str]
-    PROVIDER: ClassVar[str]
+    # The providers that it works with, None for all.
+    PROVIDERS: ClassVar[Sequence[Provider] | None] = None
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Do the work and return the result. Raises FleetError."""
@@ -50,7 +55,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         self._secrets: set[str] = set()
         try:
             _deps.require()
-            result.update(self.execute(self._options(task_vars), task_vars))
+            result.update(self.execute(self._options(), task_vars))
         except FleetError as error:
             result.update(failed=True, msg=str(error))
         if result.get("failed"):
@@ -71,37 +76,19 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         if any(secret in source for secret in self._secrets):
             self._task._ds = None  # noqa: SLF001 - core has no public way
 
-    def _options(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The task's options, validated; connection options that it leaves out come from variables and environment.
+    def _options(self) -> dict[str, Any]:
+        """The task's options, validated. Connection options are as the task has them: see `_settings`."""
+        arguments = given(self._task.args)
+        if "api_key" in arguments:
+            self._secrets.add(str(arguments["api_key"]))
+        return _validated(self.SPEC, arguments)
 
-        `base_url` stays unset where none of them has it: the target's own then counts.
-        """
-        arguments, environment = given(self._task.args), self._environment()
-        self._secrets.update(str(source["api_key"]) for source in (arguments, environment) if "api_key" in source)
-        sources = (arguments, self._variables(task_vars), environment)
-        self._layers = sources
-        parameters = {**arguments, **layered(sources)}
-        for name, spec in self.SPEC.items():
-            if spec["type"] == "float" and name in parameters:
-                _check_number(name, parameters[name])
-        validated = ArgumentSpecValidator(self.SPEC).validate(parameters)
-        if validated.error_messages:
-            raise FleetError("; ".join(_problem(error) for error in validated.errors))
-        options: dict[str, Any] = validated.validated_parameters
-        return options
-
-    def _connection_options(self) -> list[str]:
-        """Those that the action has: one that asks no server has none."""
-        return [name for name in CONNECTION_SPEC if name in self.SPEC]
-
-    def _variables(self, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+    def _variables(self, provider: Provider, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         # The key first, so that it is known as a secret when another one cannot be read.
-        for option in sorted(self._connection_options(), key=lambda option: option != "api_key"):
-            value = task_vars.get(variable_of(self.PROVIDER, option))
-            found[option] = self._read_variable(
-                variable_of(self.PROVIDER, option), functools.partial(self._templar.template, value)
-            )
+        for option in sorted(CONNECTION_SPEC, key=lambda option: option != "api_key"):
+            name = provider.variable_of(option)
+            found[option] = self._read_variable(name, functools.partial(self._templar.template, task_vars.get(name)))
             if option == "api_key" and not blank(found[option]):
                 self._secrets.add(str(found[option]))
         return given(found)
@@ -114,23 +101,26 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         try:
             return read()
         except AnsibleError as error:
-            secret = name == variable_of(self.PROVIDER, "api_key")
+            secret = name.endswith("_api_key")
             cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
             raise OptionError(name, f"cannot be read: {cause}") from None
 
-    def _environment(self) -> dict[str, Any]:
-        names = {option: environment_variable_of(self.PROVIDER, option) for option in self._connection_options()}
-        return given({option: os.environ.get(name) for option, name in names.items()})
+    def _settings(
+        self, provider: Provider, task_vars: Mapping[str, Any], listed_from: str | None = None
+    ) -> HttpSettings:
+        """How to reach a provider: what the task leaves out comes from variables, then from the environment.
 
-    def _settings(self, options: Mapping[str, Any], listed_from: str | None = None) -> HttpSettings:
-        """The connection to use. listed_from: the URL that the inventory listed the targets from.
-
-        It goes before the environment's URL, and after that of the task or a variable.
+        listed_from: the URL that the inventory listed the targets from. It goes before the environment's, and after
+        that of the task or a variable.
         """
-        arguments, variables, environment = self._layers
+        arguments, environment = given(self._task.args), _from_environment(provider)
+        if "api_key" in environment:
+            self._secrets.add(environment["api_key"])
+        variables = self._variables(provider, task_vars)
         urls = (arguments.get("base_url"), variables.get("base_url"), listed_from, environment.get("base_url"))
-        base_url = next((str(url) for url in urls if url), self.DEFAULT_BASE_URL)
-        settings = HttpSettings.from_options({**options, "base_url": base_url}, api_key_help=key_help(self.PROVIDER))
+        base_url = next((str(url) for url in urls if url), provider.base_url)
+        options = {**layered((arguments, variables, environment)), "base_url": base_url}
+        settings = HttpSettings.from_options(_validated(CONNECTION_SPEC, options), api_key_help=provider.key_help)
         self._secrets.add(settings.api_key)
         return settings
 
@@ -144,6 +134,26 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
                 "in a play of several hosts needs run_once: true, and a strategy that heeds it such as linear, "
                 f"or each host would {otherwise}",
             )
+
+
+def _from_environment(provider: Provider) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for option in CONNECTION_SPEC:
+        values = (os.environ.get(name) for name in provider.environment_variables_of(option))
+        found[option] = next((value for value in values if not blank(value)), None)
+    return given(found)
+
+
+def _validated(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a specification has them. Raises FleetError."""
+    for name, rules in spec.items():
+        if rules["type"] == "float" and name in parameters:
+            _check_number(name, parameters[name])
+    validated = ArgumentSpecValidator(spec).validate(parameters)
+    if validated.error_messages:
+        raise FleetError("; ".join(_problem(error) for error in validated.errors))
+    options: dict[str, Any] = validated.validated_parameters
+    return options
 
 
 def _check_number(option: str, value: Any) -> None:

@@ -21,19 +21,14 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 
 from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
-from ..module_utils.environment import CONTRACT, Environment, InvalidRow, Listing, described, digest, iso_utc, short
+from ..module_utils.environment import CONTRACT, Environment, Listing, described, digest, iso_utc, short
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
+from ..module_utils.provider import Provider, fetch
 from .grouping import Dimension, checked_group_name, group_rows, reads_as_group
 from .naming import assign, wanted_name
-from .options import (
-    forget_blank_environment,
-    given,
-    key_help,
-    layered,
-    variable_of,
-)
+from .options import forget_blank_environment, given, layered
 from .trust import marked, own
 
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
@@ -62,26 +57,16 @@ class _Host:
 class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
     """An inventory plugin for one provider.
 
-    A subclass names the provider and says how to list it (`query`, `fetch`, `environments`); everything else, the
-    naming, grouping, trust, cache and filter rules, is here.
+    A subclass names the provider and says what to list (`query`) and what to group by; everything else, the naming,
+    grouping, trust, cache and filter rules, is here.
     """
 
-    PROVIDER: ClassVar[str]
-    # Every name that the fields of a row have, in the order of the documentation.
-    FIELDS: ClassVar[Sequence[str]]
+    PROVIDER: ClassVar[Provider]
     # What `group_by` can name, in the order of the documentation.
     DIMENSIONS: ClassVar[Sequence[Dimension]]
 
     def query(self) -> Any:
         """The listing's own parameters, from the plugin's options. Raises OptionError."""
-        raise NotImplementedError
-
-    def fetch(self, settings: HttpSettings, query: Any, starts: Sequence[str]) -> Listing:
-        """Ask the API. starts: those of the last listing. Raises ApiError; never a part of the listing."""
-        raise NotImplementedError
-
-    def environments(self, listing: Listing, base_url: str, query: Any) -> tuple[list[Environment], list[InvalidRow]]:
-        """The rows as environments, and those that do not validate."""
         raise NotImplementedError
 
     def verify_file(self, path: str) -> bool:
@@ -107,7 +92,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
 
     def _templated(self, options: dict[str, Any]) -> dict[str, Any]:
         """Connection options may be templates or vault values, in the source and in extra variables."""
-        names = {*CONNECTION_SPEC, *(variable_of(self.PROVIDER, option) for option in CONNECTION_SPEC)}
+        names = {*CONNECTION_SPEC, *map(self.PROVIDER.variable_of, CONNECTION_SPEC)}
         self.templar.available_variables = self._vars or {}
         rendered = dict(options)
         for name in names & options.keys():
@@ -145,8 +130,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         """The options that say what hosts look like, checked before anything is asked of the API."""
         group_prefix = self.get_option("group_prefix") or ""
         return _Rules(
-            filters=Expressions("filters", self.get_option("filters") or [], self.FIELDS),
-            hostnames=Expressions("hostnames", self.get_option("hostnames"), self.FIELDS),
+            filters=Expressions("filters", self.get_option("filters") or [], self.PROVIDER.fields),
+            hostnames=Expressions("hostnames", self.get_option("hostnames"), self.PROVIDER.fields),
             variable_prefix=self._variable_prefix(),
             group_prefix=checked_group_name("group_prefix", group_prefix) if group_prefix else "",
             root_group=checked_group_name("root_group", self.get_option("root_group")),
@@ -158,7 +143,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             value, origin = self.get_option_and_origin(option)
             layers[str(origin).partition(":")[0].strip()][option] = value
         options = layered(layers.values())
-        return HttpSettings.from_options(options, api_key_help=key_help(self.PROVIDER))
+        return HttpSettings.from_options(options, api_key_help=self.PROVIDER.key_help)
 
     # The listing and its cache
 
@@ -170,14 +155,14 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         self.load_cache_plugin()
         self._fingerprint = digest(repr((settings.base_url, query, settings.api_key)))[:32]
         if not self.get_option("cache"):
-            return self.fetch(settings, query, ())
+            return fetch(self.PROVIDER, settings, query)
         # Before the rows: some cache plugins, asked for one entry, forget all others that are as old as its time-out.
         starts = self._starts(path)
         key = self.get_cache_key(path)
         cached = self._cached(key) if read_cache else None
         if cached is not None:
             return cached
-        listing = self.fetch(settings, query, starts)
+        listing = fetch(self.PROVIDER, settings, query, starts)
         # As one text, since cache plugins revive what looks like a mark of Ansible's own in an object.
         entry = {"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)}
         self._cache[key] = json.dumps(entry)
@@ -216,7 +201,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
 
     def _selected(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> list[Environment]:
         """The environments that validate and that every filter wants."""
-        found, invalid = self.environments(listing, base_url, query)
+        found, invalid = self.PROVIDER.environments(listing, base_url, query)
         if invalid and self.get_option("on_invalid") == "fail":
             raise OptionError("on_invalid", f"rows are {described(invalid)}")
         if invalid:
@@ -297,7 +282,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         # Not a row's value but ours: the URL that this source was listed from.
         contract["base_url"] = own(environment.base_url)
         variables[CONTRACT] = contract
-        variables["ansible_host"] = own(f"{_label(environment.id)}.{self.PROVIDER}.invalid")
+        variables["ansible_host"] = own(f"{_label(environment.id)}.{self.PROVIDER.name}.invalid")
         return variables
 
     def _variable_prefix(self) -> str:
@@ -306,8 +291,9 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             raise OptionError("hostvars_prefix", f"must be letters, digits and '_', got {prefix!r}")
         if prefix.casefold().startswith("ansible"):
             raise OptionError("hostvars_prefix", f"must not begin with 'ansible', got {prefix!r}")
-        options = {variable_of(self.PROVIDER, option) for option in (*CONNECTION_SPEC, "agent_id", "conversation_id")}
-        for name in self.FIELDS:
+        of_targets = (self.PROVIDER.agent, self.PROVIDER.conversation)
+        options = {self.PROVIDER.variable_of(option) for option in (*CONNECTION_SPEC, *of_targets)}
+        for name in self.PROVIDER.fields:
             if prefix + name in options | {CONTRACT}:
                 raise OptionError(
                     "hostvars_prefix", f"{prefix!r} makes {prefix + name!r}, which is an option's variable"

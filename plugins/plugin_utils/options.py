@@ -29,16 +29,6 @@ def forget_blank_environment(names: Iterable[str]) -> None:
             del os.environ[name]
 
 
-def variable_of(provider: str, option: str) -> str:
-    """The Ansible variable of a connection option: `letta_api_key`."""
-    return f"{provider}_{option}"
-
-
-def environment_variable_of(provider: str, option: str) -> str:
-    """The environment variable of a connection option: `LETTA_API_KEY`."""
-    return variable_of(provider, option).upper()
-
-
 def layered(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """The connection options of several sources, the first source that has one counting.
 
@@ -52,11 +42,3 @@ def layered(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             present.pop("api_key_file", None)
         options = present | options
     return options
-
-
-def key_help(provider: str) -> str:
-    """How to give a key, for the error when there is none."""
-    return (
-        f"set the option api_key or api_key_file, the variable {variable_of(provider, 'api_key')}, "
-        f"or the environment variable {environment_variable_of(provider, 'api_key')}"
-    )

@@ -14,31 +14,44 @@ from typing import Any, ClassVar
 from ansible.utils.display import Display
 
 from ..module_utils.delivery import NEW_CONVERSATION
+from ..module_utils.environment import Environment
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fan_out import Outcome, Policy, Target, counts, failure_budget
 from ..module_utils.http_settings import HttpSettings
+from ..module_utils.provider import provider_named
 from ..module_utils.result_files import check_writable, write_hosts, write_results
+from ..module_utils.stop import Stop
 from .action import EnvironmentAction
-from .options import variable_of
+from .options import given
 from .signals import stopped_by_signals
 from .targets import Item, current_host, listed_from, listed_hosts
 
 # In a worker it would not be one: Ansible imports this before it forks.
 _ON_A_TERMINAL = sys.stdout.isatty()
 _MOST_FAILURES_SHOWN = 20
+_OF_ONE_PROVIDER = ("api_key", "api_key_file", "base_url")
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One task: what it is to do with which targets, and how. fans_out: whether `targets` was given."""
+    """One task: what it is to do with which targets, and how.
 
-    settings: HttpSettings
+    connections: how to reach each provider that the targets are of, by its name. fans_out: whether `targets` was given.
+    """
+
+    connections: Mapping[str, HttpSettings]
     options: Mapping[str, Any]
     targets: Sequence[Any]
     policy: Policy
     fans_out: bool
     check_mode: bool
+
+    @property
+    def settings(self) -> HttpSettings:
+        """How to reach the provider of an action that works with one alone."""
+        [settings] = self.connections.values()
+        return settings
 
 
 class TargetsAction(EnvironmentAction):
@@ -61,7 +74,7 @@ class TargetsAction(EnvironmentAction):
         agent_id = self._nearest("agent_id", item, options, task_vars)
         conversation_id = self._nearest("conversation_id", item, options, task_vars)
         if self.NEEDS_AGENT and agent_id is None:
-            variable = variable_of(self.PROVIDER, "agent_id")
+            variable = provider_named(item.environment.provider).variable_of("agent_id")
             raise OptionError(
                 "agent_id", f"{item.host} has none; give it with the task, its entry of targets or its {variable}"
             )
@@ -82,20 +95,17 @@ class TargetsAction(EnvironmentAction):
             if fans_out
             else current_host(task_vars)
         )
-        for item in items:
-            if item.environment.provider != self.PROVIDER:
-                raise FleetError(
-                    f"{item.host}: {self._name()} does not know the provider {item.environment.provider!r}"
-                )
-        settings = self._settings(options, listed_from("targets", [item.environment for item in items]))
+        connections, stop = self._connections(items, task_vars), Stop()
+        for settings in connections.values():
+            settings.gate.stop = stop
         run = Run(
-            settings=settings,
+            connections=connections,
             options=options,
             targets=[self.target(item, options, task_vars) for item in items],
             policy=replace(
                 _policy(options, len(items), check_mode=bool(self._task.check_mode)),
                 report=self.onlooker() if fans_out else None,
-                stop=settings.gate.stop,
+                stop=stop,
             ),
             fans_out=fans_out,
             check_mode=bool(self._task.check_mode),
@@ -147,12 +157,34 @@ class TargetsAction(EnvironmentAction):
         display: Callable[[str], None] = Display().display
         return display
 
+    def _connections(self, items: Sequence[Item], task_vars: Mapping[str, Any]) -> dict[str, HttpSettings]:
+        """How to reach the provider of each target. Raises FleetError for one that the action does not work with."""
+        listed: dict[str, list[Environment]] = {provider.name: [] for provider in self.PROVIDERS or ()}
+        for item in items:
+            if self.PROVIDERS and item.environment.provider not in listed:
+                raise FleetError(
+                    f"{item.host} is an environment of {item.environment.provider}, and {self._name()} works with "
+                    f"{', '.join(listed)} only"
+                )
+            listed.setdefault(item.environment.provider, []).append(item.environment)
+        alone = next((name for name in _OF_ONE_PROVIDER if name in given(self._task.args)), None)
+        if len(listed) > 1 and alone:
+            raise OptionError(
+                alone,
+                f"is one provider's, and the targets are of {', '.join(sorted(listed))}; give each its own with the "
+                f"variables {', '.join(provider_named(name).variable_of(alone) for name in sorted(listed))}",
+            )
+        return {
+            name: self._settings(provider_named(name), task_vars, listed_from("targets", environments))
+            for name, environments in listed.items()
+        }
+
     def _name(self) -> str:
         return str(self._task.action).rpartition(".")[2]
 
     def _nearest(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
         """The value of the target's own entry, else the target's variable, else the option."""
-        name = variable_of(self.PROVIDER, option)
+        name = provider_named(item.environment.provider).variable_of(option)
         if name in task_vars and self._may_set(name):
             variables = self._variables_of(item, task_vars)
             templar = self._templar.copy_with_new_env(available_variables=variables)

@@ -33,6 +33,8 @@ _IDENTIFIERS = frozenset(
         "version",
         "node_version",
         "status",
+        "config_type",
+        "networking_type",
         "supported_commands",
     }
 )

@@ -77,7 +77,7 @@ def test_a_device_is_looked_up_by_its_id(ansible: Ansible) -> None:
     assert run.result("hostile")["environments"][0]["extra"] == {"unheardOf": {"x": 1}}
 
     assert [entry["task"] for entry in run.results if entry["outcome"] == "failed"] == ["missing", "dots"]
-    assert run.result("missing")["msg"] == "device_id: there is no environment of device 'nothing'"
+    assert run.result("missing")["msg"] == "device_id: there is no environment 'nothing'"
     assert "'..'" in run.result("dots")["msg"]
     assert run.result("missing_ok")["environments"] == []
 

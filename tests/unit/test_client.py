@@ -9,8 +9,9 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query, fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER, Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments
+from ansible_collections.fleetops.environments.plugins.module_utils.provider import fetch
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, http_answer, raw_server, row, settings_for
@@ -25,7 +26,7 @@ def retrieved(sandbox: Sandbox, device_id: str) -> Environment:
 
 
 def test_a_device_is_retrieved_as_it_is_listed(sandbox: Sandbox) -> None:
-    listing = fetch(settings_for(sandbox), Query(limit=7))
+    listing = fetch(PROVIDER, settings_for(sandbox), Query(limit=7))
     found, invalid = environments(listing, sandbox.url)
 
     assert invalid == []
@@ -76,7 +77,7 @@ def test_a_conversation_without_an_id_is_an_error(body: bytes) -> None:
         async with raw_server(lambda _head: http_answer(body)) as (url, _received):
             client = Client(settings_for(url))
             async with client:
-                await client.create_conversation("agent-1")
+                await client.create_conversation(environment_of(row(), url), "agent-1", "id-1")
 
     with pytest.raises(ApiError, match="the answer has no id") as raised:
         asyncio.run(run())

@@ -19,8 +19,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.delivery imp
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, counts
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query, fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER, Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments, outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.provider import fetch
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from tests.sandbox.process import Sandbox
 
@@ -29,7 +30,7 @@ from .support import environment_of, http_answer, policy, raw_server, row, setti
 
 def listed(sandbox: Sandbox) -> dict[str, Environment]:
     """What an inventory knows at this moment, by id."""
-    listing = fetch(settings_for(sandbox), Query())
+    listing = fetch(PROVIDER, settings_for(sandbox), Query())
     sandbox.clear_requests()
     return {found.id: found for found in environments(listing, sandbox.url)[0]}
 

@@ -12,7 +12,7 @@ import yaml
 from ansible_collections.fleetops.environments.plugins.doc_fragments.letta import ModuleDocFragment as Connection
 from ansible_collections.fleetops.environments.plugins.inventory import letta as inventory
 from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC, LIST_SPEC
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import DEFAULT_BASE_URL
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import FIELDS
 from tests.sandbox.process import CHECKOUT
 
@@ -91,7 +91,7 @@ def test_the_connection_options_are_the_same_in_modules_and_in_plugins() -> None
 
     assert specified == as_specified(FOR_MODULES["options"], sub="suboptions")
     # A module leaves it unset: the URL that the target was listed from goes before the default.
-    assert for_plugins["base_url"].pop("default") == DEFAULT_BASE_URL
+    assert for_plugins["base_url"].pop("default") == PROVIDER.base_url
     assert specified == for_plugins
     assert FOR_MODULES["requirements"] == FOR_PLUGINS["requirements"]
 

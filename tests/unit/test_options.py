@@ -10,14 +10,12 @@ from hypothesis import given as for_all
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER
 from ansible_collections.fleetops.environments.plugins.plugin_utils.options import (
     blank,
-    environment_variable_of,
     forget_blank_environment,
     given,
-    key_help,
     layered,
-    variable_of,
 )
 
 
@@ -85,9 +83,9 @@ def test_blank_environment_variables_are_unset(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_names_of_an_option() -> None:
-    assert variable_of("letta", "api_key") == "letta_api_key"
-    assert environment_variable_of("letta", "api_key") == "LETTA_API_KEY"
+    assert PROVIDER.variable_of("api_key") == "letta_api_key"
+    assert PROVIDER.environment_variables_of("api_key") == ("LETTA_API_KEY",)
 
 
 def test_the_help_names_every_way_to_give_a_key() -> None:
-    assert all(word in key_help("letta") for word in ("api_key_file", "letta_api_key", "LETTA_API_KEY"))
+    assert all(word in PROVIDER.key_help for word in ("api_key_file", "letta_api_key", "LETTA_API_KEY"))
