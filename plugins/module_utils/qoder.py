@@ -1,0 +1,242 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Qoder's REST API for cloud environments: the client.
+
+An environment is a template: to instruct one, a session is made in it, and the message is an event of that session.
+Source of the rules: the Cloud Agents API reference, in both of its generations, which page in different ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Self
+
+from ._deps import pydantic
+from .environment import Environment, Listing
+from .errors import ApiError, first_problem, one_line
+from .fan_out import Pace
+from .http_client import HttpClient, Reply
+from .http_settings import HttpSettings
+from .paging import MAX_PAGES
+from .provider import Accepted, Provider
+from .qoder_models import FIELDS, NAME, Event, Page, Query, Session, environment, environments
+from .qoder_replies import Conversations
+
+# What the reference asks clients to keep to: requests a second, and seconds between two pages.
+_READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
+# Seconds between two tries to send to a session that is busy.
+_BUSY_PAUSE = 1.0
+_CONFLICT = 409
+
+
+def idempotency_key(client_message_id: str, call: str) -> str:
+    """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, the same whenever asked."""
+    return str(uuid.UUID(bytes=hashlib.sha256(f"{call} {client_message_id}".encode()).digest()[:16], version=4))
+
+
+class Client:
+    """Qoder's environments and sessions over REST. Use as an async context manager; every call raises ApiError."""
+
+    # Nothing is addressed to a connection.
+    GONE: frozenset[int] = frozenset()
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._http = HttpClient(settings)
+        self._base_url = settings.base_url
+        self._reads, self._writes = Pace(_READS), Pace(_WRITES)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__(*exc_info)
+
+    async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
+        """The rows that match, whole or not at all, newest first; a row that comes twice is kept once.
+
+        starts: of no use, as the API asks for a pause between pages.
+        """
+        rows: list[Any] = []
+        seen: set[str] = set()
+        dates = []
+        next_after = None
+        backwards = query.before_id is not None
+        pages = self._pages(("environments",), query.parameters(), query.start(), backwards=backwards)
+        async for page, date in pages:
+            dates.append(date)
+            new = [row for row in page.data if (identity := _identity(row)) is None or identity not in seen]
+            seen.update(identity for row in new if (identity := _identity(row)) is not None)
+            rows = new + rows if backwards else rows + new
+            if not query.all_pages:
+                next_after = (page.first_id if backwards else page.last_id) if page.more else None
+                break
+        return Listing(rows, min(dates), next_after)
+
+    async def _pages(
+        self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
+    ) -> AsyncIterator[tuple[Page, Any]]:
+        """Each page of a list call with its date, in whichever way the server pages."""
+        where = f"GET {self._base_url}/{'/'.join(path)}"
+        cursors: list[Mapping[str, str]] = []
+        for _number in range(MAX_PAGES):
+            cursors.append(cursor)
+            reply = await self._get(*path, params={**parameters, **cursor})
+            page = self._validated(Page, reply, where)
+            yield page, reply.date
+            if not page.more:
+                return
+            cursor = _following(page, backwards=backwards)
+            if not all(cursor.values()):
+                raise ApiError(f"{where}: has_more is true, and no cursor tells where to go on", code="invalid")
+            if cursor in cursors:
+                told = one_line(next(iter(cursor.values())), 80)
+                raise ApiError(f"{where}: the cursor {told!r} came back; the pages repeat", code="invalid")
+            await asyncio.sleep(_BETWEEN_PAGES)
+        raise ApiError(f"{where}: did not end after {MAX_PAGES} pages", code="invalid")
+
+    async def _get(self, *path: str, params: Mapping[str, str] | None = None) -> Reply:
+        await self._reads.turn()
+        return await self._http.get(*path, params=params)
+
+    async def _post(self, *path: str, body: Any, key: str) -> Reply:
+        """POST what the server does once for each key, whatever is repeated within 24 h."""
+        await self._writes.turn()
+        return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
+
+    def _validated(self, model: Any, reply: Reply, where: str, *, may_be_accepted: bool = False) -> Any:
+        try:
+            return model.model_validate(reply.data)
+        except pydantic.ValidationError as error:
+            raise ApiError(
+                f"{where}: unexpected answer: {first_problem(error)}",
+                code="invalid",
+                may_be_accepted=may_be_accepted,
+                attempts=reply.attempts,
+            ) from None
+
+    async def retrieve(self, identity: str) -> Environment:
+        """The environment with this id."""
+        reply = await self._get("environments", identity)
+        try:
+            return environment(reply.data, self._base_url)
+        except pydantic.ValidationError as error:
+            raise ApiError(
+                f"GET {self._base_url}/environments/{{id}}: unexpected answer: {first_problem(error)}", code="invalid"
+            ) from None
+
+    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+        """The same environment as it is now; None when it is no longer there."""
+        try:
+            return await self.retrieve(wanted.id)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+        """Make a session in an environment for one message, once; returns its id.
+
+        agent_id: an id, or the JSON of an object with `id`, `type` and `version`.
+        """
+        agent = json.loads(agent_id) if agent_id.startswith("{") else agent_id
+        reply = await self._post(
+            "sessions",
+            body={"agent": agent, "environment_id": target.id},
+            key=idempotency_key(client_message_id, "session"),
+        )
+        session: Session = self._validated(Session, reply, f"POST {self._base_url}/sessions", may_be_accepted=True)
+        return session.id
+
+    async def send(
+        self,
+        target: Environment,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        agent_id: str | None,
+        conversation_id: str | None,
+        final: Sequence[int] = (),
+    ) -> Accepted:
+        """Send user messages as events of a session, once; one that is busy is waited for until the deadline."""
+        events = [{"type": "user.message", "content": _blocks(message["content"])} for message in messages]
+        path = ("sessions", str(conversation_id), "events")
+        key = idempotency_key(str(messages[0]["client_message_id"]), "message")
+        give_up_at = time.monotonic() + self._settings.deadline
+        attempts = 0
+        while True:
+            try:
+                reply = await self._post(*path, body={"events": events}, key=key)
+                break
+            except ApiError as error:
+                attempts += error.attempts
+                error.attempts = attempts
+                if error.status != _CONFLICT or time.monotonic() + _BUSY_PAUSE > give_up_at:
+                    raise
+                await asyncio.sleep(_BUSY_PAUSE * random.uniform(1, 2))  # noqa: S311 - only spreads the requests
+        return Accepted("the session accepted the message", attempts + reply.attempts, message_id=_echoed(reply.data))
+
+    async def events(self, session_id: str, after_id: str | None) -> AsyncIterator[Event]:
+        """The events of a session after one of them, oldest first; what is no event is left out."""
+        parameters = {"limit": "100", "order": "asc"}
+        cursor = {"after_id": after_id} if after_id is not None else {}
+        async for page, _date in self._pages(("sessions", session_id, "events"), parameters, cursor):
+            for raw in page.data:
+                try:
+                    yield Event.model_validate(raw)
+                except pydantic.ValidationError:
+                    continue
+
+    def conversations(self, *, concurrency: int, rate: float | None) -> Conversations:
+        """What finds messages and their replies, with so many requests at a time and a second."""
+        return Conversations(self, concurrency=concurrency, rate=rate)
+
+
+def _following(page: Page, *, backwards: bool) -> dict[str, str]:
+    """The cursor of the page after one, of which only one kind may be sent."""
+    if page.next_page:
+        return {"page": page.next_page}
+    return {"before_id": page.first_id or ""} if backwards else {"after_id": page.last_id or ""}
+
+
+def _identity(row: Any) -> str | None:
+    identity = row.get("id") if isinstance(row, dict) else None
+    return identity if isinstance(identity, str) else None
+
+
+def _blocks(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def _echoed(data: Any) -> str | None:
+    """The id that the last message got, where the answer has the events."""
+    events = data.get("data", data.get("events")) if isinstance(data, dict) else data
+    found = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
+    return next((identity for event in reversed(found) if (identity := _identity(event)) is not None), None)
+
+
+PROVIDER = Provider(
+    name=NAME,
+    base_url="https://api.qoder.com/api/v1/cloud",
+    fields=FIELDS,
+    query=Query,
+    client=Client,
+    environments=environments,
+    agent="agent",
+    conversation="session_id",
+    sessions=True,
+    environment_variables={
+        "api_key": ("QODER_ACCESS_TOKEN", "QODER_PAT"),
+        "base_url": ("QODER_MANAGED_BASE_URL",),
+    },
+    refused={
+        "approvals": "an approval is not sent to an environment of Qoder by this collection; answer it in the session",
+        "self_update": "an environment of Qoder is a template, which has nothing to update",
+    },
+)
