@@ -11,26 +11,26 @@ from typing import Any
 
 from ..module_utils.collected import Asked, collect, counts, require_one_each, results, write_replies
 from ..module_utils.delivery import NEW_CONVERSATION
+from ..module_utils.environment import Environment
 from ..module_utils.errors import OptionError
 from ..module_utils.http_settings import HttpSettings
-from ..module_utils.letta import PROVIDER, Client
-from ..module_utils.letta_replies import Reader, Watch
+from ..module_utils.letta import PROVIDER as LETTA
+from ..module_utils.provider import ConversationsOfAll, Provider, opened, provider_named
 from ..module_utils.replies import Reply
 from ..module_utils.result_files import check_directory
 from ..modules.reply_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
 from ..plugin_utils.asked import asked
 from ..plugin_utils.options import given
-from ..plugin_utils.targets import listed_from
+from ..plugin_utils.targets import environment_of
 
-_OF_ONE = ("client_message_id", "agent_id", "conversation_id")
+_OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")
 
 
 class ActionModule(EnvironmentAction):
     """Collect replies to messages that were sent before."""
 
     SPEC = SPEC
-    PROVIDERS = (PROVIDER,)
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return `replies` and `counts`; write `reply_dir`."""
@@ -38,9 +38,12 @@ class ActionModule(EnvironmentAction):
         messages = self._asked(options, task_vars)
         if options["reply_dir"]:
             require_one_each(messages)
-        environments = [one.question.environment for one in messages if one.question and one.question.environment]
-        settings = self._settings(PROVIDER, task_vars, listed_from("replies", environments))
-        replies = asyncio.run(_collected(settings, options, messages))
+        listed: dict[str, list[Environment]] = {}
+        for question in (one.question for one in messages if one.question is not None):
+            of_provider = listed.setdefault(question.provider, [])
+            of_provider += [question.environment] if question.environment is not None else []
+        connections = self._connections("replies", listed, task_vars)
+        replies = asyncio.run(_collected(connections, options, messages))
         found = counts(replies)
         states = ", ".join(f"{count} {state}" for state, count in found.items() if count)
         result = {
@@ -77,25 +80,35 @@ class ActionModule(EnvironmentAction):
     def _asked(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[Asked]:
         host = str(task_vars["inventory_hostname"])
         if options["replies"] is None:
-            names = ("agent_id", "conversation_id")
-            entry = {name: self._nearest(name, options, task_vars) for name in names}
-            if entry["conversation_id"] == NEW_CONVERSATION:
-                raise OptionError("conversation_id", f"must be one that exists, got 'new' for {host}")
-            entry |= {"host": host, "client_message_id": options["client_message_id"]}
+            environment = environment_of(host, task_vars)
+            provider = provider_named(environment.provider) if environment is not None else LETTA
+            conversation_id = self._nearest(provider, provider.conversation, options, task_vars)
+            if conversation_id == NEW_CONVERSATION:
+                raise OptionError(provider.conversation, f"must be one that exists, got 'new' for {host}")
+            entry = {
+                "host": host,
+                "client_message_id": options["client_message_id"],
+                "agent_id": self._nearest(provider, provider.agent, options, task_vars),
+                provider.conversation: conversation_id,
+            }
             return [asked("reply_info", entry, task_vars)]
         messages = [asked(f"replies[{place}]", entry, task_vars) for place, entry in enumerate(options["replies"])]
         if any(one.host != host for one in messages):
             self._require_run_once("replies", task_vars, "collect all of them")
         return messages
 
-    def _nearest(self, option: str, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
+    def _nearest(
+        self, provider: Provider, option: str, options: Mapping[str, Any], task_vars: Mapping[str, Any]
+    ) -> str | None:
         """The current host's variable, else the option."""
-        name = PROVIDER.variable_of(option)
-        value = self._read_variable(name, lambda: self._templar.template(task_vars.get(name))) or options[option]
+        name = provider.variable_of(option)
+        value = self._read_variable(name, lambda: self._templar.template(task_vars.get(name))) or options.get(option)
         return str(value) if value else None
 
 
-async def _collected(settings: HttpSettings, options: Mapping[str, Any], messages: Sequence[Asked]) -> list[Reply]:
-    async with Client(settings) as client:
-        reader = Reader(settings, client, concurrency=options["concurrency"], rate=options["rate"])
-        return await collect(messages, lambda question: Watch(reader, question).look, options["lost_after"])
+async def _collected(
+    connections: Mapping[str, HttpSettings], options: Mapping[str, Any], messages: Sequence[Asked]
+) -> list[Reply]:
+    async with opened(connections) as clients:
+        conversations = ConversationsOfAll(clients, concurrency=options["concurrency"], rate=options["rate"])
+        return await collect(messages, conversations.look_for, options["lost_after"])

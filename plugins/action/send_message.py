@@ -16,12 +16,12 @@ from ..module_utils.audit import AuditLog
 from ..module_utils.campaign import Campaign, Plan, hold, plan, settle
 from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.errors import OptionError, one_line
+from ..module_utils.fan_out import Target
 from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
-from ..module_utils.letta import PROVIDER, Client
-from ..module_utils.letta_replies import Arrivals, Reader, Watch
+from ..module_utils.provider import Client, ConversationsOfAll, Provider, opened, provider_named
 from ..module_utils.replies import counts_by_state
 from ..modules.send_message import SPEC
-from ..plugin_utils.content import chosen_source, content_of, read_text, rendered, sharing
+from ..plugin_utils.content import Content, chosen_source, content_of, read_text, rendered, sharing
 from ..plugin_utils.options import given
 from ..plugin_utils.run_facts import run_facts
 from ..plugin_utils.targets import Item
@@ -36,10 +36,9 @@ class ActionModule(TargetsAction):
     """Send a message to the current host, or to all of `targets`."""
 
     SPEC = SPEC
-    PROVIDERS = (PROVIDER,)
     STATUSES = STATUSES
     CHANGED = frozenset({"sent", "unknown"})
-    ITEM_KEYS = ("content", "agent_id", "conversation_id", "client_message_id")
+    ITEM_KEYS = ("content", "agent_id", "conversation_id", "agent", "session_id", "client_message_id")
     MAKES_CONVERSATIONS = True
     POSITIVE = ("reply_timeout",)
 
@@ -56,28 +55,43 @@ class ActionModule(TargetsAction):
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> MessageTarget:
         """The messages for one host."""
-        content = content_of(
-            item, chosen_source(options), options, lambda option, to: self._text(option, to, options, task_vars)
-        )
+        provider = provider_named(item.environment.provider)
+        content = self._content(item, provider, options, task_vars)
         to = super().target(item, options, task_vars)
-        if to.conversation_id == NEW_CONVERSATION and to.agent_id is None and content.skip is None:
-            raise OptionError("conversation_id", f"'new' needs an agent_id, and {item.host} has none")
-        if options["wait_for_reply"] and to.agent_id is None and content.skip is None:
-            raise OptionError("wait_for_reply", f"needs an agent_id, and {item.host} has none")
+        if provider.sessions and to.conversation_id is None:
+            to = replace(to, conversation_id=NEW_CONVERSATION)
+        if content.skip is None:
+            _check_agent(to, provider, options)
         if options["campaign"]:
             self._check_campaign(item, to.conversation_id, content.messages, options)
-        messages = sharing(content.messages, self._texts)
         return MessageTarget(
-            item.host, item.environment, to.agent_id, to.conversation_id, content.skip, messages=messages
+            item.host,
+            item.environment,
+            to.agent_id,
+            to.conversation_id,
+            content.skip,
+            messages=sharing(content.messages, self._texts),
+            in_session=provider.sessions,
         )
+
+    def _content(
+        self, item: Item, provider: Provider, options: Mapping[str, Any], task_vars: Mapping[str, Any]
+    ) -> Content:
+        source = chosen_source(options)
+        content = content_of(item, source, options, lambda option, to: self._text(option, to, options, task_vars))
+        answers = any("approvals" in message for message in content.messages)
+        kind = "approvals" if answers else source if "content" not in item.given else None
+        if kind in provider.refused:
+            raise OptionError(str(source), f"cannot be sent to {item.host}: {provider.refused[kind]}")
+        return content
 
     async def outcomes(self, run: Run) -> Sequence[Delivery]:
         """Send to every target."""
         name = run.options["campaign"]
-        async with Client(run.settings) as client:
-            reader = Reader(run.settings, client, concurrency=run.policy.concurrency, rate=run.policy.rate)
+        async with opened(run.connections) as clients:
+            conversations = ConversationsOfAll(clients, concurrency=run.policy.concurrency, rate=run.policy.rate)
             if not name:
-                return await _delivered(run, client, reader, run.targets)
+                return await _delivered(run, clients, conversations, run.targets)
             with contextlib.ExitStack() as stack:
                 facts = run_facts(self._task, self._templar.available_variables)
                 ledger = stack.enter_context(Ledger.open(ledger_path(run.options["ledger"]), facts))
@@ -85,9 +99,9 @@ class ActionModule(TargetsAction):
                 if audit is not None:
                     stack.enter_context(audit)
                 planned = plan(name, run.options["retry"], ledger.entries(name), run.targets)
-                arrived = Arrivals(reader).arrived if run.options["verify"] == "history" else None
-                campaign = Campaign(name, ledger, planned.settled, arrived, audit)
-                return await _delivered(run, client, reader, planned.targets, campaign)
+                verify = run.options["verify"] == "history"
+                campaign = Campaign(name, ledger, planned.settled, conversations.arrived, audit, verify=verify)
+                return await _delivered(run, clients, conversations, planned.targets, campaign)
 
     def result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
         """The task's result, with how many replies are in each state."""
@@ -137,7 +151,7 @@ class ActionModule(TargetsAction):
         """Refuse what could not be looked up later, or has ids of its own."""
         if any("approvals" in message for message in messages):
             raise OptionError("campaign", "cannot go with approvals, which carry no id to be looked up by")
-        if conversation_id == NEW_CONVERSATION:
+        if conversation_id == NEW_CONVERSATION and not provider_named(item.environment.provider).sessions:
             raise OptionError(
                 "campaign",
                 "cannot go with the conversation_id 'new', as nobody could find out which one a lost ledger named; "
@@ -162,20 +176,41 @@ class ActionModule(TargetsAction):
         return rendered(text, path, self._templar, self._variables_of(item, task_vars), search)
 
 
+def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> None:
+    """Refuse a target of which nobody knows who is to answer, where that must be known."""
+    if to.agent_id is not None:
+        return
+    if to.conversation_id == NEW_CONVERSATION and provider.sessions:
+        variable = provider.variable_of(provider.agent)
+        raise OptionError(
+            provider.agent,
+            f"{to.host} has none, and a session needs one; give it with the task, its entry of targets or its "
+            f"{variable}, or give a {provider.conversation}",
+        )
+    if to.conversation_id == NEW_CONVERSATION:
+        raise OptionError(provider.conversation, f"'new' needs an {provider.agent}, and {to.host} has none")
+    if options["wait_for_reply"] and not provider.sessions:
+        raise OptionError("wait_for_reply", f"needs an {provider.agent}, and {to.host} has none")
+
+
 async def _delivered(
-    run: Run, client: Client, reader: Reader, targets: Sequence[MessageTarget], campaign: Campaign | None = None
+    run: Run,
+    clients: Mapping[str, Client],
+    conversations: ConversationsOfAll,
+    targets: Sequence[MessageTarget],
+    campaign: Campaign | None = None,
 ) -> Sequence[Delivery]:
     """Send, and wait for the replies where they are wanted."""
-    deliveries = await deliver(client, targets, run.policy, campaign)
+    deliveries = await deliver(clients, targets, run.policy, campaign)
     if run.options["wait_for_reply"]:
         within = run.options["reply_timeout"]
-        waiting = await_replies(targets, deliveries, lambda question: Watch(reader, question).look, within)
+        waiting = await_replies(targets, deliveries, conversations.look_for, within)
         await run.policy.stop.cut(waiting, 0)
         if campaign is not None:
             for target, delivery in zip(targets, deliveries, strict=True):
                 campaign.record(target, delivery)
-    for delivery in deliveries:
-        if delivery.agent_id is None and delivery.status == "sent":
+    for target, delivery in zip(targets, deliveries, strict=True):
+        if delivery.agent_id is None and delivery.status == "sent" and not target.in_session:
             delivery.reason = _NO_AGENT
     return deliveries
 

@@ -11,21 +11,26 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .audit import AuditLog
-from .delivery import Delivery, MessageTarget
+from .delivery import NEW_CONVERSATION, Delivery, MessageTarget
 from .environment import digest, iso_utc
 from .errors import ApiError, OptionError
 from .ledger import ACTIVE, Entry, Ledger
+from .provider import idempotency_key
 from .replies import Question
 
 _IDS = uuid.UUID("7c1f0c52-9f0e-4c5e-8a1e-3f6b0d2a9e47")
 # What a delivery's end leaves open: whether it was accepted.
 _IN_DOUBT = ("in_flight", "unknown")
+
+# A provider with sessions keeps idempotency keys for 24 h.
+_KEYS_PROTECT_FOR = timedelta(hours=23)
 
 _ID_KEYS = ("client_message_id", "otid")
 
@@ -108,6 +113,15 @@ def hold(delivery: Delivery, state: str) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What this run has in flight. seen: the row before, of the same attempt. in_doubt: whether it may be delivered."""
+
+    entry: Entry
+    seen: Entry | None
+    in_doubt: bool
+
+
 class Campaign:
     """A campaign while its messages are sent: which target may have its own now, and what became of it."""
 
@@ -116,15 +130,19 @@ class Campaign:
         name: str,
         ledger: Ledger,
         settled: Mapping[str, Entry],
-        arrived: Arrived | None,
+        arrived: Arrived,
         audit: AuditLog | None = None,
+        *,
+        verify: bool = True,
     ) -> None:
         self._name = name
         self._ledger = ledger
         self._settled = settled
-        # What looks a message up, None where nothing is to be looked up.
         self._arrived = arrived
+        # Whether to look up all that is in doubt, or only what no key protects.
+        self._verify = verify
         self._audit = audit
+        self._claims: dict[str, _Claim] = {}
         self._began_at = _now()
         self._new_is_in_doubt = ledger.begin(name)
 
@@ -140,12 +158,10 @@ class Campaign:
 
     def _is_stopped(self, delivery: Delivery) -> bool:
         """Whether somebody has paused or cancelled the campaign, which is looked at before each delivery."""
-        try:
+        with _ledger_errors():
             return hold(delivery, self._ledger.state(self._name))
-        except OptionError as error:
-            raise ApiError(str(error), code="ledger") from None
 
-    async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+    def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Put the target's message in flight; False, and the delivery says why, where it is not to be sent.
 
         Raises ApiError, unclear only where it may have been sent before.
@@ -153,19 +169,34 @@ class Campaign:
         # It may have waited for its turn since it was looked at.
         if self._is_stopped(delivery):
             return False
-        try:
-            seen, entry = self._claimed(target, delivery)
-        except OptionError as error:
-            raise ApiError(str(error), code="ledger") from None
-        if entry is None:
+        with _ledger_errors():
+            claim = self._claimed(target, delivery)
+        if claim is None:
             return False
-        in_doubt = seen.status in _IN_DOUBT if seen is not None else self._new_is_in_doubt
-        if in_doubt and self._arrived is not None and target.agent_id is not None:
-            # What another run sent since this one began is not in what has been read before.
-            fresh = seen is not None and seen.claimed_at >= self._began_at
-            if await self._has_arrived(self._arrived, target, fresh=fresh):
-                settle(delivery, replace(entry, ended_at=_now()), FOUND)
-                return False
+        self._claims[target.environment.id] = claim
+        if target.in_session:
+            delivery.conversation_id = claim.entry.conversation_id
+        return True
+
+    async def delivered(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Look up what is in doubt; whether the message is in its conversation, and the delivery says so.
+
+        A session that was made for it is put down first. Raises ApiError, unclear where it cannot be looked up.
+        """
+        claim = self._claims.pop(target.environment.id)
+        entry = replace(claim.entry, conversation_id=delivery.conversation_id)
+        with _ledger_errors():
+            if entry != claim.entry:
+                self._ledger.replace(claim.entry, entry)
+        can_be_looked_up = target.agent_id is not None or target.in_session
+        if not claim.in_doubt or not can_be_looked_up or not (self._verify or _has_no_key(target, entry)):
+            return False
+        # What another run sent since this one began is not in what has been read before.
+        fresh = claim.seen is not None and claim.seen.claimed_at >= self._began_at
+        question = target.question(delivery.conversation_id, since=claim.seen.began_at if claim.seen else None)
+        if not await self._has_arrived(question, fresh=fresh):
+            return False
+        settle(delivery, replace(entry, ended_at=_now()), FOUND)
         return True
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
@@ -205,28 +236,40 @@ class Campaign:
             reply_state=reply_state,
         )
 
-    def _claimed(self, target: MessageTarget, delivery: Delivery) -> tuple[Entry | None, Entry | None]:
-        """The row as it was for this attempt, and as this run has it in flight from now on, None where it may not."""
+    def _claimed(self, target: MessageTarget, delivery: Delivery) -> _Claim | None:
+        """The claim of this run, None where it may have none."""
         while True:
             seen = self._ledger.entry(self._name, target.environment.id)
             if seen is not None and not self._may_claim(seen, target, delivery):
-                return None, None
+                return None
             before = seen if seen is not None and seen.attempt == target.attempt else None
-            entry = Entry(
-                campaign=self._name,
-                environment_id=target.environment.id,
-                host=target.host,
-                attempt=target.attempt,
-                client_message_id=str(target.client_message_id),
-                content_hash=content_hash(target.messages),
-                status="in_flight",
-                run=self._ledger.run,
-                claimed_at=_now(),
-                agent_id=target.agent_id,
-                conversation_id=target.conversation_id,
-            )
+            entry = self._in_flight(target, before)
             if self._ledger.replace(seen, entry):
-                return before, entry
+                # A session's attempts are told apart by their keys alone, and this one has not been begun.
+                new_is_in_doubt = self._new_is_in_doubt and not (target.in_session and seen is not None)
+                in_doubt = before.status in _IN_DOUBT if before is not None else new_is_in_doubt
+                return _Claim(entry, before, in_doubt)
+
+    def _in_flight(self, target: MessageTarget, before: Entry | None) -> Entry:
+        """The row of a claim. before: that of an earlier one for the same attempt."""
+        now, message = _now(), str(target.client_message_id)
+        conversation_id = None if target.conversation_id == NEW_CONVERSATION else target.conversation_id
+        return Entry(
+            campaign=self._name,
+            environment_id=target.environment.id,
+            host=target.host,
+            attempt=target.attempt,
+            client_message_id=message,
+            content_hash=content_hash(target.messages),
+            status="in_flight",
+            run=self._ledger.run,
+            began_at=before.began_at if before is not None else now,
+            claimed_at=now,
+            agent_id=target.agent_id,
+            conversation_id=conversation_id or (before.conversation_id if before is not None else None),
+            session_key=idempotency_key(message, "session") if target.in_session else None,
+            message_key=idempotency_key(message, "message") if target.in_session else None,
+        )
 
     def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether a row leaves the target's message to this run. Raises ApiError where only the user can tell."""
@@ -239,7 +282,9 @@ class Campaign:
         if seen.content_hash != content_hash(target.messages):
             raise ApiError(_other_content(self._name, seen), code="other_content")
         place = (seen.agent_id, seen.conversation_id)
-        if seen.status in _IN_DOUBT and place != (target.agent_id, target.conversation_id):
+        # A session that was made before is the one that a new one would be.
+        wanted = seen.conversation_id if target.conversation_id == NEW_CONVERSATION else target.conversation_id
+        if seen.status in _IN_DOUBT and place != (target.agent_id, wanted):
             raise ApiError(
                 f"may have been delivered before to agent {seen.agent_id}, conversation {seen.conversation_id}; "
                 "run the campaign with these once, so that it is looked up there",
@@ -248,12 +293,25 @@ class Campaign:
             )
         return True
 
-    async def _has_arrived(self, arrived: Arrived, target: MessageTarget, *, fresh: bool) -> bool:
+    async def _has_arrived(self, question: Question, *, fresh: bool) -> bool:
         try:
-            return await arrived(target.question(target.conversation_id), fresh)
+            return await self._arrived(question, fresh)
         except ApiError as error:
             message = f"whether it was delivered before cannot be looked up: {error}"
             raise ApiError(message, code=error.code, status=error.status, may_be_accepted=True) from None
+
+
+def _has_no_key(target: MessageTarget, entry: Entry) -> bool:
+    """Whether the key of a message has, or will soon have, expired, so that it no longer protects."""
+    return target.in_session and datetime.now(UTC) - datetime.fromisoformat(entry.began_at) > _KEYS_PROTECT_FOR
+
+
+@contextmanager
+def _ledger_errors() -> Iterator[None]:
+    try:
+        yield
+    except OptionError as error:
+        raise ApiError(str(error), code="ledger") from None
 
 
 def _other_content(campaign: str, entry: Entry) -> str:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .errors import ApiError, OptionError, one_line
+from .provider import provider_named
 from .replies import HOPELESS_CODES, STATES, Look, Question, Reply
 from .result_files import differs, file_for, make_directory, write_text
 
@@ -68,11 +69,17 @@ def results(asked: Sequence[Asked], replies: Sequence[Reply]) -> list[dict[str, 
             "client_message_id": one.client_message_id,
             "agent_id": one.question.agent_id if one.question else None,
             "conversation_id": one.question.conversation_id if one.question else None,
+            "session_id": _session_of(one.question),
             **asdict(reply),
             "reason": one.skip,
         }
         for one, reply in zip(asked, replies, strict=True)
     ]
+
+
+def _session_of(question: Question | None) -> str | None:
+    in_session = question is not None and provider_named(question.provider).sessions
+    return question.conversation_id if question is not None and in_session else None
 
 
 def counts(replies: Sequence[Reply]) -> dict[str, int]:

@@ -27,11 +27,12 @@ NEW_CONVERSATION = "new"
 class MessageTarget(Target):
     """A target and what it is to get: messages in the API's shapes. conversation_id may be `new`.
 
-    attempt: how often a campaign has sent them with this time.
+    attempt: how often a campaign has sent them with this time. in_session: see `Provider.sessions`.
     """
 
     messages: Sequence[Mapping[str, Any]]
     attempt: int = 1
+    in_session: bool = False
 
     @property
     def client_message_id(self) -> str | None:
@@ -42,19 +43,33 @@ class MessageTarget(Target):
 
     @property
     def otid(self) -> str | None:
-        """The `otid` of the last user message, by which its reply is found; approvals have none."""
+        """The `otid` of the last user message, by which its reply is found; approvals have none, nor have sessions."""
+        if self.in_session:
+            return None
         return next((str(message["otid"]) for message in reversed(self.messages) if "otid" in message), None)
 
-    def question(self, conversation_id: str | None) -> Question:
-        """What a reply is wanted to: the last user message, or the approvals where there is none."""
+    def question(self, conversation_id: str | None, *, otid: str | None = None, since: str | None = None) -> Question:
+        """What a reply is wanted to: the last user message, or the approvals where there is none.
+
+        otid: where the API gave it one. since: ISO 8601, from when it may have been sent.
+        """
+        contents = [message["content"] for message in self.messages if "content" in message]
         answers = [answer for message in self.messages for answer in message.get("approvals", [])]
         return Question(
+            provider=self.environment.provider,
             agent_id=str(self.agent_id),
             conversation_id=conversation_id,
-            otid=self.otid,
+            otid=otid or self.otid,
             tool_call_ids=[str(answer["tool_call_id"]) for answer in answers],
             environment=self.environment,
+            text=text_of(contents[-1]) if contents else None,
+            since=since,
         )
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, which is a text or a list of parts."""
+    return content if isinstance(content, str) else "".join(str(part["text"]) for part in content)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +77,8 @@ class Delivery(Outcome):
     """What became of the messages for one target.
 
     status: one of STATUSES. attempts: message requests made. sent_at: when they were accepted, ISO 8601 in UTC.
-    via: `rest` or `relay`. reply: what came of them, where that was waited for; it changes no status.
+    session_id: the conversation, where that is a session. via: `rest` or `relay`.
+    reply: what came of them, where that was waited for; it changes no status.
     """
 
     client_message_id: str | None
@@ -70,6 +86,7 @@ class Delivery(Outcome):
     agent_id: str | None
     conversation_id: str | None
     connection_id: str | None
+    session_id: str | None = None
     response_message: str | None = None
     attempts: int = 0
     via: str | None = None
@@ -100,20 +117,25 @@ class Once(Protocol):
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether it is known to be delivered; the delivery then says so."""
 
-    async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+    def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether it may be sent now by this run; the delivery says why it may not. Raises ApiError."""
+
+    async def delivered(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether what was claimed turns out to be in its conversation; the delivery then says so. Raises ApiError."""
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
         """Keep what became of it."""
 
 
 async def deliver(
-    client: Client, targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
+    clients: Mapping[str, Client], targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
 ) -> list[Delivery]:
-    """Send to every target; one Delivery each, in the same order."""
+    """Send to every target; one Delivery each, in the same order. clients: of each provider, by its name."""
     pairs = [(target, Delivery.of(target)) for target in targets]
     fan_out = FanOut(policy)
-    await fan_out.run(pairs, Sender(client, fan_out, once).send)
+    await fan_out.run(pairs, Sender(clients, fan_out, once).send)
+    for target, delivery in pairs:
+        delivery.session_id = delivery.conversation_id if target.in_session else None
     return [delivery for _target, delivery in pairs]
 
 
@@ -129,8 +151,8 @@ async def await_replies(
     """
 
     async def wait(target: MessageTarget, delivery: Delivery) -> None:
-        question = target.question(delivery.conversation_id)
-        if question.otid is None and delivery.reason is not None:
+        question = target.question(delivery.conversation_id, otid=delivery.otid, since=delivery.sent_at)
+        if question.tool_call_ids and question.otid is None and delivery.reason is not None:
             # An answer that the device does not wait for: the turn that is found would be another answer's.
             delivery.reply = Reply().ended("lost", "reply_lost", delivery.reason)
             delivery.error = delivery.reply.error
@@ -152,8 +174,8 @@ async def await_replies(
 class Sender:
     """Sends to one target at a time, as part of a fan-out. Raises ApiError."""
 
-    def __init__(self, client: Client, fan_out: FanOut, once: Once | None = None) -> None:
-        self._client = client
+    def __init__(self, clients: Mapping[str, Client], fan_out: FanOut, once: Once | None = None) -> None:
+        self._clients = clients
         self._fan_out = fan_out
         self._once = once
 
@@ -161,14 +183,14 @@ class Sender:
         """Send to one target when its turn has come."""
         if self._once is not None and self._once.settles(target, delivery):
             return
-        environment = await reachable(self._client, target.environment)
+        environment = await reachable(self._client_of(target), target.environment)
         if not await self._fan_out.may_start():
             return
         if self._once is None:
             await self.send_now(target, environment, delivery)
             return
         with failures_on(delivery):
-            if await self._once.claim(target, delivery):
+            if self._once.claim(target, delivery):
                 await self.send_now(target, environment, delivery)
         self._once.record(target, delivery)
 
@@ -176,12 +198,14 @@ class Sender:
         """Send over the target's connection as `environment` has it, late bound."""
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
             delivery.conversation_id = await self._new_conversation(target, environment)
+        if self._once is not None and await self._once.delivered(target, delivery):
+            return
         await self._late_bound(target, environment, delivery)
         delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_utc(datetime.now(UTC))
 
     async def _new_conversation(self, target: MessageTarget, environment: Environment) -> str:
         try:
-            return await self._client.create_conversation(
+            return await self._client_of(target).create_conversation(
                 environment, str(target.agent_id), str(target.client_message_id)
             )
         except ApiError as error:
@@ -191,16 +215,17 @@ class Sender:
 
     async def _late_bound(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
         """Send; when the connection has gone, look the target up and send once more."""
+        client = self._client_of(target)
         try:
-            await self._request(target, environment, delivery, final=tuple(self._client.GONE))
+            await self._request(target, environment, delivery, final=tuple(client.GONE))
         except ApiError as error:
-            if error.status not in self._client.GONE:
+            if error.status not in client.GONE:
                 raise
             unclear = error.may_be_accepted
         else:
             return
         try:
-            environment = await reachable(self._client, target.environment, fresh=True)
+            environment = await reachable(client, target.environment, fresh=True)
             await self._next_start()
             await self._request(target, environment, delivery)
         except ApiError as error:
@@ -218,7 +243,7 @@ class Sender:
     ) -> None:
         delivery.connection_id = environment.connection_id
         try:
-            accepted = await self._client.send(
+            accepted = await self._client_of(target).send(
                 environment,
                 target.messages,
                 agent_id=target.agent_id,
@@ -230,3 +255,7 @@ class Sender:
             raise
         delivery.attempts += accepted.attempts
         delivery.response_message, delivery.via, delivery.reason = accepted.message, accepted.via, accepted.note
+        delivery.otid = accepted.message_id or delivery.otid
+
+    def _client_of(self, target: MessageTarget) -> Client:
+        return self._clients[target.environment.provider]

@@ -48,8 +48,9 @@ CREATE TABLE campaigns (
 CREATE TABLE deliveries (
     campaign TEXT NOT NULL, environment_id TEXT NOT NULL, host TEXT NOT NULL, attempt INTEGER NOT NULL,
     client_message_id TEXT NOT NULL, content_hash TEXT NOT NULL, status TEXT NOT NULL,
-    run INTEGER NOT NULL REFERENCES runs (number), claimed_at TEXT NOT NULL,
-    agent_id TEXT, conversation_id TEXT, sent_at TEXT, ended_at TEXT, outcome TEXT, reply_state TEXT,
+    run INTEGER NOT NULL REFERENCES runs (number), began_at TEXT NOT NULL, claimed_at TEXT NOT NULL,
+    agent_id TEXT, conversation_id TEXT, session_key TEXT, message_key TEXT,
+    sent_at TEXT, ended_at TEXT, outcome TEXT, reply_state TEXT,
     PRIMARY KEY (campaign, environment_id)
 )
 """
@@ -60,7 +61,9 @@ class Entry:
     """One delivery of a campaign, as its row has it.
 
     status: `in_flight` from just before it is sent until its end is known, then what it ended as. run: the number of
-    the run that claimed it. Times are ISO 8601 in UTC. outcome: the code of the error, or how it was found to be sent.
+    the run that claimed it last, at `claimed_at`; began_at: when this attempt was claimed first. conversation_id: also
+    of a session; session_key, message_key: the idempotency keys with which that is made, and the message sent in it.
+    Times are ISO 8601 in UTC. outcome: the code of the error, or how it was found to be sent.
     reply_state: what came of its turn, where that was waited for.
     """
 
@@ -72,9 +75,12 @@ class Entry:
     content_hash: str
     status: str
     run: int
+    began_at: str
     claimed_at: str
     agent_id: str | None = None
     conversation_id: str | None = None
+    session_key: str | None = None
+    message_key: str | None = None
     sent_at: str | None = None
     ended_at: str | None = None
     outcome: str | None = None

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
 import importlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,10 +50,26 @@ class Conversations(Protocol):
         """Whether a message is in its conversation. fresh: what was read before does not do."""
 
 
+class ConversationsOfAll:
+    """Those of several providers as one. clients: of each, by its name."""
+
+    def __init__(self, clients: Mapping[str, Client], *, concurrency: int, rate: float | None) -> None:
+        self._of = {name: client.conversations(concurrency=concurrency, rate=rate) for name, client in clients.items()}
+
+    def look_for(self, question: Question) -> Look:
+        """What looks at one message, again and again."""
+        return self._of[question.provider].look_for(question)
+
+    async def arrived(self, question: Question, fresh: bool) -> bool:
+        """Whether a message is in its conversation."""
+        return await self._of[question.provider].arrived(question, fresh)
+
+
 class Client(AbstractAsyncContextManager["Client"], Protocol):
     """A provider's client. Every call raises ApiError."""
 
-    # Statuses with which the API says that a connection has gone, so that nothing was delivered over it.
+    # Statuses with which the API says that a connection has gone, so that nothing was delivered over it; none where
+    # environments are not reached over connections.
     GONE: frozenset[int]
 
     async def list(self, query: Any, starts: Sequence[str] = ()) -> Listing:
@@ -82,6 +100,11 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
 
     def conversations(self, *, concurrency: int, rate: float | None) -> Conversations:
         """What finds messages again, with so many requests at a time and a second."""
+
+
+def idempotency_key(client_message_id: str, call: str) -> str:
+    """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, the same whenever asked."""
+    return str(uuid.UUID(bytes=hashlib.sha256(f"{call} {client_message_id}".encode()).digest()[:16], version=4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +167,16 @@ def provider_named(name: str) -> Provider:
     return found
 
 
+@asynccontextmanager
+async def opened(connections: Mapping[str, HttpSettings]) -> AsyncIterator[dict[str, Client]]:
+    """A client for each provider, by its name. connections: how to reach it."""
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(provider_named(name).client(settings))
+            for name, settings in connections.items()
+        }
+
+
 def fetch(provider: Provider, settings: HttpSettings, query: Any, starts: Sequence[str] = ()) -> Listing:
     """List once, from synchronous code; `starts` as for `Client.list`. Raises ApiError."""
 
@@ -159,7 +192,7 @@ async def reachable(client: Client, listed: Environment, *, fresh: bool = False)
 
     Raises ApiError, with the code `offline` for one that is offline or gone.
     """
-    if not fresh and listed.status == "online" and listed.connection_id is not None:
+    if not fresh and listed.status == "online" and (listed.connection_id is not None or not client.GONE):
         return listed
     found = await client.resolve(listed)
     if found is None:

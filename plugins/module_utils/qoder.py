@@ -10,11 +10,9 @@ Source of the rules: the Cloud Agents API reference, in both of its generations,
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import random
 import time
-import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -25,7 +23,7 @@ from .fan_out import Pace
 from .http_client import HttpClient, Reply
 from .http_settings import HttpSettings
 from .paging import MAX_PAGES
-from .provider import Accepted, Provider
+from .provider import Accepted, Provider, idempotency_key
 from .qoder_models import FIELDS, NAME, Event, Page, Query, Session, environment, environments
 from .qoder_replies import Conversations
 
@@ -34,11 +32,6 @@ _READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
 # Seconds between two tries to send to a session that is busy.
 _BUSY_PAUSE = 1.0
 _CONFLICT = 409
-
-
-def idempotency_key(client_message_id: str, call: str) -> str:
-    """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, the same whenever asked."""
-    return str(uuid.UUID(bytes=hashlib.sha256(f"{call} {client_message_id}".encode()).digest()[:16], version=4))
 
 
 class Client:

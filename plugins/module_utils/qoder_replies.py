@@ -129,7 +129,7 @@ class _Turn:
 
 
 def _is_asked_about(question: Question, event: Event) -> bool:
-    """Whether an event is the message: by its id, else by its text, and not from before it can have been sent."""
+    """Whether an event is the message: by its id, else by its text if known, and not from before it was sent."""
     if event.type != "user.message":
         return False
     if question.otid is not None:
@@ -138,7 +138,7 @@ def _is_asked_about(question: Question, event: Event) -> bool:
         earliest = datetime.fromisoformat(question.since) - _CLOCKS_DIFFER
         if event.processed_at < earliest:
             return False
-    return question.text is not None and event.text == question.text
+    return question.text is None or event.text == question.text
 
 
 def _ends(event: Event) -> bool:

@@ -198,7 +198,7 @@ class _Updater:
         until = time.monotonic() + self._update.within
         how, unclear = "the message was delivered", False
         try:
-            await Sender(self._client, self._fan_out).send_now(to, before, delivery)
+            await Sender({to.environment.provider: self._client}, self._fan_out).send_now(to, before, delivery)
         except ApiError as error:
             if not error.may_be_accepted:
                 raise

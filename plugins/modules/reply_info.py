@@ -183,6 +183,7 @@ SPEC = {
     "client_message_id": {"type": "str"},
     "agent_id": {"type": "str"},
     "conversation_id": {"type": "str"},
+    "session_id": {"type": "str"},
     "reply_dir": {"type": "path"},
     "lost_after": {"type": "float", "default": 600},
     "concurrency": {"type": "int", "default": 20},

@@ -450,6 +450,8 @@ SPEC = {
     },
     "self_update": {"type": "bool", "default": False},
     "client_message_id": {"type": "str"},
+    "agent": {"type": "raw"},
+    "session_id": {"type": "str"},
     "campaign": {"type": "str"},
     "ledger": {"type": "path"},
     "verify": {"type": "str", "choices": ["history", "none"], "default": "history"},

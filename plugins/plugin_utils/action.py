@@ -20,15 +20,19 @@ from ansible.plugins.action import ActionBase
 
 from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
+from ..module_utils.environment import Environment
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import Provider, known_providers, provider_named
 from .options import blank, given, layered
+from .targets import listed_from
 
 # Imported before Ansible forks its workers: models and TLS cost more than a request.
 for _known in known_providers():
     provider_named(_known)
 
+# What cannot be given for several providers at once.
+_OF_ONE_PROVIDER = ("api_key", "api_key_file", "base_url")
 _STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
 
 
@@ -123,6 +127,22 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         settings = HttpSettings.from_options(_validated(CONNECTION_SPEC, options), api_key_help=provider.key_help)
         self._secrets.add(settings.api_key)
         return settings
+
+    def _connections(
+        self, option: str, listed: Mapping[str, Sequence[Environment]], task_vars: Mapping[str, Any]
+    ) -> dict[str, HttpSettings]:
+        """How to reach each provider, by its name. listed: its environments that `option` names."""
+        alone = next((name for name in _OF_ONE_PROVIDER if name in given(self._task.args)), None)
+        if len(listed) > 1 and alone:
+            names = sorted(listed)
+            variables = ", ".join(provider_named(name).variable_of(alone) for name in names)
+            raise OptionError(
+                alone, f"is one provider's, and {option} are of {', '.join(names)}; give each its own with {variables}"
+            )
+        return {
+            name: self._settings(provider_named(name), task_vars, listed_from(option, environments))
+            for name, environments in listed.items()
+        }
 
     def _require_run_once(self, option: str, task_vars: Mapping[str, Any], otherwise: str) -> None:
         """Raise OptionError where each host of the play would do what one of them is to do for all."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from ..module_utils.collected import Asked
 from ..module_utils.errors import OptionError, one_line
+from ..module_utils.letta import PROVIDER as LETTA
+from ..module_utils.provider import Provider, known_providers, provider_named
 from ..module_utils.replies import Question
 from .targets import environment_of
 
@@ -23,29 +25,39 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
     if host is None:
         raise OptionError(where, "has no host")
     environment_id = _text(where, entry, "id")
-    skip = _reason_to_skip(where, entry, client_message_id, agent_id)
-    if skip is not None:
-        return Asked(host, environment_id, client_message_id, None, skip=skip)
     environment = environment_of(host, task_vars)
     if environment is not None and environment_id not in (None, environment.id):
         environment = None
+    provider = provider_named(environment.provider) if environment is not None else _provider_of(entry)
+    conversation_id = _text(where, entry, provider.conversation)
+    needed = {provider.conversation: conversation_id} if provider.sessions else {"agent_id": agent_id}
+    skip = _reason_to_skip(where, entry, {"client_message_id": client_message_id, **needed})
+    if skip is not None:
+        return Asked(host, environment_id, client_message_id, None, skip=skip)
     question = Question(
+        provider=provider.name,
         agent_id=str(agent_id),
-        conversation_id=_text(where, entry, "conversation_id"),
-        otid=_text(where, entry, "otid") or client_message_id,
+        conversation_id=conversation_id,
+        otid=_text(where, entry, "otid") or (None if provider.sessions else client_message_id),
         environment=environment,
+        since=_text(where, entry, "sent_at"),
     )
     environment_id = environment_id or (environment.id if environment else None)
     return Asked(host, environment_id, client_message_id, question, _moment(where, entry))
 
 
-def _reason_to_skip(
-    where: str, entry: Mapping[str, Any], client_message_id: str | None, agent_id: str | None
-) -> str | None:
+def _provider_of(entry: Mapping[str, Any]) -> Provider:
+    """Whose message it was, where the inventory has the host no more: with a session, that of a provider of those."""
+    known = [provider_named(name) for name in known_providers()]
+    with_sessions = (provider for provider in known if provider.sessions and entry.get(provider.conversation))
+    return next(with_sessions, LETTA)
+
+
+def _reason_to_skip(where: str, entry: Mapping[str, Any], needed: Mapping[str, str | None]) -> str | None:
     status = entry.get("status")
     if status not in (None, *_DELIVERED):
         return f"it was not sent: {one_line(status, 40)}"
-    missing = "client_message_id" if client_message_id is None else "agent_id" if agent_id is None else None
+    missing = next((name for name, value in needed.items() if value is None), None)
     if missing and status is None:
         raise OptionError(where, f"has no {missing}")
     return f"it was sent without {missing}, so its reply cannot be told from others" if missing else None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,14 +23,12 @@ from ..module_utils.provider import provider_named
 from ..module_utils.result_files import check_writable, write_hosts, write_results
 from ..module_utils.stop import Stop
 from .action import EnvironmentAction
-from .options import given
 from .signals import stopped_by_signals
-from .targets import Item, current_host, listed_from, listed_hosts
+from .targets import Item, current_host, listed_hosts
 
 # In a worker it would not be one: Ansible imports this before it forks.
 _ON_A_TERMINAL = sys.stdout.isatty()
 _MOST_FAILURES_SHOWN = 20
-_OF_ONE_PROVIDER = ("api_key", "api_key_file", "base_url")
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
 
 
@@ -71,15 +70,16 @@ class TargetsAction(EnvironmentAction):
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """What is to be done with one host. Raises FleetError for what cannot be meant, before anything is done."""
-        agent_id = self._nearest("agent_id", item, options, task_vars)
-        conversation_id = self._nearest("conversation_id", item, options, task_vars)
+        provider = provider_named(item.environment.provider)
+        agent_id = self._nearest(provider.agent, item, options, task_vars)
+        conversation_id = self._nearest(provider.conversation, item, options, task_vars)
         if self.NEEDS_AGENT and agent_id is None:
-            variable = provider_named(item.environment.provider).variable_of("agent_id")
+            variable = provider.variable_of(provider.agent)
             raise OptionError(
-                "agent_id", f"{item.host} has none; give it with the task, its entry of targets or its {variable}"
+                provider.agent, f"{item.host} has none; give it with the task, its entry of targets or its {variable}"
             )
         if conversation_id == NEW_CONVERSATION and not self.MAKES_CONVERSATIONS:
-            raise OptionError("conversation_id", f"must be one that exists, got 'new' for {item.host}")
+            raise OptionError(provider.conversation, f"must be one that exists, got 'new' for {item.host}")
         return Target(item.host, item.environment, agent_id, conversation_id)
 
     async def outcomes(self, run: Run) -> Sequence[Outcome]:
@@ -95,7 +95,7 @@ class TargetsAction(EnvironmentAction):
             if fans_out
             else current_host(task_vars)
         )
-        connections, stop = self._connections(items, task_vars), Stop()
+        connections, stop = self._connections("targets", self._listed(items), task_vars), Stop()
         for settings in connections.values():
             settings.gate.stop = stop
         run = Run(
@@ -157,8 +157,8 @@ class TargetsAction(EnvironmentAction):
         display: Callable[[str], None] = Display().display
         return display
 
-    def _connections(self, items: Sequence[Item], task_vars: Mapping[str, Any]) -> dict[str, HttpSettings]:
-        """How to reach the provider of each target. Raises FleetError for one that the action does not work with."""
+    def _listed(self, items: Sequence[Item]) -> dict[str, list[Environment]]:
+        """The targets of each provider. Raises FleetError for one that the action does not work with."""
         listed: dict[str, list[Environment]] = {provider.name: [] for provider in self.PROVIDERS or ()}
         for item in items:
             if self.PROVIDERS and item.environment.provider not in listed:
@@ -167,17 +167,7 @@ class TargetsAction(EnvironmentAction):
                     f"{', '.join(listed)} only"
                 )
             listed.setdefault(item.environment.provider, []).append(item.environment)
-        alone = next((name for name in _OF_ONE_PROVIDER if name in given(self._task.args)), None)
-        if len(listed) > 1 and alone:
-            raise OptionError(
-                alone,
-                f"is one provider's, and the targets are of {', '.join(sorted(listed))}; give each its own with the "
-                f"variables {', '.join(provider_named(name).variable_of(alone) for name in sorted(listed))}",
-            )
-        return {
-            name: self._settings(provider_named(name), task_vars, listed_from("targets", environments))
-            for name, environments in listed.items()
-        }
+        return listed
 
     def _name(self) -> str:
         return str(self._task.action).rpartition(".")[2]
@@ -192,6 +182,8 @@ class TargetsAction(EnvironmentAction):
         else:
             variable = self._read_variable(name, lambda: item.variables.get(name))
         value = item.given.get(option) or variable or options[option]
+        if isinstance(value, Mapping):
+            return json.dumps(value, sort_keys=True)
         return str(value) if value else None
 
     def _may_set(self, name: str) -> bool:

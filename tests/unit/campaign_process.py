@@ -90,8 +90,8 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
         arrivals = Arrivals(Reader(settings, client, concurrency=4, rate=None))
         with DyingLedger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
             planned = campaigns.plan("c", given["retry"], ledger.entries("c"), targets)
-            once = campaigns.Campaign("c", ledger, planned.settled, looked_up if given["verify"] else None)
-            return await deliver(client, planned.targets, Policy(given["concurrency"], None, 0), once)
+            once = campaigns.Campaign("c", ledger, planned.settled, looked_up, verify=given["verify"])
+            return await deliver({"letta": client}, planned.targets, Policy(given["concurrency"], None, 0), once)
 
 
 def start(sandbox: Sandbox, ledger: Path, names: Sequence[str], **changes: Any) -> subprocess.Popen[str]:

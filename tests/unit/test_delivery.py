@@ -66,7 +66,7 @@ def delivered(
     async def run() -> list[Delivery]:
         async with Client(settings_for(sandbox, **settings)) as client, asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(meanwhile))
-            return await deliver(client, targets, rules or policy())
+            return await deliver({"letta": client}, targets, rules or policy())
 
     return asyncio.run(run())
 
@@ -439,7 +439,7 @@ def test_an_answer_of_no_known_shape_is_unknown_and_all_attempts_count(body: byt
         async with raw_server(lambda _head: next(answers, busy)) as (url, _received):
             client = Client(settings_for(url))
             async with client:
-                return await deliver(client, [target(environment_of(row(), url))], policy())
+                return await deliver({"letta": client}, [target(environment_of(row(), url))], policy())
 
     [delivery] = asyncio.run(run())
     assert (delivery.status, delivery.attempts) == ("unknown", 2)
@@ -587,13 +587,13 @@ def test_who_is_held_back_when_it_is_to_stop_has_sent_nothing(sandbox: Sandbox) 
     async def run() -> list[Delivery]:
         async with Client(settings) as client, asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(answered_after(sandbox, settings.gate.stop, "messages")))
-            return await deliver(client, [first, *others], policy(stop=settings.gate.stop, concurrency=1))
+            return await deliver({"letta": client}, [first, *others], policy(stop=settings.gate.stop, concurrency=1))
 
     async def held() -> list[Delivery]:
         async with Client(settings) as client:
             settings.gate.heed(ApiError("later", code="http_429", status=429, retry_after=30))
             asyncio.get_running_loop().call_later(0.2, settings.gate.stop.request)
-            return await deliver(client, others, policy(stop=settings.gate.stop, concurrency=2))
+            return await deliver({"letta": client}, others, policy(stop=settings.gate.stop, concurrency=2))
 
     began = time.monotonic()
     told, *rest = asyncio.run(run())

@@ -32,6 +32,7 @@ ROW = Entry(
     content_hash="h",
     status="in_flight",
     run=1,
+    began_at="2026-01-31T12:00:00.000Z",
     claimed_at="2026-01-31T12:00:00.000Z",
 )
 

@@ -66,7 +66,7 @@ def asked(
     async def run() -> list[Delivery]:
         given = settings_for(sandbox, **settings)
         async with Client(given) as client:
-            deliveries = await deliver(client, targets, rules)
+            deliveries = await deliver({"letta": client}, targets, rules)
             reader = Reader(given, client, concurrency=4, rate=rate)
             async with asyncio.TaskGroup() as group:
                 group.create_task(asyncio.to_thread(meanwhile))
@@ -106,7 +106,7 @@ def looked(sandbox: Sandbox, *questions: Question, **settings: Any) -> list[Repl
 
 
 def question(otid: str, **changes: Any) -> Question:
-    return Question(**{"agent_id": AGENT, "conversation_id": None, "otid": otid, **changes})
+    return Question(**{"provider": "letta", "agent_id": AGENT, "conversation_id": None, "otid": otid, **changes})
 
 
 def code(reply: Reply) -> str | None:

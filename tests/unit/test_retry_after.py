@@ -63,7 +63,7 @@ def test_nobody_sends_before_the_moment_that_the_server_named_for_one_target(san
 
     async def run() -> list[str]:
         async with Client(settings_for(sandbox)) as client:
-            return [delivery.status for delivery in await deliver(client, targets, policy(concurrency=1))]
+            return [delivery.status for delivery in await deliver({"letta": client}, targets, policy(concurrency=1))]
 
     assert asyncio.run(run()) == ["sent"] * 8
     log = sandbox.requests("messages")
