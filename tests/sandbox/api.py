@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,10 @@ class Call:
     query: dict[str, str]
     body: bytes
     bearer: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Whatever the client sent, found by names of any case."""
+    account: str = ""
+    """Whose key it is, as the provider says."""
     base_url: str = ""
     """Where the client found the sandbox."""
     subjects: list[str] = field(default_factory=list)
@@ -49,13 +53,13 @@ class Reply:
 class ApiError(Exception):
     """The API refuses the request."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.param = status, code, message, param
 
 
-def bad_request(message: str) -> ApiError:
-    return ApiError(400, "BAD_REQUEST", message)
+def bad_request(message: str, param: str | None = None) -> ApiError:
+    return ApiError(400, "BAD_REQUEST", message, param)
 
 
 class DropError(Exception):
@@ -70,7 +74,7 @@ def positive(call: Call, name: str, default: int) -> int:
     """Return a number of the query."""
     value = call.query.get(name, str(default))
     if not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise bad_request(f"{name} must be a positive integer")
+        raise bad_request(f"{name} must be a positive integer", name)
     return int(value)
 
 

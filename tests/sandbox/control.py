@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from .commands import Command, Upgrade
@@ -19,12 +16,10 @@ from .faults import Rule
 from .fleet import Environment
 from .letta import Letta
 from .listeners import Listener
-from .messages import describe
 from .seeded import new_environment, seeded_fleet
 from .sockets import REGISTER_AGAIN, REPLACED
+from .steering import route
 from .turns import Script
-
-Answer = Callable[[Request], Awaitable[Any]]
 
 
 @dataclass
@@ -41,9 +36,6 @@ class Control:
         self._settings = self.letta.settings.model_copy()
 
     def routes(self) -> list[Route]:
-        def route(method: str, path: str, answer: Answer) -> Route:
-            return Route(f"/_sandbox/{path}", _json(answer), methods=[method])
-
         return [
             route("POST", "faults", self.add_fault),
             route("GET", "faults", self.list_faults),
@@ -208,17 +200,3 @@ def _truth(environment: Environment, now: float) -> dict[str, Any]:
         "source": environment.source,
         "row": environment.wire(now),
     }
-
-
-def _json(answer: Answer) -> Callable[[Request], Awaitable[JSONResponse]]:
-    async def endpoint(request: Request) -> JSONResponse:
-        try:
-            return JSONResponse(await answer(request))
-        except ValidationError as error:
-            return JSONResponse({"error": describe(error)}, 400)
-        except LookupError as error:
-            return JSONResponse({"error": str(error)}, 404)
-        except ValueError as error:
-            return JSONResponse({"error": str(error)}, 400)
-
-    return endpoint

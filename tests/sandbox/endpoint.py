@@ -21,6 +21,9 @@ from .faults import Faults, Rule, spoil
 class Provider(Protocol):
     """What an endpoint asks of the API that it belongs to."""
 
+    def admit(self, bearer: str) -> str:
+        """Return the name of the account whose key this is, or raise ApiError."""
+
     def subjects(self, call: Call) -> list[str]:
         """Return the ids that a fault rule may name to match this call."""
 
@@ -51,6 +54,8 @@ class RequestLog:
             "fault": None,
             "headers": sorted(set(request.headers.keys())),
             "authorization": "authorization" in request.headers,
+            "account": None,
+            "idempotency_key": request.headers.get("idempotency-key"),
             "at": round(time.monotonic() - self._started, 4),
             "under_way": self._under_way,
         }
@@ -65,16 +70,8 @@ class RequestLog:
 class Gate:
     """What all endpoints share."""
 
-    api_key: str
-    forbidden_key: str | None = None
     faults: Faults = field(default_factory=Faults)
     log: RequestLog = field(default_factory=RequestLog)
-
-    def check(self, bearer: str) -> None:
-        if self.forbidden_key is not None and bearer == self.forbidden_key:
-            raise ApiError(403, "FORBIDDEN", "This key may not use environments")
-        if bearer != self.api_key:
-            raise ApiError(401, "UNAUTHORIZED", "A valid API key is required")
 
 
 class Endpoint:
@@ -103,10 +100,11 @@ class Endpoint:
             query=dict(request.query_params),
             body=await request.body(),
             bearer=bearer(request),
+            headers=request.headers,
             base_url=f"{request.scope['scheme']}://{request.headers.get('host', '')}",
         )
         try:
-            self.gate.check(call.bearer)
+            call.account = entry["account"] = self.provider.admit(call.bearer)
         except ApiError as error:
             return self.provider.refusal(error)
         if not self.gate.faults.rules:
@@ -118,7 +116,7 @@ class Endpoint:
         entry["fault"] = rule.fault
         reply = await self._handle(call) if rule.takes_effect else None
         reply = self.provider.spoil(rule, call, reply)
-        reply = await spoil(rule, call, reply)
+        reply = await spoil(rule, call, reply, self.provider.refusal)
         return reply or await self._handle(call)
 
     async def _handle(self, call: Call) -> Reply:

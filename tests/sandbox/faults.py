@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from email.utils import formatdate
 from random import Random
 from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
-from .api import Call, DropError, Reply
+from .api import ApiError, Call, DropError, Reply
 
 RouteName = Literal[
     "list",
@@ -77,17 +78,17 @@ REPLACES_REPLY = {"status", "html_200", "redirect", "drop_before", "success_fals
 MAY_TAKE_EFFECT = {"status", "html_200", "redirect", "not_json", "slow", "success_false"}
 """Faults for which a rule can say so with ``accepted``."""
 
-ONLY_ON: dict[str, RouteName] = {
-    "success_false": "messages",
-    "repeat_cursor": "list",
-    "no_has_next_page": "list",
-    "no_connections": "list",
-    "next_page_after_empty": "list",
-    "invalid_rows": "list",
-    "nan": "list",
-    **dict.fromkeys(get_args(RelayFault), "relay"),
+ONLY_ON: dict[str, set[RouteName]] = {
+    "success_false": {"messages"},
+    "repeat_cursor": {"list"},
+    "no_has_next_page": {"list"},
+    "no_connections": {"list"},
+    "next_page_after_empty": {"list"},
+    "invalid_rows": {"list"},
+    "nan": {"list"},
+    **{fault: {"relay"} for fault in get_args(RelayFault)},
 }
-"""Faults that make sense on one route, and match the calls of that route alone."""
+"""Faults that make sense on some routes, and match the calls of those alone."""
 
 BEFORE_UPGRADE = {"status", "html_200", "redirect", "slow", "drop_before"}
 """Faults of HTTP that a WebSocket can have: they come before it."""
@@ -122,6 +123,7 @@ class Rule(BaseModel):
     status: int | None = None
     """status: default 500; redirect: default 307."""
     body: Literal["envelope", "error_envelope", "html", "empty"] = "envelope"
+    """envelope: the provider's own; error_envelope: the other one of Letta."""
     message: str = "The sandbox was told to fail"
     error_code: str = "SANDBOX_FAULT"
     echo_key: bool = False
@@ -148,8 +150,8 @@ class Rule(BaseModel):
 
     @model_validator(mode="after")
     def _check_fault(self) -> Rule:
-        if self.route not in ("any", ONLY_ON.get(self.fault, self.route)):
-            raise ValueError(f"{self.fault} is a fault of the route {ONLY_ON[self.fault]}")
+        if not self._possible(self.route) and self.route != "any":
+            raise ValueError(f"{self.fault} is a fault of the route {' or '.join(sorted(ONLY_ON[self.fault]))}")
         if self.accepted is not None and self.fault not in MAY_TAKE_EFFECT:
             raise ValueError(f"accepted is decided by the fault {self.fault} itself")
         return self
@@ -163,10 +165,11 @@ class Rule(BaseModel):
 
     def applies(self, call: Call) -> bool:
         """Count a call that matches, and say whether it is one of those that go wrong."""
-        routes = {self.route, ONLY_ON.get(self.fault, "any")}
         if call.route in SOCKETS and self.fault not in {*BEFORE_UPGRADE, *get_args(RelayFault)}:
             return False
-        if not routes <= {"any", call.route} or (self.target is not None and self.target not in call.subjects):
+        if self.route not in ("any", call.route) or not self._possible(call.route):
+            return False
+        if self.target is not None and self.target not in call.subjects:
             return False
         key = call.subjects[0] if self.per_target and call.subjects else ""
         self._calls[key] += 1
@@ -174,6 +177,9 @@ class Rule(BaseModel):
         wanted = [self.nth] if isinstance(self.nth, int) else self.nth
         counted = wanted is None or self._calls[key] in wanted
         return drawn and counted and (self.times is None or self._fired < self.times)
+
+    def _possible(self, route: str) -> bool:
+        return route in ONLY_ON.get(self.fault, {route})
 
     def fire(self) -> None:
         self._fired += 1
@@ -197,11 +203,14 @@ class Faults:
         return applying[0]
 
 
-async def spoil(rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
-    """Return the reply that a fault makes of the real one; None for a reply means that there is none (yet)."""
+async def spoil(rule: Rule, call: Call, reply: Reply | None, refusal: Callable[[ApiError], Reply]) -> Reply | None:
+    """Return the reply that a fault makes of the real one; None for a reply means that there is none (yet).
+
+    ``refusal`` puts an error into the provider's envelope.
+    """
     match rule.fault:
         case "status":
-            reply = _status(rule, call)
+            reply = _status(rule, call, refusal)
         case "html_200":
             reply = Reply(200, HTML.format("Welcome"), "text/html; charset=utf-8")
         case "not_json":
@@ -220,7 +229,7 @@ async def spoil(rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
     return reply
 
 
-def _status(rule: Rule, call: Call) -> Reply:
+def _status(rule: Rule, call: Call, refusal: Callable[[ApiError], Reply]) -> Reply:
     status = rule.status or 500
     headers = {}
     if rule.retry_after is not None:
@@ -237,4 +246,6 @@ def _status(rule: Rule, call: Call) -> Reply:
         case "error_envelope":
             return Reply(status, {"error": message, "errorCode": rule.error_code}, headers=headers)
         case "envelope":
-            return Reply(status, {"errorCode": rule.error_code, "message": message}, headers=headers)
+            reply = refusal(ApiError(status, rule.error_code, message))
+            reply.headers |= headers
+            return reply

@@ -29,10 +29,18 @@ DEFAULT_PAGE = 50
 
 
 @dataclass
+class Keys:
+    right: str
+    forbidden: str | None = None
+    """One that gets 403."""
+
+
+@dataclass
 class Letta:
     """The state behind the API."""
 
     fleet: Fleet
+    keys: Keys
     settings: Settings = field(default_factory=Settings)
     devices: Devices = field(default_factory=Devices)
     agents: Agents = field(default_factory=Agents)
@@ -59,6 +67,13 @@ class Letta:
             route("messages", "POST", "/v1/environments/{connection_id}/messages", self.send_message),
             *AgentApi(self.agents).routes(route),
         ]
+
+    def admit(self, bearer: str) -> str:
+        if self.keys.forbidden is not None and bearer == self.keys.forbidden:
+            raise ApiError(403, "FORBIDDEN", "This key may not use environments")
+        if bearer != self.keys.right:
+            raise ApiError(401, "UNAUTHORIZED", "A valid API key is required")
+        return "letta"
 
     async def list_environments(self, call: Call) -> Reply:
         """Answer ``{connections: [row, ...], hasNextPage: bool}``."""

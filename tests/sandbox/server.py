@@ -25,7 +25,7 @@ from .api import ApiError, Call, Reply
 from .control import Control
 from .endpoint import Endpoint, Gate, raw_path
 from .faults import Rule
-from .letta import Letta
+from .letta import Keys, Letta
 from .seeded import seeded_fleet
 from .settings import Settings
 from .sockets import Socket, SocketEndpoint
@@ -49,8 +49,8 @@ class Options:
 
 def build_app(options: Options) -> ASGIApp:
     settings = Settings(offline_status=options.offline_status)
-    letta = Letta(seeded_fleet(options.devices, options.seed), settings)
-    gate = Gate(options.api_key, options.forbidden_key)
+    letta = Letta(seeded_fleet(options.devices, options.seed), Keys(options.api_key, options.forbidden_key), settings)
+    gate = Gate()
     control = Control(letta, gate, options.devices, options.seed)
     other = [
         Route("/{path:path}", Endpoint("other", _no_such_route, letta, gate)),

@@ -107,9 +107,9 @@ class SocketEndpoint:
     async def _open(self, call: Call, raw: WebSocket, entry: dict[str, Any]) -> Reply | None:
         """Let the handler serve the socket, or return why it is refused."""
         try:
-            self.gate.check(call.bearer)
+            call.account = entry["account"] = self.provider.admit(call.bearer)
             rule = self._fault(call, entry)
-            refusal = await spoil(rule, call, None) if rule else None
+            refusal = await spoil(rule, call, None, self.provider.refusal) if rule else None
             if refusal is None:
                 entry["status"] = 101
                 await self.handler(call, Socket(raw), rule)
