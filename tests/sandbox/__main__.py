@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .server import DEFAULT_API_KEY, Options, serve
+from .server import DEFAULT_API_KEY, DEFAULT_QODER_KEY, Options, serve
 
 
 def main() -> None:
@@ -16,6 +16,9 @@ def main() -> None:
     parser.add_argument("--api-key", default=DEFAULT_API_KEY, metavar="KEY", help="the key that is right")
     parser.add_argument("--forbidden-key", metavar="KEY", help="a key that gets 403")
     parser.add_argument("--offline-status", type=int, choices=[404, 503], default=404)
+    parser.add_argument("--qoder-environments", type=int, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--qoder-generation", choices=["seed", "new"], default="new", help="of Qoder's API")
+    parser.add_argument("--qoder-key", default=DEFAULT_QODER_KEY, metavar="KEY", help="Qoder's access token")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this certificate")
     parser.add_argument("--tls-key", type=Path, metavar="FILE")
     parser.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="require client certificates of this CA")

@@ -16,6 +16,7 @@ from .faults import Rule
 from .fleet import Environment
 from .letta import Letta
 from .listeners import Listener
+from .qoder import Qoder
 from .seeded import new_environment, seeded_fleet
 from .sockets import REGISTER_AGAIN, REPLACED
 from .steering import route
@@ -27,6 +28,7 @@ class Control:
     """The control endpoints, and the numbers that the fleet was made of."""
 
     letta: Letta
+    qoder: Qoder
     gate: Gate
     devices: int
     seed: int
@@ -170,6 +172,7 @@ class Control:
         self.letta.devices.reset()
         self.letta.agents.reset()
         self.letta.simulated.reset()
+        self.qoder.reset()
         self.letta.settings.change(self._settings.model_dump())
         self.gate.faults.rules.clear()
         self.gate.log.entries.clear()

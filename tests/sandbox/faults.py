@@ -17,6 +17,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, PrivateAttr, model_validator
 
 from .api import ApiError, Call, DropError, Reply
+from .fleet import Row
 
 RouteName = Literal[
     "list",
@@ -31,6 +32,13 @@ RouteName = Literal[
     "turn",
     "runs",
     "cancel",
+    "qoder_list",
+    "qoder_environment",
+    "qoder_work",
+    "qoder_create",
+    "qoder_session",
+    "qoder_send",
+    "qoder_events",
     "any",
 ]
 
@@ -62,7 +70,14 @@ RelayFault = Literal[
     "relay_not_json",
     "relay_silent",
 ]
-Damage = Literal[
+QoderFault = Literal[
+    "no_cursor",
+    "no_has_more",
+    "no_data",
+    "without_id",
+]
+"""Qoder also has some of Letta's: repeat_cursor, next_page_after_empty and invalid_rows."""
+LettaDamage = Literal[
     "no_id",
     "id_number",
     "name_null",
@@ -72,20 +87,43 @@ Damage = Literal[
     "version_number",
     "not_an_object",
 ]
+QoderDamage = Literal[
+    "no_id",
+    "id_number",
+    "id_empty",
+    "name_null",
+    "name_template",
+    "name_markup",
+    "name_huge",
+    "config_text",
+    "networking_list",
+    "packages_text",
+    "metadata_list",
+    "archived_text",
+    "type_number",
+    "content_text",
+    "stop_reason_text",
+    "not_an_object",
+]
 
 REPLACES_REPLY = {"status", "html_200", "redirect", "drop_before", "success_false"}
 """Faults that happen instead of the request; all others spoil the reply to a request that took effect."""
 MAY_TAKE_EFFECT = {"status", "html_200", "redirect", "not_json", "slow", "success_false"}
 """Faults for which a rule can say so with ``accepted``."""
 
+QODER_PAGES: set[RouteName] = {"qoder_list", "qoder_events"}
 ONLY_ON: dict[str, set[RouteName]] = {
     "success_false": {"messages"},
-    "repeat_cursor": {"list"},
+    "repeat_cursor": {"list", *QODER_PAGES},
     "no_has_next_page": {"list"},
     "no_connections": {"list"},
-    "next_page_after_empty": {"list"},
-    "invalid_rows": {"list"},
+    "next_page_after_empty": {"list", *QODER_PAGES},
+    "invalid_rows": {"list", *QODER_PAGES},
     "nan": {"list"},
+    "no_cursor": QODER_PAGES,
+    "no_has_more": QODER_PAGES,
+    "no_data": QODER_PAGES,
+    "without_id": {"qoder_environment", "qoder_create", "qoder_session", "qoder_send"},
     **{fault: {"relay"} for fault in get_args(RelayFault)},
 }
 """Faults that make sense on some routes, and match the calls of those alone."""
@@ -105,10 +143,13 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    fault: HttpFault | LettaFault | RelayFault
+    fault: HttpFault | LettaFault | RelayFault | QoderFault
     route: RouteName = "any"
     target: str | None = None
-    """An environment id, device id or connection id (for conversations: an agent id)."""
+    """An environment id, device id or connection id (for conversations: an agent id).
+
+    Of Qoder: an environment, session or agent id, or the name of an account.
+    """
     nth: int | list[int] | None = None
     per_target: bool = False
     """Count for each environment on its own, so that nth=1 is everyone's first call."""
@@ -141,7 +182,7 @@ class Rule(BaseModel):
     """relay_close: what the relay closes with."""
     rows: list[int | str] = [0]
     """invalid_rows, nan: positions in the page (from 0, -1 is the last) or environment ids."""
-    damage: Damage | None = None
+    damage: LettaDamage | QoderDamage | None = None
     """invalid_rows: what is wrong with them; None takes another kind for each row."""
 
     _calls: Counter[str] = PrivateAttr(default_factory=Counter)
@@ -201,6 +242,13 @@ class Faults:
             return None
         applying[0].fire()
         return applying[0]
+
+
+def positions(rule: Rule, rows: list[Row]) -> list[int]:
+    """Return where in this page the rows are that a rule names; those that are elsewhere do not matter."""
+    by_id = {row["id"]: position for position, row in enumerate(rows)}
+    named = [by_id.get(row) if isinstance(row, str) else row for row in rule.rows]
+    return [position for position in named if position is not None and -len(rows) <= position < len(rows)]
 
 
 async def spoil(rule: Rule, call: Call, reply: Reply | None, refusal: Callable[[ApiError], Reply]) -> Reply | None:

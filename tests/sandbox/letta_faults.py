@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from .api import Reply
-from .faults import ONLY_ON, Damage, Rule
+from .faults import ONLY_ON, LettaDamage, Rule, positions
 from .fleet import Row
 
 
@@ -29,25 +29,18 @@ def spoil(rule: Rule, reply: Reply | None, page_before: Callable[[], list[Row]])
         case "invalid_rows":
             _damage_rows(rule, page["connections"])
         case "nan":
-            for position in _positions(rule, page["connections"]):
+            for position in positions(rule, page["connections"]):
                 page["connections"][position]["lastHeartbeat"] = float("nan")
     return reply
 
 
-def _positions(rule: Rule, rows: list[Row]) -> list[int]:
-    """Return where in this page the rows are that a rule names; those that are elsewhere do not matter."""
-    by_id = {row["id"]: position for position, row in enumerate(rows)}
-    named = [by_id.get(row) if isinstance(row, str) else row for row in rule.rows]
-    return [position for position in named if position is not None and -len(rows) <= position < len(rows)]
-
-
 def _damage_rows(rule: Rule, rows: list[Any]) -> None:
-    kinds: tuple[Damage, ...] = (rule.damage,) if rule.damage else get_args(Damage)
-    for number, position in enumerate(_positions(rule, rows)):
+    kinds: tuple[str, ...] = (rule.damage,) if rule.damage else get_args(LettaDamage)
+    for number, position in enumerate(positions(rule, rows)):
         rows[position] = _damaged(rows[position], kinds[number % len(kinds)])
 
 
-def _damaged(row: Row, damage: Damage) -> Any:
+def _damaged(row: Row, damage: str) -> Any:
     damaged = dict(row)
     match damage:
         case "no_id":

@@ -22,7 +22,9 @@ from urllib.parse import quote
 
 import httpx
 
-from .server import DEFAULT_API_KEY
+from .qoder import BASE as QODER_BASE
+from .qoder_process import QoderSandbox
+from .server import DEFAULT_API_KEY, DEFAULT_QODER_KEY
 from .turns import ReplyTurn, Turn
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -38,6 +40,7 @@ class Sandbox:
     api_key: str
     pid: int
     control: httpx.Client
+    qoder_key: str = DEFAULT_QODER_KEY
 
     @classmethod
     @contextmanager
@@ -47,6 +50,7 @@ class Sandbox:
         devices: int = 20,
         seed: int = 1,
         api_key: str = DEFAULT_API_KEY,
+        qoder_key: str = DEFAULT_QODER_KEY,
         ssl_context: ssl.SSLContext | None = None,
         **options: object,
     ) -> Iterator[Sandbox]:
@@ -55,7 +59,7 @@ class Sandbox:
         Options are those of the command line, with underscores. With TLS, ``ssl_context`` is what this object itself
         connects with.
         """
-        options = {"devices": devices, "seed": seed, "api_key": api_key, **options}
+        options = {"devices": devices, "seed": seed, "api_key": api_key, "qoder_key": qoder_key, **options}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
         command = [sys.executable, "-m", "tests.sandbox", "--exit-with-stdin", *arguments]
         with tempfile.TemporaryFile("w+") as stderr:
@@ -75,9 +79,14 @@ class Sandbox:
                     verify = ssl_context if ssl_context is not None else True
                     # No proxy of the environment may come between a test and the loopback interface.
                     with httpx.Client(base_url=ready["url"], verify=verify, trust_env=False, timeout=30) as control:
-                        yield cls(ready["url"], api_key, ready["pid"], control)
+                        yield cls(ready["url"], api_key, ready["pid"], control, qoder_key)
                 finally:
                     process.terminate()
+
+    @property
+    def qoder(self) -> QoderSandbox:
+        """The other provider that this sandbox serves."""
+        return QoderSandbox(f"{self.url}{QODER_BASE}", self.qoder_key, self._ask)
 
     def add_fault(self, fault: str, **rule: Any) -> Json:
         """Add a rule; returns it with how often it matched (calls) and fired."""
@@ -175,7 +184,10 @@ class Sandbox:
         self._ask("POST", "upgrade", {"version": version, **times, **way_back})
 
     def settings(self, **changes: Any) -> Json:
-        """Return the settings, after changing those given (``offline_status``, ``paired``, ``relay_ping``)."""
+        """Return the settings, after changing those given.
+
+        They are ``offline_status``, ``paired``, ``relay_ping`` and ``qoder_generation``.
+        """
         return self._row("POST", "settings", changes) if changes else self._row("GET", "settings")
 
     def reset(self) -> None:

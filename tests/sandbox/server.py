@@ -26,6 +26,10 @@ from .control import Control
 from .endpoint import Endpoint, Gate, raw_path
 from .faults import Rule
 from .letta import Keys, Letta
+from .qoder import DEFAULT_KEY as DEFAULT_QODER_KEY
+from .qoder import Qoder
+from .qoder_control import QoderControl
+from .qoder_pages import Generation
 from .seeded import seeded_fleet
 from .settings import Settings
 from .sockets import Socket, SocketEndpoint
@@ -41,6 +45,9 @@ class Options:
     api_key: str = DEFAULT_API_KEY
     forbidden_key: str | None = None
     offline_status: Literal[404, 503] = 404
+    qoder_environments: int = 20
+    qoder_generation: Generation = "new"
+    qoder_key: str = DEFAULT_QODER_KEY
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
@@ -48,15 +55,17 @@ class Options:
 
 
 def build_app(options: Options) -> ASGIApp:
-    settings = Settings(offline_status=options.offline_status)
+    settings = Settings(offline_status=options.offline_status, qoder_generation=options.qoder_generation)
     letta = Letta(seeded_fleet(options.devices, options.seed), Keys(options.api_key, options.forbidden_key), settings)
+    qoder = Qoder(options.qoder_key, options.qoder_environments, options.seed, settings)
     gate = Gate()
-    control = Control(letta, gate, options.devices, options.seed)
+    # The control of one provider comes before that of all: its paths are the more exact ones.
+    control = [*QoderControl(qoder).routes(), *Control(letta, qoder, gate, options.devices, options.seed).routes()]
     other = [
         Route("/{path:path}", Endpoint("other", _no_such_route, letta, gate)),
         WebSocketRoute("/{path:path}", SocketEndpoint("other", _no_such_socket, letta, gate)),
     ]
-    app = Starlette(routes=[*control.routes(), *letta.routes(gate), *other])
+    app = Starlette(routes=[*control, *letta.routes(gate), *qoder.routes(gate), *other])
     # A client that leaves out a slash, or adds one, must not get away with it here.
     app.router.redirect_slashes = False
 

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .qoder_pages import Generation
+
 
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -16,6 +18,9 @@ class Settings(BaseModel):
     """Whether real devices that register from now on are told to open two sockets."""
     relay_ping: float = Field(default=30.0, strict=False, gt=0)
     """After how many seconds without a frame the relay sends a ping to a client."""
+
+    qoder_generation: Generation = "new"
+    """Which generation of Qoder's API answers."""
 
     def change(self, changes: dict[str, Any]) -> None:
         """Take over these values, or none of them when one is wrong."""

@@ -33,3 +33,11 @@ def http(sandbox: Sandbox) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {sandbox.api_key}"}
     with httpx.Client(base_url=sandbox.url, headers=headers, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture
+def qoder(sandbox: Sandbox) -> Iterator[httpx.Client]:
+    """Qoder's API with the key of the first account."""
+    headers = {"Authorization": f"Bearer {sandbox.qoder.key}"}
+    with httpx.Client(base_url=sandbox.qoder.url, headers=headers, trust_env=False) as client:
+        yield client
