@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .server import DEFAULT_API_KEY, DEFAULT_QODER_KEY, Options, serve
+from .qoder import DEFAULT_QODER_KEY
+from .server import DEFAULT_API_KEY, Options, serve
 
 
 def main() -> None:

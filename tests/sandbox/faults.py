@@ -71,6 +71,7 @@ RelayFault = Literal[
     "relay_silent",
 ]
 QoderFault = Literal[
+    "cursor_cycle",
     "no_cursor",
     "no_has_more",
     "no_data",
@@ -120,6 +121,7 @@ ONLY_ON: dict[str, set[RouteName]] = {
     "next_page_after_empty": {"list", *QODER_PAGES},
     "invalid_rows": {"list", *QODER_PAGES},
     "nan": {"list"},
+    "cursor_cycle": {"qoder_list"},
     "no_cursor": QODER_PAGES,
     "no_has_more": QODER_PAGES,
     "no_data": QODER_PAGES,

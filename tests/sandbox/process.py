@@ -23,8 +23,9 @@ from urllib.parse import quote
 import httpx
 
 from .qoder import BASE as QODER_BASE
+from .qoder import DEFAULT_QODER_KEY
 from .qoder_process import QoderSandbox
-from .server import DEFAULT_API_KEY, DEFAULT_QODER_KEY
+from .server import DEFAULT_API_KEY
 from .turns import ReplyTurn, Turn
 
 CHECKOUT = Path(__file__).resolve().parents[2]

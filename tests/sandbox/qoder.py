@@ -13,10 +13,10 @@ from .api import ApiError, Call, Handler, Reply
 from .endpoint import Endpoint, Gate
 from .faults import Rule
 from .fleet import Row
-from .idempotency import IdempotencyKeys
 from .qoder_bodies import NewEvents, NewSession, parsed
 from .qoder_errors import envelope, refuse
 from .qoder_fleet import Account, CloudEnvironment
+from .qoder_idempotency import IdempotencyKeys
 from .qoder_pages import Generation, page
 from .qoder_seeded import new_environment, seeded_environments
 from .qoder_sessions import Session, Sessions
@@ -24,7 +24,7 @@ from .settings import Settings
 
 BASE = "/api/v1/cloud"
 FIRST_ACCOUNT = "default"
-DEFAULT_KEY = "qoder-sandbox-key-for-loopback-only"
+DEFAULT_QODER_KEY = "qoder-sandbox-key-for-loopback-only"
 
 
 @dataclass
@@ -96,8 +96,7 @@ class Qoder:
 
     async def list_environments(self, call: Call) -> Reply:
         """Answer a page of environments, the newest first."""
-        rows = self.accounts[call.account].selected(call, self.generation)
-        return Reply(200, page(call, rows, self.generation, newest_first=True))
+        return Reply(200, self._page(call))
 
     async def get_environment(self, call: Call) -> Reply:
         environment = self.accounts[call.account].get(call.target, self.generation)
@@ -161,7 +160,11 @@ class Qoder:
         return envelope(error)
 
     def spoil(self, rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
-        return qoder_faults.spoil(rule, call, reply)
+        return qoder_faults.spoil(rule, call, reply, self._page)
+
+    def _page(self, call: Call) -> Row:
+        rows = self.accounts[call.account].selected(call, self.generation)
+        return page(call, rows, self.generation, newest_first=True)
 
     def _session(self, call: Call) -> Session:
         """Return a session that was not deleted; of one that was, the events can still be read."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 from .api import Call, Reply
 from .faults import ONLY_ON, QoderDamage, Rule, positions
 from .fleet import Row
 
+CURSORS = ("next_page", "first_id", "last_id")
+"""What a page leads on by."""
 
-def spoil(rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
-    """Return a reply with the fault in it. An error stays as it is."""
+
+def spoil(rule: Rule, call: Call, reply: Reply | None, list_page: Callable[[Call], Row]) -> Reply | None:
+    """Return a reply with the fault in it. An error stays as it is.
+
+    ``list_page`` answers a list call.
+    """
     if rule.fault not in ONLY_ON or reply is None or reply.status >= 400:
         return reply
     # The reply may be kept under an idempotency key, and its rows are the fleet's own.
@@ -18,6 +26,9 @@ def spoil(rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
     match rule.fault:
         case "repeat_cursor":
             _repeat_cursor(body, call)
+        case "cursor_cycle":
+            first = list_page(replace(call, query=_without_cursor(call.query)))
+            body |= {"has_more": True, **{name: first[name] for name in CURSORS if name in body}}
         case "no_cursor":
             body |= {"has_more": True, "last_id": None, "first_id": None}
             body.pop("next_page", None)
@@ -34,6 +45,10 @@ def spoil(rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
             if "data" in body:
                 body["data"] = [_damaged(row, "no_id") for row in body["data"]]
     return Reply(reply.status, body, reply.media_type, dict(reply.headers))
+
+
+def _without_cursor(query: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in query.items() if name not in ("page", "after_id", "before_id")}
 
 
 def _repeat_cursor(page: Row, call: Call) -> None:
@@ -58,7 +73,8 @@ def _damaged(row: Row, damage: str) -> Any:
         return "environment"
     if damage == "no_id":
         return {key: value for key, value in row.items() if key != "id"}
-    return {**row, **CHANGES[damage]}
+    # A rule for every route may name what only Letta's rows can have.
+    return {**row, **CHANGES.get(damage, {})}
 
 
 CHANGES: dict[str, Row] = {

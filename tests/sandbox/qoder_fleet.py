@@ -63,7 +63,10 @@ class CloudEnvironment:
         """Return the row as a generation answers it. It is kept: whoever changes it takes a copy."""
         if generation not in self._wire:
             row = deepcopy(self.row)
-            _to_new(row) if generation == "new" else _to_seed(row, self.markers)
+            if generation == "new":
+                _to_new(row)
+            else:
+                _to_seed(row, self.markers)
             for changes in self.changes:
                 merge(row, deepcopy(changes))
             self._wire[generation] = row
@@ -147,9 +150,11 @@ def _to_new(row: Row) -> None:
 
 def _to_seed(row: Row, markers: tuple[Marker, ...]) -> None:
     if row.get("archived_at"):
-        row |= {"archived": "archived" in markers}
-        row["status"] = "archived" if "status" in markers else row.get("status")
-        row["archived_at"] = row["archived_at"] if "archived_at" in markers else None
+        row["archived"] = "archived" in markers
+        if "status" in markers:
+            row["status"] = "archived"
+        if "archived_at" not in markers:
+            row["archived_at"] = None
     config = row.get("config")
     if not isinstance(config, dict):
         return

@@ -46,8 +46,6 @@ class QoderScript(_Shape):
 def asked_for(content: str) -> QoderTurn | None:
     """Return the turn that a message asks for itself."""
     found = SAYS.search(content)
-    return QoderTurn(ends=_ending(found["ends"]), polls=int(found["polls"] or 0)) if found else None
-
-
-def _ending(text: str) -> Ending:
-    return next(ending for ending in get_args(Ending) if ending == text)
+    if found is None:
+        return None
+    return QoderTurn.model_validate({"ends": found["ends"], "polls": int(found["polls"] or 0)})

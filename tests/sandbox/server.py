@@ -26,8 +26,7 @@ from .control import Control
 from .endpoint import Endpoint, Gate, raw_path
 from .faults import Rule
 from .letta import Keys, Letta
-from .qoder import DEFAULT_KEY as DEFAULT_QODER_KEY
-from .qoder import Qoder
+from .qoder import DEFAULT_QODER_KEY, Qoder
 from .qoder_control import QoderControl
 from .qoder_pages import Generation
 from .seeded import seeded_fleet

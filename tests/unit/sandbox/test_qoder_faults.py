@@ -47,7 +47,8 @@ def call(sandbox: Sandbox, qoder: httpx.Client, route: str, **options: Any) -> h
 def accepted(sandbox: Sandbox) -> int:
     """How many sessions and turns the requests of the test brought about, besides the session of ``call``."""
     sessions = sandbox.qoder.sessions()
-    return len(sessions) - 1 + sum(session["turns"] for session in sessions)
+    turns: int = sum(session["turns"] for session in sessions)
+    return len(sessions) - 1 + turns
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -112,6 +113,20 @@ class TestPages:
         second = qoder.get("/environments", params={"limit": 3, cursor: first[key]}).json()
 
         assert (second[key], second["has_more"]) == (first[key], True)
+
+    @pytest.mark.parametrize(("generation", "cursor"), [("seed", "after_id"), ("new", "page")])
+    def test_cursor_cycle(self, sandbox: Sandbox, qoder: httpx.Client, generation: str, cursor: str) -> None:
+        sandbox.settings(qoder_generation=generation)
+        sandbox.add_fault("cursor_cycle", nth=3)
+        key = "next_page" if generation == "new" else "last_id"
+        cursors: list[str] = []
+
+        for _number in range(4):
+            query = {"limit": 3, **({cursor: cursors[-1]} if cursors else {})}
+            cursors.append(qoder.get("/environments", params=query).json()[key])
+
+        assert cursors == [cursors[0], cursors[1], cursors[0], cursors[1]]
+        assert cursors[0] != cursors[1]
 
     @pytest.mark.parametrize("generation", ["seed", "new"])
     def test_more_without_a_cursor(self, sandbox: Sandbox, qoder: httpx.Client, generation: str) -> None:

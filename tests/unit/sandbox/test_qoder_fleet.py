@@ -129,3 +129,12 @@ class TestChanges:
         assert sandbox.qoder.add_environment() == added
         with pytest.raises(RuntimeError, match="no account"):
             sandbox.qoder.environments("second")
+
+
+def test_what_a_process_starts_with() -> None:
+    with Sandbox.start(devices=0, qoder_environments=3, qoder_generation="seed", qoder_key="another-key") as sandbox:
+        headers = {"Authorization": "Bearer another-key"}
+        page = httpx.get(f"{sandbox.qoder.url}/environments", headers=headers, trust_env=False).json()
+
+    assert (sandbox.qoder.key, len(page["data"])) == ("another-key", 3)
+    assert "status" in page["data"][0]

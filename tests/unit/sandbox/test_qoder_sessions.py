@@ -248,7 +248,8 @@ class TestEvents:
     @pytest.mark.parametrize("order", ["asc", "desc"])
     def test_pages(self, sandbox: Sandbox, qoder: httpx.Client, session_id: str, generation: str, order: str) -> None:
         sandbox.settings(qoder_generation=generation)
-        rows, cursor = [], {}
+        rows: list[dict[str, Any]] = []
+        cursor: dict[str, str] = {}
         while True:
             query = {"limit": 100, "order": order, **cursor}
             page = qoder.get(f"/sessions/{session_id}/events", params=query).json()

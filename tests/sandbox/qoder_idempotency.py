@@ -1,4 +1,4 @@
-"""Idempotency keys: the same request gets the first reply again, as long as its key is kept."""
+"""Qoder's idempotency keys: the same request gets the first reply again, as long as its key is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .api import Call, Handler, Reply
 from .qoder_errors import refuse
 
 KEPT = 24 * 3600.0
-"""Seconds for which a key is kept, as Qoder's documentation says."""
+"""Seconds for which a key is kept, as the documentation says."""
 
 
 @dataclass
