@@ -12,15 +12,16 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   online_only:
-    description: Only environments that are online, which is a connection and a heartbeat younger than 120 s.
+    description:
+      - Only environments that are online, which is a connection and a heartbeat younger than 120 s. Letta only.
     type: bool
     default: false
   source:
-    description: Only environments of this source, as the API's parameter C(source).
+    description: Only environments of this source, as the API's parameter C(source). Letta only.
     type: str
     choices: [local, remote]
   user_id:
-    description: Only environments of this user, as the API's parameter C(userId).
+    description: Only environments of this user, as the API's parameter C(userId). Letta only.
     type: str
 """
 

@@ -198,5 +198,6 @@ async def reachable(client: Client, listed: Environment, *, fresh: bool = False)
     if found is None:
         raise ApiError("the environment is no longer there", code="offline")
     if found.status != "online":
-        raise ApiError("the environment is offline", code="offline")
+        state = "offline" if client.GONE else "archived"
+        raise ApiError(f"the environment is {state}", code="offline")
     return found

@@ -116,10 +116,20 @@ deliveries:
       type: str
       sample: agent-1234
     conversation_id:
-      description: The conversation; none is the agent's default one.
+      description: The conversation, or the session of Qoder; none is the agent's default conversation.
       type: str
+    session_key:
+      description: The idempotency key with which a session of Qoder is made for it; none for Letta.
+      type: str
+    message_key:
+      description: The idempotency key with which it is sent in the session; none for Letta.
+      type: str
+    began_at:
+      description: When this attempt was begun first, in UTC.
+      type: str
+      sample: "2026-01-31T12:00:00.000Z"
     claimed_at:
-      description: When a run began to deliver it, in UTC.
+      description: When a run began to deliver it last, in UTC.
       type: str
       sample: "2026-01-31T12:00:00.000Z"
     sent_at:

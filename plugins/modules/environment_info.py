@@ -8,12 +8,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: environment_info
-short_description: Look up Letta environments
+short_description: Look up environments of Letta or Qoder
 version_added: 0.1.0
 author:
   - fleetops.environments authors (@fleetops)
 description:
-  - Returns one environment by its device, or a list of environments, with everything that the API says of them.
+  - Returns one environment, or a list of environments, with everything that the API says of them.
   - Needs no inventory.
 options:
   provider:
@@ -24,13 +24,36 @@ options:
     description:
       - Return the environment of this device only.
       - Where a device has several, the API answers with the newest.
+      - Letta only.
+    type: str
+  environment_id:
+    description: Return this environment only. Qoder only.
     type: str
   missing_ok:
-    description: With O(device_id), return an empty list instead of failing when there is no such device.
+    description:
+      - With O(device_id) or O(environment_id), return an empty list instead of failing when there is no such
+        environment.
     type: bool
     default: false
   after:
-    description: List what comes after the environment with this id, as the API's parameter C(after).
+    description: List what comes after the environment with this id, as the API's parameter C(after). Letta only.
+    type: str
+  after_id:
+    description: List only what comes after the environment with this id, which is what is older. Qoder only.
+    type: str
+  before_id:
+    description: List only what comes before the environment with this id, which is what is newer. Qoder only.
+    type: str
+  include_archived:
+    description: Whether archived environments are listed too. Qoder only.
+    type: bool
+    default: false
+  created_at_gte:
+    description:
+      - Only environments made at this time or later; RFC 3339, as V(2026-01-31T12:00:00Z). Qoder only.
+    type: str
+  created_at_lte:
+    description: Only environments made at this time or earlier; RFC 3339. Qoder only.
     type: str
   limit:
     description: How many rows to ask for at a time, as the API's parameter C(limit).
@@ -42,6 +65,7 @@ options:
     default: true
 extends_documentation_fragment:
   - fleetops.environments.letta
+  - fleetops.environments.qoder
   - fleetops.environments.listing
   - fleetops.environments.listing.filters
   - fleetops.environments.on_controller
@@ -73,6 +97,12 @@ EXAMPLES = r"""
     limit: 50
     all_pages: false
   register: page
+
+- name: Find environments of Qoder that reach every network
+  fleetops.environments.environment_info:
+    provider: qoder
+    filters: networking_type == 'unrestricted'
+  register: open
 """
 
 RETURN = r"""
@@ -101,7 +131,7 @@ has_next_page:
   type: bool
   sample: false
 next_after:
-  description: The value of O(after) for the next page.
+  description: The value of O(after), O(after_id) or O(before_id) for the next page.
   returned: success
   type: str
   sample: environment-1

@@ -21,9 +21,10 @@ options:
   replies:
     description:
       - The messages, as M(fleetops.environments.send_message) returned them in C(targets), or what it returned for one
-        host. Of an entry C(host), C(id), C(status), C(agent_id), C(conversation_id), C(client_message_id),
-        C(otid) and C(sent_at) are read.
-      - What was not sent, or without a C(client_message_id) or agent, is reported as V(skipped).
+        host. Of an entry C(host), C(id), C(status), C(agent_id), C(conversation_id), C(session_id),
+        C(client_message_id), C(otid) and C(sent_at) are read.
+      - What was not sent, or without a C(client_message_id) or agent, is reported as V(skipped). A message to Qoder
+        needs no agent but a session.
       - With entries of other hosts the task needs C(run_once=true) in a play of several hosts.
     type: list
     elements: dict
@@ -38,6 +39,12 @@ options:
     description:
       - The conversation that O(client_message_id) was sent to; the agent's default one unless given. The host variable
         C(letta_conversation_id) goes before it.
+    type: str
+  session_id:
+    description:
+      - With Qoder, the session that O(client_message_id) was sent to. The host variable C(qoder_session_id) goes before
+        it.
+      - Of a session in which nothing else was said. Which of several messages is meant, only O(replies) can tell.
     type: str
   reply_dir:
     description:
@@ -59,6 +66,7 @@ options:
     type: float
 extends_documentation_fragment:
   - fleetops.environments.letta
+  - fleetops.environments.qoder
   - fleetops.environments.on_controller
 attributes:
   check_mode:
@@ -130,6 +138,10 @@ replies:
       description: The conversation it was sent to; none is the agent's default one.
       type: str
       sample: conv-1
+    session_id:
+      description: The session of Qoder that it was sent to.
+      type: str
+      sample: sess_019e3bb39b6774d8878cd0b9d237574b
     state:
       description:
         - V(replied), V(waiting) while the message is not in the conversation yet or its turn goes on,
@@ -142,11 +154,17 @@ replies:
       type: str
       sample: A virtual machine with two cores.
     run_id:
-      description: The last run of the turn.
+      description: The last run of the turn; none with Qoder.
       type: str
       sample: run-1
+    event_id:
+      description: With Qoder, the event of the session that the message is.
+      type: str
+      sample: evt_019e3bb39b6774d8878cd0b9d237574c
     stop_reason:
-      description: Why that run ended.
+      description:
+        - Why that run ended. With Qoder why the turn did, as V(end_turn), V(requires_action), V(cancelled), V(error),
+          V(terminated) or V(deleted).
       type: str
       sample: end_turn
     duration:

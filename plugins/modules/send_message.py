@@ -8,17 +8,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: send_message
-short_description: Send a message to Letta environments
+short_description: Send a message to environments of Letta and Qoder
 version_added: 0.1.0
 author:
   - fleetops.environments authors (@fleetops)
 description:
   - Sends a message to the agent on the play's current host, or in one task to all of O(targets).
+  - For an environment of Qoder a session is made, unless O(session_id) names one, and the message is an event of it.
+    The targets of a task may be of both, each reached with the credentials of its own provider.
   - What is sent is one of O(content), O(content_file), O(content_template), O(messages), O(approvals) and
     O(self_update).
   - A connection that has gone since the inventory was listed is looked up again by its device, and the message tried
     once more under the same C(client_message_id).
-  - Only what cannot have been accepted, or goes out under the same C(client_message_id), is ever sent again.
+  - Only what cannot have been accepted, or goes out under the same C(client_message_id) or idempotency key, is ever
+    sent again. A session that is busy is waited for until O(deadline).
 options:
   content:
     description: The message, a text or a list of text parts (dictionaries with C(type) and C(text)).
@@ -98,11 +101,26 @@ options:
       - The conversation to send to; V(new) makes one for each target, for which an agent must be known.
       - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
         that before this.
+  agent:
+    description:
+      - For environments of Qoder, the agent of the session that is made; an id, or a dictionary with C(id), C(type) and
+        C(version).
+      - Required for them, unless O(session_id) is given.
+      - The C(agent) of the target's own entry goes before its host variable C(qoder_agent), and that before this.
+    type: raw
+  session_id:
+    description:
+      - For environments of Qoder, the session to send to, instead of one that is made for each target.
+      - The C(session_id) of the target's own entry goes before its host variable C(qoder_session_id), and that before
+        this.
+    type: str
   client_message_id:
     description:
       - The id of the message; a device drops one that it has seen in the same conversation.
       - Made up where it is left out. Give one to be able to repeat the task without a second turn. With O(content),
         O(content_file), O(content_template) and O(self_update) only.
+      - Qoder is given none. Its idempotency keys follow from it, with which a session is made, and the message sent,
+        once within 24 hours.
     type: str
   campaign:
     description:
@@ -115,6 +133,8 @@ options:
       - The content for a target stays the same as long as the campaign, or the task fails before anything is sent.
       - Cannot go with O(approvals), with ids of messages that are given, or with V(new) as O(conversation_id), as what
         was delivered could not be looked up.
+      - Of a target of Qoder the session and both idempotency keys are kept. The session is put down before the message
+        is sent in it, so that a killed run leaves at most a session without a message.
     type: str
   ledger:
     description:
@@ -129,6 +149,9 @@ options:
       - V(history) looks for it among the latest 2,000 messages of its conversation and sends only what is not there.
         Where no agent is known, there is nowhere to look.
       - V(none) sends it under the same C(client_message_id), which a device drops unless it restarted meanwhile.
+      - At Qoder the events of the session are looked through for its text. With V(none) that is done only once the
+        idempotency key, which Qoder keeps for 24 hours, no longer protects. A ledger that is lost for longer than that
+        leaves nothing to look the session up by.
     type: str
     choices: [history, none]
     default: history
@@ -153,7 +176,8 @@ options:
   wait_for_reply:
     description:
       - After everything is sent, wait for what the agents reply, and return it as C(reply). Every target needs an
-        agent. With several O(messages) it is the reply to the last one, with O(approvals) the end of their turn.
+        agent, or a session. With several O(messages) it is the reply to the last one, with O(approvals) the end of
+        their turn.
       - The conversations are read by at most O(rate) requests a second, O(concurrency) at a time, more rarely as time
         passes, every 15 seconds in the end.
       - A turn that failed, waits for approval or did not end within O(reply_timeout) counts as failed, with that as its
@@ -168,12 +192,13 @@ options:
   targets:
     description:
       - The hosts to send to in one task, as a list of inventory names or of dictionaries with C(host) and any of
-        C(content), C(agent_id), C(conversation_id) and C(client_message_id).
+        C(content), C(agent_id), C(conversation_id), C(agent), C(session_id) and C(client_message_id).
       - In a play of several hosts the task needs C(run_once=true). C(ansible_play_batch) is the list that heeds
         C(--limit); C(groups[...]) does not.
       - Without it the message goes to the play's current host.
 extends_documentation_fragment:
   - fleetops.environments.letta
+  - fleetops.environments.qoder
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
   - fleetops.environments.on_controller
@@ -269,6 +294,16 @@ EXAMPLES = r"""
         approve: false
         reason: Not on this machine.
     agent_id: agent-1234
+
+- name: Instruct everything there is, of both providers, once
+  fleetops.environments.send_message:
+    targets: "{{ ansible_play_batch }}"
+    content: Report which packages have known vulnerabilities.
+    agent_id: agent-1234
+    agent: agent_019e3bb39b67
+    campaign: vulnerabilities-2026-05
+    wait_for_reply: true
+  run_once: true
 """
 
 RETURN = r"""
@@ -313,8 +348,12 @@ targets:
       description: The conversation it was sent to, where one was named or made.
       type: str
       sample: conv-1
+    session_id:
+      description: The session of Qoder that it was sent to, which RV(targets[].conversation_id) is too.
+      type: str
+      sample: sess_019e3bb39b6774d8878cd0b9d237574b
     connection_id:
-      description: The connection it went over.
+      description: The connection it went over; none with Qoder.
       type: str
       sample: connection-7
     response_message:
@@ -345,11 +384,17 @@ targets:
           type: str
           sample: None failed.
         run_id:
-          description: The last run of the turn.
+          description: The last run of the turn; none with Qoder.
           type: str
           sample: run-1
+        event_id:
+          description: With Qoder, the event of the session that the message is.
+          type: str
+          sample: evt_019e3bb39b6774d8878cd0b9d237574c
         stop_reason:
-          description: Why that run ended.
+          description:
+            - Why that run ended. With Qoder why the turn did, as V(end_turn), V(requires_action), V(cancelled),
+              V(error), V(terminated) or V(deleted).
           type: str
           sample: end_turn
         duration:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -59,6 +60,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         self._secrets: set[str] = set()
         try:
             _deps.require()
+            self._learn_secrets(task_vars)
             result.update(self.execute(self._options(), task_vars))
         except FleetError as error:
             result.update(failed=True, msg=str(error))
@@ -82,20 +84,25 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
 
     def _options(self) -> dict[str, Any]:
         """The task's options, validated. Connection options are as the task has them: see `_settings`."""
-        arguments = given(self._task.args)
-        if "api_key" in arguments:
-            self._secrets.add(str(arguments["api_key"]))
-        return _validated(self.SPEC, arguments)
+        return _validated(self.SPEC, given(self._task.args))
+
+    def _learn_secrets(self, task_vars: Mapping[str, Any]) -> None:
+        """Know every key that may stand around the task, before anything can fail."""
+        keys = [self._task.args.get("api_key")]
+        for provider in map(provider_named, known_providers()):
+            keys += [_from_environment(provider).get("api_key")]
+            with contextlib.suppress(AnsibleError):
+                keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
+        self._secrets.update(str(key) for key in keys if not blank(key))
 
     def _variables(self, provider: Provider, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        # The key first, so that it is known as a secret when another one cannot be read.
-        for option in sorted(CONNECTION_SPEC, key=lambda option: option != "api_key"):
-            name = provider.variable_of(option)
-            found[option] = self._read_variable(name, functools.partial(self._templar.template, task_vars.get(name)))
-            if option == "api_key" and not blank(found[option]):
-                self._secrets.add(str(found[option]))
-        return given(found)
+        names = {option: provider.variable_of(option) for option in CONNECTION_SPEC}
+        return given(
+            {
+                option: self._read_variable(name, functools.partial(self._templar.template, task_vars.get(name)))
+                for option, name in names.items()
+            }
+        )
 
     def _read_variable(self, name: str, read: Callable[[], Any]) -> Any:
         """A variable's value. Raises OptionError for one that is undefined or cannot be rendered.
@@ -118,8 +125,6 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         that of the task or a variable.
         """
         arguments, environment = given(self._task.args), _from_environment(provider)
-        if "api_key" in environment:
-            self._secrets.add(environment["api_key"])
         variables = self._variables(provider, task_vars)
         urls = (arguments.get("base_url"), variables.get("base_url"), listed_from, environment.get("base_url"))
         base_url = next((str(url) for url in urls if url), provider.base_url)

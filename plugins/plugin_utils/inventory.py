@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible import constants
@@ -31,6 +32,8 @@ from .naming import assign, wanted_name
 from .options import forget_blank_environment, given, layered
 from .trust import marked, own
 
+# In a source, the name of a plugin of this collection.
+_PLUGIN_KEY = re.compile(r"""^["']?plugin["']?\s*:\s*["']?(fleetops\.environments\.\w+)""", re.MULTILINE)
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 
 
@@ -70,8 +73,17 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         raise NotImplementedError
 
     def verify_file(self, path: str) -> bool:
-        """Any YAML file: what AWX calls an inventory source is up to its user, and the `plugin` key decides."""
-        return bool(super().verify_file(path)) and path.endswith((".yml", ".yaml"))
+        """Any YAML file: what AWX calls an inventory source is up to its user, and the `plugin` key decides.
+
+        One for another plugin of the collection is left to that, or each would add an error to the other's.
+        """
+        if not super().verify_file(path) or not path.endswith((".yml", ".yaml")):
+            return False
+        try:
+            found = _PLUGIN_KEY.search(Path(path).read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            return True
+        return found is None or found[1] == self.NAME
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Read the options: blank ones left out, templates rendered, mistakes that core lets pass refused."""

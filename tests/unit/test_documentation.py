@@ -11,9 +11,9 @@ import yaml
 
 from ansible_collections.fleetops.environments.plugins.doc_fragments.letta import ModuleDocFragment as Connection
 from ansible_collections.fleetops.environments.plugins.inventory import letta as inventory
+from ansible_collections.fleetops.environments.plugins.inventory import qoder as qoder_inventory
 from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC, LIST_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import FIELDS
 from tests.sandbox.process import CHECKOUT
 
 COLLECTION = "ansible_collections.fleetops.environments.plugins"
@@ -33,9 +33,8 @@ def documented(module: Any) -> Options:
             continue
         file, _dot, attribute = name.removeprefix("fleetops.environments.").partition(".")
         fragment = importlib.import_module(f"{COLLECTION}.doc_fragments.{file}").ModuleDocFragment
-        for option, entry in yaml.safe_load(getattr(fragment, (attribute or "documentation").upper()))[
-            "options"
-        ].items():
+        shared = yaml.safe_load(getattr(fragment, (attribute or "documentation").upper()))
+        for option, entry in shared.get("options", {}).items():
             # What a module says itself goes before what it shares, as in Ansible.
             options[option] = {**entry, **options.get(option, {})}
     return options
@@ -151,10 +150,48 @@ def test_inventory_defaults_are_those_of_the_design() -> None:
     }
 
 
-def test_the_group_dimensions_are_the_documented_ones() -> None:
-    assert documented(inventory)["group_by"]["choices"] == [
-        dimension.name for dimension in inventory.InventoryModule.DIMENSIONS
+def test_qoders_defaults_are_those_of_the_design() -> None:
+    options = documented(qoder_inventory)
+
+    assert {name: options[name].get("default") for name in options.keys() - CONNECTION_SPEC} == {
+        "plugin": None,
+        "limit": 100,
+        "after_id": None,
+        "before_id": None,
+        "include_archived": False,
+        "created_at_gte": None,
+        "created_at_lte": None,
+        "filters": None,
+        "hostnames": ["name", "id"],
+        "hostname_prefix": "qoder-",
+        "on_duplicate": "suffix",
+        "hostvars_prefix": "qoder_",
+        "group_by": ["status", "config_type", "networking_type", "archived"],
+        "group_prefix": "",
+        "root_group": "qoder",
+        "trust": "plain",
+        "on_invalid": "warn",
+        "fail_on_empty": False,
+    }
+
+
+@pytest.mark.parametrize("plugin", [inventory, qoder_inventory])
+def test_the_group_dimensions_are_the_documented_ones(plugin: Any) -> None:
+    assert documented(plugin)["group_by"]["choices"] == [
+        dimension.name for dimension in plugin.InventoryModule.DIMENSIONS
     ]
+
+
+@pytest.mark.parametrize("option", CONNECTION_SPEC)
+def test_each_connection_option_of_an_inventory_comes_from_where_its_provider_says(option: str) -> None:
+    for plugin in (inventory, qoder_inventory):
+        provider, entry = plugin.InventoryModule.PROVIDER, documented(plugin)[option]
+        assert [place["name"] for place in entry["env"]] == list(provider.environment_variables_of(option))
+        assert [place["name"] for place in entry["vars"]] == [provider.variable_of(option)]
+        assert entry["type"] == CONNECTION_SPEC[option]["type"]
+        assert entry.get("default") == CONNECTION_SPEC[option].get(
+            "default", provider.base_url if option == "base_url" else None
+        )
 
 
 def test_the_options_of_a_listing_are_the_same_in_modules_and_in_the_inventory() -> None:
@@ -165,13 +202,14 @@ def test_the_options_of_a_listing_are_the_same_in_modules_and_in_the_inventory()
 
 
 def test_options_that_hold_expressions_are_never_split_at_commas() -> None:
-    for options in (documented(inventory), documented(_module("environment_info"))):
+    for options in map(documented, (inventory, qoder_inventory, _module("environment_info"))):
         for name in ("filters", "hostnames"):
             assert options.get(name, {"type": "raw"})["type"] == "raw"
 
 
 def test_no_field_of_a_row_is_the_variable_of_an_option() -> None:
-    assert not set(FIELDS) & {*CONNECTION_SPEC, "agent_id", "conversation_id"}
+    for provider in (inventory.InventoryModule.PROVIDER, qoder_inventory.InventoryModule.PROVIDER):
+        assert not set(provider.fields) & {*CONNECTION_SPEC, provider.agent, provider.conversation}
 
 
 def _module(name: str) -> Any:
