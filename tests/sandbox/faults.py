@@ -73,6 +73,7 @@ RelayFault = Literal[
 QoderFault = Literal[
     "cursor_cycle",
     "no_cursor",
+    "no_next_page",
     "no_has_more",
     "no_data",
     "without_id",
@@ -123,6 +124,7 @@ ONLY_ON: dict[str, set[RouteName]] = {
     "nan": {"list"},
     "cursor_cycle": {"qoder_list"},
     "no_cursor": QODER_PAGES,
+    "no_next_page": QODER_PAGES,
     "no_has_more": QODER_PAGES,
     "no_data": QODER_PAGES,
     "without_id": {"qoder_environment", "qoder_create", "qoder_session", "qoder_send"},

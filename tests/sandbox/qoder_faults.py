@@ -32,6 +32,9 @@ def spoil(rule: Rule, call: Call, reply: Reply | None, list_page: Callable[[Call
         case "no_cursor":
             body |= {"has_more": True, "last_id": None, "first_id": None}
             body.pop("next_page", None)
+        case "no_next_page":
+            # There is last_id still, with which a client gets on.
+            body.pop("next_page", None)
         case "no_has_more":
             del body["has_more"]
         case "no_data":

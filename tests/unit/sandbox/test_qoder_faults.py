@@ -11,7 +11,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .qoder import AGENT, active, create, error, events, new_session, send
+from .qoder import AGENT, active, create, error, events, listed, new_session, send
 
 ROUTES = [
     "qoder_list",
@@ -137,6 +137,12 @@ class TestPages:
 
         assert len(page.pop("data")) == 3
         assert page == {"has_more": True, "first_id": None, "last_id": None}
+
+    def test_the_older_cursor_alone_leads_on(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+        sandbox.add_fault("no_next_page")
+
+        assert listed(qoder, limit=3) == active(sandbox)
+        assert all("page" not in entry["query"] for entry in sandbox.requests("qoder_list"))
 
     @pytest.mark.parametrize(("fault", "key"), [("no_has_more", "has_more"), ("no_data", "data")])
     def test_missing_key(self, sandbox: Sandbox, qoder: httpx.Client, fault: str, key: str) -> None:
