@@ -122,7 +122,8 @@ def parsed_time(text: object) -> datetime | None:
     if not isinstance(text, str) or not RFC_3339.fullmatch(text):
         return None
     try:
-        return datetime.fromisoformat(text.upper())
+        # Python knows no leap seconds.
+        return datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper() if text[17:19] == "60" else text.upper())
     except ValueError:
         return None
 

@@ -73,8 +73,9 @@ class QoderSandbox:
         """Return every session that was created, oldest first, with what it was sent.
 
         ``{id, account, environment_id, agent_id, agent_version, title, metadata, status, turns, messages,
-        confirmations, refused, events}``: turns counts the user messages that were accepted, refused those that came
-        while it was busy, events are the types in their order.
+        confirmations, refused, events}``: messages are the texts that were accepted, turns counts what they started
+        (messages that came together start one), refused counts those that came while it was busy, and events are the
+        types in their order.
         """
         sessions: list[Json] = self.ask("GET", "qoder/sessions")
         return sessions

@@ -48,7 +48,9 @@ class Session:
     """The tool use that nobody confirmed yet."""
     ended: Literal["terminated", "deleted"] | None = None
     messages: list[str] = field(default_factory=list)
-    """The text of each user message, every one of which started a turn."""
+    """The text of each user message."""
+    turns: int = 0
+    """How many turns user messages started: those that come together start one."""
     confirmations: list[Row] = field(default_factory=list)
     refused: int = 0
     """How often it was too busy for more events."""
@@ -85,7 +87,7 @@ class Session:
             "title": self.title,
             "metadata": self.metadata,
             "status": self.wire()["status"],
-            "turns": len(self.messages),
+            "turns": self.turns,
             "messages": self.messages,
             "confirmations": self.confirmations,
             "refused": self.refused,
@@ -109,23 +111,24 @@ class Session:
         if self.active is not None:
             self.refused += 1
             raise refuse(409, f"Session {self.id!r} is busy")
-        if len([event for event in body.events if isinstance(event, UserMessage)]) > 1:
-            raise refuse(400, "one user.message at a time starts a turn", "events")
         for event in body.events:
             if isinstance(event, ToolConfirmation) and event.tool_use_id != self.waiting_for:
                 raise refuse(400, f"tool use {event.tool_use_id!r} does not wait for a confirmation", "events")
-        return [self._accept(event) for event in body.events]
-
-    def _accept(self, event: UserMessage | ToolConfirmation) -> Row:
-        accepted = self._add(event.type, **event.model_dump(exclude={"type"}, exclude_none=True))
+        accepted = [
+            self._add(each.type, **each.model_dump(exclude={"type"}, exclude_none=True)) for each in body.events
+        ]
         self.waiting_for = None
-        if isinstance(event, UserMessage):
-            self.messages.append(event.text)
-            self._start(self.next_turn(event.text), event.text)
+        confirmations = [event for event in body.events if isinstance(event, ToolConfirmation)]
+        self.confirmations += [event.model_dump(exclude={"type"}) for event in confirmations]
+        messages = [event.text for event in body.events if isinstance(event, UserMessage)]
+        if messages:
+            self.messages += messages
+            self.turns += 1
+            content = "\n".join(messages)
+            self._start(self.next_turn(content), content)
         else:
-            self.confirmations.append(event.model_dump(exclude={"type"}))
-            text = "Done." if event.result == "allow" else "Then not."
-            self._start(QoderTurn(texts=[text]), "")
+            denied = any(event.result == "deny" for event in confirmations)
+            self._start(QoderTurn(texts=["Then not." if denied else "Done."]), "")
         return accepted
 
     def _start(self, turn: QoderTurn, content: str) -> None:

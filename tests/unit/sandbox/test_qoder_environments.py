@@ -93,6 +93,18 @@ class TestBothGenerations:
         assert len(expected) == 7
 
     @pytest.mark.parametrize(
+        "moment",
+        [
+            "2026-01-05t08:00:00z",
+            "2026-01-05 10:00:00+02:00",
+            "2016-12-31T23:59:60Z",
+            "2026-01-05T08:00:00.123456789-00:00",
+        ],
+    )
+    def test_every_form_of_a_moment(self, qoder: httpx.Client, generation: str, moment: str) -> None:
+        assert qoder.get("/environments", params={"created_at[gte]": moment}).json()["data"]
+
+    @pytest.mark.parametrize(
         ("query", "param"),
         [
             ("limit=0", "limit"),

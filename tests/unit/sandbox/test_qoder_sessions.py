@@ -121,6 +121,16 @@ class TestTurns:
         assert following[2]["stop_reason"] == {"type": "end_turn"}
         assert (only(sandbox)["turns"], only(sandbox)["messages"]) == (1, ["how are you?"])
 
+    def test_messages_that_come_together_are_one_turn(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+        session_id = new_session(sandbox, qoder)
+        messages = [{"type": "user.message", "content": [{"type": "text", "text": text}]} for text in ("one", "two")]
+
+        accepted = qoder.post(f"/sessions/{session_id}/events", json={"events": messages}).json()["data"]
+
+        assert [event["content"][0]["text"] for event in accepted] == ["one", "two"]
+        assert (only(sandbox)["turns"], only(sandbox)["messages"]) == (1, ["one", "two"])
+        assert only(sandbox)["events"].count("session.status_idle") == 1
+
     def test_script(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         said = QoderTurn(texts=["You said {content}.", "So what?"])
         sandbox.qoder.script(AGENT, said, "Then this.", then="And always this.")
@@ -219,7 +229,6 @@ class TestTurns:
             {"events": [{"type": "user.message", "content": []}]},
             {"events": [{"type": "user.message", "content": [{"type": "image", "text": "x"}]}]},
             {"events": [{"type": "agent.message", "content": [{"type": "text", "text": "x"}]}]},
-            {"events": [{"type": "user.message", "content": [{"type": "text", "text": "x"}]}] * 2},
             {"events": [{"type": "user.tool_confirmation", "tool_use_id": "evt_1", "result": "allow"}]},
         ],
     )
