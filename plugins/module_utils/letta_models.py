@@ -57,6 +57,9 @@ class Metadata(_Wire):
     working_directory: str | None = None
 
 
+_METADATA_FIELDS = frozenset(field.alias for field in Metadata.model_fields.values())
+
+
 class Row(_Wire):
     """One environment connection as the list and retrieve calls return it. Times are epoch milliseconds."""
 
@@ -223,7 +226,8 @@ def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) 
         "last_seen_at": _iso(row.last_seen_at),
         "first_seen_at": _iso(row.first_seen_at),
         "listed_at": iso_utc(now),
-        "metadata": dict(raw_metadata),
+        # Of a large inventory this would be a quarter, and all of that is in the fields above.
+        "metadata": {name: value for name, value in raw_metadata.items() if name not in _METADATA_FIELDS},
         "extra": dict(row.model_extra or {}),
     }
     return Environment(

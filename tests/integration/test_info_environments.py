@@ -59,7 +59,6 @@ def test_a_device_is_looked_up_by_its_id(ansible: Ansible) -> None:
         "node_version": metadata["nodeVersion"],
         "self_update": metadata["self_update"],
         "supported_commands": metadata["supported_commands"],
-        "metadata": metadata,
         "online": True,
         "status": "online",
         "updatable": True,
