@@ -16,8 +16,8 @@ description:
     groups by mode, OS, version and status.
   - The source is a YAML file with C(plugin=fleetops.environments.letta) and any name that ends in C(.yml) or C(.yaml).
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
-  - C(letta_metadata) has what a device says of itself beyond what has a variable of its own, C(letta_extra) what the API
-    says of it beyond that.
+  - C(letta_metadata) has what a device says of itself beyond what has a variable of its own, C(letta_extra) what the
+    API says of it beyond that.
   - With O(cache) the ids of the rows that the pages began after are kept beside the cached rows, and do not expire. A
     refresh, be it after O(cache_timeout) or with C(--flush-cache), then asks for all pages at once, 20 at a time,
     instead of for one after the other. The hosts are the same either way.
