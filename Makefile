@@ -21,7 +21,7 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 pytest := python -m pytest --numprocesses 2
 
-.PHONY: help home venv demo demo-devices test check lint sanity test-unit test-integration test-e2e coverage build clean
+.PHONY: help home venv demo demo-devices test check lint sanity test-unit test-integration test-e2e coverage bench build clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -34,6 +34,7 @@ help:
 	@echo 'make test-integration  tests/integration'
 	@echo 'make test-e2e          tests/e2e, with real devices'
 	@echo 'make coverage          all of them, and the share of plugins/ that they ran'
+	@echo 'make bench             tests/benchmarks, into docs/performance.md (BENCH="--only play" measures a part, and shows it)'
 	@echo 'make build             the collection as a tar.gz, in .build/dist'
 	@echo 'make venv              only the virtual environment, in .venv (PYTHON=... chooses the Python)'
 	@echo 'make clean             remove everything that these commands made'
@@ -84,6 +85,9 @@ coverage: venv
 	@ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT=100 ANSIBLE_WORKER_SHUTDOWN_POLL_DELAY=0.05 coverage run -m pytest --numprocesses 2
 	@coverage combine --quiet
 	@coverage report
+
+bench: venv
+	@python -m tests.benchmarks $(BENCH)
 
 build: venv
 	@ansible-galaxy collection build --force --output-path .build/dist

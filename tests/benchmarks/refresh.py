@@ -1,0 +1,31 @@
+"""A refresh that knows where the pages begin against a walk from page to page, with an API that takes its time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .harness import Comparison, Figures, Goal, Scale, Workplace, in_turn
+from .network import started
+
+
+def run(scale: Scale, directory: Path) -> list[Comparison]:
+    """Seconds of the listing."""
+    with started(scale.listed, delay=scale.delay) as network:
+        work = Workplace(directory, network)
+        starts = directory / "starts.json"
+
+        def listed(*, remembered: bool) -> Figures:
+            if not remembered:
+                starts.unlink(missing_ok=True)
+            figures = work.measure("listed", "python", "-m", "tests.benchmarks.listed", str(starts))
+            found = json.loads(figures.output.read_text())
+            if found["rows"] != scale.listed:
+                raise RuntimeError(f"{found['rows']} rows were listed, of {scale.listed}")
+            return Figures(figures.cpu, found["seconds"], figures.peak, figures.output)
+
+        listed(remembered=False)
+        taken = in_turn(scale.runs, refresh=lambda: listed(remembered=True), walk=lambda: listed(remembered=False))
+    wall = {name: [figures.wall for figures in each] for name, each in taken.items()}
+    what = f"refresh of {scale.listed:,} rows, 100 a page, {scale.delay * 1000:g} ms a request"
+    return [Comparison(what, "a plain walk", "s", wall["refresh"], wall["walk"], Goal("faster", 10))]
