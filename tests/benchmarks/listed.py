@@ -6,14 +6,23 @@ there what the next listing may begin with.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Query, fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query
+
+
+async def listed(settings: HttpSettings, starts: Sequence[str]) -> Any:
+    """Every row."""
+    async with Client(settings) as client:
+        return await client.list(Query(), starts)
 
 
 def main() -> None:
@@ -22,7 +31,7 @@ def main() -> None:
     starts = json.loads(kept.read_text()) if kept.exists() else ()
     settings = HttpSettings(base_url=os.environ["LETTA_BASE_URL"], api_key=os.environ["LETTA_API_KEY"])
     started = time.perf_counter()
-    listing = fetch(settings, Query(), starts)
+    listing = asyncio.run(listed(settings, starts))
     seconds = time.perf_counter() - started
     kept.write_text(json.dumps(listing.starts))
     sys.stdout.write(json.dumps({"seconds": seconds, "rows": len(listing.rows)}))
