@@ -46,6 +46,13 @@ def test_a_goal_holds_the_median_against_the_others(goal: Goal, ours: float, res
     assert (goal.shown(comparison.result), comparison.is_met) == (result, met)
 
 
+@pytest.mark.parametrize(("ours", "theirs"), [(1.0, -0.1), (-0.1, 1.0)])
+def test_what_is_lost_in_noise_meets_no_goal(ours: float, theirs: float) -> None:
+    goals = [Goal("at most", 4), Goal("faster", -100)]
+
+    assert not any(compared([ours], [theirs], goal).is_met for goal in goals)
+
+
 def test_what_one_thing_costs_over_and_above_another() -> None:
     assert less([5.0, 7.0, 6.0], [2.0, 1.0, 40.0]) == [3.0, 5.0, 4.0]
 
