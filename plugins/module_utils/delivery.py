@@ -234,8 +234,10 @@ class Sender:
             raise
 
     async def _next_start(self) -> None:
-        if not await self._fan_out.may_start():
-            message = "its connection has gone, and it was not sent over the new one, as none is to start any more"
+        await self._fan_out.may_start()
+        # Too many failures let what is under way finish; a signal does not let it begin anew.
+        if self._fan_out.interrupted:
+            message = "its connection has gone, and it was not sent over the new one, as a signal came"
             raise ApiError(message, code="stopped", attempts=0)
 
     async def _request(

@@ -232,7 +232,12 @@ class FanOut:
     @property
     def stopped(self) -> bool:
         """Whether none is to start any more: too many have failed, or it is to stop."""
-        return self._failures > self._policy.max_failures or self._policy.stop.requested
+        return self._failures > self._policy.max_failures or self.interrupted
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it is to stop, whatever became of the targets."""
+        return self._policy.stop.requested
 
 
 async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
