@@ -1,0 +1,112 @@
+"""Processes that die at the nth step of the send path, for every n: no sleeps, and no step left out.
+
+A step is a moment at which the send path of one target hands over to the event loop, or is given back control: what
+an `await` comes to. Between two of them nothing else can have happened outside the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Awaitable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.fleetops.environments.plugins.module_utils import campaign as campaigns
+from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
+    Delivery,
+    MessageTarget,
+    Sender,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import FanOut
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Arrivals, Reader
+from tests.sandbox.process import Sandbox
+
+from .support import policy, settings_for
+
+
+class Steps:
+    """Counts steps, and ends the process without any more ado at the one with a number; 0 is none."""
+
+    def __init__(self, fatal: int) -> None:
+        self.count = 0
+        self._fatal = fatal
+
+    def next(self) -> None:
+        self.count += 1
+        if self.count == self._fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def of(self, work: Awaitable[None]) -> Awaitable[None]:
+        """The same work, whose steps are counted."""
+        return _Counted(work, self)
+
+
+class _Counted:
+    def __init__(self, work: Awaitable[None], steps: Steps) -> None:
+        self._work, self._steps = work, steps
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        inner: Any = self._work.__await__()
+        thrown: BaseException | None = None
+        while True:
+            try:
+                waits_for = next(inner) if thrown is None else inner.throw(thrown)
+            except StopIteration:
+                return
+            self._steps.next()
+            thrown = None
+            try:
+                yield waits_for
+            except BaseException as error:  # noqa: BLE001 - the work is to say what comes of it
+                thrown = error
+            self._steps.next()
+
+
+async def run(
+    sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], steps: Steps, retry: str = "undelivered"
+) -> list[Delivery]:
+    """One run of the campaign that is called as its ledger, as `deliver` does it."""
+    name, settings = ledger.stem, settings_for(sandbox)
+    async with Client(settings) as client:
+        arrivals = Arrivals(Reader(settings, client, concurrency=4, rate=None))
+        with Ledger.open(ledger, RunFacts("tester")) as opened:
+            planned = campaigns.plan(name, retry, opened.entries(name), targets)
+            once = campaigns.Campaign(name, opened, planned.settled, arrivals.arrived)
+            fan_out = FanOut(policy(concurrency=2, max_failures=len(targets)))
+            sender = Sender({"letta": client}, fan_out, once)
+            pairs = [(target, Delivery.of(target)) for target in planned.targets]
+            await fan_out.run(pairs, lambda target, delivery: steps.of(sender.send(target, delivery)))
+            return [delivery for _target, delivery in pairs]
+
+
+def forked(sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fatal: int = 0, **given: Any) -> Any:
+    """What a run in a process of its own did: `{steps, statuses}`, None where it died at its fatal step."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            steps = Steps(fatal)
+            done = asyncio.run(run(sandbox, ledger, targets, steps, **given))
+            statuses = [delivery.status for delivery in done]
+            os.write(writer, json.dumps({"steps": steps.count, "statuses": statuses}).encode())
+        except BaseException:  # noqa: BLE001 - nothing of the test process may run on in the child
+            traceback.print_exc(file=sys.__stderr__)
+            os._exit(1)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as said:
+        text = said.read()
+    _pid, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        assert fatal
+        return None
+    assert os.WEXITSTATUS(status) == 0
+    return json.loads(text)

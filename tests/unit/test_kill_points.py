@@ -1,0 +1,173 @@
+"""A run of a campaign that dies at any await of the send path: the next one completes it, each agent has one turn."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils import retries
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign import message_id
+from ansible_collections.fleetops.environments.plugins.module_utils.delivery import MessageTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
+from tests.sandbox.process import Sandbox
+
+from .kill_points import forked
+from .support import environment_of
+
+# Of a run that sends to two: it looks up, sends or is told that the connection has gone, and sends.
+FEWEST_AWAITS = 6
+
+
+@pytest.fixture
+def targets(sandbox: Sandbox) -> list[MessageTarget]:
+    """Two environments as they are listed now, with an agent each."""
+    environments = [environment_of(sandbox.add_environment(), sandbox.url) for _number in range(2)]
+    messages = outgoing("messages", [{"content": "hello"}])
+    return [MessageTarget(found.id, found, f"agent-{found.id}", messages=messages) for found in environments]
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what failed be tried again at once."""
+    monkeypatch.setattr(retries, "_wait", lambda _state: 0.0)
+
+
+def restart(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> None:
+    """Let the devices come back on other connections, without knowing which messages they had."""
+    for target in targets:
+        sandbox.rotate(target.environment.id, restart=True)
+
+
+def had(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> list[Counter[str]]:
+    """How often the agent of each target had each message, which was a turn each time."""
+    received = sandbox.received()
+    counted = []
+    for target in targets:
+        of_one = received.get(target.environment.id, {"messages": [], "turns": 0})
+        counted.append(Counter(message["client_message_id"] for message in of_one["messages"]))
+        assert counted[-1].total() == of_one["turns"]
+    return counted
+
+
+def make_old(path: Path) -> None:
+    """Make a ledger so old that what it does not know was never sent."""
+    Ledger.open(path, RunFacts("tester")).close()
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE ledger SET created_at = '2020-01-01T00:00:00.000Z'")
+    connection.close()
+
+
+def entries(path: Path) -> dict[str, Entry]:
+    ledger = Ledger.read(path)
+    assert ledger is not None
+    with ledger:
+        return ledger.entries(path.stem)
+
+
+def each_step(
+    directory: Path, kill: Callable[[Path, int], dict[str, Any] | None], complete: Callable[[Path], None]
+) -> None:
+    """Let runs die at their first step, their second, and so on until one survives, and complete each.
+
+    Each has a ledger, and so a campaign, of its own.
+    """
+    for step in range(1, 500):
+        ledger = directory / f"{step}.sqlite"
+        survived = kill(ledger, step)
+        complete(ledger)
+        if survived is not None:
+            # How the answers come in makes a step more or less.
+            assert step > max(survived["steps"], 2 * FEWEST_AWAITS)
+            return
+    raise AssertionError("it never came to its end")
+
+
+def stale(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:
+    """The devices have registered again since they were listed."""
+    restart(sandbox, targets)
+    return targets
+
+
+def listed_as_offline(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:
+    """The devices have come online since they were listed."""
+    del sandbox
+    return [
+        replace(target, environment=replace(target.environment, status="offline", connection_id=None))
+        for target in targets
+    ]
+
+
+def unclear(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:
+    """The first message that reaches a device is not answered."""
+    sandbox.clear_faults()
+    for target in targets:
+        sandbox.add_fault("drop_after", route="messages", target=target.environment.id, nth=1)
+    return targets
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(
+    ("listed", "old"), [(stale, False), (stale, True), (listed_as_offline, True), (unclear, False)]
+)
+def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    targets: list[MessageTarget],
+    listed: Callable[[Sandbox, list[MessageTarget]], list[MessageTarget]],
+    old: bool,
+) -> None:
+    """It dies twice, and each time the devices restart, so that whoever goes on has other connections listed."""
+
+    def kill(ledger: Path, step: int) -> dict[str, Any] | None:
+        if old:
+            make_old(ledger)
+        sandbox.clear_received()
+        first = forked(sandbox, ledger, listed(sandbox, targets), step)
+        restart(sandbox, targets)
+        if first is None:
+            forked(sandbox, ledger, targets, step)
+            restart(sandbox, targets)
+        return first
+
+    def complete(ledger: Path) -> None:
+        done = forked(sandbox, ledger, targets)
+        assert set(done["statuses"]) <= {"sent", "already_sent"}
+        ids = [message_id(ledger.stem, target.environment.id, 1) for target in targets]
+        assert had(sandbox, targets) == [{own: 1} for own in ids]
+
+    each_step(tmp_path, kill, complete)
+
+
+def test_a_repeat_that_is_killed_at_any_await_has_each_of_its_attempts_once(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget]
+) -> None:
+    """Sending to all again, once more: whom the dead run is known to have reached has another attempt, nobody two."""
+
+    def kill(ledger: Path, step: int) -> dict[str, Any] | None:
+        make_old(ledger)
+        sandbox.clear_received()
+        forked(sandbox, ledger, targets)
+        restart(sandbox, targets)
+        repeated = forked(sandbox, ledger, targets, step, retry="all")
+        restart(sandbox, targets)
+        return repeated
+
+    def complete(ledger: Path) -> None:
+        known = entries(ledger)
+        done = forked(sandbox, ledger, targets, retry="all")
+        assert set(done["statuses"]) <= {"sent", "already_sent"}
+        for target, turns in zip(targets, had(sandbox, targets), strict=True):
+            before = known[target.environment.id]
+            last = before.attempt + (before.status == "sent")
+            assert turns == {message_id(ledger.stem, target.environment.id, nth): 1 for nth in range(1, last + 1)}
+            assert (entries(ledger)[target.environment.id].attempt, last >= 2) == (last, True)
+
+    each_step(tmp_path, kill, complete)
