@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, Self
 
 from ._deps import aiohttp, httpx, yarl
@@ -196,6 +197,8 @@ class HttpClient:
                 "set base_url to the address meant",
                 code="redirect",
                 status=response.status,
+                # "See Other" is what a server says once it has acted (RFC 9110, 15.4.4); the others send it elsewhere.
+                may_be_accepted=sending and response.status == HTTPStatus.SEE_OTHER,
             )
         try:
             data = parsed(text, self._settings.api_key)

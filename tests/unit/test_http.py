@@ -471,6 +471,8 @@ def test_a_redirect_is_not_followed(sandbox: Sandbox, other: Sandbox, status: in
         assert "set base_url" in str(error)
         assert "sekret" not in str(error)
         assert "key=value" not in str(error)
+        # 303 is what is said of a request that was acted on.
+        assert error.may_be_accepted == (status == 303 and error.args[0].startswith("POST"))
     assert other.requests() == []
     assert len(sandbox.requests()) == 2
 
