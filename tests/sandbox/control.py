@@ -57,6 +57,7 @@ class Control:
             route("DELETE", "agents/{id}", self.remove_agent),
             route("GET", "settings", self.get_settings),
             route("POST", "settings", self.change_settings),
+            route("POST", "restart", self.restart),
             route("POST", "reset", self.reset),
         ]
 
@@ -161,6 +162,15 @@ class Control:
     async def change_settings(self, request: Request) -> dict[str, Any]:
         self.letta.settings.change(await request.json())
         return await self.get_settings(request)
+
+    async def restart(self, request: Request) -> None:
+        """Let all simulated devices that are online register again, without knowing which messages they had."""
+        now = time.time()
+        for environment in self.letta.fleet:
+            if environment.online(now) and self.letta.listeners.get(environment) is None:
+                self.letta.devices.restart(environment)
+                self.letta.relay.close(environment.row["connectionId"])
+                self.letta.fleet.rotate(environment)
 
     async def reset(self, request: Request) -> None:
         """Go back to the fleet of the command line, without faults, settings or anything received.

@@ -134,6 +134,10 @@ class Sandbox:
         """Let the device register again; with restart it also forgets which messages it had."""
         return self._row("POST", _path(environment_id, "rotate"), {"restart": restart})
 
+    def restart(self) -> None:
+        """Let all simulated devices that are online register again, without knowing which messages they had."""
+        self._ask("POST", "restart")
+
     def offline(self, environment_id: str) -> Json:
         return self._row("POST", _path(environment_id, "offline"))
 

@@ -114,9 +114,7 @@ def unclear(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarge
 
 
 @pytest.mark.usefixtures("no_pauses")
-@pytest.mark.parametrize(
-    ("listed", "old"), [(stale, False), (stale, True), (listed_as_offline, True), (unclear, False)]
-)
+@pytest.mark.parametrize(("listed", "old"), [(stale, False), (listed_as_offline, True), (unclear, False)])
 def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
     sandbox: Sandbox,
     tmp_path: Path,

@@ -1,0 +1,122 @@
+"""A campaign to a thousand devices whose connections have all changed, while a quarter of all requests goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.sandbox.process import Sandbox
+
+from .conftest import Ansible
+
+TARGETS = 1000
+# In the last of which nothing goes wrong any more.
+RUNS = 4
+
+# Every way in which the sandbox lets a request fail, each as often as the others.
+ANYWHERE: list[dict[str, Any]] = [
+    {"fault": "status", "status": 408, "body": "error_envelope"},
+    {"fault": "status", "status": 429, "retry_after": 0},
+    {"fault": "status", "status": 500, "retry_after": 0},
+    {"fault": "status", "status": 500, "accepted": True, "body": "html"},
+    {"fault": "status", "status": 502, "body": "html"},
+    {"fault": "status", "status": 503, "body": "empty"},
+    {"fault": "status", "status": 504, "accepted": True, "body": "empty"},
+    {"fault": "html_200"},
+    {"fault": "html_200", "accepted": True},
+    {"fault": "not_json"},
+    {"fault": "truncated_json"},
+    {"fault": "redirect"},
+    {"fault": "redirect", "status": 303, "accepted": True},
+    {"fault": "slow", "seconds": 3},
+    {"fault": "slow", "seconds": 3, "accepted": False},
+    {"fault": "drop_before"},
+    {"fault": "drop_before", "reset": True},
+    {"fault": "drop_during"},
+    {"fault": "drop_during", "reset": True},
+    {"fault": "drop_after"},
+    {"fault": "drop_after", "reset": True},
+]
+# What only a message, or a listing, can be answered with.
+MESSAGES: list[dict[str, Any]] = [
+    {"fault": "status", "status": 400},
+    {"fault": "status", "status": 404},
+    {"fault": "success_false"},
+]
+LISTINGS: list[dict[str, Any]] = [
+    {"fault": name}
+    for name in ("repeat_cursor", "no_has_next_page", "no_connections", "next_page_after_empty", "invalid_rows", "nan")
+]
+# They hold back all requests for a second, so only a few.
+PAUSES: list[dict[str, Any]] = [
+    {"fault": "status", "status": 429, "retry_after": 1, "times": 1, "nth": 150, "route": "messages"},
+    {"fault": "status", "status": 503, "retry_after_date": 1, "times": 1, "nth": 600, "route": "messages"},
+]
+SHARE = 0.25
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Sandbox]:
+    """A sandbox of its own, with enough devices that are online."""
+    with Sandbox.start(devices=TARGETS + TARGETS // 2, seed=3) as sandbox:
+        yield sandbox
+
+
+def add_faults(sandbox: Sandbox) -> None:
+    """Let a share of the requests on each route go wrong, by all its faults alike."""
+    for rule in PAUSES:
+        sandbox.add_fault(**rule)
+    add_share(sandbox, "messages", [*ANYWHERE, *MESSAGES], SHARE)
+    add_share(sandbox, "retrieve", ANYWHERE, SHARE)
+    add_share(sandbox, "history", ANYWHERE, SHARE)
+    # A listing is whole or not at all, so that of many pages with a quarter wrong there would hardly ever be one.
+    add_share(sandbox, "list", [*ANYWHERE, *LISTINGS], SHARE / 5)
+
+
+def add_share(sandbox: Sandbox, route: str, rules: list[dict[str, Any]], share: float) -> None:
+    each = 1 - (1 - share) ** (1 / len(rules))
+    for number, rule in enumerate(rules):
+        sandbox.add_fault(**rule, route=route, share=each, seed=number)
+
+
+def listed_once(ansible: Ansible) -> dict[str, dict[str, Any]]:
+    """As many hosts that are online as wanted, as an inventory has them: what an action needs, and an agent each."""
+    of_hosts = ansible.listing()["_meta"]["hostvars"]
+    online = [name for name, variables in of_hosts.items() if variables["letta_online"]][:TARGETS]
+    assert len(online) == TARGETS
+    return {
+        name: {
+            "fleetops_environment": of_hosts[name]["fleetops_environment"],
+            "letta_agent_id": f"agent-{of_hosts[name]['letta_id']}",
+        }
+        for name in online
+    }
+
+
+def test_each_agent_of_a_thousand_has_one_turn_whatever_goes_wrong(tmp_path: Path, fleet: Sandbox) -> None:
+    ansible = Ansible(tmp_path, fleet)
+    hosts = listed_once(ansible)
+    source = ansible.file("static.yaml", json.dumps({"all": {"hosts": hosts}}))
+    send = {"content": "hello", "campaign": "c", "ledger": "ledger.sqlite", "targets": "{{ groups['all'] }}"}
+    patience = {"timeout": 1, "retries": 2, "max_failures": "100%", "concurrency": 100}
+    add_faults(fleet)
+
+    rules: list[dict[str, Any]] = []
+    for run in range(1, RUNS + 1):
+        # Nobody is to be found under the connection that was listed, nor knows what it had.
+        fleet.restart()
+        if run == RUNS:
+            rules = fleet.faults()
+            fleet.clear_faults()
+        counts = ansible.task("send_message", source=source, **send, **patience).result("it")["counts"]
+
+    assert counts["sent"] + counts["already_sent"] == TARGETS
+    turns = {environment_id: received["turns"] for environment_id, received in fleet.received().items()}
+    assert turns == {variables["fleetops_environment"]["id"]: 1 for variables in hosts.values()}
+    assert [rule for rule in rules if not rule["fired"] and rule["route"] != "list"] == []
+    log = [entry for entry in fleet.requests() if entry["route"] != "list"]
+    assert sum(entry["fault"] is not None for entry in log) > len(log) / 5
