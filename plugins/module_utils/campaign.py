@@ -144,7 +144,7 @@ class Campaign:
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
         self._began_at = _now()
-        self._new_is_in_doubt = ledger.begin(name)
+        self._may_be_missing = ledger.begin(name)
 
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether the ledger has the target's message as delivered, or the campaign has been stopped.
@@ -246,8 +246,8 @@ class Campaign:
             entry = self._in_flight(target, before)
             if self._ledger.replace(seen, entry):
                 # A session's attempts are told apart by their keys alone, and this one has not been begun.
-                new_is_in_doubt = self._new_is_in_doubt and not (target.in_session and seen is not None)
-                in_doubt = before.status in _IN_DOUBT if before is not None else new_is_in_doubt
+                may_be_missing = self._may_be_missing and not (target.in_session and seen is not None)
+                in_doubt = may_be_missing or (before is not None and before.status in _IN_DOUBT)
                 return _Claim(entry, before, in_doubt)
 
     def _in_flight(self, target: MessageTarget, before: Entry | None) -> Entry:

@@ -3,13 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The ledger: which campaign reached which environment, in an SQLite file that runs at the same time share.
 
-What was committed survives the end of the process, however it ends. Whether another run is still alive shows from a
-lock that it holds on its own byte of a file beside the ledger: the kernel lets go of it when the process ends, and it
-tells between containers too, where process ids and host names would say nothing.
+What was committed survives the end of the process, however it ends. The end of the machine can take the latest of it,
+as waiting for the disk before each message would cost more than sending it: a run that finds that another one was cut
+off like that has the campaigns look up all that the ledger does not have as sent.
+
+Whether another run is still alive shows from a lock that it holds on its own byte of a file beside the ledger: the
+kernel lets go of it when the process ends, and it tells between containers too, where process ids and host names would
+say nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -39,7 +44,7 @@ _SCHEMA = """
 CREATE TABLE ledger (created_at TEXT NOT NULL);
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, started_at TEXT NOT NULL,
-    os_user TEXT, awx_job_id TEXT, awx_user TEXT, playbook TEXT
+    os_user TEXT, awx_job_id TEXT, awx_user TEXT, playbook TEXT, boot_id TEXT, ended INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE campaigns (
     campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, may_have_been_lost INTEGER NOT NULL,
@@ -171,14 +176,18 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the file, and of the lock that says that the run is alive."""
+        if self.run:
+            # Of a run that cannot say so, the latest counts as lost if the machine goes down.
+            with contextlib.suppress(OptionError), self._durably(), self._transaction():
+                self._connection.execute("UPDATE runs SET ended = 1 WHERE number = ?", (self.run,))
         self._connection.close()
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
 
     def begin(self, campaign: str) -> bool:
-        """Put a campaign down; whether deliveries of it may have been in a ledger that was lost."""
-        with self._transaction():
+        """Put a campaign down; whether deliveries of it may be missing, as the ledger or the latest of it was lost."""
+        with self._durably(), self._transaction():
             self._add(campaign)
             row = self._connection.execute("SELECT may_have_been_lost FROM campaigns WHERE campaign = ?", (campaign,))
             return bool(row.fetchone()[0])
@@ -260,7 +269,7 @@ class Ledger:
     def _prepare(self) -> None:
         """Make the tables in a file that is new. Writing is tried here, before anything is sent."""
         self._connection.execute("PRAGMA journal_mode = WAL")
-        # What is committed survives the process; only a power failure can take the latest of it.
+        # What is committed survives the process; `_durably` says where that is not enough.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         with self._transaction():
             if not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -283,14 +292,33 @@ class Ledger:
             )
 
     def _begin_run(self, facts: RunFacts) -> None:
-        with self._transaction():
+        boot_id = _boot_id()
+        with self._durably(), self._transaction():
+            self._note_what_may_be_lost(boot_id)
             cursor = self._connection.execute(
-                "INSERT INTO runs (run_id, started_at, os_user, awx_job_id, awx_user, playbook) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (str(uuid.uuid4()), _now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook),
+                "INSERT INTO runs (run_id, started_at, os_user, awx_job_id, awx_user, playbook, boot_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (str(uuid.uuid4()), _now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook, boot_id),
             )
             self.run = int(cursor.lastrowid or 0)
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, self.run)
+
+    def _note_what_may_be_lost(self, boot_id: str | None) -> None:
+        """Note of all campaigns that deliveries may be missing, where the machine went down during a run."""
+        query = "SELECT number FROM runs WHERE NOT ended AND (boot_id IS NOT ?1 OR ?1 IS NULL)"
+        cut_off = [row for row in self._connection.execute(query, (boot_id,)).fetchall() if not self.is_alive(row[0])]
+        if cut_off:
+            self._connection.execute("UPDATE campaigns SET may_have_been_lost = 1")
+            self._connection.executemany("UPDATE runs SET ended = 1 WHERE number = ?", cut_off)
+
+    @contextmanager
+    def _durably(self) -> Iterator[None]:
+        """Have what is committed in here on the disk when it is, and with it all that was committed before."""
+        self._connection.execute("PRAGMA synchronous = FULL")
+        try:
+            yield
+        finally:
+            self._connection.execute("PRAGMA synchronous = NORMAL")
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -338,6 +366,14 @@ def _errors(path: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error.strerror)}") from None
+
+
+def _boot_id() -> str | None:
+    """What tells this start of the machine from others, None where it does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return None
 
 
 def _now() -> str:

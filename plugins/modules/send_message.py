@@ -140,12 +140,14 @@ options:
     description:
       - The SQLite file that keeps what O(campaign) delivered, made for the user alone. It belongs on a local disk.
       - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
-      - It survives the end of a run, however it comes. After a power failure the latest entries may be missing.
+      - It survives the end of a run, however it comes. After the end of the machine the latest entries may be missing,
+        which the next run notices, and looks up what is not known to be sent.
     type: path
   verify:
     description:
       - What to do with a message of O(campaign) that may have been delivered before, as its run was killed, its end
-        was unclear, or the campaign began on a ledger less than 7 days old, before which there may have been another.
+        was unclear, the machine went down during a run, or the campaign began on a ledger less than 7 days old, before
+        which there may have been another.
       - V(history) looks for it among the latest 2,000 messages of its conversation and sends only what is not there.
         Where no agent is known, there is nowhere to look.
       - V(none) sends it under the same C(client_message_id), which a device drops unless it restarted meanwhile.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaign import content_hash, message_id
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
 from tests.sandbox.process import Sandbox
 
 from .campaign_process import STEPS, ended, start
@@ -164,6 +165,32 @@ def test_after_the_ledger_is_lost_the_conversations_say_who_was_reached(
     done = ended(start(sandbox, ledger, names))
 
     assert statuses(done) == ["already_sent"] * 3 + ["sent"]
+    assert turns(sandbox) == once_each(names)
+
+
+@pytest.mark.parametrize("kept", [None, "failed"])
+def test_what_the_end_of_the_machine_took_of_the_ledger_is_looked_up(
+    sandbox: Sandbox, ledger: Path, names: list[str], kept: str | None
+) -> None:
+    """kept: the status that the ledger has of a delivery whose last one was lost, None where it has no row."""
+
+    def change(*statements: str) -> None:
+        with contextlib.closing(sqlite3.connect(ledger)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    Ledger.open(ledger, RunFacts("tester")).close()
+    change("UPDATE ledger SET created_at = '2020-01-01T00:00:00.000Z'")
+    killed(sandbox, ledger, names[:2], die_at="recorded", nth=2)
+    change(
+        f"UPDATE deliveries SET status = '{kept}'" if kept else "DELETE FROM deliveries",
+        "UPDATE runs SET boot_id = 'another'",
+    )
+    restart(sandbox, names)
+
+    done = ended(start(sandbox, ledger, names))
+
+    assert statuses(done) == ["already_sent", "already_sent", "sent", "sent"]
     assert turns(sandbox) == once_each(names)
 
 
