@@ -16,8 +16,9 @@ from ..module_utils.ledger import RunFacts
 def run_facts(task: Any, variables: Mapping[str, Any]) -> RunFacts:
     """The user, the AWX job and its user where there is one, and the playbook.
 
-    AWX gives a job the extra variables awx_job_id and awx_user_name (older ones tower_...), and JOB_ID with AWX_HOST in
-    its environment.
+    AWX gives a job the extra variables awx_job_id and, where a person started it and no schedule, awx_user_name; the
+    same as tower_...; and JOB_ID with AWX_HOST in its environment. Source: awx_meta_vars in its models/unified_jobs.py
+    and jobs.py, JOB_VARIABLE_PREFIXES in its constants.py, RunJob.build_env in its tasks/jobs.py (October 2024).
     """
     job_id = variables.get("awx_job_id") or variables.get("tower_job_id")
     if not job_id and "AWX_HOST" in os.environ:

@@ -94,6 +94,34 @@ def test_the_ledger_is_where_the_environment_says_unless_the_task_does(ansible: 
     assert _rows(ansible, "awx_job_id, outcome", "state/fleetops/ledger.sqlite") == [("7", "found in the conversation")]
 
 
+# The extra variables of a job as AWX writes them to a file: texts are marked unsafe.
+AWX_STARTED_BY = """
+{prefix}_job_id: 42
+{prefix}_job_launch_type: !unsafe 'manual'
+{prefix}_user_id: 7
+{prefix}_user_name: !unsafe 'alice'
+{prefix}_user_email: !unsafe 'alice@example.com'
+"""
+AWX_SCHEDULED = """
+{prefix}_job_id: 42
+{prefix}_job_launch_type: !unsafe 'scheduled'
+{prefix}_schedule_id: 3
+{prefix}_schedule_name: !unsafe 'every night'
+"""
+
+
+@pytest.mark.parametrize(("prefix", "user"), [("awx", "alice"), ("tower", "alice"), ("awx", None)])
+def test_the_record_has_the_awx_job_and_who_started_it(
+    ansible: Ansible, names: list[str], prefix: str, user: str | None
+) -> None:
+    text = (AWX_STARTED_BY if user else AWX_SCHEDULED).format(prefix=prefix)
+    extra = ansible.file("extravars", text)
+
+    ansible.task("send_message", "-e", f"@{extra}", **SEND, targets=names[:1]).assert_quiet()
+
+    assert _rows(ansible, "awx_job_id, awx_user") == [("42", user)]
+
+
 @pytest.mark.covers("send_message", "campaign")
 def test_what_a_campaign_cannot_go_with_is_said_before_anything_is_sent(ansible: Ansible, names: list[str]) -> None:
     approvals = [{"tool_call_id": "call-1", "approve": True}]
