@@ -223,7 +223,14 @@ class Arrivals:
         key = (question.agent_id, question.conversation_id)
         if fresh or key not in self._read:
             self._read[key] = asyncio.create_task(self._otids(question))
-        return question.otid in await asyncio.shield(self._read[key])
+        reading = self._read[key]
+        try:
+            return question.otid in await asyncio.shield(reading)
+        except ApiError:
+            # Whoever asks next has it read anew: what went wrong once is not to fail all of a campaign.
+            if self._read.get(key) is reading:
+                del self._read[key]
+            raise
 
     async def _otids(self, question: Question) -> set[str]:
         found: set[str] = set()

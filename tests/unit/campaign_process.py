@@ -91,12 +91,15 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
         with DyingLedger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
             planned = campaigns.plan("c", given["retry"], ledger.entries("c"), targets)
             once = campaigns.Campaign("c", ledger, planned.settled, looked_up, verify=given["verify"])
-            return await deliver({"letta": client}, planned.targets, Policy(given["concurrency"], None, 0), once)
+            return await deliver(
+                {"letta": client}, planned.targets, Policy(given["concurrency"], None, given["max_failures"]), once
+            )
 
 
 def start(sandbox: Sandbox, ledger: Path, names: Sequence[str], **changes: Any) -> subprocess.Popen[str]:
     """Start a run."""
     standard: dict[str, Any] = {"die_at": None, "nth": 1, "retry": "undelivered", "verify": True, "concurrency": 2}
+    standard |= {"max_failures": 0}
     standard |= {"messages": [{"content": "hello"}], "agent_id": None, "full_at": None}
     given = {"url": sandbox.url, "api_key": sandbox.api_key, "ledger": str(ledger), "environments": names}
     return subprocess.Popen(

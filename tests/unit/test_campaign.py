@@ -200,6 +200,16 @@ def test_a_conversation_of_many_is_read_once(sandbox: Sandbox, ledger: Path, nam
     assert len(sandbox.requests("history")) == 1
 
 
+def test_a_conversation_of_many_that_cannot_be_read_once_is_read_again(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
+    sandbox.add_fault("html_200", route="history", times=1)
+    done = ended(start(sandbox, ledger, names, agent_id="agent-1", concurrency=1, max_failures=1))
+
+    assert statuses(done) == ["unknown", "sent", "sent", "sent"]
+    assert len(sandbox.requests("history")) == 2
+
+
 def test_what_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
     sandbox.add_fault("status", status=400, route="history")
     done = ended(start(sandbox, ledger, names[:1]))
