@@ -143,6 +143,19 @@ class TestChanges:
         assert {each["id"] for each in rotated} == {row["id"]}
         assert len({row["connectionId"], *(each["connectionId"] for each in rotated)}) == 4
 
+    def test_restart(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
+        """All that are online have another connection, and nobody else has."""
+        gone = sandbox.offline(sandbox.add_environment()["id"])
+        before = {entry["id"]: entry for entry in sandbox.fleet()}
+
+        sandbox.restart()
+
+        for entry in sandbox.fleet():
+            same = entry["row"].get("connectionId") == before[entry["id"]]["row"].get("connectionId")
+            assert (entry["online"], same) == (before[entry["id"]]["online"], not entry["online"])
+        assert self.truth(sandbox, row)["online"]
+        assert not self.truth(sandbox, gone)["online"]
+
     def test_patch(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
         patched = sandbox.patch(
             row["id"],
