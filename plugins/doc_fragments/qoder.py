@@ -10,6 +10,7 @@ class ModuleDocFragment:
     """The connection options of a Qoder plugin."""
 
     DOCUMENTATION = r"""
+options: {}
 notes:
   - For environments of Qoder the connection options that a task leaves out come from the variables C(qoder_base_url),
     C(qoder_api_key) and so on, then from the environment variables E(QODER_MANAGED_BASE_URL), E(QODER_ACCESS_TOKEN) or
