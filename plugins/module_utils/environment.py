@@ -118,9 +118,9 @@ def with_hash(name: str, text: str, *, separator: str = "_", longest: int | None
         yield f"{cut}{separator}{code[:length]}"
 
 
-def iso_utc(moment: datetime) -> str:
-    """A moment as ISO 8601 in UTC with milliseconds and `Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def iso_utc(moment: datetime, precision: str = "milliseconds") -> str:
+    """A moment as ISO 8601 in UTC with `Z`. precision: as for `datetime.isoformat`."""
+    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 @dataclass(frozen=True, slots=True)

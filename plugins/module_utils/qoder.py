@@ -13,7 +13,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from ._deps import pydantic
@@ -57,21 +57,18 @@ class Client:
 
         starts: of no use, as the API asks for a pause between pages.
         """
-        rows: list[Any] = []
-        seen: set[str] = set()
+        pages: list[Page] = []
         dates = []
         next_after = None
         backwards = query.before_id is not None
-        pages = self._pages(("environments",), query.parameters(), query.start(), backwards=backwards)
-        async for page, date in pages:
+        walk = self._pages(("environments",), query.parameters(), query.start(), backwards=backwards)
+        async for page, date in walk:
+            pages.append(page)
             dates.append(date)
-            new = [row for row in page.data if (identity := _identity(row)) is None or identity not in seen]
-            seen.update(identity for row in new if (identity := _identity(row)) is not None)
-            rows = new + rows if backwards else rows + new
-            if not query.all_pages:
-                next_after = (page.first_id if backwards else page.last_id) if page.more else None
+            if page.more and not query.all_pages:
+                next_after = _end(f"GET {self._base_url}/environments", page, backwards=backwards)
                 break
-        return Listing(rows, min(dates), next_after)
+        return Listing(_rows_once(reversed(pages) if backwards else pages), min(dates), next_after)
 
     async def _pages(
         self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
@@ -82,13 +79,11 @@ class Client:
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
             reply = await self._get(*path, params={**parameters, **cursor})
-            page = self._validated(Page, reply, where)
+            page = self._validated(Page.model_validate, reply, where)
+            cursor = _following(where, page, backwards=backwards)
             yield page, reply.date
             if not page.more:
                 return
-            cursor = _following(page, backwards=backwards)
-            if not all(cursor.values()):
-                raise ApiError(f"{where}: has_more is true, and no cursor tells where to go on", code="invalid")
             if cursor in cursors:
                 told = one_line(next(iter(cursor.values())), 80)
                 raise ApiError(f"{where}: the cursor {told!r} came back; the pages repeat", code="invalid")
@@ -104,9 +99,10 @@ class Client:
         await self._writes.turn()
         return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
 
-    def _validated(self, model: Any, reply: Reply, where: str, *, may_be_accepted: bool = False) -> Any:
+    def _validated(self, read: Callable[[Any], Any], reply: Reply, where: str, *, may_be_accepted: bool = False) -> Any:
+        """What `read` makes of an answer. Raises ApiError where that is not what the reference promises."""
         try:
-            return model.model_validate(reply.data)
+            return read(reply.data)
         except pydantic.ValidationError as error:
             raise ApiError(
                 f"{where}: unexpected answer: {first_problem(error)}",
@@ -118,12 +114,9 @@ class Client:
     async def retrieve(self, identity: str) -> Environment:
         """The environment with this id."""
         reply = await self._get("environments", identity)
-        try:
-            return environment(reply.data, self._base_url)
-        except pydantic.ValidationError as error:
-            raise ApiError(
-                f"GET {self._base_url}/environments/{{id}}: unexpected answer: {first_problem(error)}", code="invalid"
-            ) from None
+        where = f"GET {self._base_url}/environments/{{id}}"
+        found: Environment = self._validated(lambda data: environment(data, self._base_url), reply, where)
+        return found
 
     async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
         """The same environment as it is now; None when it is no longer there."""
@@ -145,7 +138,8 @@ class Client:
             body={"agent": agent, "environment_id": target.id},
             key=idempotency_key(client_message_id, "session"),
         )
-        session: Session = self._validated(Session, reply, f"POST {self._base_url}/sessions", may_be_accepted=True)
+        where = f"POST {self._base_url}/sessions"
+        session: Session = self._validated(Session.model_validate, reply, where, may_be_accepted=True)
         return session.id
 
     async def send(
@@ -191,11 +185,40 @@ class Client:
         return Conversations(self, concurrency=concurrency, rate=rate)
 
 
-def _following(page: Page, *, backwards: bool) -> dict[str, str]:
-    """The cursor of the page after one, of which only one kind may be sent."""
+def _following(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
+    """The cursor of the page after one, of which only one kind may be sent; empty after the last one.
+
+    Raises ApiError for a page that does not add up: what came before it cannot be the whole list.
+    """
+    if page.more is None:
+        raise ApiError(f"{where}: neither has_more nor next_page says whether others follow", code="invalid")
+    if not page.more:
+        return {}
+    if not page.data:
+        raise ApiError(f"{where}: has_more is true on an empty page", code="invalid")
     if page.next_page:
         return {"page": page.next_page}
-    return {"before_id": page.first_id or ""} if backwards else {"after_id": page.last_id or ""}
+    return {"before_id" if backwards else "after_id": _end(where, page, backwards=backwards)}
+
+
+def _end(where: str, page: Page, *, backwards: bool) -> str:
+    """The id that the rows after a page come after, or before where the walk goes backwards. Raises ApiError."""
+    end = page.first_id if backwards else page.last_id
+    if not end:
+        raise ApiError(f"{where}: has_more is true, and no cursor tells where to go on", code="invalid")
+    return end
+
+
+def _rows_once(pages: Iterable[Page]) -> list[Any]:
+    """The rows of pages, each id once; a row without one is kept, to be reported."""
+    rows = []
+    seen = set()
+    for row in (row for page in pages for row in page.data):
+        identity = _identity(row)
+        if identity is None or identity not in seen:
+            rows.append(row)
+        seen.add(identity)
+    return rows
 
 
 def _identity(row: Any) -> str | None:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Annotated, Any
 
 from ._deps import pydantic
 from .environment import Environment, InvalidRow, Listing, iso_utc, validated
@@ -22,7 +22,7 @@ from .errors import OptionError, one_line
 NAME = "qoder"
 # The newer generation refuses more, the older one takes it for this.
 _MOST_ROWS = 100
-_RFC_3339 = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt ](\d{2}:\d{2}:)(\d{2})(\.\d+)?([Zz]|[+-]\d{2}:\d{2})", re.ASCII)
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Query:
             raise OptionError("before_id", "cannot go with after_id; a walk starts at one of them")
         for name in ("created_at_gte", "created_at_lte"):
             if getattr(self, name) is not None:
-                _moment(name, getattr(self, name))
+                _sent(name, getattr(self, name))
 
     def parameters(self) -> dict[str, str]:
         """What each request carries, whichever page it asks for."""
@@ -57,7 +57,7 @@ class Query:
             parameters["include_archived"] = "true"
         for name, key in (("created_at_gte", "created_at[gte]"), ("created_at_lte", "created_at[lte]")):
             if getattr(self, name) is not None:
-                parameters[key] = _moment(name, getattr(self, name))
+                parameters[key] = _sent(name, getattr(self, name))
         return parameters
 
     def start(self) -> dict[str, str]:
@@ -66,25 +66,39 @@ class Query:
         return {name: value for name, value in cursors.items() if value is not None}
 
 
-def _moment(option: str, text: str) -> str:
-    """A moment in RFC 3339 as the API is sent it: with `T` and `Z` as capitals. Raises OptionError."""
-    match = _RFC_3339.fullmatch(text.strip())
-    if match is not None:
-        date, minutes, seconds, fraction, zone = match.groups()
-        try:
-            # A leap second is one that Python does not know; a fraction may have more digits than it does.
-            datetime.fromisoformat(f"{date}T{minutes}{'59' if seconds == '60' else seconds}{zone.upper()}")
-        except ValueError:
-            pass
-        else:
-            return f"{date}T{minutes}{seconds}{fraction or ''}{zone.upper()}"
-    raise OptionError(
-        option, f"must be a time in RFC 3339 such as 2026-01-31T12:00:00Z, got {one_line(repr(text), 60)}"
-    )
+def _sent(option: str, text: str) -> str:
+    """A time in RFC 3339 as the API is sent it: with `T` and `Z` as capitals. Raises OptionError."""
+    text = text.strip()
+    if _moment(text) is None:
+        shown = one_line(repr(text), 60)
+        raise OptionError(option, f"must be a time in RFC 3339 such as 2026-01-31T12:00:00Z, got {shown}")
+    return text.upper().replace(" ", "T")
+
+
+def _moment(text: str) -> datetime | None:
+    """The moment in UTC that RFC 3339 names, None for any other text. A leap second counts as the one before it."""
+    if not _RFC_3339.fullmatch(text):
+        return None
+    known = f"{text[:17]}59{text[19:]}" if text[17:19] == "60" else text
+    try:
+        return datetime.fromisoformat(known.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _in_utc(text: str) -> str:
+    moment = _moment(text)
+    if moment is None:
+        raise ValueError("must be a time in RFC 3339")
+    # To the microsecond, as the API has it: it can be asked for what was made at this very time.
+    return iso_utc(moment, "microseconds")
+
+
+_Time = Annotated[str, pydantic.AfterValidator(_in_utc)]
 
 
 class Row(pydantic.BaseModel):
-    """One environment as the list and retrieve calls return it."""
+    """One environment as the list and retrieve calls return it; its times in UTC."""
 
     id: str = pydantic.Field(min_length=1)
     name: str | None = None
@@ -92,10 +106,10 @@ class Row(pydantic.BaseModel):
     status: str | None = None
     config: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
-    archived: bool | None = None
-    archived_at: pydantic.AwareDatetime | None = None
-    created_at: pydantic.AwareDatetime | None = None
-    updated_at: pydantic.AwareDatetime | None = None
+    archived: pydantic.StrictBool | None = None
+    archived_at: _Time | None = None
+    created_at: _Time | None = None
+    updated_at: _Time | None = None
 
 
 class Page(pydantic.BaseModel):
@@ -108,9 +122,11 @@ class Page(pydantic.BaseModel):
     next_page: str | None = None
 
     @property
-    def more(self) -> bool:
-        """Whether others follow."""
-        return bool(self.next_page) if self.has_more is None else self.has_more
+    def more(self) -> bool | None:
+        """Whether others follow; None where the page does not say."""
+        if self.has_more is None and "next_page" in self.model_fields_set:
+            return bool(self.next_page)
+        return self.has_more
 
 
 class Session(pydantic.BaseModel):
@@ -174,9 +190,9 @@ def environment(raw: Any, base_url: str) -> Environment:
         "packages": {name: value for name, value in packages.items() if name != "type"},
         "metadata": row.metadata or {},
         "archived": archived,
-        "archived_at": _iso(row.archived_at),
-        "created_at": _iso(row.created_at),
-        "updated_at": _iso(row.updated_at),
+        "archived_at": row.archived_at,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
     }
     return Environment(
         provider=NAME,
@@ -203,7 +219,3 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else iso_utc(moment)

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,8 +33,8 @@ from .options import forget_blank_environment, given, layered
 from .trust import marked, own
 
 # In a source, the name of a plugin of this collection.
-_PLUGIN_KEY = re.compile(r"""^["']?plugin["']?\s*:\s*["']?(fleetops\.environments\.\w+)""", re.MULTILINE)
-_HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_PLUGIN_KEY = re.compile(r"""^[{\s]*["']?plugin["']?\s*:\s*["']?(fleetops\.environments\.\w+)""", re.MULTILINE)
+_HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
                 near = difflib.get_close_matches(str(name), known, n=1)
                 raise OptionError(str(name), "there is no such option" + (f"; {near[0]!r} is nearest" if near else ""))
         variables = self._templated(given(var_options or {}))
-        options = self._templated(given(direct or {}))
+        options = self._templated(given({name: _as_text(value) for name, value in (direct or {}).items()}))
         for name, definition in known.items():
             places = [options.get(name)]
             places += [variables.get(place["name"]) for place in definition.get("vars", ())]
@@ -323,6 +323,11 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self._set_composite_vars(compose, variables, host, strict)
             self._add_host_to_composed_groups(groups, {}, host, strict)
             self._add_host_to_keyed_groups(keyed_groups, {}, host, strict)
+
+
+def _as_text(value: Any) -> Any:
+    """An option's value; the text of a time, which YAML makes of one without quotes and core takes for no text."""
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _label(identity: str) -> str:

@@ -1,0 +1,365 @@
+"""Qoder's rows coming in, in both generations, and the parameters of a listing going out."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment, InvalidRow, Listing
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import (
+    FIELDS,
+    Query,
+    environment,
+    environments,
+)
+
+from .support import NOW
+from .test_models import json_values
+
+URL = "https://api.qoder.com/api/v1/cloud"
+# The first row of the page that this collection began with.
+OLDER: dict[str, Any] = {
+    "id": "env_019e3bb39b6774d8878cd0b9d237574b",
+    "type": "environment",
+    "name": "doc-test-env",
+    "description": "",
+    "status": "ready",
+    "config": {"type": "cloud", "networking": {"type": "limited"}, "packages": {"apt": ["curl"]}},
+    "metadata": {},
+    "archived": False,
+    "archived_at": None,
+    "created_at": "2026-05-18T15:28:07.017808Z",
+    "updated_at": "2026-05-18T15:28:07.017808Z",
+}
+NEWER: dict[str, Any] = {
+    "id": "env_2",
+    "type": "environment",
+    "name": "builder",
+    "description": "Builds.",
+    "config": {
+        "type": "cloud",
+        "networking": {
+            "type": "limited",
+            "allowed_hosts": ["pypi.org"],
+            "allow_package_managers": True,
+            "allow_mcp_servers": False,
+        },
+        "packages": {"type": "packages", "cargo": ["ripgrep"], "gem": ["rake"], "go": ["example.com/x@latest"]},
+    },
+    "metadata": {"team": "docs"},
+    "archived_at": None,
+    "created_at": "2026-05-18T17:28:07+02:00",
+    "updated_at": "2026-05-18T15:28:07.1Z",
+}
+
+
+def made(**changes: Any) -> Environment:
+    """A row of nothing but an id and these keys, as an Environment."""
+    return environment({"id": "env_1", **changes}, URL)
+
+
+def sorted_out(*rows: Any) -> tuple[list[Environment], list[InvalidRow]]:
+    return environments(Listing(rows, NOW), URL, Query())
+
+
+def test_every_field_of_the_older_generation() -> None:
+    assert environment(OLDER, URL).fields == {
+        "id": "env_019e3bb39b6774d8878cd0b9d237574b",
+        "name": "doc-test-env",
+        "description": "",
+        "status": "ready",
+        "config": OLDER["config"],
+        "config_type": "cloud",
+        "networking_type": "limited",
+        "packages": {"apt": ["curl"]},
+        "metadata": {},
+        "archived": False,
+        "archived_at": None,
+        "created_at": "2026-05-18T15:28:07.017808Z",
+        "updated_at": "2026-05-18T15:28:07.017808Z",
+    }
+
+
+def test_every_field_of_the_newer_generation() -> None:
+    assert environment(NEWER, URL).fields == {
+        "id": "env_2",
+        "name": "builder",
+        "description": "Builds.",
+        "status": None,
+        "config": NEWER["config"],
+        "config_type": "cloud",
+        "networking_type": "limited",
+        "packages": {"cargo": ["ripgrep"], "gem": ["rake"], "go": ["example.com/x@latest"]},
+        "metadata": {"team": "docs"},
+        "archived": False,
+        "archived_at": None,
+        "created_at": "2026-05-18T15:28:07.000000Z",
+        "updated_at": "2026-05-18T15:28:07.100000Z",
+    }
+
+
+def test_what_the_other_parts_see() -> None:
+    found = environment(OLDER, URL)
+
+    assert found.contract() == {
+        "provider": "qoder",
+        "id": OLDER["id"],
+        "device_id": OLDER["id"],
+        "connection_id": None,
+        "base_url": URL,
+        "status": "online",
+        "self_update": None,
+    }
+
+
+@pytest.mark.parametrize("row", [OLDER, NEWER, {"id": "env_1"}, dict.fromkeys(OLDER) | {"id": "env_1"}])
+def test_fields_are_those_that_are_documented(row: dict[str, Any]) -> None:
+    assert tuple(environment(row, URL).fields) == FIELDS
+
+
+@pytest.mark.parametrize("row", [{"id": "env_1"}, dict.fromkeys({**OLDER, **NEWER}) | {"id": "env_1"}])
+def test_every_key_but_the_id_may_be_absent_or_null(row: dict[str, Any]) -> None:
+    empty: dict[str, Any] = {"id": "env_1", "config": {}, "packages": {}, "metadata": {}, "archived": False}
+
+    found = environment(row, URL)
+
+    assert found.fields == dict.fromkeys(FIELDS) | empty
+    assert found.status == "online"
+
+
+@pytest.mark.parametrize(
+    ("changes", "archived"),
+    [
+        ({"archived_at": "2026-05-18T15:28:07Z"}, True),
+        ({"archived": True}, True),
+        ({"status": "archived"}, True),
+        ({"archived": False, "archived_at": "2026-05-18T15:28:07Z", "status": "ready"}, True),
+        ({"archived": True, "archived_at": None, "status": "ready"}, True),
+        ({"archived": False, "archived_at": None, "status": "archived"}, True),
+        ({"archived": False, "archived_at": None, "status": "ready"}, False),
+        ({"archived_at": None}, False),
+        ({"status": "failed"}, False),
+        ({}, False),
+    ],
+)
+def test_one_sign_is_enough_to_be_archived_which_is_offline(changes: dict[str, Any], archived: bool) -> None:
+    found = made(**changes)
+
+    assert (found.fields["archived"], found.status) == (archived, "offline" if archived else "online")
+
+
+@pytest.mark.parametrize(
+    ("config", "config_type", "networking_type", "packages"),
+    [
+        ({"type": "self_hosted"}, "self_hosted", None, {}),
+        ({"type": "edge", "networking": {"type": "mesh"}}, "edge", "mesh", {}),
+        ({"type": "", "networking": {}}, None, None, {}),
+        ({"networking": None, "packages": None}, None, None, {}),
+        ({"type": 3, "networking": "limited", "packages": "curl"}, None, None, {}),
+        ({"type": ["cloud"], "networking": {"type": 3}, "packages": ["curl"]}, None, None, {}),
+        ({"packages": {"type": "packages"}}, None, None, {}),
+        ({"packages": {"apt": "curl", "pip": None}}, None, None, {"apt": "curl", "pip": None}),
+    ],
+)
+def test_what_a_config_says_and_whatever_else_it_holds(
+    config: dict[str, Any], config_type: str | None, networking_type: str | None, packages: dict[str, Any]
+) -> None:
+    fields = made(config=config).fields
+
+    assert (fields["config_type"], fields["networking_type"], fields["packages"]) == (
+        config_type, networking_type, packages,
+    )  # fmt: skip
+    assert fields["config"] == config
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("2026-05-18T15:28:07Z", "2026-05-18T15:28:07.000000Z"),
+        ("2026-05-18t15:28:07.5z", "2026-05-18T15:28:07.500000Z"),
+        ("2026-05-18 17:28:07+02:00", "2026-05-18T15:28:07.000000Z"),
+        ("2026-05-18T15:28:07.0178089999Z", "2026-05-18T15:28:07.017808Z"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.000000Z"),
+    ],
+)
+def test_times_are_shown_in_utc_to_the_microsecond(text: str, shown: str) -> None:
+    fields = made(created_at=text, updated_at=text, archived_at=text).fields
+
+    assert [fields[name] for name in ("created_at", "updated_at", "archived_at")] == [shown] * 3
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "place"),
+    [
+        (None, "number 2", ""),
+        ("environment", "number 2", ""),
+        ([], "number 2", ""),
+        ({}, "number 2", "id"),
+        ({"id": ""}, "number 2", "id"),
+        ({"id": 17}, "number 2", "id"),
+        ({"id": None}, "number 2", "id"),
+        ({"id": "bad", "name": 17}, "bad", "name"),
+        ({"id": "bad", "description": ["x"]}, "bad", "description"),
+        ({"id": "bad", "status": ["archived"]}, "bad", "status"),
+        ({"id": "bad", "config": "cloud"}, "bad", "config"),
+        ({"id": "bad", "metadata": ["linux"]}, "bad", "metadata"),
+        ({"id": "bad", "archived": "yes"}, "bad", "archived"),
+        ({"id": "bad", "archived": 1}, "bad", "archived"),
+        ({"id": "bad", "archived_at": 17}, "bad", "archived_at"),
+        ({"id": "bad", "archived_at": "1779118087"}, "bad", "archived_at"),
+        ({"id": "bad", "created_at": "yesterday"}, "bad", "created_at"),
+        ({"id": "bad", "created_at": "2026-05-18T15:28:07"}, "bad", "created_at"),
+        ({"id": "bad", "updated_at": "2026-13-45T99:00:00Z"}, "bad", "updated_at"),
+        # Moments that lie outside of the calendar in UTC.
+        ({"id": "bad", "created_at": "0001-01-01T00:00:00+23:59"}, "bad", "created_at"),
+        ({"id": "bad", "created_at": "9999-12-31T23:59:59-00:01"}, "bad", "created_at"),
+    ],
+)
+def test_an_invalid_row_is_reported_with_its_place_and_the_others_are_kept(row: Any, name: str, place: str) -> None:
+    valid, invalid = sorted_out(OLDER, row, NEWER)
+
+    assert [found.id for found in valid] == [OLDER["id"], NEWER["id"]]
+    assert [found.id for found in invalid] == [name]
+    assert invalid[0].problem.startswith(f"{place}: ")
+    assert "\n" not in invalid[0].problem
+
+
+@given(st.lists(st.dictionaries(st.sampled_from([*OLDER, "{{ x }}"]), json_values), max_size=3))
+def test_any_value_of_a_key_is_a_valid_row_or_a_report(changes: list[dict[str, Any]]) -> None:
+    rows = [{**OLDER, **change} for change in changes]
+
+    valid, invalid = sorted_out(*rows)
+
+    assert len(valid) + len(invalid) == len(rows)
+    for found in valid:
+        json.dumps(found.fields, allow_nan=False)
+
+
+@given(json_values, st.dictionaries(st.sampled_from(["type", "networking", "packages"]), json_values))
+def test_any_json_is_a_valid_row_or_a_report(row: Any, config: dict[str, Any]) -> None:
+    valid, invalid = sorted_out(row, {**NEWER, "config": config})
+
+    assert (len(valid), len(invalid)) == (1, 1)
+
+
+@given(st.datetimes().map(str) | st.from_regex(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{8}[Zz+-][0-9:]{0,5}\Z"))
+def test_any_text_is_a_time_or_a_report(text: str) -> None:
+    valid, invalid = sorted_out({**OLDER, "created_at": text})
+
+    assert len(valid) + len(invalid) == 1
+
+
+# The parameters of a listing
+
+
+def test_a_listing_asks_for_as_much_as_it_may_and_nothing_else() -> None:
+    assert (Query().parameters(), Query().start()) == ({"limit": "100"}, {})
+
+
+@pytest.mark.parametrize(("limit", "sent"), [(1, "1"), (100, "100"), (101, "100"), (10**9, "100")])
+def test_more_than_a_hundred_rows_count_as_a_hundred(limit: int, sent: str) -> None:
+    assert Query(limit=limit).parameters() == {"limit": sent}
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_refused(limit: int) -> None:
+    with pytest.raises(OptionError, match=rf"^limit: must be 1 or more, got {limit}$"):
+        Query(limit=limit)
+
+
+def test_every_parameter_has_the_name_of_the_api() -> None:
+    query = Query(
+        include_archived=True, created_at_gte="2026-05-01T00:00:00Z", created_at_lte="2026-06-01t00:00:00z", limit=7
+    )
+
+    assert query.parameters() == {
+        "limit": "7",
+        "include_archived": "true",
+        "created_at[gte]": "2026-05-01T00:00:00Z",
+        "created_at[lte]": "2026-06-01T00:00:00Z",
+    }
+    assert Query(after_id="env_1").start() == {"after_id": "env_1"}
+    assert Query(before_id="env_1").start() == {"before_id": "env_1"}
+
+
+def test_a_walk_starts_at_one_end() -> None:
+    with pytest.raises(OptionError, match=r"^before_id: cannot go with after_id"):
+        Query(after_id="env_1", before_id="env_2")
+
+
+@pytest.mark.parametrize("option", ["created_at_gte", "created_at_lte"])
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("2026-05-01T00:00:00Z", "2026-05-01T00:00:00Z"),
+        ("2026-05-01t00:00:00z", "2026-05-01T00:00:00Z"),
+        ("2026-05-01 00:00:00Z", "2026-05-01T00:00:00Z"),
+        (" 2026-05-01T00:00:00Z\n", "2026-05-01T00:00:00Z"),
+        ("2026-05-01T02:00:00+02:00", "2026-05-01T02:00:00+02:00"),
+        ("2026-04-30T16:30:00-07:30", "2026-04-30T16:30:00-07:30"),
+        ("2026-05-01T00:00:00-00:00", "2026-05-01T00:00:00-00:00"),
+        ("2026-05-01T00:00:00.5Z", "2026-05-01T00:00:00.5Z"),
+        ("2026-05-01T00:00:00.123456789012Z", "2026-05-01T00:00:00.123456789012Z"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:60Z"),
+        ("2016-12-31T23:59:60.25+00:00", "2016-12-31T23:59:60.25+00:00"),
+        ("2024-02-29T00:00:00Z", "2024-02-29T00:00:00Z"),
+    ],
+)
+def test_times_in_any_form_of_rfc_3339_are_sent_as_they_are_with_capitals(option: str, text: str, sent: str) -> None:
+    name = f"created_at[{option.removeprefix('created_at_')}]"
+
+    assert Query(**{option: text}).parameters()[name] == sent
+
+
+@pytest.mark.parametrize("option", ["created_at_gte", "created_at_lte"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "yesterday",
+        "2026-05-01",
+        "20260501",
+        "1777593600",
+        "2026-05-01T00:00:00",
+        "2026-05-01T00:00Z",
+        "20260501T000000Z",
+        "2026-W18-5T00:00:00Z",
+        "2026-121T00:00:00Z",
+        "2026-05-01T00:00:00,5Z",
+        "2026-05-01T00:00:00.Z",
+        "2026-05-01T00:00:00+02",
+        "2026-05-01T00:00:00+0200",
+        "2026-05-01T00:00:00+24:00",
+        "2026-05-01T00:00:00 Z",
+        "2026-05-01T24:00:00Z",
+        "2026-05-01T00:60:00Z",
+        "2026-05-01T00:00:61Z",
+        "2026-02-30T00:00:00Z",
+        "2026-13-01T00:00:00Z",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+01:00",
+        "\N{ARABIC-INDIC DIGIT TWO}026-05-01T00:00:00Z",
+        "\N{FULLWIDTH DIGIT TWO}026-05-01T00:00:00Z",
+        "2026-05-01T00:00:00Z\x00",
+        "2026-05-01T00:00:00Z 2026-05-01T00:00:00Z",
+    ],
+)
+def test_what_is_no_time_in_rfc_3339_is_refused_with_its_option(option: str, text: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        Query(**{option: text})
+
+    message = str(raised.value)
+    assert message.startswith(f"{option}: must be a time in RFC 3339 such as 2026-01-31T12:00:00Z, got ")
+    assert "\n" not in message
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_time_or_refused(text: str) -> None:
+    with contextlib.suppress(OptionError):
+        Query(created_at_gte=text)
