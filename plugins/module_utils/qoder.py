@@ -13,7 +13,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from ._deps import pydantic
@@ -24,7 +24,7 @@ from .http_client import HttpClient, Reply
 from .http_settings import HttpSettings
 from .paging import MAX_PAGES
 from .provider import Accepted, Provider, idempotency_key
-from .qoder_models import FIELDS, NAME, Event, Page, Query, Session, environment, environments
+from .qoder_models import FIELDS, NAME, Event, Page, Query, Row, Session, environment, environments
 from .qoder_replies import Conversations
 
 # What the reference asks clients to keep to: requests a second, and seconds between two pages.
@@ -79,7 +79,7 @@ class Client:
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
             reply = await self._get(*path, params={**parameters, **cursor})
-            page = self._validated(Page.model_validate, reply, where)
+            page = self._validated(Page, reply, where)
             cursor = _following(where, page, backwards=backwards)
             yield page, reply.date
             if not page.more:
@@ -99,10 +99,9 @@ class Client:
         await self._writes.turn()
         return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
 
-    def _validated(self, read: Callable[[Any], Any], reply: Reply, where: str, *, may_be_accepted: bool = False) -> Any:
-        """What `read` makes of an answer. Raises ApiError where that is not what the reference promises."""
+    def _validated(self, model: Any, reply: Reply, where: str, *, may_be_accepted: bool = False) -> Any:
         try:
-            return read(reply.data)
+            return model.model_validate(reply.data)
         except pydantic.ValidationError as error:
             raise ApiError(
                 f"{where}: unexpected answer: {first_problem(error)}",
@@ -114,9 +113,8 @@ class Client:
     async def retrieve(self, identity: str) -> Environment:
         """The environment with this id."""
         reply = await self._get("environments", identity)
-        where = f"GET {self._base_url}/environments/{{id}}"
-        found: Environment = self._validated(lambda data: environment(data, self._base_url), reply, where)
-        return found
+        row = self._validated(Row, reply, f"GET {self._base_url}/environments/{{id}}")
+        return environment(row, self._base_url)
 
     async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
         """The same environment as it is now; None when it is no longer there."""
@@ -138,8 +136,7 @@ class Client:
             body={"agent": agent, "environment_id": target.id},
             key=idempotency_key(client_message_id, "session"),
         )
-        where = f"POST {self._base_url}/sessions"
-        session: Session = self._validated(Session.model_validate, reply, where, may_be_accepted=True)
+        session: Session = self._validated(Session, reply, f"POST {self._base_url}/sessions", may_be_accepted=True)
         return session.id
 
     async def send(

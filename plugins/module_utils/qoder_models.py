@@ -169,12 +169,11 @@ class Event(pydantic.BaseModel):
 
 def environments(listing: Listing, base_url: str, _query: Any) -> tuple[list[Environment], list[InvalidRow]]:
     """The rows of a listing as environments, and those that do not validate."""
-    return validated(listing.rows, lambda raw: environment(raw, base_url))
+    return validated(listing.rows, lambda raw: environment(Row.model_validate(raw), base_url))
 
 
-def environment(raw: Any, base_url: str) -> Environment:
-    """A row as an Environment, online unless it is archived, which refuses sessions. Raises ValidationError."""
-    row = Row.model_validate(raw)
+def environment(row: Row, base_url: str) -> Environment:
+    """A row as an Environment, online unless it is archived, which refuses sessions."""
     config = row.config or {}
     networking, packages = _mapping(config.get("networking")), _mapping(config.get("packages"))
     archived = row.archived_at is not None or row.archived is True or row.status == "archived"

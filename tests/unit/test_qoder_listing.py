@@ -16,7 +16,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.provider import fetch
 from ansible_collections.fleetops.environments.plugins.module_utils.qoder import PROVIDER, Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import environment, environments
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import environments
 from tests.sandbox.process import Sandbox
 
 from .support import http_answer, raw_server, settings_for
@@ -147,7 +147,7 @@ def test_the_times_select_what_was_made_between_them(sandbox: Sandbox) -> None:
     listing = listed(sandbox, created_at_gte=since.lower(), created_at_lte=until, include_archived=True, limit=3)
 
     assert ids(listing) == [identity for identity in expected(sandbox, archived=True) if identity in within]
-    found = environment(dated[4]["row"], sandbox.qoder.url).fields["created_at"]
+    found = retrieved(sandbox, dated[4]["id"]).fields["created_at"]
     assert ids(listed(sandbox, created_at_gte=found, created_at_lte=found, include_archived=True)) == [dated[4]["id"]]
 
 

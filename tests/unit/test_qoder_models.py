@@ -15,6 +15,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import (
     FIELDS,
     Query,
+    Row,
     environment,
     environments,
 )
@@ -59,9 +60,14 @@ NEWER: dict[str, Any] = {
 }
 
 
+def environment_of(row: dict[str, Any]) -> Environment:
+    """A row as an Environment."""
+    return environment(Row.model_validate(row), URL)
+
+
 def made(**changes: Any) -> Environment:
     """A row of nothing but an id and these keys, as an Environment."""
-    return environment({"id": "env_1", **changes}, URL)
+    return environment_of({"id": "env_1", **changes})
 
 
 def sorted_out(*rows: Any) -> tuple[list[Environment], list[InvalidRow]]:
@@ -69,7 +75,7 @@ def sorted_out(*rows: Any) -> tuple[list[Environment], list[InvalidRow]]:
 
 
 def test_every_field_of_the_older_generation() -> None:
-    assert environment(OLDER, URL).fields == {
+    assert environment_of(OLDER).fields == {
         "id": "env_019e3bb39b6774d8878cd0b9d237574b",
         "name": "doc-test-env",
         "description": "",
@@ -87,7 +93,7 @@ def test_every_field_of_the_older_generation() -> None:
 
 
 def test_every_field_of_the_newer_generation() -> None:
-    assert environment(NEWER, URL).fields == {
+    assert environment_of(NEWER).fields == {
         "id": "env_2",
         "name": "builder",
         "description": "Builds.",
@@ -105,7 +111,7 @@ def test_every_field_of_the_newer_generation() -> None:
 
 
 def test_what_the_other_parts_see() -> None:
-    found = environment(OLDER, URL)
+    found = environment_of(OLDER)
 
     assert found.contract() == {
         "provider": "qoder",
@@ -120,14 +126,14 @@ def test_what_the_other_parts_see() -> None:
 
 @pytest.mark.parametrize("row", [OLDER, NEWER, {"id": "env_1"}, dict.fromkeys(OLDER) | {"id": "env_1"}])
 def test_fields_are_those_that_are_documented(row: dict[str, Any]) -> None:
-    assert tuple(environment(row, URL).fields) == FIELDS
+    assert tuple(environment_of(row).fields) == FIELDS
 
 
 @pytest.mark.parametrize("row", [{"id": "env_1"}, dict.fromkeys({**OLDER, **NEWER}) | {"id": "env_1"}])
 def test_every_key_but_the_id_may_be_absent_or_null(row: dict[str, Any]) -> None:
     empty: dict[str, Any] = {"id": "env_1", "config": {}, "packages": {}, "metadata": {}, "archived": False}
 
-    found = environment(row, URL)
+    found = environment_of(row)
 
     assert found.fields == dict.fromkeys(FIELDS) | empty
     assert found.status == "online"
