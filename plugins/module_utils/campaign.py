@@ -252,14 +252,14 @@ class Campaign:
 
     def _in_flight(self, target: MessageTarget, before: Entry | None) -> Entry:
         """The row of a claim. before: that of an earlier one for the same attempt."""
-        now, message = _now(), str(target.client_message_id)
+        now, ids = _now(), (target.environment.id, str(target.client_message_id))
         conversation_id = None if target.conversation_id == NEW_CONVERSATION else target.conversation_id
         return Entry(
             campaign=self._name,
-            environment_id=target.environment.id,
+            environment_id=ids[0],
             host=target.host,
             attempt=target.attempt,
-            client_message_id=message,
+            client_message_id=ids[1],
             content_hash=content_hash(target.messages),
             status="in_flight",
             run=self._ledger.run,
@@ -267,8 +267,8 @@ class Campaign:
             claimed_at=now,
             agent_id=target.agent_id,
             conversation_id=conversation_id or (before.conversation_id if before is not None else None),
-            session_key=idempotency_key(message, "session") if target.in_session else None,
-            message_key=idempotency_key(message, "message") if target.in_session else None,
+            session_key=idempotency_key(*ids, "session") if target.in_session else None,
+            message_key=idempotency_key(*ids, "message") if target.in_session else None,
         )
 
     def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery) -> bool:

@@ -41,6 +41,7 @@ class ApiError(FleetError):
         `success: false`), `throttled` (not sent, as the server wanted no request), `stopped` (not sent, as nothing is
         to start any more), `offline`, `invalid`, or `http_<status>`.
     status: HTTP status, None where no reply came.
+    param: what of the request the server blames, None where it does not say.
     retry_after: seconds the server asked to wait, None where it did not ask.
     may_be_accepted: whether the server may have acted on the request all the same.
     transient: whether the same request may succeed later.
@@ -53,6 +54,7 @@ class ApiError(FleetError):
         *,
         code: str,
         status: int | None = None,
+        param: str | None = None,
         retry_after: float | None = None,
         may_be_accepted: bool = False,
         transient: bool = False,
@@ -61,6 +63,7 @@ class ApiError(FleetError):
         super().__init__(message)
         self.code = code
         self.status = status
+        self.param = param
         self.retry_after = retry_after
         self.may_be_accepted = may_be_accepted
         self.transient = transient

@@ -206,7 +206,8 @@ class HttpClient:
             data = _NOT_JSON
         if not response.ok:
             status = f"{response.status} {one_line(self._harmless(response.reason or ''))}".rstrip()
-            raise _status_error(f"{where}: {status}: {_server_message(data, text)}", response, sending, now)
+            message = f"{where}: {status}: {_server_message(data, text)}"
+            raise _status_error(message, response, _blamed(data), sending, now)
         if data is _NOT_JSON:
             raise ApiError(
                 f"{where}: answered {response.status} with {_described(text)} instead of JSON",
@@ -279,7 +280,7 @@ def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
     return None
 
 
-def _status_error(message: str, response: Any, sending: bool, now: datetime) -> ApiError:
+def _status_error(message: str, response: Any, param: str | None, sending: bool, now: datetime) -> ApiError:
     status = response.status
     retry_after = retry_after_seconds(response.headers.get("retry-after"), now)
     if status in (401, 403):
@@ -290,6 +291,7 @@ def _status_error(message: str, response: Any, sending: bool, now: datetime) -> 
         message,
         code=f"http_{status}",
         status=status,
+        param=param,
         retry_after=retry_after,
         # Not 503: Letta answers it, like 404, for a connection that is gone, and gateways before they ask anybody.
         may_be_accepted=sending and (status == 408 or (status >= 500 and status != 503)),
@@ -305,6 +307,13 @@ def _server_message(body: Any, text: str) -> str:
         return _nested_message(body["error"], body.get("request_id")) or _described(text)
     parts = [body.get("errorCode"), body.get("message") or body.get("error")]
     return one_line(": ".join(part for part in parts if isinstance(part, str) and part)) or _described(text)
+
+
+def _blamed(body: Any) -> str | None:
+    """The `param` of an error `{type, message, param}`."""
+    error = body.get("error") if isinstance(body, dict) else None
+    param = error.get("param") if isinstance(error, dict) else None
+    return param if isinstance(param, str) else None
 
 
 def _nested_message(error: dict[str, Any], request_id: Any) -> str:

@@ -12,6 +12,7 @@ import asyncio
 import functools
 import hashlib
 import importlib
+import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -102,9 +103,13 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
         """What finds messages again, with so many requests at a time and a second."""
 
 
-def idempotency_key(client_message_id: str, call: str) -> str:
-    """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, the same whenever asked."""
-    return str(uuid.UUID(bytes=hashlib.sha256(f"{call} {client_message_id}".encode()).digest()[:16], version=4))
+def idempotency_key(environment_id: str, client_message_id: str, call: str) -> str:
+    """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, the same whenever asked.
+
+    The user may give several environments a message with the same id, and the key is known to all of an account.
+    """
+    parts = json.dumps([environment_id, client_message_id, call])
+    return str(uuid.UUID(bytes=hashlib.sha256(parts.encode()).digest()[:16], version=4))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ _READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
 # Seconds between two tries to send to a session that is busy.
 _BUSY_PAUSE = 1.0
 _CONFLICT = 409
+_EVENTS_A_PAGE = 100
 
 
 class Client:
@@ -97,7 +98,14 @@ class Client:
     async def _post(self, *path: str, body: Any, key: str) -> Reply:
         """POST what the server does once for each key, whatever is repeated within 24 h."""
         await self._writes.turn()
-        return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
+        try:
+            return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
+        except ApiError as error:
+            if _is_of_another_request(error):
+                had = "another agent, session or content within 24 h"
+                way_out = "give it these, or give another client_message_id or campaign"
+                error.args = (f"{error}: the message with this id had {had}; {way_out}",)
+            raise
 
     def _validated(self, model: Any, reply: Reply, where: str, *, may_be_accepted: bool = False) -> Any:
         try:
@@ -130,11 +138,10 @@ class Client:
 
         agent_id: an id, or the JSON of an object with `id`, `type` and `version`.
         """
-        agent = json.loads(agent_id) if agent_id.startswith("{") else agent_id
         reply = await self._post(
             "sessions",
-            body={"agent": agent, "environment_id": target.id},
-            key=idempotency_key(client_message_id, "session"),
+            body={"agent": _agent(agent_id), "environment_id": target.id},
+            key=idempotency_key(target.id, client_message_id, "session"),
         )
         session: Session = self._validated(Session, reply, f"POST {self._base_url}/sessions", may_be_accepted=True)
         return session.id
@@ -148,27 +155,43 @@ class Client:
         conversation_id: str | None,
         final: Sequence[int] = (),
     ) -> Accepted:
-        """Send user messages as events of a session, once; one that is busy is waited for until the deadline."""
+        """Send user messages as events of a session, once; one that is busy is waited for until the deadline.
+
+        Unclear is an error also where an earlier try was: what that one brought about may be what it is busy with.
+        """
         events = [{"type": "user.message", "content": _blocks(message["content"])} for message in messages]
         path = ("sessions", str(conversation_id), "events")
-        key = idempotency_key(str(messages[0]["client_message_id"]), "message")
+        key = idempotency_key(target.id, str(messages[0]["client_message_id"]), "message")
         give_up_at = time.monotonic() + self._settings.deadline
-        attempts = 0
+        attempts, unclear = 0, False
         while True:
             try:
                 reply = await self._post(*path, body={"events": events}, key=key)
                 break
             except ApiError as error:
-                attempts += error.attempts
-                error.attempts = attempts
-                if error.status != _CONFLICT or time.monotonic() + _BUSY_PAUSE > give_up_at:
+                attempts, unclear = attempts + error.attempts, unclear or error.may_be_accepted
+                error.attempts, error.may_be_accepted = attempts, unclear
+                if error.status != _CONFLICT or _is_of_another_request(error):
                     raise
-                await asyncio.sleep(_BUSY_PAUSE * random.uniform(1, 2))  # noqa: S311 - only spreads the requests
+                await self._wait_for_busy(error, give_up_at)
         return Accepted("the session accepted the message", attempts + reply.attempts, message_id=_echoed(reply.data))
+
+    async def _wait_for_busy(self, error: ApiError, give_up_at: float) -> None:
+        """Wait for a session that is in a turn. Raises its error where it has been waited for long enough."""
+        pause, stop = _BUSY_PAUSE * random.uniform(1, 2), self._settings.gate.stop  # noqa: S311 - spreads the requests
+        if time.monotonic() + pause < give_up_at:
+            await stop.sleep(pause)
+            if not stop.requested:
+                return
+        else:
+            within = f"the deadline of {self._settings.deadline:g} s"
+            way_out = "raise the deadline, or leave session_id out for a session of its own"
+            error.args = (f"{error}: the session's turn did not end within {within}; {way_out}",)
+        raise error
 
     async def events(self, session_id: str, after_id: str | None) -> AsyncIterator[Event]:
         """The events of a session after one of them, oldest first; what is no event is left out."""
-        parameters = {"limit": "100", "order": "asc"}
+        parameters = {"limit": str(_EVENTS_A_PAGE), "order": "asc"}
         cursor = {"after_id": after_id} if after_id is not None else {}
         async for page, _date in self._pages(("sessions", session_id, "events"), parameters, cursor):
             for raw in page.data:
@@ -221,6 +244,21 @@ def _rows_once(pages: Iterable[Page]) -> list[Any]:
 def _identity(row: Any) -> str | None:
     identity = row.get("id") if isinstance(row, dict) else None
     return identity if isinstance(identity, str) else None
+
+
+def _agent(agent_id: str) -> Any:
+    """An agent as the API takes it: an id, or what a JSON object says. Raises ApiError."""
+    if not agent_id.startswith("{"):
+        return agent_id
+    try:
+        return json.loads(agent_id)
+    except ValueError:
+        raise ApiError(f"the agent {one_line(agent_id, 60)!r} is neither an id nor JSON", code="invalid") from None
+
+
+def _is_of_another_request(error: ApiError) -> bool:
+    """Whether the server had another request under the same key, which no waiting mends."""
+    return error.status == _CONFLICT and (error.param or "").lower() == "idempotency-key"
 
 
 def _blocks(content: Any) -> list[Any]:

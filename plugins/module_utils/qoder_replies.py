@@ -90,18 +90,24 @@ class _Turn:
         self._text: str | None = None
         self._calls: dict[str, Event] = {}
         self._end: Event | None = None
+        self._is_over = False
 
     def take(self, event: Event) -> None:
         """Take the next event; those after the end are of other turns."""
-        if self._end is not None and not _may_go_on(self._end):
+        if self._end is not None and not self._is_over:
+            # It goes on only where somebody has answered what it waited for, instead of saying something else.
+            self._is_over = event.type == "user.message" or not _waits(self._end)
+        if self._is_over:
             return
         self._began_at = self._began_at or event.processed_at
         if event.type == "agent.message":
             self._text = event.text if event.text.strip() else self._text
         elif event.type in _CALLS and event.id is not None:
             self._calls[event.id] = event
-        if event.type.startswith(("agent.", "session.")):
-            self._end = event if _ends(event) else None
+        if _stop_reason(event) is not None:
+            self._end = event
+        elif event.type == "session.status_running" or event.type.startswith("agent."):
+            self._end = None
 
     def reply(self) -> Reply:
         """What the turn comes to by now."""
@@ -111,7 +117,7 @@ class _Turn:
         if self._began_at is not None and self._end.processed_at is not None:
             reply.duration = round((self._end.processed_at - self._began_at).total_seconds(), 3)
         reply.stop_reason = _stop_reason(self._end)
-        if reply.stop_reason == "requires_action":
+        if _waits(self._end) and not self._is_over:
             return self._needing_approval(reply)
         if reply.stop_reason == "deleted":
             return reply.ended("lost", "reply_lost", "the session was deleted before the end of the turn")
@@ -141,10 +147,6 @@ def _is_asked_about(question: Question, event: Event) -> bool:
     return question.text is None or event.text == question.text
 
 
-def _ends(event: Event) -> bool:
-    return _stop_reason(event) is not None
-
-
 def _stop_reason(event: Event) -> str | None:
     """Why a turn ended with an event: the API's own word, or what the event is called; None where it did not."""
     if event.type == "session.status_idle":
@@ -152,12 +154,12 @@ def _stop_reason(event: Event) -> str | None:
     if event.type == "session.error":
         error = event.error if isinstance(event.error, dict) else {}
         retry = error.get("retry_status")
-        return None if isinstance(retry, dict) and retry.get("type") == "retrying" else "error"
+        return None if "retrying" in (retry, retry.get("type") if isinstance(retry, dict) else None) else "error"
     return {"session.status_terminated": "terminated", "session.deleted": "deleted"}.get(event.type)
 
 
-def _may_go_on(end: Event) -> bool:
-    """Whether what comes after this end is of the same turn: somebody has answered what it waited for."""
+def _waits(end: Event) -> bool:
+    """Whether a turn that stopped here waits for somebody to allow or answer a tool call."""
     return _stop_reason(end) == "requires_action"
 
 
@@ -166,6 +168,8 @@ def _why_failed(stop_reason: str | None, end: Event) -> str:
         return "the turn ended without an answer"
     if stop_reason == "cancelled":
         return "the turn was cancelled"
+    if stop_reason == "requires_action":
+        return "the turn waited for approval, and another message came instead"
     if stop_reason == "terminated":
         return "the session was terminated"
     said = end.error.get("message") if isinstance(end.error, dict) else None

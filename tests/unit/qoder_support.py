@@ -1,0 +1,44 @@
+"""How the unit tests of Qoder's side reach it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import environment
+from tests.sandbox.process import Sandbox
+
+from .support import settings_for
+
+AGENT = "agent_1"
+Answer = TypeVar("Answer")
+
+
+def qoder_settings(sandbox: Sandbox, **changes: Any) -> HttpSettings:
+    """Settings for the sandbox's Qoder."""
+    return settings_for(sandbox.qoder.url, **{"api_key": sandbox.qoder.key, **changes})
+
+
+def new_environment(sandbox: Sandbox, **row: Any) -> Environment:
+    """An environment that is added, as the inventory would list it."""
+    return environment(sandbox.qoder.add_environment(**row), sandbox.qoder.url)
+
+
+def with_client(settings: HttpSettings, use: Callable[[Client], Awaitable[Answer]]) -> Answer:
+    """What comes of using a client."""
+
+    async def run() -> Answer:
+        async with Client(settings) as client:
+            return await use(client)
+
+    return asyncio.run(run())
+
+
+def only_session(sandbox: Sandbox) -> dict[str, Any]:
+    """The one session that there is."""
+    [session] = sandbox.qoder.sessions()
+    return session

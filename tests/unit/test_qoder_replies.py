@@ -1,0 +1,345 @@
+"""Qoder's replies: a message is found among the events of its session, and what follows is its turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx
+import hypothesis
+import hypothesis.strategies as st
+import pydantic
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import Event
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder_replies import Conversations
+from ansible_collections.fleetops.environments.plugins.module_utils.replies import STATES, Question, Reply
+from tests.sandbox.process import Sandbox
+from tests.sandbox.qoder_turns import QoderTurn
+
+from .qoder_support import AGENT, new_environment, only_session, qoder_settings, with_client
+
+ASKED = {"id": "evt_1", "type": "user.message", "content": [{"type": "text", "text": "hello"}]}
+END = {"type": "session.status_idle", "stop_reason": {"type": "end_turn"}}
+RUNNING = {"type": "session.status_running"}
+WAITS = {"type": "session.status_idle", "stop_reason": {"type": "requires_action", "event_ids": ["evt_use"]}}
+USE = {"id": "evt_use", "type": "agent.tool_use", "name": "Bash", "input": {"command": "true"}}
+BY_ID = Question(provider="qoder", agent_id=AGENT, conversation_id="sess_1", otid="evt_1")
+BY_TEXT = Question(
+    provider="qoder", agent_id=AGENT, conversation_id="sess_1", text="hello", since="2026-01-31T12:00:00Z"
+)
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"type": "agent.message", "content": [{"type": "text", "text": text}]}
+
+
+def asked(text: str = "hello", **changes: Any) -> dict[str, Any]:
+    return {**ASKED, "content": [{"type": "text", "text": text}], **changes}
+
+
+class Sessions(Client):
+    """A client that reads the events of its sessions from a list, with ids where they have none, `at_once` a look."""
+
+    def __init__(self, events: Sequence[dict[str, Any]], at_once: int = 1000) -> None:
+        self.all = [{"id": f"evt_n{number}", **event} for number, event in enumerate(events)]
+        self.at_once = at_once
+        self.looks: list[str | None] = []
+
+    async def events(self, session_id: str, after_id: str | None) -> AsyncIterator[Event]:
+        self.looks.append(after_id)
+        ids = [event["id"] for event in self.all]
+        begin = ids.index(after_id) + 1 if after_id in ids else 0
+        for raw in self.all[begin : begin + self.at_once]:
+            try:
+                yield Event.model_validate(raw)
+            except pydantic.ValidationError:
+                continue
+
+
+def look_at(sessions: Client, question: Question, times: int = 1) -> Reply:
+    async def run() -> Reply:
+        look = Conversations(sessions, concurrency=1, rate=None).look_for(question)
+        for _number in range(times):
+            reply = await look(0.0)
+        return reply
+
+    return asyncio.run(run())
+
+
+def reply_to(*events: dict[str, Any], question: Question = BY_ID) -> Reply:
+    """What a look finds, where `evt_1` is the message that is asked about."""
+    return look_at(Sessions([{"type": "session.created"}, *events]), question)
+
+
+def arrived(question: Question, *events: dict[str, Any]) -> bool:
+    async def run() -> bool:
+        return bool(await Conversations(Sessions(events), concurrency=1, rate=None).arrived(question, True))
+
+    return asyncio.run(run())
+
+
+class TestEndings:
+    def test_an_answer(self) -> None:
+        reply = reply_to(ASKED, RUNNING, said("first"), said("last"), said("  "), END)
+
+        assert (reply.state, reply.text, reply.stop_reason, reply.error) == ("replied", "last", "end_turn", None)
+        assert (reply.event_id, reply.run_id) == ("evt_1", None)
+
+    def test_how_long_it_took(self) -> None:
+        times = [{"processed_at": f"2026-01-31T12:00:0{second}.500Z"} for second in range(3)]
+        events = [event | time for event, time in zip([ASKED, said("a"), END], times, strict=True)]
+
+        assert reply_to(*events, question=BY_TEXT).duration == 2
+        assert reply_to(ASKED, said("a"), END).duration is None
+
+    @pytest.mark.parametrize("events", [[], [RUNNING], [RUNNING, said("well")], [{"type": "session.updated"}]])
+    def test_a_turn_that_goes_on(self, events: list[dict[str, Any]]) -> None:
+        reply = reply_to(ASKED, *events)
+
+        assert (reply.state, reply.stop_reason, reply.found) == ("waiting", None, True)
+
+    def test_a_reason_that_is_left_out_is_the_usual_one(self) -> None:
+        assert reply_to(ASKED, said("a"), {"type": "session.status_idle"}).state == "replied"
+
+    @pytest.mark.parametrize(
+        ("end", "state", "stop_reason", "why"),
+        [
+            (END, "failed", "end_turn", "the turn ended without an answer"),
+            ({**END, "stop_reason": {"type": "cancelled"}}, "failed", "cancelled", "the turn was cancelled"),
+            ({**END, "stop_reason": {"type": "retries_exhausted"}}, "failed", "retries_exhausted",
+             "the turn failed: retries_exhausted"),
+            ({"type": "session.error", "error": {"message": "No\nmodel"}}, "failed", "error",
+             "the turn failed: No model"),
+            ({"type": "session.error", "error": "broken"}, "failed", "error", "the turn failed: error"),
+            ({"type": "session.status_terminated"}, "failed", "terminated", "the session was terminated"),
+            ({"type": "session.deleted"}, "lost", "deleted", "the session was deleted before the end of the turn"),
+        ],
+    )  # fmt: skip
+    def test_no_answer(self, end: dict[str, Any], state: str, stop_reason: str, why: str) -> None:
+        reply = reply_to(ASKED, RUNNING, end)
+
+        code = {"failed": "reply_failed", "lost": "reply_lost"}[state]
+        assert (reply.state, reply.stop_reason, reply.error) == (state, stop_reason, {"code": code, "message": why})
+
+    @pytest.mark.parametrize("retry", ["retrying", {"type": "retrying"}])
+    def test_an_error_that_the_agent_gets_over(self, retry: Any) -> None:
+        error = {"type": "session.error", "error": {"message": "busy", "retry_status": retry}}
+
+        assert reply_to(ASKED, error).state == "waiting"
+        assert reply_to(ASKED, error, said("at last"), END).text == "at last"
+
+    @pytest.mark.parametrize("retry", ["exhausted", {"type": "exhausted"}, None, 5])
+    def test_an_error_that_it_does_not_get_over(self, retry: Any) -> None:
+        error = {"type": "session.error", "error": {"message": "busy", "retry_status": retry}}
+
+        assert reply_to(ASKED, error, END).error == {"code": "reply_failed", "message": "the turn failed: busy"}
+
+
+class TestApprovals:
+    def test_what_waits(self) -> None:
+        reply = reply_to(ASKED, RUNNING, USE, WAITS)
+
+        assert (reply.state, reply.stop_reason) == ("needs_approval", "requires_action")
+        assert reply.pending_approvals == [
+            {
+                "request_id": "evt_use",
+                "tool_call_id": "evt_use",
+                "tool_name": "Bash",
+                "arguments": {"command": "true"},
+            }
+        ]
+        assert reply.error == {"code": "needs_approval", "message": "the turn waits for approval of Bash (evt_use)"}
+
+    def test_a_call_of_which_nothing_is_known(self) -> None:
+        [waiting] = reply_to(ASKED, WAITS).pending_approvals
+
+        assert (waiting["tool_call_id"], waiting["tool_name"], waiting["arguments"]) == ("evt_use", None, None)
+
+    def test_calls_that_the_end_does_not_name(self) -> None:
+        end = {"type": "session.status_idle", "stop_reason": {"type": "requires_action"}}
+
+        assert [call["tool_call_id"] for call in reply_to(ASKED, USE, end).pending_approvals] == ["evt_use"]
+
+    def test_the_turn_goes_on_once_it_is_answered(self) -> None:
+        answer = {"type": "user.tool_confirmation", "tool_use_id": "evt_use", "result": "allow"}
+        begun = [ASKED, USE, WAITS, answer, RUNNING]
+
+        assert reply_to(*begun).state == "waiting"
+        reply = reply_to(*begun, said("It worked."), END)
+        assert (reply.state, reply.text, reply.pending_approvals) == ("replied", "It worked.", [])
+
+    def test_it_still_waits_while_something_else_happens(self) -> None:
+        assert reply_to(ASKED, USE, WAITS, {"type": "session.updated"}).state == "needs_approval"
+
+    def test_it_has_failed_where_somebody_says_something_else(self) -> None:
+        reply = reply_to(ASKED, USE, WAITS, asked("leave it", id="evt_9"), RUNNING, said("I do."), END)
+
+        message = "the turn waited for approval, and another message came instead"
+        assert (reply.state, reply.text) == ("failed", None)
+        assert reply.error == {"code": "reply_failed", "message": message}
+
+    def test_a_session_that_is_deleted_while_it_waits(self) -> None:
+        assert reply_to(ASKED, USE, WAITS, {"type": "session.deleted"}).state == "lost"
+
+
+class TestWhose:
+    def test_turns_before_and_after_are_not_ours(self) -> None:
+        before = [asked("before", id="evt_b"), said("not this"), END]
+        after = [asked("after", id="evt_a"), RUNNING, said("nor this"), {"type": "session.deleted"}]
+        turn = [ASKED, said("but this"), END]
+
+        for question in (BY_ID, BY_TEXT):
+            reply = look_at(Sessions([*before, *turn, *after]), question)
+            assert (reply.state, reply.text) == ("replied", "but this")
+
+    def test_the_last_of_several_messages_is_the_one(self) -> None:
+        reply = reply_to(asked("first", id="evt_0b"), ASKED, said("to both"), END, question=BY_TEXT)
+
+        assert (reply.event_id, reply.text) == ("evt_1", "to both")
+
+    def test_of_a_session_of_one_message_nothing_need_be_known(self) -> None:
+        question = Question(provider="qoder", agent_id="None", conversation_id="sess_1")
+
+        assert reply_to(asked("what?"), said("yes"), END, question=question).text == "yes"
+
+    @pytest.mark.parametrize(
+        ("processed_at", "found"),
+        [
+            ("2026-01-31T12:00:01Z", True),
+            ("2026-01-31T11:56:00Z", True),  # clocks differ
+            ("2026-01-31T11:54:00Z", False),
+            (None, True),
+        ],
+    )
+    def test_not_the_same_text_of_before(self, processed_at: str | None, found: bool) -> None:
+        events = [asked(processed_at=processed_at), said("yes"), END]
+
+        assert reply_to(*events, question=BY_TEXT).found is found
+        assert arrived(BY_TEXT, *events) is found
+
+    def test_another_text_is_not_it(self) -> None:
+        assert not reply_to(asked("other"), said("yes"), END, question=BY_TEXT).found
+        assert not arrived(BY_TEXT, asked("other"))
+        assert not arrived(BY_TEXT, {**said("hello"), "id": "evt_1"})
+
+    def test_a_look_reads_only_what_has_come(self) -> None:
+        sessions = Sessions([asked("before", id="evt_b"), ASKED, RUNNING, said("now"), END], at_once=2)
+
+        assert look_at(sessions, BY_TEXT, times=3).text == "now"
+        assert sessions.looks == [None, "evt_1", "evt_n3"]
+
+    def test_of_a_message_with_an_id_nothing_before_is_read(self) -> None:
+        sessions = Sessions([asked("before", id="evt_b"), ASKED, said("now"), END])
+
+        assert look_at(sessions, BY_ID).text == "now"
+        assert sessions.looks == ["evt_1"]
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "message"]), inner),
+    max_leaves=6,
+)
+TYPES = ["user.message", "agent.message", "agent.tool_use", "session.status_idle", "session.error", "session.deleted"]
+HOSTILE = st.fixed_dictionaries(
+    {"type": st.sampled_from(TYPES)},
+    optional=dict.fromkeys(("id", "content", "stop_reason", "name", "input", "error", "processed_at"), ANYTHING),
+)
+
+
+@hypothesis.given(events=st.lists(HOSTILE, max_size=6))
+def test_hostile_events_end_in_a_state(events: list[dict[str, Any]]) -> None:
+    for question in (BY_ID, BY_TEXT):
+        reply = reply_to(ASKED, *events, question=question)
+        assert reply.state in STATES
+        assert reply.error is None or len(reply.error["message"].splitlines()) == 1
+
+
+class TestInTheSandbox:
+    @pytest.fixture
+    def environment(self, sandbox: Sandbox) -> Environment:
+        return new_environment(sandbox)
+
+    @pytest.mark.parametrize(
+        ("ends", "state"),
+        [
+            ("end_turn", "replied"),
+            ("requires_action", "needs_approval"),
+            ("cancelled", "failed"),
+            ("error", "failed"),
+            ("terminated", "failed"),
+            ("deleted", "lost"),
+        ],
+    )
+    def test_every_ending(self, sandbox: Sandbox, environment: Environment, ends: Any, state: str) -> None:
+        sandbox.qoder.script(AGENT, QoderTurn(ends=ends))
+        question = self._sent(sandbox, environment)
+
+        reply = self._look(sandbox, question)
+
+        assert (reply.state, reply.stop_reason, reply.event_id) == (state, ends, question.otid)
+        assert reply.text == "Done."
+
+    def test_an_approval_and_what_comes_of_it(self, sandbox: Sandbox, environment: Environment) -> None:
+        sandbox.qoder.script(AGENT, QoderTurn(ends="requires_action", texts=["Shall I?"]))
+        question = self._sent(sandbox, environment)
+        [waiting] = self._look(sandbox, question).pending_approvals
+
+        event = {"type": "user.tool_confirmation", "tool_use_id": waiting["tool_call_id"], "result": "allow"}
+        httpx.post(
+            f"{sandbox.qoder.url}/sessions/{question.conversation_id}/events",
+            json={"events": [event]}, headers={"Authorization": f"Bearer {sandbox.qoder.key}"}, trust_env=False,
+        ).raise_for_status()  # fmt: skip
+        reply = self._look(sandbox, question)
+
+        assert waiting["tool_name"] == "Bash"
+        assert (reply.state, reply.text) == ("replied", "Done.")
+
+    @pytest.mark.parametrize("generation", ["seed", "new"])
+    def test_a_long_session(
+        self, sandbox: Sandbox, environment: Environment, generation: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.qoder._EVENTS_A_PAGE", 3)
+        sandbox.settings(qoder_generation=generation)
+        sandbox.qoder.script(AGENT, QoderTurn(texts=[str(number) for number in range(10)]))
+
+        assert self._look(sandbox, self._sent(sandbox, environment)).text == "9"
+
+    def test_a_session_that_is_gone(self, sandbox: Sandbox) -> None:
+        question = Question(provider="qoder", agent_id=AGENT, conversation_id="sess_gone", otid="evt_1")
+
+        reply = self._look(sandbox, question)
+
+        assert (reply.state, (reply.error or {})["code"]) == ("lost", "reply_lost")
+        assert "not found" in (reply.error or {})["message"]
+
+    def test_pages_that_do_not_end(self, sandbox: Sandbox, environment: Environment) -> None:
+        question = self._sent(sandbox, environment)
+        sandbox.add_fault("no_cursor", route="qoder_events")
+
+        with pytest.raises(ApiError, match="no cursor tells where to go on"):
+            self._look(sandbox, question)
+
+    @staticmethod
+    def _sent(sandbox: Sandbox, environment: Environment) -> Question:
+        message = {"content": "hello", "client_message_id": "message-1"}
+
+        async def sent(client: Client) -> str | None:
+            session_id = await client.create_conversation(environment, AGENT, "message-1")
+            accepted = await client.send(environment, [message], agent_id=AGENT, conversation_id=session_id)
+            return accepted.message_id
+
+        otid = with_client(qoder_settings(sandbox), sent)
+        return Question(provider="qoder", agent_id=AGENT, conversation_id=only_session(sandbox)["id"], otid=otid)
+
+    @staticmethod
+    def _look(sandbox: Sandbox, question: Question) -> Reply:
+        return with_client(
+            qoder_settings(sandbox),
+            lambda client: client.conversations(concurrency=2, rate=None).look_for(question)(0.0),
+        )
