@@ -17,7 +17,7 @@ description:
   - An environment is a template of a container and nothing that runs. M(fleetops.environments.send_message) instructs
     one in a session that it makes there.
   - The source is a YAML file with C(plugin=fleetops.environments.qoder) and any name that ends in C(.yml) or C(.yaml).
-    In one directory with sources of M(fleetops.environments.letta#inventory) it adds to the same fleet.
+    In one directory with sources of P(fleetops.environments.letta#inventory) it adds to the same fleet.
   - Both generations of the API are read, with either way of paging.
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
   - No host is dialled by a name of the API. C(ansible_host) is C(<id>.qoder.invalid), so SSH ends unreachable.

@@ -8,6 +8,7 @@ Source of the shapes: the API reference, "Environments"; what real devices send 
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,10 @@ class Metadata(_Wire):
     working_directory: str | None = None
 
 
-_METADATA_FIELDS = frozenset(field.alias for field in Metadata.model_fields.values())
+@functools.cache
+def _own_fields() -> frozenset[str | None]:
+    """What of the metadata has a field of its own."""
+    return frozenset(field.alias for field in Metadata.model_fields.values())
 
 
 class Row(_Wire):
@@ -227,7 +231,7 @@ def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) 
         "first_seen_at": _iso(row.first_seen_at),
         "listed_at": iso_utc(now),
         # Of a large inventory this would be a quarter, and all of that is in the fields above.
-        "metadata": {name: value for name, value in raw_metadata.items() if name not in _METADATA_FIELDS},
+        "metadata": {name: value for name, value in raw_metadata.items() if name not in _own_fields()},
         "extra": dict(row.model_extra or {}),
     }
     return Environment(

@@ -86,7 +86,7 @@ class Client:
             if not page.more:
                 return
             if cursor in cursors:
-                told = one_line(next(iter(cursor.values())), 80)
+                told = one_line("".join(cursor.values()), 80)
                 raise ApiError(f"{where}: the cursor {told!r} came back; the pages repeat", code="invalid")
             await asyncio.sleep(_BETWEEN_PAGES)
         raise ApiError(f"{where}: did not end after {MAX_PAGES} pages", code="invalid")

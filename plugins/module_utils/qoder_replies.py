@@ -37,12 +37,14 @@ class Conversations:
     async def arrived(self, question: Question, fresh: bool) -> bool:
         """Whether the message is among the events of its session."""
         try:
-            return any([_is_asked_about(question, event) async for event in self.events(question, None)])
+            async for event in self.events(question, None):
+                if _is_asked_about(question, event):
+                    return True
         except ApiError as error:
             # Nothing has arrived in a session that is not there.
-            if error.status == 404:
-                return False
-            raise
+            if error.status != 404:
+                raise
+        return False
 
     def look_for(self, question: Question) -> Look:
         """What looks at one message, again and again."""

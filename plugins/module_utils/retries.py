@@ -70,7 +70,7 @@ async def attempted(
 
     async def pause(seconds: float) -> None:
         await stop.sleep(seconds)
-        if last is not None and stop.requested:
+        if stop.requested and isinstance(last, ApiError):
             raise last
 
     async def one_try() -> Value:

@@ -175,7 +175,7 @@ def test_what_the_end_of_the_machine_took_of_the_ledger_is_looked_up(
     """kept: the status that the ledger has of a delivery whose last one was lost, None where it has no row."""
 
     def change(*statements: str) -> None:
-        with contextlib.closing(sqlite3.connect(ledger)) as connection, connection:
+        with contextlib.closing(sqlite3.connect(ledger, isolation_level=None)) as connection:
             for statement in statements:
                 connection.execute(statement)
 
