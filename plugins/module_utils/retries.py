@@ -55,13 +55,14 @@ async def attempted(
     stop = settings.gate.stop
     unclear = False
     tries = 0
-    last: ApiError | None = None
+    failures: list[ApiError] = []
 
     def again(error: BaseException) -> bool:
-        nonlocal last, unclear
+        nonlocal unclear
         if not isinstance(error, ApiError):
             return False
-        last, unclear = error, unclear or error.may_be_accepted
+        failures.append(error)
+        unclear = unclear or error.may_be_accepted
         if not error.transient or error.status in final or stop.requested:
             return False
         if (error.retry_after or 0) > min(MAX_RETRY_AFTER, deadline - time.monotonic()):
@@ -70,8 +71,8 @@ async def attempted(
 
     async def pause(seconds: float) -> None:
         await stop.sleep(seconds)
-        if stop.requested and isinstance(last, ApiError):
-            raise last
+        if stop.requested:
+            raise failures[-1]
 
     async def one_try() -> Value:
         # tenacity takes only a coroutine function for one.

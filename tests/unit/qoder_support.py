@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.qoder import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import environment
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import Row, environment
 from tests.sandbox.process import Sandbox
 
 from .support import settings_for
@@ -25,7 +25,7 @@ def qoder_settings(sandbox: Sandbox, **changes: Any) -> HttpSettings:
 
 def new_environment(sandbox: Sandbox, **row: Any) -> Environment:
     """An environment that is added, as the inventory would list it."""
-    return environment(sandbox.qoder.add_environment(**row), sandbox.qoder.url)
+    return environment(Row.model_validate(sandbox.qoder.add_environment(**row)), sandbox.qoder.url)
 
 
 def with_client(settings: HttpSettings, use: Callable[[Client], Awaitable[Answer]]) -> Answer:

@@ -192,11 +192,10 @@ def test_a_row_that_comes_twice_is_kept_once(older: Sandbox) -> None:
     body = {"data": [{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}, "a"], "has_more": False}
 
     async def run() -> Listing:
-        async with (
-            raw_server(lambda _head: http_answer(json.dumps(body).encode())) as (url, _received),
-            Client(settings_for(url)) as client,
-        ):
-            return await client.list(Query())
+        async with raw_server(lambda _head: http_answer(json.dumps(body).encode())) as (url, _received):
+            client = Client(settings_for(url))
+            async with client:
+                return await client.list(Query())
 
     assert list(asyncio.run(run()).rows) == [{"id": "a"}, {"id": "b"}, {}, {}, "a"]
 
@@ -348,14 +347,13 @@ def test_a_page_that_goes_wrong_fails_the_whole_listing(
 )
 def test_an_answer_that_is_no_page_is_an_error(body: bytes) -> None:
     async def run() -> None:
-        async with (
-            raw_server(lambda _head: http_answer(body)) as (url, received),
-            Client(settings_for(url)) as client,
-        ):
-            try:
-                await client.list(Query())
-            finally:
-                assert len(received) == 1
+        async with raw_server(lambda _head: http_answer(body)) as (url, received):
+            client = Client(settings_for(url))
+            async with client:
+                try:
+                    await client.list(Query())
+                finally:
+                    assert len(received) == 1
 
     with pytest.raises(ApiError) as raised:
         asyncio.run(run())
@@ -418,8 +416,10 @@ def test_a_wrong_parameter_is_named(older: Sandbox) -> None:
 
     async def run() -> None:
         answer = http_answer(json.dumps(body).encode(), status=b"400 Bad Request")
-        async with raw_server(lambda _head: answer) as (url, _received), Client(settings_for(url)) as client:
-            await client.list(Query(after_id="env_gone"))
+        async with raw_server(lambda _head: answer) as (url, _received):
+            client = Client(settings_for(url))
+            async with client:
+                await client.list(Query(after_id="env_gone"))
 
     with pytest.raises(ApiError) as raised:
         asyncio.run(run())
