@@ -35,8 +35,8 @@ _KEYS_PROTECT_FOR = timedelta(hours=23)
 _ID_KEYS = ("client_message_id", "otid")
 
 FOUND = "found in the conversation"
-# Whether the message that is asked about is in its conversation, read anew or not. Raises ApiError.
-Arrived = Callable[[Question, bool], Awaitable[bool]]
+# See `Conversations.arrived` in provider.py.
+Arrived = Callable[[Question, bool], Awaitable[str | None]]
 
 
 def message_id(campaign: str, environment_id: str, attempt: int, place: int = 0) -> str:
@@ -101,6 +101,7 @@ def settle(delivery: Delivery, entry: Entry, reason: str | None = None) -> None:
     """Report that the message was delivered before."""
     delivery.status, delivery.reason = "already_sent", reason or f"delivered before, {entry.sent_at or entry.ended_at}"
     delivery.client_message_id, delivery.conversation_id = entry.client_message_id, entry.conversation_id
+    delivery.otid = entry.otid or delivery.otid
     delivery.sent_at = entry.sent_at or entry.ended_at
 
 
@@ -194,9 +195,10 @@ class Campaign:
         # What another run sent since this one began is not in what has been read before.
         fresh = claim.seen is not None and claim.seen.claimed_at >= self._began_at
         question = target.question(delivery.conversation_id, since=claim.seen.began_at if claim.seen else None)
-        if not await self._has_arrived(question, fresh=fresh):
+        otid = await self._found(question, fresh=fresh)
+        if otid is None:
             return False
-        settle(delivery, replace(entry, ended_at=_now()), FOUND)
+        settle(delivery, replace(entry, otid=otid, ended_at=_now()), FOUND)
         return True
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
@@ -232,6 +234,7 @@ class Campaign:
             status="sent" if found else delivery.status,
             sent_at=delivery.sent_at,
             ended_at=_now(),
+            otid=delivery.otid,
             outcome=FOUND if found else delivery.error["code"] if delivery.error else None,
             reply_state=reply_state,
         )
@@ -293,7 +296,7 @@ class Campaign:
             )
         return True
 
-    async def _has_arrived(self, question: Question, *, fresh: bool) -> bool:
+    async def _found(self, question: Question, *, fresh: bool) -> str | None:
         try:
             return await self._arrived(question, fresh)
         except ApiError as error:

@@ -21,6 +21,8 @@ STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "fail
 DELIVERED = ("sent", "already_sent")
 # As `conversation_id`: make a conversation for the target.
 NEW_CONVERSATION = "new"
+# With what a session may be refused as its environment was archived, or removed, after it was listed.
+_MAY_BE_ARCHIVED = (400, 404, 409)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +213,8 @@ class Sender:
         except ApiError as error:
             # The message itself has not been sent, so nothing about it is unclear.
             error.may_be_accepted = False
+            if target.in_session and error.status in _MAY_BE_ARCHIVED:
+                await reachable(self._client_of(target), target.environment, fresh=True)
             raise
 
     async def _late_bound(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:

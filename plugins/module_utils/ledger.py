@@ -54,7 +54,7 @@ CREATE TABLE deliveries (
     campaign TEXT NOT NULL, environment_id TEXT NOT NULL, host TEXT NOT NULL, attempt INTEGER NOT NULL,
     client_message_id TEXT NOT NULL, content_hash TEXT NOT NULL, status TEXT NOT NULL,
     run INTEGER NOT NULL REFERENCES runs (number), began_at TEXT NOT NULL, claimed_at TEXT NOT NULL,
-    agent_id TEXT, conversation_id TEXT, session_key TEXT, message_key TEXT,
+    agent_id TEXT, conversation_id TEXT, session_key TEXT, message_key TEXT, otid TEXT,
     sent_at TEXT, ended_at TEXT, outcome TEXT, reply_state TEXT,
     PRIMARY KEY (campaign, environment_id)
 )
@@ -68,6 +68,7 @@ class Entry:
     status: `in_flight` from just before it is sent until its end is known, then what it ended as. run: the number of
     the run that claimed it last, at `claimed_at`; began_at: when this attempt was claimed first. conversation_id: also
     of a session; session_key, message_key: the idempotency keys with which that is made, and the message sent in it.
+    otid: the id by which the last message is found there, once it is known.
     Times are ISO 8601 in UTC. outcome: the code of the error, or how it was found to be sent.
     reply_state: what came of its turn, where that was waited for.
     """
@@ -86,6 +87,7 @@ class Entry:
     conversation_id: str | None = None
     session_key: str | None = None
     message_key: str | None = None
+    otid: str | None = None
     sent_at: str | None = None
     ended_at: str | None = None
     outcome: str | None = None

@@ -218,14 +218,14 @@ class Arrivals:
         self._reader = reader
         self._read: dict[tuple[str, str | None], asyncio.Task[set[str]]] = {}
 
-    async def arrived(self, question: Question, fresh: bool) -> bool:
-        """Whether a message is among the latest 2,000 of its conversation. fresh: read it again."""
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
+        """The message's id where it is among the latest 2,000 of its conversation. fresh: read that again."""
         key = (question.agent_id, question.conversation_id)
         if fresh or key not in self._read:
             self._read[key] = asyncio.create_task(self._otids(question))
         reading = self._read[key]
         try:
-            return question.otid in await asyncio.shield(reading)
+            return question.otid if question.otid in await asyncio.shield(reading) else None
         except ApiError:
             # Whoever asks next has it read anew: what went wrong once is not to fail all of a campaign.
             if self._read.get(key) is reading:

@@ -47,8 +47,11 @@ class Conversations(Protocol):
     def look_for(self, question: Question) -> Look:
         """What looks at one message, again and again."""
 
-    async def arrived(self, question: Question, fresh: bool) -> bool:
-        """Whether a message is in its conversation. fresh: what was read before does not do."""
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
+        """The id that a message has in its conversation, None where it is not there; fresh: as it is now.
+
+        Empty for one that is there without an id.
+        """
 
 
 class ConversationsOfAll:
@@ -61,8 +64,8 @@ class ConversationsOfAll:
         """What looks at one message, again and again."""
         return self._of[question.provider].look_for(question)
 
-    async def arrived(self, question: Question, fresh: bool) -> bool:
-        """Whether a message is in its conversation."""
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
+        """The id that a message has in its conversation, None where it is not there."""
         return await self._of[question.provider].arrived(question, fresh)
 
 

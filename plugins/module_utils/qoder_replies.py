@@ -34,17 +34,16 @@ class Conversations:
         self._slots = asyncio.Semaphore(concurrency)
         self._pace = Pace(rate)
 
-    async def arrived(self, question: Question, fresh: bool) -> bool:
-        """Whether the message is among the events of its session."""
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
+        """The id that the message has among the events of its session, which are read each time."""
         try:
-            async for event in self.events(question, None):
-                if _is_asked_about(question, event):
-                    return True
+            found = [event.id or "" async for event in self.events(question, None) if _is_asked_about(question, event)]
         except ApiError as error:
             # Nothing has arrived in a session that is not there.
-            if error.status != 404:
-                raise
-        return False
+            if error.status == 404:
+                return None
+            raise
+        return found[0] if found else None
 
     def look_for(self, question: Question) -> Look:
         """What looks at one message, again and again."""

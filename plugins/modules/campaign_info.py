@@ -124,6 +124,10 @@ deliveries:
     message_key:
       description: The idempotency key with which it is sent in the session; none for Letta.
       type: str
+    otid:
+      description: The id by which the message, or the last of several, is found in its conversation, once it is known.
+      type: str
+      sample: 794d9ae4-1c81-5e04-bd91-4ca96d6401b5
     began_at:
       description: When this attempt was begun first, in UTC.
       type: str

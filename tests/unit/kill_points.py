@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from ansible_collections.fleetops.environments.plugins.module_utils.delivery imp
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import FanOut
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Arrivals, Reader
+from ansible_collections.fleetops.environments.plugins.module_utils.provider import ConversationsOfAll, opened
 from tests.sandbox.process import Sandbox
 
+from .qoder_support import qoder_settings
 from .support import policy, settings_for
 
 
@@ -70,17 +70,24 @@ class _Counted:
 
 
 async def run(
-    sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], steps: Steps, retry: str = "undelivered"
+    sandbox: Sandbox,
+    ledger: Path,
+    targets: Sequence[MessageTarget],
+    steps: Steps,
+    *,
+    retry: str = "undelivered",
+    verify: bool = True,
 ) -> list[Delivery]:
     """One run of the campaign that is called as its ledger, as `deliver` does it."""
-    name, settings = ledger.stem, settings_for(sandbox)
-    async with Client(settings) as client:
-        arrivals = Arrivals(Reader(settings, client, concurrency=4, rate=None))
-        with Ledger.open(ledger, RunFacts("tester")) as opened:
-            planned = campaigns.plan(name, retry, opened.entries(name), targets)
-            once = campaigns.Campaign(name, opened, planned.settled, arrivals.arrived)
+    name, provider = ledger.stem, targets[0].environment.provider
+    settings = qoder_settings(sandbox) if provider == "qoder" else settings_for(sandbox)
+    async with opened({provider: settings}) as clients:
+        conversations = ConversationsOfAll(clients, concurrency=4, rate=None)
+        with Ledger.open(ledger, RunFacts("tester")) as kept:
+            planned = campaigns.plan(name, retry, kept.entries(name), targets)
+            once = campaigns.Campaign(name, kept, planned.settled, conversations.arrived, verify=verify)
             fan_out = FanOut(policy(concurrency=2, max_failures=len(targets)))
-            sender = Sender({"letta": client}, fan_out, once)
+            sender = Sender(clients, fan_out, once)
             pairs = [(target, Delivery.of(target)) for target in planned.targets]
             await fan_out.run(pairs, lambda target, delivery: steps.of(sender.send(target, delivery)))
             return [delivery for _target, delivery in pairs]
@@ -88,6 +95,13 @@ async def run(
 
 def forked(sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fatal: int = 0, **given: Any) -> Any:
     """What a run in a process of its own did: `{steps, statuses}`, None where it died at its fatal step."""
+    return begun(sandbox, ledger, targets, fatal, **given)()
+
+
+def begun(
+    sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fatal: int = 0, **given: Any
+) -> Callable[[], Any]:
+    """Begin a run in a process of its own; what waits for its end returns what it did, as `forked` has it."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -101,12 +115,16 @@ def forked(sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fat
             os._exit(1)
         os._exit(0)
     os.close(writer)
-    with os.fdopen(reader, "rb") as said:
-        text = said.read()
-    _pid, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        assert fatal
-        return None
-    assert os.WEXITSTATUS(status) == 0
-    return json.loads(text)
+
+    def end() -> Any:
+        with os.fdopen(reader, "rb") as said:
+            text = said.read()
+        _pid, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            assert os.WTERMSIG(status) == signal.SIGKILL
+            assert fatal
+            return None
+        assert os.WEXITSTATUS(status) == 0
+        return json.loads(text)
+
+    return end

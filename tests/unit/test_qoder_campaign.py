@@ -1,0 +1,322 @@
+"""Campaigns to Qoder: whatever becomes of the runs, each environment has one turn, in one session."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils import retries
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign import FOUND
+from ansible_collections.fleetops.environments.plugins.module_utils.delivery import NEW_CONVERSATION, MessageTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import iso_utc
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder import Client
+from tests.sandbox.process import Sandbox
+from tests.sandbox.qoder_turns import QoderTurn
+
+from .kill_points import begun, forked
+from .qoder_support import AGENT, new_environment, qoder_settings, with_client
+from .test_kill_points import each_step, entries
+
+# Longer than idempotency keys are kept.
+LATER = 25 * 3600.0
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what failed be tried again at once."""
+    monkeypatch.setattr(retries, "_wait", lambda _state: 0.0)
+
+
+@pytest.fixture
+def targets(sandbox: Sandbox) -> list[MessageTarget]:
+    """Two environments, which are to be told "hello" in a session of their own."""
+    return [to(sandbox), to(sandbox)]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "c.sqlite"
+
+
+def to(sandbox: Sandbox, session_id: str = NEW_CONVERSATION) -> MessageTarget:
+    environment, messages = new_environment(sandbox), outgoing("messages", [{"content": "hello"}])
+    return MessageTarget(environment.id, environment, AGENT, session_id, messages=messages, in_session=True)
+
+
+def new_session(sandbox: Sandbox, target: MessageTarget) -> str:
+    return with_client(
+        qoder_settings(sandbox), lambda client: client.create_conversation(target.environment, AGENT, "by-hand")
+    )
+
+
+def turns(sandbox: Sandbox) -> list[int]:
+    """The turns of the sessions that have any, each in another environment, or in one for another attempt."""
+    return [session["turns"] for session in sandbox.qoder.sessions() if session["turns"]]
+
+
+def a_day_later(sandbox: Sandbox, ledger: Path) -> None:
+    """Let the keys of all that was sent be forgotten."""
+    sandbox.qoder.pass_time(LATER)
+    connection = sqlite3.connect(ledger)
+    with connection:
+        before = iso_utc(datetime.now(UTC) - timedelta(seconds=LATER))
+        connection.execute("UPDATE deliveries SET began_at = ?, claimed_at = ?", (before, before))
+    connection.close()
+
+
+def repeated(sandbox: Sandbox, path: str, key: str, body: dict[str, Any]) -> Any:
+    """What the server answers to a request with a key that it knows."""
+    headers = {"Authorization": f"Bearer {sandbox.qoder.key}", "Idempotency-Key": key}
+    return httpx.post(f"{sandbox.qoder.url}/{path}", json=body, headers=headers, trust_env=False).json()
+
+
+def lose(ledger: Path) -> None:
+    for file in ledger.parent.iterdir():
+        file.unlink()
+
+
+def killed_once_it_has_sent(sandbox: Sandbox, ledger: Path, target: MessageTarget) -> None:
+    """A run that dies before it has the answer to its message, which was accepted."""
+    for step in range(1, 100):
+        lose(ledger)
+        sandbox.qoder.pass_time(LATER)
+        before = len(turns(sandbox))
+        assert forked(sandbox, ledger, [target], step) is None
+        if len(turns(sandbox)) > before:
+            return
+    raise AssertionError("it never sent")
+
+
+def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]) -> None:
+    first = forked(sandbox, ledger, targets)
+    sandbox.clear_requests()
+    second = forked(sandbox, ledger, targets)
+
+    assert (first["statuses"], second["statuses"]) == (["sent"] * 2, ["already_sent"] * 2)
+    assert turns(sandbox) == [1, 1]
+    assert sandbox.requests() == []
+
+
+def test_the_ledger_has_the_session_the_event_and_both_keys(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]
+) -> None:
+    forked(sandbox, ledger, targets)
+
+    for name, entry in entries(ledger).items():
+        again = {"agent": AGENT, "environment_id": name}
+        assert repeated(sandbox, "sessions", str(entry.session_key), again)["id"] == entry.conversation_id
+        content = [{"type": "text", "text": "hello"}]
+        path, events = f"sessions/{entry.conversation_id}/events", [{"type": "user.message", "content": content}]
+        [event] = repeated(sandbox, path, str(entry.message_key), {"events": events})["data"]
+        assert event["id"] == entry.otid
+    assert turns(sandbox) == [1, 1]
+    assert len(sandbox.qoder.sessions()) == 2
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], later: bool, verify: bool
+) -> None:
+    """It dies twice, and after each time the keys of what it had sent may be forgotten."""
+    before: set[str] = set()
+
+    def kill(ledger: Path, step: int) -> dict[str, Any] | None:
+        before.update(session["id"] for session in sandbox.qoder.sessions())
+        first: dict[str, Any] | None = forked(sandbox, ledger, targets, step, verify=verify)
+        if first is None:
+            if later:
+                a_day_later(sandbox, ledger)
+            forked(sandbox, ledger, targets, step, verify=verify)
+        return first
+
+    def complete(ledger: Path) -> None:
+        if later:
+            a_day_later(sandbox, ledger)
+        done = forked(sandbox, ledger, targets, verify=verify)
+        assert set(done["statuses"]) <= {"sent", "already_sent"}
+        sessions = [session for session in sandbox.qoder.sessions() if session["id"] not in before]
+        had = {session["environment_id"]: session["turns"] for session in sessions if session["turns"]}
+        assert had == {target.environment.id: 1 for target in targets}
+        assert sum(session["turns"] for session in sessions) == len(targets)
+        if not later:
+            assert len(sessions) == len(targets)
+
+    each_step(tmp_path, kill, complete)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_once_the_keys_are_forgotten_the_events_are_read_first(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], verify: bool
+) -> None:
+    killed_once_it_has_sent(sandbox, ledger, targets[0])
+    a_day_later(sandbox, ledger)
+    sandbox.clear_requests()
+
+    done = forked(sandbox, ledger, targets[:1], verify=verify)
+
+    assert done["statuses"] == ["already_sent"]
+    assert [entry["route"] for entry in sandbox.requests()] == ["qoder_events"]
+    [entry] = entries(ledger).values()
+    assert (entry.status, entry.outcome) == ("sent", FOUND)
+    assert str(entry.otid).startswith("evt_")
+
+
+def test_while_they_are_kept_it_goes_out_again_without_a_look(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]
+) -> None:
+    killed_once_it_has_sent(sandbox, ledger, targets[0])
+    before = turns(sandbox)
+    sandbox.clear_requests()
+
+    done = forked(sandbox, ledger, targets[:1], verify=False)
+
+    assert done["statuses"] == ["sent"]
+    assert [entry["route"] for entry in sandbox.requests()] == ["qoder_send"]
+    assert turns(sandbox) == before
+
+
+def test_what_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]) -> None:
+    killed_once_it_has_sent(sandbox, ledger, targets[0])
+    a_day_later(sandbox, ledger)
+    before = turns(sandbox)
+    sandbox.add_fault("status", status=400, route="qoder_events")
+
+    assert forked(sandbox, ledger, targets[:1], verify=False)["statuses"] == ["unknown"]
+    sandbox.clear_faults()
+    assert forked(sandbox, ledger, targets[:1], verify=False)["statuses"] == ["already_sent"]
+    assert turns(sandbox) == before
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_lost_ledger_sends_nothing_again_while_the_keys_are_kept(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], verify: bool
+) -> None:
+    forked(sandbox, ledger, targets)
+    lose(ledger)
+
+    done = forked(sandbox, ledger, targets, verify=verify)
+
+    assert done["statuses"] == ["already_sent" if verify else "sent"] * 2
+    assert turns(sandbox) == [1, 1]
+    assert len(sandbox.qoder.sessions()) == 2
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
+def test_an_end_that_is_unclear_is_settled_by_the_next_run(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], fault: str
+) -> None:
+    sandbox.add_fault(fault, route="qoder_send")
+    assert forked(sandbox, ledger, targets)["statuses"] == ["unknown"] * 2
+    sandbox.clear_faults()
+
+    done = forked(sandbox, ledger, targets)
+
+    assert done["statuses"] == ["already_sent" if fault == "drop_after" else "sent"] * 2
+    assert turns(sandbox) == [1, 1]
+    assert len(sandbox.qoder.sessions()) == 2
+
+
+@pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
+def test_a_session_of_which_nobody_knows_whether_it_was_made_is_made_once(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], fault: str
+) -> None:
+    sandbox.add_fault(fault, route="qoder_create")
+    assert forked(sandbox, ledger, targets)["statuses"] == ["failed"] * 2
+    sandbox.clear_faults()
+
+    assert forked(sandbox, ledger, targets)["statuses"] == ["sent"] * 2
+    assert turns(sandbox) == [1, 1]
+    assert len(sandbox.qoder.sessions()) == 2
+
+
+@pytest.mark.parametrize(("retry", "again"), [("all", 2), ("failed_turns", 1), ("undelivered", 0)])
+def test_another_attempt_is_in_another_session(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], retry: str, again: int
+) -> None:
+    forked(sandbox, ledger, targets)
+    connection = sqlite3.connect(ledger)
+    with connection:
+        failed = targets[0].environment.id
+        connection.execute("UPDATE deliveries SET reply_state = 'failed' WHERE environment_id = ?", (failed,))
+    connection.close()
+
+    for _number in range(2 if retry == "undelivered" else 1):
+        done = forked(sandbox, ledger, targets, retry=retry)
+
+    assert Counter(done["statuses"]) == +Counter(sent=again, already_sent=2 - again)
+    assert turns(sandbox) == [1] * (2 + again)
+    known = entries(ledger)[targets[0].environment.id]
+    assert known.attempt == (2 if again else 1)
+    assert (
+        known.conversation_id
+        == [session["id"] for session in sandbox.qoder.sessions() if session["environment_id"] == known.environment_id][
+            -1
+        ]
+    )
+
+
+def test_a_session_that_is_given(sandbox: Sandbox, ledger: Path) -> None:
+    target = to(sandbox)
+    session_id = new_session(sandbox, target)
+    target = replace(target, conversation_id=session_id)
+
+    for expected in ("sent", "already_sent"):
+        assert forked(sandbox, ledger, [target])["statuses"] == [expected]
+    lose(ledger)
+    sandbox.qoder.pass_time(LATER)
+    assert forked(sandbox, ledger, [target])["statuses"] == ["already_sent"]
+
+    [session] = sandbox.qoder.sessions()
+    assert (session["id"], session["messages"]) == (session_id, ["hello"])
+
+
+def test_a_given_session_is_busy_for_too_long(sandbox: Sandbox, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.kill_points.qoder_settings", lambda it: qoder_settings(it, deadline=0.5))
+    target = to(sandbox)
+    session_id = new_session(sandbox, target)
+    sandbox.qoder.script(AGENT, QoderTurn(polls=3))
+    message = {"content": "before", "client_message_id": "before"}
+
+    async def say(client: Client) -> None:
+        await client.send(target.environment, [message], agent_id=AGENT, conversation_id=session_id)
+
+    with_client(qoder_settings(sandbox), say)
+    target = replace(target, conversation_id=session_id)
+
+    statuses = [forked(sandbox, ledger, [target])["statuses"][0] for _number in range(4)]
+
+    assert statuses == ["failed", "failed", "sent", "already_sent"]
+    assert [session["messages"] for session in sandbox.qoder.sessions()] == [["before", "hello"]]
+
+
+def test_an_environment_that_was_archived_since_it_was_listed_is_offline(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]
+) -> None:
+    archived = {"status": "archived", "archived": True, "archived_at": "2026-01-01T00:00:00Z"}
+    sandbox.qoder.patch(targets[0].environment.id, **archived)
+    sandbox.qoder.remove(targets[1].environment.id)
+
+    assert forked(sandbox, ledger, targets)["statuses"] == ["offline", "offline"]
+    assert sandbox.qoder.sessions() == []
+
+
+def test_runs_at_the_same_time_send_once(sandbox: Sandbox, ledger: Path) -> None:
+    targets = [to(sandbox) for _number in range(10)]
+    sandbox.add_fault("slow", seconds=0.05, route="qoder_send")
+    sandbox.add_fault("slow", seconds=0.05, route="qoder_create")
+    runs = [begun(sandbox, ledger, order, verify=False) for order in (targets, targets[::-1])]
+    statuses = [status for run in runs for status in run()["statuses"]]
+
+    assert set(statuses) <= {"sent", "already_sent", "not_attempted"}
+    assert statuses.count("sent") == 10
+    assert turns(sandbox) == [1] * 10
+    assert len(sandbox.qoder.sessions()) == 10
