@@ -336,11 +336,11 @@ async def answered_with(answer: bytes) -> AsyncIterator[Client]:
 
 
 async def _create(client: Client, _session_id: str = "") -> str:
-    return await client.create_conversation(qoder.environment({"id": "env_1"}, "http://a"), AGENT, "message-1")
+    return await client.create_conversation(qoder.environment(qoder.Row(id="env_1"), "http://a"), AGENT, "message-1")
 
 
 async def _send(client: Client, session_id: str) -> Accepted:
-    environment = qoder.environment({"id": "env_1"}, "http://a")
+    environment = qoder.environment(qoder.Row(id="env_1"), "http://a")
     return await client.send(environment, [HELLO], agent_id=AGENT, conversation_id=session_id)
 
 
