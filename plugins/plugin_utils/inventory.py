@@ -26,14 +26,15 @@ from ..module_utils.environment import CONTRACT, Environment, Listing, described
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
-from ..module_utils.provider import Provider, fetch
+from ..module_utils.provider import Provider, fetch, known_providers
 from .grouping import Dimension, checked_group_name, group_rows, reads_as_group
 from .naming import assign, wanted_name
 from .options import forget_blank_environment, given, layered
 from .trust import marked, own
 
-# In a source, the name of a plugin of this collection.
-_PLUGIN_KEY = re.compile(r"""^[{\s]*["']?plugin["']?\s*:\s*["']?(fleetops\.environments\.\w+)""", re.MULTILINE)
+_COLLECTION = "fleetops.environments"
+# In a source, the name of the plugin that it is for.
+_PLUGIN_KEY = re.compile(r"""^[{\s]*["']?plugin["']?\s*:\s*["']?([\w.]+)""", re.MULTILINE)
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
@@ -75,15 +76,23 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def verify_file(self, path: str) -> bool:
         """Any YAML file: what AWX calls an inventory source is up to its user, and the `plugin` key decides.
 
-        One for another plugin of the collection is left to that, or each would add an error to the other's.
+        One that is for another plugin is left to that, and one that is for none to the first of this collection's that
+        is enabled, or each would add an error to the other's. Whom a vaulted file is for shows when it is parsed.
         """
         if not super().verify_file(path) or not path.endswith((".yml", ".yaml")):
             return False
         try:
-            found = _PLUGIN_KEY.search(Path(path).read_text(encoding="utf-8", errors="replace"))
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return True
-        return found is None or found[1] == self.NAME
+        found = _PLUGIN_KEY.search(text)
+        named = found[1] if found else ""
+        if named == self.NAME or text.startswith("$ANSIBLE_VAULT"):
+            return True
+        ours = [f"{_COLLECTION}.{provider}" for provider in known_providers()]
+        if named in ours or ("." in named and not named.startswith(f"{_COLLECTION}.")):
+            return False
+        return next((name for name in constants.INVENTORY_ENABLED if name in ours), self.NAME) == self.NAME
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Read the options: blank ones left out, templates rendered, mistakes that core lets pass refused."""

@@ -6,14 +6,16 @@ import json
 import os
 import pty
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from tests.sandbox.process import Sandbox
@@ -84,8 +86,8 @@ class Run:
         """The inventory failed as a whole, and our part of the message is one line that has all the parts."""
         self.assert_error(*parts)
         assert self.stdout == "", self.output
-        blamed = "Failed to parse inventory with 'ansible_collections.fleetops.environments.plugins.inventory.letta'"
-        rest = self.stderr.partition(f"[WARNING]: {blamed} plugin: ")[2]
+        blamed = r"\[WARNING\]: Failed to parse inventory with '\S+\.plugins\.inventory\.\w+' plugin: "
+        _before, rest = re.split(blamed, self.stderr)
         message, end = rest.partition("\n\n")[:2]
         assert end, self.output
         assert "\n" not in message, self.output
@@ -112,15 +114,19 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Ansible:
-    """Runs Ansible's commands in `directory`, with the sandbox's URL and key in the environment unless told not to."""
+    """Runs Ansible's commands in `directory`, with the sandbox's URLs and keys in the environment unless told not to.
+
+    provider: whose inventory plugin a source is for.
+    """
 
     directory: Path
     sandbox: Sandbox
+    provider: str = "letta"
 
-    def source(self, name: str = "fleet.letta.yml", **options: Any) -> Path:
+    def source(self, name: str = "fleet.yml", **options: Any) -> Path:
         """Write an inventory source with these options."""
         path = self.directory / name
-        path.write_text(yaml.safe_dump({"plugin": "fleetops.environments.letta", **options}))
+        path.write_text(yaml.safe_dump({"plugin": f"fleetops.environments.{self.provider}", **options}))
         return path
 
     def inventory(self, *arguments: str, source: Path | str | None = None, env: Mapping[str, str] | None = None) -> Run:
@@ -237,6 +243,8 @@ class Ansible:
             "RECORD_FILE": str(record),
             "LETTA_BASE_URL": self.sandbox.url,
             "LETTA_API_KEY": self.sandbox.api_key,
+            "QODER_MANAGED_BASE_URL": self.sandbox.qoder.url,
+            "QODER_ACCESS_TOKEN": self.sandbox.qoder.key,
             **(env or {}),
         }
         executable = str(Path(sys.executable).with_name(command[0]))
@@ -246,6 +254,17 @@ class Ansible:
         )  # fmt: skip
         lines = record.read_text().splitlines() if record.exists() else []
         return Run(done.returncode, done.stdout, done.stderr, [json.loads(line) for line in lines])
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files: what the server shows and trusts, and what a client needs."""
+
+    authority: Path
+    client_cert: Path
+    client_key: Path
+    server: dict[str, Path]
+    context: ssl.SSLContext
 
 
 @pytest.fixture(scope="session")
@@ -280,3 +299,28 @@ def other_sandbox(other_sandbox_process: Sandbox) -> Sandbox:
 def ansible(tmp_path: Path, sandbox: Sandbox) -> Ansible:
     """Ansible's commands, in a directory of the test's own."""
     return Ansible(tmp_path, sandbox)
+
+
+@pytest.fixture
+def qoder(ansible: Ansible) -> Ansible:
+    """Ansible's commands, where a source is for Qoder's inventory plugin."""
+    return replace(ansible, provider="qoder")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1")
+    client = authority.issue_cert("fleet@example.com")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    client.configure_cert(context)
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    server.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
+    server.private_key_pem.write_to_path(str(folder / "server.key"))
+    client.cert_chain_pems[0].write_to_path(str(folder / "client.pem"))
+    client.private_key_pem.write_to_path(str(folder / "client.key"))
+    (folder / "other.pem").write_bytes(trustme.CA().cert_pem.bytes())
+    shown = {"tls_cert": folder / "server.pem", "tls_key": folder / "server.key"}
+    return Certificates(folder / "ca.pem", folder / "client.pem", folder / "client.key", shown, context)

@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 import socket
-import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import Ansible, Run
+from .conftest import Ansible, Certificates, Run
 
 # A right key that is no part of any other text, so that finding it in an output means that it leaked.
 KEY = "loopback-key-that-must-not-leak"
@@ -328,36 +325,6 @@ def test_a_blank_option_or_variable_is_the_same_as_none(ansible: Ansible) -> Non
     shown = json.loads(run.stdout)
     assert shown.keys() == plain.keys()
     assert shown["_meta"]["hostvars"].keys() == plain["_meta"]["hostvars"].keys()
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """PEM files: what the server shows and trusts, and what a client needs."""
-
-    authority: Path
-    client_cert: Path
-    client_key: Path
-    server: dict[str, Path]
-    context: ssl.SSLContext
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    server = authority.issue_cert("127.0.0.1")
-    client = authority.issue_cert("fleet@example.com")
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    client.configure_cert(context)
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    server.cert_chain_pems[0].write_to_path(str(folder / "server.pem"))
-    server.private_key_pem.write_to_path(str(folder / "server.key"))
-    client.cert_chain_pems[0].write_to_path(str(folder / "client.pem"))
-    client.private_key_pem.write_to_path(str(folder / "client.key"))
-    (folder / "other.pem").write_bytes(trustme.CA().cert_pem.bytes())
-    shown = {"tls_cert": folder / "server.pem", "tls_key": folder / "server.key"}
-    return Certificates(folder / "ca.pem", folder / "client.pem", folder / "client.key", shown, context)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from .conftest import CHECKOUT
 COLLECTION = "fleetops.environments"
 PLUGINS = {
     "letta": "inventory",
+    "qoder": "inventory",
     **{path.stem: "module" for path in sorted((CHECKOUT / "plugins/modules").glob("*.py"))},
 }
 
