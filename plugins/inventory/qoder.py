@@ -59,7 +59,9 @@ options:
     type: raw
     default: [name, id]
   hostname_prefix:
-    description: Put before every host name, to keep environments apart from servers and devices of the same name.
+    description:
+      - Put before every host name, to keep environments apart from servers and devices of the same name.
+      - With V("") there is none, and O(on_duplicate) decides about names that are taken.
     type: str
     default: qoder-
   hostvars_prefix:

@@ -35,6 +35,8 @@ from .trust import marked, own
 _COLLECTION = "fleetops.environments"
 # In a source, the name of the plugin that it is for.
 _PLUGIN_KEY = re.compile(r"""^[{\s]*["']?plugin["']?\s*:\s*["']?([\w.]+)""", re.MULTILINE)
+# Options of which an empty text is a value: without it there would be no way to have none.
+_MAY_BE_EMPTY = ("hostname_prefix",)
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
@@ -45,6 +47,7 @@ class _Rules:
     filters: Expressions
     hostnames: Expressions
     variable_prefix: str
+    dimensions: Sequence[Dimension]
     group_prefix: str
     root_group: str
 
@@ -109,6 +112,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             places += [variables.get(place["name"]) for place in definition.get("vars", ())]
             places += [os.environ.get(place["name"]) for place in definition.get("env", ())]
             _check_type(name, definition.get("type"), places)
+        options |= {name: "" for name in _MAY_BE_EMPTY if (direct or {}).get(name) == ""}
         super().set_options(task_keys=task_keys, var_options=variables, direct=options)
 
     def _templated(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -149,13 +153,19 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
 
     def _rules(self) -> _Rules:
         """The options that say what hosts look like, checked before anything is asked of the API."""
+        known = {dimension.name: dimension for dimension in self.DIMENSIONS}
+        dimensions = [known[name] for name in dict.fromkeys(self.get_option("group_by"))]
         group_prefix = self.get_option("group_prefix") or ""
+        root_group = checked_group_name("root_group", self.get_option("root_group"))
+        if reads_as_group(root_group, dimensions, group_prefix):
+            raise OptionError("root_group", f"{root_group!r} can also be the name of a group of group_by")
         return _Rules(
             filters=Expressions("filters", self.get_option("filters") or [], self.PROVIDER.fields),
             hostnames=Expressions("hostnames", self.get_option("hostnames"), self.PROVIDER.fields),
             variable_prefix=self._variable_prefix(),
+            dimensions=dimensions,
             group_prefix=checked_group_name("group_prefix", group_prefix) if group_prefix else "",
-            root_group=checked_group_name("root_group", self.get_option("root_group")),
+            root_group=root_group,
         )
 
     def _settings(self) -> HttpSettings:
@@ -235,20 +245,16 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     # Hosts, groups and variables
 
     def _fill(self, environments: Sequence[Environment], rules: _Rules) -> None:
-        known = {dimension.name: dimension for dimension in self.DIMENSIONS}
-        dimensions = [known[name] for name in dict.fromkeys(self.get_option("group_by"))]
-        groups = group_rows([environment.fields for environment in environments], dimensions, rules.group_prefix)
-        own_groups = dict.fromkeys([*groups.members, *groups.parents.values()])
-        if rules.root_group in own_groups:
-            raise OptionError("root_group", f"{rules.root_group!r} is also the name of a group of group_by")
-        for group in (rules.root_group, *own_groups):
+        rows = [environment.fields for environment in environments]
+        groups = group_rows(rows, rules.dimensions, rules.group_prefix)
+        for group in dict.fromkeys([rules.root_group, *groups.members, *groups.parents.values()]):
             self.inventory.add_group(group)
         for group, parent in groups.parents.items():
             self.inventory.add_child(parent, group)
 
         named = {self._sanitize_group_name(name) for name in self.get_option("groups")}
         wanted = self._wanted_names(environments, rules)
-        like_groups = {name for name in wanted.values() if reads_as_group(name, dimensions, rules.group_prefix)}
+        like_groups = {name for name in wanted.values() if reads_as_group(name, rules.dimensions, rules.group_prefix)}
         names = self._free_names(wanted, named | like_groups)
         memberships = groups.of_rows(len(environments))
         hosts = [
