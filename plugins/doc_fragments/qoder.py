@@ -31,10 +31,12 @@ options:
   api_key:
     description:
       - The access token. Vault values and templates work.
+      - Of the environment variables E(QODER_ACCESS_TOKEN) goes before E(QODER_PAT).
     type: str
+    # Of several that are set Ansible takes the last one.
     env:
-      - name: QODER_ACCESS_TOKEN
       - name: QODER_PAT
+      - name: QODER_ACCESS_TOKEN
     vars:
       - name: qoder_api_key
   api_key_file:
