@@ -1,0 +1,112 @@
+"""Both sources in one inventory directory: one fleet, in which nobody is merged with anybody."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Ansible, awake, messages_of, plain, step
+
+CONTRACT = "fleetops_environment"
+
+
+def directory(ansible: Ansible, letta: dict[str, Any] | None = None, qoder: dict[str, Any] | None = None) -> Path:
+    """An inventory directory with a source of each provider, in which these options are given."""
+    folder = ansible.directory / "inventory"
+    folder.mkdir()
+    ansible.source("inventory/1.yml", **(letta or {}))
+    ansible.source("inventory/2.yml", plugin="fleetops.environments.qoder", **(qoder or {}))
+    return folder
+
+
+def of(hosts: dict[str, dict[str, Any]], provider: str) -> dict[str, str]:
+    """Id → host name, of one provider's hosts."""
+    return {host[CONTRACT]["id"]: name for name, host in hosts.items() if host[CONTRACT]["provider"] == provider}
+
+
+def test_a_directory_with_both_sources_is_one_fleet(ansible: Ansible) -> None:
+    sandbox = ansible.sandbox
+
+    listing = ansible.listing(directory(ansible))
+
+    hosts = plain(listing["_meta"]["hostvars"])
+    devices = {entry["id"] for entry in sandbox.fleet()}
+    environments = {entry["id"] for entry in sandbox.qoder.environments() if not entry["archived"]}
+    assert of(hosts, "letta").keys() == devices
+    assert of(hosts, "qoder").keys() == environments
+    assert len(hosts) == len(devices) + len(environments)
+    assert set(listing["letta"]["hosts"]) == set(of(hosts, "letta").values())
+    assert set(listing["qoder"]["hosts"]) == set(of(hosts, "qoder").values())
+    for host in hosts.values():
+        # Nothing of one provider at a host of the other.
+        provider = host[CONTRACT]["provider"]
+        assert {name.partition("_")[0] for name in host} == {provider, "ansible", "fleetops"}
+        url = sandbox.url if provider == "letta" else sandbox.qoder.url
+        assert host[CONTRACT]["base_url"] == url
+
+
+def test_hosts_of_the_same_name_are_not_merged(ansible: Ansible) -> None:
+    device = ansible.sandbox.fleet()[0]
+    twin = ansible.sandbox.qoder.add_environment(name=device["name"])
+    like_a_group = ansible.sandbox.qoder.add_environment(name="letta")
+
+    hosts = plain(ansible.listing(directory(ansible, qoder={"hostname_prefix": ""}))["_meta"]["hostvars"])
+
+    assert of(hosts, "letta")[device["id"]] == device["name"]
+    assert re.fullmatch(rf"{device['name']}-[0-9a-f]{{8}}", of(hosts, "qoder")[twin["id"]])
+    assert re.fullmatch(r"letta-[0-9a-f]{8}", of(hosts, "qoder")[like_a_group["id"]])
+    assert len(hosts) == len(ansible.sandbox.fleet()) + len(of(hosts, "qoder"))
+
+
+@pytest.mark.covers("qoder", "on_duplicate")
+def test_a_name_that_the_other_source_gave_fails_the_source_on_demand(ansible: Ansible) -> None:
+    device = ansible.sandbox.fleet()[0]
+    twin = ansible.sandbox.qoder.add_environment(name=device["name"])
+    unique = {"hostnames": ["id"], "hostname_prefix": ""}
+
+    source = directory(ansible, qoder={"hostname_prefix": "", "on_duplicate": "fail"})
+    run = ansible.inventory("--list", source=source)
+    ansible.source("inventory/2.yml", plugin="fleetops.environments.qoder", **unique, on_duplicate="fail")
+    by_id = ansible.listing(source)
+
+    run.assert_inventory_error("on_duplicate", device["name"], twin["id"])
+    assert "plugins.inventory.letta" not in run.output
+    assert of(plain(by_id["_meta"]["hostvars"]), "qoder")[twin["id"]] == twin["id"]
+
+
+@pytest.mark.parametrize(("route", "blamed", "spared"), [("list", "letta", "qoder"), ("qoder_list", "qoder", "letta")])
+def test_an_error_of_one_source_is_told_of_that_alone(ansible: Ansible, route: str, blamed: str, spared: str) -> None:
+    ansible.sandbox.add_fault("status", route=route, status=400)
+
+    run = ansible.inventory("--list", source=directory(ansible))
+
+    run.assert_inventory_error("400 Bad Request", "The sandbox was told to fail")
+    assert f"plugins.inventory.{blamed}" in run.output
+    assert f"plugins.inventory.{spared}" not in run.output
+
+
+def test_a_play_addresses_both(ansible: Ansible) -> None:
+    sandbox = ansible.sandbox
+    device = awake(sandbox)[0]
+    environment = next(entry for entry in sandbox.qoder.environments() if not entry["archived"])
+    send = {
+        **step("instruct", "send_message", targets="{{ ansible_play_batch }}", content="hello", agent="agent_1"),
+        "run_once": True,
+    }
+    which = {"name": "which", "ansible.builtin.debug": {"msg": "{{ fleetops_environment.provider }}"}}
+
+    run = ansible.steps(
+        which, send, hosts=f"{device['name']}:config_type_cloud", source=directory(ansible, qoder={"hostnames": "id"}),
+        arguments=("--limit", f"{device['name']}:qoder-{environment['id']}"),
+    )  # fmt: skip
+
+    run.assert_quiet()
+    providers = {entry["host"]: entry["result"]["msg"] for entry in run.results if entry["task"] == "which"}
+    assert providers == {device["name"]: "letta", f"qoder-{environment['id']}": "qoder"}
+    assert len(messages_of(sandbox, device)) == 1
+    assert [(each["environment_id"], each["messages"]) for each in sandbox.qoder.sessions()] == [
+        (environment["id"], ["hello"])
+    ]
