@@ -47,10 +47,10 @@ class ActionModule(EnvironmentAction):
 
     def _check(self, provider: Provider, options: Mapping[str, Any]) -> None:
         of_a_list = _parameters(provider)
-        named = [name for name in given(self._task.args) if name not in _OF_ALL]
-        foreign = next((name for name in named if name not in (*of_a_list, provider.looked_up_by)), None)
+        own = (provider.looked_up_by, *of_a_list)
+        foreign = next((name for name in given(self._task.args) if name not in _OF_ALL.union(own)), None)
         if foreign:
-            raise OptionError(foreign, f"is not for environments of {provider.name}")
+            raise OptionError(foreign, f"is not for environments of {provider.name}, which take {', '.join(own)}")
         if options["limit"] < 1:
             raise OptionError("limit", f"must be 1 or more, got {options['limit']}")
         if options[provider.looked_up_by]:
