@@ -28,7 +28,7 @@ options:
     description:
       - Which of the API's texts Ansible may treat as its own, as opposed to exporting them marked unsafe.
       - V(plain) trusts texts of letters, digits and C(._:/@+-) only, V(identifiers) of these only ids, mode, OS,
-        versions, status and commands, V(none) nothing.
+        versions, status, commands and types, V(none) nothing.
       - Whatever this is, no text from the API is ever run as a template. A trusted text that a play itself hands to
         something that evaluates it, such as C(var) of M(ansible.builtin.debug), can still name a variable; with V(none)
         it cannot.

@@ -18,7 +18,11 @@ description:
     one in a session that it makes there.
   - The source is a YAML file with C(plugin=fleetops.environments.qoder) and any name that ends in C(.yml) or C(.yaml).
     In one directory with sources of P(fleetops.environments.letta#inventory) it adds to the same fleet.
-  - Both generations of the API are read, with either way of paging.
+  - The variables are C(qoder_id), C(qoder_name), C(qoder_description), C(qoder_status), C(qoder_config),
+    C(qoder_config_type), C(qoder_networking_type), C(qoder_packages), C(qoder_metadata), C(qoder_archived),
+    C(qoder_archived_at), C(qoder_created_at) and C(qoder_updated_at), null where the API does not say. Times are
+    ISO 8601 in UTC.
+  - Both generations of the API are read, with either way of paging. The newer one gives no status.
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
   - No host is dialled by a name of the API. C(ansible_host) is C(<id>.qoder.invalid), so SSH ends unreachable.
 options:

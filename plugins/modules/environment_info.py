@@ -42,7 +42,9 @@ options:
     description: List only what comes after the environment with this id, which is what is older. Qoder only.
     type: str
   before_id:
-    description: List only what comes before the environment with this id, which is what is newer. Qoder only.
+    description:
+      - List only what comes before the environment with this id, which is what is newer. Qoder only.
+      - Cannot go with O(after_id).
     type: str
   include_archived:
     description: Whether archived environments are listed too. Qoder only.
@@ -56,7 +58,8 @@ options:
     description: Only environments made at this time or earlier; RFC 3339. Qoder only.
     type: str
   limit:
-    description: How many rows to ask for at a time, as the API's parameter C(limit).
+    description:
+      - How many rows to ask for at a time, as the API's parameter C(limit). Of Qoder more than 100 counts as 100.
     type: int
     default: 100
   all_pages:
@@ -97,6 +100,12 @@ EXAMPLES = r"""
     limit: 50
     all_pages: false
   register: page
+
+- name: Look up one environment of Qoder
+  fleetops.environments.environment_info:
+    provider: qoder
+    environment_id: env_019e3bb39b6774d8878cd0b9d237574b
+  register: builder
 
 - name: Find environments of Qoder that reach every network
   fleetops.environments.environment_info:

@@ -95,7 +95,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         ours = [f"{_COLLECTION}.{provider}" for provider in known_providers()]
         if named in ours or ("." in named and not named.startswith(f"{_COLLECTION}.")):
             return False
-        return next((name for name in constants.INVENTORY_ENABLED if name in ours), self.NAME) == self.NAME
+        enabled: list[str] = [name for name in constants.INVENTORY_ENABLED if name in ours]
+        return not enabled or enabled[0] == self.NAME
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Read the options: blank ones left out, templates rendered, mistakes that core lets pass refused."""

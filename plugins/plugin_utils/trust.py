@@ -17,7 +17,7 @@ from typing import Any
 from ansible.template import trust_as_template
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]+")
-# What `trust: identifiers` covers: ids, mode, OS, versions, status and commands.
+# What `trust: identifiers` covers: ids, mode, OS, versions, status, commands and types.
 _IDENTIFIERS = frozenset(
     {
         "id",

@@ -12,6 +12,9 @@ import pytest
 import qca.common
 from qca.managed import AsyncManaged, Managed
 
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.provider import fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.qoder import PROVIDER, Query
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 
@@ -82,6 +85,15 @@ class TestEnvironments:
         shown = {each.id: each.to_dict() for each in client.environments.list(**EVERY)}
 
         assert shown == rows
+
+    def test_our_client_lists_the_same(self, sandbox: Sandbox, client: Managed) -> None:
+        settings = HttpSettings(base_url=sandbox.qoder.url, api_key=sandbox.qoder.key)
+        since = sandbox.qoder.environments()[9]["row"]["created_at"]
+
+        for query in (EVERY, {"limit": 4}, {**EVERY, "created_at_gte": since}):
+            theirs = [each.to_dict() for each in client.environments.list(**query)]
+            assert list(fetch(PROVIDER, settings, Query(**query)).rows) == theirs
+            assert theirs
 
     def test_created_at(self, sandbox: Sandbox, client: Managed) -> None:
         row = sandbox.qoder.environments()[9]["row"]
