@@ -10,8 +10,10 @@ from typing import Any
 
 def one_line(text: object, limit: int = 300) -> str:
     """Text from anywhere as one printable line of at most `limit` characters."""
-    printable = "".join(character if character.isprintable() else " " for character in str(text))
-    line = " ".join(printable.split())
+    whole = str(text)
+    if not whole.isprintable():
+        whole = "".join(character if character.isprintable() else " " for character in whole)
+    line = " ".join(whole.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 

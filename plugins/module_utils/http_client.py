@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import ssl
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from .retries import attempted
 _NOT_JSON = object()
 # Seconds for which a connection is kept without a request.
 _KEPT_ALIVE = 5.0
+# An address that is sent as it stands: it is not too long, and nothing in it has another spelling.
+_PLAIN_ADDRESS = re.compile(r"https?://[a-z0-9.-]+(?::[0-9]{1,5})?(?:/(?:[/\w.~-]|%[0-9A-F]{2}){0,2000})?", re.ASCII)
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
@@ -158,20 +161,19 @@ class HttpClient:
         return await self._call(request, repeatable=repeatable, final=final)
 
     async def _call(self, request: _Request, *, repeatable: bool, final: Sequence[int] = ()) -> Reply:
-        progress = _Progress()
+        progress, where = _Progress(), request.where
         done = await attempted(
             self._settings,
-            request.where,
-            lambda: self._once(request, progress),
+            where,
+            lambda: self._once(request, where, progress),
             repeatable=repeatable,
             final=final,
             may_be_accepted=lambda: request.sends and progress.sending,
         )
         return replace(done.value, attempts=done.attempts, unclear=done.unclear)
 
-    async def _once(self, request: _Request, progress: _Progress) -> Reply:
-        where, sends = request.where, request.sends
-        progress.sending = False
+    async def _once(self, request: _Request, where: str, progress: _Progress) -> Reply:
+        progress.sending, sends = False, request.sends
         try:
             data, kind = (_encoded(request.body), {"Content-Type": "application/json"}) if sends else (None, {})
             async with self._session.request(
@@ -223,6 +225,8 @@ class HttpClient:
 
 def _address(url: str, params: Mapping[str, str]) -> Any:
     """The address to ask, exactly so: aiohttp alone would undo some of its percent-encoding."""
+    if not params and "/." not in url and _PLAIN_ADDRESS.fullmatch(url):
+        return yarl.URL(url, encoded=True)
     whole = httpx.URL(url, params=params or None)
     text = f"{whole.scheme}://{whole.netloc.decode('ascii')}{whole.raw_path.decode('ascii')}"
     return yarl.URL(text, encoded=True)

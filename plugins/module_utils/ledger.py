@@ -21,7 +21,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -244,7 +244,7 @@ class Ledger:
             keys = (entry.campaign, entry.environment_id)
             if next(self._select(f"{_SELECT} AND environment_id = ?", keys), None) != seen:
                 return False
-            self._connection.execute(_REPLACE, astuple(entry))
+            self._connection.execute(_REPLACE, [getattr(entry, name) for name in _COLUMNS])
         return True
 
     def is_alive(self, run: int) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
@@ -20,6 +20,7 @@ from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fan_out import Outcome, Policy, Target, counts, failure_budget
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import provider_named
+from ..module_utils.replies import Reply
 from ..module_utils.result_files import check_writable, write_hosts, write_results
 from ..module_utils.stop import Stop
 from .action import EnvironmentAction
@@ -208,7 +209,7 @@ class TargetsAction(EnvironmentAction):
 
     def _single(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
         failed = policy.is_failure(outcome)
-        result = {**asdict(outcome), "changed": outcome.status in self.CHANGED, "failed": failed}
+        result = {**_entry(outcome), "changed": outcome.status in self.CHANGED, "failed": failed}
         result["msg"] = _line(outcome)
         if outcome.status == "skipped" or (outcome.status == "offline" and not failed):
             result["skipped"] = True
@@ -228,7 +229,7 @@ class TargetsAction(EnvironmentAction):
             "changed": any(outcome.status in self.CHANGED for outcome in outcomes),
             "failed": failed,
             "msg": message,
-            "targets": [asdict(outcome) for outcome in outcomes],
+            "targets": [_entry(outcome) for outcome in outcomes],
             "counts": found,
             "failed_hosts": [outcome.host for outcome in failures],
             "max_failures_exceeded": failed,
@@ -245,6 +246,12 @@ def _policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) -> Po
         max_failures=failure_budget(options["max_failures"], targets),
         **{name: options[name] for name in ("when_offline", "offline_timeout") if name in options},
     )
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as the result has it. Not by asdict, which copies all that there is, for each target."""
+    values = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
+    return {name: asdict(value) if isinstance(value, Reply) else value for name, value in values.items()}
 
 
 def _line(outcome: Outcome) -> str:
