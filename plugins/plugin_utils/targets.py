@@ -11,24 +11,23 @@ from typing import Any
 
 from ..module_utils.environment import CONTRACT, Environment
 from ..module_utils.errors import FleetError, OptionError, one_line
+from .host_variables import as_listed
 from .options import blank
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A target as the task names it. variables: the host's, templated when read."""
+    """A target as the task names it. given: what its entry says besides its host."""
 
     host: str
     environment: Environment
-    variables: Mapping[str, Any]
     given: Mapping[str, Any]
 
 
 def current_host(task_vars: Mapping[str, Any]) -> list[Item]:
     """The play's current host as the only target. Raises FleetError when it is no environment."""
     host = str(task_vars["inventory_hostname"])
-    variables = task_vars["hostvars"][host]
-    return [Item(host, _environment(host, variables), variables, {})]
+    return [Item(host, _environment(host, as_listed(task_vars["hostvars"], host, CONTRACT)), {})]
 
 
 def listed_hosts(
@@ -66,7 +65,8 @@ def listed_from(option: str, environments: Sequence[Environment]) -> str | None:
 def environment_of(host: str, task_vars: Mapping[str, Any]) -> Environment | None:
     """The environment that a host of the inventory is, None for another name. Raises FleetError."""
     hostvars = task_vars["hostvars"]
-    return _environment(host, hostvars[host]) if host in hostvars and CONTRACT in hostvars[host] else None
+    contract = as_listed(hostvars, host, CONTRACT) if host in hostvars else None
+    return _environment(host, contract) if contract is not None else None
 
 
 def _item(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[str, Any]) -> Item:
@@ -80,17 +80,17 @@ def _item(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[s
     host = entry.get("host")
     if not isinstance(host, str) or host not in hostvars:
         raise OptionError(where, f"{one_line(host, 80)!r} is no host of the inventory")
-    variables = hostvars[host]
     values = {key: value for key, value in entry.items() if key != "host" and not blank(value)}
-    return Item(host, _environment(host, variables), variables, values)
+    return Item(host, _environment(host, as_listed(hostvars, host, CONTRACT)), values)
 
 
-def _environment(host: str, variables: Mapping[str, Any]) -> Environment:
-    if CONTRACT not in variables:
+def _environment(host: str, contract: Any) -> Environment:
+    """The environment of a contract. It is not rendered: the texts in it come from whoever runs the environment."""
+    if contract is None:
         raise FleetError(
             f"{host} is no environment: it has no variable {CONTRACT}, which this collection's inventory plugins set"
         )
     try:
-        return Environment.from_contract(variables[CONTRACT])
+        return Environment.from_contract(contract)
     except FleetError as error:
         raise FleetError(f"{host}: {error}") from None

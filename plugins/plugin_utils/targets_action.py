@@ -24,6 +24,7 @@ from ..module_utils.replies import Reply
 from ..module_utils.result_files import check_writable, write_hosts, write_results
 from ..module_utils.stop import Stop
 from .action import EnvironmentAction
+from .host_variables import HostVariables
 from .signals import stopped_by_signals
 from .targets import Item, current_host, listed_hosts
 
@@ -96,6 +97,7 @@ class TargetsAction(EnvironmentAction):
             if fans_out
             else current_host(task_vars)
         )
+        self._host_variables = HostVariables(task_vars["hostvars"], [item.host for item in items])
         connections, stop = self._connections("targets", self._listed(items), task_vars), Stop()
         for settings in connections.values():
             settings.gate.stop = stop
@@ -175,17 +177,19 @@ class TargetsAction(EnvironmentAction):
 
     def _nearest(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
         """The value of the target's own entry, else the target's variable, else the option."""
+        value = item.given.get(option) or self._variable_of(option, item, task_vars) or options[option]
+        if isinstance(value, Mapping):
+            return json.dumps(value, sort_keys=True)
+        return str(value) if value else None
+
+    def _variable_of(self, option: str, item: Item, task_vars: Mapping[str, Any]) -> Any:
+        """The value of a target's variable, None where it has none."""
         name = provider_named(item.environment.provider).variable_of(option)
         if name in task_vars and self._may_set(name):
             variables = self._variables_of(item, task_vars)
             templar = self._templar.copy_with_new_env(available_variables=variables)
-            variable = self._read_variable(name, lambda: templar.template(variables.get(name)))
-        else:
-            variable = self._read_variable(name, lambda: item.variables.get(name))
-        value = item.given.get(option) or variable or options[option]
-        if isinstance(value, Mapping):
-            return json.dumps(value, sort_keys=True)
-        return str(value) if value else None
+            return self._read_variable(name, lambda: templar.template(variables.get(name)))
+        return self._read_variable(name, lambda: self._host_variables.read(item.host, name))
 
     def _may_set(self, name: str) -> bool:
         """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""

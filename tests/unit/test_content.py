@@ -37,7 +37,7 @@ UPDATABLE = {"supported": True, "writable": True, "manual_command": " npm instal
 
 def item(self_update: Any = None, **given: Any) -> Item:
     metadata = {} if self_update is None else {"self_update": self_update}
-    return Item("alpha", environment_of(row(metadata=metadata)), {}, given)
+    return Item("alpha", environment_of(row(metadata=metadata)), given)
 
 
 def content(of: Item | None = None, **options: Any) -> Content:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.plugin_utils.targets import current_host, listed_hosts
@@ -14,20 +19,33 @@ from .support import environment_of, row
 
 def variables(number: int, **changes: Any) -> dict[str, Any]:
     found = environment_of(row(id=f"environment-{number}"))
-    return {"fleetops_environment": {**found.contract(), **changes}, "letta_mode": "standard"}
+    return {"fleetops_environment": {**found.contract(), **changes}}
+
+
+def inventory(hosts: Mapping[str, Mapping[str, Any]]) -> HostVars:
+    """What Ansible knows of hosts with these variables."""
+    loader = DataLoader()
+    found = InventoryManager(loader)
+    for host, values in hosts.items():
+        found.add_host(host)
+        for name, value in values.items():
+            found.get_host(host).set_variable(name, value)
+    return HostVars(found, VariableManager(loader, found), loader)
 
 
 KEYS = ("content", "agent_id", "conversation_id", "client_message_id")
 TASK_VARS: dict[str, Any] = {
     "inventory_hostname": "alpha",
-    "hostvars": {
-        "alpha": variables(1),
-        "beta": variables(2),
-        "twin": variables(1),
-        "elsewhere": variables(1, base_url="https://other.example"),
-        "server": {},
-        "damaged": variables(3, id=None),
-    },
+    "hostvars": inventory(
+        {
+            "alpha": variables(1),
+            "beta": variables(2),
+            "twin": variables(1),
+            "elsewhere": variables(1, base_url="https://other.example"),
+            "server": {},
+            "damaged": variables(3, id=None),
+        }
+    ),
 }
 
 
@@ -35,7 +53,6 @@ def test_the_current_host_is_a_target() -> None:
     [item] = current_host(TASK_VARS)
 
     assert (item.host, item.environment.id, item.given) == ("alpha", "environment-1", {})
-    assert item.variables["letta_mode"] == "standard"
 
 
 def test_a_current_host_that_is_no_environment_is_refused() -> None:
