@@ -103,6 +103,13 @@ class Run:
         return {re.findall(r"[^/'\"\s]+\.yml", text)[0]: text for text in texts}
 
 
+def filled(text: str, files: Mapping[str, Path]) -> str:
+    """A text with the path of a file for its name in braces."""
+    for name, path in files.items():
+        text = text.replace(f"{{{name}}}", str(path))
+    return text
+
+
 def plain(value: Any) -> Any:
     """A value of an exported inventory without its marks of unsafe texts."""
     if isinstance(value, dict):
@@ -209,6 +216,16 @@ class Ansible:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
+
+    def vault(self, *arguments: str) -> str:
+        """What `ansible-vault ARGUMENTS` says; `opened` is what opens again what it locks."""
+        command = [str(Path(sys.executable).with_name("ansible-vault")), *arguments, *self.opened]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    @property
+    def opened(self) -> list[str]:
+        """Arguments that give Ansible's commands the password of the vault."""
+        return ["--vault-password-file", str(self.file("vault-password", "not-a-secret\n"))]
 
     def on_a_terminal(self, playbook: Path) -> str:
         """What `ansible-playbook` writes to a terminal."""

@@ -16,7 +16,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import Ansible, Certificates, Run
+from .conftest import Ansible, Certificates, Run, filled
 
 # A right key that is no part of any other text, so that finding it in an output means that it leaked.
 KEY = "loopback-key-that-must-not-leak"
@@ -104,20 +104,15 @@ KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
 @pytest.mark.covers("letta", "api_key", "api_key_file")
 @pytest.mark.parametrize("place", KEYS_IN_PLACES)
 def test_the_key_may_stand_in(secretive: Ansible, place: str) -> None:
-    files = {"right": secretive.directory / "right.key", "wrong": secretive.directory / "wrong.key"}
-    files["right"].write_text(f"{KEY}\n")
-    files["wrong"].write_text(WRONG)
-
-    def filled(text: str) -> str:
-        for name, path in files.items():
-            text = text.replace(f"{{{name}}}", str(path))
-        return text
-
+    files = {"right": secretive.file("right.key", f"{KEY}\n"), "wrong": secretive.file("wrong.key", WRONG)}
     options, arguments, env = KEYS_IN_PLACES[place]
-    source = secretive.source(**{name: filled(value) for name, value in options.items()})
+    source = secretive.source(**{name: filled(value, files) for name, value in options.items()})
 
     run = secretive.inventory(
-        *VERBOSE, *map(filled, arguments), source=source, env=QUIET_STDOUT | {name: filled(env[name]) for name in env}
+        *VERBOSE,
+        *(filled(argument, files) for argument in arguments),
+        source=source,
+        env=QUIET_STDOUT | {name: filled(value, files) for name, value in env.items()},
     )
 
     _listed(run, secretive.sandbox)
@@ -125,25 +120,14 @@ def test_the_key_may_stand_in(secretive: Ansible, place: str) -> None:
 
 @pytest.mark.covers("letta", "api_key")
 def test_the_key_may_be_a_vaulted_value_or_the_whole_source_a_vaulted_file(secretive: Ansible) -> None:
-    password = secretive.directory / "vault-password"
-    password.write_text("not-a-secret\n")
-
-    def vault(*arguments: str) -> str:
-        command = [str(Path(sys.executable).with_name("ansible-vault")), *arguments]
-        done = subprocess.run(
-            [*command, "--vault-password-file", str(password)], capture_output=True, text=True, check=True
-        )
-        return done.stdout
-
-    source = secretive.directory / "fleet.letta.yml"
     plugin = "plugin: fleetops.environments.letta\n"
-    source.write_text(plugin + vault("encrypt_string", "--name", "api_key", KEY))
-    opened = [*VERBOSE, "--vault-password-file", str(password)]
+    source = secretive.file("fleet.yml", plugin + secretive.vault("encrypt_string", "--name", "api_key", KEY))
+    opened = [*VERBOSE, *secretive.opened]
     env = NO_KEY | QUIET_STDOUT
     value = secretive.inventory(*opened, source=source, env=env)
     locked = secretive.inventory(*VERBOSE, source=source, env=env)
     source.write_text(f"{plugin}api_key: {KEY}\n")
-    vault("encrypt", str(source))
+    secretive.vault("encrypt", str(source))
     whole = secretive.inventory(*opened, source=source, env=env)
 
     _listed(value, secretive.sandbox)

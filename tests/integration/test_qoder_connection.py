@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import Ansible, Certificates, Run
+from .conftest import Ansible, Certificates, Run, filled
 
 # A right token that is no part of any other text, so that finding it in an output means that it leaked.
 KEY = "loopback-token-that-must-not-leak"
@@ -83,17 +80,14 @@ KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
 @pytest.mark.parametrize("place", KEYS_IN_PLACES)
 def test_the_access_token_may_stand_in(secretive: Ansible, place: str) -> None:
     files = {"right": secretive.file("right.key", f"{KEY}\n"), "wrong": secretive.file("wrong.key", WRONG)}
-
-    def filled(text: str) -> str:
-        for name, path in files.items():
-            text = text.replace(f"{{{name}}}", str(path))
-        return text
-
     options, arguments, env = KEYS_IN_PLACES[place]
-    source = secretive.source(**{name: filled(value) for name, value in options.items()})
+    source = secretive.source(**{name: filled(value, files) for name, value in options.items()})
 
     run = secretive.inventory(
-        *VERBOSE, *map(filled, arguments), source=source, env=QUIET_STDOUT | {name: filled(env[name]) for name in env}
+        *VERBOSE,
+        *(filled(argument, files) for argument in arguments),
+        source=source,
+        env=QUIET_STDOUT | {name: filled(value, files) for name, value in env.items()},
     )
 
     _listed(run, secretive.sandbox)
@@ -101,23 +95,14 @@ def test_the_access_token_may_stand_in(secretive: Ansible, place: str) -> None:
 
 @pytest.mark.covers("qoder", "api_key")
 def test_the_token_may_be_a_vaulted_value_or_the_whole_source_a_vaulted_file(secretive: Ansible) -> None:
-    password = secretive.file("vault-password", "not-a-secret\n")
-
-    def vault(*arguments: str) -> str:
-        command = [str(Path(sys.executable).with_name("ansible-vault")), *arguments]
-        done = subprocess.run(
-            [*command, "--vault-password-file", str(password)], capture_output=True, text=True, check=True
-        )
-        return done.stdout
-
     plugin = "plugin: fleetops.environments.qoder\n"
-    source = secretive.file("fleet.yml", plugin + vault("encrypt_string", "--name", "api_key", KEY))
-    opened = [*VERBOSE, "--vault-password-file", str(password)]
+    source = secretive.file("fleet.yml", plugin + secretive.vault("encrypt_string", "--name", "api_key", KEY))
+    opened = [*VERBOSE, *secretive.opened]
     env = NO_KEY | QUIET_STDOUT
     value = secretive.inventory(*opened, source=source, env=env)
     locked = secretive.inventory(*VERBOSE, source=source, env=env)
     source.write_text(f"{plugin}api_key: {KEY}\n")
-    vault("encrypt", str(source))
+    secretive.vault("encrypt", str(source))
     whole = secretive.inventory(*opened, source=source, env=env)
 
     _listed(value, secretive.sandbox)
