@@ -66,8 +66,6 @@ class ActionModule(EnvironmentAction):
         of_one = [name for name in _OF_ONE if name in given(self._task.args)]
         if options["replies"] is not None and of_one:
             raise OptionError(of_one[0], "cannot go with replies, whose entries have their own")
-        if options["replies"] is None and not options["client_message_id"]:
-            raise OptionError("replies", "needs what send_message returned in targets; or give client_message_id")
         if options["lost_after"] < 0:
             raise OptionError("lost_after", f"must be 0 or more, got {options['lost_after']}")
         if options["concurrency"] < 1:
@@ -82,6 +80,8 @@ class ActionModule(EnvironmentAction):
         if options["replies"] is None:
             environment = environment_of(host, task_vars)
             provider = provider_named(environment.provider) if environment is not None else LETTA
+            if not options["client_message_id"] and not provider.sessions:
+                raise OptionError("replies", "needs what send_message returned in targets; or give client_message_id")
             conversation_id = self._nearest(provider, provider.conversation, options, task_vars)
             if conversation_id == NEW_CONVERSATION:
                 raise OptionError(provider.conversation, f"must be one that exists, got 'new' for {host}")

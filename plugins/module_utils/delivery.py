@@ -59,7 +59,7 @@ class MessageTarget(Target):
         answers = [answer for message in self.messages for answer in message.get("approvals", [])]
         return Question(
             provider=self.environment.provider,
-            agent_id=str(self.agent_id),
+            agent_id=self.agent_id or "",
             conversation_id=conversation_id,
             otid=otid or self.otid,
             tool_call_ids=[str(answer["tool_call_id"]) for answer in answers],

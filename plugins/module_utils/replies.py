@@ -29,8 +29,8 @@ _REFUSED_CODES = ("http_400", "http_422")
 class Question:
     """What a reply is wanted to.
 
-    provider: its name. otid: the message's id in the history. tool_call_ids: for answers to tool calls, which have no
-        id of their own.
+    provider: its name. agent_id: empty where a session alone says who answers. otid: the message's id in the history.
+    tool_call_ids: for answers to tool calls, which have no id of their own.
     text: of the message, for an API whose history has no id of ours, and since: ISO 8601, before which it was not sent.
     conversation_id: None is the agent's default one. environment: None where nothing is known of it.
     """

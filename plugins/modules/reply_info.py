@@ -24,7 +24,7 @@ options:
         host. Of an entry C(host), C(id), C(status), C(agent_id), C(conversation_id), C(session_id),
         C(client_message_id), C(otid) and C(sent_at) are read.
       - What was not sent, or without a C(client_message_id) or agent, is reported as V(skipped). A message to Qoder
-        needs no agent but a session.
+        needs neither, but a session.
       - With entries of other hosts the task needs C(run_once=true) in a play of several hosts.
     type: list
     elements: dict
@@ -42,9 +42,9 @@ options:
     type: str
   session_id:
     description:
-      - With Qoder, the session that O(client_message_id) was sent to. The host variable C(qoder_session_id) goes before
-        it.
-      - Of a session in which nothing else was said. Which of several messages is meant, only O(replies) can tell.
+      - With Qoder, the session that the message was sent to, with which no O(client_message_id) is needed. The host
+        variable C(qoder_session_id) goes before it.
+      - The reply is that to the first message of the session. Which of several is meant, only O(replies) can tell.
     type: str
   reply_dir:
     description:

@@ -30,13 +30,17 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
         environment = None
     provider = provider_named(environment.provider) if environment is not None else _provider_of(entry)
     conversation_id = _text(where, entry, provider.conversation)
-    needed = {provider.conversation: conversation_id} if provider.sessions else {"agent_id": agent_id}
-    skip = _reason_to_skip(where, entry, {"client_message_id": client_message_id, **needed})
+    needed = (
+        {provider.conversation: conversation_id}
+        if provider.sessions
+        else {"client_message_id": client_message_id, "agent_id": agent_id}
+    )
+    skip = _reason_to_skip(where, entry, needed)
     if skip is not None:
         return Asked(host, environment_id, client_message_id, None, skip=skip)
     question = Question(
         provider=provider.name,
-        agent_id=str(agent_id),
+        agent_id=agent_id or "",
         conversation_id=conversation_id,
         otid=_text(where, entry, "otid") or (None if provider.sessions else client_message_id),
         environment=environment,

@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 
 from ..module_utils.delivery import NEW_CONVERSATION
 from ..module_utils.environment import Environment
-from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.fan_out import Outcome, Policy, Target, counts, failure_budget
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import provider_named
@@ -180,6 +180,9 @@ class TargetsAction(EnvironmentAction):
         value = item.given.get(option) or self._variable_of(option, item, task_vars) or options[option]
         if isinstance(value, Mapping):
             return json.dumps(value, sort_keys=True)
+        if isinstance(value, Sequence) and value and not isinstance(value, str):
+            problem = f"that of {item.host} must be an id or a dictionary, got {one_line(repr(value), 60)}"
+            raise OptionError(option, problem)
         return str(value) if value else None
 
     def _variable_of(self, option: str, item: Item, task_vars: Mapping[str, Any]) -> Any:
