@@ -119,8 +119,8 @@ options:
       - The id of the message; a device drops one that it has seen in the same conversation.
       - Made up where it is left out. Give one to be able to repeat the task without a second turn. With O(content),
         O(content_file), O(content_template) and O(self_update) only.
-      - Qoder is given none. Its idempotency keys follow from it, with which a session is made, and the message sent,
-        once within 24 hours.
+      - Qoder is given none. Its idempotency keys follow from it and the environment, with which a session is made, and
+        the message sent, once within 24 hours; with another agent, session or content the task fails.
     type: str
   campaign:
     description:

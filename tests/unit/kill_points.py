@@ -23,12 +23,15 @@ from ansible_collections.fleetops.environments.plugins.module_utils.delivery imp
     Sender,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import FanOut
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.provider import ConversationsOfAll, opened
 from tests.sandbox.process import Sandbox
 
 from .qoder_support import qoder_settings
 from .support import policy, settings_for
+
+# Of a run that sends to two: it looks up, sends or is told that the connection has gone, and sends.
+FEWEST_AWAITS = 6
 
 
 class Steps:
@@ -128,3 +131,28 @@ def begun(
         return json.loads(text)
 
     return end
+
+
+def entries(path: Path) -> dict[str, Entry]:
+    ledger = Ledger.read(path)
+    assert ledger is not None
+    with ledger:
+        return ledger.entries(path.stem)
+
+
+def each_step(
+    directory: Path, kill: Callable[[Path, int], dict[str, Any] | None], complete: Callable[[Path], None]
+) -> None:
+    """Let runs die at their first step, their second, and so on until one survives, and complete each.
+
+    Each has a ledger, and so a campaign, of its own.
+    """
+    for step in range(1, 500):
+        ledger = directory / f"{step}.sqlite"
+        survived = kill(ledger, step)
+        complete(ledger)
+        if survived is not None:
+            # How the answers come in makes a step more or less.
+            assert step > max(survived["steps"], 2 * FEWEST_AWAITS)
+            return
+    raise AssertionError("it never came to its end")

@@ -14,15 +14,12 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils import retries
 from ansible_collections.fleetops.environments.plugins.module_utils.campaign import message_id
 from ansible_collections.fleetops.environments.plugins.module_utils.delivery import MessageTarget
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
 from tests.sandbox.process import Sandbox
 
-from .kill_points import forked
+from .kill_points import each_step, entries, forked
 from .support import environment_of
-
-# Of a run that sends to two: it looks up, sends or is told that the connection has gone, and sends.
-FEWEST_AWAITS = 6
 
 
 @pytest.fixture
@@ -63,31 +60,6 @@ def make_old(path: Path) -> None:
     with connection:
         connection.execute("UPDATE ledger SET created_at = '2020-01-01T00:00:00.000Z'")
     connection.close()
-
-
-def entries(path: Path) -> dict[str, Entry]:
-    ledger = Ledger.read(path)
-    assert ledger is not None
-    with ledger:
-        return ledger.entries(path.stem)
-
-
-def each_step(
-    directory: Path, kill: Callable[[Path, int], dict[str, Any] | None], complete: Callable[[Path], None]
-) -> None:
-    """Let runs die at their first step, their second, and so on until one survives, and complete each.
-
-    Each has a ledger, and so a campaign, of its own.
-    """
-    for step in range(1, 500):
-        ledger = directory / f"{step}.sqlite"
-        survived = kill(ledger, step)
-        complete(ledger)
-        if survived is not None:
-            # How the answers come in makes a step more or less.
-            assert step > max(survived["steps"], 2 * FEWEST_AWAITS)
-            return
-    raise AssertionError("it never came to its end")
 
 
 def stale(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:

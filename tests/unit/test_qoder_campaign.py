@@ -21,9 +21,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.qoder import
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 
-from .kill_points import begun, forked
+from .kill_points import begun, each_step, entries, forked
 from .qoder_support import AGENT, new_environment, qoder_settings, with_client
-from .test_kill_points import each_step, entries
 
 # Longer than idempotency keys are kept.
 LATER = 25 * 3600.0
@@ -83,16 +82,13 @@ def lose(ledger: Path) -> None:
         file.unlink()
 
 
-def killed_once_it_has_sent(sandbox: Sandbox, ledger: Path, target: MessageTarget) -> None:
-    """A run that dies before it has the answer to its message, which was accepted."""
-    for step in range(1, 100):
-        lose(ledger)
-        sandbox.qoder.pass_time(LATER)
-        before = len(turns(sandbox))
-        assert forked(sandbox, ledger, [target], step) is None
-        if len(turns(sandbox)) > before:
-            return
-    raise AssertionError("it never sent")
+def sent_without_an_answer(sandbox: Sandbox, ledger: Path, target: MessageTarget) -> None:
+    """A run whose message was accepted, and which does not know it."""
+    sandbox.add_fault("drop_after", route="qoder_send")
+    assert forked(sandbox, ledger, [target])["statuses"] == ["unknown"]
+    assert turns(sandbox) == [1]
+    sandbox.clear_faults()
+    sandbox.clear_requests()
 
 
 def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]) -> None:
@@ -157,9 +153,8 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
 def test_once_the_keys_are_forgotten_the_events_are_read_first(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], verify: bool
 ) -> None:
-    killed_once_it_has_sent(sandbox, ledger, targets[0])
+    sent_without_an_answer(sandbox, ledger, targets[0])
     a_day_later(sandbox, ledger)
-    sandbox.clear_requests()
 
     done = forked(sandbox, ledger, targets[:1], verify=verify)
 
@@ -173,27 +168,24 @@ def test_once_the_keys_are_forgotten_the_events_are_read_first(
 def test_while_they_are_kept_it_goes_out_again_without_a_look(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]
 ) -> None:
-    killed_once_it_has_sent(sandbox, ledger, targets[0])
-    before = turns(sandbox)
-    sandbox.clear_requests()
+    sent_without_an_answer(sandbox, ledger, targets[0])
 
     done = forked(sandbox, ledger, targets[:1], verify=False)
 
     assert done["statuses"] == ["sent"]
     assert [entry["route"] for entry in sandbox.requests()] == ["qoder_send"]
-    assert turns(sandbox) == before
+    assert turns(sandbox) == [1]
 
 
 def test_what_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]) -> None:
-    killed_once_it_has_sent(sandbox, ledger, targets[0])
+    sent_without_an_answer(sandbox, ledger, targets[0])
     a_day_later(sandbox, ledger)
-    before = turns(sandbox)
     sandbox.add_fault("status", status=400, route="qoder_events")
 
     assert forked(sandbox, ledger, targets[:1], verify=False)["statuses"] == ["unknown"]
     sandbox.clear_faults()
     assert forked(sandbox, ledger, targets[:1], verify=False)["statuses"] == ["already_sent"]
-    assert turns(sandbox) == before
+    assert turns(sandbox) == [1]
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -210,32 +202,26 @@ def test_a_lost_ledger_sends_nothing_again_while_the_keys_are_kept(
     assert len(sandbox.qoder.sessions()) == 2
 
 
-@pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
+@pytest.mark.parametrize(
+    ("route", "fault", "ends"),
+    [
+        ("qoder_create", "drop_after", ["failed", "sent"]),
+        ("qoder_create", "drop_before", ["failed", "sent"]),
+        ("qoder_send", "drop_after", ["unknown", "already_sent"]),
+        ("qoder_send", "drop_before", ["unknown", "sent"]),
+    ],
+)
 def test_an_end_that_is_unclear_is_settled_by_the_next_run(
-    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], fault: str
+    sandbox: Sandbox, ledger: Path, route: str, fault: str, ends: list[str]
 ) -> None:
-    sandbox.add_fault(fault, route="qoder_send")
-    assert forked(sandbox, ledger, targets)["statuses"] == ["unknown"] * 2
-    sandbox.clear_faults()
+    target = to(sandbox)
+    sandbox.add_fault(fault, route=route, times=3)
 
-    done = forked(sandbox, ledger, targets)
+    statuses = [forked(sandbox, ledger, [target])["statuses"] for _number in range(2)]
 
-    assert done["statuses"] == ["already_sent" if fault == "drop_after" else "sent"] * 2
-    assert turns(sandbox) == [1, 1]
-    assert len(sandbox.qoder.sessions()) == 2
-
-
-@pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
-def test_a_session_of_which_nobody_knows_whether_it_was_made_is_made_once(
-    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], fault: str
-) -> None:
-    sandbox.add_fault(fault, route="qoder_create")
-    assert forked(sandbox, ledger, targets)["statuses"] == ["failed"] * 2
-    sandbox.clear_faults()
-
-    assert forked(sandbox, ledger, targets)["statuses"] == ["sent"] * 2
-    assert turns(sandbox) == [1, 1]
-    assert len(sandbox.qoder.sessions()) == 2
+    assert statuses == [[end] for end in ends]
+    assert turns(sandbox) == [1]
+    assert len(sandbox.qoder.sessions()) == 1
 
 
 @pytest.mark.parametrize(("retry", "again"), [("all", 2), ("failed_turns", 1), ("undelivered", 0)])
