@@ -110,6 +110,16 @@ def filled(text: str, files: Mapping[str, Path]) -> str:
     return text
 
 
+def recap_of(run: Run) -> dict[str, dict[str, int]]:
+    """Host → ok, changed, failed, skipped, ignored, ... as the end of the output has them."""
+    lines = run.stdout.partition("PLAY RECAP")[2].splitlines()[1:]
+    counted = [line.partition(" : ") for line in lines if " : " in line]
+    return {
+        host.strip(): {word: int(number) for word, _equals, number in (part.partition("=") for part in rest.split())}
+        for host, _colon, rest in counted
+    }
+
+
 def plain(value: Any) -> Any:
     """A value of an exported inventory without its marks of unsafe texts."""
     if isinstance(value, dict):

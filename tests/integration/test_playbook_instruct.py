@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.sandbox.process import Sandbox
+from tests.sandbox.turns import ErrorTurn
 
-from .conftest import AGENT, CHECKOUT, Ansible, Run, awake
+from .conftest import AGENT, CHECKOUT, Ansible, Run, awake, recap_of
 
 NAME = "fleetops.environments.instruct"
 PATH = str(CHECKOUT / "playbooks/instruct.yml")
@@ -107,38 +108,61 @@ def test_no_target_is_an_error_of_its_own_unless_allowed(ansible: Ansible, empty
     refused.assert_error("no target", f"instruct_hosts={pattern}", "allow_empty")
     assert refused.returncode == 2
 
-    allowed = _instruct(ansible, *arguments, source=source, allow_empty=True, **variables)
+    allowed = _instruct(ansible, *arguments, source=source, instruct_allow_empty=True, **variables)
     assert allowed.returncode == 0, allowed.output
     assert "ERROR" not in allowed.output
     # Of a pattern that no host and no group has Ansible itself warns.
     assert ("WARNING" in allowed.output) == (empty == "pattern")
-    assert _lines(allowed) == []
+    # No play got as far as that.
+    assert [entry["task"] for entry in allowed.results] in ([], ["Require at least one host"])
     assert ansible.sandbox.requests("messages") == []
 
 
-def test_above_max_failures_every_line_is_shown_and_then_it_fails(ansible: Ansible) -> None:
+def test_each_host_ends_as_its_target_did_and_the_run_as_max_failures_says(ansible: Ansible) -> None:
     bad, good = awake(ansible.sandbox)[:2]
     ansible.sandbox.add_fault("status", route="messages", target=bad["id"], status=422, message="Not like this")
-    limit = ("--limit", f"{bad['name']},{good['name']}")
+    names = sorted([bad["name"], good["name"]])
+    limit = ("--limit", ",".join(names))
 
     failed = _instruct(ansible, *limit, instruct_concurrency=1, instruct_max_failures=0)
 
     assert failed.returncode == 2
-    names = sorted([bad["name"], good["name"]])
     lines = {host: (status, why) for host, status, _id, why in _lines(failed)}
     assert list(lines) == names
     assert lines[bad["name"]][0] == "failed"
     assert "422 Unprocessable" in lines[bad["name"]][1]
     assert "Not like this" in lines[bad["name"]][1]
     assert lines[good["name"]] == (("not_attempted", "-") if names[0] == bad["name"] else ("sent", "-"))
-    failed.assert_error("2 targets: ", f"{bad['name']}: failed")
+    failed.assert_error(
+        "failed, as more targets failed than instruct_max_failures=0 allows: 2 targets: ", f"{bad['name']}: failed"
+    )
+    # Whom a relaunch on failed hosts is to have.
+    failed.assert_error(f"{bad['name']}: failed: ", "Not like this")
+    assert recap_of(failed)[bad["name"]]["failed"] == 1
+    assert recap_of(failed)[good["name"]]["failed"] == (names[0] == bad["name"])
 
     allowed = _instruct(ansible, *limit, instruct_max_failures="50%")
 
-    allowed.assert_quiet()
+    assert allowed.returncode == 0, allowed.output
+    assert "WARNING" not in allowed.output
     assert {host: status for host, status, _id, _why in _lines(allowed)} == {
         bad["name"]: "failed", good["name"]: "sent",
     }  # fmt: skip
+    recap = {host: (counts["failed"], counts["ignored"]) for host, counts in recap_of(allowed).items()}
+    assert recap == {bad["name"]: (0, 1), good["name"]: (0, 0)}
+
+
+def test_no_more_hosts_end_failed_than_allowed(ansible: Ansible) -> None:
+    entries = awake(ansible.sandbox)[:3]
+    ansible.sandbox.add_fault("status", route="messages", status=422)
+
+    run = _instruct(
+        ansible, "--limit", ",".join(entry["name"] for entry in entries), instruct_max_failed_hosts=2
+    )  # fmt: skip
+
+    assert run.returncode == 2
+    assert sum(counts["failed"] for counts in recap_of(run).values()) == 2
+    assert "3 failed" in run.result("Summarise")["msg"]
 
 
 def test_a_wrong_option_is_shown_and_nothing_is_sent(ansible: Ansible) -> None:
@@ -183,7 +207,9 @@ def test_its_variables_are_the_options_of_send_message(ansible: Ansible) -> None
         *limit,
     )
 
-    run.assert_quiet()
+    # The one that stayed offline is within the budget.
+    assert run.returncode == 0, run.output
+    assert recap_of(run)[offline["name"]]["ignored"] == 1
     received = sandbox.received()
     assert set(received) == {first["id"], second["id"]}
     for entry in (first, second):
@@ -217,3 +243,113 @@ def test_hosts_that_are_no_environments_are_left_alone(ansible: Ansible) -> None
     run.assert_quiet()
     assert set(ansible.sandbox.received()) == {entry["id"]}
     assert [host for host, *_rest in _lines(run)] == [entry["name"]]
+
+
+def test_filters_and_a_prefix_narrow_the_targets(ansible: Ansible) -> None:
+    fleet = awake(ansible.sandbox)
+    wanted = sorted(entry["name"] for entry in fleet if entry["row"]["metadata"]["os"] == "linux")
+    assert 0 < len(wanted) < len(fleet)
+    filters = ["online", "os == 'linux'", "!older_than(last_seen_at, '30m')", "metadata.environmentMessageProtocol"]
+
+    for prefix in ("letta_", "my_"):
+        source = ansible.source(hostvars_prefix=prefix)
+        run = _instruct(ansible, "--check", source=source, instruct_filters=filters, instruct_hostvars_prefix=prefix)
+        run.assert_quiet()
+        assert [host for host, *_rest in _lines(run)] == wanted
+
+    typo = _instruct(ansible, instruct_filters=["moed == 'standard'"])
+    typo.assert_error("filters: \"moed == 'standard'\" names 'moed', which no environment has; 'mode' is nearest")
+    other = _instruct(ansible, source=ansible.source(hostvars_prefix="my_"), instruct_filters="online")
+    other.assert_error("has no variables that begin with 'letta_'", "hostvars_prefix")
+    nobody = _instruct(ansible, instruct_filters=["os == 'plan9'"])
+    nobody.assert_error("no target: none of the ", """instruct_filters=["os == 'plan9'"] hold""")
+    assert [run.returncode for run in (typo, other, nobody)] == [2, 2, 2]
+    assert ansible.sandbox.received() == {}
+
+
+def test_replies_are_waited_for_and_written(ansible: Ansible) -> None:
+    names = ["asked", "broken"]
+    for name in names:
+        ansible.sandbox.add_environment(connectionName=name)
+    ansible.sandbox.script("agent-asked", then="I am {{ 1 + 1 }} fine.")
+    ansible.sandbox.script("agent-broken", then=ErrorTurn(message="no credit left"))
+    answers = ansible.directory / "answers"
+    told = {
+        "instruct_agent_id": "{{ 'agent-' ~ inventory_hostname }}",
+        "instruct_wait_for_reply": True,
+        "instruct_reply_dir": str(answers),
+    }
+    ansible.file("group_vars/letta.yml", "letta_agent_id: agent-{{ inventory_hostname }}\n")
+
+    for _time in (1, 2):
+        run = _instruct(ansible, "--limit", ",".join(names), **told)
+        assert run.returncode == 2
+        assert "WARNING" not in run.output
+        lines = {host: (status, why) for host, status, _id, why in _lines(run)}
+        assert lines["asked"] == ("sent", "I am {{ 1 + 1 }} fine.")
+        run.assert_error("broken: sent: the turn failed: no credit left")
+        assert (answers / "asked.txt").read_text() == "I am {{ 1 + 1 }} fine.\n"
+        assert [recap_of(run)[name]["failed"] for name in names] == [0, 1]
+
+    alone = _instruct(ansible, instruct_reply_dir=str(answers))
+    alone.assert_error("instruct_reply_dir: needs instruct_wait_for_reply=true")
+
+
+def test_a_campaign_reaches_everybody_once(ansible: Ansible) -> None:
+    names = [entry["name"] for entry in awake(ansible.sandbox)[:2]]
+    log = ansible.directory / "audit.jsonl"
+    told = {
+        "instruct_campaign": "spring",
+        "instruct_ledger": str(ansible.directory / "ledger.sqlite"),
+        "instruct_verify": "none",
+        "instruct_audit_log": str(log),
+    }
+
+    for status, retry in (("sent", "undelivered"), ("already_sent", "undelivered"), ("sent", "all")):
+        run = _instruct(ansible, "--limit", ",".join(names), **told, instruct_retry=retry)
+        run.assert_quiet()
+        assert [line[1] for line in _lines(run)] == [status, status]
+
+    assert {device["turns"] for device in ansible.sandbox.received().values()} == {2}
+    assert len(log.read_text().splitlines()) == 4
+
+
+def test_the_role_instructs_both_providers_in_a_play_of_ones_own(ansible: Ansible) -> None:
+    qoder = ansible.sandbox.qoder
+    one = awake(ansible.sandbox)[0]
+    qoder.add_environment(name="cloud")
+    cloud = ansible.file("cloud.qoder.yml", "plugin: fleetops.environments.qoder\n")
+    role = {"role": "fleetops.environments.instruct", "vars": {"instruct_content": "Hello."}}
+    play = {
+        "hosts": f"{one['name']},qoder-cloud",
+        "gather_facts": False,
+        "roles": [role | {"vars": role["vars"] | {"instruct_agent": "agent-q", "instruct_agent_id": AGENT}}],
+    }
+
+    run = ansible.playbook(
+        [play], "-i", str(cloud), env={"QODER_MANAGED_BASE_URL": qoder.url, "QODER_ACCESS_TOKEN": qoder.key}
+    )
+
+    run.assert_quiet()
+    assert sorted((host, status) for host, status, *_rest in _lines(run)) == sorted(
+        [(one["name"], "sent"), ("qoder-cloud", "sent")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "parts"),
+    [
+        ({"instruct_when_offline": "perhaps"}, ("instruct_when_offline", "skip, fail, wait")),
+        ({"instruct_max_targets": "many"}, ("instruct_max_targets", "many")),
+        ({"instruct_content": ""}, ("content: nothing to send",)),
+        ({"instruct_max_failures": "some"}, ("max_failures: must be a count such as 5",)),
+    ],
+)
+def test_what_is_wrong_is_one_line(ansible: Ansible, wrong: dict[str, Any], parts: tuple[str, ...]) -> None:
+    names = [entry["name"] for entry in awake(ansible.sandbox)[:2]]
+
+    run = _instruct(ansible, "--limit", ",".join(names), **wrong)
+
+    run.assert_error(*parts)
+    assert run.returncode == 2
+    assert ansible.sandbox.received() == {}

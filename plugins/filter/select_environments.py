@@ -1,0 +1,91 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter select_environments: which of some hosts are environments for which expressions hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ..module_utils import _deps
+from ..module_utils.errors import FleetError
+from ..plugin_utils.rows import environments_among, expressions_for, rows_of
+
+DOCUMENTATION = r"""
+name: select_environments
+short_description: Keep the hosts that are environments for which expressions hold
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Returns the names of those hosts that the inventory plugins of this collection listed and for which all of
+    O(filters) hold, in the order given. Other hosts are left out.
+positional: hostvars, filters
+options:
+  _input:
+    description: Names of hosts.
+    type: list
+    elements: str
+    required: true
+  hostvars:
+    description: The variables of the hosts, which are in C(hostvars).
+    type: dict
+    required: true
+  filters:
+    description:
+      - JMESPath expressions as in the option C(filters) of the inventory plugins, with C(semver), C(older_than) and
+        C(short). They see what the inventory has of an environment. Ages count from when it was listed.
+    type: raw
+    default: []
+  prefix:
+    description:
+      - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
+      - By default the provider's usual one, such as V(letta_).
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Instruct those hosts of the play that run an old version and can update themselves
+  fleetops.environments.send_message:
+    targets: "{{ ansible_play_batch | fleetops.environments.select_environments(hostvars, filters) }}"
+    content: Update Letta Code on this machine.
+    agent_id: agent-1234
+  vars:
+    filters:
+      - updatable
+      - semver(version, '<0.34.12')
+  run_once: true
+"""
+
+RETURN = r"""
+_value:
+  description: The names of the hosts that are left.
+  type: list
+  elements: str
+"""
+
+
+def select_environments(
+    hosts: Sequence[str], hostvars: Mapping[str, Any], filters: Any = (), prefix: str | None = None
+) -> list[str]:
+    """Return the hosts that are environments for which all filters hold."""
+    try:
+        _deps.require()
+        if not filters:
+            return environments_among(hosts, hostvars)
+        rows = rows_of(hosts, hostvars, prefix)
+        expressions = expressions_for("filters", filters, rows)
+        return [row.host for row in rows if expressions.all_hold(row.fields, row.seen_at)]
+    except FleetError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
+class FilterModule:
+    """The filter, for Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name → filter."""
+        return {"select_environments": select_environments}
