@@ -77,16 +77,27 @@ async def answered_over_relay(
     return None
 
 
+def requests_in(relay: Relay) -> list[dict[str, Any]] | None:
+    """What a device asks about, each as `{request_id, request: {tool_call_id, tool_name, input}}`.
+
+    None where it does not say.
+    """
+    pending = relay.device_status.get("pending_control_requests")
+    if not isinstance(pending, list):
+        return None
+    return [
+        entry
+        for entry in pending
+        if isinstance(entry, dict)
+        and isinstance(entry.get("request"), dict)
+        and isinstance(entry["request"].get("tool_call_id"), str)
+    ]
+
+
 def _waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, str]:
     """Tool call id → request id, of what the device waits for and there is a decision about."""
-    pending = relay.device_status.get("pending_control_requests")
-    found: dict[str, str] = {}
-    for entry in pending if isinstance(pending, list) else []:
-        request = entry.get("request") if isinstance(entry, dict) else None
-        tool_call_id = str(request.get("tool_call_id")) if isinstance(request, dict) else ""
-        if tool_call_id in decisions and isinstance(entry.get("request_id"), str):
-            found[tool_call_id] = entry["request_id"]
-    return found
+    found = {entry["request"]["tool_call_id"]: entry.get("request_id") for entry in requests_in(relay) or []}
+    return {call: request_id for call, request_id in found.items() if call in decisions and isinstance(request_id, str)}
 
 
 async def _answer(relay: Relay, request_id: str, decision: Decision, within: float) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import ApiError, one_line
 from .fan_out import Pace
 from .http_settings import HttpSettings
+from .letta_approvals import requests_in
 from .letta_turns import HistoryMessage, Run, ToolCall, seconds_between
 from .provider import reachable
 from .relay import Relay
@@ -190,18 +191,11 @@ class Reader:
                 conversation_id=question.conversation_id,
             )
             async with self._slot(), relay:
-                pending, status = relay.device_status.get("pending_control_requests"), relay.loop_status.get("status")
+                requests, status = requests_in(relay), relay.loop_status.get("status")
         except ApiError:
             return None
-        if not isinstance(pending, list):
+        if requests is None:
             return None
-        requests = [
-            entry
-            for entry in pending
-            if isinstance(entry, dict)
-            and isinstance(entry.get("request"), dict)
-            and isinstance(entry["request"].get("tool_call_id"), str)
-        ]
         return _Device(requests, busy=status != "WAITING_ON_INPUT")
 
     @asynccontextmanager

@@ -17,6 +17,7 @@ from .conftest import CHECKOUT, Ansible, Run, awake, step
 
 # What each module is told besides its targets; send_message has tests of its own for all of this.
 TOLD: dict[str, dict[str, Any]] = {
+    "approval_info": {"agent_id": "agent-1"},
     "environment_command": {"command": "reload", "agent_id": "agent-1"},
     "environment_mode": {"mode": "acceptEdits", "agent_id": "agent-1"},
     # Aborting is not over where a device is offline: the server can be told.

@@ -1,0 +1,32 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin approval_info; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..module_utils.letta import PROVIDER
+from ..module_utils.pending import PendingOutcome, list_pending
+from ..modules.approval_info import SPEC
+from ..plugin_utils.targets_action import Run, TargetsAction
+
+
+class ActionModule(TargetsAction):
+    """List what waits for approval on the current host or on all of `targets`."""
+
+    SPEC = SPEC
+    STATUSES = ("ok", "offline", "skipped", "not_attempted", "failed", "unknown")
+    CHANGED = frozenset()
+    PROVIDERS = (PROVIDER,)
+    NEEDS_AGENT = True
+
+    async def outcomes(self, run: Run) -> Sequence[PendingOutcome]:
+        """Ask every target's device."""
+        return await list_pending(run.settings, run.targets, run.policy, run.options["tool_names"])
+
+    def more_of(self, outcomes: Sequence[PendingOutcome]) -> str:
+        """How many tool calls wait."""
+        waiting = sum(len(outcome.pending_approvals) for outcome in outcomes)
+        return f"; {waiting} tool calls wait" if waiting else ""

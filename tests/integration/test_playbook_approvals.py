@@ -1,0 +1,120 @@
+"""playbooks/approvals.yml: what waits on the devices, by tool, and what is answered."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.sandbox.turns import ApprovalTurn
+
+from .conftest import Ansible, Run, recap_of, step
+
+NAME = "fleetops.environments.approvals"
+TOOLS = {"one": "Read", "two": "Bash", "three": "{{ 1 + 1 }}"}
+
+
+@pytest.fixture
+def devices(ansible: Ansible) -> dict[str, dict[str, Any]]:
+    """Simulated devices by name, each with an agent of its own (`agent-one`, ...) whose tool call waits."""
+    ansible.file("group_vars/letta.yml", "letta_agent_id: agent-{{ inventory_hostname }}\n")
+    found = {name: ansible.sandbox.add_environment(connectionName=name) for name in TOOLS}
+    for name, tool in TOOLS.items():
+        ansible.sandbox.script(f"agent-{name}", ApprovalTurn(tool_name=tool, arguments={"of": "{{ hostvars }}"}))
+    targets = [{"host": name, "agent_id": f"agent-{name}"} for name in TOOLS]
+    ansible.steps(step("ask", "send_message", targets=targets, content="work")).assert_quiet()
+    return found
+
+
+def _answer(ansible: Ansible, *arguments: str, limit: str = "one,two,three", **variables: Any) -> Run:
+    return ansible.playbook(NAME, "--limit", limit, "-e", json.dumps(variables), *arguments)
+
+
+def _shown(run: Run, task: str) -> list[list[str]]:
+    return [line.split("  ") for line in run.result(task)["msg"]]
+
+
+def _waiting(run: Run) -> list[tuple[str, str, str]]:
+    return [(tool, host, arguments) for tool, host, _call, arguments in _shown(run, "Show what waits, by tool")]
+
+
+def test_nothing_is_answered_unless_it_is_named(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+    for arguments in ((), (), ("--check",)):
+        run = _answer(ansible, *arguments)
+        run.assert_quiet()
+        said = '{"of": "{{ hostvars }}"}'
+        assert _waiting(run) == [("Bash", "two", said), ("Read", "one", said), ("{{ 1 + 1 }}", "three", said)]
+        assert _shown(run, "Show what was answered") == []
+        answered = "0 would be answered" if arguments else "0 answered"
+        assert run.result("Summarise")["msg"] == f"3 tool calls waited, {answered}, 3 wait now"
+    assert ansible.sandbox.requests("messages")[3:] == []
+
+
+def test_those_that_match_are_answered_once(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+    told = {"approvals_allow": ["R*", "Bash"], "approvals_deny": ["B?sh"], "approvals_reason": "By the book."}
+
+    checked, run, again = _answer(ansible, "--check", **told), _answer(ansible, **told), _answer(ansible, **told)
+
+    for each in (checked, run, again):
+        each.assert_quiet()
+    decided = [(line[0], *line[2:]) for line in _shown(checked, "Show what was answered")]
+    assert decided == [("one", "allow", "not_attempted", "-", "-"), ("two", "deny", "not_attempted", "-", "-")]
+    assert checked.result("Summarise")["msg"] == "3 tool calls waited, 2 would be answered, 3 wait now"
+    decided = [(line[0], *line[2:]) for line in _shown(run, "Show what was answered")]
+    assert decided == [("one", "allow", "sent", "relay", "-"), ("two", "deny", "sent", "relay", "-")]
+    assert run.result("Summarise")["msg"] == "3 tool calls waited, 2 answered, 1 wait now"
+    assert again.result("Summarise")["msg"] == "1 tool calls waited, 0 answered, 1 wait now"
+    received = ansible.sandbox.received()
+    key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
+    for name, text in (("one", "Done."), ("two", "Then not.")):
+        rows = ansible.sandbox.control.get(f"/v1/agents/agent-{name}/messages", headers=key).json()
+        assert text in [row.get("content") for row in rows]
+        assert received[devices[name]["id"]]["turns"] == 1
+
+
+def test_who_could_not_be_asked_or_answered_fails_in_its_own_name(
+    ansible: Ansible, devices: dict[str, dict[str, Any]]
+) -> None:
+    ansible.sandbox.remove_agent("agent-one")
+    ansible.sandbox.offline(devices["three"]["id"])
+
+    run = _answer(ansible, approvals_deny=["*"], approvals_when_offline="fail")
+
+    assert run.returncode == 2
+    assert "WARNING" not in run.output
+    run.assert_error("agent_id: the device does not find 'agent-one'")
+    run.assert_error("the environment is offline")
+    assert [(line[0], line[2], line[3]) for line in _shown(run, "Show what was answered")] == [("two", "deny", "sent")]
+    assert {host: counts["failed"] for host, counts in recap_of(run).items()} == {"one": 1, "two": 0, "three": 1}
+
+
+def test_an_answer_that_may_have_been_lost_is_said(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+    ansible.sandbox.add_fault("relay_cut_after", target=devices["two"]["id"])
+
+    run = _answer(ansible, limit="two", approvals_deny=["*"])
+
+    assert run.returncode == 2
+    run.assert_error("two: unknown: ", "no answer to input")
+    [line] = _shown(run, "Show what was answered")
+    assert line[2:4] == ["deny", "unknown"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "part"),
+    [
+        ({"approvals_allow": "*"}, 'approvals_allow and approvals_deny must be lists of names of tools, got "*"'),
+        ({"approvals_deny": {"Bash": True}}, "must be lists of names of tools"),
+        ({"approvals_when_offline": "wait"}, 'approvals_when_offline must be skip or fail, got "wait"'),
+        ({"approvals_max_targets": 1}, "max_targets: 3 targets are more than the 1 allowed"),
+        ({"approvals_hosts": "nobody"}, "no target: approvals_hosts=nobody matches no host"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_nothing_is_answered(
+    ansible: Ansible, devices: dict[str, dict[str, Any]], wrong: dict[str, Any], part: str
+) -> None:
+    run = _answer(ansible, **wrong)
+
+    run.assert_error(part)
+    assert run.returncode == 2
+    assert all(device["approvals"] == [] for device in ansible.sandbox.received().values())

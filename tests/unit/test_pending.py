@@ -1,0 +1,83 @@
+"""Tool calls that wait: which are meant by a tool's name, and how they are answered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.fleetops.environments.plugins.filter.approval_answers import approval_answers
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_approvals import requests_in
+from ansible_collections.fleetops.environments.plugins.module_utils.pending import decided, matches
+from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
+
+
+@pytest.mark.parametrize(
+    ("tool", "patterns", "expected"),
+    [
+        ("Bash", None, True),
+        ("Bash", [], False),
+        ("Bash", ["Read", "Bash"], True),
+        ("Bash", ["B*"], True),
+        ("Bash", ["b*"], False),
+        ("Bash", ["Bas"], False),
+        ("Bash\nRead", ["Bash"], False),
+        ("Bash\nRead", ["Read"], False),
+        ("mcp__files__read", ["mcp__*__read"], True),
+        (None, ["Bash"], False),
+        ({"of": "another shape"}, ["Bash"], False),
+    ],
+)
+def test_a_tool_is_meant_by_its_whole_name(tool: Any, patterns: list[str] | None, expected: bool) -> None:
+    assert matches(tool, patterns) is expected
+
+
+def _calls(*tools: str) -> list[dict[str, Any]]:
+    return [{"tool_call_id": f"call-{number}", "tool_name": tool} for number, tool in enumerate(tools)]
+
+
+def test_nothing_is_answered_that_is_not_named_and_a_denial_goes_first() -> None:
+    calls = _calls("Read", "Bash", "Write")
+
+    assert decided(calls, [], [], "why") == []
+    assert decided(calls, ["*"], ["Bash"], None) == [
+        {"tool_call_id": "call-0", "approve": True},
+        {"tool_call_id": "call-1", "approve": False},
+        {"tool_call_id": "call-2", "approve": True},
+    ]
+    assert decided(calls, [], ["Bash"], "why") == [{"tool_call_id": "call-1", "approve": False, "reason": "why"}]
+
+
+def test_each_host_gets_its_own_answers() -> None:
+    targets = [
+        {"host": "one", "pending_approvals": _calls("Read")},
+        {"host": "two", "pending_approvals": _calls("Bash")},
+        {"host": "three", "pending_approvals": []},
+    ]
+
+    assert approval_answers(targets) == {}
+    assert approval_answers(targets, ["Read"]) == {"one": [{"tool_call_id": "call-0", "approve": True}]}
+
+
+@pytest.mark.parametrize("wrong", ["*", {"*": True}, 1, [1], None])
+def test_what_is_no_list_of_names_allows_nothing(wrong: Any) -> None:
+    with pytest.raises(AnsibleFilterError, match="allow: must be a list of names of tools"):
+        approval_answers([], wrong)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (None, None),
+        ("text", None),
+        ([], []),
+        (["text", {}, {"request": "text"}, {"request": {}}, {"request": {"tool_call_id": 7}}], []),
+        ([{"request": {"tool_call_id": "call-1"}}], [{"request": {"tool_call_id": "call-1"}}]),
+    ],
+)
+def test_what_a_device_says_in_another_shape_is_left_out(said: Any, expected: Any) -> None:
+    relay = Relay.__new__(Relay)
+    relay.device_status = {"pending_control_requests": said}
+
+    assert requests_in(relay) == expected

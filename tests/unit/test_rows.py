@@ -1,0 +1,69 @@
+"""Hosts as rows that filters see, read back from the variables that the inventory set."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from ansible_collections.fleetops.environments.plugins.filter.select_environments import select_environments
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import iso_utc
+from ansible_collections.fleetops.environments.plugins.plugin_utils.rows import rows_of
+
+from .support import NOW, environment_of, row
+
+
+def _host(prefix: str = "letta_", **fields: Any) -> dict[str, Any]:
+    """The variables of a host as the inventory sets them."""
+    environment = environment_of(row())
+    known = {**environment.fields, **fields}
+    return {"fleetops_environment": environment.contract(), **{f"{prefix}{name}": known[name] for name in known}}
+
+
+HOSTVARS = {
+    "old": _host(version="0.33.1", last_seen_at=iso_utc(NOW - timedelta(days=9)), listed_at=iso_utc(NOW)),
+    "new": _host(version="0.34.12", last_seen_at=iso_utc(NOW), listed_at=iso_utc(NOW)),
+    "server": {"letta_version": "0.1"},
+}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ([], ["new", "old"]),
+        ("semver(version, '<0.34')", ["old"]),
+        (["version", "!older_than(last_seen_at, '7d')"], ["new"]),
+        (["semver(version, '<0.34')", "!older_than(last_seen_at, '7d')"], []),
+    ],
+)
+def test_environments_are_kept_for_which_all_filters_hold(filters: Any, expected: list[str]) -> None:
+    assert select_environments(["server", "new", "nobody", "old"], HOSTVARS, filters) == expected
+
+
+def test_ages_count_from_the_listing() -> None:
+    [found] = rows_of(["new"], HOSTVARS)
+
+    assert found.seen_at == NOW
+    assert found.fields["version"] == "0.34.12"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "filters", "prefix", "message"),
+    [
+        (["new"], "moed == 'x'", None, "filters: \"moed == 'x'\" names 'moed'.*'mode' is nearest"),
+        ([], "moed == 'x'", None, "names 'moed'"),
+        (["new"], {"mode": "x"}, None, "filters: must be a list of expressions"),
+        (["new"], "online", "my_", "new has no variables that begin with 'my_'.*hostvars_prefix"),
+    ],
+)
+def test_what_cannot_be_meant_is_an_error(hosts: list[str], filters: Any, prefix: str | None, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
+        select_environments(hosts, HOSTVARS, filters, prefix)
+
+
+def test_another_prefix_is_read_where_it_is_given() -> None:
+    hostvars = {"new": _host("my_", version="0.34.12")}
+
+    assert select_environments(["new"], hostvars, "version == '0.34.12'", "my_") == ["new"]
