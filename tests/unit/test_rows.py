@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
+from ansible_collections.fleetops.environments.plugins.filter.environment_findings import environment_findings
 from ansible_collections.fleetops.environments.plugins.filter.select_environments import select_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import iso_utc
 from ansible_collections.fleetops.environments.plugins.plugin_utils.rows import rows_of
@@ -67,3 +68,34 @@ def test_another_prefix_is_read_where_it_is_given() -> None:
     hostvars = {"new": _host("my_", version="0.34.12")}
 
     assert select_environments(["new"], hostvars, "version == '0.34.12'", "my_") == ["new"]
+
+
+def test_each_rule_is_looked_at_by_itself() -> None:
+    rules = {"old": "!semver(version, '>=0.34')", "stale": "older_than(last_seen_at, '7d')", "never": "!id"}
+
+    found = environment_findings(["server", "new", "old"], HOSTVARS, rules)
+
+    assert [(entry["host"], entry["findings"]) for entry in found] == [("new", []), ("old", ["old", "stale"])]
+    assert (found[1]["version"], found[1]["last_seen_at"]) == ("0.33.1", "2026-01-22T12:00:00.000Z")
+
+
+def test_what_the_inventory_does_not_have_is_unknown() -> None:
+    [found] = environment_findings(["bare"], {"bare": _host(mode=None, version=None)}, {"no mode": "!mode"})
+
+    assert (found["findings"], found["mode"], found["version"]) == (["no mode"], "unknown", "unknown")
+
+
+def test_what_a_device_says_is_one_line() -> None:
+    [found] = environment_findings(["odd"], {"odd": _host(version="1\n\x1b[2J" + "2" * 100)}, {})
+
+    assert found["version"].isprintable()
+    assert len(found["version"]) <= 60
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [(["online"], "rules: must be names and expressions"), ({"typo": "moed"}, "rules: 'moed' names 'moed'")],
+)
+def test_rules_that_cannot_be_meant_are_an_error(rules: Any, message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
+        environment_findings(["new"], HOSTVARS, rules)

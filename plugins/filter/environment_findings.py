@@ -1,0 +1,102 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filter environment_findings: which rules hold for which environments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+from ..module_utils import _deps
+from ..module_utils.errors import FleetError, OptionError, one_line
+from ..plugin_utils.rows import expressions_for, rows_of
+
+DOCUMENTATION = r"""
+name: environment_findings
+short_description: Find out which rules hold for which environments
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Returns an entry for each of those hosts that the inventory plugins of this collection listed, in the order given.
+    Other hosts are left out. It reads what the inventory has, and asks nobody.
+positional: hostvars, rules
+options:
+  _input:
+    description: Names of hosts.
+    type: list
+    elements: str
+    required: true
+  hostvars:
+    description: The variables of the hosts, which are in C(hostvars).
+    type: dict
+    required: true
+  rules:
+    description:
+      - What is to be found, as names and JMESPath expressions such as those of the option C(filters) of the inventory
+        plugins. Ages count from when an environment was listed.
+    type: dict
+    required: true
+  prefix:
+    description:
+      - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
+      - By default the provider's usual one, such as V(letta_).
+    type: str
+"""
+
+EXAMPLES = r"""
+- name: Show who may do what it likes, or does not say its version
+  ansible.builtin.debug:
+    msg: "{{ found | selectattr('findings') | items2dict(key_name='host', value_name='findings') }}"
+  vars:
+    found: "{{ ansible_play_batch | fleetops.environments.environment_findings(hostvars, rules) }}"
+    rules:
+      may do all: mode == 'unrestricted' || mode == 'bypassPermissions'
+      no version: "!version"
+  run_once: true
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - For each environment C(host), C(findings) with the names of the rules that hold for it, and C(status), C(mode),
+      C(version), C(os) and C(last_seen_at) as one line each, V(unknown) where the inventory has none.
+  type: list
+  elements: dict
+"""
+
+_SHOWN = ("status", "mode", "version", "os", "last_seen_at")
+
+
+def environment_findings(
+    hosts: Sequence[str], hostvars: Mapping[str, Any], rules: Any, prefix: str | None = None
+) -> list[dict[str, Any]]:
+    """Return what was found of each host that is an environment."""
+    try:
+        _deps.require()
+        if not isinstance(rules, Mapping):
+            raise OptionError("rules", f"must be names and expressions, got {one_line(repr(rules), 60)}")
+        rows = rows_of(hosts, hostvars, prefix)
+        compiled = {str(name): expressions_for("rules", [rule], rows) for name, rule in rules.items()}
+        return [
+            {
+                "host": row.host,
+                "findings": [name for name, rule in compiled.items() if rule.all_hold(row.fields, row.seen_at)],
+                # A device may say what a terminal would take for more than text.
+                **{name: one_line(row.fields.get(name) or "unknown", 60) for name in _SHOWN},
+            }
+            for row in rows
+        ]
+    except FleetError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
+class FilterModule:
+    """The filter, for Ansible."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name → filter."""
+        return {"environment_findings": environment_findings}
