@@ -98,6 +98,7 @@ def test_an_answer_that_may_have_been_lost_is_said(ansible: Ansible, devices: di
     run.assert_error("two: unknown: ", "no answer to input")
     [line] = _shown(run, "Show what was answered")
     assert line[2:4] == ["deny", "unknown"]
+    assert run.result("Summarise")["msg"].startswith("1 tool calls waited, 0 answered, ")
 
 
 @pytest.mark.parametrize(
