@@ -40,13 +40,6 @@ def sandbox(process: Sandbox, request: pytest.FixtureRequest) -> Sandbox:
 
 
 @pytest.fixture
-def older(process: Sandbox) -> Sandbox:
-    process.reset()
-    process.settings(qoder_generation="seed")
-    return process
-
-
-@pytest.fixture
 def newer(process: Sandbox) -> Sandbox:
     process.reset()
     return process
@@ -187,8 +180,8 @@ def test_an_account_without_environments_is_an_empty_listing(sandbox: Sandbox) -
     assert ids(fetch(PROVIDER, settings(sandbox, api_key="key-of-an-empty-account"), Query())) == []
 
 
-def test_a_row_that_comes_twice_is_kept_once(older: Sandbox) -> None:
-    """One that is added while the pages are walked backwards, and two without an id, which may be anything."""
+def test_a_row_that_comes_twice_is_kept_once() -> None:
+    """What has no id is none that could be told from others."""
     body = {"data": [{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}, "a"], "has_more": False}
 
     async def run() -> Listing:
@@ -406,7 +399,7 @@ def test_every_documented_error_is_said_with_the_id_of_the_request(newer: Sandbo
     assert len(queries(newer)) == (3 if status in (429, 500) else 2)
 
 
-def test_a_wrong_parameter_is_named(older: Sandbox) -> None:
+def test_a_wrong_parameter_is_named() -> None:
     """The query refuses all that is documented; this is a server that refuses more."""
     body = {
         "type": "error",
