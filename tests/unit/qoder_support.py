@@ -25,7 +25,12 @@ def qoder_settings(sandbox: Sandbox, **changes: Any) -> HttpSettings:
 
 def new_environment(sandbox: Sandbox, **row: Any) -> Environment:
     """An environment that is added, as the inventory would list it."""
-    return environment(Row.model_validate(sandbox.qoder.add_environment(**row)), sandbox.qoder.url)
+    return qoder_environment(sandbox.qoder.add_environment(**row), sandbox.qoder.url)
+
+
+def qoder_environment(raw: dict[str, Any], base_url: str = "https://api.qoder.com/api/v1/cloud") -> Environment:
+    """A row as an Environment."""
+    return environment(Row.model_validate(raw), base_url)
 
 
 def with_client(settings: HttpSettings, use: Callable[[Client], Awaitable[Answer]]) -> Answer:

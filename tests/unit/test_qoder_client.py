@@ -22,7 +22,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.qoder import
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 
-from .qoder_support import AGENT, new_environment, only_session, qoder_settings, with_client
+from .qoder_support import AGENT, new_environment, only_session, qoder_environment, qoder_settings, with_client
 from .support import http_answer, raw_server, settings_for
 
 HELLO = {"role": "user", "content": "hello", "client_message_id": "message-1", "otid": "message-1"}
@@ -336,12 +336,11 @@ async def answered_with(answer: bytes) -> AsyncIterator[Client]:
 
 
 async def _create(client: Client, _session_id: str = "") -> str:
-    return await client.create_conversation(qoder.environment(qoder.Row(id="env_1"), "http://a"), AGENT, "message-1")
+    return await client.create_conversation(qoder_environment({"id": "env_1"}), AGENT, "message-1")
 
 
 async def _send(client: Client, session_id: str) -> Accepted:
-    environment = qoder.environment(qoder.Row(id="env_1"), "http://a")
-    return await client.send(environment, [HELLO], agent_id=AGENT, conversation_id=session_id)
+    return await client.send(qoder_environment({"id": "env_1"}), [HELLO], agent_id=AGENT, conversation_id=session_id)
 
 
 async def _events(client: Client, session_id: str, after_id: str | None = None) -> list[Any]:
