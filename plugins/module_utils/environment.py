@@ -56,7 +56,7 @@ class Environment:
 
         Raises FleetError when the variable is not what the inventory set.
         """
-        value = _without_unsafe(value)
+        value = without_unsafe(value)
         if not isinstance(value, Mapping):
             raise FleetError(f"{CONTRACT} is not a dictionary")
         texts = {name: value.get(name) for name in ("provider", "id", "device_id", "base_url", "status")}
@@ -91,12 +91,12 @@ def updatable(self_update: Mapping[str, Any] | None) -> bool:
     return said.get("supported") is True and said.get("writable") is True
 
 
-def _without_unsafe(value: Any) -> Any:
+def without_unsafe(value: Any) -> Any:
     """Undo `{"__ansible_unsafe": text}`, in which AWX stores an exported inventory's untrusted text."""
     if isinstance(value, Mapping):
         if set(value) == {"__ansible_unsafe"}:
             return value["__ansible_unsafe"]
-        return {key: _without_unsafe(item) for key, item in value.items()}
+        return {key: without_unsafe(item) for key, item in value.items()}
     return value
 
 

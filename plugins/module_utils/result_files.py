@@ -83,9 +83,9 @@ def differs(path: str, text: str) -> bool:
         return True
 
 
-def write_text(option: str, path: str, text: str) -> None:
-    """Write a file, replacing one or a link of that name. Raises OptionError."""
-    _write(option, path, [text])
+def write_text(option: str, path: str, text: str, *, mode: int = 0o600) -> None:
+    """Write a file, replacing one or a link of that name. mode: its permissions. Raises OptionError."""
+    _write(option, path, [text], mode)
 
 
 def _json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -125,7 +125,7 @@ def _harmless(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def _write(option: str, path: str, lines: Sequence[str]) -> None:
+def _write(option: str, path: str, lines: Sequence[str], mode: int = 0o600) -> None:
     """Replace the file at once, so that a reader never sees half of it."""
     temporary = ""
     try:
@@ -134,6 +134,7 @@ def _write(option: str, path: str, lines: Sequence[str]) -> None:
         ) as file:
             temporary = file.name
             file.writelines(lines)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except OSError as error:
         if temporary:

@@ -9,12 +9,14 @@ message. Here it is asked only about hosts that may have the variable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
 from ansible.plugins.loader import vars_loader
 from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
+
+from ..module_utils.environment import CONTRACT
 
 # The vars plugin that core always has: what it finds for many at once is what it finds for each.
 _HOST_GROUP_VARS = "ansible.builtin.host_group_vars"
@@ -27,6 +29,13 @@ def as_listed(hostvars: Any, host: str, name: str) -> Any:
     """
     own: dict[str, Any] = hostvars._inventory.get_host(host).vars  # noqa: SLF001 - core has no public way
     return own[name] if name in own else hostvars.raw_get(host).get(name)
+
+
+def all_as_listed(hostvars: Any, host: str) -> Mapping[str, Any]:
+    """The variables of an environment's host, as its inventory has them, not rendered."""
+    own: dict[str, Any] = hostvars._inventory.get_host(host).vars  # noqa: SLF001 - core has no public way
+    variables: Mapping[str, Any] = own if CONTRACT in own else hostvars.raw_get(host)
+    return variables
 
 
 class HostVariables:

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin fleet_report; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..module_utils.errors import OptionError
+from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
+from ..module_utils.report import FIELDS, ReportedCampaign, campaign_report, fleet_report
+from ..module_utils.report_output import MODES, changes, check_path, save, text_for
+from ..modules.fleet_report import SPEC
+from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.fleet import fleet
+
+
+class ActionModule(EnvironmentAction):
+    """Write a report on a fleet."""
+
+    SPEC = SPEC
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the files; return what they are about, and whether each is another than before."""
+        paths = {option: options[option] for option in MODES if options[option]}
+        self._check(paths, task_vars)
+        hosts = task_vars["ansible_play_hosts_all"] if options["hosts"] is None else options["hosts"]
+        environments = fleet("hosts", hosts, FIELDS, task_vars)
+        if not environments and not options["allow_empty"]:
+            raise OptionError("hosts", "none of them is an environment; set allow_empty=true where that is fine")
+        report = fleet_report(environments, _campaigns(options["campaigns"], options["ledger"]))
+        now, files = datetime.now(UTC), []
+        for option, path in paths.items():
+            text = text_for(option, report, now)
+            files.append({"path": path, "changed": changes(path, text)})
+            if not self._task.check_mode:
+                save(option, path, text)
+        counts = report.counts()
+        statuses = ", ".join(f"{count} {status}" for status, count in counts.get("status", {}).items())
+        return {
+            "changed": any(file["changed"] for file in files),
+            "msg": f"{len(report.environments)} environments: {statuses or 'nothing to report'}",
+            "total": len(report.environments),
+            "counts": counts,
+            "files": files,
+        }
+
+    def _check(self, paths: Mapping[str, str], task_vars: Mapping[str, Any]) -> None:
+        if not paths:
+            raise OptionError("path", f"is needed, or one of {', '.join(list(MODES)[1:])}")
+        for option, path in paths.items():
+            check_path(option, path)
+        self._require_run_once(next(iter(paths)), task_vars, "write the same files")
+
+
+def _campaigns(names: Sequence[str], path: str | None) -> list[ReportedCampaign]:
+    """What the ledger has of campaigns; one that it does not have has reached nobody."""
+    ledger = Ledger.read(ledger_path(path)) if names else None
+    if ledger is None:
+        return [campaign_report(name, ACTIVE, []) for name in names]
+    with ledger:
+        return [campaign_report(name, ledger.state(name), ledger.records(name)) for name in names]
