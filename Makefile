@@ -21,7 +21,7 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 pytest := python -m pytest --numprocesses 2
 
-.PHONY: help home venv demo demo-devices test check lint sanity test-unit test-integration test-e2e coverage bench build clean
+.PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e coverage bench build clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -75,6 +75,11 @@ lint: venv
 
 sanity: venv
 	@tests/checks/artifact.sh
+
+chromium: | home
+	@tests/checks/chromium.sh
+
+test-e2e coverage: chromium
 
 test-unit test-integration test-e2e: test-%: venv
 	@$(pytest) tests/$*
