@@ -45,6 +45,9 @@ options:
       - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
       - By default the provider's usual one, such as V(letta_).
     type: str
+  provider:
+    description: Only environments of this provider, V(letta) or V(qoder).
+    type: str
 """
 
 EXAMPLES = r"""
@@ -72,14 +75,18 @@ _SHOWN = ("status", "mode", "version", "os", "last_seen_at")
 
 
 def environment_findings(
-    hosts: Sequence[str], hostvars: Mapping[str, Any], rules: Any, prefix: str | None = None
+    hosts: Sequence[str],
+    hostvars: Mapping[str, Any],
+    rules: Any,
+    prefix: str | None = None,
+    provider: str | None = None,
 ) -> list[dict[str, Any]]:
     """Return what was found of each host that is an environment."""
     try:
         _deps.require()
         if not isinstance(rules, Mapping):
             raise OptionError("rules", f"must be names and expressions, got {one_line(repr(rules), 60)}")
-        rows = rows_of(hosts, hostvars, prefix)
+        rows = rows_of(hosts, hostvars, prefix, provider)
         compiled = {str(name): expressions_for("rules", [rule], rows) for name, rule in rules.items()}
         return [
             {

@@ -75,7 +75,7 @@ def select_environments(
     try:
         _deps.require()
         if not filters:
-            return environments_among(hosts, hostvars)
+            return [host for host, _variables in environments_among(hosts, hostvars)]
         rows = rows_of(hosts, hostvars, prefix)
         expressions = expressions_for("filters", filters, rows)
         return [row.host for row in rows if expressions.all_hold(row.fields, row.seen_at)]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from ..module_utils.environment import CONTRACT, Environment
 from ..module_utils.errors import FleetError, one_line
 from ..module_utils.filters import Expressions
-from ..module_utils.provider import provider_named
+from ..module_utils.provider import Provider, provider_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +27,26 @@ class Row:
     seen_at: datetime
 
 
-def environments_among(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
-    """Those of the hosts that the inventory plugins listed."""
-    return [host for host in hosts if host in hostvars and CONTRACT in hostvars[host]]
+def environments_among(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Those of the hosts that the inventory plugins listed, with their variables, which Ansible makes at each look."""
+    known = ((host, hostvars[host]) for host in hosts if host in hostvars)
+    return ((host, variables) for host, variables in known if CONTRACT in variables)
 
 
-def rows_of(hosts: Sequence[str], hostvars: Mapping[str, Any], prefix: str | None = None) -> list[Row]:
+def rows_of(
+    hosts: Sequence[str], hostvars: Mapping[str, Any], prefix: str | None = None, provider: str | None = None
+) -> list[Row]:
     """The environments among hosts, in the same order; other hosts are left out.
 
-    prefix: of the variables, the provider's usual one (`letta_`) unless given. Raises FleetError where an environment
-    has no variable of that prefix.
+    prefix: of the variables, the provider's usual one (`letta_`) unless given. provider: only environments of this one.
+    Raises FleetError where an environment has no variable of that prefix.
     """
-    return [_row(host, hostvars[host], prefix) for host in environments_among(hosts, hostvars)]
+    rows = []
+    for host, variables in environments_among(hosts, hostvars):
+        found = Environment.from_contract(variables[CONTRACT]).provider
+        if provider in (None, found):
+            rows.append(_row(host, variables, provider_named(found), prefix))
+    return rows
 
 
 def expressions_for(option: str, expressions: Any, rows: Sequence[Row]) -> Expressions:
@@ -47,8 +55,7 @@ def expressions_for(option: str, expressions: Any, rows: Sequence[Row]) -> Expre
     return Expressions(option, expressions, [name for one in providers for name in provider_named(one).fields])
 
 
-def _row(host: str, variables: Mapping[str, Any], prefix: str | None) -> Row:
-    provider = provider_named(Environment.from_contract(variables[CONTRACT]).provider)
+def _row(host: str, variables: Mapping[str, Any], provider: Provider, prefix: str | None) -> Row:
     prefix = provider.variable_of("") if prefix is None else prefix
     found = {name: variables[f"{prefix}{name}"] for name in provider.fields if f"{prefix}{name}" in variables}
     if not found:

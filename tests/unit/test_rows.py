@@ -99,3 +99,10 @@ def test_what_a_device_says_is_one_line() -> None:
 def test_rules_that_cannot_be_meant_are_an_error(rules: Any, message: str) -> None:
     with pytest.raises(AnsibleFilterError, match=message):
         environment_findings(["new"], HOSTVARS, rules)
+
+
+@pytest.mark.parametrize(("provider", "expected"), [(None, ["new"]), ("letta", ["new"]), ("qoder", [])])
+def test_rules_may_be_for_one_provider(provider: str | None, expected: list[str]) -> None:
+    found = environment_findings(["new"], HOSTVARS, {}, provider=provider)
+
+    assert [entry["host"] for entry in found] == expected
