@@ -34,8 +34,14 @@ class ActionModule(TargetsAction):
         super().check(options, task_vars)
         if options["version"] is not None:
             check_version("version", options["version"])
-        if options["wait_timeout"] < 0:
-            raise OptionError("wait_timeout", f"must be 0 or more, got {options['wait_timeout']}")
+        for name in ("wait_timeout", "steady_for"):
+            if options[name] < 0:
+                raise OptionError(name, f"must be 0 or more, got {options[name]}")
+        if options["steady_for"] > options["wait_timeout"]:
+            raise OptionError(
+                "steady_for",
+                f"must be at most the wait_timeout of {options['wait_timeout']}, got {options['steady_for']}",
+            )
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """One host; no agent is asked anything."""
@@ -47,7 +53,7 @@ class ActionModule(TargetsAction):
             run.settings,
             run.targets,
             replace(run.policy, longest_pause=run.options["poll_interval"]),
-            Goal(run.options["state"], run.options["version"], run.options["mode"]),
+            Goal(run.options["state"], run.options["version"], run.options["mode"], run.options["steady_for"]),
             run.options["wait_timeout"],
             check_mode=run.check_mode,
             report=self.onlooker() or (lambda _line: None),

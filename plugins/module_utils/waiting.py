@@ -25,14 +25,16 @@ class Goal:
     """What is waited for; all of it must hold at once.
 
     state: `online` or `offline`. version: at least this semantic version. mode: one that means the same.
+    steady_for: seconds for which it must have held, on one connection.
     """
 
     state: str
     version: str | None = None
     mode: str | None = None
+    steady_for: float = 0.0
 
     def is_met(self, environment: Environment | None) -> bool:
-        """Whether an environment is so; None stands for one that is no longer there."""
+        """Whether an environment is so at a look; None stands for one that is no longer there."""
         if environment is None:
             return self.state == "offline" and self.version is None and self.mode is None
         return (
@@ -44,7 +46,8 @@ class Goal:
     def __str__(self) -> str:
         version = f"at version {self.version} or newer" if self.version else None
         mode = f"in mode {self.mode}" if self.mode else None
-        return ", ".join(part for part in (self.state, version, mode) if part)
+        steady = f"steady for {self.steady_for:g} s" if self.steady_for else None
+        return ", ".join(part for part in (self.state, version, mode, steady) if part)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +55,7 @@ class Wait(Outcome):
     """What became of waiting for one environment, and what was last known of it.
 
     status: one of STATUSES. online: None where nothing is known. elapsed: seconds from the start to the last look.
+    steady: seconds for which it had been as wanted on one connection, as of the last look.
     reason: while it is waited for, what the last look showed.
     """
 
@@ -61,6 +65,7 @@ class Wait(Outcome):
     connection_id: str | None = None
     last_seen_at: str | None = None
     elapsed: float = 0.0
+    steady: float = 0.0
 
     def note(self, found: Environment | None) -> None:
         """Remember what a look showed; of one that is no longer there, what it was before."""
@@ -123,11 +128,14 @@ class _Watch:
         self._client, self._fan_out, self._goal, self._waits, self._report = client, fan_out, goal, waits, report
         self._open = len(waits)
         self._started = time.monotonic()
+        # Target's id → the connection on which it is as wanted, and since when.
+        self._held: dict[str, tuple[str | None, float]] = {}
 
     async def look(self, target: Target, wait: Wait) -> None:
         """Look at one target. What may be otherwise at the next look is no reason to give it up."""
         if not await self._fan_out.may_start():
             return
+        asked_at = time.monotonic()
         try:
             found = await self._client.resolve(target.environment, among=self._open)
         except ApiError as error:
@@ -136,9 +144,30 @@ class _Watch:
             wait.status, wait.reason = "waiting", f"not known: {error}"
         else:
             wait.note(found)
-            wait.status, wait.reason = ("ok", None) if self._goal.is_met(found) else ("waiting", described_state(found))
+            steady = self._steady(target, found, asked_at)
+            wait.steady = round(steady or 0.0, 3)
+            if steady is not None and steady >= self._goal.steady_for:
+                wait.status, wait.reason = "ok", None
+            else:
+                so_far = f", steady for {steady:.1f} s" if steady is not None else ""
+                wait.status, wait.reason = "waiting", f"{described_state(found)}{so_far}"
         finally:
             wait.elapsed = self._elapsed()
+
+    def _steady(self, target: Target, found: Environment | None, asked_at: float) -> float | None:
+        """Seconds, up to when it was asked about, for which a target has been as wanted on its connection.
+
+        None for one that is not. A look-up in between that failed proves nothing, a connection that stays does.
+        """
+        if not self._goal.is_met(found):
+            self._held.pop(target.environment.id, None)
+            return None
+        connection_id = found.connection_id if found is not None else None
+        before, since = self._held.get(target.environment.id, (None, None))
+        if since is None or before != connection_id:
+            self._held[target.environment.id] = (connection_id, time.monotonic())
+            return 0.0
+        return asked_at - since
 
     def between_looks(self) -> None:
         """Say how it stands, and how many look-ups come next."""

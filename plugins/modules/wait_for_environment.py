@@ -34,6 +34,15 @@ options:
         and V(fullAccess) being V(unrestricted).
     type: str
     choices: [standard, acceptEdits, unrestricted, strict, default, bypassPermissions, fullAccess, plan]
+  steady_for:
+    description:
+      - Seconds for which all of it must have held, on one connection. One that reconnects, or dies and comes back,
+        starts anew.
+      - A device whose process ends is offline at once. One that loses power or its network is offline 120 seconds
+        after its last heartbeat, so only a longer time finds that out.
+      - Must not be more than O(wait_timeout).
+    type: float
+    default: 0
   wait_timeout:
     description:
       - Seconds to wait, from the start of the task. A target that is not as wanted by then has failed, and so has one
@@ -84,6 +93,13 @@ EXAMPLES = r"""
   fleetops.environments.wait_for_environment:
     version: 0.34.12
     mode: standard
+
+- name: Wait until every device has been there for five minutes without a break
+  fleetops.environments.wait_for_environment:
+    targets: "{{ ansible_play_batch }}"
+    steady_for: 300
+    wait_timeout: 900
+  run_once: true
 
 - name: Wait until the current host has gone
   fleetops.environments.wait_for_environment:
@@ -142,6 +158,10 @@ targets:
       description: Seconds from the start of the waiting to the last look.
       type: float
       sample: 7.02
+    steady:
+      description: Seconds, up to the last look, for which it had been as wanted on one connection.
+      type: float
+      sample: 300.4
     duration:
       description: Seconds that the look-ups took.
       type: float
@@ -197,6 +217,7 @@ SPEC = {
             "plan",
         ],
     },
+    "steady_for": {"type": "float", "default": 0},
     "wait_timeout": {"type": "float", "default": 300},
     "poll_interval": {"type": "float", "default": 15},
     **FAN_OUT_SPEC,

@@ -104,6 +104,27 @@ def test_it_looks_as_often_and_as_long_as_it_is_told(ansible: Ansible, device: d
     assert 6 <= looks - 3 <= 12
 
 
+@pytest.mark.covers("wait_for_environment", "steady_for")
+def test_a_device_that_comes_back_and_dies_is_waited_for_anew(ansible: Ansible, device: dict[str, Any]) -> None:
+    stays = ansible.sandbox.add_environment(connectionName="stays")
+
+    def die() -> None:
+        time.sleep(1)
+        ansible.sandbox.offline(device["id"])
+
+    thread = _after_the_first_look(ansible, die)
+    told = {"targets": ["one", "stays"], "wait_timeout": 5, "poll_interval": 0.2}
+
+    run = ansible.steps(step("steady", MODULE, **told, steady_for=3), step("looks", MODULE, **told, state="online"))
+
+    thread.join()
+    assert stays["connectionId"] is not None
+    died, steady = run.result("steady")["targets"]
+    assert (died["status"], died["steady"], died["online"]) == ("failed", 0.0, False)
+    assert died["error"]["message"].startswith("not online, steady for 3 s after 5 s: it is offline")
+    assert (steady["status"], steady["steady"] >= 3) == ("ok", True)
+
+
 def test_a_fan_out_reports_every_target_and_whom_to_wait_for_again(ansible: Ansible, device: dict[str, Any]) -> None:
     away = ansible.sandbox.add_environment(connectionName="away")
     ansible.sandbox.offline(away["id"])
@@ -123,12 +144,14 @@ def test_a_fan_out_reports_every_target_and_whom_to_wait_for_again(ansible: Ansi
     assert len((ansible.directory / "report.jsonl").read_text().splitlines()) == 2
 
 
-@pytest.mark.covers("wait_for_environment", "version", "mode", "wait_timeout", "poll_interval")
+@pytest.mark.covers("wait_for_environment", "version", "mode", "wait_timeout", "poll_interval", "steady_for")
 def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible, device: dict[str, Any]) -> None:
     wrong: dict[str, dict[str, Any]] = {
         "version: must be a semantic version such as 0.34.12, got 'newest'": {"version": "newest"},
         "wait_timeout: must be 0 or more, got -1.0": {"wait_timeout": -1},
         "poll_interval: must be more than 0, got 0.0": {"poll_interval": 0},
+        "steady_for: must be 0 or more, got -1.0": {"steady_for": -1},
+        "steady_for: must be at most the wait_timeout of 300.0, got 301.0": {"steady_for": 301},
         "value of mode must be one of: ": {"mode": "acceptedits"},
         "value of state must be one of: ": {"state": "gone"},
         "unsupported option: when_offline": {"when_offline": "wait"},

@@ -206,6 +206,88 @@ def test_with_no_time_at_all_it_looks_once(sandbox: Sandbox) -> None:
     assert (wait.status, looks(sandbox)) == ("failed", ["retrieve"])
 
 
+# Steady
+
+
+def test_it_must_hold_for_so_long(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+
+    [wait] = waited(sandbox, [environment], Goal("online", steady_for=0.5))
+
+    assert (wait.status, wait.reason, wait.error) == ("ok", None, None)
+    assert 0.5 <= wait.steady <= wait.elapsed < 5
+
+
+@pytest.mark.parametrize("event", ["rotate", "dies"])
+def test_a_device_that_reconnects_or_dies_starts_anew(sandbox: Sandbox, event: str) -> None:
+    environment = added(sandbox)
+
+    def lose() -> None:
+        time.sleep(0.7)
+        if event == "rotate":
+            sandbox.rotate(environment.id)
+        else:
+            sandbox.offline(environment.id)
+            time.sleep(0.3)
+            sandbox.online(environment.id)
+
+    [wait] = waited(
+        sandbox,
+        [environment],
+        Goal("online", steady_for=1.0),
+        10,
+        meanwhile=after_the_first_look(sandbox, lose),
+    )
+
+    assert wait.status == "ok"
+    assert 1.0 <= wait.steady < wait.elapsed - 0.5
+
+
+def test_a_device_that_comes_back_and_dies_is_not_steady(sandbox: Sandbox) -> None:
+    stays, dies = added(sandbox), added(sandbox)
+
+    def die() -> None:
+        time.sleep(0.5)
+        sandbox.offline(dies.id)
+
+    steady, gone = waited(
+        sandbox, [stays, dies], Goal("online", steady_for=1.0), 2, meanwhile=after_the_first_look(sandbox, die)
+    )
+
+    assert (steady.status, gone.status, gone.steady) == ("ok", "failed", 0.0)
+    assert gone.error is not None
+    assert gone.error["message"].startswith("not online, steady for 1 s after 2 s: it is offline (last seen at ")
+
+
+def test_a_look_up_that_fails_does_not_end_what_is_steady(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+    sandbox.add_fault("status", route="retrieve", status=503, nth=[2, 3])
+
+    [wait] = waited(sandbox, [environment], Goal("online", steady_for=0.7), retries=0)
+
+    assert wait.status == "ok"
+    assert wait.elapsed - wait.steady < 0.2
+
+
+def test_one_that_is_not_steady_yet_says_for_how_long_it_was(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+
+    [wait] = waited(sandbox, [environment], Goal("online", steady_for=60), 0.5)
+
+    assert wait.error is not None
+    assert wait.error["message"].startswith("not online, steady for 60 s after ")
+    assert "version 0.34.12, mode standard, steady for 0." in wait.error["message"]
+
+
+def test_one_that_has_gone_is_steady_as_well(sandbox: Sandbox) -> None:
+    environment = added(sandbox)
+    sandbox.remove(environment.id)
+
+    [wait] = waited(sandbox, [environment], Goal("offline", steady_for=0.3))
+
+    assert (wait.status, wait.steady >= 0.3) == ("ok", True)
+
+
 # Look-ups that fail
 
 
@@ -352,9 +434,14 @@ def test_check_mode_looks_once_and_says_what_it_would_wait_for(sandbox: Sandbox)
     sandbox.offline(away.id)
 
     ok, skipped = waited(sandbox, [here, away], Goal("online"), 60, check_mode=True)
+    [unsteady] = waited(sandbox, [here], Goal("online", steady_for=30), 60, check_mode=True)
 
     assert (ok.status, ok.reason) == ("ok", None)
     assert (skipped.status, skipped.error) == ("skipped", None)
     assert skipped.reason is not None
     assert skipped.reason.startswith("would wait until online: it is offline (last seen at ")
-    assert looks(sandbox) == ["retrieve", "retrieve"]
+    assert (unsteady.status, (unsteady.reason or "")[:46]) == (
+        "skipped",
+        "would wait until online, steady for 30 s: it i",
+    )
+    assert looks(sandbox) == ["retrieve"] * 3
