@@ -13,10 +13,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from .command import Command, executed
 from .delivery import Delivery, MessageTarget, Sender
-from .environment import Environment, described_state, updatable
+from .environment import Environment, described_state, iso_utc, updatable
 from .errors import ApiError, one_line
 from .fan_out import FanOut, Outcome, Policy, Target
 from .http_settings import HttpSettings
@@ -66,6 +67,7 @@ class Updated(Outcome):
 
     status: `changed` when it is back on the version wanted, `ok` when it had it already.
     method: how it was updated, None where it was not. previous_version: what it ran before.
+    updated_at: when it was found to be back on the version wanted, ISO 8601 in UTC.
     output: what it answered to the command. client_message_id and those beside it: of the message to the agent.
     """
 
@@ -73,6 +75,7 @@ class Updated(Outcome):
     previous_version: str | None = None
     version: str | None = None
     connection_id: str | None = None
+    updated_at: str | None = None
     output: str | None = None
     agent_id: str | None = None
     conversation_id: str | None = None
@@ -97,6 +100,15 @@ async def self_update(
         updater = _Updater(settings, client, fan_out, update, check_mode=check_mode)
         await fan_out.run(pairs, updater.work)
     return [outcome for _target, outcome in pairs]
+
+
+def why_no_command(environment: Environment) -> str | None:
+    """Why a device cannot be told to update itself; None when it can."""
+    if not updatable(environment.self_update):
+        return why_not_updatable(environment.self_update)
+    if COMMAND not in (environment.fields["supported_commands"] or []):
+        return f"the device does not list {COMMAND} in its supported_commands"
+    return None
 
 
 class _Updater:
@@ -141,13 +153,13 @@ class _Updater:
     def _method(self, target: Target, before: Environment) -> str:
         """How to update the device; never another one once this has begun."""
         if self._update.method != "message":
-            problem = _why_no_command(before)
+            problem = why_no_command(before)
             if problem is None:
                 return "command"
             if self._update.method == "command":
                 raise ApiError(problem, code="not_updatable")
         if target.agent_id is None:
-            why = _why_no_command(before)
+            why = why_no_command(before)
             by_hand = one_line(manual_command(before.self_update) or "the device does not say how")
             raise ApiError(
                 f"{f'{why}; ' if why else ''}there is no agent_id to send a message to; to update by hand: {by_hand}",
@@ -217,7 +229,7 @@ class _Updater:
         except ApiError as error:
             raise ApiError(f"{how}; then {error}", code=error.code, may_be_accepted=True) from None
         if _is_back(before, now) and self._update.is_reached(outcome.version, outcome.previous_version):
-            outcome.status = "changed"
+            outcome.status, outcome.updated_at = "changed", iso_utc(datetime.now(UTC))
             outcome.reason = f"updated from {outcome.previous_version} to {outcome.version}"
             return
         within = "" if _is_restarted(before, now) else f" within {self._update.within:g} s"
@@ -252,15 +264,6 @@ class _Updater:
         if found.id == before.id or found.status != "online":
             return ""
         return one_line(f"; its device is there as another environment, {found.id}: {described_state(found)}")
-
-
-def _why_no_command(environment: Environment) -> str | None:
-    """Why a device cannot be told to update itself; None when it can."""
-    if not updatable(environment.self_update):
-        return why_not_updatable(environment.self_update)
-    if COMMAND not in (environment.fields["supported_commands"] or []):
-        return f"the device does not list {COMMAND} in its supported_commands"
-    return None
 
 
 def _why_no_message(command: str | None, *, known_only: bool) -> str | None:

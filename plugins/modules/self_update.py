@@ -128,6 +128,10 @@ targets:
       description: Its connection at the last look, none while it is offline.
       type: str
       sample: connection-8
+    updated_at:
+      description: When it was found to be back on the version wanted, in UTC. None unless it was updated.
+      type: str
+      sample: "2026-01-31T12:00:18.300Z"
     output:
       description: What the device answered to the command.
       type: str

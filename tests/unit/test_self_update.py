@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -109,6 +110,9 @@ def test_a_device_that_is_back_on_the_version_is_changed_and_the_second_time_ok(
     assert (first.previous_version, first.version) == ("0.33.9", "0.34.12")
     assert first.connection_id not in (None, environment.connection_id)
     assert first.reason == "updated from 0.33.9 to 0.34.12"
+    assert first.updated_at is not None
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(first.updated_at)) < timedelta(seconds=30)
+    assert second.updated_at is None
     assert (first.output or "").startswith("Updated to 0.34.12. ")
     assert first.duration > 0.2
     assert (second.status, second.method, second.reason, second.version) == ("ok", None, None, "0.34.12")
