@@ -97,11 +97,16 @@ class Policy:
 
 
 def failure_budget(value: str, targets: int) -> int:
-    """`max_failures` as a count: a number, or a percentage of the targets rounded down. Raises OptionError."""
+    """`max_failures` as a count. Raises OptionError."""
+    return share_of("max_failures", value, targets)
+
+
+def share_of(option: str, value: str, targets: int) -> int:
+    """A count, or a percentage of the targets rounded down, as a count. Raises OptionError for what is neither."""
     text = value.strip()
     number = text.removesuffix("%").strip()
     if not (number.isascii() and number.isdigit()) or (text.endswith("%") and int(number) > 100):
-        raise OptionError("max_failures", f"must be a count such as 5 or a percentage such as 10%, got {value!r}")
+        raise OptionError(option, f"must be a count such as 5 or a percentage such as 10%, got {value!r}")
     return int(number) * targets // 100 if text.endswith("%") else int(number)
 
 

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The ledger: which campaign reached which environment, in an SQLite file that runs at the same time share.
 
+Rollouts have their tables in it as well: see rollout_ledger.py.
+
 What was committed survives the end of the process, however it ends. The end of the machine can take the latest of it,
 as waiting for the disk before each message would cost more than sending it: a run that finds that another one was cut
 off like that has the campaigns look up all that the ledger does not have as sent.
@@ -24,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from .environment import iso_utc
 from .errors import OptionError, one_line
@@ -57,6 +59,21 @@ CREATE TABLE deliveries (
     agent_id TEXT, conversation_id TEXT, session_key TEXT, message_key TEXT, otid TEXT,
     sent_at TEXT, ended_at TEXT, outcome TEXT, reply_state TEXT,
     PRIMARY KEY (campaign, environment_id)
+);
+CREATE TABLE rollouts (
+    name TEXT PRIMARY KEY, version TEXT NOT NULL, waves_wanted TEXT NOT NULL, planned_at TEXT NOT NULL,
+    run INTEGER NOT NULL REFERENCES runs (number)
+);
+CREATE TABLE rollout_waves (
+    rollout TEXT NOT NULL REFERENCES rollouts (name), number INTEGER NOT NULL, state TEXT NOT NULL,
+    started_at TEXT, ended_at TEXT, max_failures INTEGER, reason TEXT,
+    PRIMARY KEY (rollout, number)
+);
+CREATE TABLE rollout_targets (
+    rollout TEXT NOT NULL REFERENCES rollouts (name), place INTEGER NOT NULL, host TEXT NOT NULL,
+    environment_id TEXT NOT NULL, preflight TEXT NOT NULL, wave INTEGER, from_version TEXT, to_version TEXT,
+    status TEXT, updated_at TEXT, ended_at TEXT, reason TEXT, manual_command TEXT, install_path TEXT,
+    PRIMARY KEY (rollout, environment_id)
 )
 """
 
@@ -246,6 +263,19 @@ class Ledger:
                 return False
             self._connection.execute(_REPLACE, [getattr(entry, name) for name in _COLUMNS])
         return True
+
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows that a statement selects, by the names of their columns."""
+        with _errors(self._path):
+            cursor = self._connection.execute(statement, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """The database in a transaction, which is on the disk when this ends."""
+        with self._durably(), self._transaction():
+            yield self._connection
 
     def is_alive(self, run: int) -> bool:
         """Whether another run has not ended."""

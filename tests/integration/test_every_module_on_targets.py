@@ -25,6 +25,8 @@ TOLD: dict[str, dict[str, Any]] = {
     "self_update": {"target_version": "0.1.0", "agent_id": "agent-1"},
     "wait_for_environment": {"wait_timeout": 10},
 }
+# With targets and a connection, and without the fan-out and its options.
+ONCE: dict[str, dict[str, Any]] = {"rollout": {"name": "r", "version": "0.1.0"}}
 
 
 def _modules(option: str) -> list[str]:
@@ -42,7 +44,7 @@ every_module_for_those_online = pytest.mark.parametrize(
 
 
 def test_every_module_on_targets_is_told_something_here() -> None:
-    assert sorted([*TOLD, "send_message"]) == _modules("targets")
+    assert sorted([*TOLD, *ONCE, "send_message"]) == _modules("targets")
 
 
 def _able(ansible: Ansible, count: int) -> list[dict[str, Any]]:
@@ -156,7 +158,7 @@ def test_as_many_are_under_way_as_concurrency_and_start_as_fast_as_rate_say(ansi
     assert paced[-1]["at"] - paced[0]["at"] >= 3 / 4 - 0.1, gaps
 
 
-@every_module
+@pytest.mark.parametrize("module", [*TOLD, *ONCE])
 @pytest.mark.covers("fragment letta", "base_url", "api_key", "api_key_file", "timeout", "retries", "deadline")
 @pytest.mark.covers("fragment letta", "validate_certs", "ca_path", "client_cert", "client_key")
 def test_each_connection_option_counts(ansible: Ansible, module: str) -> None:
@@ -172,7 +174,7 @@ def test_each_connection_option_counts(ansible: Ansible, module: str) -> None:
         "client_cert": "/nonexistent/client.pem",
         "client_key": "/nonexistent/client.key",
     }
-    told = {**TOLD[module], "targets": _names(_able(ansible, 1))}
+    told = {**{**TOLD, **ONCE}[module], "targets": _names(_able(ansible, 1))}
 
     run = ansible.steps(*(step(option, module, **told, **{option: value}) for option, value in wrong.items()))
 

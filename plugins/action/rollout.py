@@ -1,0 +1,87 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin rollout; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..module_utils.environment import iso_utc
+from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.fan_out import Target
+from ..module_utils.ledger import Ledger, ledger_path
+from ..module_utils.letta import PROVIDER
+from ..module_utils.preflight import preflight
+from ..module_utils.rollout import Rollout, check_same, check_waves, planned, view
+from ..module_utils.rollout_ledger import add_rollout, find_rollout, rollout_named
+from ..module_utils.versions import check_version
+from ..modules.rollout import SPEC
+from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.run_facts import run_facts
+from ..plugin_utils.targets import Item, listed_hosts
+
+
+class ActionModule(EnvironmentAction):
+    """Plan a rollout, or take one up again."""
+
+    SPEC = SPEC
+    PROVIDERS = (PROVIDER,)
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the plan, and how it stands."""
+        check_version("version", options["version"])
+        check_waves(options["waves"])
+        if options["concurrency"] < 1:
+            raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
+        self._require_run_once("targets", task_vars, "plan for all of them")
+        items = listed_hosts(options["targets"], (), options["max_targets"], task_vars)
+        hosts = {item.environment.id: item.host for item in items}
+        known = _kept(options)
+        if known is not None:
+            check_same(known, options["version"], options["waves"], list(hosts))
+            return _result(known, hosts, changed=False)
+        plan = self._planned(options, items, task_vars)
+        if self._task.check_mode:
+            return _result(plan, hosts, changed=True)
+        with Ledger.open(ledger_path(options["ledger"]), run_facts(self._task, task_vars)) as ledger:
+            if not add_rollout(ledger, plan):
+                plan = rollout_named(ledger, options["name"])
+                check_same(plan, options["version"], options["waves"], list(hosts))
+        return _result(plan, hosts, changed=True)
+
+    def _planned(self, options: Mapping[str, Any], items: Sequence[Item], task_vars: Mapping[str, Any]) -> Rollout:
+        """A plan for the targets as they are now."""
+        for item in items:
+            if item.environment.provider != PROVIDER.name:
+                raise FleetError(
+                    f"{item.host} is an environment of {item.environment.provider}, and rollout works with "
+                    f"{PROVIDER.name} only"
+                )
+        listed = {PROVIDER.name: [item.environment for item in items]}
+        settings = self._connections("targets", listed, task_vars)[PROVIDER.name]
+        targets = [Target(item.host, item.environment) for item in items]
+        found = asyncio.run(preflight(settings, targets, options["concurrency"], options["version"]))
+        now = iso_utc(datetime.now(UTC))
+        return planned(options["name"], options["version"], options["waves"], found, now)
+
+
+def _kept(options: Mapping[str, Any]) -> Rollout | None:
+    ledger = Ledger.read(ledger_path(options["ledger"]))
+    if ledger is None:
+        return None
+    with ledger:
+        return find_rollout(ledger, options["name"])
+
+
+def _result(rollout: Rollout, hosts: Mapping[str, str], *, changed: bool) -> dict[str, Any]:
+    found = Counter(target.preflight for target in rollout.targets)
+    message = (
+        f"rollout {rollout.name!r}: {found['updatable']} updatable in {len(rollout.waves)} waves, "
+        f"{found['current']} current, {found['not_updatable']} not updatable, {found['offline']} offline"
+    )
+    return {"changed": changed, "msg": message, **view(rollout, hosts)}

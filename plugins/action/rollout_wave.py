@@ -1,0 +1,83 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin rollout_wave; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ..module_utils.environment import iso_utc
+from ..module_utils.errors import OptionError
+from ..module_utils.ledger import Ledger, ledger_path
+from ..module_utils.rollout import FAILED, Results, Rollout, RolloutTarget, Wave, begun, judged
+from ..module_utils.rollout_ledger import keep_wave, rollout_named
+from ..modules.rollout_wave import SPEC
+from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.run_facts import run_facts
+
+_OF_THE_END = ("updated", "waited", "probed")
+
+
+class ActionModule(EnvironmentAction):
+    """Begin a wave, or judge it."""
+
+    SPEC = SPEC
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep the wave in the ledger, and return how it stands."""
+        path = ledger_path(options["ledger"])
+        reading = Ledger.read(path)
+        try:
+            rollout = rollout_named(reading, options["name"])
+        finally:
+            if reading is not None:
+                reading.close()
+        wave, targets = _next(rollout, options)
+        if not self._task.check_mode:
+            with Ledger.open(path, run_facts(self._task, task_vars)) as ledger:
+                keep_wave(ledger, rollout.name, wave, targets)
+        return _result(rollout, wave, targets)
+
+
+def _next(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list[RolloutTarget]]:
+    """The wave and its targets as they are from now on. Raises OptionError."""
+    now = iso_utc(datetime.now(UTC))
+    if options["state"] == "started":
+        early = next((name for name in _OF_THE_END if options[name] is not None), None)
+        if early is not None:
+            raise OptionError(early, "goes with state=ended, when there is something to judge")
+        return begun(rollout, options["wave"], options["max_failures"], now), []
+    if options["updated"] is None:
+        raise OptionError("updated", "is needed with state=ended: what self_update returned in targets")
+    results = Results(**{name: _by_id(name, options[name]) for name in _OF_THE_END})
+    return judged(rollout, options["wave"], results, now)
+
+
+def _by_id(option: str, entries: Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
+    """What a module returned for its targets, by environment id. Raises OptionError for what none returns."""
+    if entries is None:
+        return None
+    for place, entry in enumerate(entries):
+        if not all(isinstance(entry.get(key), str) for key in ("id", "status")):
+            raise OptionError(f"{option}[{place}]", "has no id and status; give what the module returned in targets")
+    return {entry["id"]: entry for entry in entries}
+
+
+def _result(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget]) -> dict[str, Any]:
+    before = rollout.wave(wave.number)
+    why = f": {wave.reason}" if wave.reason else ""
+    failed = {target.host: target.reason for target in targets if target.status in FAILED}
+    stands = "is running" if wave.state == "running" else wave.state
+    return {
+        "changed": wave.state != before.state,
+        "msg": f"wave {wave.number} of rollout {rollout.name!r} {stands}{why}",
+        "state": wave.state,
+        "passed": wave.state == "passed",
+        "max_failures": wave.max_failures,
+        "reason": wave.reason,
+        "failed_hosts": list(failed),
+        "reasons": failed,
+    }

@@ -1,0 +1,96 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rollouts in the ledger: planned once, and what became of each wave and target since."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, fields
+from typing import Any
+
+from .errors import OptionError
+from .ledger import Ledger
+from .rollout import Rollout, RolloutTarget, Wave
+
+_OF_A_TARGET = [field.name for field in fields(RolloutTarget)]
+_OF_A_WAVE = [field.name for field in fields(Wave)]
+# The names are ours alone.
+_ADD_TARGET = (
+    f"INSERT INTO rollout_targets (rollout, place, {', '.join(_OF_A_TARGET)}) "  # noqa: S608
+    f"VALUES (?, ?, {', '.join('?' * len(_OF_A_TARGET))})"
+)
+_REPLACE_WAVE = (
+    f"REPLACE INTO rollout_waves (rollout, {', '.join(_OF_A_WAVE)}) "  # noqa: S608
+    f"VALUES (?, {', '.join('?' * len(_OF_A_WAVE))})"
+)
+_SET_END = (
+    "UPDATE rollout_targets SET status = ?, to_version = ?, updated_at = ?, ended_at = ?, reason = ? "
+    "WHERE rollout = ? AND environment_id = ?"
+)
+
+
+def rollout_names(ledger: Ledger) -> list[str]:
+    """The names of all rollouts, the one that was planned first at first."""
+    return [row["name"] for row in ledger.query("SELECT name FROM rollouts ORDER BY planned_at, name")]
+
+
+def find_rollout(ledger: Ledger, name: str) -> Rollout | None:
+    """A rollout as it stands, None where there is none of that name."""
+    found = ledger.query("SELECT name, version, waves_wanted, planned_at FROM rollouts WHERE name = ?", (name,))
+    if not found:
+        return None
+    waves = f"SELECT {', '.join(_OF_A_WAVE)} FROM rollout_waves WHERE rollout = ? ORDER BY number"  # noqa: S608
+    targets = f"SELECT {', '.join(_OF_A_TARGET)} FROM rollout_targets WHERE rollout = ? ORDER BY place"  # noqa: S608
+    return Rollout(
+        **{**found[0], "waves_wanted": json.loads(found[0]["waves_wanted"])},
+        waves=[Wave(**row) for row in ledger.query(waves, (name,))],
+        targets=[RolloutTarget(**row) for row in ledger.query(targets, (name,))],
+    )
+
+
+def rollout_named(ledger: Ledger | None, name: str) -> Rollout:
+    """A rollout as it stands. Raises OptionError where there is none of that name."""
+    rollout = find_rollout(ledger, name) if ledger is not None else None
+    if rollout is None:
+        raise OptionError("name", f"the ledger has no rollout {name!r}; plan it with fleetops.environments.rollout")
+    return rollout
+
+
+def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
+    """Keep a rollout that was planned; False where another run kept one of that name meanwhile."""
+    row = (rollout.name, rollout.version, json.dumps(list(rollout.waves_wanted)), rollout.planned_at, ledger.run)
+    with ledger.changing() as database:
+        if database.execute("SELECT 1 FROM rollouts WHERE name = ?", (rollout.name,)).fetchone():
+            return False
+        database.execute(
+            "INSERT INTO rollouts (name, version, waves_wanted, planned_at, run) VALUES (?, ?, ?, ?, ?)", row
+        )
+        database.executemany(_REPLACE_WAVE, [(rollout.name, *astuple(wave)) for wave in rollout.waves])
+        database.executemany(
+            _ADD_TARGET, [(rollout.name, place, *astuple(target)) for place, target in enumerate(rollout.targets)]
+        )
+    return True
+
+
+def keep_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> None:
+    """Keep how a wave stands now, and what became of its targets."""
+    with ledger.changing() as database:
+        database.execute(_REPLACE_WAVE, (name, *astuple(wave)))
+        database.executemany(
+            _SET_END,
+            [
+                (end.status, end.to_version, end.updated_at, end.ended_at, end.reason, name, end.environment_id)
+                for end in targets
+            ],
+        )
+
+
+def rollout_record(ledger: Ledger, name: str) -> dict[str, Any] | None:
+    """A rollout as plain data for a report, with its `state` and the `size` of each wave; None for an unknown name."""
+    rollout = find_rollout(ledger, name)
+    if rollout is None:
+        return None
+    waves = [{**asdict(wave), "size": len(rollout.targets_of(wave.number))} for wave in rollout.waves]
+    return {**asdict(rollout), "state": rollout.state, "waves": waves}

@@ -1,0 +1,93 @@
+"""The preflight of a rollout: how each device is found, and that nothing is planned where one cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError
+from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.preflight import preflight
+from ansible_collections.fleetops.environments.plugins.module_utils.rollout import RolloutTarget
+from tests.sandbox.process import Sandbox
+
+from .support import environment_of, settings_for
+
+UNABLE = {
+    "supported": False,
+    "writable": False,
+    "reason": "Managed by\nthe image.",
+    "install_path": "/opt/letta",
+    "manual_command": "Ask whoever\nruns this.",
+}
+
+
+def added(sandbox: Sandbox, version: Any = "0.33.9", **metadata: Any) -> Environment:
+    row = sandbox.add_environment(metadata={"lettaCodeVersion": version, **metadata})
+    return environment_of(row, sandbox.url)
+
+
+def checked(sandbox: Sandbox, *environments: Environment, **settings: Any) -> list[RolloutTarget]:
+    targets = [Target(environment.id, environment) for environment in environments]
+    return asyncio.run(preflight(settings_for(sandbox, **settings), targets, 4, "0.34.12"))
+
+
+def test_each_device_is_found_as_it_is_now(sandbox: Sandbox) -> None:
+    able, current, newer, asleep, gone = (
+        added(sandbox), added(sandbox, "0.34.12"), added(sandbox, "0.35.0"), added(sandbox), added(sandbox),
+    )  # fmt: skip
+    unable, mute, dev = (
+        added(sandbox, self_update=UNABLE), added(sandbox, supported_commands=["reload"]), added(sandbox, "dev"),
+    )  # fmt: skip
+    sandbox.offline(asleep.id)
+    sandbox.remove(gone.id)
+
+    found = checked(sandbox, able, current, newer, asleep, gone, unable, mute, dev)
+
+    assert [(one.preflight, one.from_version) for one in found] == [
+        ("updatable", "0.33.9"),
+        ("current", "0.34.12"),
+        ("current", "0.35.0"),
+        ("offline", "0.33.9"),
+        ("offline", None),
+        ("not_updatable", "0.33.9"),
+        ("not_updatable", "0.33.9"),
+        ("not_updatable", "dev"),
+    ]
+    assert [one.reason for one in found[:3]] == [None] * 3
+    assert (found[3].reason or "").startswith("offline (last seen at ")
+    assert [one.reason for one in found[4:]] == [
+        "no longer there",
+        "not updatable: Managed by the image.; installed in /opt/letta",
+        "the device does not list upgrade-letta-code in its supported_commands",
+        "reports 'dev' as its version, which cannot be compared with 0.34.12",
+    ]
+    assert (found[5].manual_command, found[5].install_path) == ("Ask whoever runs this.", "/opt/letta")
+    assert {(one.manual_command, one.install_path) for one in found[:5]} == {(None, None)}
+    assert {one.wave for one in found} == {None}
+    assert sandbox.received() == {}
+
+
+def test_one_that_is_offline_on_the_version_needs_nothing(sandbox: Sandbox) -> None:
+    environment = added(sandbox, "0.34.12")
+    sandbox.offline(environment.id)
+
+    assert checked(sandbox, environment)[0].preflight == "current"
+
+
+def test_many_share_a_listing(sandbox: Sandbox) -> None:
+    found = checked(sandbox, *(added(sandbox) for _number in range(30)))
+
+    assert {one.preflight for one in found} == {"updatable"}
+    assert {entry["route"] for entry in sandbox.requests()} == {"list"}
+
+
+def test_nothing_is_planned_where_one_cannot_be_looked_up(sandbox: Sandbox) -> None:
+    one, two = added(sandbox), added(sandbox)
+    sandbox.add_fault("status", route="retrieve", status=401, target=two.id)
+
+    with pytest.raises(FleetError, match=rf"^nothing was planned, as targets cannot be looked up: {two.id}: .*401"):
+        checked(sandbox, one, two)

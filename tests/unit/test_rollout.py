@@ -1,0 +1,457 @@
+"""Rollouts: who is in which wave, what a wave's results mean, what is to be run next, and what the ledger keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.rollout import (
+    Results,
+    Rollout,
+    RolloutTarget,
+    Wave,
+    begun,
+    check_same,
+    judged,
+    planned,
+    view,
+    wave_sizes,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import (
+    add_rollout,
+    find_rollout,
+    keep_wave,
+    rollout_named,
+    rollout_names,
+    rollout_record,
+)
+
+VERSION, WAVES = "0.34.12", ["1", "5%", "25%", "100%"]
+THEN, NOW, LATER = (f"2026-01-31T1{hour}:00:00.000Z" for hour in (1, 2, 3))
+
+
+def target(name: str, preflight: str = "updatable", **fields: Any) -> RolloutTarget:
+    return RolloutTarget(host=f"host-{name}", environment_id=name, preflight=preflight, from_version="0.33.9", **fields)
+
+
+def plan(count: int = 4, waves: Sequence[str] = ("1", "100%"), more: Sequence[RolloutTarget] = ()) -> Rollout:
+    return planned("r", VERSION, waves, [*(target(str(number)) for number in range(count)), *more], THEN)
+
+
+def with_wave(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> Rollout:
+    """A rollout as the ledger would have it after one of its waves was kept."""
+    ends = {end.environment_id: end for end in targets}
+    return replace(
+        rollout,
+        waves=[wave if wave.number == old.number else old for old in rollout.waves],
+        targets=[ends.get(old.environment_id, old) for old in rollout.targets],
+    )
+
+
+def updated(name: str, status: str = "changed", **fields: Any) -> dict[str, Any]:
+    """What self_update returns of a target."""
+    good = {"version": VERSION, "updated_at": NOW, "reason": f"updated from 0.33.9 to {VERSION}"}
+    known = {"changed": good, "ok": {"version": VERSION, "updated_at": None, "reason": None}}.get(status, {})
+    return {"id": name, "status": status, "error": None, **known, **fields}
+
+
+def ran(rollout: Rollout, number: int, *entries: dict[str, Any], max_failures: str = "0", **more: Any) -> Rollout:
+    """A rollout after a wave was begun and judged."""
+    rollout = with_wave(rollout, begun(rollout, number, max_failures, NOW))
+    results = Results({entry["id"]: entry for entry in entries}, **more)
+    return with_wave(rollout, *judged(rollout, number, results, LATER))
+
+
+def statuses(rollout: Rollout, number: int) -> list[str | None]:
+    return [target.status for target in rollout.targets_of(number)]
+
+
+# Waves
+
+
+@st.composite
+def waves_that_grow(draw: st.DrawFn) -> list[str]:
+    numbers = draw(st.lists(st.integers(1, 99), unique=True, max_size=6).map(sorted))
+    counted = draw(st.integers(0, len(numbers)))
+    # Counts at first and percentages then, as people write them.
+    return [*(str(number) for number in numbers[:counted]), *(f"{number}%" for number in numbers[counted:]), "100%"]
+
+
+@given(waves_that_grow(), st.integers(0, 400))
+def test_each_target_is_in_one_wave_and_no_wave_is_empty(waves: list[str], targets: int) -> None:
+    sizes = wave_sizes(waves, targets)
+
+    assert sum(sizes) == targets
+    assert all(size >= 1 for size in sizes)
+    assert len(sizes) <= len(waves)
+
+
+@given(waves_that_grow(), st.integers(1, 400))
+def test_a_wave_ends_where_it_says_or_one_target_after_the_last(waves: list[str], targets: int) -> None:
+    done = 0
+    for size, wave in zip(wave_sizes(waves, targets), waves, strict=False):
+        number = int(wave.removesuffix("%"))
+        wanted = number * targets // 100 if wave.endswith("%") else number
+        assert done + size == min(targets, max(wanted, done + 1))
+        done += size
+
+
+@given(
+    waves_that_grow(),
+    st.lists(st.sampled_from(["updatable", "current", "offline", "not_updatable"]), max_size=60),
+)
+def test_a_plan_keeps_the_order_and_puts_those_that_are_updatable_into_waves(
+    waves: list[str], preflights: list[str]
+) -> None:
+    targets = [target(str(number), preflight) for number, preflight in enumerate(preflights)]
+
+    rollout = planned("r", VERSION, waves, targets, THEN)
+
+    assert [replace(one, wave=None) for one in rollout.targets] == targets
+    numbers = [one.wave for one in rollout.targets if one.preflight == "updatable"]
+    assert numbers == sorted(number for number in numbers if number is not None)
+    assert {one.wave for one in rollout.targets if one.preflight != "updatable"} <= {None}
+    assert [wave.number for wave in rollout.waves] == sorted(set(numbers))
+    assert rollout == planned("r", VERSION, waves, targets, THEN)
+
+
+@pytest.mark.parametrize(
+    ("targets", "sizes"),
+    [
+        (0, []),
+        (1, [1]),
+        (2, [1, 1]),
+        (3, [1, 1, 1]),
+        (4, [1, 1, 1, 1]),
+        (100, [1, 4, 20, 75]),
+        (10_000, [1, 499, 2000, 7500]),
+    ],
+)
+def test_the_waves_of_fleets(targets: int, sizes: list[int]) -> None:
+    assert wave_sizes(WAVES, targets) == sizes
+
+
+@pytest.mark.parametrize(
+    ("waves", "problem"),
+    [
+        ([], "must end with '100%'"),
+        (["1", "50%"], "must end with '100%'"),
+        (["1", "100"], "must end with '100%'"),
+        (["0", "100%"], "must each be 1 or more, got '0'"),
+        (["0%", "100%"], "must each be 1 or more, got '0%'"),
+        (["5%", "5%", "100%"], "each must be more than before, got ['5%', '5%', '100%']"),
+        (["10", "5", "100%"], "each must be more than before"),
+        (["some", "100%"], "must be a count such as 5 or a percentage such as 10%, got 'some'"),
+        (["-1", "100%"], "must be a count"),
+        (["101%", "100%"], "must be a count"),
+        (["1.5", "100%"], "must be a count"),
+    ],
+)
+def test_waves_that_cannot_be_meant(waves: list[str], problem: str) -> None:
+    with pytest.raises(OptionError, match=r"^waves: ") as caught:
+        wave_sizes(waves, 10)
+
+    assert problem in str(caught.value)
+
+
+# Beginning, and what counts as the same
+
+
+def test_a_wave_begins_when_those_before_it_have_passed() -> None:
+    rollout = plan()
+    with pytest.raises(OptionError, match=r"^wave: 2 cannot begin before wave 1 has passed$"):
+        begun(rollout, 2, "0", NOW)
+    with pytest.raises(OptionError, match=r"^wave: rollout 'r' has the waves 1 to 2, got 3$"):
+        begun(rollout, 3, "0", NOW)
+
+    first = begun(rollout, 1, "0", NOW)
+    assert first == Wave(number=1, state="running", started_at=NOW, max_failures=0)
+    # When it was begun first is kept.
+    assert begun(with_wave(rollout, first), 1, "100%", LATER) == replace(first, max_failures=1)
+    passed = ran(rollout, 1, updated("0"))
+    assert begun(passed, 2, "67%", LATER).max_failures == 2
+
+
+@pytest.mark.parametrize("budget", ["", "some", "-1", "101%"])
+def test_a_budget_is_a_count_or_a_percentage(budget: str) -> None:
+    with pytest.raises(OptionError, match=r"^max_failures: "):
+        begun(plan(), 1, budget, NOW)
+
+
+def test_a_run_that_wants_something_else_is_refused() -> None:
+    rollout = plan(waves=WAVES)
+
+    check_same(rollout, VERSION, WAVES, ["0", "stranger"])
+    check_same(rollout, VERSION, WAVES, [])
+    with pytest.raises(
+        OptionError, match=r"^version: rollout 'r' was planned at .* for 0.34.12, got 0.35.0; give anoth"
+    ):
+        check_same(rollout, "0.35.0", WAVES, ["0"])
+    with pytest.raises(OptionError, match=r"^waves: rollout 'r' was planned at .* with \['1', "):
+        check_same(rollout, VERSION, ["100%"], ["0"])
+    with pytest.raises(OptionError, match=r"^targets: rollout 'r' was planned at .* for others"):
+        check_same(rollout, VERSION, WAVES, ["stranger"])
+
+
+# Judging
+
+
+def test_a_wave_passes_when_all_its_targets_are_updated() -> None:
+    rollout = ran(plan(), 1, updated("0"))
+
+    assert rollout.wave(1) == Wave(number=1, state="passed", started_at=NOW, ended_at=LATER, max_failures=0)
+    assert rollout.targets[0] == target(
+        "0", wave=1, to_version=VERSION, status="changed", updated_at=NOW, ended_at=LATER,
+        reason=f"updated from 0.33.9 to {VERSION}",
+    )  # fmt: skip
+    assert (rollout.state, rollout.next_wave) == ("running", 2)
+
+
+@pytest.mark.parametrize("status", ["failed", "unknown", "offline", "skipped"])
+@pytest.mark.parametrize(("allowed", "state"), [("0", "failed"), ("1", "passed"), ("33%", "failed"), ("34%", "passed")])
+def test_a_wave_fails_when_more_fail_than_may(status: str, allowed: str, state: str) -> None:
+    rollout = ran(plan(), 1, updated("0"))
+    bad = updated("1", status, error={"code": "c", "message": "it broke"})
+
+    rollout = ran(rollout, 2, bad, updated("2"), updated("3", "ok"), max_failures=allowed)
+
+    assert rollout.wave(2).state == state == rollout.state
+    assert rollout.wave(2).reason == ("1 of its 3 targets failed, 0 may" if state == "failed" else None)
+    assert statuses(rollout, 2) == [status, "changed", "ok"]
+    assert rollout.targets_of(2)[0].reason == "it broke"
+
+
+@pytest.mark.parametrize(
+    ("waited", "reason"),
+    [
+        ({}, "after the update: it was not done"),
+        (
+            {"0": {"id": "0", "status": "failed", "error": {"message": "not online"}}},
+            "after the update: not online",
+        ),
+        ({"0": {"id": "0", "status": "not_attempted", "error": None}}, "after the update: it was not done"),
+    ],
+)
+def test_a_target_that_is_not_steady_has_failed(waited: dict[str, Any], reason: str) -> None:
+    rollout = ran(plan(), 1, updated("0"), waited=waited)
+
+    end = rollout.targets[0]
+    assert (rollout.wave(1).state, end.status, end.reason) == ("failed", "failed", reason)
+    # It was updated all the same.
+    assert (end.updated_at, end.to_version) == (NOW, VERSION)
+
+
+@pytest.mark.parametrize(
+    ("probed", "reason"),
+    [
+        ({}, "it was not done"),
+        ({"0": {"status": "failed", "error": {"message": "HTTP 500"}, "reply": None}}, "HTTP 500"),
+        ({"0": {"status": "sent", "reply": {"state": "failed", "error": {"message": "no credit"}}}}, "no credit"),
+        ({"0": {"status": "sent", "reply": {"state": "waiting", "error": None}}}, "waiting"),
+    ],
+)
+def test_a_target_that_does_not_reply_has_failed(probed: dict[str, Any], reason: str) -> None:
+    steady = {"0": {"id": "0", "status": "ok", "version": "0.34.13"}}
+
+    rollout = ran(plan(), 1, updated("0"), waited=steady, probed=probed)
+
+    end = rollout.targets[0]
+    assert (end.status, end.reason) == ("failed", f"the probe was not answered: {reason}")
+    assert end.to_version == "0.34.13"
+
+
+def test_a_target_that_is_steady_and_replies_is_good() -> None:
+    steady = {"0": {"id": "0", "status": "ok", "version": VERSION}}
+    replied = {"0": {"id": "0", "status": "sent", "reply": {"state": "replied", "text": "ready"}}}
+
+    assert statuses(ran(plan(), 1, updated("0"), waited=steady, probed=replied), 1) == ["changed"]
+
+
+def test_a_wave_with_targets_that_were_left_out_has_not_ended() -> None:
+    rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1"), updated("2", "not_attempted"))
+
+    wave = rollout.wave(2)
+    assert (wave.state, wave.ended_at, wave.reason) == ("running", None, "2 of its 3 targets were left out")
+
+    rollout = ran(rollout, 2, updated("2"), updated("3"))
+    assert (rollout.wave(2).state, rollout.state) == ("passed", "passed")
+    assert statuses(rollout, 2) == ["changed", "changed", "changed"]
+
+
+def test_what_a_run_before_has_updated_stays_its_own() -> None:
+    rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1"), updated("2", "failed"), updated("3", "failed"))
+    assert rollout.state == "failed"
+
+    rollout = ran(rollout, 2, updated("1", "ok"), updated("2", "ok"), updated("3"))
+
+    first, second, _third = rollout.targets_of(2)
+    assert (first.status, first.updated_at) == ("changed", NOW)
+    # Nobody saw when.
+    assert (second.status, second.updated_at, second.from_version, second.to_version) == (
+        "ok", None, "0.33.9", VERSION,
+    )  # fmt: skip
+
+
+def test_failures_of_runs_before_count() -> None:
+    rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1", "failed"), updated("2"), updated("3"))
+
+    assert ran(rollout, 2, updated("2", "ok")).wave(2).state == "failed"
+
+
+def test_results_are_those_of_the_wave_that_runs() -> None:
+    rollout = plan()
+    with pytest.raises(OptionError, match=r"^wave: 1 of rollout 'r' is pending; begin it with state=started$"):
+        judged(rollout, 1, Results({}), NOW)
+    running = with_wave(rollout, begun(rollout, 1, "0", NOW))
+    for option in ("updated", "waited", "probed"):
+        with pytest.raises(OptionError, match=f"^{option}: '1' is not in wave 1 of rollout 'r'$"):
+            judged(running, 1, Results(**{"updated": {}, option: {"1": updated("1")}}), NOW)
+
+
+# What comes next
+
+
+def hosts(*numbers: int) -> dict[str, str]:
+    return {str(number): f"now-{number}" for number in numbers}
+
+
+def to_run(rollout: Rollout, *numbers: int) -> list[tuple[int, list[str]]]:
+    found = view(rollout, hosts(*numbers))["to_run"]
+    return [(wave["number"], wave["hosts"]) for wave in found]
+
+
+def test_the_waves_that_have_not_passed_are_run_with_the_hosts_of_the_run() -> None:
+    rollout = plan()
+
+    assert to_run(rollout, 3, 2, 1, 0) == [(1, ["now-0"]), (2, ["now-1", "now-2", "now-3"])]
+    assert to_run(rollout, 0) == [(1, ["now-0"])]
+    # The second cannot begin before the first.
+    assert to_run(rollout, 1, 2, 3) == []
+    passed = ran(rollout, 1, updated("0"))
+    assert to_run(passed, 0, 1, 2) == [(2, ["now-1", "now-2"])]
+    failed = ran(passed, 2, updated("1", "failed"), updated("2"), updated("3"))
+    assert to_run(failed, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
+    interrupted = with_wave(passed, begun(passed, 2, "0", NOW))
+    assert to_run(interrupted, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
+
+
+def test_when_all_have_passed_whoever_failed_is_tried_again() -> None:
+    rollout = ran(plan(), 1, updated("0", "failed"), max_failures="1")
+    assert to_run(rollout, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
+
+    rollout = ran(rollout, 2, updated("1"), updated("2"), updated("3"))
+
+    assert rollout.state == "passed"
+    assert to_run(rollout, 0, 1, 2, 3) == [(1, ["now-0"])]
+    assert to_run(rollout, 1, 2, 3) == []
+    again = ran(rollout, 1, updated("0"))
+    assert to_run(again, 0, 1, 2, 3) == []
+    assert again.wave(1).started_at == NOW
+
+
+def test_a_view_names_everybody_once() -> None:
+    others = [
+        target("c", "current"),
+        target("o", "offline", reason="asleep"),
+        target("n", "not_updatable", reason="pip", manual_command="pip install", install_path="/opt"),
+    ]
+    rollout = ran(plan(2, more=others), 1, updated("0", "failed", error={"message": "it broke"}))
+
+    seen = view(rollout, {"0": "zero", "c": "sea", "new": "new"})
+
+    assert seen["failed_targets"] == [{"host": "zero", "wave": 1, "status": "failed", "reason": "it broke"}]
+    assert seen["current"] == ["sea"]
+    assert seen["offline"] == [{"host": "host-o", "reason": "asleep"}]
+    assert seen["not_updatable"] == [
+        {"host": "host-n", "reason": "pip", "manual_command": "pip install", "install_path": "/opt"}
+    ]
+    assert (seen["left_out"], seen["not_in_rollout"]) == (["host-1"], ["new"])
+    assert (seen["state"], seen["next_wave"], seen["done"]) == ("failed", 1, False)
+    assert [(wave["number"], wave["state"], wave["hosts"]) for wave in seen["waves"]] == [
+        (1, "failed", ["zero"]),
+        (2, "pending", ["host-1"]),
+    ]
+
+
+def test_a_rollout_for_nobody_is_done() -> None:
+    rollout = plan(0, more=[target("c", "current")])
+
+    seen = view(rollout, {"c": "sea"})
+
+    assert (rollout.state, seen["done"], seen["to_run"], seen["waves"]) == ("passed", True, [], [])
+    assert plan().state == "pending"
+
+
+# The ledger
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def opened(path: Path) -> Ledger:
+    return Ledger.open(path, RunFacts("tester"))
+
+
+def test_a_rollout_is_kept_once_and_read_as_it_was(path: Path) -> None:
+    hostile = target("'; DROP TABLE rollouts; --", "not_updatable", reason="<b>\u202e", manual_command="$(rm -rf /)")
+    rollout = plan(more=[hostile, target("o", "offline", reason="asleep")])
+
+    with opened(path) as ledger:
+        assert find_rollout(ledger, "r") is None
+        assert rollout_record(ledger, "r") is None
+        assert add_rollout(ledger, rollout)
+        assert not add_rollout(ledger, plan(2))
+        assert add_rollout(ledger, replace(rollout, name="'; --", planned_at=NOW))
+
+    reading = Ledger.read(path)
+    assert reading is not None
+    with reading:
+        assert find_rollout(reading, "r") == rollout
+        assert rollout_names(reading) == ["r", "'; --"]
+
+
+def test_what_became_of_a_wave_is_kept(path: Path) -> None:
+    rollout = plan()
+    with opened(path) as ledger:
+        add_rollout(ledger, rollout)
+        wave = begun(rollout, 1, "0", NOW)
+        keep_wave(ledger, "r", wave)
+        assert find_rollout(ledger, "r") == with_wave(rollout, wave)
+        ends = judged(with_wave(rollout, wave), 1, Results({"0": updated("0")}), LATER)
+        keep_wave(ledger, "r", *ends)
+
+        kept = find_rollout(ledger, "r")
+        record = rollout_record(ledger, "r")
+
+    assert kept == ran(rollout, 1, updated("0"))
+    assert record is not None
+    assert (record["name"], record["state"], record["version"]) == ("r", "running", VERSION)
+    assert record["waves"][0] == {
+        "number": 1,
+        "size": 1,
+        "state": "passed",
+        "started_at": NOW,
+        "ended_at": LATER,
+        "max_failures": 0,
+        "reason": None,
+    }
+    assert record["targets"][0]["status"] == "changed"
+    assert record["targets"][1]["wave"] == 2
+
+
+def test_a_rollout_that_is_not_there_says_how_it_gets_there(path: Path) -> None:
+    for ledger in (None, opened(path)):
+        with pytest.raises(OptionError, match=r"^name: the ledger has no rollout 'r'; plan it with fleetops"):
+            rollout_named(ledger, "r")
+        if ledger is not None:
+            ledger.close()
