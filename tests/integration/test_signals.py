@@ -91,3 +91,18 @@ def test_replies_are_waited_for_no_longer(ansible: Ansible) -> None:
 
     assert time.monotonic() - began < 10
     assert set(results(ansible).values()) == {"sent"}
+
+
+def test_a_worker_stops_soon_after_ansible_was_killed(ansible: Ansible) -> None:
+    ansible.sandbox.add_fault("slow", route="messages", seconds=1)
+    process = started(ansible)
+
+    process.kill()
+    process.communicate(timeout=30)
+    found = results(ansible)
+    sent = [host for host, status in found.items() if status == "sent"]
+    time.sleep(1.5)
+
+    # Those under way when it was noticed, a second later, are the last.
+    assert len(ansible.sandbox.requests("messages")) == len(sent) < 12
+    assert {status for status in found.values()} == {"sent", "not_attempted"}

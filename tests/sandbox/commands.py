@@ -43,6 +43,8 @@ class Upgrade(_Body):
     comes_back: bool = True
     comes_back_at: str | None = None
     """The version that it then has, when that is not the newest."""
+    stays: float | None = Field(default=None, strict=False, ge=0)
+    """After how many seconds more it dies, if it does."""
 
 
 def metadata_of(environment: Environment) -> dict[str, Any]:

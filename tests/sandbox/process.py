@@ -178,13 +178,14 @@ class Sandbox:
         seconds: float = 0.2,
         comes_back: bool = True,
         comes_back_at: str | None = None,
+        stays: float | None = None,
     ) -> None:
         """Let upgrade-letta-code bring this version to the simulated devices that can update themselves.
 
         After its answer a device lingers, then it is away for so many seconds, or for ever; ``comes_back_at`` is a
-        version that it has after all.
+        version that it has after all, and ``stays`` after how many seconds more it dies.
         """
-        times = {"lingers": lingers, "seconds": seconds}
+        times = {"lingers": lingers, "seconds": seconds, "stays": stays}
         way_back = {"comes_back": comes_back, "comes_back_at": comes_back_at}
         self._ask("POST", "upgrade", {"version": version, **times, **way_back})
 

@@ -94,12 +94,15 @@ class SimulatedDevices:
         """Let a device go away for its update, and come back on another connection with another version."""
         upgrade, later = self.upgrade, asyncio.get_running_loop().call_later
 
-        def go() -> None:
+        def leave() -> None:
             if self._fleet.get(environment.id) is environment:
                 self._relay.close(environment.row.get("connectionId"))
                 self._fleet.offline(environment)
-                if upgrade.comes_back:
-                    later(upgrade.seconds, come_back)
+
+        def go() -> None:
+            leave()
+            if upgrade.comes_back:
+                later(upgrade.seconds, come_back)
 
         def come_back() -> None:
             if self._fleet.get(environment.id) is environment:
@@ -107,6 +110,8 @@ class SimulatedDevices:
                 self._fleet.patch(environment, {"metadata": {"lettaCodeVersion": version}})
                 self._devices.restart(environment)
                 self._fleet.online(environment)
+                if upgrade.stays is not None:
+                    later(upgrade.stays, leave)
 
         later(upgrade.lingers, go)
 
