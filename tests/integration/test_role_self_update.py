@@ -1,0 +1,429 @@
+"""The role self_update and its playbook: waves, what ends a rollout, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import yaml
+
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import rollout_record
+
+from .conftest import CHECKOUT, Ansible, Run, messages_of
+
+NAME = "fleetops.environments.self_update"
+VERSION, OLD = "0.34.12", "0.33.9"
+ROLLOUT = f"self_update-{VERSION}"
+LEDGER = "ledger.sqlite"
+QUICK = {
+    "self_update_version": VERSION,
+    "self_update_soak": 0.3,
+    "self_update_soak_grace": 0.7,
+    "self_update_poll_interval": 0.2,
+    "self_update_update_timeout": 5,
+    "self_update_offline_timeout": 5,
+    "self_update_hosts": "d*",
+}
+UNABLE = {
+    "supported": False,
+    "writable": False,
+    "reason": "Managed by the image.",
+    "install_path": "/opt/letta",
+    "manual_command": "Ask the owner.",
+}
+
+
+def _added(ansible: Ansible, *names: str, **metadata: Any) -> dict[str, dict[str, Any]]:
+    """Simulated devices on an old version, which update themselves when told to."""
+    ansible.sandbox.upgrade_to(VERSION)
+    return {
+        name: ansible.sandbox.add_environment(connectionName=name, metadata={"lettaCodeVersion": OLD, **metadata})
+        for name in names
+    }
+
+
+def _names(count: int) -> list[str]:
+    return [f"d{number}" for number in range(count)]
+
+
+def _rollout(ansible: Ansible, *arguments: str, playbook: str = NAME, source: Any = None, **variables: Any) -> Run:
+    env = {"FLEETOPS_LEDGER": LEDGER, "ANSIBLE_SHOW_CUSTOM_STATS": "true"}
+    # Of the sandbox's fleet those alone that a test adds: what is done on each host takes its time.
+    source = source or ansible.source(filters=["starts_with(connection_name, 'd')"])
+    given = {name: value for name, value in (QUICK | variables).items() if value is not None}
+    return ansible.playbook(playbook, "-e", json.dumps(given), *arguments, source=source, env=env)
+
+
+def _record(ansible: Ansible) -> dict[str, Any]:
+    """The rollout as the ledger has it."""
+    ledger = Ledger.read(ansible.directory / LEDGER)
+    assert ledger is not None
+    with ledger:
+        record = rollout_record(ledger, ROLLOUT)
+    assert record is not None
+    return record
+
+
+def _waves(ansible: Ansible) -> list[str]:
+    return [wave["state"] for wave in _record(ansible)["waves"]]
+
+
+def _statuses(ansible: Ansible) -> dict[str, str | None]:
+    return {target["host"]: target["status"] for target in _record(ansible)["targets"]}
+
+
+def _told(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> dict[str, int]:
+    """How often each device was told to update itself, those alone that were."""
+    received = ansible.sandbox.received()
+    told = {name: len(received.get(row["id"], {}).get("commands", [])) for name, row in devices.items()}
+    return {name: count for name, count in told.items() if count}
+
+
+def _recap(run: Run, what: str) -> dict[str, int]:
+    """Host → how often something is in the recap, for those where it is."""
+    found = re.findall(rf"^(\S+) +: .*\b{what}=(\d+)", run.stdout, re.MULTILINE)
+    return {host: int(count) for host, count in found if count != "0"}
+
+
+def _lines(run: Run) -> list[str]:
+    """What was shown of the rollout last."""
+    shown: list[list[str]] = [entry["result"]["msg"] for entry in run.results if entry["task"] == "Show the rollout"]
+    return shown[-1]
+
+
+def _stop(ansible: Ansible, device: dict[str, Any]) -> None:
+    """Let a device not be able to update itself any more, without saying so beforehand."""
+    ansible.sandbox.command(device["id"], "upgrade-letta-code", output="Failed: EACCES", success=False)
+
+
+def _repair(ansible: Ansible, device: dict[str, Any]) -> None:
+    """Let a device have been updated by hand."""
+    ansible.sandbox.patch(device["id"], metadata={"lettaCodeVersion": VERSION})
+    ansible.sandbox.rotate(device["id"])
+
+
+@pytest.mark.parametrize("playbook", [NAME, str(CHECKOUT / "playbooks/self_update.yml")], ids=["by name", "by path"])
+def test_a_fleet_is_updated_in_four_waves_and_the_second_time_nothing_is_done(ansible: Ansible, playbook: str) -> None:
+    devices = _added(ansible, *_names(10))
+
+    checked = _rollout(ansible, "--check", playbook=playbook)
+    assert not list(ansible.directory.glob("*.sqlite*"))
+    assert ansible.sandbox.received() == {}
+    first = _rollout(ansible, playbook=playbook)
+    second = _rollout(ansible, playbook=playbook)
+
+    checked.assert_quiet()
+    assert _lines(checked) == [
+        f"rollout '{ROLLOUT}': 10 updatable in 4 waves, 0 current, 0 not updatable, 0 offline",
+        "wave 1, pending: d0",
+        "wave 2, pending: d1",
+        "wave 3, pending: d2",
+        "wave 4, pending: d3, d4, d5, d6, d7, d8, d9",
+    ]
+    first.assert_quiet()
+    assert [line.partition(":")[0] for line in _lines(first)[1:]] == [
+        f"wave {number}, passed" for number in range(1, 5)
+    ]
+    record = _record(ansible)
+    assert record["state"] == "passed"
+    assert _statuses(ansible) == dict.fromkeys(devices, "changed")
+    for target in record["targets"]:
+        wave = record["waves"][target["wave"] - 1]
+        assert wave["started_at"] <= target["updated_at"] <= wave["ended_at"] == target["ended_at"]
+        assert (target["from_version"], target["to_version"]) == (OLD, VERSION)
+    ends = [wave["ended_at"] for wave in record["waves"]]
+    begins = [wave["started_at"] for wave in record["waves"]]
+    assert all(end <= begin for end, begin in zip(ends, begins[1:], strict=False))
+    # In its own name, whatever was done once for all.
+    assert _recap(first, "failed") == {}
+    assert set(_recap(first, "ok")) == set(devices)
+    assert '"done": true' in first.stdout
+    second.assert_quiet()
+    assert _recap(second, "changed") == {}
+    assert _told(ansible, devices) == dict.fromkeys(devices, 1)
+    assert _record(ansible) == record
+
+
+def test_a_canary_that_fails_stops_the_rollout_until_it_is_repaired(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(4))
+    _stop(ansible, devices["d0"])
+
+    failed = _rollout(ansible)
+    told = _told(ansible, devices)
+    _repair(ansible, devices["d0"])
+    again = _rollout(ansible)
+
+    assert failed.returncode == 2
+    failed.assert_error(
+        f"wave 1 of rollout '{ROLLOUT}' failed, as 1 of its 1 targets failed, 0 may; run the same again to try it ",
+        "again, or allow more with self_update_canary_max_failures: d0: ",
+        "d0: the device did not update; it said: Failed: EACCES",
+    )
+    assert told == {"d0": 1}
+    assert (_recap(failed, "failed"), set(_recap(failed, "ok"))) == ({"d0": 1}, set(devices))
+    assert "WARNING" not in failed.output
+    again.assert_quiet()
+    assert _waves(ansible) == ["passed"] * 4
+    assert _statuses(ansible) == {"d0": "ok", "d1": "changed", "d2": "changed", "d3": "changed"}
+
+
+def test_a_device_that_comes_back_and_dies_again_fails_its_wave(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(3))
+    ansible.sandbox.upgrade_to(VERSION, stays=1)
+
+    run = _rollout(ansible, self_update_soak=3, self_update_soak_grace=1)
+
+    run.assert_error(
+        "wave 1 of rollout", f"d0: after the update: not online, at version {VERSION} or newer, steady for 3"
+    )
+    assert _recap(run, "failed") == {"d0": 1}
+    assert _told(ansible, devices) == {"d0": 1}
+    [dead, *_others] = _record(ansible)["targets"]
+    assert (dead["status"], dead["to_version"], dead["updated_at"] is not None) == ("failed", VERSION, True)
+
+
+def test_within_the_budget_it_goes_on_and_who_failed_is_tried_again_in_the_end(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(6))
+    for name in ("d0", "d3"):
+        _stop(ansible, devices[name])
+    told: dict[str, Any] = {
+        "self_update_waves": ["1", "100%"],
+        "self_update_canary_max_failures": 1,
+        "self_update_max_failures": "20%",
+    }
+
+    first = _rollout(ansible, **told)
+    _repair(ansible, devices["d0"])
+    second = _rollout(ansible, "--limit", "d0,d3", **told)
+
+    assert first.returncode == second.returncode == 2
+    assert _recap(first, "failed") == {"d0": 1, "d3": 1}
+    first.assert_error("d3: the device did not update; it said: Failed: EACCES")
+    assert "self_update_canary_max_failures" not in first.output
+    # As AWX relaunches a job on its failed hosts.
+    assert _recap(second, "failed") == {"d3": 1}
+    assert _waves(ansible) == ["passed", "passed"]
+    assert _told(ansible, devices) == {**dict.fromkeys(devices, 1), "d3": 2}
+
+
+def test_a_wave_above_its_budget_starts_no_more_devices(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(6))
+    for name in ("d1", "d2"):
+        _stop(ansible, devices[name])
+    told: dict[str, Any] = {"self_update_waves": ["1", "100%"], "self_update_concurrency": 1}
+
+    failed = _rollout(ansible, **told)
+    limited = _rollout(ansible, "--limit", "d1,d0", **told)
+
+    assert _recap(failed, "failed") == {"d1": 1}
+    assert _told(ansible, devices) == {"d0": 1, "d1": 2}
+    assert _waves(ansible) == ["passed", "failed"]
+    assert [line for line in _lines(limited) if line.startswith("in its waves")] == [
+        "in its waves, but not in this run: d2, d3, d4, d5"
+    ]
+
+
+def test_a_run_that_leaves_targets_out_goes_as_far_as_it_may(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(4))
+    _rollout(ansible, "--check")
+    _rollout(ansible, self_update_gate=True)
+
+    limited = _rollout(ansible, "--limit", "d1,d3")
+    rest = _rollout(ansible)
+
+    limited.assert_quiet()
+    assert _recap(limited, "failed") == {}
+    assert _lines(limited)[3] == "wave 3, pending: d2"
+    assert _told(ansible, devices) == dict.fromkeys(devices, 1)
+    rest.assert_quiet()
+    assert _waves(ansible) == ["passed"] * 4
+
+
+def test_who_is_in_no_wave_is_shown_and_left_alone(ansible: Ansible) -> None:
+    devices = _added(ansible, "d-able", "d-asleep")
+    devices |= _added(ansible, "d-unable", self_update=UNABLE) | _added(ansible, "d-new", lettaCodeVersion="0.35.0")
+    ansible.sandbox.offline(devices["d-asleep"]["id"])
+
+    run = _rollout(ansible)
+
+    run.assert_quiet()
+    assert _told(ansible, devices) == {"d-able": 1}
+    lines = _lines(run)
+    assert lines[:3] == [
+        f"rollout '{ROLLOUT}': 1 updatable in 1 waves, 1 current, 1 not updatable, 1 offline",
+        "wave 1, passed: d-able",
+        "current: d-new",
+    ]
+    assert lines[3].startswith("offline: d-asleep: offline (last seen at ")
+    assert lines[4] == (
+        "to be updated by hand: d-unable: not updatable: Managed by the image.; installed in /opt/letta; "
+        "its manual command: Ask the owner."
+    )
+
+
+def test_a_device_that_is_gone_when_its_wave_begins_fails_it_and_counts_when_it_is_back(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(3))
+    _rollout(ansible, self_update_gate=True)
+    ansible.sandbox.offline(devices["d1"]["id"])
+
+    gone = _rollout(ansible, self_update_offline_timeout=0.2)
+    ansible.sandbox.online(devices["d1"]["id"])
+    back = _rollout(ansible)
+
+    gone.assert_error("wave 2 of rollout", "d1: the environment is offline")
+    assert _recap(gone, "failed") == {"d1": 1}
+    back.assert_quiet()
+    assert _statuses(ansible) == dict.fromkeys(devices, "changed")
+
+
+def _started(ansible: Ansible, **variables: Any) -> subprocess.Popen[bytes]:
+    play = [{"import_playbook": NAME, "vars": QUICK | {"self_update_ledger": LEDGER} | variables}]
+    path = ansible.file("interrupted.yml", yaml.safe_dump(play))
+    return ansible.start(path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + 90
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert is_so()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_rollout_goes_on_where_it_was(ansible: Ansible, signum: signal.Signals) -> None:
+    devices = _added(ansible, *_names(6))
+    late = _added(ansible, "d9")
+    ansible.sandbox.patch(late["d9"]["id"], metadata={"lettaCodeVersion": VERSION})
+    ansible.sandbox.upgrade_to(VERSION, seconds=1.5)
+    told: dict[str, Any] = {"self_update_waves": ["1", "100%"], "self_update_concurrency": 2}
+
+    process = _started(ansible, **told)
+    _until(lambda: len(_told(ansible, devices)) == 3)
+    process.send_signal(signum)
+    process.communicate(timeout=30)
+    interrupted = _waves(ansible)
+    # Since the plan was made, one has become old and another one is new in the fleet.
+    ansible.sandbox.patch(late["d9"]["id"], metadata={"lettaCodeVersion": OLD})
+    devices |= late | _added(ansible, "d8")
+    ansible.sandbox.upgrade_to(VERSION, seconds=0.2)
+    again = _rollout(ansible, **told)
+
+    assert interrupted == ["passed", "running"]
+    again.assert_quiet()
+    assert _waves(ansible) == ["passed", "passed"]
+    # Each was told once, also those that were about to restart when the run ended.
+    assert _told(ansible, devices) == dict.fromkeys(_names(6), 1)
+    assert "not in this rollout, as it was planned before: d8" in _lines(again)
+
+
+def test_with_a_gate_each_run_is_a_wave(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(3))
+    stats = []
+
+    for number in range(1, 5):
+        run = _rollout(ansible, self_update_gate=True, self_update_waves=["1", "2", "100%"])
+        run.assert_quiet()
+        assert len(_told(ansible, devices)) == min(number, 3)
+        stats.append(re.findall(r'"(?:done|next_wave|state)": "?(\w+)', run.stdout))
+
+    assert stats == [
+        ["false", "2", "running"],
+        ["false", "3", "running"],
+        ["true", "null", "passed"],
+        ["true", "null", "passed"],
+    ]
+
+
+def test_a_probe_has_an_agent_reply_on_each_device(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(2))
+    ansible.sandbox.add_fault("status", route="messages", status=422, target=devices["d1"]["id"])
+
+    run = _rollout(
+        ansible,
+        self_update_probe_agent_id="agent-probe",
+        self_update_probe_content="Are you there?",
+        self_update_probe_timeout=20,
+    )
+
+    assert _recap(run, "failed") == {"d1": 1}
+    run.assert_error("wave 2 of rollout", "d1: the probe was not answered: ", "422")
+    [message] = messages_of(ansible.sandbox, devices["d0"])
+    assert (message["agentId"], message["content"]) == ("agent-probe", "Are you there?")
+    assert message["conversationId"].startswith("conv-")
+    assert _statuses(ansible) == {"d0": "changed", "d1": "failed"}
+
+
+def test_more_hosts_than_the_limit_fail_as_one(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(3))
+    _stop(ansible, devices["d0"])
+
+    run = _rollout(ansible, self_update_max_failed_hosts=2, self_update_hosts=",".join(devices))
+
+    assert run.returncode == 2
+    run.assert_error("wave 1 of rollout", "d0: the device did not update; it said: Failed: EACCES")
+    assert len(_recap(run, "failed")) == 1
+
+
+def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(4))
+    play = {"hosts": "d0,d2", "gather_facts": False, "roles": [NAME], "vars": {"self_update_hosts": "ignored"}}
+    path = ansible.file("site.yml", yaml.safe_dump([play]))
+
+    run = _rollout(ansible, playbook=str(path), self_update_rollout="mine", self_update_ledger="mine.sqlite")
+
+    run.assert_quiet()
+    assert _told(ansible, devices) == {"d0": 1, "d2": 1}
+    ledger = Ledger.read(ansible.directory / "mine.sqlite")
+    assert ledger is not None
+    with ledger:
+        assert (rollout_record(ledger, "mine") or {})["state"] == "passed"
+
+
+@pytest.mark.parametrize(
+    ("variables", "parts"),
+    [
+        ({"self_update_hosts": "mode_nosuch"}, ("no target", "self_update_hosts=mode_nosuch", "self_update_allow_empty")),
+        ({"self_update_max_targets": 2}, ("max_targets: 3 targets are more than the 2 allowed",)),
+        ({"self_update_version": "newest"}, ("version: must be a semantic version such as 0.34.12, got 'newest'",)),
+        ({"self_update_version": None}, ("missing required arguments: self_update_version",)),
+        ({"self_update_waves": ["1", "10"]}, ("waves: must end with '100%'",)),
+        ({"self_update_canary_max_failures": "few"}, ("max_failures: must be a count",)),
+        ({"self_update_gate": "perhaps"}, ("self_update_gate",)),
+    ],
+)
+def test_what_cannot_be_meant_fails_before_anything_is_updated(
+    ansible: Ansible, variables: dict[str, Any], parts: Sequence[str]
+) -> None:
+    _added(ansible, *_names(3))
+
+    run = _rollout(ansible, **variables)
+
+    assert run.returncode == 2
+    run.assert_error(*parts)
+    assert ansible.sandbox.received() == {}
+
+
+def test_hostile_names_and_texts_are_data(ansible: Ansible) -> None:
+    text = "{{ lookup('pipe', 'touch pwned') }} $(touch pwned)"
+    names = ["d{{ lookup('pipe', 'touch pwned') }}", "d'; DROP TABLE rollouts; --", "d<b>\u202eevil", "d" * 300]
+    devices = _added(ansible, *names, "d-broken")
+    _added(ansible, "d-unable", self_update={**UNABLE, "reason": text, "manual_command": text})
+    ansible.sandbox.command(devices["d-broken"]["id"], "upgrade-letta-code", output=text, success=False)
+
+    run = _rollout(ansible, self_update_waves=["100%"], self_update_canary_max_failures=1, self_update_hosts="letta")
+
+    assert _recap(run, "failed") == {"d-broken": 1}
+    run.assert_error(f"d-broken: the device did not update; it said: {text}")
+    assert "WARNING" not in run.output
+    assert not list(ansible.directory.glob("**/pwned"))
+    assert _waves(ansible) == ["passed"]
+    assert _told(ansible, devices) == dict.fromkeys(devices, 1)
+    assert sorted(filter(None, _statuses(ansible).values())) == ["changed"] * 4 + ["failed"]
+    assert f"to be updated by hand: d-unable: not updatable: {text}" in " ".join(_lines(run))
