@@ -389,7 +389,10 @@ def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
 @pytest.mark.parametrize(
     ("variables", "parts"),
     [
-        ({"self_update_hosts": "mode_nosuch"}, ("no target", "self_update_hosts=mode_nosuch", "self_update_allow_empty")),
+        (
+            {"self_update_hosts": "mode_nosuch"},
+            ("no target", "self_update_hosts=mode_nosuch", "self_update_allow_empty"),
+        ),
         ({"self_update_max_targets": 2}, ("max_targets: 3 targets are more than the 2 allowed",)),
         ({"self_update_version": "newest"}, ("version: must be a semantic version such as 0.34.12, got 'newest'",)),
         ({"self_update_version": None}, ("missing required arguments: self_update_version",)),

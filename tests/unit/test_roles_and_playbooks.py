@@ -11,7 +11,7 @@ import yaml
 
 from tests.sandbox.process import CHECKOUT
 
-ROLES = ["instruct"]
+ROLES = ["instruct", "self_update"]
 PLAYBOOKS = ["approvals", "audit", "stop"]
 
 
@@ -43,7 +43,8 @@ def test_a_roles_variables_are_specified_documented_and_of_its_prefix(name: str)
     readme = (role / "README.md").read_text()
 
     assert {option: spec["default"] for option, spec in specified.items() if "default" in spec} == defaults
-    assert _read((role / "tasks/main.yml").read_text(), name) == set(specified)
+    tasks = [path.read_text() for path in sorted((role / "tasks").glob("*.yml"))]
+    assert _read("\n".join(text.removeprefix("---\n") for text in tasks), name) == set(specified)
     assert set(re.findall(rf"`({name}_[a-z_]+)`", readme)) == set(specified) | {f"{name}_hosts"}
 
 
