@@ -161,6 +161,17 @@ class TestUpgrade:
 
         assert now["metadata"]["lettaCodeVersion"] == "0.34.12"
 
+    def test_comes_back_and_dies(self, sandbox: Sandbox, row: dict[str, Any], client: Client) -> None:
+        sandbox.upgrade_to("0.36.1", seconds=0, stays=0.3)
+
+        assert client.command("upgrade-letta-code")[0]
+        while (now := self.row_now(sandbox, row))["connectionId"] in (None, row["connectionId"]):
+            continue
+        while (now := self.row_now(sandbox, row))["connectionId"]:
+            continue
+
+        assert now["metadata"]["lettaCodeVersion"] == "0.36.1"
+
     def test_does_not_come_back(self, sandbox: Sandbox, row: dict[str, Any], client: Client) -> None:
         sandbox.upgrade_to("0.36.1", seconds=0, comes_back=False)
 
