@@ -6,13 +6,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
-from ..module_utils.report import FIELDS, ReportedCampaign, campaign_report, fleet_report
+from ..module_utils.report import (
+    FIELDS,
+    ReportedCampaign,
+    ReportedRollout,
+    campaign_report,
+    fleet_report,
+    rollout_report,
+)
 from ..module_utils.report_output import MODES, changes, check_path, save, text_for
+from ..module_utils.rollout_ledger import rollout_names, rollout_record
 from ..modules.fleet_report import SPEC
 from ..plugin_utils.action import EnvironmentAction
 from ..plugin_utils.fleet import fleet
@@ -31,7 +40,12 @@ class ActionModule(EnvironmentAction):
         environments = fleet("hosts", hosts, FIELDS, task_vars)
         if not environments and not options["allow_empty"]:
             raise OptionError("hosts", "none of them is an environment; set allow_empty=true where that is fine")
-        report = fleet_report(environments, _campaigns(options["campaigns"], options["ledger"]))
+        # Most reports are on neither, and need no ledger that can be read.
+        ledger = Ledger.read(ledger_path(options["ledger"])) if options["campaigns"] or options["rollout"] else None
+        with ledger or nullcontext():
+            campaigns = _campaigns(ledger, options["campaigns"])
+            rollout = _rollout(ledger, options["rollout"])
+        report = fleet_report(environments, campaigns, rollout)
         now, files = datetime.now(UTC), []
         for option, path in paths.items():
             text = text_for(option, report, now)
@@ -56,10 +70,18 @@ class ActionModule(EnvironmentAction):
         self._require_run_once(next(iter(paths)), task_vars, "write the same files")
 
 
-def _campaigns(names: Sequence[str], path: str | None) -> list[ReportedCampaign]:
+def _campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCampaign]:
     """What the ledger has of campaigns; one that it does not have has reached nobody."""
-    ledger = Ledger.read(ledger_path(path)) if names else None
     if ledger is None:
         return [campaign_report(name, ACTIVE, []) for name in names]
-    with ledger:
-        return [campaign_report(name, ledger.state(name), ledger.records(name)) for name in names]
+    return [campaign_report(name, ledger.state(name), ledger.records(name)) for name in names]
+
+
+def _rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:
+    """What the ledger has of a rollout. Raises OptionError for one that it does not have."""
+    if name is None:
+        return None
+    if ledger is not None and (record := rollout_record(ledger, name)):
+        return rollout_report(record)
+    known = ", ".join(map(repr, rollout_names(ledger))) if ledger else ""
+    raise OptionError("rollout", f"the ledger has no rollout {name!r}; it has {known or 'none'}")

@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - fleetops.environments authors (@fleetops)
 description:
-  - Writes what the inventory knows of the environments, and what the ledger knows of campaigns, to files. No server is
-    asked.
+  - Writes what the inventory knows of the environments, and what the ledger knows of a rollout and of campaigns, to
+    files. No server is asked.
   - The environments are counted by provider, status, mode, operating system, version, type of configuration and
     networking, as far as their provider has such things. Environments of Letta and of Qoder may be in one report.
   - Each file is replaced at once, so that no reader sees half of it, and keeps its permissions.
@@ -41,6 +41,11 @@ options:
         have failed. Hosts that are no environments are left out.
     type: list
     elements: str
+  rollout:
+    description:
+      - A rollout of M(fleetops.environments.rollout) to report on, by name, with its waves on a time line. Targets that
+        are none of the report's hosts are shown with it.
+    type: str
   campaigns:
     description: Campaigns of M(fleetops.environments.send_message) to report on, by name.
     type: list
@@ -65,6 +70,7 @@ notes:
   - The files are written each time, as the time of the report stands in them. That alone does not count as changed.
 seealso:
   - module: fleetops.environments.campaign_info
+  - module: fleetops.environments.rollout
   - module: fleetops.environments.send_message
 """
 
@@ -80,6 +86,12 @@ EXAMPLES = r"""
     json_path: fleet.json
     campaigns: [rotate-2026-01]
     ledger: /var/lib/fleetops/ledger.sqlite
+  run_once: true
+
+- name: Write a page on a rollout
+  fleetops.environments.fleet_report:
+    path: rollout.html
+    rollout: self_update-0.34.12
   run_once: true
 
 - name: Give the numbers to Prometheus
@@ -130,6 +142,7 @@ SPEC = {
     "json_path": {"type": "path"},
     "metrics_path": {"type": "path"},
     "hosts": {"type": "list", "elements": "str"},
+    "rollout": {"type": "str"},
     "campaigns": {"type": "list", "elements": "str", "default": []},
     "ledger": {"type": "path"},
     "allow_empty": {"type": "bool", "default": False},

@@ -136,6 +136,41 @@ def test_it_says_what_became_of_campaigns(ansible: Ansible) -> None:
     assert not (ansible.directory / "none.sqlite").exists()
 
 
+@pytest.mark.covers("fleet_report", "rollout")
+def test_it_says_how_a_rollout_stands(ansible: Ansible) -> None:
+    names = ["one", "two", "three"]
+    entries = [
+        ansible.sandbox.add_environment(connectionName=name, metadata={"lettaCodeVersion": "0.33.9"}) for name in names
+    ]
+    ansible.sandbox.offline(entries[2]["id"])
+    ansible.sandbox.upgrade_to("0.34.12")
+    plan = {"name": "r", "version": "0.34.12", "targets": names, "waves": ["1", "100%"], "ledger": "ledger.sqlite"}
+    ansible.steps(step("plan", "rollout", **plan)).assert_quiet()
+    files = {"report_path": "fleet.html", "report_json_path": "fleet.json", "report_metrics_path": "fleet.prom"}
+
+    run = report(ansible, "--limit", "one", report_rollout="r", report_ledger="ledger.sqlite", **files)
+    unknown = report(ansible, report_rollout="s", report_ledger="ledger.sqlite", report_path="none.html")
+    nowhere = report(ansible, report_rollout="r", report_ledger="none.sqlite", report_path="none.html")
+
+    run.assert_quiet()
+    rollout = written(ansible)["rollout"]
+    assert embedded(ansible)["rollout"] == rollout
+    assert (rollout["name"], rollout["version"], rollout["state"]) == ("r", "0.34.12", "pending")
+    assert [(wave["number"], wave["size"], wave["state"]) for wave in rollout["waves"]] == [
+        (1, 1, "pending"), (2, 1, "pending"),
+    ]  # fmt: skip
+    assert [(target["host"], target["id"], target["wave"], target["status"]) for target in rollout["targets"]] == [
+        ("one", entries[0]["id"], 1, "waiting"),
+        ("two", entries[1]["id"], 2, "waiting"),
+        ("three", entries[2]["id"], None, "offline"),
+    ]
+    assert (
+        'fleetops_rollout_targets{rollout="r",status="waiting"} 2\n' in (ansible.directory / "fleet.prom").read_text()
+    )
+    unknown.assert_error("rollout: the ledger has no rollout 's'; it has 'r'")
+    nowhere.assert_error("rollout: the ledger has no rollout 'r'; it has none")
+
+
 def test_environments_of_both_providers_are_in_one_report(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     for provider in ("letta", "qoder"):
