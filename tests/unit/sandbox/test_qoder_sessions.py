@@ -344,7 +344,7 @@ class TestIdempotency:
 
         assert len(sandbox.qoder.sessions()) == 2
 
-    @pytest.mark.parametrize("wrong", ["", "1", str(uuid.uuid1())])
+    @pytest.mark.parametrize("wrong", ["", "1", "c232ab00-9414-11ec-b3c8-9e6bdeced846"])
     def test_no_uuid_of_version_4(self, sandbox: Sandbox, qoder: httpx.Client, wrong: str) -> None:
         response = create(qoder, active(sandbox)[0], wrong)
 
