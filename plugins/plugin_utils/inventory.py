@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
@@ -22,13 +22,13 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 
 from ..module_utils import _deps
 from ..module_utils.arguments import CONNECTION_SPEC
-from ..module_utils.environment import CONTRACT, Environment, Listing, described, digest, iso_utc, short
+from ..module_utils.environment import CONTRACT, Environment, Listing, described, digest, iso_utc, short, with_hash
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import Provider, fetch, known_providers
 from .grouping import Dimension, checked_group_name, group_rows, reads_as_group
-from .naming import assign, wanted_name
+from .naming import MAX_LENGTH, assign, wanted_name
 from .options import forget_blank_environment, given, layered
 from .trust import marked, own
 
@@ -248,7 +248,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def _fill(self, environments: Sequence[Environment], rules: _Rules) -> None:
         rows = [environment.fields for environment in environments]
         groups = group_rows(rows, rules.dimensions, rules.group_prefix)
-        for group in dict.fromkeys([rules.root_group, *groups.members, *groups.parents.values()]):
+        own_groups = dict.fromkeys([rules.root_group, *groups.members, *groups.parents.values()])
+        for group in own_groups:
+            if group in self.inventory.hosts:
+                self._rename_environment(self.inventory.get_host(group), own_groups)
             self.inventory.add_group(group)
         for group, parent in groups.parents.items():
             self.inventory.add_child(parent, group)
@@ -275,6 +278,27 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def _free_names(self, wanted: Mapping[str, str], forbidden: set[str]) -> dict[str, str]:
         taken = forbidden | set(self.inventory.hosts) | set(self.inventory.groups)
         return assign(wanted, taken, self.get_option("on_duplicate"))
+
+    def _rename_environment(self, host: Any, own_groups: Collection[str]) -> None:
+        """Give a host of an earlier source of this collection another name, which is that of a group of this one.
+
+        Whoever names a device chooses that name, and would get what is meant for the group.
+        """
+        contract = host.vars.get(CONTRACT)
+        if not isinstance(contract, Mapping):
+            raise OptionError(
+                "root_group" if host.name == self.get_option("root_group") else "group_prefix",
+                f"{host.name!r} would be a group, and is a host of another source; choose another name for one of them",
+            )
+        taken = {*self.inventory.hosts, *self.inventory.groups, *own_groups}
+        names = with_hash(host.name, str(contract.get("id")), separator="-", longest=MAX_LENGTH)
+        name = next(name for name in names if name not in taken)
+        groups = [group.name for group in host.groups if group.name != "all"]
+        self.inventory.remove_host(host)
+        for group in groups or ["all"]:
+            self.inventory.add_host(name, group=group)
+        for variable, value in host.vars.items():
+            self.inventory.get_host(name).set_variable(variable, value)
 
     def _rename_hosts_like_groups(self, hosts: Sequence[_Host], variable_prefix: str) -> None:
         """Give hosts another name that have the name of a group, which only `keyed_groups` can have made by now."""

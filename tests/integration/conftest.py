@@ -30,9 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "covers(plugin, *options): fails when one of these options is ignored")
 
 
-def step(name: str, module: str, /, **options: Any) -> dict[str, Any]:
+def step(task: str, module: str, /, **options: Any) -> dict[str, Any]:
     """A task of this collection's module after which the play goes on, whatever became of it."""
-    return {"name": name, f"fleetops.environments.{module}": options, "ignore_errors": True}
+    return {"name": task, f"fleetops.environments.{module}": options, "ignore_errors": True}
 
 
 def awake(sandbox: Sandbox) -> list[dict[str, Any]]:

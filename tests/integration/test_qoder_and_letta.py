@@ -61,6 +61,29 @@ def test_hosts_of_the_same_name_are_not_merged(ansible: Ansible) -> None:
     assert len(hosts) == len(ansible.sandbox.fleet()) + len(of(hosts, "qoder"))
 
 
+def test_a_device_that_is_named_like_a_group_of_the_other_source_gets_another_name(ansible: Ansible) -> None:
+    """Or it would get what is meant for the group."""
+    named = {name: ansible.sandbox.add_environment(connectionName=name)["id"] for name in ("qoder", "not_archived")}
+
+    listing = ansible.listing(directory(ansible))
+
+    devices = of(plain(listing["_meta"]["hostvars"]), "letta")
+    for name, id_ in named.items():
+        assert re.fullmatch(rf"{name}-[0-9a-f]{{8}}", devices[id_])
+        assert devices[id_] in listing["letta"]["hosts"]
+        assert name not in listing["_meta"]["hostvars"]
+    assert not set(devices.values()) & {*listing["qoder"]["hosts"], *listing["not_archived"]["hosts"]}
+
+
+def test_a_host_of_somebody_else_keeps_its_name_from_being_a_group(ansible: Ansible) -> None:
+    folder = directory(ansible)
+    (folder / "0.yaml").write_text("all: {hosts: {qoder: {}}}\n")
+
+    run = ansible.inventory("--list", source=folder)
+
+    run.assert_inventory_error("root_group: 'qoder' would be a group, and is a host of another source")
+
+
 @pytest.mark.covers("qoder", "on_duplicate")
 def test_a_name_that_the_other_source_gave_fails_the_source_on_demand(ansible: Ansible) -> None:
     device = ansible.sandbox.fleet()[0]
