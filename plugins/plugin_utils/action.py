@@ -32,6 +32,7 @@ from .targets import listed_from
 for _known in known_providers():
     provider_named(_known)
 
+_GROUP = "group/fleetops.environments.{}"
 # What cannot be given for several providers at once.
 _OF_ONE_PROVIDER = ("api_key", "api_key_file", "base_url")
 _STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
@@ -95,6 +96,31 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
                 keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
         self._secrets.update(str(key) for key in keys if not blank(key))
 
+    def _arguments(self, provider: Provider | None) -> dict[str, Any]:
+        """The task's options for a provider, None for those that are for any.
+
+        What comes from the `module_defaults` of an action group is for the provider that the group is called after:
+        with the play's defaults for group/fleetops.environments.letta, Letta's key must not get to anybody else.
+        """
+        arguments = given(self._task.args)
+        for option in _OF_ONE_PROVIDER:
+            defaults = self._group_defaults(option)
+            if arguments.get(option) in defaults.values():
+                own = defaults.get(provider.name) if provider is not None else None
+                arguments.pop(option)
+                arguments |= {option: own} if own is not None else {}
+        return arguments
+
+    def _group_defaults(self, option: str) -> dict[str, Any]:
+        """Provider → what its action group's defaults have for an option, as far as that can be rendered."""
+        found: dict[str, Any] = {}
+        for defaults in self._task.module_defaults or []:
+            for name in known_providers():
+                value = (defaults.get(_GROUP.format(name)) or {}).get(option)
+                with contextlib.suppress(AnsibleError):
+                    found |= given({name: self._templar.template(value)})
+        return found
+
     def _variables(self, provider: Provider, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         names = {option: provider.variable_of(option) for option in CONNECTION_SPEC}
         return given(
@@ -124,7 +150,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         listed_from: the URL that the inventory listed the targets from. It goes before the environment's, and after
         that of the task or a variable.
         """
-        arguments, environment = given(self._task.args), _from_environment(provider)
+        arguments, environment = self._arguments(provider), _from_environment(provider)
         variables = self._variables(provider, task_vars)
         urls = (arguments.get("base_url"), variables.get("base_url"), listed_from, environment.get("base_url"))
         base_url = next((str(url) for url in urls if url), provider.base_url)
@@ -137,7 +163,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         self, option: str, listed: Mapping[str, Sequence[Environment]], task_vars: Mapping[str, Any]
     ) -> dict[str, HttpSettings]:
         """How to reach each provider, by its name. listed: its environments that `option` names."""
-        alone = next((name for name in _OF_ONE_PROVIDER if name in given(self._task.args)), None)
+        alone = next((name for name in _OF_ONE_PROVIDER if name in self._arguments(None)), None)
         if len(listed) > 1 and alone:
             names = sorted(listed)
             variables = ", ".join(provider_named(name).variable_of(alone) for name in names)

@@ -356,6 +356,31 @@ def test_both_providers_in_one_task_each_with_its_own_key(fleet: Fleet) -> None:
         assert key not in json.dumps(run.results)
 
 
+@pytest.mark.parametrize("groups", [("letta",), ("letta", "qoder"), ("qoder", "letta")], ids=" ".join)
+def test_the_defaults_of_an_action_group_are_for_its_own_provider(fleet: Fleet, groups: tuple[str, ...]) -> None:
+    """Or Letta's key would get to Qoder's server."""
+    fleet.add("q-alpha")
+    sandbox = fleet.ansible.sandbox
+    letta = str(awake(sandbox)[0]["name"])
+    static = fleet.ansible.static(fleet.ansible.listing(source=fleet.source, env=fleet.env))
+    keys = {"letta": sandbox.api_key, "qoder": QODER_KEY}
+    told = {"content": "hello", "agent": QODER_AGENT, "agent_id": AGENT, "retries": 0}
+
+    run = fleet.ansible.steps(
+        step("both", "send_message", **told, targets=["q-alpha", letta]),
+        step("one", "send_message", **told, targets=["q-alpha"]),
+        step("other", "send_message", **told, targets=[letta]),
+        step("info", "environment_info", provider="qoder", base_url=fleet.qoder.url),
+        source=static, env={"LETTA_API_KEY": "", "QODER_ACCESS_TOKEN": "" if "qoder" in groups else QODER_KEY},
+        module_defaults={f"group/fleetops.environments.{name}": {"api_key": keys[name]} for name in groups},
+    )  # fmt: skip
+
+    assert run.result("both")["counts"]["sent"] == 2
+    assert run.result("one")["counts"]["sent"] == run.result("other")["counts"]["sent"] == 1
+    assert [entry["name"] for entry in run.result("info")["environments"]].count("q-alpha") == 1
+    assert [session["turns"] for session in fleet.qoder.sessions()] == [1, 1]
+
+
 @pytest.mark.parametrize("by", ["task", "module_defaults"])
 @pytest.mark.parametrize("option", ["api_key", "api_key_file", "base_url"])
 def test_what_is_one_providers_is_not_given_to_another(fleet: Fleet, by: str, option: str) -> None:
@@ -365,7 +390,7 @@ def test_what_is_one_providers_is_not_given_to_another(fleet: Fleet, by: str, op
     value = {"api_key": QODER_KEY, "api_key_file": "key", "base_url": "http://127.0.0.1:9"}[option]
     own, defaults = {option: value}, {}
     if by == "module_defaults":
-        own, defaults = {}, {"group/fleetops.environments.qoder": own}
+        own, defaults = {}, {"fleetops.environments.send_message": own}
     static = fleet.ansible.static(fleet.ansible.listing(source=fleet.source, env=fleet.env))
     told = {"content": "hello", "agent": QODER_AGENT, "agent_id": AGENT, "retries": 0, **own}
 
