@@ -38,6 +38,11 @@ class Environment:
     self_update: Mapping[str, Any] | None
     fields: Mapping[str, Any]
 
+    @property
+    def away(self) -> str:
+        """What it is called when it cannot be worked with."""
+        return "archived" if self.fields.get("archived") else "offline"
+
     def contract(self) -> dict[str, Any]:
         """The value of the host variable `fleetops_environment`."""
         return {

@@ -123,7 +123,8 @@ class Provider:
     base_url: the usual one. fields: every name that a row has, in the order of the documentation.
     query: the listing's parameters, a dataclass whose fields are named like the options. Raises OptionError.
     client: makes a client. environments: the rows of a listing, and those that do not validate.
-    looked_up_by: the option that names one environment. agent, conversation: the options that say who is addressed.
+    looked_up_by: the option that names one environment, `environment_id` or `device_id`. agent, conversation: the
+        options that say who is addressed, `agent_id` or `agent`, and `conversation_id` or `session_id`.
     sessions: whether conversations are sessions: one is made for each target that names none, it alone says who
         answers, and what is made or sent twice is told by keys that are kept for 24 h.
     refused: by option of send_message, why the provider's environments do not take it.
@@ -160,6 +161,14 @@ class Provider:
         )
 
 
+# The options that modules have for what a provider calls its own.
+_OPTIONS = {
+    "looked_up_by": ("environment_id", "device_id"),
+    "agent": ("agent_id", "agent"),
+    "conversation": ("conversation_id", "session_id"),
+}
+
+
 def known_providers() -> list[str]:
     """The names of all that there are: each has an inventory plugin."""
     return sorted(path.stem for path in (Path(__file__).parents[1] / "inventory").glob("*.py"))
@@ -172,6 +181,9 @@ def provider_named(name: str) -> Provider:
     if name not in known:
         raise FleetError(f"there is no provider {one_line(repr(name), 60)}; there are {', '.join(known)}")
     found: Provider = importlib.import_module(f".{name}", __package__).PROVIDER
+    for entry, known_options in _OPTIONS.items():
+        if getattr(found, entry) not in known_options:
+            raise FleetError(f"PROVIDER.{entry} of {name} must be one of {', '.join(known_options)}")
     return found
 
 
@@ -206,6 +218,5 @@ async def reachable(client: Client, listed: Environment, *, fresh: bool = False)
     if found is None:
         raise ApiError("the environment is no longer there", code="offline")
     if found.status != "online":
-        state = "offline" if client.GONE else "archived"
-        raise ApiError(f"the environment is {state}", code="offline")
+        raise ApiError(f"the environment is {found.away}", code="offline")
     return found

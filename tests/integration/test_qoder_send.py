@@ -377,7 +377,7 @@ def test_the_defaults_of_an_action_group_are_for_its_own_provider(fleet: Fleet, 
 
     assert run.result("both")["counts"]["sent"] == 2
     assert run.result("one")["counts"]["sent"] == run.result("other")["counts"]["sent"] == 1
-    assert [entry["name"] for entry in run.result("info")["environments"]].count("q-alpha") == 1
+    assert [entry["name"] for entry in run.result("info")["environments"]].count("alpha") == 1
     assert [session["turns"] for session in fleet.qoder.sessions()] == [1, 1]
 
 

@@ -80,7 +80,12 @@ def test_a_third_provider_is_two_files_and_lists_and_sends(
 ) -> None:
     url, inbox = machines
     send = {
-        "fleetops.environments.send_message": {"targets": "{{ ansible_play_batch }}", "content": "Hello"},
+        "fleetops.environments.send_message": {
+            "targets": "{{ ansible_play_batch }}",
+            "content": "Hello",
+            "agent_id": "a",
+        }
+        | {"campaign": "greeting", "ledger": str(tmp_path / "ledger.sqlite")},
         "run_once": True,
         "register": "sent",
     }
@@ -109,4 +114,6 @@ def test_a_third_provider_is_two_files_and_lists_and_sends(
 
     output = ran("ansible-playbook", "-i", "fleet.acme.yml", "play.yml")
     assert '\\"sent\\": 1, \\"already_sent\\": 0, \\"offline\\": 1' in output
+    again = ran("ansible-playbook", "-i", "fleet.acme.yml", "play.yml")
+    assert '\\"sent\\": 0, \\"already_sent\\": 1, \\"offline\\": 1' in again
     assert inbox == [("/machines/m-1/inbox", f"Bearer {KEY}", {"text": "Hello"})]

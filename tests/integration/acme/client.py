@@ -18,7 +18,7 @@ from .errors import ApiError
 from .http_client import HttpClient
 from .http_settings import HttpSettings
 from .provider import Accepted, Provider
-from .replies import Look, Question
+from .replies import Look, Question, Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,18 @@ class Client:
 
     async def retrieve(self, identity: str) -> Environment:
         """The machine with this id."""
-        listing = await self.list(Query())
-        found = {item.id: item for item in environments(listing, self._base_url, Query())[0]}
-        if identity not in found:
+        found = (await self._by_id()).get(identity)
+        if found is None:
             raise ApiError(f"there is no machine {identity}", code="http_404", status=404)
-        return found[identity]
+        return found
 
     async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
-        """The machine as it is now."""
-        return await self.retrieve(wanted.id)
+        """The machine as it is now; None when it is no longer there."""
+        return (await self._by_id()).get(wanted.id)
+
+    async def _by_id(self) -> dict[str, Environment]:
+        listing = await self.list(Query())
+        return {item.id: item for item in environments(listing, self._base_url, Query())[0]}
 
     async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
         """Machines have no conversations."""
@@ -90,11 +93,15 @@ class Client:
 
     def look_for(self, question: Question) -> Look:
         """Machines do not reply."""
-        raise ApiError("a machine of Acme does not reply", code="refused")
 
-    async def arrived(self, question: Question, fresh: bool) -> bool:
+        async def look(seconds: float = 0.0) -> Reply:
+            return Reply().ended("failed", "refused", "a machine of Acme does not reply")
+
+        return look
+
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
         """Nobody can see into an inbox."""
-        return False
+        return None
 
 
 def environments(listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
