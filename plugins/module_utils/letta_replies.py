@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from .letta import Client
 
 _PAGE = 100
-# Older messages are not looked at: 2,000 of them are many turns.
-_MOST_PAGES = 20
+# A turn's messages are not looked for among older ones: 2,000 of them are many turns.
+_MOST_MESSAGES = 2_000
+# Whether a message was ever delivered is not answered by reading on for ever: 500 requests are minutes.
+_MOST_LOOKED_THROUGH = 50_000
 # A turn that has just ended may not be in the history yet; Letta's own client waits as long.
 _TEXT_COMES_WITHIN = 15.0
 # A device sends the same content again within this time, or not at all: its pauses are 1, 2 and 4 s.
@@ -145,11 +147,11 @@ class Reader:
             return await self._client.messages(question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor)
 
     async def history(self, question: Question) -> AsyncIterator[list[HistoryMessage]]:
-        """The conversation, newest first, a page at a time; what comes twice is left out."""
+        """The whole conversation, newest first, a page at a time; what comes twice is left out."""
         known: set[str] = set()
         last, way = "", "before"
         cursor: dict[str, str] = {}
-        for _number in range(_MOST_PAGES):
+        while True:
             page = await self.page(question, cursor)
             older = [message for message in page if message.id not in known]
             if page and not older and way == "before":
@@ -205,37 +207,62 @@ class Reader:
             yield
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a conversation. otids: of its user messages. whole: whether that is all of them."""
+
+    otids: set[str | None]
+    whole: bool
+
+
 class Arrivals:
     """Which messages are in their conversations. A conversation is read once for all who ask. Raises ApiError."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._read: dict[tuple[str, str | None], asyncio.Task[set[str]]] = {}
+        self._read: dict[tuple[str, str | None], asyncio.Task[_Read]] = {}
 
     async def arrived(self, question: Question, fresh: bool) -> str | None:
-        """The message's id where it is among the latest 2,000 of its conversation. fresh: read that again."""
+        """The message's id where it is in its conversation, wherever in it. fresh: read that again.
+
+        Raises ApiError where it is not in what was read, and that is not the whole conversation.
+        """
+        # Not only back to `question.since`: a run that has just claimed the message does not know who sent it before.
         key = (question.agent_id, question.conversation_id)
         if fresh or key not in self._read:
-            self._read[key] = asyncio.create_task(self._otids(question))
+            self._read[key] = asyncio.create_task(self._read_back(question))
         reading = self._read[key]
         try:
-            return question.otid if question.otid in await asyncio.shield(reading) else None
+            read = await asyncio.shield(reading)
         except ApiError:
             # Whoever asks next has it read anew: what went wrong once is not to fail all of a campaign.
             if self._read.get(key) is reading:
                 del self._read[key]
             raise
+        if question.otid in read.otids:
+            return question.otid
+        if not read.whole:
+            raise ApiError(
+                f"it is not among the latest {_MOST_LOOKED_THROUGH:,} messages of the conversation, and older ones are "
+                "not read; with verify=none it is sent without a look",
+                code="too_long",
+            )
+        return None
 
-    async def _otids(self, question: Question) -> set[str]:
-        found: set[str] = set()
+    async def _read_back(self, question: Question) -> _Read:
+        otids: set[str | None] = set()
+        looked_through = 0
         try:
             async for page in self._reader.history(question):
-                found |= {str(message.otid) for message in page if message.message_type == "user_message"}
+                otids |= {message.otid for message in page if message.message_type == "user_message" and message.otid}
+                looked_through += len(page)
+                if looked_through >= _MOST_LOOKED_THROUGH:
+                    return _Read(otids, whole=False)
         except ApiError as error:
             # Nothing has arrived in a conversation that is not there.
             if error.status != 404:
                 raise
-        return found
+        return _Read(otids, whole=True)
 
 
 class Conversations:
@@ -316,7 +343,8 @@ class Watch:
         async for older in self.reader.history(self.question):
             history += older
             turn = turn_of(self.question, history, self._runs)
-            if turn is not None or any(message.id == self._newest for message in older):
+            searched = any(message.id == self._newest for message in older)
+            if turn is not None or searched or len(history) >= _MOST_MESSAGES:
                 break
         self._newest = history[0].id if history and turn is None else None
         return turn

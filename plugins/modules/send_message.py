@@ -148,8 +148,9 @@ options:
       - What to do with a message of O(campaign) that may have been delivered before, as its run was killed, its end
         was unclear, the machine went down during a run, or the campaign began on a ledger less than 7 days old, before
         which there may have been another.
-      - V(history) looks for it among the latest 2,000 messages of its conversation and sends only what is not there.
-        Where no agent is known, there is nowhere to look.
+      - V(history) looks for it in the whole of its conversation, which is read once for all targets that share it, and
+        sends only what is not there. What is not among the latest 50,000 messages of a longer one, or cannot be looked
+        up, is not sent and ends V(unknown). Where no agent is known, there is nowhere to look.
       - V(none) sends it under the same C(client_message_id), which a device drops unless it restarted meanwhile.
       - At Qoder the events of the session are looked through for its text. With V(none) that is done only once the
         idempotency key, which Qoder keeps for 24 hours, no longer protects. A ledger that is lost for longer than that

@@ -1,0 +1,69 @@
+"""Whether a message is in its conversation: however far back it is, and what is said where that cannot be told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils import letta_replies
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Arrivals, Reader
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_turns import HistoryMessage
+from ansible_collections.fleetops.environments.plugins.module_utils.replies import Question
+
+from .support import settings_for
+
+
+class OneConversation:
+    """A client of a server that has one conversation of user messages; `otid-0` is the oldest."""
+
+    def __init__(self, length: int) -> None:
+        self.requests = 0
+        self._newest_first = [
+            HistoryMessage(id=f"message-{number}", message_type="user_message", otid=f"otid-{number}")
+            for number in reversed(range(length))
+        ]
+
+    async def messages(
+        self, _agent_id: str, _conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
+    ) -> Sequence[HistoryMessage]:
+        self.requests += 1
+        ids = [message.id for message in self._newest_first]
+        start = ids.index(cursor["before"]) + 1 if cursor else 0
+        return self._newest_first[start : start + limit]
+
+
+def arrived(client: OneConversation, *otids: str) -> list[Any]:
+    """What is said of each, where all ask at once."""
+    reader = Reader(settings_for("http://127.0.0.1"), client, concurrency=4, rate=None)  # type: ignore[arg-type]
+
+    async def run() -> list[Any]:
+        arrivals = Arrivals(reader)
+        questions = [Question("letta", "agent-1", None, otid, since="2026-01-31T12:00:00.000Z") for otid in otids]
+        return await asyncio.gather(*(arrivals.arrived(one, False) for one in questions), return_exceptions=True)
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("length", [0, 1, 2_001, 3_000])
+def test_all_of_a_long_conversation_is_looked_through_once(length: int) -> None:
+    client = OneConversation(length)
+    expected = [f"otid-{number}" for number in range(length)][:1]
+
+    assert arrived(client, "otid-0", "none of them") == [*(expected or [None]), None]
+    assert client.requests == length // 100 + 1
+
+
+def test_what_is_not_in_the_part_that_was_read_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(letta_replies, "_MOST_LOOKED_THROUGH", 200)
+    client = OneConversation(1_000)
+
+    newer, older = arrived(client, "otid-999", "otid-0")
+
+    assert newer == "otid-999"
+    assert isinstance(older, ApiError)
+    assert str(older).startswith("it is not among the latest 200 messages of the conversation, and older ones are not")
+    assert client.requests == 2
