@@ -145,7 +145,7 @@ class Campaign:
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
         self._began_at = _now()
-        self._may_be_missing = ledger.begin(name)
+        ledger.begin(name)
 
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether the ledger has the target's message as delivered, or the campaign has been stopped.
@@ -248,10 +248,10 @@ class Campaign:
             before = seen if seen is not None and seen.attempt == target.attempt else None
             entry = self._in_flight(target, before)
             if self._ledger.replace(seen, entry):
-                # A session's attempts are told apart by their keys alone, and this one has not been begun.
-                may_be_missing = self._may_be_missing and not (target.in_session and seen is not None)
-                in_doubt = may_be_missing or (before is not None and before.status in _IN_DOUBT)
-                return _Claim(entry, before, in_doubt)
+                # The ledger may be a new one, as the last one was lost, or lack what the end of the machine took. Yet
+                # a session's attempts are told apart by their keys alone, and this one has not been begun.
+                known = target.in_session and seen is not None
+                return _Claim(entry, before, not known or (before is not None and before.status in _IN_DOUBT))
 
     def _in_flight(self, target: MessageTarget, before: Entry | None) -> Entry:
         """The row of a claim. before: that of an earlier one for the same attempt."""

@@ -6,8 +6,8 @@
 Rollouts have their tables in it as well: see rollout_ledger.py.
 
 What was committed survives the end of the process, however it ends. The end of the machine can take the latest of it,
-as waiting for the disk before each message would cost more than sending it: a run that finds that another one was cut
-off like that has the campaigns look up all that the ledger does not have as sent.
+as waiting for the disk before each message would cost more than sending it. That, like the loss of a whole ledger, is
+made up for by the campaigns, which look up all that the ledger does not have as sent.
 
 Whether another run is still alive shows from a lock that it holds on its own byte of a file beside the ledger: the
 kernel lets go of it when the process ends, and it tells between containers too, where process ids and host names would
@@ -16,7 +16,6 @@ say nothing.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import sqlite3
@@ -24,7 +23,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,18 +38,15 @@ _APPLICATION_ID = 0x666C6565
 _BUSY_SECONDS = 30.0
 # The byte of the lock file that no run has, whose numbers begin with 1.
 _WHO_PREPARES = 0
-# A campaign that begins on a ledger this young may have been in another one, which was lost.
-_YOUNG = timedelta(days=7)
 
 _SCHEMA = """
 CREATE TABLE ledger (created_at TEXT NOT NULL);
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, started_at TEXT NOT NULL,
-    os_user TEXT, awx_job_id TEXT, awx_user TEXT, playbook TEXT, boot_id TEXT, ended INTEGER NOT NULL DEFAULT 0
+    os_user TEXT, awx_job_id TEXT, awx_user TEXT, playbook TEXT
 );
 CREATE TABLE campaigns (
-    campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, may_have_been_lost INTEGER NOT NULL,
-    state TEXT NOT NULL DEFAULT 'active'
+    campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'active'
 );
 CREATE TABLE deliveries (
     campaign TEXT NOT NULL, environment_id TEXT NOT NULL, host TEXT NOT NULL, attempt INTEGER NOT NULL,
@@ -195,21 +191,15 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the file, and of the lock that says that the run is alive."""
-        if self.run:
-            # Of a run that cannot say so, the latest counts as lost if the machine goes down.
-            with contextlib.suppress(OptionError), self._durably(), self._transaction():
-                self._connection.execute("UPDATE runs SET ended = 1 WHERE number = ?", (self.run,))
         self._connection.close()
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
 
-    def begin(self, campaign: str) -> bool:
-        """Put a campaign down; whether deliveries of it may be missing, as the ledger or the latest of it was lost."""
-        with self._durably(), self._transaction():
+    def begin(self, campaign: str) -> None:
+        """Put a campaign down."""
+        with self._transaction():
             self._add(campaign)
-            row = self._connection.execute("SELECT may_have_been_lost FROM campaigns WHERE campaign = ?", (campaign,))
-            return bool(row.fetchone()[0])
 
     def state(self, campaign: str) -> str:
         """What was last set, `active` where nothing was."""
@@ -219,16 +209,13 @@ class Ledger:
 
     def set_state(self, campaign: str, state: str) -> None:
         """Set the state, which runs read before each delivery; a campaign may have one before its first run."""
-        with self._transaction():
+        with self._durably(), self._transaction():
             self._add(campaign)
             self._connection.execute("UPDATE campaigns SET state = ? WHERE campaign = ?", (state, campaign))
 
     def _add(self, campaign: str) -> None:
-        [(created_at,)] = self._connection.execute("SELECT created_at FROM ledger")
-        young = datetime.now(UTC) - datetime.fromisoformat(created_at) < _YOUNG
         self._connection.execute(
-            "INSERT OR IGNORE INTO campaigns (campaign, created_at, may_have_been_lost) VALUES (?, ?, ?)",
-            (campaign, _now(), young),
+            "INSERT OR IGNORE INTO campaigns (campaign, created_at) VALUES (?, ?)", (campaign, _now())
         )
 
     def entries(self, campaign: str) -> dict[str, Entry]:
@@ -324,24 +311,14 @@ class Ledger:
             )
 
     def _begin_run(self, facts: RunFacts) -> None:
-        boot_id = _boot_id()
-        with self._durably(), self._transaction():
-            self._note_what_may_be_lost(boot_id)
+        with self._transaction():
             cursor = self._connection.execute(
-                "INSERT INTO runs (run_id, started_at, os_user, awx_job_id, awx_user, playbook, boot_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (str(uuid.uuid4()), _now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook, boot_id),
+                "INSERT INTO runs (run_id, started_at, os_user, awx_job_id, awx_user, playbook) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (str(uuid.uuid4()), _now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook),
             )
             self.run = int(cursor.lastrowid or 0)
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, self.run)
-
-    def _note_what_may_be_lost(self, boot_id: str | None) -> None:
-        """Note of all campaigns that deliveries may be missing, where the machine went down during a run."""
-        query = "SELECT number FROM runs WHERE NOT ended AND (boot_id IS NOT ?1 OR ?1 IS NULL)"
-        cut_off = [row for row in self._connection.execute(query, (boot_id,)).fetchall() if not self.is_alive(row[0])]
-        if cut_off:
-            self._connection.execute("UPDATE campaigns SET may_have_been_lost = 1")
-            self._connection.executemany("UPDATE runs SET ended = 1 WHERE number = ?", cut_off)
 
     @contextmanager
     def _durably(self) -> Iterator[None]:
@@ -398,14 +375,6 @@ def _errors(path: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error.strerror)}") from None
-
-
-def _boot_id() -> str | None:
-    """What tells this start of the machine from others, None where it does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return None
 
 
 def _now() -> str:

@@ -141,13 +141,12 @@ options:
       - The SQLite file that keeps what O(campaign) delivered, made for the user alone. It belongs on a local disk.
       - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
       - It survives the end of a run, however it comes. After the end of the machine the latest entries may be missing,
-        which the next run notices, and looks up what is not known to be sent.
+        which O(verify) makes up for.
     type: path
   verify:
     description:
-      - What to do with a message of O(campaign) that may have been delivered before, as its run was killed, its end
-        was unclear, the machine went down during a run, or the campaign began on a ledger less than 7 days old, before
-        which there may have been another.
+      - What to do with a message of O(campaign) that O(ledger) does not have as delivered. It may have been all the
+        same, as its run was killed, its end was unclear, the machine went down, or the ledger that had it was lost.
       - V(history) looks for it in the whole of its conversation, which is read once for all targets that share it, and
         sends only what is not there. What is not among the latest 50,000 messages of a longer one, or cannot be looked
         up, is not sent and ends V(unknown). Where no agent is known, there is nowhere to look.

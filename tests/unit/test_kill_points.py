@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +13,6 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils import retries
 from ansible_collections.fleetops.environments.plugins.module_utils.campaign import message_id
 from ansible_collections.fleetops.environments.plugins.module_utils.delivery import MessageTarget
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
 from tests.sandbox.process import Sandbox
 
@@ -53,15 +51,6 @@ def had(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> list[Counter[str]
     return counted
 
 
-def make_old(path: Path) -> None:
-    """Make a ledger so old that what it does not know was never sent."""
-    Ledger.open(path, RunFacts("tester")).close()
-    connection = sqlite3.connect(path)
-    with connection:
-        connection.execute("UPDATE ledger SET created_at = '2020-01-01T00:00:00.000Z'")
-    connection.close()
-
-
 def stale(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:
     """The devices have registered again since they were listed."""
     restart(sandbox, targets)
@@ -86,19 +75,16 @@ def unclear(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarge
 
 
 @pytest.mark.usefixtures("no_pauses")
-@pytest.mark.parametrize(("listed", "old"), [(stale, False), (listed_as_offline, True), (unclear, False)])
+@pytest.mark.parametrize("listed", [stale, listed_as_offline, unclear])
 def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
     sandbox: Sandbox,
     tmp_path: Path,
     targets: list[MessageTarget],
     listed: Callable[[Sandbox, list[MessageTarget]], list[MessageTarget]],
-    old: bool,
 ) -> None:
     """It dies twice, and each time the devices restart, so that whoever goes on has other connections listed."""
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
-        if old:
-            make_old(ledger)
         sandbox.clear_received()
         first = forked(sandbox, ledger, listed(sandbox, targets), step)
         restart(sandbox, targets)
@@ -122,7 +108,6 @@ def test_a_repeat_that_is_killed_at_any_await_has_each_of_its_attempts_once(
     """Sending to all again, once more: whom the dead run is known to have reached has another attempt, nobody two."""
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
-        make_old(ledger)
         sandbox.clear_received()
         forked(sandbox, ledger, targets)
         restart(sandbox, targets)

@@ -144,51 +144,6 @@ def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
         assert not ledger.is_alive(number)
 
 
-def test_a_campaign_on_a_young_ledger_may_have_been_in_another_one(path: Path) -> None:
-    with opened(path) as ledger:
-        assert ledger.begin("c")
-    sql(path, "UPDATE ledger SET created_at = '2026-01-01T00:00:00.000Z'")
-    with opened(path) as ledger:
-        assert ledger.begin("c")
-        assert not ledger.begin("later")
-
-
-def test_what_was_put_down_last_may_be_missing_after_the_machine_went_down(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def boot(name: str | None) -> None:
-        monkeypatch.setattr(module, "_boot_id", lambda: name)
-
-    def cut_off(campaign: str) -> None:
-        child = os.fork()
-        if child == 0:
-            opened(path).begin(campaign)
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.waitpid(child, 0)
-
-    def may_be_missing(campaign: str) -> bool:
-        with opened(path) as ledger:
-            return ledger.begin(campaign)
-
-    opened(path).close()
-    sql(path, "UPDATE ledger SET created_at = '2026-01-01T00:00:00.000Z'")
-    boot("first")
-    cut_off("c")
-    # That of a process takes nothing with it, nor does a run that had come to its end.
-    assert not may_be_missing("c")
-    boot("second")
-    assert may_be_missing("c")
-    assert may_be_missing("c")
-    assert not may_be_missing("later")
-    boot("third")
-    assert not may_be_missing("later")
-    # Where the machine does not say, it may have.
-    boot(None)
-    cut_off("later")
-    assert may_be_missing("later")
-    assert not may_be_missing("last")
-
-
 def test_reading_makes_nothing(path: Path) -> None:
     assert Ledger.read(path) is None
     assert not path.parent.exists()
