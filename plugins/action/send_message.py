@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 from ansible.errors import AnsibleError
 
 from ..module_utils.audit import AuditLog
-from ..module_utils.campaign import Campaign, Plan, hold, plan, settle
+from ..module_utils.campaign import Campaign, hold, settle
+from ..module_utils.campaign_plan import Plan, plan
 from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
+from ..module_utils.environment import digest
 from ..module_utils.errors import OptionError, one_line
 from ..module_utils.fan_out import Target
 from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
@@ -29,6 +32,8 @@ from ..plugin_utils.targets_action import Run, TargetsAction
 
 _MOST_RENDERED = 5
 _OF_A_CAMPAIGN = ("ledger", "verify", "retry", "audit_log", "audit_content")
+# Where the files of an option are looked for, in a role or beside the playbook.
+_FOLDERS = {"content_file": "files", "content_template": "templates"}
 _NO_AGENT = "no agent_id: the environment decides who answers"
 
 
@@ -98,9 +103,9 @@ class ActionModule(TargetsAction):
                 audit = _audit_log(run.options)
                 if audit is not None:
                     stack.enter_context(audit)
-                planned = plan(name, run.options["retry"], ledger.entries(name), run.targets)
+                planned = plan(ledger, name, run.options["retry"], run.targets, self._source_hash(run))
                 verify = run.options["verify"] == "history"
-                campaign = Campaign(name, ledger, planned.settled, conversations.arrived, audit, verify=verify)
+                campaign = Campaign(name, ledger, planned, conversations.arrived, audit, verify=verify)
                 return await _delivered(run, clients, conversations, planned.targets, campaign)
 
     def result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
@@ -117,7 +122,7 @@ class ActionModule(TargetsAction):
 
     def checked(self, run: Run) -> dict[str, Any]:
         """The result of check mode: nothing is attempted, and the first targets' messages are shown."""
-        planned = _planned_from_ledger(run)
+        planned = _planned_from_ledger(run, self._source_hash(run))
         deliveries = [Delivery.of(target) for target in planned.targets]
         wanted = []
         for target, delivery in zip(planned.targets, deliveries, strict=True):
@@ -162,18 +167,33 @@ class ActionModule(TargetsAction):
         if any(message.get(name) for message in given_ids for name in own):
             raise OptionError("campaign", "cannot go with a client_message_id or otid, as it makes those itself")
 
+    def _source_hash(self, run: Run) -> str | None:
+        """What tells the content that all targets share from another, None where each may have its own.
+
+        Without `targets` each host has a task of its own, for which Ansible has rendered the options.
+        """
+        source = chosen_source(run.options)
+        if not run.fans_out or source in (None, "self_update"):
+            return None
+        given_as = run.options[source]
+        value = read_text(source, self._path(source, run.options)) if source in _FOLDERS else given_as
+        return digest(json.dumps(value, sort_keys=True))
+
     def _text(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str:
         """The text of `content_file`, or of `content_template` rendered with the target's variables."""
-        folder = "files" if option == "content_file" else "templates"
-        try:
-            path = self._find_needle(folder, options[option])
-        except AnsibleError as error:
-            raise OptionError(option, f"cannot find {options[option]!r}: {one_line(error)}") from None
+        path = self._path(option, options)
         text = read_text(option, path)
         if option == "content_file":
             return text
         search = task_vars.get("ansible_search_path") or []
         return rendered(text, path, self._templar, self._variables_of(item, task_vars), search)
+
+    def _path(self, option: str, options: Mapping[str, Any]) -> str:
+        try:
+            path: str = self._find_needle(_FOLDERS[option], options[option])
+        except AnsibleError as error:
+            raise OptionError(option, f"cannot find {options[option]!r}: {one_line(error)}") from None
+        return path
 
 
 def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> None:
@@ -220,18 +240,13 @@ def _audit_log(options: Mapping[str, Any]) -> AuditLog | None:
     return AuditLog(path, with_content=options["audit_content"]) if path else None
 
 
-def _planned_from_ledger(run: Run) -> Plan:
+def _planned_from_ledger(run: Run, source_hash: str | None) -> Plan:
     """What is to be sent, as far as a ledger that is read alone can tell."""
     name = run.options["campaign"]
     if not name:
-        return Plan(run.targets, {})
-    with contextlib.ExitStack() as stack:
-        ledger = Ledger.read(ledger_path(run.options["ledger"]))
-        if ledger is None:
-            return plan(name, run.options["retry"], {}, run.targets)
-        stack.enter_context(ledger)
-        planned = plan(name, run.options["retry"], ledger.entries(name), run.targets)
-        return replace(planned, state=ledger.state(name))
+        return Plan(run.targets, {}, {})
+    with Ledger.read(ledger_path(run.options["ledger"])) or contextlib.nullcontext() as ledger:
+        return plan(ledger, name, run.options["retry"], run.targets, source_hash)
 
 
 def _replies_in(deliveries: Sequence[Delivery]) -> dict[str, int]:

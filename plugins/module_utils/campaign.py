@@ -4,97 +4,33 @@
 """Campaigns: the same messages to the same environments are delivered once, whatever happens to the runs.
 
 The order for each target: claim it (committed), look it up in the conversation where that is in doubt, send, record.
-A message's id follows from campaign, environment and attempt alone, so that it is the same after a ledger was lost.
 """
 
 from __future__ import annotations
 
-import json
-import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from .audit import AuditLog
+from .campaign_plan import Plan, other_content
 from .delivery import NEW_CONVERSATION, Delivery, MessageTarget
-from .environment import digest, iso_utc
+from .environment import iso_utc
 from .errors import ApiError, OptionError
 from .ledger import ACTIVE, Entry, Ledger
 from .provider import idempotency_key
 from .replies import Question
 
-_IDS = uuid.UUID("7c1f0c52-9f0e-4c5e-8a1e-3f6b0d2a9e47")
 # What a delivery's end leaves open: whether it was accepted.
 _IN_DOUBT = ("in_flight", "unknown")
 
 # A provider with sessions keeps idempotency keys for 24 h.
 _KEYS_PROTECT_FOR = timedelta(hours=23)
 
-_ID_KEYS = ("client_message_id", "otid")
-
 FOUND = "found in the conversation"
 # See `Conversations.arrived` in provider.py.
 Arrived = Callable[[Question, bool], Awaitable[str | None]]
-
-
-def message_id(campaign: str, environment_id: str, attempt: int, place: int = 0) -> str:
-    """The id of the message at a place among those of one attempt."""
-    return str(uuid.uuid5(_IDS, json.dumps([campaign, environment_id, attempt, place])))
-
-
-def content_hash(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The SHA-256 of messages without their ids, as JSON with sorted keys."""
-    bare = [{key: value for key, value in message.items() if key not in _ID_KEYS} for message in messages]
-    return digest(json.dumps(bare, sort_keys=True))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a campaign is to do for its targets: those that are not settled are to be sent, under the ids they have.
-
-    targets: as given, with the messages' ids of their attempt. settled: by environment id, what the ledger knows of
-    those that are not sent again. state: of the campaign; nothing is sent unless it is active.
-    """
-
-    targets: Sequence[MessageTarget]
-    settled: Mapping[str, Entry]
-    state: str = ACTIVE
-
-
-def plan(campaign: str, retry: str, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> Plan:
-    """What is to be sent. Raises OptionError where the campaign had other content for a target."""
-    planned: list[MessageTarget] = []
-    settled: dict[str, Entry] = {}
-    for target in targets:
-        entry = entries.get(target.environment.id)
-        if target.skip is not None:
-            planned.append(target)
-            continue
-        if entry is not None and entry.content_hash != content_hash(target.messages):
-            raise OptionError("campaign", _other_content(campaign, entry))
-        attempt = entry.attempt if entry is not None else 1
-        if entry is not None and entry.status == "sent":
-            if _is_wanted_again(entry, retry):
-                attempt += 1
-            else:
-                settled[target.environment.id] = entry
-        planned.append(_with_ids(campaign, target, attempt))
-    return Plan(planned, settled)
-
-
-def _is_wanted_again(entry: Entry, retry: str) -> bool:
-    return retry == "all" or (retry == "failed_turns" and entry.reply_state == "failed")
-
-
-def _with_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarget:
-    ids = [message_id(campaign, target.environment.id, attempt, place) for place in range(len(target.messages))]
-    messages = [
-        {**message, "client_message_id": own_id, "otid": own_id}
-        for message, own_id in zip(target.messages, ids, strict=True)
-    ]
-    return replace(target, messages=messages, attempt=attempt)
 
 
 def settle(delivery: Delivery, entry: Entry, reason: str | None = None) -> None:
@@ -130,7 +66,7 @@ class Campaign:
         self,
         name: str,
         ledger: Ledger,
-        settled: Mapping[str, Entry],
+        plan: Plan,
         arrived: Arrived,
         audit: AuditLog | None = None,
         *,
@@ -138,21 +74,21 @@ class Campaign:
     ) -> None:
         self._name = name
         self._ledger = ledger
-        self._settled = settled
+        self._plan = plan
         self._arrived = arrived
         # Whether to look up all that is in doubt, or only what no key protects.
         self._verify = verify
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
         self._began_at = _now()
-        ledger.begin(name)
+        ledger.begin(name, plan.source_hash, plan.repeat)
 
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether the ledger has the target's message as delivered, or the campaign has been stopped.
 
         The delivery then says so. Raises ApiError where the ledger fails.
         """
-        entry = self._settled.get(target.environment.id)
+        entry = self._plan.settled.get(target.environment.id)
         if entry is not None:
             settle(delivery, entry)
         return entry is not None or self._is_stopped(delivery)
@@ -263,8 +199,9 @@ class Campaign:
             host=target.host,
             attempt=target.attempt,
             client_message_id=ids[1],
-            content_hash=content_hash(target.messages),
+            content_hash=self._plan.content_hashes[ids[0]],
             status="in_flight",
+            repeat=self._plan.repeat,
             run=self._ledger.run,
             began_at=before.began_at if before is not None else now,
             claimed_at=now,
@@ -282,8 +219,8 @@ class Campaign:
         if seen.attempt > target.attempt or (seen.attempt == target.attempt and seen.status == "sent"):
             settle(delivery, seen)
             return False
-        if seen.content_hash != content_hash(target.messages):
-            raise ApiError(_other_content(self._name, seen), code="other_content")
+        if seen.content_hash != self._plan.content_hashes[target.environment.id]:
+            raise ApiError(other_content(self._name, seen), code="other_content")
         place = (seen.agent_id, seen.conversation_id)
         # A session that was made before is the one that a new one would be.
         wanted = seen.conversation_id if target.conversation_id == NEW_CONVERSATION else target.conversation_id
@@ -315,13 +252,6 @@ def _ledger_errors() -> Iterator[None]:
         yield
     except OptionError as error:
         raise ApiError(str(error), code="ledger") from None
-
-
-def _other_content(campaign: str, entry: Entry) -> str:
-    return (
-        f"{campaign!r} has had other content for {entry.host} since {entry.claimed_at}; "
-        "give what is new a campaign of its own"
-    )
 
 
 def _now() -> str:

@@ -46,11 +46,13 @@ CREATE TABLE runs (
     os_user TEXT, awx_job_id TEXT, awx_user TEXT, playbook TEXT
 );
 CREATE TABLE campaigns (
-    campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'active'
+    campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'active',
+    source_hash TEXT, source_since TEXT, repeat INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE deliveries (
     campaign TEXT NOT NULL, environment_id TEXT NOT NULL, host TEXT NOT NULL, attempt INTEGER NOT NULL,
     client_message_id TEXT NOT NULL, content_hash TEXT NOT NULL, status TEXT NOT NULL,
+    repeat INTEGER NOT NULL,
     run INTEGER NOT NULL REFERENCES runs (number), began_at TEXT NOT NULL, claimed_at TEXT NOT NULL,
     agent_id TEXT, conversation_id TEXT, session_key TEXT, message_key TEXT, otid TEXT,
     sent_at TEXT, ended_at TEXT, outcome TEXT, reply_state TEXT,
@@ -78,7 +80,8 @@ CREATE TABLE rollout_targets (
 class Entry:
     """One delivery of a campaign, as its row has it.
 
-    status: `in_flight` from just before it is sent until its end is known, then what it ended as. run: the number of
+    status: `in_flight` from just before it is sent until its end is known, then what it ended as. repeat: that of the
+    campaign for which it was claimed last. run: the number of
     the run that claimed it last, at `claimed_at`; began_at: when this attempt was claimed first. conversation_id: also
     of a session; session_key, message_key: the idempotency keys with which that is made, and the message sent in it.
     otid: the id by which the last message is found there, once it is known.
@@ -93,6 +96,7 @@ class Entry:
     client_message_id: str
     content_hash: str
     status: str
+    repeat: int
     run: int
     began_at: str
     claimed_at: str
@@ -196,10 +200,39 @@ class Ledger:
             os.close(self._lock_file)
             self._lock_file = None
 
-    def begin(self, campaign: str) -> None:
-        """Put a campaign down."""
+    def begin(self, campaign: str, source_hash: str | None, repeat: int) -> None:
+        """Put a campaign down, with what it sends and the repeat it is in.
+
+        Raises OptionError for `campaign` where it has sent something else.
+        """
         with self._transaction():
             self._add(campaign)
+            self.check_source(campaign, source_hash)
+            if source_hash is not None:
+                self._connection.execute(
+                    "UPDATE campaigns SET source_hash = ?, source_since = ? WHERE campaign = ? AND source_hash IS NULL",
+                    (source_hash, _now(), campaign),
+                )
+            self._connection.execute(
+                "UPDATE campaigns SET repeat = max(repeat, ?) WHERE campaign = ?", (repeat, campaign)
+            )
+
+    def repeat(self, campaign: str) -> int:
+        """How often it has been begun to send the campaign to all again."""
+        with _errors(self._path):
+            row = self._connection.execute("SELECT repeat FROM campaigns WHERE campaign = ?", (campaign,)).fetchone()
+        return int(row[0]) if row is not None else 0
+
+    def check_source(self, campaign: str, source_hash: str | None) -> None:
+        """Raise OptionError for `campaign` where it has sent something else. source_hash: None is not compared."""
+        query = "SELECT source_since FROM campaigns WHERE campaign = ? AND source_hash != ?"
+        with _errors(self._path):
+            other = self._connection.execute(query, (campaign, source_hash)).fetchone()
+        if other is not None:
+            raise OptionError(
+                "campaign",
+                f"{campaign!r} has had other content since {other[0]}; give what is new a campaign of its own",
+            )
 
     def state(self, campaign: str) -> str:
         """What was last set, `active` where nothing was."""

@@ -111,6 +111,10 @@ deliveries:
       description: One of those in RV(counts).
       type: str
       sample: sent
+    repeat:
+      description: The repeat to all in which it was sent, from 1; 0 where it was not sent in one.
+      type: int
+      sample: 0
     agent_id:
       description: The agent, where one is known.
       type: str

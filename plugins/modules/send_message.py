@@ -130,7 +130,9 @@ options:
       - The same task run again sends nothing to whom it was delivered, who is V(already_sent), and goes on with the
         others, whether the run before ended or was killed. Runs at the same time that share a ledger do not send the
         same message twice; what another one has in flight stays V(not_attempted).
-      - The content for a target stays the same as long as the campaign, or the task fails before anything is sent.
+      - The content stays the same as long as the campaign, or the task fails before anything is sent. That is judged by
+        what each target got, and with O(targets) also by what they share, which is the text of O(content),
+        O(content_file) or O(content_template), or the O(messages).
       - Cannot go with O(approvals), with ids of messages that are given, or with V(new) as O(conversation_id), as what
         was delivered could not be looked up.
       - Of a target of Qoder the session and both idempotency keys are kept. The session is put down before the message
@@ -162,6 +164,11 @@ options:
       - Whom of O(campaign) to send to that was sent to before. V(undelivered) is nobody whose message was delivered.
         V(failed_turns) is also those whose turn failed, as O(wait_for_reply) found. V(all) is everybody.
       - What was delivered is sent again as a new attempt, under another C(client_message_id).
+      - A repeat with V(all) that was cut off is gone on with by the next one, until everybody has it whom O(ledger) has
+        and whom the task names. Only then another one begins. Where somebody can never have it, such as one who is
+        gone, a campaign of another name sends to all again.
+      - Where the ledger was lost there is nothing to repeat. The first run finds what was delivered before and sends it
+        to nobody again, with V(all) either; the next one does.
     type: str
     choices: [undelivered, failed_turns, all]
     default: undelivered

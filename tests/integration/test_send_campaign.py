@@ -197,6 +197,31 @@ def test_other_content_is_an_error_and_a_template_is_judged_by_its_text(ansible:
     assert _turns(ansible) == dict(zip(names, (3, 2, 1), strict=True))
 
 
+@pytest.mark.covers("send_message", "campaign")
+@pytest.mark.parametrize("source", ["content", "content_file", "content_template", "messages"])
+def test_content_that_was_edited_does_not_go_to_those_who_are_left(
+    ansible: Ansible, names: list[str], source: str
+) -> None:
+    path = {"content_file": "files/text", "content_template": "templates/text"}.get(source)
+
+    def send(text: str, targets: list[Any], *arguments: str) -> dict[str, Any]:
+        if path is not None:
+            ansible.file(path, text)
+        value: Any = [{"content": text}] if source == "messages" else "text" if path else text
+        given = {**SEND, "content": None, source: value, "targets": targets}
+        return ansible.task("send_message", *arguments, **given).result("it")
+
+    own = {"host": names[2], "content": "of its own"}
+    assert send("hello", names[:1])["msg"] == "1 targets: 1 sent"
+    refused = [send("bye", names[1:2]), send("bye", names[1:2], "--check")]
+    assert send("hello", [names[1], own])["msg"] == "2 targets: 2 sent"
+
+    for result in refused:
+        assert result["msg"].startswith("campaign: 'c' has had other content since 20")
+        assert result["msg"].endswith("; give what is new a campaign of its own")
+    assert _turns(ansible) == dict.fromkeys(names, 1)
+
+
 @pytest.mark.covers("send_message", "retry")
 def test_whom_to_send_to_again(ansible: Ansible, names: list[str]) -> None:
     targets = [{"host": name, "agent_id": f"agent-{name}"} for name in names]

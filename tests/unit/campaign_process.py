@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.fleetops.environments.plugins.module_utils import campaign as campaigns
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign import Campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import plan
 from ansible_collections.fleetops.environments.plugins.module_utils.delivery import Delivery, MessageTarget, deliver
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
@@ -89,8 +90,8 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
         ]
         arrivals = Arrivals(Reader(settings, client, concurrency=4, rate=None))
         with DyingLedger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
-            planned = campaigns.plan("c", given["retry"], ledger.entries("c"), targets)
-            once = campaigns.Campaign("c", ledger, planned.settled, looked_up, verify=given["verify"])
+            planned = plan(ledger, "c", given["retry"], targets)
+            once = Campaign("c", ledger, planned, looked_up, verify=given["verify"])
             return await deliver(
                 {"letta": client}, planned.targets, Policy(given["concurrency"], None, given["max_failures"]), once
             )

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.fleetops.environments.plugins.module_utils import campaign as campaigns
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign import Campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import plan
 from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
     Delivery,
     MessageTarget,
@@ -87,8 +88,8 @@ async def run(
     async with opened({provider: settings}) as clients:
         conversations = ConversationsOfAll(clients, concurrency=4, rate=None)
         with Ledger.open(ledger, RunFacts("tester")) as kept:
-            planned = campaigns.plan(name, retry, kept.entries(name), targets)
-            once = campaigns.Campaign(name, kept, planned.settled, conversations.arrived, verify=verify)
+            planned = plan(kept, name, retry, targets)
+            once = Campaign(name, kept, planned, conversations.arrived, verify=verify)
             fan_out = FanOut(policy(concurrency=2, max_failures=len(targets)))
             sender = Sender(clients, fan_out, once)
             pairs = [(target, Delivery.of(target)) for target in planned.targets]

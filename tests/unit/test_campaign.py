@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign import content_hash, message_id
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import content_hash, message_id
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
 from tests.sandbox.process import Sandbox
 
@@ -263,6 +263,23 @@ def test_all_again_is_another_attempt_under_another_id(sandbox: Sandbox, ledger:
     assert statuses(done) == ["sent", "sent"]
     assert [one["client_message_id"] for one in done] == [message_id("c", name, 2) for name in names[:2]]
     assert turns(sandbox) == dict.fromkeys(names[:2], 2)
+
+
+def test_a_repeat_that_was_cut_off_is_gone_on_with_and_only_then_another_one_begins(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
+    ended(start(sandbox, ledger, names[:3]))
+    killed(sandbox, ledger, names, die_at="recorded", nth=2, retry="all", concurrency=1)
+    # What is new to the campaign, or not wanted in between, is no end of the repeat.
+    between = ended(start(sandbox, ledger, names[:3]))
+    restart(sandbox, names)
+    second = ended(start(sandbox, ledger, names, retry="all"))
+
+    assert statuses(between) == ["already_sent"] * 3
+    assert [status == "already_sent" for status in statuses(second)] == [True, True, False, False]
+    assert turns(sandbox) == dict(zip(names, (2, 2, 2, 1), strict=True))
+    assert statuses(ended(start(sandbox, ledger, names, retry="all"))) == ["sent"] * 4
+    assert turns(sandbox) == dict(zip(names, (3, 3, 3, 2), strict=True))
 
 
 def test_several_messages_have_an_id_each(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:

@@ -31,6 +31,7 @@ ROW = Entry(
     client_message_id="m",
     content_hash="h",
     status="in_flight",
+    repeat=0,
     run=1,
     began_at="2026-01-31T12:00:00.000Z",
     claimed_at="2026-01-31T12:00:00.000Z",
@@ -97,7 +98,7 @@ def test_the_path_is_the_option_then_the_environment_then_the_state_directory(mo
 
 def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
     with opened(path) as ledger:
-        ledger.begin("c")
+        ledger.begin("c", None, 0)
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
 
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -144,6 +145,28 @@ def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
         assert not ledger.is_alive(number)
 
 
+def test_a_campaign_keeps_what_it_sends(path: Path) -> None:
+    with opened(path) as ledger:
+        ledger.begin("c", None, 0)
+        ledger.begin("c", "one", 0)
+        ledger.begin("c", None, 0)
+        ledger.begin("other", "other", 0)
+        ledger.check_source("c", "one")
+        with pytest.raises(
+            OptionError, match=r"^campaign: 'c' has had other content since 20.*; give what is new a camp"
+        ):
+            ledger.begin("c", "other", 1)
+        assert ledger.repeat("c") == 0
+
+
+def test_a_campaign_keeps_the_last_repeat_that_was_begun(path: Path) -> None:
+    with opened(path) as ledger:
+        assert ledger.repeat("c") == 0
+        for repeat in (0, 2, 1):
+            ledger.begin("c", None, repeat)
+        assert ledger.repeat("c") == 2
+
+
 def test_reading_makes_nothing(path: Path) -> None:
     assert Ledger.read(path) is None
     assert not path.parent.exists()
@@ -154,7 +177,7 @@ def test_reading_makes_nothing(path: Path) -> None:
     with reading:
         assert reading.entries("c") == {"e": ROW}
         with pytest.raises(OptionError, match="readonly"):
-            reading.begin("c")
+            reading.begin("c", None, 0)
 
 
 # What cannot be used
