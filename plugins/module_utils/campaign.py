@@ -184,10 +184,7 @@ class Campaign:
             before = seen if seen is not None and seen.attempt == target.attempt else None
             entry = self._in_flight(target, before)
             if self._ledger.replace(seen, entry):
-                # The ledger may be a new one, as the last one was lost, or lack what the end of the machine took. Yet
-                # a session's attempts are told apart by their keys alone, and this one has not been begun.
-                known = target.in_session and seen is not None
-                return _Claim(entry, before, not known or (before is not None and before.status in _IN_DOUBT))
+                return _Claim(entry, before, _is_in_doubt(target, seen, before))
 
     def _in_flight(self, target: MessageTarget, before: Entry | None) -> Entry:
         """The row of a claim. before: that of an earlier one for the same attempt."""
@@ -239,6 +236,17 @@ class Campaign:
         except ApiError as error:
             message = f"whether it was delivered before cannot be looked up: {error}"
             raise ApiError(message, code=error.code, status=error.status, may_be_accepted=True) from None
+
+
+def _is_in_doubt(target: MessageTarget, seen: Entry | None, before: Entry | None) -> bool:
+    """Whether a message may have been delivered before. seen: its row; before: that of the same attempt.
+
+    The ledger may be a new one, as the last one was lost, or lack what the end of the machine took. A session has no id
+    of ours to look up: in one that is given the same text may be another message's, and only the key tells.
+    """
+    if not target.in_session or (before is not None and before.status in _IN_DOUBT):
+        return True
+    return seen is None and target.conversation_id == NEW_CONVERSATION
 
 
 def _has_no_key(target: MessageTarget, entry: Entry) -> bool:

@@ -155,7 +155,7 @@ options:
       - V(none) sends it under the same C(client_message_id), which a device drops unless it restarted meanwhile.
       - At Qoder the events of the session are looked through for its text. With V(none) that is done only once the
         idempotency key, which Qoder keeps for 24 hours, no longer protects. A ledger that is lost for longer than that
-        leaves nothing to look the session up by.
+        leaves nothing to look the session up by, nor tells in a session that is given what of the same text was whose.
     type: str
     choices: [history, none]
     default: history

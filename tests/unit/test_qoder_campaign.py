@@ -258,18 +258,34 @@ def test_a_session_that_is_given(sandbox: Sandbox, ledger: Path) -> None:
     for expected in ("sent", "already_sent"):
         assert forked(sandbox, ledger, [target])["statuses"] == [expected]
     lose(ledger)
-    sandbox.qoder.pass_time(LATER)
-    assert forked(sandbox, ledger, [target])["statuses"] == ["already_sent"]
+    # Under the same key it is the same message.
+    assert forked(sandbox, ledger, [target])["statuses"] == ["sent"]
 
     [session] = sandbox.qoder.sessions()
     assert (session["id"], session["messages"]) == (session_id, ["hello"])
+
+
+def test_a_given_session_that_has_the_same_text_of_another_message_gets_it(sandbox: Sandbox, ledger: Path) -> None:
+    target = to(sandbox)
+    session_id = new_session(sandbox, target)
+    message = {"content": "hello", "client_message_id": "of last week"}
+
+    async def say(client: Client) -> None:
+        await client.send(target.environment, [message], agent_id=AGENT, conversation_id=session_id)
+
+    with_client(qoder_settings(sandbox), say)
+
+    for expected in ("sent", "already_sent"):
+        done = forked(sandbox, ledger, [replace(target, conversation_id=session_id)])
+        assert done["statuses"] == [expected]
+    assert [session["messages"] for session in sandbox.qoder.sessions()] == [["hello", "hello"]]
 
 
 def test_a_given_session_is_busy_for_too_long(sandbox: Sandbox, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.unit.kill_points.qoder_settings", lambda it: qoder_settings(it, deadline=0.5))
     target = to(sandbox)
     session_id = new_session(sandbox, target)
-    sandbox.qoder.script(AGENT, QoderTurn(polls=3))
+    sandbox.qoder.script(AGENT, QoderTurn(polls=2))
     message = {"content": "before", "client_message_id": "before"}
 
     async def say(client: Client) -> None:
