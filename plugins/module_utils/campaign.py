@@ -46,15 +46,19 @@ def hold(delivery: Delivery, state: str) -> bool:
     if state == ACTIVE:
         return False
     delivery.status = "skipped" if state == "cancelled" else "not_attempted"
-    delivery.reason = f"the campaign is {state}"
+    delivery.reason, delivery.error = f"the campaign is {state}", None
     return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What this run has in flight. seen: the row before, of the same attempt. in_doubt: whether it may be delivered."""
+    """What this run has in flight.
+
+    replaced: the row before. seen: that, where it is of the same attempt. in_doubt: whether it may be delivered.
+    """
 
     entry: Entry
+    replaced: Entry | None
     seen: Entry | None
     in_doubt: bool
 
@@ -80,31 +84,38 @@ class Campaign:
         self._verify = verify
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
+        self._state = ACTIVE
         self._began_at = _now()
         ledger.begin(name, plan.source_hash, plan.repeat)
 
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether the ledger has the target's message as delivered, or the campaign has been stopped.
-
-        The delivery then says so. Raises ApiError where the ledger fails.
-        """
+        """Whether the ledger has the target's message as delivered; the delivery then says so."""
         entry = self._plan.settled.get(target.environment.id)
         if entry is not None:
             settle(delivery, entry)
-        return entry is not None or self._is_stopped(delivery)
+        return entry is not None
 
-    def _is_stopped(self, delivery: Delivery) -> bool:
-        """Whether somebody has paused or cancelled the campaign, which is looked at before each delivery."""
+    def stopped(self) -> str | None:
+        """Whether somebody has paused or cancelled the campaign. Raises ApiError where the ledger fails.
+
+        Once it was, it is so for this run, in which nothing is taken up again.
+        """
         with _ledger_errors():
-            return hold(delivery, self._ledger.state(self._name))
+            if self._state == ACTIVE:
+                self._state = self._ledger.state(self._name)
+        return None if self._state == ACTIVE else f"the campaign is {self._state}"
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether the campaign was found to be paused or cancelled; the delivery then says so."""
+        return hold(delivery, self._state)
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Put the target's message in flight; False, and the delivery says why, where it is not to be sent.
 
         Raises ApiError, unclear only where it may have been sent before.
         """
-        # It may have waited for its turn since it was looked at.
-        if self._is_stopped(delivery):
+        self.stopped()
+        if self.holds(delivery):
             return False
         with _ledger_errors():
             claim = self._claimed(target, delivery)
@@ -120,7 +131,7 @@ class Campaign:
 
         A session that was made for it is put down first. Raises ApiError, unclear where it cannot be looked up.
         """
-        claim = self._claims.pop(target.environment.id)
+        claim = self._claims[target.environment.id]
         entry = replace(claim.entry, conversation_id=delivery.conversation_id)
         with _ledger_errors():
             if entry != claim.entry:
@@ -140,11 +151,15 @@ class Campaign:
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
         """Put down what became of the target's message, and of its turn where that was waited for.
 
-        Where the ledger fails the delivery says so, and the row stays in flight: the next run looks it up.
+        What was claimed and not sent is let go of: its row is as before. Where the ledger fails the delivery says so,
+        and the row stays in flight: the next run looks it up.
         """
+        claim = self._claims.pop(target.environment.id, None)
         try:
             entry = self._ledger.entry(self._name, target.environment.id)
-            if entry is not None and entry.client_message_id == delivery.client_message_id:
+            if claim is not None and entry is not None and delivery.status in ("skipped", "not_attempted"):
+                self._ledger.restore(entry, claim.replaced)
+            elif entry is not None and entry.client_message_id == delivery.client_message_id:
                 ended = self._ended(entry, delivery)
                 if self._ledger.replace(entry, ended) and ended != entry:
                     self._log(target)
@@ -159,10 +174,9 @@ class Campaign:
         self._audit.append({**record, **content})
 
     def _ended(self, entry: Entry, delivery: Delivery) -> Entry:
-        """The row with what is known now; that of another run keeps its end, as does one that was not claimed again."""
+        """The row with what is known now; that of another run keeps its end."""
         reply_state = delivery.reply.state if delivery.reply else entry.reply_state
-        ours = entry.run == self._ledger.run and entry.status == "in_flight"
-        if not ours or delivery.status in ("skipped", "not_attempted"):
+        if entry.run != self._ledger.run or entry.status != "in_flight":
             return replace(entry, reply_state=reply_state)
         found = delivery.status == "already_sent"
         return replace(
@@ -184,7 +198,7 @@ class Campaign:
             before = seen if seen is not None and seen.attempt == target.attempt else None
             entry = self._in_flight(target, before)
             if self._ledger.replace(seen, entry):
-                return _Claim(entry, before, _is_in_doubt(target, seen, before))
+                return _Claim(entry, seen, before, _is_in_doubt(target, seen, before))
 
     def _in_flight(self, target: MessageTarget, before: Entry | None) -> Entry:
         """The row of a claim. before: that of an earlier one for the same attempt."""
@@ -235,7 +249,9 @@ class Campaign:
             return await self._arrived(question, fresh)
         except ApiError as error:
             message = f"whether it was delivered before cannot be looked up: {error}"
-            raise ApiError(message, code=error.code, status=error.status, may_be_accepted=True) from None
+            raise ApiError(
+                message, code=error.code, status=error.status, may_be_accepted=True, transient=error.transient
+            ) from None
 
 
 def _is_in_doubt(target: MessageTarget, seen: Entry | None, before: Entry | None) -> bool:

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -16,11 +18,14 @@ from .errors import ApiError, one_line
 from .fan_out import FanOut, Outcome, Policy, Target, failures_on
 from .provider import Client, reachable
 from .replies import Look, Question, Reply, awaited
+from .stop import Stop
 
 STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
 DELIVERED = ("sent", "already_sent")
 # As `conversation_id`: make a conversation for the target.
 NEW_CONVERSATION = "new"
+# Seconds between two looks at whether a campaign is to stop.
+_LOOK_EVERY = 1.0
 # With what a session may be refused as its environment was archived, or removed, after it was listed.
 _MAY_BE_ARCHIVED = (400, 404, 409)
 
@@ -119,6 +124,12 @@ class Once(Protocol):
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether it is known to be delivered; the delivery then says so."""
 
+    def stopped(self) -> str | None:
+        """Why nothing is to be sent any more, in a few words; None while something is. Raises ApiError."""
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether nothing was to be sent any more when that was last asked; the delivery then says why."""
+
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether it may be sent now by this run; the delivery says why it may not. Raises ApiError."""
 
@@ -134,11 +145,35 @@ async def deliver(
 ) -> list[Delivery]:
     """Send to every target; one Delivery each, in the same order. clients: of each provider, by its name."""
     pairs = [(target, Delivery.of(target)) for target in targets]
+    wanted = [pair for pair in pairs if once is None or not once.settles(*pair)]
     fan_out = FanOut(policy)
-    await fan_out.run(pairs, Sender(clients, fan_out, once).send)
+    async with _watched(once, policy.stop):
+        await fan_out.run(wanted, Sender(clients, fan_out, once).send)
     for target, delivery in pairs:
+        still_waits = delivery.status == "offline" and policy.when_offline == "wait"
+        if once is not None and (still_waits or delivery.status == "not_attempted") and delivery.reason is None:
+            once.holds(delivery)
         delivery.session_id = delivery.conversation_id if target.in_session else None
     return [delivery for _target, delivery in pairs]
+
+
+@asynccontextmanager
+async def _watched(once: Once | None, stop: Stop) -> AsyncIterator[None]:
+    """Have nothing more start as soon as `once` says so, whatever those that are to start wait for."""
+
+    async def watch(stopped: Callable[[], str | None]) -> None:
+        while not stop.requested:
+            # Where the ledger fails, the next delivery does too, and says so.
+            with contextlib.suppress(ApiError):
+                if why := stopped():
+                    stop.hold(why)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch(once.stopped)) if once is not None else None
+        yield
+        if watching is not None:
+            watching.cancel()
 
 
 async def await_replies(
@@ -183,18 +218,33 @@ class Sender:
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
         """Send to one target when its turn has come."""
-        if self._once is not None and self._once.settles(target, delivery):
-            return
-        environment = await reachable(self._client_of(target), target.environment)
-        if not await self._fan_out.may_start():
-            return
+        with self._held_back(delivery):
+            environment = await reachable(self._client_of(target), target.environment)
+            if await self._fan_out.may_start():
+                await self._send_once(target, environment, delivery)
+
+    async def _send_once(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
         if self._once is None:
             await self.send_now(target, environment, delivery)
             return
-        with failures_on(delivery):
-            if self._once.claim(target, delivery):
-                await self.send_now(target, environment, delivery)
-        self._once.record(target, delivery)
+        try:
+            with failures_on(delivery), self._held_back(delivery):
+                if self._once.claim(target, delivery):
+                    await self.send_now(target, environment, delivery)
+        finally:
+            # Also of what a signal cuts off.
+            self._once.record(target, delivery)
+
+    @contextmanager
+    def _held_back(self, delivery: Delivery) -> Iterator[None]:
+        """Have what was to be sent later, when nothing was to be sent any more, say that instead of failing."""
+        try:
+            yield
+        except ApiError as error:
+            may_be_sent = error.may_be_accepted and delivery.attempts > 0
+            later = error.transient or error.code == "stopped"
+            if may_be_sent or not later or self._once is None or not self._once.holds(delivery):
+                raise
 
     async def send_now(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
         """Send over the target's connection as `environment` has it, late bound."""
@@ -241,7 +291,7 @@ class Sender:
         await self._fan_out.may_start()
         # Too many failures let what is under way finish; a signal does not let it begin anew.
         if self._fan_out.interrupted:
-            message = "its connection has gone, and it was not sent over the new one, as a signal came"
+            message = f"its connection has gone, and it was not sent over the new one, as {self._fan_out.stop.why}"
             raise ApiError(message, code="stopped", attempts=0)
 
     async def _request(

@@ -79,7 +79,8 @@ class Policy:
     when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
     longest_pause: seconds between two rounds of waiting; the first pauses are shorter.
     report: is told in a line how far it is, at most once a second; None where nobody looks on.
-    stop: once it is requested no new target starts, and those under way have GRACE seconds to finish.
+    stop: once it is requested no new target starts; those under way have GRACE seconds to finish, or, where it only
+        holds, all the time that they need.
     """
 
     concurrency: int
@@ -152,6 +153,7 @@ class FanOut:
     """
 
     def __init__(self, policy: Policy) -> None:
+        self.stop = policy.stop
         self._policy = policy
         self._failures = 0
         self._done = 0

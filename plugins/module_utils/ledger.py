@@ -284,6 +284,16 @@ class Ledger:
             self._connection.execute(_REPLACE, [getattr(entry, name) for name in _COLUMNS])
         return True
 
+    def restore(self, entry: Entry, before: Entry | None) -> None:
+        """Have a delivery's row be what it was before `entry`, none where that is None, unless it has changed since."""
+        if before is not None:
+            self.replace(entry, before)
+            return
+        with self._transaction():
+            keys = (entry.campaign, entry.environment_id)
+            if next(self._select(f"{_SELECT} AND environment_id = ?", keys), None) == entry:
+                self._connection.execute("DELETE FROM deliveries WHERE campaign = ? AND environment_id = ?", keys)
+
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows that a statement selects, by the names of their columns."""
         with _errors(self._path):

@@ -60,5 +60,5 @@ class Gate:
                 )
             await self.stop.sleep(pause)
             if self.stop.requested:
-                message = f"{what}: not sent, as a signal came while the server wanted no request"
+                message = f"{what}: not sent, as {self.stop.why} while the server wanted no request"
                 raise ApiError(message, code="stopped", transient=True, attempts=0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -55,29 +57,76 @@ def test_later_runs_obey(ansible: Ansible) -> None:
     assert results["other"]["msg"] == results["active"]["msg"] == "1 targets: 1 sent"
 
 
-def test_a_run_that_is_under_way_stops(ansible: Ansible) -> None:
+def waits_at_its_rate(ansible: Ansible, names: list[str]) -> dict[str, Any]:
+    return {"rate": 1}
+
+
+def waits_for_the_server(ansible: Ansible, names: list[str]) -> dict[str, Any]:
+    ansible.sandbox.add_fault("status", status=429, retry_after=20, route="messages", nth=[3])
+    return {}
+
+
+def waits_for_the_environments(ansible: Ansible, names: list[str]) -> dict[str, Any]:
+    for entry in ansible.sandbox.fleet():
+        if entry["name"] in names[1:]:
+            ansible.sandbox.offline(entry["id"])
+    return {"when_offline": "wait", "offline_timeout": 300}
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "waits"),
+    [
+        ("paused", "not_attempted", waits_at_its_rate),
+        ("cancelled", "skipped", waits_for_the_server),
+        ("paused", "not_attempted", waits_for_the_environments),
+    ],
+)
+def test_a_run_that_is_under_way_stops_whatever_it_waits_for(
+    ansible: Ansible, state: str, status: str, waits: Callable[[Ansible, list[str]], dict[str, Any]]
+) -> None:
     names = [f"campaign-{number:02}" for number in range(40)]
     for name in names:
         ansible.sandbox.add_environment(connectionName=name)
+    options = waits(ansible, names)
     control = Ansible(ansible.directory / "control", ansible.sandbox)
     control.directory.mkdir()
     runs: list[Run] = []
     sending = threading.Thread(
-        target=lambda: runs.append(ansible.task("send_message", **SEND, targets=names, concurrency=1, rate=2))
+        target=lambda: runs.append(ansible.task("send_message", **SEND, targets=names, **options))
     )
     sending.start()
     deadline = time.monotonic() + 30
     while not ansible.sandbox.requests("messages"):
         assert time.monotonic() < deadline
-    paused = control.task("campaign_control", campaign="c", ledger="../ledger.sqlite", state="paused")
-    paused_at = time.monotonic()
+    # So that it is in the middle of a longer pause.
+    time.sleep(3)
+    control.task("campaign_control", campaign="c", ledger="../ledger.sqlite", state=state).assert_quiet()
+    set_at = time.monotonic()
+    begun = len(ansible.sandbox.requests("messages"))
+    time.sleep(2)
+    in_time = len(ansible.sandbox.requests("messages"))
     sending.join(30)
 
-    paused.assert_quiet()
-    # It includes the end of the process; at its rate it would have gone on for more than 10 s.
-    assert time.monotonic() - paused_at < 5
+    # It includes the end of the process; it would have waited for more than 15 s.
+    assert time.monotonic() - set_at < 6
+    assert len(ansible.sandbox.requests("messages")) == in_time <= begun + 2
     [run] = runs
     run.assert_quiet()
-    counts = run.result("it")["counts"]
-    assert counts["sent"] == len(ansible.sandbox.requests("messages"))
-    assert counts["not_attempted"] == len(names) - counts["sent"] > 10
+    targets = run.result("it")["targets"]
+    sent = [target for target in targets if target["status"] == "sent"]
+    rest = [target for target in targets if target["status"] != "sent"]
+    assert 1 <= len(sent) <= in_time
+    assert {(target["status"], target["reason"], str(target["error"])) for target in rest} == {
+        (status, f"the campaign is {state}", "None")
+    }
+    # Nothing that was not sent stays in flight.
+    found = ansible.task("campaign_info", **LEDGER).result("it")["counts"]
+    assert {name: count for name, count in found.items() if count and name != "offline"} == {"sent": len(sent)}
+
+    for entry in ansible.sandbox.fleet():
+        if entry["name"] in names and not entry["online"]:
+            ansible.sandbox.online(entry["id"])
+    ansible.sandbox.clear_faults()
+    ansible.task("campaign_control", **LEDGER, state="active")
+    done = ansible.task("send_message", **SEND, targets=names).result("it")["counts"]
+    assert (done["sent"], done["already_sent"]) == (len(rest), len(sent))
