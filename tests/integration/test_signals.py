@@ -78,6 +78,21 @@ def test_what_does_not_finish_soon_is_cut_off_and_not_tried_again(ansible: Ansib
     assert len((ansible.directory / "again").read_text().splitlines()) == 6
 
 
+def test_the_ledger_and_the_audit_log_have_what_was_cut_off(ansible: Ansible) -> None:
+    ansible.sandbox.add_fault("slow", route="messages", seconds=20, nth=[5, 6])
+    ledger, audit = str(ansible.directory / "ledger.sqlite"), ansible.directory / "audit.jsonl"
+    process = started(ansible, campaign="c", ledger=ledger, audit_log=str(audit))
+
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+    assert list(results(ansible).values()).count("unknown") == 2
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [(line["status"], line["outcome"]) for line in lines[4:]] == [("unknown", "interrupted")] * 2
+    counts = ansible.task("campaign_info", campaign="c", ledger=ledger).result("it")["counts"]
+    assert {status: count for status, count in counts.items() if count} == {"sent": 4, "unknown": 2}
+
+
 def test_replies_are_waited_for_no_longer(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="history", seconds=60)
     process = started(ansible, wait_for_reply=True)
