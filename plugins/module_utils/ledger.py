@@ -132,14 +132,22 @@ _REPLACE = f"REPLACE INTO deliveries ({', '.join(_COLUMNS)}) VALUES ({', '.join(
 
 
 def ledger_path(option: str | None) -> Path:
-    """Where the ledger is: the option, else FLEETOPS_LEDGER, else below the XDG state directory."""
+    """Where the ledger is: the option, else FLEETOPS_LEDGER, else below the XDG state directory. Raises OptionError.
+
+    Links are followed: runs know each other by a file beside the ledger, which must be the same one for all of them.
+    """
     given = option or os.environ.get("FLEETOPS_LEDGER", "").strip()
     if given:
-        return Path(given).expanduser().absolute()
+        try:
+            return Path(given).expanduser().resolve()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise OptionError(
+                "ledger", f"{one_line(given, 80)!r} is no path: {one_line(error)}; name another file"
+            ) from None
     state = os.environ.get("XDG_STATE_HOME", "")
     # The XDG specification has relative paths ignored.
     base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "fleetops" / "ledger.sqlite"
+    return (base / "fleetops" / "ledger.sqlite").resolve()
 
 
 class Ledger:

@@ -13,8 +13,8 @@ version_added: 0.1.0
 author:
   - fleetops.environments authors (@fleetops)
 description:
-  - Sets the state of a campaign of M(fleetops.environments.send_message) in its ledger. Runs look at it before each
-    delivery, those under way too; what they are sending already is still finished.
+  - Sets the state of a campaign of M(fleetops.environments.send_message) in its ledger. Runs look at it each second,
+    those under way too, and start nothing more; what they are sending already is still finished.
   - A run that is stopped does not fail, and what was delivered stays delivered.
 options:
   campaign:

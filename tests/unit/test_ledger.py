@@ -127,6 +127,26 @@ def test_a_row_that_is_not_as_it_was_seen_stays(path: Path) -> None:
         assert other.entry("c", "e") == ROW
 
 
+@pytest.mark.parametrize("wrong", ["~nobody-of-this-name/ledger", "a\0b"])
+def test_what_is_no_path_is_one_line_that_names_the_option(wrong: str) -> None:
+    with pytest.raises(OptionError, match=r"^ledger: .* is no path: .*; name another file$"):
+        ledger_path(wrong)
+
+
+def test_runs_over_a_link_and_over_the_file_itself_know_each_other(path: Path) -> None:
+    link = path.with_name("link.sqlite")
+    path.parent.mkdir(exist_ok=True)
+    link.symlink_to(path)
+
+    with (
+        Ledger.open(ledger_path(str(path)), RunFacts("tester")) as one,
+        Ledger.open(ledger_path(str(link)), RunFacts("tester")) as other,
+    ):
+        numbers = (one.run, other.run)
+    assert numbers == (1, 2)
+    assert sorted(file.name for file in path.parent.iterdir() if file.name.endswith("-lock")) == [f"{path.name}-lock"]
+
+
 def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
     with opened(path) as ledger:
         reader, writer = os.pipe()
