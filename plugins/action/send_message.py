@@ -52,6 +52,8 @@ class ActionModule(TargetsAction):
         super().check(options, task_vars)
         chosen_source(options)
         self._texts: dict[str, str] = {}
+        # Why not all of what a campaign did is put down, None while it is.
+        self._unrecorded: str | None = None
         alone = next((name for name in _OF_A_CAMPAIGN if name in given(self._task.args)), None)
         if not options["campaign"] and alone:
             raise OptionError(alone, "needs campaign")
@@ -106,13 +108,17 @@ class ActionModule(TargetsAction):
                 planned = plan(ledger, name, run.options["retry"], run.targets, self._source_hash(run))
                 verify = run.options["verify"] == "history"
                 campaign = Campaign(name, ledger, planned, conversations.arrived, audit, verify=verify)
-                return await _delivered(run, clients, conversations, planned.targets, campaign)
+                deliveries = await _delivered(run, clients, conversations, planned.targets, campaign)
+                self._unrecorded = campaign.problem
+                return deliveries
 
     def result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
-        """The task's result, with how many replies are in each state."""
+        """The task's result, with how many replies are in each state; failed where not all could be put down."""
         result = super().result(run, outcomes)
         if run.fans_out and run.options["wait_for_reply"]:
             result["replies"] = _replies_in(outcomes)
+        if self._unrecorded is not None:
+            result.update(failed=True, msg=f"{result['msg']}; {self._unrecorded}")
         return result
 
     def more_of(self, outcomes: Sequence[Any]) -> str:

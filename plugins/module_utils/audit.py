@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from typing import Any, Self
 
 from .errors import OptionError, one_line
+
+_NO_FILE = "is no regular file; name one that is, or one that is yet to be made"
 
 
 class AuditLog:
@@ -23,9 +27,14 @@ class AuditLog:
         self.with_content = with_content
         self._path = path
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            # Not to wait for who reads a FIFO, which is refused below.
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
+            is_file = stat.S_ISREG(os.fstat(self._file).st_mode)
         except OSError as error:
             raise self._problem(error) from None
+        if not is_file:
+            os.close(self._file)
+            raise OptionError("audit_log", f"{path!r} {_NO_FILE}")
 
     def __enter__(self) -> Self:
         return self
@@ -43,4 +52,6 @@ class AuditLog:
             raise self._problem(error) from None
 
     def _problem(self, error: OSError) -> OptionError:
+        if error.errno == errno.ENXIO:
+            return OptionError("audit_log", f"{self._path!r} {_NO_FILE}")
         return OptionError("audit_log", f"cannot write {self._path!r}: {one_line(error.strerror)}")

@@ -29,6 +29,7 @@ _IN_DOUBT = ("in_flight", "unknown")
 _KEYS_PROTECT_FOR = timedelta(hours=23)
 
 FOUND = "found in the conversation"
+_UNRECORDED = "the end of another delivery could not be put down"
 # See `Conversations.arrived` in provider.py.
 Arrived = Callable[[Question, bool], Awaitable[str | None]]
 
@@ -85,6 +86,8 @@ class Campaign:
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
         self._state = ACTIVE
+        # Why the end of a delivery could not be put down, None while all could.
+        self.problem: str | None = None
         self._began_at = _now()
         ledger.begin(name, plan.source_hash, plan.repeat)
 
@@ -96,17 +99,22 @@ class Campaign:
         return entry is not None
 
     def stopped(self) -> str | None:
-        """Whether somebody has paused or cancelled the campaign. Raises ApiError where the ledger fails.
+        """Whether somebody has paused or cancelled the campaign, or the end of a delivery could not be put down.
 
-        Once it was, it is so for this run, in which nothing is taken up again.
+        Once it was, it is so for this run, in which nothing is taken up again. Raises ApiError where the ledger fails.
         """
+        if self.problem is not None:
+            return _UNRECORDED
         with _ledger_errors():
             if self._state == ACTIVE:
                 self._state = self._ledger.state(self._name)
         return None if self._state == ACTIVE else f"the campaign is {self._state}"
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether the campaign was found to be paused or cancelled; the delivery then says so."""
+        """Whether nothing more is sent for a reason that `stopped` has found; the delivery then says so."""
+        if self.problem is not None:
+            delivery.status, delivery.reason, delivery.error = "not_attempted", _UNRECORDED, None
+            return True
         return hold(delivery, self._state)
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
@@ -152,7 +160,8 @@ class Campaign:
         """Put down what became of the target's message, and of its turn where that was waited for.
 
         What was claimed and not sent is let go of: its row is as before. Where the ledger fails the delivery says so,
-        and the row stays in flight: the next run looks it up.
+        and the row stays in flight: the next run looks it up. After that, and where the audit log fails, nothing more
+        is sent.
         """
         claim = self._claims.pop(target.environment.id, None)
         try:
@@ -164,6 +173,7 @@ class Campaign:
                 if self._ledger.replace(entry, ended) and ended != entry:
                     self._log(target)
         except OptionError as error:
+            self.problem = self.problem or str(error)
             delivery.error = delivery.error or {"code": error.option, "message": str(error)}
 
     def _log(self, target: MessageTarget) -> None:

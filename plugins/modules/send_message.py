@@ -176,7 +176,8 @@ options:
     description:
       - Append a line of JSON to this file each time that the end of a delivery of O(campaign), or what came of its
         turn, becomes known. It has the keys that M(fleetops.environments.campaign_info) returns in C(deliveries).
-      - It is made for the user alone. Runs at the same time may share it.
+      - It is a regular file, made for the user alone. Runs at the same time may share it.
+      - Once the end of a delivery could not be put down, here or in O(ledger), no other starts, and the task fails.
     type: path
   audit_content:
     description: Whether the lines of O(audit_log) have the texts of the messages too, as C(content), a list.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sqlite3
 import subprocess
@@ -348,6 +349,22 @@ def test_a_ledger_that_cannot_be_used_is_said_before_anything_is_sent(ansible: A
     assert "Traceback" not in run.output
 
 
+def test_once_an_audit_log_takes_no_more_nothing_more_is_sent(ansible: Ansible, names: list[str]) -> None:
+    limit = 2**30
+    with (ansible.directory / "audit.jsonl").open("wb") as file:
+        file.truncate(limit)
+    _soft, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        run = ansible.task("send_message", **SEND, targets=names[:3], audit_log="audit.jsonl", concurrency=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    run.assert_error("3 targets: 1 sent, 2 not_attempted", "audit_log: cannot write", "File too large")
+    again = ansible.task("send_message", **SEND, targets=names[:3])
+    assert again.result("it")["counts"] | {"sent": 2, "already_sent": 1} == again.result("it")["counts"]
+
+
 @pytest.mark.covers("send_message", "audit_log", "audit_content")
 def test_an_audit_log_has_a_line_for_each_end_and_the_text_on_request(ansible: Ansible, names: list[str]) -> None:
     audit = {"audit_log": "audit.jsonl"}
@@ -358,6 +375,7 @@ def test_an_audit_log_has_a_line_for_each_end_and_the_text_on_request(ansible: A
         step("text", "send_message", **SEND, **audit, targets=names[:2], audit_content=True),
         step("no log", "send_message", **SEND, targets=names, audit_content=True),
         step("unwritable", "send_message", **SEND, targets=names, audit_log="."),
+        step("no file", "send_message", **SEND, targets=names, audit_log="/dev/null"),
         step("no campaign", "send_message", content="x", targets=names, audit_log="audit.jsonl"),
     )
 
@@ -374,5 +392,6 @@ def test_an_audit_log_has_a_line_for_each_end_and_the_text_on_request(ansible: A
     assert (ansible.directory / "audit.jsonl").stat().st_mode & 0o777 == 0o600
     assert results["no log"]["msg"] == "audit_content: needs audit_log"
     assert results["unwritable"]["msg"] == "audit_log: cannot write '.': Is a directory"
+    assert results["no file"]["msg"].startswith("audit_log: '/dev/null' is no regular file; ")
     assert results["no campaign"]["msg"] == "audit_log: needs campaign"
     assert names[2] not in _turns(ansible)
