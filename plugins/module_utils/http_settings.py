@@ -122,7 +122,7 @@ def _checked_base_url(value: str) -> str:
     # What comes behind is not shown: a key may have been put there.
     shown = re.split("[?#]", value)[0]
     if not _is_http_url(value):
-        raise OptionError("base_url", f"must be an http or https URL such as https://api.letta.com, got {shown!r}")
+        raise OptionError("base_url", f"must be an http or https URL such as https://api.example.com, got {shown!r}")
     if shown != value:
         raise OptionError("base_url", f"must end before '?' and '#', got {shown!r} and more")
     return value.rstrip("/")

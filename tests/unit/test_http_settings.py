@@ -106,7 +106,7 @@ def test_usable_urls(url: str, kept: str) -> None:
 def test_an_unusable_url_is_refused_and_shown(url: str) -> None:
     text = refusal(base_url=url)
 
-    assert text == f"base_url: must be an http or https URL such as https://api.letta.com, got {url!r}"
+    assert text == f"base_url: must be an http or https URL such as https://api.example.com, got {url!r}"
 
 
 @pytest.mark.parametrize("url", ["https://\N{SNOWMAN}", "https://xn--a", "https://" + "a" * 70_000])
