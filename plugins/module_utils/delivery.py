@@ -88,6 +88,7 @@ class Delivery(Outcome):
     reply: what came of them, where that was waited for; it changes no status.
     """
 
+    provider: str
     client_message_id: str | None
     otid: str | None
     agent_id: str | None
@@ -110,6 +111,7 @@ class Delivery(Outcome):
         """A delivery that has not begun, or that is not to begin."""
         return cls(
             **cls.begin(target),
+            provider=target.environment.provider,
             client_message_id=target.client_message_id,
             otid=target.otid,
             agent_id=target.agent_id,

@@ -21,8 +21,9 @@ options:
   replies:
     description:
       - The messages, as M(fleetops.environments.send_message) returned them in C(targets), or what it returned for one
-        host. Of an entry C(host), C(id), C(status), C(agent_id), C(conversation_id), C(session_id),
-        C(client_message_id), C(otid) and C(sent_at) are read.
+        host. Of an entry C(host), C(id), C(provider), C(status), C(agent_id), C(conversation_id),
+        C(session_id), C(client_message_id), C(otid) and C(sent_at) are read. C(provider) is V(letta) where neither the
+        entry nor the inventory says so.
       - What was not sent, or without a C(client_message_id) or agent, is reported as V(skipped). A message to Qoder
         needs neither, but a session.
       - With entries of other hosts the task needs C(run_once=true) in a play of several hosts.

@@ -336,6 +336,10 @@ targets:
       description: The environment's id.
       type: str
       sample: environment-1
+    provider:
+      description: Whose environment it is, V(letta) or V(qoder).
+      type: str
+      sample: letta
     status:
       description:
         - V(sent), V(already_sent) for one that O(campaign) delivered before, V(offline), V(skipped), V(not_attempted),

@@ -12,7 +12,7 @@ from typing import Any
 from ..module_utils.collected import Asked
 from ..module_utils.errors import OptionError, one_line
 from ..module_utils.letta import PROVIDER as LETTA
-from ..module_utils.provider import Provider, known_providers, provider_named
+from ..module_utils.provider import provider_named
 from ..module_utils.replies import Question
 from .targets import environment_of
 
@@ -28,7 +28,7 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
     environment = environment_of(host, task_vars)
     if environment is not None and environment_id not in (None, environment.id):
         environment = None
-    provider = provider_named(environment.provider) if environment is not None else _provider_of(entry)
+    provider = provider_named(environment.provider if environment else _text(where, entry, "provider") or LETTA.name)
     conversation_id = _text(where, entry, provider.conversation)
     needed = (
         {provider.conversation: conversation_id}
@@ -48,13 +48,6 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
     )
     environment_id = environment_id or (environment.id if environment else None)
     return Asked(host, environment_id, client_message_id, question, _moment(where, entry))
-
-
-def _provider_of(entry: Mapping[str, Any]) -> Provider:
-    """Whose message it was, where the inventory has the host no more: with a session, that of a provider of those."""
-    known = [provider_named(name) for name in known_providers()]
-    with_sessions = (provider for provider in known if provider.sessions and entry.get(provider.conversation))
-    return next(with_sessions, LETTA)
 
 
 def _reason_to_skip(where: str, entry: Mapping[str, Any], needed: Mapping[str, str | None]) -> str | None:

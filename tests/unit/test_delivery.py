@@ -97,6 +97,7 @@ def test_a_message_is_sent(sandbox: Sandbox) -> None:
     assert delivery == Delivery(
         host=environment.id,
         id=environment.id,
+        provider="letta",
         client_message_id="m-1",
         otid="m-1",
         agent_id="a-1",
