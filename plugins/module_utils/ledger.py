@@ -30,7 +30,7 @@ from typing import Any, Self
 from .environment import iso_utc
 from .errors import OptionError, one_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # The state of a campaign that goes on.
 ACTIVE = "active"
 # "flee", so that nobody's other database is taken for a ledger.

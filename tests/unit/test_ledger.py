@@ -232,10 +232,10 @@ def test_a_database_of_something_else(path: Path) -> None:
 
 def test_a_newer_schema(path: Path) -> None:
     opened(path).close()
-    sql(path, "PRAGMA user_version = 2")
+    sql(path, "PRAGMA user_version = 3")
 
-    assert "has the schema 2, and this version of the collection knows 1; update the collection" in problem(path)
-    with pytest.raises(OptionError, match="schema 2"):
+    assert "has the schema 3, and this version of the collection knows 2; update the collection" in problem(path)
+    with pytest.raises(OptionError, match="schema 3"):
         Ledger.read(path)
 
 
