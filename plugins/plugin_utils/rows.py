@@ -14,7 +14,7 @@ from typing import Any
 from ..module_utils.environment import CONTRACT, Environment
 from ..module_utils.errors import FleetError, one_line
 from ..module_utils.filters import Expressions
-from ..module_utils.provider import Provider, provider_named
+from ..module_utils.provider import Provider, known_providers, provider_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def rows_of(
 
 def expressions_for(option: str, expressions: Any, rows: Sequence[Row]) -> Expressions:
     """Compiled expressions that may name what an environment of any of the rows' providers has. Raises OptionError."""
-    providers = sorted({row.provider for row in rows}) or ["letta"]
+    providers = sorted({row.provider for row in rows}) or known_providers()
     return Expressions(option, expressions, [name for one in providers for name in provider_named(one).fields])
 
 
