@@ -8,10 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from ..module_utils.environment import iso_utc
+from ..module_utils.environment import iso_now
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fan_out import Target
 from ..module_utils.ledger import Ledger, ledger_path
@@ -66,7 +65,7 @@ class ActionModule(EnvironmentAction):
         settings = self._connections("targets", listed, task_vars)[PROVIDER.name]
         targets = [Target(item.host, item.environment) for item in items]
         found = asyncio.run(preflight(settings, targets, options["concurrency"], options["version"]))
-        now = iso_utc(datetime.now(UTC))
+        now = iso_now()
         return planned(options["name"], options["version"], options["waves"], found, now)
 
 

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from ..module_utils.environment import iso_utc
+from ..module_utils.environment import iso_now
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger import Ledger, ledger_path
 from ..module_utils.rollout import FAILED, Results, Rollout, RolloutTarget, Wave, begun, judged
@@ -44,7 +43,7 @@ class ActionModule(EnvironmentAction):
 
 def _next(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list[RolloutTarget]]:
     """The wave and its targets as they are from now on. Raises OptionError."""
-    now = iso_utc(datetime.now(UTC))
+    now = iso_now()
     if options["state"] == "started":
         early = next((name for name in _OF_THE_END if options[name] is not None), None)
         if early is not None:

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from .audit import AuditLog
 from .campaign_plan import Plan, other_content
 from .delivery import NEW_CONVERSATION, Delivery, MessageTarget
-from .environment import iso_utc
+from .environment import iso_now
 from .errors import ApiError, OptionError
 from .ledger import ACTIVE, Entry, Ledger
 from .provider import idempotency_key
@@ -88,7 +88,7 @@ class Campaign:
         self._state = ACTIVE
         # Why the end of a delivery could not be put down, None while all could.
         self.problem: str | None = None
-        self._began_at = _now()
+        self._began_at = iso_now()
         ledger.begin(name, plan.source_hash, plan.repeat)
 
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
@@ -153,7 +153,7 @@ class Campaign:
         otid = await self._found(question, fresh=fresh)
         if otid is None:
             return False
-        settle(delivery, replace(entry, otid=otid, ended_at=_now()), FOUND)
+        settle(delivery, replace(entry, otid=otid, ended_at=iso_now()), FOUND)
         return True
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
@@ -193,7 +193,7 @@ class Campaign:
             entry,
             status="sent" if found else delivery.status,
             sent_at=delivery.sent_at,
-            ended_at=_now(),
+            ended_at=iso_now(),
             otid=delivery.otid,
             outcome=FOUND if found else delivery.error["code"] if delivery.error else None,
             reply_state=reply_state,
@@ -212,7 +212,7 @@ class Campaign:
 
     def _in_flight(self, target: MessageTarget, before: Entry | None) -> Entry:
         """The row of a claim. before: that of an earlier one for the same attempt."""
-        now, ids = _now(), (target.environment.id, str(target.client_message_id))
+        now, ids = iso_now(), (target.environment.id, str(target.client_message_id))
         conversation_id = None if target.conversation_id == NEW_CONVERSATION else target.conversation_id
         return Entry(
             campaign=self._name,
@@ -286,7 +286,3 @@ def _ledger_errors() -> Iterator[None]:
         yield
     except OptionError as error:
         raise ApiError(str(error), code="ledger") from None
-
-
-def _now() -> str:
-    return iso_utc(datetime.now(UTC))

@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 
-from .environment import Environment, iso_utc
+from .environment import Environment, iso_now
 from .errors import ApiError, one_line
 from .fan_out import FanOut, Outcome, Policy, Target, failures_on
 from .provider import Client, reachable
@@ -255,7 +255,7 @@ class Sender:
         if self._once is not None and await self._once.delivered(target, delivery):
             return
         await self._late_bound(target, environment, delivery)
-        delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_utc(datetime.now(UTC))
+        delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_now()
 
     async def _new_conversation(self, target: MessageTarget, environment: Environment) -> str:
         try:

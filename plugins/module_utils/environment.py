@@ -128,6 +128,11 @@ def iso_utc(moment: datetime, precision: str = "milliseconds") -> str:
     return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
+def iso_now() -> str:
+    """This moment as `iso_utc` has it."""
+    return iso_utc(datetime.now(UTC))
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """What a provider answered to a listing: the rows as its API sent them.

@@ -17,8 +17,8 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Self
 
-from ._deps import aiohttp, httpx, yarl
-from .errors import ApiError, one_line
+from ._deps import aiohttp, httpx, pydantic, yarl
+from .errors import ApiError, first_problem, one_line
 from .harmless import harmless, parsed
 from .http_settings import HttpSettings
 from .retries import attempted
@@ -60,6 +60,18 @@ class Reply:
     date: datetime
     attempts: int = 1
     unclear: bool = False
+
+    def read_as(self, model: Any, where: str, *, may_be_accepted: bool = False) -> Any:
+        """The data as a pydantic model has them. where: names the call in the error. Raises ApiError."""
+        try:
+            return model.model_validate(self.data)
+        except pydantic.ValidationError as error:
+            raise ApiError(
+                f"{where}: unexpected answer: {first_problem(error)}",
+                code="invalid",
+                may_be_accepted=may_be_accepted,
+                attempts=self.attempts,
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

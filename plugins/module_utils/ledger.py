@@ -23,11 +23,10 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from .environment import iso_utc
+from .environment import iso_now
 from .errors import OptionError, one_line
 
 SCHEMA_VERSION = 2
@@ -219,7 +218,7 @@ class Ledger:
             if source_hash is not None:
                 self._connection.execute(
                     "UPDATE campaigns SET source_hash = ?, source_since = ? WHERE campaign = ? AND source_hash IS NULL",
-                    (source_hash, _now(), campaign),
+                    (source_hash, iso_now(), campaign),
                 )
             self._connection.execute(
                 "UPDATE campaigns SET repeat = max(repeat, ?) WHERE campaign = ?", (repeat, campaign)
@@ -256,7 +255,7 @@ class Ledger:
 
     def _add(self, campaign: str) -> None:
         self._connection.execute(
-            "INSERT OR IGNORE INTO campaigns (campaign, created_at) VALUES (?, ?)", (campaign, _now())
+            "INSERT OR IGNORE INTO campaigns (campaign, created_at) VALUES (?, ?)", (campaign, iso_now())
         )
 
     def entries(self, campaign: str) -> dict[str, Entry]:
@@ -345,7 +344,7 @@ class Ledger:
             if not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
                 for statement in _SCHEMA.split(";"):
                     self._connection.execute(statement)
-                self._connection.execute("INSERT INTO ledger VALUES (?)", (_now(),))
+                self._connection.execute("INSERT INTO ledger VALUES (?)", (iso_now(),))
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._check_schema()
@@ -366,7 +365,7 @@ class Ledger:
             cursor = self._connection.execute(
                 "INSERT INTO runs (run_id, started_at, os_user, awx_job_id, awx_user, playbook) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                (str(uuid.uuid4()), _now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook),
+                (str(uuid.uuid4()), iso_now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook),
             )
             self.run = int(cursor.lastrowid or 0)
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, self.run)
@@ -426,7 +425,3 @@ def _errors(path: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error.strerror)}") from None
-
-
-def _now() -> str:
-    return iso_utc(datetime.now(UTC))

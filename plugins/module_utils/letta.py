@@ -17,10 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from . import paging
-from ._deps import pydantic
 from .environment import Environment, InvalidRow, Listing
-from .errors import ApiError, first_problem, one_line
-from .http_client import HttpClient, Reply
+from .errors import ApiError, one_line
+from .http_client import HttpClient
 from .http_settings import HttpSettings
 from .letta_approvals import answered_over_relay, decisions_in
 from .letta_models import FIELDS, NAME, Page, Row, SendReply, environment, environments
@@ -95,31 +94,20 @@ class Client:
         starts: those of an earlier listing of the same query, to ask for all pages at once: see `paging`.
         """
 
+        what = f"GET {self._base_url}/v1/environments"
+
         async def ask(after: str | None) -> paging.Page:
             parameters = query.parameters() | ({"after": after} if after is not None else {})
             reply = await self._http.get("v1", "environments", params=parameters)
-            page = self._validated(Page, reply, "GET /v1/environments")
+            page = reply.read_as(Page, what)
             return paging.Page(page.connections, page.has_next_page, reply.date)
 
-        what = f"GET {self._base_url}/v1/environments"
         return await paging.listed(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
-
-    def _validated(self, model: Any, reply: Reply, call: str, *, may_be_accepted: bool = False) -> Any:
-        try:
-            return model.model_validate(reply.data)
-        except pydantic.ValidationError as error:
-            method, _space, path = call.partition(" ")
-            raise ApiError(
-                f"{method} {self._base_url}{path}: unexpected answer: {first_problem(error)}",
-                code="invalid",
-                may_be_accepted=may_be_accepted,
-                attempts=reply.attempts,
-            ) from None
 
     async def retrieve(self, device_id: str) -> Environment:
         """The environment of a device; the API answers with the newest where a device has several."""
         reply = await self._http.get("v1", "environments", device_id)
-        row = self._validated(Row, reply, "GET /v1/environments/{deviceId}")
+        row = reply.read_as(Row, f"GET {self._base_url}/v1/environments/{{deviceId}}")
         return environment(row, reply.data, self._base_url, reply.date)
 
     async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
@@ -204,8 +192,8 @@ class Client:
             repeatable=all("client_message_id" in message for message in messages),
             final=final,
         )
-        call = "POST /v1/environments/{connectionId}/messages"
-        answer = self._validated(SendReply, reply, call, may_be_accepted=True)
+        where = f"POST {self._base_url}/v1/environments/{{connectionId}}/messages"
+        answer = reply.read_as(SendReply, where, may_be_accepted=True)
         if not answer.success:
             raise ApiError(
                 f"the API refused the message: {one_line(answer.message)}",
@@ -240,9 +228,8 @@ class Client:
         else:
             path = ("v1", "conversations", str(conversation_id), "messages")
         reply = await self._http.get(*path, params=parameters)
-        page: History = self._validated(
-            History, replace(reply, data={"messages": reply.data}), f"GET /{'/'.join(path)}"
-        )
+        where = f"GET {self._base_url}/{'/'.join(path)}"
+        page: History = replace(reply, data={"messages": reply.data}).read_as(History, where)
         return page.messages
 
     async def run(self, run_id: str) -> Run | None:
@@ -253,7 +240,7 @@ class Client:
             if error.status == 404:
                 return None
             raise
-        found: Run = self._validated(Run, reply, "GET /v1/runs/{run_id}")
+        found: Run = reply.read_as(Run, f"GET {self._base_url}/v1/runs/{{run_id}}")
         return found
 
     async def cancel(self, agent_id: str, conversation_id: str | None, run_id: str | None) -> Cancelled:

@@ -77,7 +77,7 @@ async def listed(
         dates.append(page.date)
         size = max(size, len(page.rows))
         for row in page.rows:
-            identity = _identity(row)
+            identity = identity_of(row)
             if identity not in seen:
                 rows.append(row)
             if identity is not None:
@@ -113,7 +113,7 @@ async def _asked_ahead(ask: Ask, first: str | None, starts: Sequence[str]) -> di
     async def segment(after: str | None) -> None:
         for _number in range(_PAGES_AHEAD):
             page = pages[after] = await ask(after)
-            after = _identity(page.rows[-1]) if page.rows else None
+            after = identity_of(page.rows[-1]) if page.rows else None
             if not page.more or after is None or not known.isdisjoint(_identities(page)):
                 return
 
@@ -134,7 +134,7 @@ def _join(page: Page, ahead: dict[str | None, Page]) -> str | None:
 def _last(what: str, page: Page) -> str:
     if not page.rows:
         raise _error(what, "hasNextPage is true on an empty page")
-    cursor = _identity(page.rows[-1])
+    cursor = identity_of(page.rows[-1])
     if not cursor:
         raise _error(what, "the last row of a page has no id to go on from")
     return cursor
@@ -142,14 +142,15 @@ def _last(what: str, page: Page) -> str:
 
 def _starts(rows: Sequence[Any], size: int) -> list[str]:
     """What the pages begin after, but for the first one, when each holds `size` of these rows."""
-    return [identity for identity in map(_identity, rows[size - 1 : -1 : size]) if identity]
+    return [identity for identity in map(identity_of, rows[size - 1 : -1 : size]) if identity]
 
 
 def _identities(page: Page) -> Iterator[str]:
-    return (identity for identity in map(_identity, page.rows) if identity)
+    return (identity for identity in map(identity_of, page.rows) if identity)
 
 
-def _identity(row: Any) -> str | None:
+def identity_of(row: Any) -> str | None:
+    """The id of a row as the API sent it, None where it has none."""
     identity = row.get("id") if isinstance(row, dict) else None
     return identity if isinstance(identity, str) else None
 

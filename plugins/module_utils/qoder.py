@@ -18,11 +18,11 @@ from typing import Any, Self
 
 from ._deps import pydantic
 from .environment import Environment, Listing
-from .errors import ApiError, first_problem, one_line
+from .errors import ApiError, one_line
 from .fan_out import Pace
 from .http_client import HttpClient, Reply
 from .http_settings import HttpSettings
-from .paging import MAX_PAGES
+from .paging import MAX_PAGES, identity_of
 from .provider import Accepted, Provider, idempotency_key
 from .qoder_models import FIELDS, NAME, Event, Page, Query, Row, Session, environment, environments
 from .qoder_replies import Conversations
@@ -80,7 +80,7 @@ class Client:
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
             reply = await self._get(*path, params={**parameters, **cursor})
-            page = self._validated(Page, reply, where)
+            page = reply.read_as(Page, where)
             cursor = _following(where, page, backwards=backwards)
             yield page, reply.date
             if not page.more:
@@ -107,21 +107,10 @@ class Client:
                 error.args = (f"{error}: the message with this id had {had}; {way_out}",)
             raise
 
-    def _validated(self, model: Any, reply: Reply, where: str, *, may_be_accepted: bool = False) -> Any:
-        try:
-            return model.model_validate(reply.data)
-        except pydantic.ValidationError as error:
-            raise ApiError(
-                f"{where}: unexpected answer: {first_problem(error)}",
-                code="invalid",
-                may_be_accepted=may_be_accepted,
-                attempts=reply.attempts,
-            ) from None
-
     async def retrieve(self, identity: str) -> Environment:
         """The environment with this id."""
         reply = await self._get("environments", identity)
-        row = self._validated(Row, reply, f"GET {self._base_url}/environments/{{id}}")
+        row = reply.read_as(Row, f"GET {self._base_url}/environments/{{id}}")
         return environment(row, self._base_url)
 
     async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
@@ -143,7 +132,7 @@ class Client:
             body={"agent": _agent(agent_id), "environment_id": target.id},
             key=idempotency_key(target.id, client_message_id, "session"),
         )
-        session: Session = self._validated(Session, reply, f"POST {self._base_url}/sessions", may_be_accepted=True)
+        session: Session = reply.read_as(Session, f"POST {self._base_url}/sessions", may_be_accepted=True)
         return session.id
 
     async def send(
@@ -234,16 +223,11 @@ def _rows_once(pages: Iterable[Page]) -> list[Any]:
     rows = []
     seen = set()
     for row in (row for page in pages for row in page.data):
-        identity = _identity(row)
+        identity = identity_of(row)
         if identity is None or identity not in seen:
             rows.append(row)
         seen.add(identity)
     return rows
-
-
-def _identity(row: Any) -> str | None:
-    identity = row.get("id") if isinstance(row, dict) else None
-    return identity if isinstance(identity, str) else None
 
 
 def _agent(agent_id: str) -> Any:
@@ -269,7 +253,7 @@ def _echoed(data: Any) -> str | None:
     """The id that the last message got, where the answer has the events."""
     events = data.get("data", data.get("events")) if isinstance(data, dict) else data
     found = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
-    return next((identity for event in reversed(found) if (identity := _identity(event)) is not None), None)
+    return next((identity for event in reversed(found) if (identity := identity_of(event)) is not None), None)
 
 
 PROVIDER = Provider(

@@ -13,11 +13,10 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from .command import Command, executed
 from .delivery import Delivery, MessageTarget, Sender
-from .environment import Environment, described_state, iso_utc, updatable
+from .environment import Environment, described_state, iso_now, updatable
 from .errors import ApiError, one_line
 from .fan_out import FanOut, Outcome, Policy, Target
 from .http_settings import HttpSettings
@@ -229,7 +228,7 @@ class _Updater:
         except ApiError as error:
             raise ApiError(f"{how}; then {error}", code=error.code, may_be_accepted=True) from None
         if _is_back(before, now) and self._update.is_reached(outcome.version, outcome.previous_version):
-            outcome.status, outcome.updated_at = "changed", iso_utc(datetime.now(UTC))
+            outcome.status, outcome.updated_at = "changed", iso_now()
             outcome.reason = f"updated from {outcome.previous_version} to {outcome.version}"
             return
         within = "" if _is_restarted(before, now) else f" within {self._update.within:g} s"
