@@ -169,9 +169,10 @@ _OPTIONS = {
 }
 
 
-def known_providers() -> list[str]:
+@functools.cache
+def known_providers() -> Sequence[str]:
     """The names of all that there are: each has an inventory plugin."""
-    return sorted(path.stem for path in (Path(__file__).parents[1] / "inventory").glob("*.py"))
+    return tuple(sorted(path.stem for path in (Path(__file__).parents[1] / "inventory").glob("*.py")))
 
 
 @functools.cache
