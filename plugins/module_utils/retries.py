@@ -51,64 +51,107 @@ async def attempted(
     Raises ApiError, with `attempts` and `may_be_accepted` of all tries together.
     """
     await settings.gate.passed(what, time.monotonic() + settings.deadline)
-    deadline = time.monotonic() + settings.deadline
-    stop = settings.gate.stop
-    unclear = False
-    tries = 0
-    failures: list[ApiError] = []
-
-    def again(error: BaseException) -> bool:
-        nonlocal unclear
-        if not isinstance(error, ApiError):
-            return False
-        failures.append(error)
-        unclear = unclear or error.may_be_accepted
-        if not error.transient or error.status in final or stop.requested:
-            return False
-        if (error.retry_after or 0) > min(MAX_RETRY_AFTER, deadline - time.monotonic()):
-            return False
-        return repeatable or not error.may_be_accepted
-
-    async def pause(seconds: float) -> None:
-        await stop.sleep(seconds)
-        if stop.requested:
-            raise failures[-1]
-
-    async def one_try() -> Value:
-        # tenacity takes only a coroutine function for one.
-        nonlocal tries
-        await settings.gate.passed(what, deadline)
-        tries += 1
-        try:
-            return await once()
-        except ApiError as error:
-            settings.gate.heed(error)
-            raise
-
-    retrying = tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception(again),
-        wait=_wait,
-        sleep=pause,
-        stop=tenacity.stop_after_attempt(settings.retries + 1) | tenacity.stop_before_delay(settings.deadline),
-        reraise=True,
-    )
+    tries = _Tries(settings, what, once, repeatable=repeatable, final=final)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.deadline):
-            value: Value = await retrying(one_try)
-            return Attempted(value, tries, unclear)
+            value = await tries.run()
+            return Attempted(value, tries.count, tries.unclear)
     except TimeoutError:
         message = f"{what}: no answer within the deadline of {settings.deadline:g} s"
         raise ApiError(
             message,
             code="timeout",
-            may_be_accepted=unclear or may_be_accepted(),
+            may_be_accepted=tries.unclear or may_be_accepted(),
             transient=True,
-            attempts=tries,
+            attempts=tries.count,
         ) from None
     except ApiError as error:
-        error.may_be_accepted = unclear
-        error.attempts = tries
+        error.may_be_accepted = tries.unclear
+        error.attempts = tries.count
         raise
+
+
+class _Tries(Generic[Value]):
+    """The tries of one call; the arguments are those of `attempted`.
+
+    count: how many there were. unclear: whether one that failed may have been accepted.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        what: str,
+        once: Callable[[], Awaitable[Value]],
+        *,
+        repeatable: bool,
+        final: Sequence[int],
+    ) -> None:
+        self.count = 0
+        self.unclear = False
+        self._settings = settings
+        self._what = what
+        self._once = once
+        self._repeatable = repeatable
+        self._final = final
+        self._deadline = time.monotonic() + settings.deadline
+
+    async def run(self) -> Value:
+        """Try until it succeeds or fails for good."""
+        # Most calls succeed at once, and to ask tenacity costs as much as half a request.
+        try:
+            return await self._next()
+        except ApiError as error:
+            return await self._repeated_after(error)
+
+    async def _next(self) -> Value:
+        await self._settings.gate.passed(self._what, self._deadline)
+        self.count += 1
+        try:
+            return await self._once()
+        except ApiError as error:
+            self._settings.gate.heed(error)
+            raise
+
+    async def _repeated_after(self, failure: ApiError) -> Value:
+        """Leave it to tenacity, for which the failure is the first attempt."""
+        known = [failure]
+
+        async def attempt() -> Value:
+            if known:
+                raise known.pop()
+            return await self._next()
+
+        retrying = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(self._again),
+            wait=_wait,
+            sleep=self._pause,
+            stop=self._enough,
+            reraise=True,
+        )
+        value: Value = await retrying(attempt)
+        return value
+
+    def _again(self, error: BaseException) -> bool:
+        """Whether there is another try after this error."""
+        if not isinstance(error, ApiError):
+            return False
+        self._last = error
+        self.unclear = self.unclear or error.may_be_accepted
+        if not error.transient or error.status in self._final or self._settings.gate.stop.requested:
+            return False
+        if (error.retry_after or 0) > min(MAX_RETRY_AFTER, self._deadline - time.monotonic()):
+            return False
+        return self._repeatable or not error.may_be_accepted
+
+    def _enough(self, state: Any) -> bool:
+        too_late = time.monotonic() + state.upcoming_sleep >= self._deadline
+        return self.count > self._settings.retries or bool(too_late)
+
+    async def _pause(self, seconds: float) -> None:
+        stop = self._settings.gate.stop
+        await stop.sleep(seconds)
+        if stop.requested:
+            raise self._last
 
 
 def _wait(state: Any) -> float:
