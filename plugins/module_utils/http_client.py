@@ -139,7 +139,9 @@ class HttpClient:
             ),
             trace_configs=[trace],
             middlewares=[_unrepeated],
-            proxy=settings.proxy(),
+            proxy=settings.proxy,
+            # What one answer sets must not go out with the next request.
+            cookie_jar=aiohttp.DummyCookieJar(),
             # Neither .netrc nor the system may replace our authorization or proxies.
             trust_env=False,
         )

@@ -27,6 +27,7 @@ class HttpSettings:
 
     timeout: seconds for connecting and for each read and write of one request.
     deadline: seconds for one call with all its retries.
+    proxy: the one that the environment names, None for none.
     gate: holds back all requests with these settings while the server wants none.
     """
 
@@ -39,6 +40,7 @@ class HttpSettings:
     ca_path: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
+    proxy: str | None = field(default=None, repr=False)
     gate: Gate = field(default_factory=Gate, init=False, repr=False, compare=False)
 
     @classmethod
@@ -46,7 +48,7 @@ class HttpSettings:
         """Options as a plugin read them, blanks already removed.
 
         api_key_help: how the user gives a key, for the error when there is none.
-        Raises OptionError.
+        Raises OptionError, and FleetError for a proxy that cannot be used.
         """
         for name in ("timeout", "deadline"):
             if not 0 < options[name] <= 86400:
@@ -55,8 +57,9 @@ class HttpSettings:
             raise OptionError("retries", f"must be 0 or more, got {options['retries']}")
         if options.get("client_key") and not options.get("client_cert"):
             raise OptionError("client_key", "needs client_cert")
+        base_url = _checked_base_url(options["base_url"])
         settings = cls(
-            base_url=_checked_base_url(options["base_url"]),
+            base_url=base_url,
             api_key=_checked_key(options, api_key_help),
             timeout=float(options["timeout"]),
             retries=int(options["retries"]),
@@ -65,9 +68,9 @@ class HttpSettings:
             ca_path=options.get("ca_path"),
             client_cert=options.get("client_cert"),
             client_key=options.get("client_key"),
+            proxy=_proxy_for(base_url),
         )
         settings.tls_context()
-        settings.proxy()
         return settings
 
     def url(self, *segments: str) -> str:
@@ -94,26 +97,27 @@ class HttpSettings:
             # Nobody has to be verified where nothing is encrypted; this one trusts nobody.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
-    def proxy(self) -> str | None:
-        """The proxy that the environment names; the system's own look-up on macOS is not fork-safe.
 
-        Raises FleetError when it is none that can be used; its value is not shown, as it may hold a password.
-        """
-        parts = urllib.parse.urlsplit(self.base_url)
-        bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-        if bypass(parts.netloc) or bypass(parts.hostname):
-            return None
-        proxies = urllib.request.getproxies_environment()
-        proxy = proxies.get(parts.scheme) or proxies.get("all")
-        if not proxy:
-            return None
-        proxy = proxy if "://" in proxy else f"http://{proxy}"
-        if not _is_http_url(proxy):
-            raise FleetError(
-                f"the proxy for {parts.scheme} in the environment ({parts.scheme.upper()}_PROXY or ALL_PROXY) "
-                "is not an http or https URL"
-            )
-        return proxy
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names; the system's own look-up on macOS is not fork-safe.
+
+    Raises FleetError when it is none that can be used; its value is not shown, as it may hold a password.
+    """
+    parts = urllib.parse.urlsplit(base_url)
+    proxies = urllib.request.getproxies_environment()
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    if bypass(parts.netloc, proxies) or bypass(parts.hostname, proxies):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not _is_http_url(proxy):
+        raise FleetError(
+            f"the proxy for {parts.scheme} in the environment ({parts.scheme.upper()}_PROXY or ALL_PROXY) "
+            "is not an http or https URL"
+        )
+    return proxy
 
 
 def _checked_base_url(value: str) -> str:

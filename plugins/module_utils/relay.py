@@ -183,7 +183,7 @@ class Relay:
                     },
                     headers=self._settings.headers(),
                     ssl=self._settings.tls_context(),
-                    proxy=self._settings.proxy(),
+                    proxy=self._settings.proxy,
                     max_msg_size=_LONGEST_FRAME,
                 )
         except TimeoutError:

@@ -188,6 +188,8 @@ class TargetsAction(EnvironmentAction):
     def _variable_of(self, option: str, item: Item, task_vars: Mapping[str, Any]) -> Any:
         """The value of a target's variable, None where it has none."""
         name = provider_named(item.environment.provider).variable_of(option)
+        if item.host == task_vars["inventory_hostname"]:
+            return self._read_variable(name, lambda: self._templar.template(task_vars.get(name)))
         if name in task_vars and self._may_set(name):
             variables = self._variables_of(item, task_vars)
             templar = self._templar.copy_with_new_env(available_variables=variables)

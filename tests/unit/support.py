@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, HttpSettings, Reply
@@ -26,7 +27,8 @@ def settings_for(target: Sandbox | str, **changes: Any) -> HttpSettings:
         if isinstance(target, str)
         else {"base_url": target.url, "api_key": target.api_key}
     )
-    return HttpSettings(**{"retries": 2, **given, **changes})
+    usual = {name: rules.get("default") for name, rules in CONNECTION_SPEC.items()}
+    return HttpSettings.from_options({**usual, "retries": 2, **given, **changes}, api_key_help="")
 
 
 def policy(**changes: Any) -> Policy:

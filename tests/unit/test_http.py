@@ -665,7 +665,7 @@ def test_a_proxy_that_cannot_be_used_is_an_error_on_one_line(monkeypatch: pytest
     monkeypatch.setenv("HTTP_PROXY", proxy)
 
     with pytest.raises(FleetError, match=r"^the proxy for http in the environment .* is not an http or https URL$"):
-        settings_for("http://api.invalid").proxy()
+        settings_for("http://api.invalid")
 
 
 def test_a_proxy_that_is_not_there_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
