@@ -142,8 +142,8 @@ class Campaign:
         claim = self._claims[target.environment.id]
         entry = replace(claim.entry, conversation_id=delivery.conversation_id)
         with _ledger_errors():
-            if entry != claim.entry:
-                self._ledger.replace(claim.entry, entry)
+            if entry != claim.entry and self._ledger.replace(claim.entry, entry):
+                self._claims[target.environment.id] = replace(claim, entry=entry)
         can_be_looked_up = target.agent_id is not None or target.in_session
         if not claim.in_doubt or not can_be_looked_up or not (self._verify or _has_no_key(target, entry)):
             return False
@@ -165,7 +165,8 @@ class Campaign:
         """
         claim = self._claims.pop(target.environment.id, None)
         try:
-            entry = self._ledger.entry(self._name, target.environment.id)
+            # Nobody changes the row of a claim while its run is alive.
+            entry = claim.entry if claim is not None else self._ledger.entry(self._name, target.environment.id)
             if claim is not None and entry is not None and delivery.status in ("skipped", "not_attempted"):
                 self._ledger.restore(entry, claim.replaced)
             elif entry is not None and entry.client_message_id == delivery.client_message_id:

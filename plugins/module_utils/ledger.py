@@ -127,7 +127,12 @@ _SELECT_WITH_RUNS = (
     f"SELECT {', '.join((*_COLUMNS, *_OF_ITS_RUN))} FROM deliveries JOIN runs ON run = number "  # noqa: S608
     "WHERE campaign = ?1 AND (?2 IS NULL OR environment_id = ?2) ORDER BY host, environment_id"
 )
-_REPLACE = f"REPLACE INTO deliveries ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_NAMES, _VALUES = ", ".join(_COLUMNS), ", ".join("?" * len(_COLUMNS))
+_INSERT = f"INSERT INTO deliveries ({_NAMES}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING"  # noqa: S608
+# Campaign and environment id come first, and SQLite finds the row by them alone.
+_AS_SEEN = f"WHERE campaign = ? AND environment_id = ? AND ({', '.join(_COLUMNS[2:])}) IS ({_VALUES[6:]})"
+_UPDATE = f"UPDATE deliveries SET ({_NAMES}) = ({_VALUES}) {_AS_SEEN}"  # noqa: S608
+_DELETE = f"DELETE FROM deliveries {_AS_SEEN}"  # noqa: S608
 
 
 def ledger_path(option: str | None) -> Path:
@@ -284,22 +289,19 @@ class Ledger:
 
     def replace(self, seen: Entry | None, entry: Entry) -> bool:
         """Put a delivery down where its row is still as it was seen, None for no row; whether it was."""
-        with self._transaction():
-            keys = (entry.campaign, entry.environment_id)
-            if next(self._select(f"{_SELECT} AND environment_id = ?", keys), None) != seen:
-                return False
-            self._connection.execute(_REPLACE, [getattr(entry, name) for name in _COLUMNS])
-        return True
+        with _errors(self._path):
+            # One statement, which is a transaction of its own.
+            if seen is None:
+                return self._connection.execute(_INSERT, _values(entry)).rowcount == 1
+            return self._connection.execute(_UPDATE, (*_values(entry), *_values(seen))).rowcount == 1
 
     def restore(self, entry: Entry, before: Entry | None) -> None:
         """Have a delivery's row be what it was before `entry`, none where that is None, unless it has changed since."""
         if before is not None:
             self.replace(entry, before)
             return
-        with self._transaction():
-            keys = (entry.campaign, entry.environment_id)
-            if next(self._select(f"{_SELECT} AND environment_id = ?", keys), None) == entry:
-                self._connection.execute("DELETE FROM deliveries WHERE campaign = ? AND environment_id = ?", keys)
+        with _errors(self._path):
+            self._connection.execute(_DELETE, _values(entry))
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows that a statement selects, by the names of their columns."""
@@ -394,6 +396,11 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+
+def _values(entry: Entry) -> list[Any]:
+    """An entry's values, in the order of the columns."""
+    return [getattr(entry, name) for name in _COLUMNS]
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
