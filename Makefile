@@ -21,7 +21,7 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 pytest := python -m pytest --numprocesses 2
 
-.PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e coverage bench build clean
+.PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e coverage bench build ee clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -36,6 +36,7 @@ help:
 	@echo 'make coverage          all of them, and the share of plugins/ that they ran'
 	@echo 'make bench             tests/benchmarks, into docs/performance.md (BENCH="--only play" measures a part, and shows it)'
 	@echo 'make build             the collection as a tar.gz, in .build/dist'
+	@echo 'make ee                an execution environment with the collection, where Podman or Docker runs (TAG=fleetops-ee)'
 	@echo 'make venv              only the virtual environment, in .venv (PYTHON=... chooses the Python)'
 	@echo 'make clean             remove everything that these commands made'
 
@@ -96,6 +97,9 @@ bench: venv
 
 build: venv
 	@ansible-galaxy collection build --force --output-path .build/dist
+
+ee: venv
+	@TAG='$(TAG)' tests/checks/ee.sh
 
 clean:
 	rm -rf .build .home .venv
