@@ -1,0 +1,128 @@
+"""The examples for schedulers: what they end with, that they run once at a time, and that systemd takes the units."""
+
+from __future__ import annotations
+
+import configparser
+import fcntl
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import AGENT, CHECKOUT, Ansible, awake
+
+EXAMPLES = CHECKOUT / "examples/schedulers"
+INSTRUCT = "fleetops.environments.instruct"
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
+
+
+def scheduled(ansible: Ansible, pattern: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `fleetops-run` as a scheduler does: no terminal, no standard input, a lock of the test's own."""
+    environment = {
+        **os.environ,
+        "FLEETOPS_LOCK": str(ansible.directory / "lock"),
+        "LETTA_BASE_URL": ansible.sandbox.url,
+        "LETTA_API_KEY": ansible.sandbox.api_key,
+        # As ansible-playbook comes, without the checkout's ansible.cfg.
+        "ANSIBLE_CONFIG": str(
+            ansible.file("ansible.cfg", "[inventory]\nenable_plugins = fleetops.environments.letta\n")
+        ),
+        **env,
+    }
+    command = [str(EXAMPLES / "fleetops-run"), pattern, "-i", str(ansible.source()), *arguments]
+    return subprocess.run(
+        command, cwd=ansible.directory, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def instructing(ansible: Ansible) -> list[str]:
+    variables = yaml.safe_load((EXAMPLES / "instruct.yml").read_text()) | {"instruct_agent_id": AGENT}
+    return [INSTRUCT, "-e", f"@{ansible.file('instruct.yml', yaml.safe_dump(variables))}"]
+
+
+def test_it_runs_the_playbook_and_a_second_time_that_day_changes_nothing(ansible: Ansible) -> None:
+    ledger = {"FLEETOPS_LEDGER": str(ansible.directory / "ledger.sqlite")}
+
+    for run in (1, 2):
+        done = scheduled(ansible, "letta", *instructing(ansible), **ledger)
+        assert (done.returncode, done.stderr) == (0, ""), run
+
+    received = ansible.sandbox.received()
+    assert {device["turns"] for device in received.values()} == {1}
+    assert set(received) >= {entry["id"] for entry in awake(ansible.sandbox)}
+
+
+def test_failed_hosts_no_target_an_unread_inventory_and_an_overlap_end_differently(ansible: Ansible) -> None:
+    entry = awake(ansible.sandbox)[0]
+    ansible.sandbox.add_fault("status", route="messages", status=422)
+    failed = scheduled(ansible, "letta", *instructing(ansible), "--limit", entry["name"])
+    assert failed.returncode == 2
+
+    sent = len(ansible.sandbox.requests("messages"))
+    nobody = scheduled(ansible, "mode_nosuch", *instructing(ansible))
+    assert (nobody.returncode, nobody.stderr.splitlines()[-1]) == (66, "fleetops-run: mode_nosuch has no host that --limit leaves")
+    limited = scheduled(ansible, "letta", *instructing(ansible), "--limit=mode_unknown,!all")
+    assert limited.returncode == 66
+
+    unread = scheduled(ansible, "letta", *instructing(ansible), LETTA_API_KEY="wrong-key-for-loopback")
+    assert (unread.returncode, unread.stderr.splitlines()[-1]) == (65, "fleetops-run: the inventory cannot be read")
+
+    with (ansible.directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        overlapping = scheduled(ansible, "letta", *instructing(ansible))
+    assert overlapping.returncode == 75
+    assert "another run holds" in overlapping.stderr
+    assert len(ansible.sandbox.requests("messages")) == sent
+
+
+@needs_systemd
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    for path in EXAMPLES.glob("fleetops-instruct.*"):
+        # The program is looked for where it would be installed.
+        unit = path.read_text().replace("/usr/local/bin/fleetops-run", str(EXAMPLES / "fleetops-run"))
+        (tmp_path / path.name).write_text(unit)
+
+    units = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@needs_systemd
+def test_the_timer_keeps_to_its_zone() -> None:
+    timer = configparser.ConfigParser()
+    timer.read(EXAMPLES / "fleetops-instruct.timer")
+    when = timer["Timer"]["OnCalendar"]
+
+    for base, elapses in (
+        ("2026-01-04 12:00 UTC", "2026-01-05 05:30:00 UTC"),
+        ("2026-07-05 12:00 UTC", "2026-07-06 04:30:00 UTC"),
+    ):
+        done = subprocess.run(
+            ["systemd-analyze", "calendar", f"--base-time={base}", when],
+            env={**os.environ, "TZ": "UTC"}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert elapses in done.stdout
+
+
+def test_all_schedulers_run_what_is_tested_here() -> None:
+    service = (EXAMPLES / "fleetops-instruct.service").read_text()
+    cron = (EXAMPLES / "fleetops.cron").read_text()
+    workflow = yaml.safe_load((EXAMPLES / "ci-workflow.yml").read_text())
+    arguments = ["-i", "fleet.letta.yml", INSTRUCT, "-e", "@instruct.yml"]
+
+    [started] = re.findall(r"^ExecStart=(.*)$", service, re.MULTILINE)
+    assert shlex.split(started)[1:] == ["letta", *arguments]
+    assert shlex.split(cron.splitlines()[-1])[-len(arguments) - 2 :] == ["fleetops-run", "letta", *arguments]
+    # To cron a bare percent sign ends the command.
+    assert not re.search(r"(?<!\\)%", cron.splitlines()[-1])
+    assert shlex.split(workflow["jobs"]["instruct"]["steps"][-1]["run"]) == ["ansible-playbook", *arguments]
