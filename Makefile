@@ -80,7 +80,10 @@ sanity: venv
 chromium: | home
 	@tests/checks/chromium.sh
 
-test-e2e coverage: chromium
+.build/rulebook/.ready: requirements.txt tests/rulebook.txt | venv
+	@tests/checks/rulebook.sh
+
+test-e2e coverage: chromium .build/rulebook/.ready
 
 test-unit test-integration test-e2e: test-%: venv
 	@$(pytest) tests/$*

@@ -66,7 +66,10 @@ def test_failed_hosts_no_target_an_unread_inventory_and_an_overlap_end_different
 
     sent = len(ansible.sandbox.requests("messages"))
     nobody = scheduled(ansible, "mode_nosuch", *instructing(ansible))
-    assert (nobody.returncode, nobody.stderr.splitlines()[-1]) == (66, "fleetops-run: mode_nosuch has no host that --limit leaves")
+    assert (nobody.returncode, nobody.stderr.splitlines()[-1]) == (
+        66,
+        "fleetops-run: mode_nosuch has no host that --limit leaves",
+    )
     limited = scheduled(ansible, "letta", *instructing(ansible), "--limit=mode_unknown,!all")
     assert limited.returncode == 66
 

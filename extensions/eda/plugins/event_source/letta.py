@@ -1,0 +1,188 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Event source: what changes in a fleet of Letta environments."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+# Event-Driven Ansible runs this file without Ansible's own way to find collections.
+_ROOT = str(Path(__file__).absolute().parents[7])
+if _ROOT not in sys.path:
+    sys.path.append(_ROOT)
+
+from ansible_collections.fleetops.environments.plugins.module_utils import (  # noqa: E402
+    _deps,
+    fleet_events,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC  # noqa: E402
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment  # noqa: E402
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import (  # noqa: E402
+    FleetError,
+    OptionError,
+    one_line,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet_events import State  # noqa: E402
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings  # noqa: E402
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER, Query  # noqa: E402
+
+DOCUMENTATION = r"""
+---
+short_description: What changes in a fleet of Letta environments
+description:
+  - Lists the environments every so often, and has an event for each difference to what was reported before. An event is
+    C(letta), a dictionary with C(type), the device's C(id), C(device_id), C(connection_id), C(connection_name),
+    C(mode), C(os), C(version) and C(status), what it was C(previous)ly, and the time C(at), by the server's clock.
+  - A device that goes offline and comes back between two listings has no event, and one that is updated twice has one;
+    what counts is the net change.
+  - Texts have only letters, digits and C(._:/@+-), since extra variables of a playbook are templates; all else is C(_).
+  - An error of the API or of the network is logged, and the next listing makes up for the one that failed.
+options:
+  interval:
+    description: Seconds between two listings.
+    type: float
+    default: 60
+  jitter:
+    description: Seconds that are added to the interval at most, by chance.
+    type: float
+    default: 10
+  state_file:
+    description:
+      - A file that keeps what was reported. With it, what changed while nobody listened is reported at the next start,
+        and after a crash nothing is missing; the events of one device may come once more.
+      - Without it, each start begins with the fleet as it is then.
+    type: str
+  types:
+    description: The events that are wanted.
+    type: list
+    elements: str
+    choices: [new_device, online, offline, version, mode]
+    default: [new_device, online, offline, version, mode]
+  base_url:
+    description: Where the API is, by default E(LETTA_BASE_URL), then V(https://api.letta.com).
+    type: str
+  api_key:
+    description: The API key, by default E(LETTA_API_KEY).
+    type: str
+  api_key_file:
+    description: A file with nothing but the key in it, by default E(LETTA_API_KEY_FILE).
+    type: str
+notes:
+  - The other options of a connection (timeout, retries, deadline, validate_certs, ca_path, client_cert and client_key)
+    are as in the inventory plugin, with its environment variables.
+"""
+
+EXAMPLES = r"""
+- fleetops.environments.letta:
+    interval: 60
+    state_file: /var/lib/fleetops/events.sqlite
+    types: [online, version]
+"""
+
+logger = logging.getLogger(__name__)
+
+
+async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
+    """Put `{"letta": event}` on the queue for each change. Raises FleetError for an option that cannot be used."""
+    _deps.require()
+    options = _Options(args)
+    with State(options.state_file, options.settings.base_url) as state:
+        while True:
+            try:
+                await _report(queue, options, state)
+            except FleetError as error:
+                logger.warning("the fleet was not listed: %s", error)
+            except Exception as error:  # noqa: BLE001 - whatever is raised here ends the whole activation
+                logger.warning("the fleet was not reported: %s: %s", type(error).__name__, one_line(error))
+            await asyncio.sleep(options.interval + random.uniform(0, options.jitter))  # noqa: S311 - no secret
+
+
+class _Options:
+    """The source's options, checked."""
+
+    def __init__(self, args: Mapping[str, Any]) -> None:
+        given = {name: value for name, value in args.items() if value not in (None, "")}
+        known = ("interval", "jitter", "state_file", "types", *CONNECTION_SPEC)
+        unknown = next((name for name in given if name not in known), None)
+        if unknown:
+            raise OptionError(unknown, f"there is no such option; there are {', '.join(known)}")
+        self.interval = _seconds("interval", given.get("interval", 60), least=1)
+        self.jitter = _seconds("jitter", given.get("jitter", 10), least=0)
+        self.state_file = given.get("state_file")
+        self.types = given.get("types", list(fleet_events.TYPES))
+        wrong = (
+            [item for item in self.types if item not in fleet_events.TYPES] if isinstance(self.types, list) else None
+        )
+        if wrong is None or wrong:
+            raise OptionError("types", f"must be a list of {', '.join(fleet_events.TYPES)}, got {self.types!r}")
+        self.settings = HttpSettings.from_options(_connection(given), api_key_help=PROVIDER.key_help)
+
+
+def _seconds(name: str, value: Any, least: float) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if not least <= number <= 86400:
+        raise OptionError(name, f"must be between {least} and 86400 seconds, got {value!r}")
+    return number
+
+
+def _connection(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the connection: the source's own, then the environment's, then the usual ones."""
+    options: dict[str, Any] = {}
+    keys = ("api_key", "api_key_file")
+    for name, rules in CONNECTION_SPEC.items():
+        value = given.get(name)
+        if value is None and not (name in keys and any(key in given for key in keys)):
+            values = (os.environ.get(variable, "").strip() for variable in PROVIDER.environment_variables_of(name))
+            value = next((found for found in values if found), None)
+        options[name] = rules.get("default") if value is None else _typed(name, value, rules["type"])
+    return {**options, "base_url": options["base_url"] or PROVIDER.base_url}
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    """A value that may have come as a text."""
+    try:
+        if kind == "bool":
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
+        return {"int": int, "float": float}.get(kind, str)(value)
+    except (KeyError, TypeError, ValueError):
+        raise OptionError(name, f"must be of the type {kind}, got {one_line(repr(value), 60)}") from None
+
+
+async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) -> None:
+    """List the fleet once and queue what has changed, device by device."""
+    async with PROVIDER.client(options.settings) as client:
+        listing = await client.list(Query())
+    listed, invalid = PROVIDER.environments(listing, options.settings.base_url, Query())
+    reported = state.reported()
+    if reported is None:
+        # What there is at the very first start is no news.
+        state.put_down({environment.id: fleet_events.Reported.of(environment) for environment in listed})
+        return
+    for environment in listed:
+        before = reported.get(environment.id)
+        await _queue(queue, options, fleet_events.events_of(before, environment, listing.fetched_at))
+        after = fleet_events.Reported.of(environment)
+        if after != before:
+            state.put_down({environment.id: after})
+    rows = [*(environment.id for environment in listed), *(str(row.id) for row in invalid)]
+    for id_, after in fleet_events.gone(reported, rows).items():
+        missing = Environment("letta", id_, id_, None, "", "offline", None, {"id": id_, "mode": after.mode})
+        await _queue(queue, options, fleet_events.events_of(reported[id_], missing, listing.fetched_at))
+        state.put_down({id_: after})
+
+
+async def _queue(queue: asyncio.Queue[Any], options: _Options, events: list[dict[str, Any]]) -> None:
+    for event in events:
+        if event["type"] in options.types:
+            await queue.put({"letta": event})

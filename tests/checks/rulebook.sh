@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Makes .build/rulebook, the virtual environment of ansible-rulebook, and sees to it that there is a Java for it.
+set -euo pipefail
+
+if ! command -v java >/dev/null; then
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        echo "Installing a Java runtime, which ansible-rulebook needs"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq >/dev/null && apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null || true
+    fi
+    if ! command -v java >/dev/null; then
+        echo "make: the tests of the event source need Java 17 or later (on Debian: sudo apt-get install default-jre-headless)" >&2
+        exit 1
+    fi
+fi
+rm -rf .build/rulebook
+python -m venv .build/rulebook
+tests/checks/run.sh "pip install ansible-rulebook" .build/rulebook/bin/python -m pip install --disable-pip-version-check \
+    -r requirements.txt -r tests/rulebook.txt
+touch .build/rulebook/.ready

@@ -1,0 +1,174 @@
+"""The event source for Event-Driven Ansible against a real sandbox, alone and killed at every step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from tests.sandbox.process import Sandbox
+
+from .conftest import CHECKOUT
+
+# As ansible-rulebook finds it: below a directory that is called ansible_collections.
+SOURCE = (
+    CHECKOUT
+    / ".build/collections/ansible_collections/fleetops/environments/extensions/eda/plugins/event_source/letta.py"
+)
+Events = list[dict[str, Any]]
+
+
+def arguments(sandbox: Sandbox, **others: Any) -> dict[str, Any]:
+    return {"base_url": sandbox.url, "api_key": sandbox.api_key, "interval": 1, "jitter": 0, "retries": 0, **others}
+
+
+async def listen(
+    sandbox: Sandbox, test: Callable[[Callable[[int], Awaitable[Events]]], Awaitable[None]], **others: Any
+) -> None:
+    """Run the source as long as the test takes. What the test gets waits for so many events."""
+    queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=1)
+    source = runpy.run_path(str(SOURCE))["main"](queue, arguments(sandbox, **others))
+
+    async def next_events(number: int) -> Events:
+        async with asyncio.timeout(60):
+            return [(await queue.get())["letta"] for _number in range(number)]
+
+    async with asyncio.TaskGroup() as group:
+        listening = group.create_task(source)
+        await listed(sandbox, 1)
+        await test(next_events)
+        assert queue.empty()
+        listening.cancel()
+
+
+async def listed(sandbox: Sandbox, more: int) -> None:
+    """Wait until the fleet has been listed so many times more."""
+    wanted = len(sandbox.requests("list")) + more
+    while len(sandbox.requests("list")) < wanted:  # noqa: ASYNC110 - nothing tells when the sandbox is asked
+        await asyncio.sleep(0.05)
+
+
+def test_what_changes_is_an_event_and_what_changes_back_is_none(sandbox: Sandbox) -> None:
+    first, second, third = [entry for entry in sandbox.fleet() if entry["online"]][:3]
+    metadata = {**second["row"]["metadata"], "lettaCodeVersion": "9.9.9"}
+
+    async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
+        await listed(sandbox, 1)
+        sandbox.offline(first["id"])
+        [event] = await next_events(1)
+        assert (event["type"], event["id"], event["status"]) == ("offline", first["id"], "offline")
+        assert event["previous"]["status"] == "online"
+
+        sandbox.online(first["id"])
+        assert [(event["type"], event["id"]) for event in await next_events(1)] == [("online", first["id"])]
+
+        sandbox.patch(second["id"], metadata=metadata, currentMode="plan")
+        events = {event["type"]: event for event in await next_events(2)}
+        assert events.keys() == {"version", "mode"}
+        assert (events["version"]["version"], events["mode"]["mode"]) == ("9.9.9", "plan")
+
+        # Between two listings.
+        sandbox.offline(third["id"])
+        sandbox.online(third["id"])
+        new = sandbox.add_environment(connectionName="{{ lookup('pipe', 'id') }}")
+        [event] = await next_events(1)
+        assert (event["type"], event["id"], event["previous"]) == ("new_device", new["id"], None)
+        assert event["connection_name"] == "___lookup__pipe____id_____"
+
+        sandbox.remove(first["id"])
+        assert [(event["type"], event["id"]) for event in await next_events(1)] == [("offline", first["id"])]
+
+    asyncio.run(listen(sandbox, test))
+
+
+def test_only_the_types_that_are_wanted(sandbox: Sandbox) -> None:
+    first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
+
+    async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
+        await listed(sandbox, 1)
+        sandbox.offline(first["id"])
+        sandbox.patch(second["id"], currentMode="plan")
+        assert [(event["type"], event["id"]) for event in await next_events(1)] == [("mode", second["id"])]
+
+    asyncio.run(listen(sandbox, test, types=["mode"]))
+
+
+@pytest.mark.parametrize("fault", ["status", "html_200", "drop_before", "truncated_json", "no_connections"])
+def test_no_fault_ends_it_and_the_next_listing_makes_up_for_it(sandbox: Sandbox, fault: str) -> None:
+    first = next(entry for entry in sandbox.fleet() if entry["online"])
+
+    async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
+        await listed(sandbox, 1)
+        sandbox.add_fault(fault, route="list", **({"status": 503} if fault == "status" else {}))
+        sandbox.offline(first["id"])
+        await listed(sandbox, 2)
+        sandbox.clear_faults()
+        assert [(event["type"], event["id"]) for event in await next_events(1)] == [("offline", first["id"])]
+
+    asyncio.run(listen(sandbox, test))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "problem"),
+    [
+        ("interval", "soon", "must be between 1 and 86400 seconds, got 'soon'"),
+        ("types", ["onlin"], "must be a list of new_device, online"),
+        ("intervall", 60, "there is no such option; there are interval"),
+        ("validate_certs", "maybe", "must be of the type bool"),
+        ("state_file", "/dev/null/events", "name a file that can be written"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_one_line(sandbox: Sandbox, option: str, value: Any, problem: str) -> None:
+    main = runpy.run_path(str(SOURCE))["main"]
+
+    with pytest.raises(OptionError, match=f"^{option}: [^\n]*{problem}"):
+        asyncio.run(main(asyncio.Queue(), arguments(sandbox, **{option: value})))
+
+
+def once(sandbox: Sandbox, state: Path, queued: Path, *, dies_at: int = 0) -> tuple[int, Events]:
+    """Report one listing in a process of its own; returns how it ended, and what it queued."""
+    queued.unlink(missing_ok=True)
+    given = json.dumps(arguments(sandbox, state_file=str(state)))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integration.event_source_process", str(SOURCE), given, str(queued), str(dies_at)],
+        cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT / ".build/collections")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    lines = queued.read_text().splitlines() if queued.exists() else []
+    return done.returncode, [json.loads(line)["letta"] for line in lines]
+
+
+def test_killed_at_any_step_no_event_is_missing_and_those_of_one_device_may_come_twice(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
+    begun, queued = tmp_path / "begun", tmp_path / "queued"
+    assert once(sandbox, begun, queued) == (0, [])
+    sandbox.offline(first["id"])
+    sandbox.patch(second["id"], currentMode="plan", metadata={**second["row"]["metadata"], "lettaCodeVersion": "9.9.9"})
+    wanted = {("offline", first["id"]), ("mode", second["id"]), ("version", second["id"])}
+
+    ended, step = -signal.SIGKILL, 0
+    while ended:
+        step += 1
+        state = shutil.copy(begun, tmp_path / f"state-{step}")
+        ended, before = once(sandbox, state, queued, dies_at=step)
+        _ended, after = once(sandbox, state, queued)
+        seen = Counter((event["type"], event["id"]) for event in before + after)
+        assert seen.keys() == wanted, step
+        assert len({id_ for (_type, id_), count in seen.items() if count > 1}) <= 1, step
+    # Two for each event, and two for each device.
+    assert step == 2 * 3 + 2 * 2 + 1
