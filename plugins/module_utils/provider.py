@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from .arguments import CONNECTION_SPEC
 from .environment import Environment, InvalidRow, Listing
 from .errors import ApiError, FleetError, one_line
 from .http_settings import HttpSettings
@@ -151,6 +153,14 @@ class Provider:
     def environment_variables_of(self, option: str) -> Sequence[str]:
         """The environment variables of a connection option, the one that counts most first: `LETTA_API_KEY`."""
         return self.environment_variables.get(option, (self.variable_of(option).upper(),))
+
+    def from_environment(self) -> dict[str, str]:
+        """The connection options that the environment gives; a blank variable gives none."""
+        found = {
+            option: next((value for name in names if (value := os.environ.get(name, "").strip())), "")
+            for option, names in ((option, self.environment_variables_of(option)) for option in CONNECTION_SPEC)
+        }
+        return {option: value for option, value in found.items() if value}
 
     @property
     def key_help(self) -> str:

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleError
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.parameters import remove_values
-from ansible.module_utils.errors import UnsupportedError
 from ansible.plugins.action import ActionBase
 
 from ..module_utils import _deps
@@ -25,7 +21,7 @@ from ..module_utils.environment import Environment
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import Provider, known_providers, provider_named
-from .options import blank, given, layered
+from .options import blank, given, layered, validated
 from .targets import listed_from
 
 # Imported before Ansible forks its workers: models and TLS cost more than a request.
@@ -85,13 +81,13 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
 
     def _options(self) -> dict[str, Any]:
         """The task's options, validated. Connection options are as the task has them: see `_settings`."""
-        return _validated(self.SPEC, given(self._task.args))
+        return validated(self.SPEC, given(self._task.args))
 
     def _learn_secrets(self, task_vars: Mapping[str, Any]) -> None:
         """Know every key that may stand around the task, before anything can fail."""
         keys = [self._task.args.get("api_key")]
         for provider in map(provider_named, known_providers()):
-            keys += [_from_environment(provider).get("api_key")]
+            keys += [provider.from_environment().get("api_key")]
             with contextlib.suppress(AnsibleError):
                 keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
         self._secrets.update(str(key) for key in keys if not blank(key))
@@ -150,12 +146,12 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         listed_from: the URL that the inventory listed the targets from. It goes before the environment's, and after
         that of the task or a variable.
         """
-        arguments, environment = self._arguments(provider), _from_environment(provider)
+        arguments, environment = self._arguments(provider), provider.from_environment()
         variables = self._variables(provider, task_vars)
         urls = (arguments.get("base_url"), variables.get("base_url"), listed_from, environment.get("base_url"))
         base_url = next((str(url) for url in urls if url), provider.base_url)
         options = {**layered((arguments, variables, environment)), "base_url": base_url}
-        settings = HttpSettings.from_options(_validated(CONNECTION_SPEC, options), api_key_help=provider.key_help)
+        settings = HttpSettings.from_options(validated(CONNECTION_SPEC, options), api_key_help=provider.key_help)
         self._secrets.add(settings.api_key)
         return settings
 
@@ -185,38 +181,3 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
                 "in a play of several hosts needs run_once: true, and a strategy that heeds it such as linear, "
                 f"or each host would {otherwise}",
             )
-
-
-def _from_environment(provider: Provider) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for option in CONNECTION_SPEC:
-        values = (os.environ.get(name) for name in provider.environment_variables_of(option))
-        found[option] = next((value for value in values if not blank(value)), None)
-    return given(found)
-
-
-def _validated(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters as a specification has them. Raises FleetError."""
-    for name, rules in spec.items():
-        if rules["type"] == "float" and name in parameters:
-            _check_number(name, parameters[name])
-    validated = ArgumentSpecValidator(spec).validate(parameters)
-    if validated.error_messages:
-        raise FleetError("; ".join(_problem(error) for error in validated.errors))
-    options: dict[str, Any] = validated.validated_parameters
-    return options
-
-
-def _check_number(option: str, value: Any) -> None:
-    """Core takes `nan` for a number, and does not show what is none."""
-    try:
-        finite = math.isfinite(float(value))
-    except (TypeError, ValueError):
-        finite = False
-    if not finite:
-        raise OptionError(option, f"must be a number, got {one_line(repr(value), 60)}")
-
-
-def _problem(error: Exception) -> str:
-    message = one_line(error, 1000)
-    return f"unsupported option: {message}" if isinstance(error, UnsupportedError) else message

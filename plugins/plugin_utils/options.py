@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.errors import UnsupportedError
+
 from ..module_utils.arguments import CONNECTION_SPEC
+from ..module_utils.errors import FleetError, OptionError, one_line
 
 
 def blank(value: Any) -> bool:
@@ -42,3 +47,30 @@ def layered(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             present.pop("api_key_file", None)
         options = present | options
     return options
+
+
+def validated(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as a specification has them. Raises FleetError."""
+    for name, rules in spec.items():
+        if rules["type"] == "float" and name in parameters:
+            _check_number(name, parameters[name])
+    found = ArgumentSpecValidator(spec).validate(parameters)
+    if found.error_messages:
+        raise FleetError("; ".join(_problem(error) for error in found.errors))
+    options: dict[str, Any] = found.validated_parameters
+    return options
+
+
+def _check_number(option: str, value: Any) -> None:
+    """Core takes `nan` for a number, and does not show what is none."""
+    try:
+        finite = math.isfinite(float(value))
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise OptionError(option, f"must be a number, got {one_line(repr(value), 60)}")
+
+
+def _problem(error: Exception) -> str:
+    message = one_line(error, 1000)
+    return f"unsupported option: {message}" if isinstance(error, UnsupportedError) else message

@@ -20,15 +20,18 @@ COLLECTION = "fleetops.environments"
 PLUGINS = {
     "letta": "inventory",
     "qoder": "inventory",
+    "environments": "lookup",
     **{path.stem: "module" for path in sorted((CHECKOUT / "plugins/modules").glob("*.py"))},
 }
 
 
 def _specified(plugin: str) -> set[str]:
-    """The options that the code knows: a module's SPEC, a plugin's DOCUMENTATION with its fragments."""
+    """The options that the code knows: a module's or a lookup's SPEC, a plugin's DOCUMENTATION with its fragments."""
     package = f"ansible_collections.{COLLECTION}.plugins"
     if PLUGINS[plugin] == "module":
         return set(importlib.import_module(f"{package}.modules.{plugin}").SPEC)
+    if PLUGINS[plugin] == "lookup":
+        return {"_terms", *importlib.import_module(f"{package}.lookup.{plugin}").SPEC}
     documentation = yaml.safe_load(importlib.import_module(f"{package}.inventory.{plugin}").DOCUMENTATION)
     options = set(documentation["options"])
     for name in documentation["extends_documentation_fragment"]:

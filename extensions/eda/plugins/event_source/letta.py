@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import sys
 from collections.abc import Mapping
@@ -138,15 +137,16 @@ def _seconds(name: str, value: Any, least: float) -> float:
 
 def _connection(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the connection: the source's own, then the environment's, then the usual ones."""
-    options: dict[str, Any] = {}
-    keys = ("api_key", "api_key_file")
-    for name, rules in CONNECTION_SPEC.items():
-        value = given.get(name)
-        if value is None and not (name in keys and any(key in given for key in keys)):
-            values = (os.environ.get(variable, "").strip() for variable in PROVIDER.environment_variables_of(name))
-            value = next((found for found in values if found), None)
-        options[name] = rules.get("default") if value is None else _typed(name, value, rules["type"])
-    return {**options, "base_url": options["base_url"] or PROVIDER.base_url}
+    usual = {name: rules.get("default") for name, rules in CONNECTION_SPEC.items()}
+    environment = PROVIDER.from_environment()
+    if "api_key" in given or "api_key_file" in given:
+        environment = {name: value for name, value in environment.items() if name not in ("api_key", "api_key_file")}
+    found = {**usual, "base_url": PROVIDER.base_url, **environment}
+    found |= {name: value for name, value in given.items() if name in CONNECTION_SPEC}
+    return {
+        name: value if value is None else _typed(name, value, CONNECTION_SPEC[name]["type"])
+        for name, value in found.items()
+    }
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:

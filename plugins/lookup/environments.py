@@ -1,0 +1,106 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lookup plugin: environments, where there is no inventory of them."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: environments
+short_description: Look up environments of Letta or Qoder
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Returns environments with everything that the API says of them, for use in templates and ad hoc. In a playbook with
+    an inventory of the fleet, its host variables have the same; in one without,
+    M(fleetops.environments.environment_info) has more options.
+  - The API is asked each time the lookup is rendered.
+  - What it returns is never templated, as devices have a say in it.
+options:
+  _terms:
+    description:
+      - JMESPath expressions as in the inventory's option C(filters), all of which must hold. Without any, all
+        environments are returned.
+    type: list
+    elements: str
+  provider:
+    description: Whose environments to look up, V(letta) or V(qoder).
+    type: str
+    default: letta
+extends_documentation_fragment:
+  - fleetops.environments.letta
+"""
+
+EXAMPLES = r"""
+- name: Show which devices are online and not up to date
+  ansible.builtin.debug:
+    msg: "{{ query('fleetops.environments.environments', 'online', filter) | map(attribute='connection_name') }}"
+  vars:
+    filter: semver(version, '<0.34.12')
+
+# On the command line: ansible localhost -m debug -a
+#   "msg={{ query('fleetops.environments.environments') | length }}"
+"""
+
+RETURN = r"""
+_raw:
+  description:
+    - The environments, with the fields that are host variables in the inventory, without a prefix.
+  type: list
+  elements: dict
+  sample:
+    - id: environment-1
+      connection_name: alpha
+      mode: standard
+      version: 0.34.12
+      online: true
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+from ansible.utils.display import Display
+
+from ..module_utils import _deps
+from ..module_utils.arguments import CONNECTION_SPEC
+from ..module_utils.environment import described
+from ..module_utils.errors import FleetError
+from ..module_utils.filters import Expressions
+from ..module_utils.http_settings import HttpSettings
+from ..module_utils.provider import Provider, fetch, provider_named
+from ..plugin_utils.options import given, layered, validated
+
+SPEC = {"provider": {"type": "str", "default": "letta"}, **CONNECTION_SPEC}
+
+
+class LookupModule(LookupBase):
+    """The environments for which all terms hold."""
+
+    def run(self, terms: Sequence[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+        """Return a list of rows. Raises AnsibleLookupError."""
+        try:
+            _deps.require()
+            options = validated(SPEC, given(kwargs))
+            provider = provider_named(options["provider"])
+            filters = Expressions("terms", list(terms), provider.fields)
+            settings = self._settings(provider, given(kwargs), variables or {})
+            query = provider.query()
+            listing = fetch(provider, settings, query)
+            found, invalid = provider.environments(listing, settings.base_url, query)
+            rows = [dict(item.fields) for item in found if filters.all_hold(item.fields, listing.fetched_at)]
+        except FleetError as error:
+            raise AnsibleLookupError(str(error)) from None
+        if invalid:
+            Display().warning(f"skipped rows that are {described(invalid)}")
+        return rows
+
+    def _settings(self, provider: Provider, options: Mapping[str, Any], variables: Mapping[str, Any]) -> HttpSettings:
+        """How to reach the provider: options, then variables, then the environment."""
+        names = {option: provider.variable_of(option) for option in CONNECTION_SPEC}
+        of_variables = given({option: self._templar.template(variables.get(name)) for option, name in names.items()})
+        layers = ({"base_url": provider.base_url}, provider.from_environment(), of_variables, options)
+        found = layered(reversed(layers))
+        return HttpSettings.from_options(validated(CONNECTION_SPEC, found), api_key_help=provider.key_help)
