@@ -21,7 +21,7 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -169,6 +169,9 @@ class Ledger:
         with _errors(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            # What is no ledger stays as it is, and that is found out without a write.
+            with closing(cls(path, _connect(path, "ro", immutable=not _is_open(path)))) as found:
+                found._check_schema()
             ledger = cls(path, _connect(path, "rw"))
         try:
             with _errors(path):
@@ -343,7 +346,7 @@ class Ledger:
         # What is committed survives the process; `_durably` says where that is not enough.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         with self._transaction():
-            if not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            if self._is_new():
                 for statement in _SCHEMA.split(";"):
                     self._connection.execute(statement)
                 self._connection.execute("INSERT INTO ledger VALUES (?)", (iso_now(),))
@@ -351,7 +354,13 @@ class Ledger:
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._check_schema()
 
+    def _is_new(self) -> bool:
+        return not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+
     def _check_schema(self) -> None:
+        """Raise OptionError for a database of something else, and for a ledger of another version's."""
+        if self._is_new():
+            return
         if self._pragma("application_id") != _APPLICATION_ID:
             raise OptionError("ledger", f"{str(self._path)!r} is a database of something else; name another file")
         version = self._pragma("user_version")
@@ -403,8 +412,15 @@ def _values(entry: Entry) -> list[Any]:
     return [getattr(entry, name) for name in _COLUMNS]
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+def _connect(path: Path, mode: str, *, immutable: bool = False) -> sqlite3.Connection:
+    """mode: `ro` or `rw`. immutable: without a lock, and without the files that SQLite keeps beside it."""
+    how = f"mode={mode}&immutable={immutable:d}"
+    return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether somebody has a ledger open, or was killed while they had: what they wrote last is beside it."""
+    return Path(f"{path}-wal").exists()
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import signal
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,19 +222,62 @@ def test_a_file_that_is_damaged(path: Path) -> None:
     assert "malformed" in problem(path)
 
 
-def test_a_database_of_something_else(path: Path) -> None:
+@pytest.mark.parametrize("journal_mode", ["delete", "wal"])
+def test_a_database_of_something_else_stays_as_it_is(path: Path, journal_mode: str) -> None:
     path.parent.mkdir()
-    sql(path, "CREATE TABLE songs (title TEXT)")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA journal_mode = {journal_mode}")
+        connection.execute("CREATE TABLE songs (title TEXT)")
+    before = path.read_bytes()
 
     assert "is a database of something else; name another file" in problem(path)
-    assert sql(path, "SELECT name FROM sqlite_master") == [("songs",)]
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_database_of_something_else_that_is_in_use(path: Path) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+        connection.execute("CREATE TABLE songs (title TEXT)")
+        before = {file: file.read_bytes() for file in path.parent.iterdir() if not file.name.endswith("-shm")}
+
+        assert "is a database of something else; name another file" in problem(path)
+        assert {file: file.read_bytes() for file in before} == before
+        assert len(list(path.parent.iterdir())) == 3
+
+
+def test_a_ledger_whose_run_was_killed_while_it_made_it_is_made_again(path: Path) -> None:
+    path.parent.mkdir()
+    sql(path, "PRAGMA journal_mode = wal")
+    assert path.stat().st_size
+
+    with opened(path) as ledger:
+        assert ledger.run == 1
+
+
+def test_a_ledger_that_is_not_yet_in_its_file_is_one(path: Path) -> None:
+    """What a killed run leaves: all that it wrote stands beside the file."""
+    child = os.fork()
+    if child == 0:
+        opened(path).replace(None, ROW)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
+        assert not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
+
+    with opened(path) as ledger:
+        assert ledger.run == 2
+        assert ledger.entries("c") == {"e": ROW}
 
 
 def test_a_newer_schema(path: Path) -> None:
     opened(path).close()
     sql(path, "PRAGMA user_version = 3")
+    before = path.read_bytes()
 
     assert "has the schema 3, and this version of the collection knows 2; update the collection" in problem(path)
+    assert path.read_bytes() == before
     with pytest.raises(OptionError, match="schema 3"):
         Ledger.read(path)
 
