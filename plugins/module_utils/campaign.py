@@ -29,7 +29,9 @@ _IN_DOUBT = ("in_flight", "unknown")
 _KEYS_PROTECT_FOR = timedelta(hours=23)
 
 FOUND = "found in the conversation"
-_UNRECORDED = "the end of another delivery could not be put down"
+_UNRECORDED = "another delivery could not be put down"
+# Seconds to wait for another process that the ledger was waited for in vain before.
+_NOT_LONG = 0.1
 # See `Conversations.arrived` in provider.py.
 Arrived = Callable[[Question, bool], Awaitable[str | None]]
 
@@ -86,7 +88,7 @@ class Campaign:
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
         self._state = ACTIVE
-        # Why the end of a delivery could not be put down, None while all could.
+        # Why a delivery could not be put down, None while all could.
         self.problem: str | None = None
         self._began_at = iso_now()
         ledger.begin(name, plan.source_hash, plan.repeat)
@@ -99,13 +101,13 @@ class Campaign:
         return entry is not None
 
     def stopped(self) -> str | None:
-        """Whether somebody has paused or cancelled the campaign, or the end of a delivery could not be put down.
+        """Whether somebody has paused or cancelled the campaign, or a delivery could not be put down.
 
         Once it was, it is so for this run, in which nothing is taken up again. Raises ApiError where the ledger fails.
         """
         if self.problem is not None:
             return _UNRECORDED
-        with _ledger_errors():
+        with self._ledger_errors():
             if self._state == ACTIVE:
                 self._state = self._ledger.state(self._name)
         return None if self._state == ACTIVE else f"the campaign is {self._state}"
@@ -125,7 +127,7 @@ class Campaign:
         self.stopped()
         if self.holds(delivery):
             return False
-        with _ledger_errors():
+        with self._ledger_errors():
             claim = self._claimed(target, delivery)
         if claim is None:
             return False
@@ -141,7 +143,7 @@ class Campaign:
         """
         claim = self._claims[target.environment.id]
         entry = replace(claim.entry, conversation_id=delivery.conversation_id)
-        with _ledger_errors():
+        with self._ledger_errors():
             if entry != claim.entry and self._ledger.replace(claim.entry, entry):
                 self._claims[target.environment.id] = replace(claim, entry=entry)
         can_be_looked_up = target.agent_id is not None or target.in_session
@@ -174,8 +176,22 @@ class Campaign:
                 if self._ledger.replace(entry, ended) and ended != entry:
                     self._log(target)
         except OptionError as error:
-            self.problem = self.problem or str(error)
+            self._give_up(error)
             delivery.error = delivery.error or {"code": error.option, "message": str(error)}
+
+    @contextmanager
+    def _ledger_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OptionError as error:
+            self._give_up(error)
+            raise ApiError(str(error), code="ledger") from None
+
+    def _give_up(self, error: OptionError) -> None:
+        """Send nothing more, and let what is under way end without another long wait for each."""
+        self.problem = self.problem or str(error)
+        if error.option == "ledger":
+            self._ledger.wait_for_others(_NOT_LONG)
 
     def _log(self, target: MessageTarget) -> None:
         if self._audit is None:
@@ -279,11 +295,3 @@ def _is_in_doubt(target: MessageTarget, seen: Entry | None, before: Entry | None
 def _has_no_key(target: MessageTarget, entry: Entry) -> bool:
     """Whether the key of a message has, or will soon have, expired, so that it no longer protects."""
     return target.in_session and datetime.now(UTC) - datetime.fromisoformat(entry.began_at) > _KEYS_PROTECT_FOR
-
-
-@contextmanager
-def _ledger_errors() -> Iterator[None]:
-    try:
-        yield
-    except OptionError as error:
-        raise ApiError(str(error), code="ledger") from None

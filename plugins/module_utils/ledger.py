@@ -16,9 +16,11 @@ say nothing.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -34,7 +36,10 @@ SCHEMA_VERSION = 2
 ACTIVE = "active"
 # "flee", so that nobody's other database is taken for a ledger.
 _APPLICATION_ID = 0x666C6565
-_BUSY_SECONDS = 30.0
+# Seconds for which another process may keep the file locked: at first, and once messages are being sent.
+_AT_FIRST, _UNDER_WAY = 5.0, 30.0
+# Seconds between two tries to lock what another run has.
+_BETWEEN_TRIES = 0.02
 # The byte of the lock file that no run has, whose numbers begin with 1.
 _WHO_PREPARES = 0
 
@@ -170,16 +175,18 @@ class Ledger:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             # What is no ledger stays as it is, and that is found out without a write.
-            with closing(cls(path, _connect(path, "ro", immutable=not _is_open(path)))) as found:
+            found = cls(path, _connect(path, "ro", immutable=not _is_open(path)))
+            with closing(found):
                 found._check_schema()
             ledger = cls(path, _connect(path, "rw"))
         try:
             with _errors(path):
                 # Opened once: closing any descriptor of a file ends all of a process's locks on it.
                 ledger._lock_file = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o600)
-                with _locked(ledger._lock_file, _WHO_PREPARES):
+                with _locked(ledger._lock_file, _WHO_PREPARES, within=_AT_FIRST):
                     ledger._prepare()
                 ledger._begin_run(facts)
+                ledger.wait_for_others(_UNDER_WAY)
         except BaseException:
             ledger.close()
             raise
@@ -189,6 +196,8 @@ class Ledger:
     def read(cls, path: Path) -> Self | None:
         """Open to read alone; None where there is no ledger yet."""
         with _errors(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not path.exists() or not path.stat().st_size:
                 return None
             ledger = cls(path, _connect(path, "ro"))
@@ -214,6 +223,10 @@ class Ledger:
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Let another process keep the file locked for so long from now on before a call fails."""
+        self._connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
 
     def begin(self, campaign: str, source_hash: str | None, repeat: int) -> None:
         """Put a campaign down, with what it sends and the repeat it is in.
@@ -325,7 +338,7 @@ class Ledger:
             return run == self.run
         try:
             # Shared, so that two who look do not take each other for the one that is looked for.
-            with _locked(self._descriptor, run, fcntl.LOCK_SH | fcntl.LOCK_NB):
+            with _locked(self._descriptor, run, fcntl.LOCK_SH):
                 return False
         except OSError:
             return True
@@ -415,7 +428,7 @@ def _values(entry: Entry) -> list[Any]:
 def _connect(path: Path, mode: str, *, immutable: bool = False) -> sqlite3.Connection:
     """mode: `ro` or `rw`. immutable: without a lock, and without the files that SQLite keeps beside it."""
     how = f"mode={mode}&immutable={immutable:d}"
-    return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+    return sqlite3.connect(f"{path.as_uri()}?{how}", uri=True, timeout=_AT_FIRST, isolation_level=None)
 
 
 def _is_open(path: Path) -> bool:
@@ -424,13 +437,45 @@ def _is_open(path: Path) -> bool:
 
 
 @contextmanager
-def _locked(descriptor: int, byte: int, how: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold a lock on one byte of a file."""
-    fcntl.lockf(descriptor, how, 1, byte)
+def _locked(descriptor: int, byte: int, how: int = fcntl.LOCK_EX, *, within: float = 0.0) -> Iterator[None]:
+    """Hold a lock on one byte of a file. Raises OSError where another process has it for longer than `within` s."""
+    give_up_at = time.monotonic() + within
+    while True:
+        try:
+            fcntl.lockf(descriptor, how | fcntl.LOCK_NB, 1, byte)
+            break
+        except OSError:
+            if time.monotonic() >= give_up_at:
+                raise
+        time.sleep(_BETWEEN_TRIES)
     try:
         yield
     finally:
         fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
+
+
+_LOCKED = "another process keeps it locked, and `fuser` names it; end that, or run this again when it has ended"
+_OTHERWISE = "name another file"
+_FULL = "make room, and run this again"
+_UNREADABLE = "see that it and its directory can be written, or name another file"
+_BELOW_A_FILE = "a part of its path is a file, and no directory; name another file"
+# What can be done about it, by the error of SQLite or of the system.
+_WAYS_OUT = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_CANTOPEN: _UNREADABLE,
+    sqlite3.SQLITE_READONLY: _UNREADABLE,
+}
+_WAYS_OUT_OF_THE_SYSTEM = {
+    errno.EAGAIN: _LOCKED,
+    errno.EACCES: _UNREADABLE,
+    errno.EEXIST: _BELOW_A_FILE,
+    errno.ENOTDIR: _BELOW_A_FILE,
+    errno.EISDIR: "name a file in it",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
 
 
 @contextmanager
@@ -439,7 +484,9 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error)}") from None
+        # The low byte is the kind of error, the others say more of it.
+        way_out = _WAYS_OUT.get(error.sqlite_errorcode & 0xFF, _OTHERWISE)
+        raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error)}; {way_out}") from None
     except sqlite3.DatabaseError as error:
         raise OptionError(
             "ledger",
@@ -447,4 +494,5 @@ def _errors(path: Path) -> Iterator[None]:
             "looked up in the conversations",
         ) from None
     except OSError as error:
-        raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error.strerror)}") from None
+        way_out = _WAYS_OUT_OF_THE_SYSTEM.get(error.errno or 0, _OTHERWISE)
+        raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error.strerror)}; {way_out}") from None

@@ -142,6 +142,8 @@ options:
     description:
       - The SQLite file that keeps what O(campaign) delivered, made for the user alone. It belongs on a local disk.
       - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
+      - One that cannot be used, or that another process keeps locked for 5 seconds, fails the task before anything is
+        sent; later it is waited for 30 seconds.
       - It survives the end of a run, however it comes. After the end of the machine the latest entries may be missing,
         which O(verify) makes up for.
     type: path
@@ -177,7 +179,7 @@ options:
       - Append a line of JSON to this file each time that the end of a delivery of O(campaign), or what came of its
         turn, becomes known. It has the keys that M(fleetops.environments.campaign_info) returns in C(deliveries).
       - It is a regular file, made for the user alone. Runs at the same time may share it.
-      - Once the end of a delivery could not be put down, here or in O(ledger), no other starts, and the task fails.
+      - Once a delivery, or its end, could not be put down, here or in O(ledger), no other starts, and the task fails.
     type: path
   audit_content:
     description: Whether the lines of O(audit_log) have the texts of the messages too, as C(content), a list.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import sqlite3
@@ -12,11 +13,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import content_hash, message_id
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign import Campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import content_hash, message_id, plan
+from ansible_collections.fleetops.environments.plugins.module_utils.delivery import Delivery, MessageTarget, deliver
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
 from tests.sandbox.process import Sandbox
 
 from .campaign_process import STEPS, ended, start
+from .support import environment_of, policy, row, settings_for
 
 
 @pytest.fixture
@@ -301,17 +307,52 @@ def test_a_row_says_what_was_done(sandbox: Sandbox, ledger: Path, names: list[st
     assert oct(ledger.stat().st_mode)[-3:] == "600"
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
 def test_a_ledger_that_fills_up_sends_nothing_that_it_cannot_keep(
-    sandbox: Sandbox, ledger: Path, names: list[str]
+    sandbox: Sandbox, ledger: Path, names: list[str], concurrency: int
 ) -> None:
-    done = ended(start(sandbox, ledger, names, full_at="claim"))
+    done = ended(start(sandbox, ledger, names, full_at="claim", max_failures=4, concurrency=concurrency))
 
     assert done[0]["status"] == "failed"
     assert done[0]["error"]["code"] == "ledger"
-    assert done[0]["error"]["message"].endswith(": database or disk is full")
-    # That is one failure more than none, so no other one started.
+    assert done[0]["error"]["message"].endswith(": database or disk is full; make room, and run this again")
+    # It would fail for all others too.
     assert statuses(done)[1:] == ["not_attempted"] * 3
+    assert {one["reason"] for one in done[1:]} == {"another delivery could not be put down"}
     assert turns(sandbox) == {}
+
+
+def test_a_ledger_that_stays_locked_is_waited_for_once(
+    sandbox: Sandbox, ledger: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.ledger._UNDER_WAY", 0.2)
+    targets = [
+        MessageTarget(name, environment_of(row(id=name)), "agent-1", messages=outgoing("messages", [{"content": "a"}]))
+        for name in names
+    ]
+    waits: list[int] = []
+
+    async def run(opened: Ledger) -> list[Delivery]:
+        async with Client(settings_for(sandbox)) as client:
+            arrived = client.conversations(concurrency=1, rate=None).arrived
+            planned = plan(opened, "c", "undelivered", targets)
+            campaign = Campaign("c", opened, planned, arrived)
+            waits.append(opened.query("PRAGMA busy_timeout")[0]["timeout"])
+            with contextlib.closing(sqlite3.connect(ledger, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")
+                done = await deliver({"letta": client}, planned.targets, policy(max_failures=4), campaign)
+            waits.append(opened.query("PRAGMA busy_timeout")[0]["timeout"])
+            assert done[0].error is not None
+            assert campaign.problem == done[0].error["message"]
+            return done
+
+    with Ledger.open(ledger, RunFacts("tester")) as opened:
+        done = asyncio.run(run(opened))
+    assert [delivery.status for delivery in done] == ["failed", *["not_attempted"] * 3]
+    assert f"ledger: cannot use {str(ledger)!r}: database is locked; another process" in str(done[0].error)
+    assert turns(sandbox) == {}
+    # What is still under way then does not wait as long again.
+    assert waits == [200, 100]
 
 
 def test_what_was_sent_stays_so_when_the_ledger_cannot_keep_it_and_is_looked_up_later(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sqlite3
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -283,20 +285,25 @@ def test_a_newer_schema(path: Path) -> None:
 
 
 def test_a_directory(tmp_path: Path) -> None:
-    assert problem(tmp_path).endswith(": Is a directory")
+    assert problem(tmp_path).endswith(": Is a directory; name a file in it")
+    with pytest.raises(OptionError, match=r"^ledger: cannot use '.*': Is a directory; name a file in it$"):
+        Ledger.read(tmp_path)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    assert problem(tmp_path / "file" / "ledger").endswith(": File exists")
+    for path in (tmp_path / "file" / "ledger", tmp_path / "file" / "deeper" / "ledger"):
+        assert problem(path).endswith("; a part of its path is a file, and no directory; name another file")
 
 
 def test_a_directory_that_cannot_be_written() -> None:
     with as_nobody() as directory:
         inner = directory / "inner"
         inner.mkdir(mode=0o555)
-        assert problem(inner / "ledger.sqlite").endswith(": Permission denied")
+        assert problem(inner / "ledger.sqlite").endswith(
+            ": Permission denied; see that it and its directory can be written, or name another file"
+        )
 
 
 def test_a_file_that_cannot_be_written() -> None:
@@ -304,7 +311,9 @@ def test_a_file_that_cannot_be_written() -> None:
         path = directory / "ledger.sqlite"
         opened(path).close()
         path.chmod(0o400)
-        assert problem(path).endswith(": Permission denied")
+        assert problem(path).endswith(
+            ": Permission denied; see that it and its directory can be written, or name another file"
+        )
 
 
 def test_a_full_disk(path: Path) -> None:
@@ -312,7 +321,9 @@ def test_a_full_disk(path: Path) -> None:
         [(pages,)] = ledger._connection.execute("PRAGMA page_count")
         ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
         big = replace(ROW, host="x" * 100_000)
-        with pytest.raises(OptionError, match=r"^ledger: cannot use '[^\n]*': database or disk is full$"):
+        with pytest.raises(
+            OptionError, match=r"^ledger: cannot use '[^\n]*': database or disk is full; make room, and run this again$"
+        ):
             ledger.replace(None, big)
         # It goes on when there is room.
         ledger._connection.execute("PRAGMA max_page_count = 1000000")
@@ -321,10 +332,47 @@ def test_a_full_disk(path: Path) -> None:
 
 def test_a_lock_that_somebody_keeps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(path).close()
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.1)
-    other = sqlite3.connect(path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(module, "_AT_FIRST", 0.1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert problem(path).endswith(
+            ": database is locked; another process keeps it locked, and `fuser` names it; end that, or run this again "
+            "when it has ended"
+        )
+
+
+def test_a_run_that_does_not_come_to_an_end_of_preparing_the_ledger(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(path).close()
+    monkeypatch.setattr(module, "_AT_FIRST", 0.1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        lock = os.open(f"{path}-lock", os.O_RDWR)
+        fcntl.lockf(lock, fcntl.LOCK_EX, 1, 0)
+        os.write(writer, b"locked")
+        signal.pause()
     try:
-        assert problem(path).endswith(": database is locked")
+        assert os.read(reader, 10)
+        assert "; another process keeps it locked, and `fuser` names it; end that, or " in problem(path)
     finally:
-        other.close()
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    opened(path).close()
+
+
+def test_a_lock_that_somebody_keeps_for_a_moment_is_waited_for(path: Path) -> None:
+    opened(path).close()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            os.write(writer, b"locked")
+            time.sleep(0.3)
+            os._exit(0)
+    assert os.read(reader, 10)
+    with opened(path) as ledger:
+        assert ledger.run == 2
+    os.waitpid(child, 0)
