@@ -200,7 +200,9 @@ class Ledger:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not path.exists() or not path.stat().st_size:
                 return None
-            ledger = cls(path, _connect(path, "ro"))
+            # To read it SQLite makes files beside it. Where it cannot, and nobody has it open, it is read without.
+            immutable = not _is_open(path) and not os.access(path.parent, os.W_OK, effective_ids=True)
+            ledger = cls(path, _connect(path, "ro", immutable=immutable))
             try:
                 ledger._check_schema()
                 # A copy of a ledger may be without it: nobody runs on that.

@@ -202,7 +202,60 @@ def test_reading_makes_nothing(path: Path) -> None:
             reading.begin("c", None, 0)
 
 
+def test_one_in_a_directory_that_cannot_be_written_is_read() -> None:
+    with as_nobody() as directory:
+        path = directory / "inner" / "ledger.sqlite"
+        with opened(path) as ledger:
+            ledger.replace(None, ROW)
+        path.parent.chmod(0o555)
+
+        with_row = Ledger.read(path)
+        assert with_row is not None
+        with with_row:
+            assert with_row.entries("c") == {"e": ROW}
+            assert not with_row.is_alive(1)
+
+
+def test_one_in_a_directory_that_cannot_be_written_is_read_as_the_run_has_it_that_writes_it() -> None:
+    """A run of somebody who can write it: what it has put down stands beside the file."""
+    with as_nobody() as directory:
+        path = directory / "inner" / "ledger.sqlite"
+        with opened(path) as ledger:
+            ledger.replace(None, ROW)
+            path.parent.chmod(0o555)
+
+            with_row = Ledger.read(path)
+            assert with_row is not None
+            with with_row:
+                assert with_row.entries("c") == {"e": ROW}
+
+
+def test_one_that_is_written_meanwhile_is_read_as_it_is_then(path: Path) -> None:
+    """Its directory can be written, so that somebody may begin to write it after it was opened."""
+    opened(path).close()
+    reading = Ledger.read(path)
+    assert reading is not None
+    with reading, opened(path) as ledger:
+        ledger.replace(None, ROW)
+        assert reading.entries("c") == {"e": ROW}
+
+
 # What cannot be used
+
+
+def test_one_whose_latest_part_cannot_be_read_is_not_read_without_it() -> None:
+    with as_nobody() as directory:
+        path = directory / "inner" / "ledger.sqlite"
+        child = os.fork()
+        if child == 0:
+            opened(path).replace(None, ROW)
+            os._exit(0)
+        os.waitpid(child, 0)
+        Path(f"{path}-shm").unlink()
+        path.parent.chmod(0o555)
+
+        with pytest.raises(OptionError, match=r"unable to open database file; see that it and its directory can be w"):
+            Ledger.read(path)
 
 
 @pytest.mark.parametrize("damage", [b"no database at all, but a text that somebody wrote\n" * 100, b"x" * 4096])
