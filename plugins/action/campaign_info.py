@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
+from ..module_utils.ledger import ACTIVE, ledger_to_show
 from ..module_utils.replies import STATES
 from ..modules.campaign_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
@@ -26,7 +26,7 @@ class ActionModule(EnvironmentAction):
         """Return `counts`, `replies` and on request `deliveries`."""
         records: list[dict[str, Any]] = []
         state = ACTIVE
-        if ledger := Ledger.read(ledger_path(options["ledger"])):
+        if ledger := ledger_to_show(options["ledger"], check_mode=bool(self._task.check_mode)):
             with ledger:
                 records = ledger.records(options["campaign"])
                 state = ledger.state(options["campaign"])

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
+from ..module_utils.ledger import ACTIVE, Ledger, ledger_to_show
 from ..module_utils.report import (
     FIELDS,
     ReportedCampaign,
@@ -41,7 +41,8 @@ class ActionModule(EnvironmentAction):
         if not environments and not options["allow_empty"]:
             raise OptionError("hosts", "none of them is an environment; set allow_empty=true where that is fine")
         # Most reports are on neither, and need no ledger that can be read.
-        ledger = Ledger.read(ledger_path(options["ledger"])) if options["campaigns"] or options["rollout"] else None
+        wanted = options["campaigns"] or options["rollout"]
+        ledger = ledger_to_show(options["ledger"], check_mode=bool(self._task.check_mode)) if wanted else None
         with ledger or nullcontext():
             campaigns = _campaigns(ledger, options["campaigns"])
             rollout = _rollout(ledger, options["rollout"])

@@ -422,6 +422,18 @@ class Ledger:
                 raise
 
 
+def ledger_to_show(option: str | None, *, check_mode: bool) -> Ledger | None:
+    """The ledger opened to read alone; None where there is none yet, and nobody has named one.
+
+    In check mode a task before this one did not make what it would have made. Raises OptionError.
+    """
+    path = ledger_path(option)
+    ledger = Ledger.read(path)
+    if ledger is None and option and not check_mode and not path.exists():
+        raise OptionError("ledger", f"there is no {str(path)!r}; give the file that a run has made")
+    return ledger
+
+
 def _values(entry: Entry) -> list[Any]:
     """An entry's values, in the order of the columns."""
     return [getattr(entry, name) for name in _COLUMNS]

@@ -24,7 +24,8 @@ options:
   ledger:
     description:
       - The ledger's file. By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or
-        C(~/.local/state). Where there is none yet, nobody was reached.
+        C(~/.local/state), and where there is none yet, nobody was reached. One that is given must be there, except in
+        check mode, in which a task before would not have made it.
     type: path
   include_deliveries:
     description: Whether to return each delivery as well.
@@ -34,7 +35,7 @@ extends_documentation_fragment:
   - fleetops.environments.on_controller
 attributes:
   check_mode:
-    description: Reads the ledger as ever.
+    description: Reads the ledger as ever. One that is given may be missing.
 seealso:
   - module: fleetops.environments.campaign_control
   - module: fleetops.environments.send_message

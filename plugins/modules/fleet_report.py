@@ -54,7 +54,7 @@ options:
   ledger:
     description:
       - The ledger's file. By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or
-        C(~/.local/state).
+        C(~/.local/state). One that is given must be there, except in check mode.
     type: path
   allow_empty:
     description: Whether a report on no environment at all is written. Otherwise that is an error, and nothing is.

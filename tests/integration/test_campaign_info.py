@@ -23,9 +23,10 @@ def test_a_campaign_is_counted_and_on_request_shown_row_by_row(ansible: Ansible)
     of_c = {"campaign": "c", "ledger": "ledger.sqlite"}
 
     sent = ansible.steps(
-        step("none yet", "campaign_info", **of_c),
+        step("none yet", "campaign_info", campaign="c"),
         step("send", "send_message", **SEND, targets=targets, campaign="c", wait_for_reply=True),
         step("send other", "send_message", **SEND, targets=names[:1], campaign="d"),
+        env={"FLEETOPS_LEDGER": str(ansible.directory / "ledger.sqlite")},
     )
     with sqlite3.connect(ansible.directory / "ledger.sqlite") as connection:
         connection.execute(f"UPDATE deliveries SET status = 'in_flight' WHERE host = '{names[3]}'")
@@ -36,8 +37,9 @@ def test_a_campaign_is_counted_and_on_request_shown_row_by_row(ansible: Ansible)
         step("counts", "campaign_info", **of_c),
         step("other", "campaign_info", **of_c | {"campaign": "d"}),
         step("by environment", "campaign_info", campaign="d"),
-        step("elsewhere", "campaign_info", campaign="d", ledger="nowhere.sqlite"),
+        {**step("would be made", "campaign_info", campaign="d", ledger="nowhere.sqlite"), "check_mode": True},
         step("damaged", "campaign_info", campaign="d", ledger="play.yml"),
+        step("nowhere", "campaign_info", campaign="d", ledger="nowhere.sqlite"),
         env={"FLEETOPS_LEDGER": str(ansible.directory / "ledger.sqlite")},
     )
 
@@ -58,9 +60,11 @@ def test_a_campaign_is_counted_and_on_request_shown_row_by_row(ansible: Ansible)
     assert results["counts"]["counts"] == shown["counts"]
     for name in ("other", "by environment"):
         assert results[name]["msg"] == "campaign 'd': 1 deliveries: 1 sent"
-    assert results["elsewhere"]["msg"] == "campaign 'd': 0 deliveries: nobody was reached"
+    assert results["would be made"]["msg"] == "campaign 'd': 0 deliveries: nobody was reached"
+    nowhere = ansible.directory / "nowhere.sqlite"
+    assert results["nowhere"]["msg"] == f"ledger: there is no '{nowhere}'; give the file that a run has made"
     assert results["damaged"]["msg"].startswith("ledger: ")
-    assert [entry["outcome"] for entry in run.results] == ["ok"] * 5 + ["failed"]
+    assert [entry["outcome"] for entry in run.results] == ["ok"] * 5 + ["failed"] * 2
     assert not any(entry["result"]["changed"] for entry in run.results if entry["outcome"] == "ok")
     assert (ansible.directory / "ledger.sqlite").read_bytes() == before
-    assert not (ansible.directory / "nowhere.sqlite").exists()
+    assert not nowhere.exists()

@@ -119,7 +119,11 @@ def test_it_says_what_became_of_campaigns(ansible: Ansible) -> None:
         ansible, report_json_path="fleet.json", report_campaigns="c,nobody", report_ledger="ledger.sqlite",
         report_metrics_path="fleet.prom",
     )  # fmt: skip
-    elsewhere = report(ansible, report_json_path="none.json", report_campaigns=["c"], report_ledger="none.sqlite")
+    nowhere = report(ansible, report_json_path="none.json", report_campaigns=["c"], report_ledger="none.sqlite")
+    none_yet = ansible.playbook(
+        PLAYBOOK, "-e", json.dumps({"report_json_path": "none.json", "report_campaigns": ["c"]}),
+        env={"FLEETOPS_LEDGER": str(ansible.directory / "none.sqlite")},
+    )  # fmt: skip
 
     run.assert_quiet()
     campaign, nobody = written(ansible)["campaigns"]
@@ -131,7 +135,8 @@ def test_it_says_what_became_of_campaigns(ansible: Ansible) -> None:
     assert (nobody["name"], nobody["deliveries"]) == ("nobody", [])
     metrics = (ansible.directory / "fleet.prom").read_text()
     assert 'fleetops_campaign_deliveries{campaign="c",status="sent"} 2\n' in metrics
-    elsewhere.assert_quiet()
+    nowhere.assert_error(f"ledger: there is no '{ansible.directory / 'none.sqlite'}'; give the file that a run")
+    none_yet.assert_quiet()
     assert [entry["counts"] for entry in written(ansible, "none.json")["campaigns"]] == [{}]
     assert not (ansible.directory / "none.sqlite").exists()
 
@@ -168,7 +173,7 @@ def test_it_says_how_a_rollout_stands(ansible: Ansible) -> None:
         'fleetops_rollout_targets{rollout="r",status="waiting"} 2\n' in (ansible.directory / "fleet.prom").read_text()
     )
     unknown.assert_error("rollout: the ledger has no rollout 's'; it has 'r'")
-    nowhere.assert_error("rollout: the ledger has no rollout 'r'; it has none")
+    nowhere.assert_error(f"ledger: there is no '{ansible.directory / 'none.sqlite'}'; give the file that a run")
 
 
 def test_environments_of_both_providers_are_in_one_report(ansible: Ansible) -> None:
