@@ -127,6 +127,7 @@ options:
       - The name of a campaign, which delivers its messages to each environment once. Each has one
         C(client_message_id), which follows from the campaign and the environment, and what became of it is kept in
         O(ledger).
+      - A blank one is none, as with every option, and then nothing is kept.
       - The same task run again sends nothing to whom it was delivered, who is V(already_sent), and goes on with the
         others, whether the run before ended or was killed. Runs at the same time that share a ledger do not send the
         same message twice; what another one has in flight stays V(not_attempted).

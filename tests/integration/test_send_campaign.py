@@ -223,6 +223,23 @@ def test_content_that_was_edited_does_not_go_to_those_who_are_left(
     assert _turns(ansible) == dict.fromkeys(names, 1)
 
 
+def test_a_blank_campaign_is_none(ansible: Ansible, names: list[str]) -> None:
+    """A survey gives the answer that was left out as a blank one."""
+    ledger = ansible.directory / "ledger.sqlite"
+    send = {"content": "hello", "agent_id": AGENT, "targets": names[:1], "campaign": " "}
+
+    run = ansible.steps(
+        step("first", "send_message", **send),
+        step("second", "send_message", **send),
+        step("with a ledger", "send_message", **send, ledger=str(ledger)),
+        env={"FLEETOPS_LEDGER": str(ledger)},
+    )
+
+    assert [_statuses(run.result(name)) for name in ("first", "second")] == [["sent"]] * 2
+    assert run.result("with a ledger")["msg"] == "ledger: needs campaign"
+    assert not ledger.exists()
+
+
 @pytest.mark.covers("send_message", "retry")
 def test_whom_to_send_to_again(ansible: Ansible, names: list[str]) -> None:
     targets = [{"host": name, "agent_id": f"agent-{name}"} for name in names]
