@@ -165,7 +165,8 @@ options:
   retry:
     description:
       - Whom of O(campaign) to send to that was sent to before. V(undelivered) is nobody whose message was delivered.
-        V(failed_turns) is also those whose turn failed, as O(wait_for_reply) found. V(all) is everybody.
+        V(failed_turns) is also those whose turn failed, as O(wait_for_reply) found; a message that is V(lost) may still
+        wait on its device, where the same one again would be a second turn. V(all) is everybody.
       - What was delivered is sent again as a new attempt, under another C(client_message_id).
       - A repeat with V(all) that was cut off is gone on with by the next one, until everybody has it whom O(ledger) has
         and whom the task names. Only then another one begins. Where somebody can never have it, such as one who is

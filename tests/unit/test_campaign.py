@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,25 @@ from ansible_collections.fleetops.environments.plugins.module_utils.delivery imp
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.replies import STATES
 from tests.sandbox.process import Sandbox
 
 from .campaign_process import STEPS, ended, start
 from .support import environment_of, policy, row, settings_for
+
+DELIVERED = Entry(
+    campaign="c",
+    environment_id="e",
+    host="alpha",
+    attempt=1,
+    client_message_id="m",
+    content_hash="h",
+    status="sent",
+    repeat=0,
+    run=1,
+    began_at="2026-01-31T12:00:00.000Z",
+    claimed_at="2026-01-31T12:00:00.000Z",
+)
 
 
 @pytest.fixture
@@ -365,3 +381,16 @@ def test_what_was_sent_stays_so_when_the_ledger_cannot_keep_it_and_is_looked_up_
     assert (first["status"], first["error"]["code"]) == ("sent", "ledger")
     assert second["status"] == "already_sent"
     assert turns(sandbox) == once_each(names[:1])
+
+
+@pytest.mark.parametrize("reply_state", [None, *STATES])
+def test_only_a_turn_that_failed_is_one_that_is_sent_again(tmp_path: Path, reply_state: str | None) -> None:
+    """What is lost, or still waits, may yet become a turn, and the same message again would be a second one."""
+    environment = environment_of(row(id="e"))
+    sent = MessageTarget("alpha", environment, "agent-1", messages=outgoing("messages", [{"content": "hello"}]))
+    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
+        ledger.replace(None, replace(DELIVERED, content_hash=content_hash(sent.messages), reply_state=reply_state))
+        planned = plan(ledger, "c", "failed_turns", [sent])
+
+    assert [target.attempt for target in planned.targets] == [2 if reply_state == "failed" else 1]
+    assert list(planned.settled) == ([] if reply_state == "failed" else ["e"])
