@@ -230,7 +230,7 @@ async def _delivered(
     deliveries = await deliver(clients, targets, run.policy, campaign)
     if run.options["wait_for_reply"]:
         within = run.options["reply_timeout"]
-        waiting = await_replies(targets, deliveries, conversations.look_for, within)
+        waiting = await_replies(targets, deliveries, conversations.look_for, within, run.policy.report)
         await run.policy.stop.cut(waiting, 0)
         if campaign is not None:
             for target, delivery in zip(targets, deliveries, strict=True):

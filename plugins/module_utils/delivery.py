@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from .environment import Environment, iso_now
 from .errors import ApiError, one_line
 from .fan_out import FanOut, Outcome, Policy, Target, failures_on
+from .progress import Progress
 from .provider import Client, reachable
 from .replies import Look, Question, Reply, awaited
 from .stop import Stop
@@ -183,31 +184,35 @@ async def await_replies(
     deliveries: Sequence[Delivery],
     look_for: Callable[[Question], Look],
     within: float,
+    report: Callable[[str], None] | None = None,
 ) -> None:
     """Wait for the reply to everything that was delivered; puts it, and why there is none, on the deliveries.
 
     look_for: what looks for the reply to one question. within: seconds from when each was sent.
+    report: as in Policy.
     """
+    pairs = [pair for pair in zip(targets, deliveries, strict=True) if pair[1].status in DELIVERED]
+    progress = Progress("replies", len(pairs))
 
-    async def wait(target: MessageTarget, delivery: Delivery) -> None:
+    async def reply_to(target: MessageTarget, delivery: Delivery) -> Reply:
         question = target.question(delivery.conversation_id, otid=delivery.otid, since=delivery.sent_at)
         if question.tool_call_ids and question.otid is None and delivery.reason is not None:
             # An answer that the device does not wait for: the turn that is found would be another answer's.
-            delivery.reply = Reply().ended("lost", "reply_lost", delivery.reason)
-            delivery.error = delivery.reply.error
-            return
+            return Reply().ended("lost", "reply_lost", delivery.reason)
         sent_at = datetime.fromisoformat(str(delivery.sent_at))
         try:
-            delivery.reply = await awaited(look_for(question), sent_at, within)
+            return await awaited(look_for(question), sent_at, within)
         except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose the others' replies
-            message = f"{type(error).__name__}: {one_line(error)}"
-            delivery.reply = Reply().ended("waiting", "internal", message)
-        delivery.error = delivery.reply.error
+            return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
 
-    async with asyncio.TaskGroup() as group:
-        for target, delivery in zip(targets, deliveries, strict=True):
-            if delivery.status in DELIVERED:
-                group.create_task(wait(target, delivery))
+    async def wait(target: MessageTarget, delivery: Delivery) -> None:
+        delivery.reply = await reply_to(target, delivery)
+        delivery.error = delivery.reply.error
+        progress.count(delivery.reply.state, failed=delivery.has_failed)
+
+    async with progress.shown(report), asyncio.TaskGroup() as group:
+        for pair in pairs:
+            group.create_task(wait(*pair))
 
 
 class Sender:

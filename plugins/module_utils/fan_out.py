@@ -15,11 +15,10 @@ from typing import Any, TypeVar
 
 from .environment import Environment
 from .errors import ApiError, OptionError, one_line
+from .progress import Progress
 from .stop import GRACE, Stop
 
 LONGEST_PAUSE = 15.0
-# Seconds between two lines about how far a fan-out is.
-_REPORT_EVERY = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +137,6 @@ class Pace:
         await sleep(start - now)
 
 
-def progress(done: int, failed: int, total: int, seconds: float) -> str:
-    """How far a fan-out is: targets done in so many seconds, how many of them failed, and how long the rest takes."""
-    a_second = done / seconds
-    left = f", {(total - done) / a_second:.0f} s left" if done else ""
-    return f"{done} of {total} targets, {failed} failed, {a_second:.1f} a second{left}"
-
-
 class FanOut:
     """Does a piece of work for each target.
 
@@ -156,7 +148,7 @@ class FanOut:
         self.stop = policy.stop
         self._policy = policy
         self._failures = 0
-        self._done = 0
+        self._progress = Progress("targets", 0)
         self._pace = Pace(policy.rate)
 
     async def run(
@@ -170,27 +162,19 @@ class FanOut:
         work: does it for one target and sets the outcome's status, or raises ApiError.
         before_waiting: called before each pause between rounds.
         """
-        async with asyncio.TaskGroup() as group:
-            reporting = group.create_task(self._report(sum(target.skip is None for target, _outcome in pairs)))
+        self._progress = Progress("targets", sum(target.skip is None for target, _outcome in pairs))
+        async with self._progress.shown(self._tell if self._policy.report is not None else None):
             await self._rounds(pairs, work, before_waiting)
-            reporting.cancel()
 
     async def may_start(self) -> bool:
         """Wait until `rate` allows another start; False when none is to start any more."""
         await self._pace.turn(self._policy.stop.sleep)
         return not self.stopped
 
-    async def _report(self, total: int) -> None:
-        """Say how far it is, whenever that has changed."""
-        if self._policy.report is None:
-            return
-        started, said = time.monotonic(), 0
-        while True:
-            await asyncio.sleep(_REPORT_EVERY)
-            # Once core ends, nobody reads what a worker shows.
-            if self._done != said and not self._policy.stop.requested:
-                said = self._done
-                self._policy.report(progress(said, self._failures, total, time.monotonic() - started))
+    def _tell(self, line: str) -> None:
+        # Once core ends, nobody reads what a worker shows.
+        if self._policy.report is not None and not self._policy.stop.requested:
+            self._policy.report(line)
 
     async def _rounds(
         self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], before_waiting: Callable[[], None]
@@ -224,9 +208,9 @@ class FanOut:
                 if outcome.status in ("offline", "waiting") and waits:
                     waited_for.append((target, outcome))
                     continue
-                self._done += 1
-                if self._policy.is_failure(outcome):
-                    self._failures += 1
+                failed = self._policy.is_failure(outcome)
+                self._failures += failed
+                self._progress.count(outcome.status, failed=failed)
 
         async def workers() -> None:
             async with asyncio.TaskGroup() as group:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.sandbox.turns import LongTurn
+
 from .conftest import AGENT, Ansible, awake
 
 MODULES = {
@@ -34,9 +36,25 @@ def test_how_far_a_fan_out_is_is_shown_on_a_terminal(ansible: Ansible, module: s
 
     shown = ansible.on_a_terminal(ansible.file("shown.yml", yaml.safe_dump(play(module, names))))
 
-    lines = re.findall(r"^(\d) of 8 targets, 0 failed, \d\.\d a second, \d s left\r$", shown, re.MULTILINE)
+    lines = re.findall(
+        r"^(\d) of 8 targets, \1 (?:sent|changed), 0 failed, \d\.\d a second, \d s left\r$", shown, re.MULTILINE
+    )
     assert 1 <= len(lines) <= 3
     assert lines == sorted(lines)
+    assert "WARNING" not in shown
+
+
+def test_how_many_replies_have_come_is_shown_while_they_are_waited_for(ansible: Ansible) -> None:
+    entries = awake(ansible.sandbox)[:2]
+    ansible.sandbox.script("agent-slow", LongTurn(seconds=3))
+    targets = [entries[0]["name"], {"host": entries[1]["name"], "agent_id": "agent-slow"}]
+    option = {"content": "hello", "agent_id": AGENT, "targets": targets, "wait_for_reply": True}
+    task = {"name": "it", "fleetops.environments.send_message": option, "run_once": True}
+    plays = [{"hosts": "all", "gather_facts": False, "tasks": [task]}]
+
+    shown = ansible.on_a_terminal(ansible.file("shown.yml", yaml.safe_dump(plays)))
+
+    assert re.search(r"^1 of 2 replies, 1 replied, 0 failed, \d\.\d a second, \d+ s left\r$", shown, re.MULTILINE)
     assert "WARNING" not in shown
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleetops.environments.plugins.module_utils import progress
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import (
     FanOut,
@@ -18,7 +19,6 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fan_out impo
     Target,
     counts,
     failure_budget,
-    progress,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 
@@ -327,20 +327,8 @@ def test_above_the_budget_nobody_is_waited_for() -> None:
 # Progress
 
 
-@pytest.mark.parametrize(
-    ("done", "failed", "seconds", "line"),
-    [
-        (0, 0, 2.0, "0 of 3000 targets, 0 failed, 0.0 a second"),
-        (600, 3, 4.0, "600 of 3000 targets, 3 failed, 150.0 a second, 16 s left"),
-        (3000, 0, 4.0, "3000 of 3000 targets, 0 failed, 750.0 a second, 0 s left"),
-    ],
-)
-def test_how_far_it_is(done: int, failed: int, seconds: float, line: str) -> None:
-    assert progress(done, failed, 3000, seconds) == line
-
-
 def test_how_far_it_is_is_told_when_that_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"{FanOut.__module__}._REPORT_EVERY", 0.05)
+    monkeypatch.setattr(progress, "_SHOW_EVERY", 0.05)
     told: list[str] = []
     was_told = asyncio.Event()
 

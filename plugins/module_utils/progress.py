@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Progress: how many of many have ended, as what, how fast that goes, and how long the rest takes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+# Seconds between two lines, and those of which the pace is told.
+_SHOW_EVERY, _WINDOW = 1.0, 10.0
+
+
+class Progress:
+    """Counts what ends. what: the name of all that are to, `total` of them."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total = what, total
+        self._ended: Counter[str] = Counter()
+        self._failed = 0
+        # When how many had ended.
+        self._looks = deque([(time.monotonic(), 0)])
+
+    def count(self, status: str, *, failed: bool) -> None:
+        """Count one that has ended."""
+        if failed:
+            self._failed += 1
+        else:
+            self._ended[status] += 1
+
+    @property
+    def done(self) -> int:
+        """How many have ended."""
+        return self._ended.total() + self._failed
+
+    def line(self, now: float) -> str:
+        """How far it is. now: by the monotonic clock, never earlier than in the line before."""
+        while len(self._looks) > 1 and self._looks[0][0] < now - _WINDOW:
+            self._looks.popleft()
+        then, done_then = self._looks[0]
+        self._looks.append((now, self.done))
+        a_second = (self.done - done_then) / max(now - then, _SHOW_EVERY)
+        ended = "".join(f", {count} {status}" for status, count in self._ended.items())
+        left = f", {(self._total - self.done) / a_second:.0f} s left" if a_second else ""
+        return f"{self.done} of {self._total} {self._what}{ended}, {self._failed} failed, {a_second:.1f} a second{left}"
+
+    @asynccontextmanager
+    async def shown(self, show: Callable[[str], None] | None) -> AsyncIterator[None]:
+        """Show a line at first, and each second in which more have ended, while this is open; None shows nobody."""
+
+        async def keep_showing(show: Callable[[str], None]) -> None:
+            said = -1
+            while True:
+                await asyncio.sleep(_SHOW_EVERY)
+                line = self.line(time.monotonic())
+                if self.done != said:
+                    said = self.done
+                    show(line)
+
+        async with asyncio.TaskGroup() as group:
+            showing = group.create_task(keep_showing(show)) if show is not None else None
+            yield
+            if showing is not None:
+                showing.cancel()

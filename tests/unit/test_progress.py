@@ -1,0 +1,83 @@
+"""Progress: what a line says of how far something is, and when there is one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils import progress as module
+from ansible_collections.fleetops.environments.plugins.module_utils.progress import Progress
+
+
+@pytest.fixture
+def progress(monkeypatch: pytest.MonkeyPatch) -> Progress:
+    """One of 3,000 that begins at the moment 0."""
+    monkeypatch.setattr("time.monotonic", lambda: 0.0)
+    return Progress("targets", 3000)
+
+
+def counted(progress: Progress, **ended: int) -> None:
+    for status, count in ended.items():
+        for _number in range(count):
+            progress.count(status, failed=status == "failed")
+
+
+def test_a_line_says_how_many_ended_as_what(progress: Progress) -> None:
+    assert progress.line(2.0) == "0 of 3000 targets, 0 failed, 0.0 a second"
+
+    counted(progress, sent=590, already_sent=7, failed=3)
+    assert progress.line(4.0) == ("600 of 3000 targets, 590 sent, 7 already_sent, 3 failed, 150.0 a second, 16 s left")
+    counted(progress, sent=2400)
+    assert progress.line(6.0) == ("3000 of 3000 targets, 2990 sent, 7 already_sent, 3 failed, 500.0 a second, 0 s left")
+
+
+def test_the_pace_is_that_of_the_last_seconds(progress: Progress) -> None:
+    counted(progress, sent=1000)
+    for now in range(1, 11):
+        assert f", {1000 / now:.1f} a second" in progress.line(now)
+    for now in range(11, 31):
+        counted(progress, sent=2)
+        line = progress.line(now)
+
+    assert line == "1040 of 3000 targets, 1040 sent, 0 failed, 2.0 a second, 980 s left"
+
+
+def test_when_nothing_ends_any_more_nobody_knows_how_long_it_takes(progress: Progress) -> None:
+    counted(progress, sent=1)
+    for now in range(1, 30):
+        line = progress.line(now)
+
+    assert line == "1 of 3000 targets, 1 sent, 0 failed, 0.0 a second"
+
+
+def test_a_line_is_shown_at_first_and_when_more_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SHOW_EVERY", 0.01)
+    shown: list[str] = []
+    progress, more = Progress("replies", 2), asyncio.Event()
+
+    def show(line: str) -> None:
+        shown.append(line)
+        more.set()
+
+    async def run() -> None:
+        async with progress.shown(show):
+            for _number in range(2):
+                await more.wait()
+                more.clear()
+                # Long enough for some more lines, if there were any.
+                await asyncio.sleep(0.05)
+                progress.count("replied", failed=False)
+            await more.wait()
+
+    asyncio.run(run())
+
+    assert [line.partition(",")[0] for line in shown] == ["0 of 2 replies", "1 of 2 replies", "2 of 2 replies"]
+
+
+def test_where_nobody_looks_on_nothing_is_shown() -> None:
+    async def run() -> None:
+        async with Progress("targets", 1).shown(None):
+            pass
+
+    asyncio.run(run())
