@@ -48,8 +48,9 @@ options:
     description:
       - Seconds that one call may take with all its repetitions. A server that asks to wait longer than that, or longer
         than 60 s, fails the call at once.
-      - A shorter pause that it asks for with status 429 or 503 holds for all requests of the task. A call that waits
-        for the sake of others has all of its time left when it begins.
+      - A pause that it asks for with status 429, or one of up to 60 s with 503, holds for all requests of the task. A
+        call that waits for the sake of others has all of its time left when it begins; one that would have to wait
+        longer than that is not made, and fails at once.
       - Unset, the variable C(letta_deadline) counts, then the environment variable E(LETTA_DEADLINE).
     type: float
     default: 120

@@ -35,11 +35,11 @@ class Gate:
     def heed(self, error: ApiError) -> None:
         """Close until the moment that the server named with an error, where others would be told the same.
 
-        One that asks for longer than anybody waits may be about one target alone: it closes nothing, and whoever is
-        told so fails at once.
+        A 429 is about the key, and so about all. A 503 that asks for longer than anybody waits may be about one target
+        alone, whose connection has gone: it closes nothing, and whoever is told so fails at once.
         """
         asked = error.retry_after or 0.0
-        if error.status in (429, 503) and asked <= MAX_RETRY_AFTER:
+        if error.status == 429 or (error.status == 503 and asked <= MAX_RETRY_AFTER):
             self._opens_at = max(self._opens_at, time.monotonic() + asked)
 
     async def passed(self, what: str, until: float) -> None:
