@@ -147,24 +147,29 @@ class Reader:
             return await self._client.messages(question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor)
 
     async def history(self, question: Question) -> AsyncIterator[list[HistoryMessage]]:
-        """The whole conversation, newest first, a page at a time; what comes twice is left out."""
+        """The whole conversation, newest first, a page at a time; what comes twice is left out.
+
+        A page may be cleared by who gets it: messages may be large, and nothing of them is needed here any more.
+        """
         known: set[str] = set()
         last, way = "", "before"
         cursor: dict[str, str] = {}
         while True:
-            page = await self.page(question, cursor)
-            older = [message for message in page if message.id not in known]
-            if page and not older and way == "before":
+            page = list(await self.page(question, cursor))
+            count = len(page)
+            page = [message for message in page if message.id not in known]
+            if count and not page and way == "before":
                 # The reference has cursors in the order asked for, Letta's own client has them in time.
                 way, cursor = "after", {"after": last}
                 continue
-            if older:
-                yield older
-            if not older or len(page) < _PAGE:
+            if not page:
                 return
-            known.update(message.id for message in older)
-            last = older[-1].id
+            known.update(message.id for message in page)
+            last = page[-1].id
             cursor = {way: last}
+            yield page
+            if count < _PAGE:
+                return
 
     async def run(self, run_id: str) -> Run | None:
         """A run, None where the server has it no more."""
@@ -256,6 +261,7 @@ class Arrivals:
             async for page in self._reader.history(question):
                 otids |= {message.otid for message in page if message.message_type == "user_message" and message.otid}
                 looked_through += len(page)
+                page.clear()
                 if looked_through >= _MOST_LOOKED_THROUGH:
                     return _Read(otids, whole=False)
         except ApiError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,18 +23,23 @@ class OneConversation:
 
     def __init__(self, length: int) -> None:
         self.requests = 0
-        self._newest_first = [
-            HistoryMessage(id=f"message-{number}", message_type="user_message", otid=f"otid-{number}")
-            for number in reversed(range(length))
-        ]
+        # How many messages of earlier pages were still kept when a page was asked for.
+        self.kept: list[int] = []
+        self._length = length
+        self._given: list[weakref.ref[HistoryMessage]] = []
 
     async def messages(
         self, _agent_id: str, _conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
     ) -> Sequence[HistoryMessage]:
         self.requests += 1
-        ids = [message.id for message in self._newest_first]
-        start = ids.index(cursor["before"]) + 1 if cursor else 0
-        return self._newest_first[start : start + limit]
+        self.kept.append(sum(reference() is not None for reference in self._given))
+        end = int(cursor["before"].removeprefix("message-")) if cursor else self._length
+        page = [
+            HistoryMessage(id=f"message-{number}", message_type="user_message", otid=f"otid-{number}")
+            for number in reversed(range(max(0, end - limit), end))
+        ]
+        self._given += map(weakref.ref, page)
+        return page
 
 
 def arrived(client: OneConversation, *otids: str) -> list[Any]:
@@ -55,6 +61,14 @@ def test_all_of_a_long_conversation_is_looked_through_once(length: int) -> None:
 
     assert arrived(client, "otid-0", "none of them") == [*(expected or [None]), None]
     assert client.requests == length // 100 + 1
+
+
+def test_no_message_is_kept_once_it_was_looked_at() -> None:
+    """Each may be of some megabytes."""
+    client = OneConversation(1_000)
+
+    assert arrived(client, "otid-0") == ["otid-0"]
+    assert client.kept == [0] * 11
 
 
 def test_what_is_not_in_the_part_that_was_read_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
