@@ -174,6 +174,7 @@ class Ledger:
         with _errors(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            _check_has_one_name(path)
             # What is no ledger stays as it is, and that is found out without a write.
             found = cls(path, _connect(path, "ro", immutable=not _is_open(path)))
             with closing(found):
@@ -448,6 +449,17 @@ def _connect(path: Path, mode: str, *, immutable: bool = False) -> sqlite3.Conne
 def _is_open(path: Path) -> bool:
     """Whether somebody has a ledger open, or was killed while they had: what they wrote last is beside it."""
     return Path(f"{path}-wal").exists()
+
+
+def _check_has_one_name(path: Path) -> None:
+    """Raise OptionError for a file with hard links: what SQLite and the runs keep beside it goes by its name."""
+    names = path.stat().st_nlink
+    if names > 1:
+        raise OptionError(
+            "ledger",
+            f"{str(path)!r} has {names} names (hard links), and runs under another one would not be noticed; leave "
+            "one name, and use symbolic links for others",
+        )
 
 
 @contextmanager

@@ -243,6 +243,13 @@ def test_one_that_is_written_meanwhile_is_read_as_it_is_then(path: Path) -> None
 # What cannot be used
 
 
+def test_one_that_has_another_name(path: Path) -> None:
+    opened(path).close()
+    path.with_name("other.sqlite").hardlink_to(path)
+
+    assert "has 2 names (hard links), and runs under another one would not be noticed; leave one name" in problem(path)
+
+
 def test_one_whose_latest_part_cannot_be_read_is_not_read_without_it() -> None:
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
