@@ -9,6 +9,7 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -18,7 +19,7 @@ from ..module_utils.campaign import Campaign, hold, settle
 from ..module_utils.campaign_plan import Plan, plan
 from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.environment import digest
-from ..module_utils.errors import OptionError, one_line
+from ..module_utils.errors import OptionError
 from ..module_utils.fan_out import Target
 from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
 from ..module_utils.provider import Client, ConversationsOfAll, Provider, opened, provider_named
@@ -197,8 +198,16 @@ class ActionModule(TargetsAction):
     def _path(self, option: str, options: Mapping[str, Any]) -> str:
         try:
             path: str = self._find_needle(_FOLDERS[option], options[option])
-        except AnsibleError as error:
-            raise OptionError(option, f"cannot find {options[option]!r}: {one_line(error)}") from None
+        except AnsibleError:
+            # A playbook of the collection has none of its user's files beside it.
+            here = Path(options[option]).absolute()
+            if here.is_file():
+                return str(here)
+            raise OptionError(
+                option,
+                f"cannot find {options[option]!r} among the {_FOLDERS[option]} of the role or playbook, nor in "
+                f"{str(Path.cwd())!r}",
+            ) from None
         return path
 
 

@@ -27,12 +27,15 @@ options:
     description: The message, a text or a list of text parts (dictionaries with C(type) and C(text)).
     type: raw
   content_file:
-    description: A file with the text of the message, sent as it is. Looked for like the files of a role or playbook.
+    description:
+      - A file with the text of the message, sent as it is. Looked for like the files of a role or playbook, then where
+        the command is run.
     type: path
   content_template:
     description:
       - A Jinja template for the text of the message, rendered for each target with its own variables.
-      - Looked for like the templates of a role or playbook. What a device says of itself is never taken as a template.
+      - Looked for like the templates of a role or playbook, then where the command is run. What a device says of itself
+        is never taken as a template.
     type: path
   messages:
     description:

@@ -12,7 +12,7 @@ import pytest
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ErrorTurn
 
-from .conftest import AGENT, CHECKOUT, Ansible, Run, awake, recap_of
+from .conftest import AGENT, CHECKOUT, Ansible, Run, awake, messages_of, recap_of
 
 NAME = "fleetops.environments.instruct"
 PATH = str(CHECKOUT / "playbooks/instruct.yml")
@@ -230,6 +230,19 @@ def test_its_variables_are_the_options_of_send_message(ansible: Ansible) -> None
     for entry in (first, second):
         message = sandbox.received()[entry["id"]]["messages"][1]
         assert (message["content"], message["agentId"]) == ("{{ raw }}", "agent-8")
+
+
+@pytest.mark.parametrize("option", ["content_file", "content_template"])
+def test_a_file_is_also_looked_for_where_the_command_is_run(ansible: Ansible, option: str) -> None:
+    entry = awake(ansible.sandbox)[0]
+    ansible.file("said.txt", "Report.")
+    variables = {f"instruct_{option}": "said.txt", "instruct_agent_id": AGENT}
+
+    run = ansible.playbook(NAME, "-e", json.dumps(variables), "--limit", entry["name"])
+
+    run.assert_quiet()
+    (message,) = messages_of(ansible.sandbox, entry)
+    assert message["content"] == "Report."
 
 
 def test_hosts_that_are_no_environments_are_left_alone(ansible: Ansible) -> None:

@@ -79,7 +79,9 @@ BAD = {
     "one id for messages": Bad(
         {"messages": [{"content": "x"}], "client_message_id": "cm"}, ("client_message_id", "messages"), NONE
     ),
-    "a file that is not there": Bad({"content_file": "absent.txt"}, ("content_file", "absent.txt"), NONE),
+    "a file that is not there": Bad(
+        {"content_file": "absent.txt"}, ("content_file", "cannot find 'absent.txt'", "nor in '/"), NONE
+    ),
     "a file that is a directory": Bad({"content_file": "/"}, ("content_file", "/"), NONE),
     "a file that is no text": Bad({"content_file": "binary.txt"}, ("content_file", "binary.txt"), NONE),
     "a template that is not there": Bad({"content_template": "absent.j2"}, ("content_template", "absent.j2"), NONE),
