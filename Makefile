@@ -5,7 +5,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The tools see nothing of the user's settings, and leave nothing outside the checkout.
 user_home := $(HOME)
-unexport $(filter ANSIBLE_% COVERAGE_% GALAXY_% LETTA_% PYTEST_% PYTHON% QODER_% VIRTUAL_ENV XDG_%,$(.VARIABLES))
+unexport $(filter ANSIBLE_% COVERAGE_% GALAXY_% LETTA_% MOLECULE_% PYTEST_% PYTHON% QODER_% VIRTUAL_ENV XDG_%,$(.VARIABLES))
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.build/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.build
@@ -21,19 +21,20 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 pytest := python -m pytest --numprocesses 2
 
-.PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e coverage bench build ee clean
+.PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e test-molecule coverage bench build ee clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
 	@echo 'make demo-devices      the same with two real devices in the fleet, which answer'
-	@echo 'make test              every check and test: check, then coverage'
+	@echo 'make test              every check and test: check, test-molecule, coverage'
 	@echo 'make check             lint and sanity'
 	@echo 'make lint              ruff, mypy, ansible-lint, changelog fragments'
 	@echo 'make sanity            ansible-test, antsibull-docs and galaxy-importer on the built collection'
 	@echo 'make test-unit         tests/unit'
 	@echo 'make test-integration  tests/integration'
 	@echo 'make test-e2e          tests/e2e, with real devices'
-	@echo 'make coverage          all of them, and the share of plugins/ that they ran'
+	@echo 'make test-molecule     extensions/molecule: the roles, with real devices too (SCENARIOS="instruct self_update" runs these alone)'
+	@echo 'make coverage          tests/unit, tests/integration and tests/e2e, and the share of plugins/ that they ran'
 	@echo 'make bench             tests/benchmarks, into docs/performance.md (BENCH="--only play" measures a part, and shows it)'
 	@echo 'make build             the collection as a tar.gz, in .build/dist'
 	@echo 'make ee                an execution environment with the collection, where Podman or Docker runs (TAG=fleetops-ee)'
@@ -61,7 +62,7 @@ demo: venv
 demo-devices: venv
 	@python -m tests.demo --real-devices 2
 
-test: check coverage
+test: check test-molecule coverage
 
 check: lint sanity
 
@@ -87,6 +88,12 @@ test-e2e coverage: chromium .build/rulebook/.ready
 
 test-unit test-integration test-e2e: test-%: venv
 	@$(pytest) tests/$*
+
+# Molecule would take what an interrupted run has left for ready.
+test-molecule: venv
+	@rm -rf .build/tmp/molecule.*
+	@NO_COLOR=1 TELL="Scenario '.+' completed" $(run) molecule molecule test --workers 2 --continue-on-failure \
+		--no-command-borders $(if $(SCENARIOS),$(addprefix -s ,default $(SCENARIOS)),--all)
 
 # Ansible ends its workers, and with them their coverage data, unless it is told to wait for them.
 coverage: venv
