@@ -55,6 +55,13 @@ def fleet(device_processes: Fleet) -> Fleet:
 
 
 @pytest.fixture
+def lone_sandbox() -> Iterator[Sandbox]:
+    """A sandbox for devices that a test starts itself."""
+    with Sandbox.start(devices=0) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
 def ansible(tmp_path: Path, fleet: Fleet) -> Ansible:
     """Ansible's commands, in a directory of the test's own."""
     return Ansible(tmp_path, fleet.sandbox)

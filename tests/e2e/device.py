@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +59,14 @@ def environment_of(sandbox: Sandbox, home: Path) -> dict[str, str]:
         "DISABLE_AUTOUPDATER": "1",
         "LETTA_CODE_TELEM": "0",
     }
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something that devices bring about is so."""
+    until = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.1)
 
 
 @dataclass

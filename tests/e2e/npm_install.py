@@ -35,6 +35,8 @@ match sys.argv[1:]:
         sys.exit(f"npm: what is {{other}}?")
 """
 SWAPS = "os.rename({package!r}, {package!r} + '.old'); shutil.copytree({newer!r}, {package!r}, copy_function=os.link)"
+# The new version is there and does not start.
+BREAKS = f"{SWAPS}; os.unlink({{package!r}} + '/letta.js')"
 FAILS = "sys.stderr.write('npm error code EACCES'); sys.exit(243)"
 
 

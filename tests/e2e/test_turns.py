@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,19 +10,12 @@ from tests.integration.conftest import Ansible, step
 from tests.sandbox.turns import ApprovalTurn, LongTurn
 
 from .conftest import Fleet
-from .device import PATIENCE
+from .device import eventually
 
 
 def _api(ansible: Ansible, path: str) -> Any:
     key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
     return ansible.sandbox.control.get(path, headers=key).json()
-
-
-def _eventually(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.1)
 
 
 def _history(ansible: Ansible, agent: str) -> list[dict[str, Any]]:
@@ -43,7 +34,7 @@ def _at_work(ansible: Ansible, agent: str, *devices: str) -> None:
     told = {"targets": _targets(agent, *devices)}
     ansible.steps(step("work", "send_message", **told, content="work")).assert_quiet()
     for device in devices:
-        _eventually(lambda agent_id=f"{agent}-{device}": _history(ansible, agent_id) != [])
+        eventually(lambda agent_id=f"{agent}-{device}": _history(ansible, agent_id) != [])
     ansible.steps(step("next", "send_message", **told, content="next")).assert_quiet()
 
 
@@ -69,7 +60,7 @@ def test_turns_are_aborted_on_two_devices_and_what_waited_goes_on(ansible: Ansib
         assert (did["via"], did["queue_paused"], again["queue_paused"]) == ("relay", True, True)
         [run_id] = did["run_ids"]
         assert would["run_ids"] == [run_id]
-        _eventually(lambda run_id=run_id: _api(ansible, f"/v1/runs/{run_id}")["status"] == "cancelled")
+        eventually(lambda run_id=run_id: _api(ansible, f"/v1/runs/{run_id}")["status"] == "cancelled")
         assert _answers(ansible, f"agent-abort-{device}") == []
 
     run = ansible.steps(
@@ -82,7 +73,7 @@ def test_turns_are_aborted_on_two_devices_and_what_waited_goes_on(ansible: Ansib
     statuses = [[target["status"] for target in entry["result"]["targets"]] for entry in run.results]
     assert statuses == [["changed", "changed"], ["changed", "changed"], ["ok", "ok"]]
     for device in ("alpha", "beta"):
-        _eventually(lambda agent=f"agent-abort-{device}": _answers(ansible, agent) == ["It goes on."])
+        eventually(lambda agent=f"agent-abort-{device}": _answers(ansible, agent) == ["It goes on."])
 
 
 def test_without_the_relay_the_server_ends_the_turn_and_the_device_goes_on(ansible: Ansible, fleet: Fleet) -> None:
@@ -97,7 +88,7 @@ def test_without_the_relay_the_server_ends_the_turn_and_the_device_goes_on(ansib
     [run_id] = target["run_ids"]
     assert _api(ansible, f"/v1/runs/{run_id}")["status"] == "cancelled"
     # Nothing was paused: the device takes what waits as the next turn.
-    _eventually(lambda: _answers(ansible, "agent-rest-alpha") == ["It goes on."])
+    eventually(lambda: _answers(ansible, "agent-rest-alpha") == ["It goes on."])
 
 
 def test_a_mode_is_set_in_the_middle_of_a_turn_and_for_that_conversation_alone(ansible: Ansible) -> None:
@@ -157,7 +148,7 @@ def test_a_turn_is_aborted_while_its_tool_call_waits_and_while_it_runs(ansible: 
         step("work", "send_message", **told, content="work"),
     ).assert_quiet()
     # A run that ends with a tool call: from here on the turn goes on at the device.
-    _eventually(lambda: any(row["message_type"] == "approval_request_message" for row in _history(ansible, agent)))
+    eventually(lambda: any(row["message_type"] == "approval_request_message" for row in _history(ansible, agent)))
 
     run = ansible.steps(
         step("check", "environment_turn", **told, state="aborted") | {"check_mode": True},

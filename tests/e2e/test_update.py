@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.integration.conftest import Ansible, step
 from tests.sandbox.process import Sandbox
 
 from .device import PATIENCE, VERSION
 from .npm_install import FAILS, OLDER, npm_device
-
-
-@pytest.fixture
-def lone_sandbox() -> Iterator[Sandbox]:
-    """A sandbox for one device that updates."""
-    with Sandbox.start(devices=0) as sandbox:
-        yield sandbox
 
 
 def _row(sandbox: Sandbox) -> dict[str, Any]:
