@@ -145,7 +145,7 @@ options:
   ledger:
     description:
       - The SQLite file that keeps what O(campaign) delivered, made for the user alone. It belongs on a local
-        disk, and has one name: for a container its directory is mounted, not the file alone.
+        disk and has one name. For a container its directory is mounted, not the file alone.
       - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
       - One that cannot be used, or that another process keeps locked for 5 seconds, fails the task before anything is
         sent; later it is waited for 30 seconds.
