@@ -1,0 +1,32 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action plugin environment_outcome; its documentation is with the module of that name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..module_utils.errors import OptionError, one_line
+from ..modules.environment_outcome import SPEC
+from ..plugin_utils.action import EnvironmentAction
+
+
+class ActionModule(EnvironmentAction):
+    """End the current host as a variable of all of them says."""
+
+    SPEC = SPEC
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the host's own outcome."""
+        name, host = options["outcomes"], task_vars["inventory_hostname"]
+        # As it is stored: a template would go through all of it.
+        outcomes = task_vars.get(name)
+        if not isinstance(outcomes, Mapping):
+            problem = f"must name a variable that has been set to a dictionary, and {one_line(repr(name), 80)} is none"
+            raise OptionError("outcomes", problem)
+        if host not in outcomes:
+            return {"changed": False, "skipped": True, "msg": f"{host} is not in {name}"}
+        why = outcomes[host]
+        return {"changed": False, "failed": True, "msg": str(why)} if why else {"changed": False}

@@ -1,0 +1,79 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module environment_outcome: documentation and argument specification."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: environment_outcome
+short_description: End each host of a play as its environment did in a task for all
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - A task with C(run_once=true) ends for one host alone, whatever it did for all. After it, this ends each host in its
+    own name, so that the recap, the exit code and "relaunch on failed hosts" of AWX are true.
+  - M(ansible.builtin.assert) can do it as well. But Ansible goes through all of a dictionary whenever a template names
+    it, for each host anew, and here it is only looked up.
+options:
+  outcomes:
+    description:
+      - The name of a variable with a dictionary, such as M(ansible.builtin.set_fact) sets. It has the name of each
+        host, with why it failed, or an empty text where it did not.
+      - A host that is not in it is skipped.
+    type: str
+    required: true
+extends_documentation_fragment:
+  - fleetops.environments.on_controller
+attributes:
+  check_mode:
+    description: Does the same, as it changes nothing.
+seealso:
+  - module: ansible.builtin.assert
+"""
+
+EXAMPLES = r"""
+- name: Update all devices of the play
+  fleetops.environments.self_update:
+    targets: "{{ ansible_play_batch }}"
+    max_failures: 100%
+  run_once: true
+  register: updated
+
+- name: Find out how each host ends
+  ansible.builtin.set_fact:
+    update_outcomes: >-
+      {{ dict(ansible_play_batch | product(['']))
+         | combine(dict(updated.failed_hosts | product(['it was not updated']))) }}
+  run_once: true
+
+- name: End each host in its own name
+  fleetops.environments.environment_outcome:
+    outcomes: update_outcomes
+"""
+
+RETURN = r"""
+msg:
+  description: Why the host failed, or that it is not among the outcomes.
+  returned: when it failed or is skipped
+  type: str
+  sample: "alpha: failed: not back on version 0.34.12 or newer within 300 s"
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils.arguments import ON_CONTROLLER
+
+SPEC = {"outcomes": {"type": "str", "required": True}}
+
+
+def main() -> None:
+    """Say that the work is done by the action plugin."""
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    module.fail_json(msg=ON_CONTROLLER.format(name="environment_outcome"))
+
+
+if __name__ == "__main__":
+    main()
