@@ -17,7 +17,7 @@ from ..module_utils.ledger import Ledger, ledger_path
 from ..module_utils.letta import PROVIDER
 from ..module_utils.preflight import preflight
 from ..module_utils.rollout import Rollout, check_same, check_waves, planned, view
-from ..module_utils.rollout_ledger import add_rollout, find_rollout, rollout_named
+from ..module_utils.rollout_ledger import add_rollout, find_rollout, hold_rollout, rollout_named
 from ..module_utils.versions import check_version
 from ..modules.rollout import SPEC
 from ..plugin_utils.action import EnvironmentAction
@@ -43,15 +43,17 @@ class ActionModule(EnvironmentAction):
         known = _kept(options)
         if known is not None:
             check_same(known, options["version"], options["waves"], list(hosts))
-            return _result(known, hosts, changed=False)
-        plan = self._planned(options, items, task_vars)
+        plan = known or self._planned(options, items, task_vars)
         if self._task.check_mode:
-            return _result(plan, hosts, changed=True)
-        with Ledger.open(ledger_path(options["ledger"]), run_facts(self._task, task_vars)) as ledger:
-            if not add_rollout(ledger, plan):
-                plan = rollout_named(ledger, options["name"])
-                check_same(plan, options["version"], options["waves"], list(hosts))
-        return _result(plan, hosts, changed=True)
+            return _result(plan, hosts, changed=known is None)
+        path, facts = ledger_path(options["ledger"]), run_facts(self._task, task_vars)
+        hold_rollout(path, options["name"], facts)
+        with Ledger.open(path, facts) as ledger:
+            # Another run may have planned it, or have gone on with it, until this one could have it.
+            is_new = add_rollout(ledger, plan)
+            plan = rollout_named(ledger, options["name"])
+        check_same(plan, options["version"], options["waves"], list(hosts))
+        return _result(plan, hosts, changed=is_new)
 
     def _planned(self, options: Mapping[str, Any], items: Sequence[Item], task_vars: Mapping[str, Any]) -> Rollout:
         """A plan for the targets as they are now."""

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..module_utils.environment import iso_now
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger import Ledger, ledger_path
 from ..module_utils.rollout import FAILED, Results, Rollout, RolloutTarget, Wave, begun, judged
-from ..module_utils.rollout_ledger import keep_wave, rollout_named
+from ..module_utils.rollout_ledger import hold_rollout, keep_wave, rollout_named
 from ..modules.rollout_wave import SPEC
 from ..plugin_utils.action import EnvironmentAction
 from ..plugin_utils.run_facts import run_facts
@@ -27,18 +28,26 @@ class ActionModule(EnvironmentAction):
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the wave in the ledger, and return how it stands."""
-        path = ledger_path(options["ledger"])
-        reading = Ledger.read(path)
-        try:
-            rollout = rollout_named(reading, options["name"])
-        finally:
-            if reading is not None:
-                reading.close()
+        path, facts = ledger_path(options["ledger"]), run_facts(self._task, task_vars)
+        rollout = _found(path, options["name"])
+        if not self._task.check_mode:
+            hold_rollout(path, rollout.name, facts)
+            # Another run may have gone on with it until this one had it.
+            rollout = _found(path, rollout.name)
         wave, targets = _next(rollout, options)
         if not self._task.check_mode:
-            with Ledger.open(path, run_facts(self._task, task_vars)) as ledger:
+            with Ledger.open(path, facts) as ledger:
                 keep_wave(ledger, rollout.name, wave, targets)
         return _result(rollout, wave, targets)
+
+
+def _found(path: Path, name: str) -> Rollout:
+    ledger = Ledger.read(path)
+    try:
+        return rollout_named(ledger, name)
+    finally:
+        if ledger is not None:
+            ledger.close()
 
 
 def _next(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list[RolloutTarget]]:

@@ -1,18 +1,25 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rollouts in the ledger: planned once, and what became of each wave and target since."""
+"""Rollouts in the ledger: planned once, and what became of each wave and target since.
+
+A rollout is one run's at a time, which shows from a lock on a file beside the ledger.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
+from pathlib import Path
 from typing import Any
 
-from .errors import OptionError
-from .ledger import Ledger
+from .environment import iso_now
+from .errors import OptionError, one_line
+from .ledger import Ledger, RunFacts
 from .rollout import Rollout, RolloutTarget, Wave
+from .run_lock import hold
 
 _OF_A_TARGET = [field.name for field in fields(RolloutTarget)]
 _OF_A_WAVE = [field.name for field in fields(Wave)]
@@ -29,6 +36,9 @@ _SET_END = (
     "UPDATE rollout_targets SET status = ?, to_version = ?, updated_at = ?, ended_at = ?, reason = ? "
     "WHERE rollout = ? AND environment_id = ?"
 )
+
+# Seconds that the last task of a run may go on for when its ansible-playbook is killed.
+_LAST_TASK = 10.0
 
 
 def rollout_names(ledger: Ledger) -> list[str]:
@@ -85,6 +95,22 @@ def keep_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTa
                 for end in targets
             ],
         )
+
+
+def hold_rollout(path: Path, name: str, facts: RunFacts) -> None:
+    """Have a rollout for this run alone, until it ends. Raises OptionError where another run has it.
+
+    path: of the ledger.
+    """
+    lock = Path(f"{path}-rollout-{hashlib.sha256(name.encode()).hexdigest()[:16]}")
+    job = f", AWX job {facts.awx_job_id}" if facts.awx_job_id else ""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        holder = hold(lock, f"since {iso_now()}, by {facts.os_user}{job}", _LAST_TASK)
+    except OSError as error:
+        raise OptionError("ledger", f"cannot use {str(lock)!r} beside it: {one_line(error.strerror)}") from None
+    if holder is not None:
+        raise OptionError("name", f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended")
 
 
 def rollout_record(ledger: Ledger, name: str) -> dict[str, Any] | None:

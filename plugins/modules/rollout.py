@@ -17,6 +17,8 @@ description:
     and who is offline, and puts those that can into waves. This plan is kept in the ledger.
   - A later task with the same O(name) asks no server. It returns the plan that was kept, with what became of each wave
     since, whatever has changed in the fleet. So an interrupted rollout goes on with the same targets and version.
+  - A rollout is one run's at a time, from this task until its C(ansible-playbook) has ended, however it ends. Where
+    another run has it, this waits ten seconds and then fails.
   - It updates nothing. M(fleetops.environments.rollout_wave) begins and judges the waves that it returns in RV(to_run);
     the role P(fleetops.environments.self_update#role) does all of it.
   - In a play of several hosts the task needs C(run_once=true).
@@ -63,7 +65,8 @@ extends_documentation_fragment:
   - fleetops.environments.on_controller
 attributes:
   check_mode:
-    description: Returns the plan that would be kept, or that is kept already. No file is written.
+    description:
+      - Returns the plan that would be kept, or that is kept already, also while another run has it. No file is written.
 seealso:
   - module: fleetops.environments.rollout_wave
   - module: fleetops.environments.self_update

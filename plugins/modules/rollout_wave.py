@@ -17,8 +17,7 @@ description:
     it has passed.
   - It updates nothing and asks no server. It judges by what M(fleetops.environments.self_update),
     M(fleetops.environments.wait_for_environment) and M(fleetops.environments.send_message) returned.
-  - One run of a rollout at a time, please. It cannot tell a wave that was interrupted from one that another run is
-    about.
+  - A rollout is one run's at a time. Where another run has it, this waits ten seconds and then fails.
 options:
   name:
     description: The name of a rollout that M(fleetops.environments.rollout) planned.

@@ -251,11 +251,16 @@ def test_who_is_in_no_wave_is_shown_and_left_alone(ansible: Ansible) -> None:
     devices |= _added(ansible, "d-unable", self_update=UNABLE) | _added(ansible, "d-new", lettaCodeVersion="0.35.0")
     ansible.sandbox.offline(devices["d-asleep"]["id"])
 
+    checked = _rollout(ansible, "--check")
+    untouched = ansible.sandbox.received()
     run = _rollout(ansible)
 
     run.assert_quiet()
+    assert untouched == {}
     assert _told(ansible, devices) == {"d-able": 1}
     lines = _lines(run)
+    # Check mode shows all of it beforehand.
+    assert _lines(checked) == [line.replace("passed", "pending") for line in lines]
     assert lines[:3] == [
         f"rollout '{ROLLOUT}': 1 updatable in 1 waves, 1 current, 1 not updatable, 1 offline",
         "wave 1, passed: d-able",
@@ -321,6 +326,32 @@ def test_an_interrupted_rollout_goes_on_where_it_was(ansible: Ansible, signum: s
     # Each was told once, also those that were about to restart when the run ended.
     assert _told(ansible, devices) == dict.fromkeys(_names(6), 1)
     assert "not in this rollout, as it was planned before: d8" in _lines(again)
+
+
+def test_a_rollout_is_one_runs_at_a_time(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(2))
+    ansible.sandbox.upgrade_to(VERSION, comes_back=False)
+    told: dict[str, Any] = {"self_update_waves": ["100%"], "self_update_update_timeout": 90}
+
+    first = _started(ansible, **told)
+    _until(lambda: set(_told(ansible, devices)) == set(devices))
+    second = _rollout(ansible, **told)
+    checked = _rollout(ansible, "--check", **told)
+    other = _rollout(ansible, **told, self_update_rollout="other", self_update_gate=True, self_update_offline_timeout=0)
+    for device in devices.values():
+        ansible.sandbox.online(device["id"])
+        _repair(ansible, device)
+    first.communicate(timeout=90)
+    third = _rollout(ansible, **told)
+
+    assert second.returncode == 2
+    second.assert_error(f"name: another run has rollout '{ROLLOUT}' since 20", "; wait until that has ended")
+    checked.assert_quiet()
+    assert _lines(checked)[1].startswith("wave 1, running: ")
+    assert "another run has" not in other.output
+    assert first.returncode == 0
+    third.assert_quiet()
+    assert _told(ansible, devices) == dict.fromkeys(devices, 1)
 
 
 def test_with_a_gate_each_run_is_a_wave(ansible: Ansible) -> None:

@@ -1,0 +1,57 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A lock of the kernel's that one task takes and the whole run of `ansible-playbook` holds.
+
+Each task runs in a process of its own, and with that its locks would end. A lock of flock(2) belongs to an open file,
+for as long as that is open anywhere, also on its way through a socket. Ansible imports this before it forks, so all
+tasks of a run have one socket in common. The file is sent into it and never received, so it stays open until the last
+process of the run has ended, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+import uuid
+from pathlib import Path
+
+# The same in all tasks of a run.
+_RUN = uuid.uuid4().hex
+_KEEPER, _KEPT = socket.socketpair()
+_MOST_READ = 1000
+_LOOK_EVERY = 0.1
+
+
+def hold(path: Path, note: str, patience: float) -> str | None:
+    """Hold the lock on a file until this run has ended; what the holder noted where that is another run.
+
+    note: about this run, for others to read. patience: seconds to wait for another run to end. The file is made, and
+    left there: removing it would part those who have it open from those who open it next. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        until = time.monotonic() + patience
+        while not _locked(descriptor):
+            run, _newline, noted = os.pread(descriptor, _MOST_READ, 0).decode(errors="replace").partition("\n")
+            if run == _RUN:
+                return None
+            if time.monotonic() > until:
+                return noted
+            time.sleep(_LOOK_EVERY)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{_RUN}\n{note}".encode(), 0)
+        socket.send_fds(_KEEPER, [b"."], [descriptor])
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
