@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..module_utils.errors import OptionError
+from ..module_utils.ledger import Ledger, ledger_path
 from ..module_utils.letta import PROVIDER
+from ..module_utils.rollout_ledger import Progress
 from ..module_utils.self_update import Update, Updated, self_update
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
+from ..plugin_utils.run_facts import run_facts
 from ..plugin_utils.targets_action import Run, TargetsAction
 
 
@@ -28,6 +33,11 @@ class ActionModule(TargetsAction):
         super().check(options, task_vars)
         if options["target_version"] is not None:
             check_version("target_version", options["target_version"])
+        if options["ledger"] and not options["rollout"]:
+            raise OptionError("ledger", "needs rollout")
+        if options["rollout"] and options["target_version"] is None:
+            raise OptionError("rollout", "needs target_version")
+        self._facts = run_facts(self._task, task_vars)
 
     async def outcomes(self, run: Run) -> Sequence[Updated]:
         """Update every target."""
@@ -37,4 +47,14 @@ class ActionModule(TargetsAction):
             within=run.options["update_timeout"],
             any_manual_command=run.options["allow_any_manual_command"],
         )
-        return await self_update(run.settings, run.targets, run.policy, update, check_mode=run.check_mode)
+        with self._progress(run) as progress:
+            return await self_update(run.settings, run.targets, run.policy, update, progress, check_mode=run.check_mode)
+
+    @contextlib.contextmanager
+    def _progress(self, run: Run) -> Iterator[Progress | None]:
+        if not run.options["rollout"] or run.check_mode:
+            yield None
+            return
+        with Ledger.open(ledger_path(run.options["ledger"]), self._facts) as ledger:
+            hosts = {target.environment.id: target.host for target in run.targets}
+            yield Progress(ledger, run.options["rollout"], hosts)

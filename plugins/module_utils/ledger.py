@@ -31,7 +31,7 @@ from typing import Any, Self
 from .environment import iso_now
 from .errors import OptionError, one_line
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # The state of a campaign that goes on.
 ACTIVE = "active"
 # "flee", so that nobody's other database is taken for a ledger.
@@ -74,7 +74,7 @@ CREATE TABLE rollout_waves (
 CREATE TABLE rollout_targets (
     rollout TEXT NOT NULL REFERENCES rollouts (name), place INTEGER NOT NULL, host TEXT NOT NULL,
     environment_id TEXT NOT NULL, preflight TEXT NOT NULL, wave INTEGER, from_version TEXT, to_version TEXT,
-    status TEXT, updated_at TEXT, ended_at TEXT, reason TEXT, manual_command TEXT, install_path TEXT,
+    status TEXT, told_at TEXT, updated_at TEXT, ended_at TEXT, reason TEXT, manual_command TEXT, install_path TEXT,
     PRIMARY KEY (rollout, environment_id)
 )
 """

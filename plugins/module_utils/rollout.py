@@ -28,8 +28,9 @@ class RolloutTarget:
 
     preflight: `updatable`, `current`, `offline` or `not_updatable`, as it was found when the rollout was planned.
     wave: its number, None unless it was updatable. from_version: at the preflight. status: what its update ended as,
-        one of GOOD, FAILED or `not_attempted`, None where nothing was done. updated_at: when it was back on the
-        version. ended_at: when its end was put down. Times are ISO 8601 in UTC.
+        one of GOOD, FAILED or `not_attempted`, None where nothing was done. told_at: when it was told to update
+        itself, until what came of that is known. updated_at: when it was back on the version. ended_at: when its end
+        was put down. Times are ISO 8601 in UTC.
     reason: why it is in no wave, or what was done or went wrong.
     """
 
@@ -40,6 +41,7 @@ class RolloutTarget:
     from_version: str | None = None
     to_version: str | None = None
     status: str | None = None
+    told_at: str | None = None
     updated_at: str | None = None
     ended_at: str | None = None
     reason: str | None = None

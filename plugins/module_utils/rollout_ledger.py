@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
 from .environment import iso_now
-from .errors import OptionError, one_line
+from .errors import ApiError, OptionError, one_line
 from .ledger import Ledger, RunFacts
 from .rollout import Rollout, RolloutTarget, Wave
 from .run_lock import hold
@@ -31,6 +31,10 @@ _ADD_TARGET = (
 _REPLACE_WAVE = (
     f"REPLACE INTO rollout_waves (rollout, {', '.join(_OF_A_WAVE)}) "  # noqa: S608
     f"VALUES (?, {', '.join('?' * len(_OF_A_WAVE))})"
+)
+_SET_TOLD = "UPDATE rollout_targets SET told_at = ? WHERE rollout = ? AND environment_id = ?"
+_SET_UPDATED = (
+    "UPDATE rollout_targets SET told_at = NULL, to_version = ?, updated_at = ? WHERE rollout = ? AND environment_id = ?"
 )
 _SET_END = (
     "UPDATE rollout_targets SET status = ?, to_version = ?, updated_at = ?, ended_at = ?, reason = ? "
@@ -111,6 +115,45 @@ def hold_rollout(path: Path, name: str, facts: RunFacts) -> None:
         raise OptionError("ledger", f"cannot use {str(lock)!r} beside it: {one_line(error.strerror)}") from None
     if holder is not None:
         raise OptionError("name", f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended")
+
+
+class Progress:
+    """Which devices of a rollout were told to update themselves and are back, put down as it happens.
+
+    So a run that goes on with it neither tells one again that is about to restart, nor forgets who was updated.
+    """
+
+    def __init__(self, ledger: Ledger, name: str, hosts: Mapping[str, str]) -> None:
+        """Raise OptionError for hosts that it was not planned for. hosts: environment id → host name."""
+        self._ledger, self._name = ledger, name
+        rollout = find_rollout(ledger, name)
+        self._told = {target.environment_id: target.told_at for target in rollout.targets} if rollout else {}
+        stranger = next((host for id_, host in hosts.items() if id_ not in self._told), None)
+        if stranger is not None:
+            raise OptionError("rollout", f"the ledger has no rollout {name!r} with {stranger}")
+
+    def told_at(self, environment_id: str) -> str | None:
+        """When an earlier run told a device, where it is not known what came of that."""
+        return self._told.get(environment_id)
+
+    def tell(self, environment_id: str) -> None:
+        """Put down that a device is about to be told. Raises ApiError, as the others do, where the ledger fails."""
+        self._change(_SET_TOLD, iso_now(), self._name, environment_id)
+
+    def forget(self, environment_id: str) -> None:
+        """Put down that a device has not been updated, and is not going to be."""
+        self._change(_SET_TOLD, None, self._name, environment_id)
+
+    def done(self, environment_id: str, version: str | None, updated_at: str | None) -> None:
+        """Put down that a device is back on the version."""
+        self._change(_SET_UPDATED, version, updated_at, self._name, environment_id)
+
+    def _change(self, statement: str, *values: str | None) -> None:
+        try:
+            with self._ledger.changing() as database:
+                database.execute(statement, values)
+        except OptionError as error:
+            raise ApiError(str(error), code="ledger") from None
 
 
 def rollout_record(ledger: Ledger, name: str) -> dict[str, Any] | None:

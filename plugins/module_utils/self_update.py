@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from .command import Command, executed
 from .delivery import Delivery, MessageTarget, Sender
@@ -25,6 +26,7 @@ from .letta_models import outgoing_message
 from .manual_command import instruction, is_known_installer, manual_command, why_not_updatable
 from .provider import reachable
 from .relay import Relay
+from .rollout_ledger import Progress
 from .versions import at_least, parsed
 
 COMMAND = "upgrade-letta-code"
@@ -86,9 +88,17 @@ class Updated(Outcome):
 
 
 async def self_update(
-    settings: HttpSettings, targets: Sequence[Target], policy: Policy, update: Update, *, check_mode: bool
+    settings: HttpSettings,
+    targets: Sequence[Target],
+    policy: Policy,
+    update: Update,
+    progress: Progress | None = None,
+    *,
+    check_mode: bool,
 ) -> list[Updated]:
     """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
+
+    progress: where it is put down who was told and is back, and where an earlier run has put it down.
 
     A target is under way until its device is back, so that `concurrency` is how many restart at a time, and one that
     does not come back counts before the next one starts.
@@ -96,7 +106,7 @@ async def self_update(
     pairs = [(target, Updated(**Updated.begin(target))) for target in targets]
     fan_out = FanOut(policy)
     async with Client(settings) as client:
-        updater = _Updater(settings, client, fan_out, update, check_mode=check_mode)
+        updater = _Updater(settings, client, fan_out, update, progress, check_mode=check_mode)
         await fan_out.run(pairs, updater.work)
     return [outcome for _target, outcome in pairs]
 
@@ -112,25 +122,68 @@ def why_no_command(environment: Environment) -> str | None:
 
 class _Updater:
     def __init__(
-        self, settings: HttpSettings, client: Client, fan_out: FanOut, update: Update, *, check_mode: bool
+        self,
+        settings: HttpSettings,
+        client: Client,
+        fan_out: FanOut,
+        update: Update,
+        progress: Progress | None,
+        *,
+        check_mode: bool,
     ) -> None:
         self._settings, self._client, self._fan_out, self._update = settings, client, fan_out, update
+        self._progress = progress
         self._check_mode = check_mode
 
     async def work(self, target: Target, outcome: Updated) -> None:
         """Update one device, unless it is up to date. Raises ApiError."""
         if not await self._fan_out.may_start():
             return
+        was_told = await self._waited_for_earlier(target, outcome)
         before = await reachable(self._client, target.environment, fresh=True)
         outcome.error = None
         outcome.note(before)
         outcome.previous_version = outcome.version
         if self._is_up_to_date(outcome):
+            if was_told:
+                outcome.status, outcome.updated_at = "changed", iso_now()
+                outcome.reason = f"an earlier run told it to update itself, and it is back on {outcome.version}"
+                self._put_down(outcome)
             return
-        if self._method(target, before) == "command":
-            await self._by_command(before, outcome)
+        method = self._method(target, before)
+        if self._progress is not None:
+            self._progress.tell(before.id)
+        try:
+            if method == "command":
+                await self._by_command(before, outcome)
+            else:
+                await self._by_message(target, before, outcome)
+        except ApiError as error:
+            if self._progress is not None and not error.may_be_accepted:
+                self._progress.forget(before.id)
+            raise
+        self._put_down(outcome)
+
+    async def _waited_for_earlier(self, target: Target, outcome: Updated) -> bool:
+        """Whether an earlier run told a device to update itself. It is given what time is left of that to come back."""
+        told_at = self._progress.told_at(target.environment.id) if self._progress is not None else None
+        if told_at is None:
+            return False
+        gone = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(told_at)).total_seconds())
+        until = time.monotonic() + self._update.within - gone
+        before = await reachable(self._client, target.environment, fresh=True)
+        if not self._update.is_reached(before.fields["version"], None):
+            await self._back(before, outcome, until)
+        return True
+
+    def _put_down(self, outcome: Updated) -> None:
+        """Keep that a device is updated, or that it is not and has not been told either."""
+        if self._progress is None:
+            return
+        if outcome.status == "changed":
+            self._progress.done(outcome.id, outcome.version, outcome.updated_at)
         else:
-            await self._by_message(target, before, outcome)
+            self._progress.forget(outcome.id)
 
     def _is_up_to_date(self, outcome: Updated) -> bool:
         wanted = self._update.target_version

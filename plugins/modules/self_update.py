@@ -51,6 +51,18 @@ options:
         does what it is told. A target with another one is skipped, and the text shown.
     type: bool
     default: false
+  rollout:
+    description:
+      - The name of a rollout that M(fleetops.environments.rollout) planned and this is about. When a device is told,
+        and when it is back, is put down there at once.
+      - A device that an interrupted run had told is waited for as long as O(update_timeout) leaves, and told again only
+        where it is not back by then.
+    type: str
+  ledger:
+    description:
+      - The file of the ledger with the rollout. By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below
+        E(XDG_STATE_HOME) or C(~/.local/state).
+    type: path
 extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
@@ -60,6 +72,7 @@ attributes:
   check_mode:
     description: Asks each device for its version, sends nothing, and says what would be done by which method.
 seealso:
+  - module: fleetops.environments.rollout
   - module: fleetops.environments.wait_for_environment
   - module: fleetops.environments.send_message
 """
@@ -194,6 +207,8 @@ SPEC = {
     "method": {"type": "str", "choices": ["auto", "command", "message"], "default": "auto"},
     "update_timeout": {"type": "float", "default": 300},
     "allow_any_manual_command": {"type": "bool", "default": False},
+    "rollout": {"type": "str"},
+    "ledger": {"type": "path"},
     **TARGETS_SPEC,
     **CONNECTION_SPEC,
 }

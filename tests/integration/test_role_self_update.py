@@ -328,6 +328,54 @@ def test_an_interrupted_rollout_goes_on_where_it_was(ansible: Ansible, signum: s
     assert "not in this rollout, as it was planned before: d8" in _lines(again)
 
 
+def test_a_run_that_is_killed_in_a_wave_leaves_who_was_told_and_who_is_back(ansible: Ansible) -> None:
+    devices = _added(ansible, *_names(3))
+    # It says that it is about to restart, and does so when this test lets it.
+    slow = devices["d1"]
+    ansible.sandbox.command(slow["id"], "upgrade-letta-code", output=f"Updated to {VERSION}.")
+    told: dict[str, Any] = {
+        "self_update_waves": ["100%"], "self_update_concurrency": 1, "self_update_update_timeout": 60
+    }  # fmt: skip
+
+    killed = _started(ansible, **told)
+    _until(lambda: set(_told(ansible, devices)) == {"d0", "d1"})
+    killed.kill()
+    killed.communicate(timeout=30)
+    left = {target["host"]: target for target in _record(ansible)["targets"]}
+    looks = len(ansible.sandbox.requests("retrieve"))
+    again = _started(ansible, **told)
+    _until(lambda: len(ansible.sandbox.requests("retrieve")) > looks + 4)
+    told_while_it_was_slow = _told(ansible, devices)
+    _repair(ansible, slow)
+    again.communicate(timeout=90)
+
+    assert _waves(ansible) == ["passed"]
+    assert (left["d0"]["told_at"], left["d0"]["to_version"]) == (None, VERSION)
+    assert left["d1"]["told_at"] > left["d0"]["updated_at"]
+    assert (left["d1"]["updated_at"], left["d2"]["told_at"]) == (None, None)
+    assert told_while_it_was_slow == {"d0": 1, "d1": 1}
+    assert again.returncode == 0
+    assert _told(ansible, devices) == dict.fromkeys(devices, 1)
+    ended = {target["host"]: target for target in _record(ansible)["targets"]}
+    assert _statuses(ansible) == dict.fromkeys(devices, "changed")
+    assert ended["d0"]["updated_at"] == left["d0"]["updated_at"]
+    assert {target["told_at"] for target in ended.values()} == {None}
+
+
+def test_a_device_that_was_told_and_did_not_update_in_its_time_is_told_again(ansible: Ansible) -> None:
+    devices = _added(ansible, "d0")
+    ansible.sandbox.command(devices["d0"]["id"], "upgrade-letta-code", output=f"Updated to {VERSION}.")
+
+    killed = _started(ansible, self_update_update_timeout=60)
+    _until(lambda: _told(ansible, devices) == {"d0": 1})
+    killed.kill()
+    killed.communicate(timeout=30)
+    run = _rollout(ansible, self_update_update_timeout=1)
+
+    run.assert_error(f"d0: not back on version {VERSION} or newer within 1 s")
+    assert _told(ansible, devices) == {"d0": 2}
+
+
 def test_a_rollout_is_one_runs_at_a_time(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(2))
     ansible.sandbox.upgrade_to(VERSION, comes_back=False)

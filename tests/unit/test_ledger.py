@@ -335,12 +335,12 @@ def test_a_ledger_that_is_not_yet_in_its_file_is_one(path: Path) -> None:
 
 def test_a_newer_schema(path: Path) -> None:
     opened(path).close()
-    sql(path, "PRAGMA user_version = 3")
+    sql(path, "PRAGMA user_version = 4")
     before = path.read_bytes()
 
-    assert "has the schema 3, and this version of the collection knows 2; update the collection" in problem(path)
+    assert "has the schema 4, and this version of the collection knows 3; update the collection" in problem(path)
     assert path.read_bytes() == before
-    with pytest.raises(OptionError, match="schema 3"):
+    with pytest.raises(OptionError, match="schema 4"):
         Ledger.read(path)
 
 

@@ -6,12 +6,16 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment, iso_now
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.rollout import RolloutTarget, planned
+from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import Progress, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.self_update import Update, Updated, self_update
 from tests.sandbox.process import Sandbox
 from tests.sandbox.seeded import SELF_UPDATE
@@ -42,6 +46,7 @@ def updated_all(
     check_mode: bool = False,
     meanwhile: Callable[[], None] = lambda: None,
     policy: dict[str, Any] | None = None,
+    progress: Progress | None = None,
     **settings: Any,
 ) -> list[Updated]:
     """Update these while something else goes on in a thread."""
@@ -52,7 +57,9 @@ def updated_all(
         targets = [Target(environment.id, environment, agent_id) for environment in environments]
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(meanwhile))
-            return await self_update(settings_for(sandbox, **settings), targets, rules, update, check_mode=check_mode)
+            return await self_update(
+                settings_for(sandbox, **settings), targets, rules, update, progress, check_mode=check_mode
+            )
 
     return asyncio.run(run())
 
@@ -495,3 +502,21 @@ def test_check_mode_says_what_would_be_done_and_sends_nothing(sandbox: Sandbox) 
     assert [outcome.status for outcome in outcomes[2:]] == ["skipped", "ok"]
     assert sandbox.received() == {}
     assert sandbox.requests("relay") == []
+
+
+# In a rollout
+
+
+def test_a_device_is_not_told_where_that_cannot_be_put_down(sandbox: Sandbox, tmp_path: Path) -> None:
+    environment = added(sandbox)
+    target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
+    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
+        add_rollout(ledger, planned("r", "0.34.12", ["100%"], [target], iso_now()))
+        progress = Progress(ledger, "r", {environment.id: "d"})
+        with ledger.changing() as database:
+            database.execute("DROP TABLE rollout_targets")
+        outcome = updated(sandbox, environment, progress=progress)
+
+    assert outcome.status == "failed"
+    assert message_of(outcome).startswith("ledger: ")
+    assert received(sandbox, environment) == (0, 0)
