@@ -126,6 +126,7 @@ def test_a_fleet_is_updated_in_four_waves_and_the_second_time_nothing_is_done(an
         "wave 2, pending: d1",
         "wave 3, pending: d2",
         "wave 4, pending: d3, d4, d5, d6, d7, d8, d9",
+        "may fail: 0 in wave 1, 5% in each other one; each device must be steady for 0.3 s",
     ]
     first.assert_quiet()
     assert [line.partition(":")[0] for line in _lines(first)[1:]] == [
@@ -424,13 +425,16 @@ def test_a_probe_has_an_agent_reply_on_each_device(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(2))
     ansible.sandbox.add_fault("status", route="messages", status=422, target=devices["d1"]["id"])
 
-    run = _rollout(
-        ansible,
-        self_update_probe_agent_id="agent-probe",
-        self_update_probe_content="Are you there?",
-        self_update_probe_timeout=20,
-    )
+    told: dict[str, Any] = {
+        "self_update_probe_agent_id": "agent-probe",
+        "self_update_probe_content": "Are you there?",
+        "self_update_probe_timeout": 20,
+    }
 
+    checked = _rollout(ansible, "--check", **told)
+    run = _rollout(ansible, **told)
+
+    assert _lines(checked)[-1].endswith("steady for 0.3 s, and agent-probe must reply")
     assert _recap(run, "failed") == {"d1": 1}
     run.assert_error("wave 2 of rollout", "d1: the probe was not answered: ", "422")
     [message] = messages_of(ansible.sandbox, devices["d0"])
