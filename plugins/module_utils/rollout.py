@@ -192,7 +192,7 @@ class Results:
     def end_of(self, target: RolloutTarget, now: str) -> RolloutTarget:
         """A target with its end: good where everything is that was asked for."""
         updated = self.updated.get(target.environment_id)
-        if updated is None:
+        if updated is None or (updated["status"] == "not_attempted" and target.status is not None):
             return target
         status, reason = updated["status"], _why(updated)
         for step, entry, is_good in self._proofs(target):

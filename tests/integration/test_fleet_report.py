@@ -235,5 +235,5 @@ def test_without_an_environment_the_playbook_fails_and_the_file_stays(ansible: A
     run.assert_error("hosts: ", "allow_empty=true")
     assert path.read_text() == "before"
 
-    report(ansible, source=empty, report_path="fleet.html", allow_empty=True)
+    report(ansible, source=empty, report_path="fleet.html", report_allow_empty=True)
     assert embedded(ansible)["environments"] == []

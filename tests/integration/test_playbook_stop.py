@@ -134,6 +134,7 @@ def test_a_host_of_which_no_agent_is_known_has_not_confirmed(ansible: Ansible, d
         ({"stop_campaigns": "spring"}, 'stop_campaigns must be a list of names, got "spring"'),
         ({"stop_campaign_state": "active"}, 'must be paused or cancelled, got "active"'),
         ({"stop_mode": "asleep"}, "value of mode must be one of"),
+        ({"stop_mode": "unrestricted"}, 'stop_mode must be one that restricts, such as standard, got "unrestricted"'),
         ({"stop_answer_timeout": 0}, "answer_timeout: must be more than 0"),
         ({"stop_conversation_id": "new"}, "conversation_id: must be one that exists"),
     ],

@@ -12,7 +12,7 @@ import yaml
 from tests.sandbox.process import CHECKOUT
 
 ROLES = ["instruct", "self_update"]
-PLAYBOOKS = ["approvals", "audit", "stop"]
+PLAYBOOKS = ["approvals", "audit", "report", "stop"]
 
 
 def _set_here(node: Any) -> Iterator[str]:

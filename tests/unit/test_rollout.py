@@ -306,6 +306,15 @@ def test_failures_of_runs_before_count() -> None:
     assert ran(rollout, 2, updated("2", "ok")).wave(2).state == "failed"
 
 
+def test_who_is_not_attempted_again_keeps_the_end_of_the_run_before() -> None:
+    rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1", "failed"), updated("2", "failed"), updated("3"))
+
+    again = ran(rollout, 2, updated("1", "failed"), updated("2", "not_attempted"), updated("3", "not_attempted"))
+
+    assert statuses(again, 2) == ["failed", "failed", "changed"]
+    assert again.wave(2).state == "failed"
+
+
 def test_results_are_those_of_the_wave_that_runs() -> None:
     rollout = plan()
     with pytest.raises(OptionError, match=r"^wave: 1 of rollout 'r' is pending; begin it with state=started$"):

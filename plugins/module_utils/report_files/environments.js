@@ -64,6 +64,7 @@ function makeRows() {
     values.delete(null);
     return name === "host" || values.size > (several ? 1 : 0);
   });
+  if (!columns.some(({ name }) => name === state.sort)) state.sort = "host";
 }
 
 const valueOf = (row, name) => row[name] === null || row[name] === undefined ? null : String(row[name]);
@@ -104,6 +105,7 @@ function showFilters() {
     // A value may be any text: its place in the list stands for it.
     const options = values.map(([value, count], index) => [String(index), `${cut(value, 40)} (${number(count)})`]);
     const chosen = values.findIndex(([value]) => value === state.chosen[name]);
+    if (chosen < 0) delete state.chosen[name];
     parts.push(select(name, label, [["", "All"], ...options], chosen < 0 ? "" : String(chosen), (index) => {
       if (index === "") delete state.chosen[name];
       else state.chosen[name] = values[Number(index)][0];
