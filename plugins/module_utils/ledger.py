@@ -175,10 +175,7 @@ class Ledger:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             _check_has_one_name(path)
-            # What is no ledger stays as it is, and that is found out without a write.
-            found = cls(path, _connect(path, "ro", immutable=not _is_open(path)))
-            with closing(found):
-                found._check_schema()
+            cls._check_is_ledger(path)
             ledger = cls(path, _connect(path, "rw"))
         try:
             with _errors(path):
@@ -201,11 +198,11 @@ class Ledger:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             if not path.exists() or not path.stat().st_size:
                 return None
+            cls._check_is_ledger(path)
             # To read it SQLite makes files beside it. Where it cannot, and nobody has it open, it is read without.
             immutable = not _is_open(path) and not os.access(path.parent, os.W_OK, effective_ids=True)
             ledger = cls(path, _connect(path, "ro", immutable=immutable))
             try:
-                ledger._check_schema()
                 # A copy of a ledger may be without it: nobody runs on that.
                 if Path(f"{path}-lock").exists():
                     ledger._lock_file = os.open(f"{path}-lock", os.O_RDONLY)
@@ -213,6 +210,12 @@ class Ledger:
                 ledger.close()
                 raise
             return ledger
+
+    @classmethod
+    def _check_is_ledger(cls, path: Path) -> None:
+        """Raise OptionError for what is no ledger of this version; what nobody has open stays as it is."""
+        with closing(cls(path, _connect(path, "ro", immutable=not _is_open(path)))) as found:
+            found._check_schema()
 
     def __enter__(self) -> Self:
         return self
