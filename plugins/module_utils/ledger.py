@@ -214,7 +214,8 @@ class Ledger:
     @classmethod
     def _check_is_ledger(cls, path: Path) -> None:
         """Raise OptionError for what is no ledger of this version; what nobody has open stays as it is."""
-        with closing(cls(path, _connect(path, "ro", immutable=not _is_open(path)))) as found:
+        found = cls(path, _connect(path, "ro", immutable=not _is_open(path)))
+        with closing(found):
             found._check_schema()
 
     def __enter__(self) -> Self:
