@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -12,7 +13,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import AGENT, CHECKOUT, Ansible, Run, awake, step
+from .conftest import AGENT, Ansible, Run, awake, step
 
 
 @dataclass(frozen=True)
@@ -359,7 +360,7 @@ def test_a_missing_package_is_named_with_the_python_that_lacks_it(ansible: Ansib
         env={"PYTHONPATH": str(ansible.directory / "without")},
     )
 
-    run.assert_error(package, str((CHECKOUT / ".venv/bin").resolve() / "python"), "pip install")
+    run.assert_error(package, sys.executable, "pip install")
     assert run.result("info")["msg"] == run.result("send")["msg"]
     assert "\n" not in run.result("info")["msg"]
     assert ansible.sandbox.requests() == []

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
@@ -163,26 +164,14 @@ def test_json_is_the_whole_report_with_the_time_first() -> None:
 
 
 class TestMetrics:
-    SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (\d+(?:\.\d+)?)')
-
     def samples(self, text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
-        """Metric → its samples; asserts that the text is in the exposition format, one group a metric."""
-        assert text.endswith("\n")
-        found: dict[str, list[tuple[dict[str, str], float]]] = {}
-        lines = iter(text.split("\n")[:-1])
-        for line in lines:
-            if line.startswith("# HELP "):
-                name = line.split(" ")[2]
-                assert name not in found
-                assert next(lines) == f"# TYPE {name} gauge"
-                found[name] = []
-                continue
-            match = self.SAMPLE.fullmatch(line)
-            assert match, line
-            assert match[1] == name
-            labels = dict(re.findall(r'([a-z_]+)="((?:[^"\\]|\\.)*)"', match[2] or ""))
-            assert all(labels != other for other, _value in found[name]), line
-            found[name].append((labels, float(match[3])))
+        """Metric → its samples, as Prometheus' own client reads them; asserts that no two are the same."""
+        families = list(text_string_to_metric_families(text))
+        assert {family.type for family in families} == {"gauge"}
+        found = {family.name: [(sample.labels, sample.value) for sample in family.samples] for family in families}
+        assert len(found) == len(families)
+        for name, samples in found.items():
+            assert len({tuple(sorted(labels.items())) for labels, _value in samples}) == len(samples), name
         return found
 
     def test_they_say_how_many_there_are_of_each(self) -> None:
