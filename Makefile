@@ -21,7 +21,7 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 pytest := python -m pytest --numprocesses 3
 
-.PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e test-molecule coverage bench build ee clean
+.PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e test-molecule coverage test-matrix bench build ee docs release-check clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -35,9 +35,12 @@ help:
 	@echo 'make test-e2e          tests/e2e, with real devices'
 	@echo 'make test-molecule     extensions/molecule: the roles, with real devices too (SCENARIOS="instruct self_update" runs these alone)'
 	@echo 'make coverage          tests/unit, tests/integration and tests/e2e, and the share of plugins/ that they ran'
+	@echo 'make test-matrix       sanity, unit and integration tests on every supported Python that is installed (PYTHONS="3.12 3.13")'
 	@echo 'make bench             tests/benchmarks, into docs/performance.md (BENCH="--only play" measures a part, and shows it)'
 	@echo 'make build             the collection as a tar.gz, in .build/dist'
 	@echo 'make ee                an execution environment with the collection, where Podman or Docker runs (TAG=fleetops-ee)'
+	@echo 'make docs              the pages of all plugins, in .build/docs/html'
+	@echo 'make release-check     whether the version in galaxy.yml can be released'
 	@echo 'make venv              only the virtual environment, in .venv (PYTHON=... chooses the Python)'
 	@echo 'make clean             remove everything that these commands made'
 
@@ -102,6 +105,9 @@ coverage: venv
 	@coverage combine --quiet
 	@coverage report
 
+test-matrix: venv
+	@PYTHONS='$(PYTHONS)' tests/checks/matrix.sh '$(user_home)'
+
 bench: venv
 	@python -m tests.benchmarks $(BENCH)
 
@@ -110,6 +116,9 @@ build: venv
 
 ee: venv
 	@TAG='$(TAG)' tests/checks/ee.sh
+
+docs release-check: %: venv
+	@tests/checks/$(@:-check=).sh
 
 clean:
 	rm -rf .build .home .venv

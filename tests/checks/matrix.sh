@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# matrix.sh USER_HOME: sanity, unit and integration tests on every supported Python that is installed, each with the newest
+# ansible-core that it takes. PYTHONS="3.12 3.13" narrows it; what is absent is named.
+set -euo pipefail
+
+user_home=$1
+
+find_python() { # a name on the PATH proves nothing: pyenv has shims for versions that are not switched on
+    local candidate
+    for candidate in "python$1" "$user_home/.pyenv/versions/$1".*/bin/"python$1" "/usr/bin/python$1"; do
+        if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+check() { # VERSION PYTHON: everything, in a virtual environment of its own
+    local venv=$PWD/.build/matrix/$1
+    [[ -x $venv/bin/python ]] || "$2" -m venv "$venv"
+    tests/checks/run.sh "pip install $1" "$venv/bin/python" -m pip install --disable-pip-version-check --upgrade \
+        --upgrade-strategy eager -r requirements.txt -r tests/requirements.txt || return
+    export PATH=$venv/bin:$PATH
+    core=$(python -c 'from ansible.release import __version__; print(__version__)')
+    tests/checks/artifact.sh || return
+    tests/checks/run.sh "pytest $1" python -m pytest --numprocesses 3 tests/unit tests/integration
+}
+
+failed=0
+summary=()
+for version in ${PYTHONS:-3.11 3.12 3.13}; do
+    if ! python=$(find_python "$version"); then
+        summary+=("absent  Python $version")
+        continue
+    fi
+    path=$PATH core="no ansible-core"
+    if check "$version" "$python"; then
+        summary+=("ok      Python $version, ansible-core $core: sanity, unit and integration tests")
+    else
+        summary+=("FAILED  Python $version, ansible-core $core")
+        failed=1
+    fi
+    PATH=$path
+done
+printf '%s\n' "${summary[@]}"
+exit "$failed"
