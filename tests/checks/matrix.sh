@@ -44,4 +44,8 @@ for version in ${PYTHONS:-3.11 3.12 3.13}; do
     PATH=$path
 done
 printf '%s\n' "${summary[@]}"
+if [[ ${summary[*]} != *ansible-core* ]]; then
+    echo "make: none of these is installed" >&2
+    exit 1
+fi
 exit "$failed"
