@@ -20,7 +20,7 @@ from pathlib import Path
 
 # The same in all tasks of a run.
 _RUN = uuid.uuid4().hex
-_KEEPER, _KEPT = socket.socketpair()
+_KEEPER, _KEPT = (end.detach() for end in socket.socketpair())
 _MOST_READ = 1000
 _LOOK_EVERY = 0.1
 
@@ -43,7 +43,8 @@ def hold(path: Path, note: str, patience: float) -> str | None:
             time.sleep(_LOOK_EVERY)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{_RUN}\n{note}".encode(), 0)
-        socket.send_fds(_KEEPER, [b"."], [descriptor])
+        with socket.socket(fileno=os.dup(_KEEPER)) as keeper:
+            socket.send_fds(keeper, [b"."], [descriptor])
     finally:
         os.close(descriptor)
     return None

@@ -78,15 +78,20 @@ def test_who_could_not_be_asked_or_answered_fails_in_its_own_name(
 ) -> None:
     ansible.sandbox.remove_agent("agent-one")
     ansible.sandbox.offline(devices["three"]["id"])
+    ansible.sandbox.add_environment(connectionName="four")
+    ansible.file("host_vars/four.yml", "letta_agent_id:\n")
 
-    run = _answer(ansible, approvals_deny=["*"], approvals_when_offline="fail")
+    run = _answer(ansible, approvals_deny=["*"], approvals_when_offline="fail", limit="one,two,three,four")
 
     assert run.returncode == 2
     assert "WARNING" not in run.output
     run.assert_error("agent_id: the device does not find 'agent-one'")
     run.assert_error("the environment is offline")
+    run.assert_error("no agent of Letta is known whose tool calls wait; give approvals_agent_id, or its letta_agent_id")
     assert [(line[0], line[2], line[3]) for line in _shown(run, "Show what was answered")] == [("two", "deny", "sent")]
-    assert {host: counts["failed"] for host, counts in recap_of(run).items()} == {"one": 1, "two": 0, "three": 1}
+    assert {host: counts["failed"] for host, counts in recap_of(run).items()} == {
+        "one": 1, "two": 0, "three": 1, "four": 1,
+    }  # fmt: skip
 
 
 def test_an_answer_that_may_have_been_lost_is_said(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
