@@ -331,7 +331,9 @@ def test_a_change_of_scheme_draws_the_charts_anew(browser: Browser, tmp_path: Pa
 def test_ten_thousand_environments_are_searched_and_sorted_page_by_page(browser: Browser, tmp_path: Path) -> None:
     fleet = {f"device-{number:05}": letta(number) for number in range(10_000)}
 
-    with opened(browser, saved(tmp_path, fleet_report(fleet))) as page:
+    campaign = campaign_report("spring", "active", deliveries(fleet))
+
+    with opened(browser, saved(tmp_path, fleet_report(fleet, [campaign]))) as page:
         assert shown(page) == "10,000 environments"
         assert len(hosts(page)) == 50
         control(page, "Search").fill("device-09999")
