@@ -155,7 +155,8 @@ def test_as_many_are_under_way_as_concurrency_and_start_as_fast_as_rate_say(ansi
     assert max(entry["under_way"] for entry in default) == 4
     paced = looked_up[8:]
     gaps = [later["at"] - earlier["at"] for earlier, later in itertools.pairwise(paced)]
-    assert paced[-1]["at"] - paced[0]["at"] >= 3 / 4 - 0.1, gaps
+    # The first may be late, and without a rate all come at once.
+    assert paced[-1]["at"] - paced[0]["at"] >= 3 / 4 - 0.3, gaps
 
 
 @pytest.mark.parametrize("module", [*TOLD, *ONCE])

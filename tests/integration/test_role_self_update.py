@@ -262,7 +262,8 @@ def test_who_is_in_no_wave_is_shown_and_left_alone(ansible: Ansible) -> None:
     assert _told(ansible, devices) == {"d-able": 1}
     lines = _lines(run)
     # Check mode shows all of it beforehand.
-    assert _lines(checked) == [line.replace("passed", "pending") for line in lines]
+    planned = [line for line in _lines(checked) if not line.startswith("may fail: ")]
+    assert planned == [line.replace("passed", "pending") for line in lines]
     assert lines[:3] == [
         f"rollout '{ROLLOUT}': 1 updatable in 1 waves, 1 current, 1 not updatable, 1 offline",
         "wave 1, passed: d-able",

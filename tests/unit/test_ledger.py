@@ -325,9 +325,11 @@ def test_a_ledger_that_is_not_yet_in_its_file_is_one(path: Path) -> None:
     """What a killed run leaves: all that it wrote stands beside the file."""
     child = os.fork()
     if child == 0:
-        opened(path).replace(None, ROW)
-        os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
+        # Kept open until the end, or it would write to the file itself.
+        killed = opened(path)
+        killed.replace(None, ROW)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
         assert not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
 
