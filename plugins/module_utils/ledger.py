@@ -203,6 +203,10 @@ class Ledger:
             immutable = not _is_open(path) and not os.access(path.parent, os.W_OK, effective_ids=True)
             ledger = cls(path, _connect(path, "ro", immutable=immutable))
             try:
+                # A run that was killed, or goes on, while it made it.
+                if ledger._is_new():
+                    ledger.close()
+                    return None
                 # A copy of a ledger may be without it: nobody runs on that.
                 if Path(f"{path}-lock").exists():
                     ledger._lock_file = os.open(f"{path}-lock", os.O_RDONLY)

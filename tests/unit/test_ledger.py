@@ -317,6 +317,7 @@ def test_a_ledger_whose_run_was_killed_while_it_made_it_is_made_again(path: Path
     sql(path, "PRAGMA journal_mode = wal")
     assert path.stat().st_size
 
+    assert Ledger.read(path) is None
     with opened(path) as ledger:
         assert ledger.run == 1
 
