@@ -491,6 +491,7 @@ def _locked(descriptor: int, byte: int, how: int = fcntl.LOCK_EX, *, within: flo
 _LOCKED = "another process keeps it locked, and `fuser` names it; end that, or run this again when it has ended"
 _OTHERWISE = "name another file"
 _FULL = "make room, and run this again"
+_FAULTY = "see that its disk has room and works, or name another file"
 _UNREADABLE = "see that it and its directory can be written, or name another file"
 _BELOW_A_FILE = "a part of its path is a file, and no directory; name another file"
 # What can be done about it, by the error of SQLite or of the system.
@@ -498,6 +499,8 @@ _WAYS_OUT = {
     sqlite3.SQLITE_BUSY: _LOCKED,
     sqlite3.SQLITE_LOCKED: _LOCKED,
     sqlite3.SQLITE_FULL: _FULL,
+    # A full disk, too, where SQLite finds that out while it makes the -shm.
+    sqlite3.SQLITE_IOERR: _FAULTY,
     sqlite3.SQLITE_CANTOPEN: _UNREADABLE,
     sqlite3.SQLITE_READONLY: _UNREADABLE,
 }

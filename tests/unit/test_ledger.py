@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import sqlite3
 import tempfile
@@ -393,6 +394,17 @@ def test_a_full_disk(path: Path) -> None:
         # It goes on when there is room.
         ledger._connection.execute("PRAGMA max_page_count = 1000000")
         assert ledger.replace(None, replace(ROW, environment_id="last"))
+
+
+def test_a_disk_without_room_for_what_stands_beside_the_file(path: Path) -> None:
+    """With some room left, SQLite finds that out while it makes its index of what is not yet in the file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
+    try:
+        message = problem(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert message.endswith(": disk I/O error; see that its disk has room and works, or name another file")
 
 
 def test_a_lock_that_somebody_keeps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
