@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Letta's wire models of what an agent did: the messages of a conversation, and its runs.
 
-Source of the shapes: the API reference, "Messages" and "Runs"; what is not known is kept.
+Source of the shapes: the API reference, "Messages" and "Runs". Only what is needed is kept: what a tool returned may be
+of megabytes, and a conversation has many of them.
 """
 
 from __future__ import annotations
@@ -16,13 +17,7 @@ from ._deps import pydantic
 from .harmless import parsed
 
 
-class _Wire(pydantic.BaseModel):
-    """Keeps what it does not know."""
-
-    model_config = pydantic.ConfigDict(extra="allow")
-
-
-class ToolCall(_Wire):
+class ToolCall(pydantic.BaseModel):
     """A tool that the agent calls. arguments: JSON as the model wrote it."""
 
     tool_call_id: str | None = None
@@ -37,7 +32,7 @@ class ToolCall(_Wire):
             return self.arguments
 
 
-class ToolAnswer(_Wire):
+class ToolAnswer(pydantic.BaseModel):
     """The answer to one tool call: a decision (`approve`) or the tool's result (`status`)."""
 
     tool_call_id: str | None = None
@@ -45,7 +40,7 @@ class ToolAnswer(_Wire):
     status: str | None = None
 
 
-class HistoryMessage(_Wire):
+class HistoryMessage(pydantic.BaseModel):
     """One message of a conversation. Which keys it has depends on its `message_type`."""
 
     id: str
@@ -92,13 +87,13 @@ class HistoryMessage(_Wire):
         return any(answer.approve or answer.status == "success" for answer in self.approvals or [])
 
 
-class History(_Wire):
+class History(pydantic.BaseModel):
     """A page of a conversation."""
 
     messages: list[HistoryMessage]
 
 
-class Run(_Wire):
+class Run(pydantic.BaseModel):
     """One request to the model and what came of it; a turn that calls tools on a device has several."""
 
     id: str

@@ -71,6 +71,24 @@ def test_no_message_is_kept_once_it_was_looked_at() -> None:
     assert client.kept == [0] * 11
 
 
+class ToolReturn:
+    """What a tool returned; one can tell whether it is still kept."""
+
+
+def test_what_a_tool_returned_is_not_kept_with_its_message() -> None:
+    """It may be of some megabytes, and a turn may have hundreds of them."""
+    large = ToolReturn()
+    kept = weakref.ref(large)
+    fields = {"id": "message-1", "message_type": "tool_return_message", "tool_call_id": "one", "tool_return": large}
+    others = [{"tool_call_id": "two", "tool_return": large}]
+
+    message = HistoryMessage.model_validate({**fields, "tool_returns": others})
+    del large, fields, others
+
+    assert message.answered_calls == {"one", "two"}
+    assert kept() is None
+
+
 def test_what_is_not_in_the_part_that_was_read_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letta_replies, "_MOST_LOOKED_THROUGH", 200)
     client = OneConversation(1_000)
