@@ -19,7 +19,7 @@ export TMPDIR := $(CURDIR)/.build/tmp
 
 run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
-pytest := python -m pytest --numprocesses 3
+pytest := pytest --numprocesses 3
 
 .PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e test-molecule coverage test-matrix bench build ee docs release-check clean
 
@@ -90,7 +90,7 @@ chromium: | home
 test-e2e coverage: chromium .build/rulebook/.ready
 
 test-unit test-integration test-e2e: test-%: venv
-	@$(pytest) tests/$*
+	@python -m $(pytest) tests/$*
 
 # Molecule would take what an interrupted run has left for ready.
 test-molecule: venv
@@ -101,7 +101,7 @@ test-molecule: venv
 # Ansible ends its workers, and with them their coverage data, unless it is told to wait for them.
 coverage: venv
 	@rm -rf .build/coverage && mkdir -p .build/coverage
-	@ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT=100 ANSIBLE_WORKER_SHUTDOWN_POLL_DELAY=0.05 coverage run -m pytest --numprocesses 3
+	@ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT=100 ANSIBLE_WORKER_SHUTDOWN_POLL_DELAY=0.05 coverage run -m $(pytest)
 	@coverage combine --quiet
 	@coverage report
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,8 @@ class ActionModule(EnvironmentAction):
 
 
 def _found(path: Path, name: str) -> Rollout:
-    ledger = Ledger.read(path)
-    try:
+    with Ledger.read(path) or nullcontext() as ledger:
         return rollout_named(ledger, name)
-    finally:
-        if ledger is not None:
-            ledger.close()
 
 
 def _next(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list[RolloutTarget]]:
