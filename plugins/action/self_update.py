@@ -12,7 +12,7 @@ from typing import Any
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger import Ledger, ledger_path
 from ..module_utils.letta import PROVIDER
-from ..module_utils.rollout_ledger import Progress
+from ..module_utils.rollout_ledger import UpdateProgress
 from ..module_utils.self_update import Update, Updated, self_update
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
@@ -51,10 +51,10 @@ class ActionModule(TargetsAction):
             return await self_update(run.settings, run.targets, run.policy, update, progress, check_mode=run.check_mode)
 
     @contextlib.contextmanager
-    def _progress(self, run: Run) -> Iterator[Progress | None]:
+    def _progress(self, run: Run) -> Iterator[UpdateProgress | None]:
         if not run.options["rollout"] or run.check_mode:
             yield None
             return
         with Ledger.open(ledger_path(run.options["ledger"]), self._facts) as ledger:
             hosts = {target.environment.id: target.host for target in run.targets}
-            yield Progress(ledger, run.options["rollout"], hosts)
+            yield UpdateProgress(ledger, run.options["rollout"], hosts)

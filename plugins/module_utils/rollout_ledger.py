@@ -117,7 +117,7 @@ def hold_rollout(path: Path, name: str, facts: RunFacts) -> None:
         raise OptionError("name", f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended")
 
 
-class Progress:
+class UpdateProgress:
     """Which devices of a rollout were told to update themselves and are back, put down as it happens.
 
     So a run that goes on with it neither tells one again that is about to restart, nor forgets who was updated.

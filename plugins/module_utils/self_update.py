@@ -26,7 +26,7 @@ from .letta_models import outgoing_message
 from .manual_command import instruction, is_known_installer, manual_command, why_not_updatable
 from .provider import reachable
 from .relay import Relay
-from .rollout_ledger import Progress
+from .rollout_ledger import UpdateProgress
 from .versions import at_least, parsed
 
 COMMAND = "upgrade-letta-code"
@@ -92,7 +92,7 @@ async def self_update(
     targets: Sequence[Target],
     policy: Policy,
     update: Update,
-    progress: Progress | None = None,
+    progress: UpdateProgress | None = None,
     *,
     check_mode: bool,
 ) -> list[Updated]:
@@ -127,7 +127,7 @@ class _Updater:
         client: Client,
         fan_out: FanOut,
         update: Update,
-        progress: Progress | None,
+        progress: UpdateProgress | None,
         *,
         check_mode: bool,
     ) -> None:

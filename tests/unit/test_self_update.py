@@ -15,7 +15,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, Target
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.rollout import RolloutTarget, planned
-from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import Progress, add_rollout
+from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import UpdateProgress, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.self_update import Update, Updated, self_update
 from tests.sandbox.process import Sandbox
 from tests.sandbox.seeded import SELF_UPDATE
@@ -46,7 +46,7 @@ def updated_all(
     check_mode: bool = False,
     meanwhile: Callable[[], None] = lambda: None,
     policy: dict[str, Any] | None = None,
-    progress: Progress | None = None,
+    progress: UpdateProgress | None = None,
     **settings: Any,
 ) -> list[Updated]:
     """Update these while something else goes on in a thread."""
@@ -512,7 +512,7 @@ def test_a_device_is_not_told_where_that_cannot_be_put_down(sandbox: Sandbox, tm
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
         add_rollout(ledger, planned("r", "0.34.12", ["100%"], [target], iso_now()))
-        progress = Progress(ledger, "r", {environment.id: "d"})
+        progress = UpdateProgress(ledger, "r", {environment.id: "d"})
         with ledger.changing() as database:
             database.execute("DROP TABLE rollout_targets")
         outcome = updated(sandbox, environment, progress=progress)
