@@ -26,6 +26,14 @@ description:
     nothing else has, where devices that you do not trust can name themselves.
   - No host is dialled by a name that a device chose. C(ansible_host) is C(<id>.letta.invalid), so SSH ends unreachable.
 options:
+  connection:
+    description:
+      - How modules that work on the host itself reach it, as V(relay) over
+        P(fleetops.environments.letta#connection), which has what that means.
+      - With V(none) they do not. The modules of this collection need no connection.
+    type: str
+    choices: [none, relay]
+    default: none
   plugin:
     description: Says that this file is for this plugin.
     type: str
@@ -157,3 +165,7 @@ class InventoryModule(EnvironmentInventory):
             user_id=self.get_option("user_id"),
             limit=page_size,
         )
+
+    def connection(self) -> str | None:
+        """Letta's relay, where it is asked for."""
+        return self.NAME if self.get_option("connection") == "relay" else None

@@ -103,11 +103,7 @@ class Relay:
     async def exchange(self, command: Frame, wanted: Callable[[Frame], bool], within: float) -> Frame:
         """Send a command, once, and wait for a frame that is `wanted`."""
         name = str(command["type"])
-        try:
-            await self._socket.send_str(json.dumps({**command, "runtime": self.runtime}))
-        except (aiohttp.ClientError, OSError) as error:
-            # What the socket refuses to write has not left.
-            raise self._dropped(name, error) from None
+        await self._send(command)
         try:
             async with asyncio.timeout(within):
                 while True:
@@ -168,8 +164,19 @@ class Relay:
             error.may_be_accepted, error.transient = False, True
             raise
 
+    async def _greet(self) -> None:
+        """Find out whether the device answers, in a way that does no harm when it is repeated."""
+        await self.sync()
+
+    async def _send(self, frame: Frame) -> None:
+        try:
+            await self._socket.send_str(json.dumps({**frame, "runtime": self.runtime}))
+        except (aiohttp.ClientError, OSError) as error:
+            # What the socket refuses to write has not left.
+            raise self._dropped(str(frame["type"]), error) from None
+
     async def _open(self) -> None:
-        """Connect, and have the device say how it is."""
+        """Connect, and have the device answer."""
         await self._close()
         self._session = aiohttp.ClientSession(trace_configs=[_no_redirects(self._url)])
         try:
@@ -191,7 +198,7 @@ class Relay:
             raise ApiError(message, code="timeout", transient=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._connect_error(error) from None
-        await self.sync()
+        await self._greet()
 
     async def _settle(self) -> None:
         """Wait for the states that a device sends along with its answer, over another socket and in any order."""

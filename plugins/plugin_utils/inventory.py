@@ -76,6 +76,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         """The listing's own parameters, from the plugin's options. Raises OptionError."""
         raise NotImplementedError
 
+    def connection(self) -> str | None:
+        """The connection plugin by which modules reach the hosts themselves, None for none."""
+        return None
+
     def verify_file(self, path: str) -> bool:
         """Any YAML file: what AWX calls an inventory source is up to its user, and the `plugin` key decides.
 
@@ -335,6 +339,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         contract["base_url"] = own(environment.base_url)
         variables[CONTRACT] = contract
         variables["ansible_host"] = own(f"{_label(environment.id)}.{self.PROVIDER.name}.invalid")
+        if connection := self.connection():
+            variables["ansible_connection"] = own(connection)
         return variables
 
     def _variable_prefix(self) -> str:

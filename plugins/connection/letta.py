@@ -1,0 +1,201 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connection plugin: commands and files over a terminal that Letta's relay carries."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: letta
+short_description: Run any module on a Letta device, over Letta's relay
+version_added: 0.1.0
+author:
+  - fleetops.environments authors (@fleetops)
+description:
+  - Runs commands and copies files on devices that only dial out, over a terminal that Letta's relay carries. Modules,
+    roles, C(become), C(async) and pipelining work as over SSH.
+  - Nothing uses it until it is asked for. O(fleetops.environments.letta#inventory:connection=relay) of
+    P(fleetops.environments.letta#inventory) sets C(ansible_connection) for its hosts, and the variable
+    C(ansible_connection=fleetops.environments.letta) does so for any of them.
+  - Commands run as the user who runs Letta Code there, with that user's environment, in the home directory and without
+    a terminal. C(ansible_user) and the C(remote_user) of a play mean nothing here; use C(become).
+  - A terminal is outside of what the agent's permission mode allows. Devices in another mode than C(unrestricted) or
+    C(bypassPermissions) are therefore left alone, unless O(allow_outside_permission_mode) says otherwise. This and
+    O(allow_connection) keep a run from doing what nobody meant. They do not keep out who holds the API key, with which
+    a terminal can be had without Ansible.
+  - POSIX systems with C(base64), C(head), C(mkfifo) and C(stty) only. Whatever shell the device's user has, commands
+    are run by C(/bin/sh).
+  - A device that is offline or does not answer is unreachable. The connection is tried again, a command is not. Where
+    the connection ends in the middle of one, it is ended on the device, within 26 seconds where the device hears of
+    nothing, and its files are removed.
+options:
+  environment:
+    description:
+      - What the inventory says of the host.
+      - P(fleetops.environments.letta#inventory) sets this variable.
+    type: raw
+    vars:
+      - name: fleetops_environment
+  timeout:
+    description:
+      - Seconds to wait for a connection, for the device's shell to start, and for each sign of life of it. A device of
+        which nothing is heard for longer is unreachable. A command that runs on quietly gives such signs.
+    type: float
+    default: 30
+    env:
+      - name: LETTA_TIMEOUT
+    vars:
+      - name: ansible_timeout
+      - name: letta_timeout
+  allow_connection:
+    description:
+      - Whether anything may be run over this connection.
+      - The environment variable E(LETTA_ALLOW_CONNECTION), set to V(false), forbids it whatever the variable says.
+    type: bool
+    default: true
+    vars:
+      - name: letta_allow_connection
+  allow_outside_permission_mode:
+    description: Whether commands run also on devices in whose mode the agent may not do all that a terminal can.
+    type: bool
+    default: false
+    vars:
+      - name: letta_allow_outside_permission_mode
+extends_documentation_fragment:
+  - fleetops.environments.letta.plugins
+  - ansible.builtin.connection_pipelining
+seealso:
+  - plugin: fleetops.environments.letta
+    plugin_type: inventory
+"""
+
+EXAMPLES = r"""
+# fleet.letta.yml: an inventory whose hosts any module can be run on.
+plugin: fleetops.environments.letta
+connection: relay
+filters:
+  - mode == 'unrestricted'
+
+---
+# group_vars/mode_standard.yml: nothing is ever run on these.
+letta_allow_connection: false
+
+---
+# A play for any hosts of the inventory, without the option of its source.
+- hosts: mode_unrestricted
+  vars:
+    ansible_connection: fleetops.environments.letta
+  tasks:
+    - ansible.builtin.setup:
+    - ansible.builtin.package:
+        name: ripgrep
+      become: true
+"""
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.connection import ConnectionBase
+from ansible.utils.display import Display
+
+from ..module_utils.arguments import CONNECTION_SPEC
+from ..plugin_utils.options import forget_blank_environment, given
+
+if TYPE_CHECKING:
+    from ..plugin_utils.device import Device
+
+_FORBIDDEN_BY = "LETTA_ALLOW_CONNECTION"
+_display = Display()
+
+
+class Connection(ConnectionBase):  # type: ignore[misc]
+    """One WebSocket and one shell on the device for a task."""
+
+    transport = "fleetops.environments.letta"
+    has_pipelining = True
+    # Commands have none; core then refuses the become plugins that need one.
+    has_tty = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._variables: dict[str, Any] = {}
+        self._device: Device | None = None
+
+    def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
+        """Read the options without the blank ones, which Ansible would take for false or for an error."""
+        forget_blank_environment(f"LETTA_{name}".upper() for name in CONNECTION_SPEC)
+        self._variables = given(var_options or {})
+        super().set_options(task_keys=task_keys, var_options=self._variables, direct=direct)
+
+    def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
+        """Run a command; its exit status, standard output and standard error."""
+        super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
+        _display.vvv(f"EXEC {to_text(cmd)}", host=self._host)
+        become = self.become if sudoable and self.become and self.become.expect_prompt() else None
+        return self._connected_device().run(to_bytes(cmd), in_data or b"", become)
+
+    def put_file(self, in_path: str, out_path: str) -> None:
+        """Copy a file to the device; one that is new there gets its mode, less the umask."""
+        super().put_file(in_path, out_path)
+        _display.vvv(f"PUT {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
+        self._connected_device().put(to_bytes(in_path), to_bytes(out_path))
+
+    def fetch_file(self, in_path: str, out_path: str) -> None:
+        """Copy a file from the device; one that is new here gets its mode, less the umask."""
+        super().fetch_file(in_path, out_path)
+        _display.vvv(f"FETCH {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
+        self._connected_device().fetch(to_bytes(in_path), to_bytes(out_path))
+
+    def close(self) -> None:
+        """End the shell on the device, and with it what may still run in it."""
+        device, self._device = self._device, None
+        self._connected = False
+        if device is not None:
+            device.close()
+
+    def reset(self) -> None:
+        """Begin anew with the next command. A connection is a task's own, so there is none to end between tasks."""
+        self.close()
+
+    def _connect(self) -> Connection:
+        if not self._connected:
+            self._require_allowed()
+            # Ansible imports this file in every worker, also for tasks that never connect.
+            from ..plugin_utils.device import Device  # noqa: PLC0415 - a hundred times what the rest takes
+
+            _display.vvv("ESTABLISH A SHELL OVER LETTA'S RELAY", host=self._host)
+            self._device = Device(
+                self.get_option("environment"),
+                {**self._variables, "letta_timeout": self.get_option("timeout")},
+                any_mode=self.get_option("allow_outside_permission_mode"),
+            )
+            self._device.open()
+            self._connected = True
+        return self
+
+    def _connected_device(self) -> Device:
+        """The device; its connection is opened anew where it has ended since the last command."""
+        if self._device is None or self._device.lost:
+            self.close()
+            self._connect()
+        device: Device = self._device
+        return device
+
+    def _require_allowed(self) -> None:
+        """Raise AnsibleError where a variable or the environment forbids the connection."""
+        value = os.environ.get(_FORBIDDEN_BY, "").strip()
+        try:
+            forbidden = bool(value) and not boolean(value)
+        except TypeError:
+            raise AnsibleError(f"{_FORBIDDEN_BY}: must be true or false, got {value!r}") from None
+        if forbidden:
+            raise AnsibleError(f"the environment variable {_FORBIDDEN_BY} forbids commands on devices")
+        if not self.get_option("allow_connection"):
+            raise AnsibleError("the variable letta_allow_connection forbids commands on this device")
+
+    @property
+    def _host(self) -> str:
+        return str(self._play_context.remote_addr)

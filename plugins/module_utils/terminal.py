@@ -1,0 +1,400 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands and files over a terminal of a device, byte for byte.
+
+Source of the rules: Letta Code (0.34) starts the user's own shell in a terminal and passes on what it prints as UTF-8
+text, a frame every 16 ms. It does not end a terminal when the client goes, and refuses to in the first two seconds. So
+the shell is replaced by one of ours (terminal.sh), which speaks base64 between marks, and ends by itself when it hears
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import functools
+import io
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+from .environment import Environment
+from .errors import ApiError, FleetError, one_line
+from .http_settings import HttpSettings
+from .letta import Client
+from .provider import reachable
+from .relay import Relay, said
+
+# Modes in which the agent itself may do whatever a terminal can; the second is what older devices call the first.
+UNRESTRICTED = ("unrestricted", "bypassPermissions")
+
+# Wider than any prompt, and too low for zsh to ask a new user how it should be set up.
+_SIZE = {"cols": 500, "rows": 10}
+# Typed into the user's shell, whichever that is. The space keeps it out of the history of some, the variable of others.
+_LOADER = (
+    " HISTFILE= exec /bin/sh -c '"
+    'n={mark}; stty raw -echo min 0 time 255; printf "<%s ready>" $n; read -r s; eval "$s"'
+    "'\n"
+)
+# Seconds after which it is typed again: what that shell runs at its start may have read it.
+_TYPED_AGAIN_AFTER = 3.0
+# Seconds between two signs of life; the shell on the device gives up after 25.5.
+_SIGN_OF_LIFE = 5.0
+# Characters in a frame, bytes of a command in a line, which a shell reads one by one, and bytes of a file before the
+# device has to say that it has them.
+_FRAME = 64 * 1024
+_LINE = 4 * 1024
+_PIECE = 4 * 1024 * 1024
+
+_Sink = Callable[[Any], object]
+_Part = str | list[str]
+
+Answers = Callable[[bytes], bytes | None]
+"""Given all that a command has said so far, the line that it is to get, empty to go on, None to wait for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended. status: its exit status, 128 and the signal's number where one ended it."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def connected(settings: HttpSettings, listed: Environment, *, any_mode: bool) -> Terminal:
+    """A terminal of an environment, entered, over its present connection.
+
+    any_mode: whether also where the agent itself may not do all that a terminal can. Raises ApiError where it cannot be
+    reached, with the code `offline` where it is away, and FleetError where it is not to be used.
+    """
+    async with Client(settings) as client:
+        environment = await reachable(client, listed, fresh=True)
+    if str(environment.fields["os"]).startswith("win"):
+        raise FleetError(f"the device runs {environment.fields['os']}, and only POSIX systems can be worked with")
+    if not any_mode and environment.fields["mode"] is not None:
+        _require_unrestricted(environment.fields["mode"])
+    terminal = Terminal(settings, str(environment.connection_id))
+    terminal.asks_mode = not any_mode and environment.fields["mode"] is None
+    return await terminal.__aenter__()
+
+
+class Terminal(Relay):
+    """A shell on a device. Use as an async context manager; every call raises ApiError.
+
+    Entering is retried, since nothing has run then; what is run is not. Whatever ends it, the shell and its files are
+    gone within 26 s, and at once where the device hears of it.
+
+    asks_mode: whether the device is asked for its mode first, and left alone unless it is unrestricted.
+    """
+
+    def __init__(self, settings: HttpSettings, connection_id: str) -> None:
+        super().__init__(settings, connection_id)
+        self.asks_mode = False
+        self._timeout = settings.timeout
+        self._tasks: list[asyncio.Task[None]] = []
+        self._parts: asyncio.Queue[_Part | ApiError] = asyncio.Queue()
+        self._lost: ApiError | None = None
+        self._busy = False
+        self._heard = time.monotonic()
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._show_life())]
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(ApiError):
+            await self._type("bye\n")
+        await super().__aexit__()
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing can be run any more."""
+        return self._lost is not None
+
+    async def run(self, command: bytes, stdin: bytes = b"", answers: Answers | None = None) -> Finished:
+        """Run a command with /bin/sh, in a session of its own, and wait for its end.
+
+        answers: what the command gets before its standard input; asked whenever it has said more, until it is to go on.
+        """
+        line, encoded = "", ""
+        if len(command) <= _LINE:
+            line = _encoded(command)
+        else:
+            await self._put(io.BytesIO(command), ".command", "-")
+        if len(stdin) <= _PIECE:
+            encoded = _encoded(stdin)
+        else:
+            await self._put(io.BytesIO(stdin), ".in", "-")
+        how = "ask" if answers else "all"
+        await self._begin(f"run {how} {len(encoded)} {len(stdin)} {line}", encoded)
+        stdout, stderr = bytearray(), bytearray()
+        status, _note = await self._end(stdout.extend, stderr.extend, answers)
+        return Finished(self._done(status, stderr), bytes(stdout), bytes(stderr))
+
+    async def put(self, source: BinaryIO, path: bytes, mode: int) -> None:
+        """Write a file. mode: what one that is new gets, less the umask. Raises RefusedError where it cannot be."""
+        await self._put(source, _encoded(path), f"{mode:o}")
+
+    async def fetch(self, path: bytes, sink: BinaryIO) -> int:
+        """Read a file into `sink`; returns its permissions. Raises RefusedError where it cannot be read."""
+        await self._begin(f"get {_encoded(path)}")
+        stderr = bytearray()
+        status, permissions = await self._end(sink.write, stderr.extend)
+        self._require_success(status, stderr)
+        return _mode(permissions)
+
+    async def _put(self, source: BinaryIO, path: str, mode: str) -> None:
+        how, size, piece = "new", 0, source.read(_PIECE)
+        while how == "new" or piece:
+            following = source.read(_PIECE)
+            size += len(piece)
+            encoded, final_mode = _encoded(piece), "-" if following else mode
+            await self._begin(f"put {how} {len(encoded)} {size} {final_mode} {path}", encoded)
+            stderr = bytearray()
+            status, _note = await self._end(lambda _data: None, stderr.extend)
+            self._require_success(status, stderr)
+            how, piece = "more", following
+
+    async def _greet(self) -> None:
+        """Have the device start a terminal, and our shell in it in place of the user's."""
+        if self.asks_mode:
+            await self.sync()
+            _require_unrestricted(self.device_status.get("current_permission_mode"))
+        self._id = str(uuid.uuid4())
+        self._marks = _Marks(uuid.uuid4().hex)
+        await self._send({"type": "terminal_spawn", "terminal_id": self._id, **_SIZE, "cwd": "/"})
+        try:
+            async with asyncio.timeout(self._timeout):
+                while not await self._typed_into_shell():
+                    pass
+        except TimeoutError:
+            message = f"{self._url}: no shell on the device within the timeout of {self._timeout:g} s"
+            raise ApiError(message, code="timeout", transient=True) from None
+        await self._type(_script() + "\n")
+
+    async def _typed_into_shell(self) -> bool:
+        """Type the line that starts ours into the user's shell; whether it did."""
+        await self._type(_LOADER.format(mark=self._marks.mark))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TYPED_AGAIN_AFTER):
+                while ["ready"] not in await self._received():
+                    pass
+                return True
+        return False
+
+    async def _type(self, text: str) -> None:
+        for start in range(0, len(text), _FRAME):
+            data = text[start : start + _FRAME]
+            await self._send({"type": "terminal_input", "terminal_id": self._id, "data": data})
+            self._heard = time.monotonic()
+
+    async def _received(self) -> list[_Part]:
+        """What came in the next frame of our terminal."""
+        while True:
+            frame = await self._receive("the terminal")
+            if frame.get("terminal_id") != self._id:
+                continue
+            self._heard = time.monotonic()
+            if frame.get("type") == "terminal_output":
+                return self._marks.split(str(frame.get("data")))
+            if frame.get("type") == "terminal_exited":
+                raise self._dropped("the terminal", f"it has ended ({said(frame)})")
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                for part in await self._received():
+                    self._parts.put_nowait(part)
+        except ApiError as error:
+            self._lose(error)
+
+    async def _show_life(self) -> None:
+        """Tell the shell that we are there, and find out whether it is."""
+        try:
+            while time.monotonic() - self._heard <= self._timeout:
+                # While what is typed is for an operation, this would be taken for a part of it.
+                if not self._busy:
+                    heard = self._heard
+                    await self._type(".\n")
+                    self._heard = heard
+                await asyncio.sleep(min(_SIGN_OF_LIFE, self._timeout / 3))
+        except ApiError as error:
+            self._lose(error)
+        else:
+            message = f"{self._url}: nothing heard of the device for the timeout of {self._timeout:g} s"
+            self._lose(ApiError(message, code="timeout", transient=True))
+
+    def _lose(self, error: ApiError) -> None:
+        if self._lost is None:
+            self._lost = error
+            self._parts.put_nowait(error)
+
+    async def _begin(self, operation: str, payload: str = "") -> None:
+        if self._lost is not None:
+            raise self._lost
+        self._busy = True
+        try:
+            await self._type(f"{operation}\n{payload}")
+        except ApiError as error:
+            error.may_be_accepted = True
+            self._lose(error)
+            raise
+
+    async def _end(self, stdout: _Sink, stderr: _Sink, answers: Answers | None = None) -> tuple[str, str]:
+        """Wait for the end of an operation; returns its status and what it notes of standard output."""
+        answer = _Answer(stdout, stderr)
+        try:
+            while answer.status is None:
+                part = await self._parts.get()
+                if isinstance(part, ApiError):
+                    raise part
+                if part == ["running"]:
+                    self._busy = False
+                elif part[:1] == ["said"] and answers is not None:
+                    await self._give(answers(base64.b64decode(part[1])))
+                else:
+                    answer.take(part)
+        except (ApiError, ValueError, IndexError) as error:
+            lost = error if isinstance(error, ApiError) else self._unreadable(error)
+            lost.may_be_accepted = True
+            self._lose(lost)
+            raise lost from None
+        self._busy = False
+        return answer.status, answer.note
+
+    def _unreadable(self, error: Exception) -> ApiError:
+        return ApiError(f"{self._url}: the terminal's answer cannot be read: {one_line(error)}", code="garbled")
+
+    async def _give(self, line: bytes | None) -> None:
+        if line is not None:
+            await self._type(f"pass {_encoded(line)}\n" if line else "go\n")
+
+    def _done(self, status: str, stderr: bytearray) -> int:
+        """An exit status. Raises ApiError where the shell has none to tell."""
+        if not status.isdecimal():
+            why = one_line(stderr.decode(errors="replace")) or "its output could not be read"
+            raise ApiError(f"{self._url}: the command's result is lost: {why}", code="garbled", may_be_accepted=True)
+        return int(status)
+
+    def _require_success(self, status: str, stderr: bytearray) -> None:
+        if self._done(status, stderr) != 0:
+            # The shell's own words begin with its name and its line.
+            why = one_line(stderr.decode(errors="replace")).rpartition(": ")[2]
+            raise RefusedError(why or f"exit status {status}", code="refused")
+
+
+class RefusedError(ApiError):
+    """The device did not do what it was asked for; the text is its reason."""
+
+
+class _Marks:
+    """Tells what is ours from all else that a terminal shows. mark: in front of every word of ours."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        self._rest = ""
+        self._word = re.compile(f"<{mark}((?: [^ <>]*)+)>")
+
+    def split(self, text: str) -> list[_Part]:
+        """What more of the terminal's output holds: words as lists, and the text between them, as it came."""
+        *whole, self._rest = self._split(self._rest + text)
+        return whole
+
+    def _split(self, text: str) -> list[Any]:
+        parts: list[_Part] = []
+        at = 0
+        for found in self._word.finditer(text):
+            parts += [text[at : found.start()], found[1].split()]
+            at = found.end()
+        # Nothing of ours but words has this in it.
+        begun = text.find("<", at)
+        end = len(text) if begun < 0 else begun
+        return [*parts, text[at:end], text[end:]]
+
+
+class _Answer:
+    """What an operation came to, as its parts come. status: None until it has ended. note: on standard output."""
+
+    def __init__(self, stdout: _Sink, stderr: _Sink) -> None:
+        self.status: str | None = None
+        self.note = ""
+        self._decoders = {"out": _Decoder(stdout), "err": _Decoder(stderr)}
+        self._now: _Decoder | None = None
+
+    def take(self, part: _Part) -> None:
+        """Take the next part. Raises ValueError and IndexError for what is none, ApiError where the shell refuses."""
+        if isinstance(part, str):
+            if self._now is not None:
+                self._now.feed(part)
+            return
+        if self._now is not None:
+            self._now.end()
+        word, *rest = part
+        self._now = self._decoders.get(word)
+        if word == "out":
+            self.note = rest[0]
+        elif word == "end":
+            self.status = rest[0]
+        elif word == "refused":
+            raise ApiError(f"the shell on the device cannot begin: {_text(rest[0])}", code="refused")
+
+
+class _Decoder:
+    """Base64 that comes in pieces. Raises ValueError for what is none."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self._sink, self._rest = sink, ""
+
+    def feed(self, text: str) -> None:
+        text = self._rest + text.translate(_NO_BREAKS)
+        whole = len(text) // 4 * 4
+        self._rest = text[whole:]
+        self._sink(binascii.a2b_base64(text[:whole], strict_mode=True))
+
+    def end(self) -> None:
+        if self._rest:
+            raise ValueError("it is cut off")
+
+
+_NO_BREAKS = {ord("\r"): None, ord("\n"): None}
+
+
+@functools.cache
+def _script() -> str:
+    """Our shell as one line."""
+    lines = Path(__file__).with_suffix(".sh").read_text(encoding="ascii").splitlines()
+    return " ".join(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _text(encoded: str) -> str:
+    return one_line(base64.b64decode(encoded).decode(errors="replace"))
+
+
+def _mode(permissions: str) -> int:
+    """The mode that `ls -l` shows as `-rw-r--r--`."""
+    letters = permissions[1:10].ljust(9, "-")
+    return sum(1 << (8 - place) for place, letter in enumerate(letters) if letter in "rwxst")
+
+
+def _require_unrestricted(mode: Any) -> None:
+    if mode not in UNRESTRICTED:
+        raise FleetError(
+            f"the device is in mode {one_line(mode or 'unknown', 60)}, which a terminal would go round; commands run "
+            f"in {' and '.join(UNRESTRICTED)} only, unless letta_allow_outside_permission_mode is true"
+        )

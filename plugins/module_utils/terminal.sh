@@ -1,0 +1,142 @@
+# The shell that Ansible's commands run in on a device, in POSIX sh. See terminal.py, which types it into a terminal as one
+# line: comments end at their line, and each line can be followed by the next after a space.
+#
+# n is the mark that tells what is meant for the client from all else in the terminal: <n word ...>, with base64 between.
+# A line from the client is an operation. A terminal that hears nothing for 25.5 s reads as ended, and all is removed.
+
+exec 2>/dev/null 3<&0;
+unset LETTA_API_KEY TERM COLORTERM LINES COLUMNS HISTFILE PROMPT_COMMAND;
+cd || cd /;
+# Older versions of macOS know no -d.
+if [ -d /System/Library ]; then decode=-D; else decode=-d; fi;
+if command -v setsid; then own_session=setsid; else own_session=; fi >/dev/null;
+
+tell() { printf '<%s %s>' "$n" "$*"; };
+decoded() { printf %s "$1" | base64 $decode; };
+
+d=${TMPDIR:-/tmp}/ansible-letta-$n;
+if ! problem=$(mkdir -m 700 "$d" 2>&1); then tell refused "$(printf %s "$problem" | base64 | tr -d '\n')"; exit 1; fi;
+trap 'rm -rf "$d"' 0;
+trap 'exit 1' HUP INT TERM;
+
+# What an operation came to: word for the client, file for standard output, status. Standard error is always in a file.
+answer() {
+    tell out "$1";
+    if [ -s "$2" ]; then base64 <"$2" || set -- "$1" "$2" lost; fi;
+    tell err;
+    if [ -s "$d/err" ]; then base64 <"$d/err" || set -- "$1" "$2" lost; fi;
+    tell end "$3";
+};
+
+end_command() {
+    read -r pid <"$d/pid";
+    kill -s "$1" -- "-$pid" || kill -s "$1" "$pid";
+};
+
+# Let the client see what the command has said so far, and give it a password, until the client says go.
+ask() {
+    exec 4>"$d/answers";
+    stty time 1;
+    shown= unheard=0;
+    while [ "$unheard" -lt 255 ]; do
+        said=$(cat "$d/out" "$d/err" | base64 | tr -d '\n');
+        if [ "$said" != "$shown" ]; then tell said "$said"; shown=$said; fi;
+        unheard=$((unheard + 1));
+        if read -r word value; then
+            unheard=0;
+            case $word in
+                .) tell . ;;
+                pass) decoded "$value" >&4 ;;
+                *) break ;;
+            esac;
+        fi;
+    done;
+    stty time 255;
+    if [ "$word" = go ]; then cat "$d/in" >&4 & fi;
+    exec 4>&-;
+};
+
+# Listen while a command runs; it is ended when the client says bye or is heard no more.
+watch() {
+    trap '' HUP;
+    word=go;
+    if [ "$1" = ask ]; then ask; fi;
+    while [ "$word" = go ] && read -r said; do
+        if [ "$said" = bye ]; then break; fi;
+        tell .;
+    done;
+    kill -s TERM $$;
+    end_command TERM;
+    sleep 5;
+    end_command KILL;
+};
+
+# Without setsid (macOS) the command at least outlives the terminal.
+start='[ "$2" ] || trap "" HUP; echo $$ >"$1/pid"; exec /bin/sh "$1/command"';
+
+# $1: ask or all, $2: length of standard input in base64, $3: in bytes, $4: the command in base64, none if it was put.
+run() {
+    if [ "$2" -gt 0 ]; then head -c "$2" | { base64 $decode >"$d/in" || cat >/dev/null; }; fi;
+    if [ "$(($(wc -c <"$d/in")))" != "$3" ]; then
+        echo "standard input did not arrive" >"$d/err"; : >"$d/out"; answer - "$d/out" lost; return;
+    fi;
+    if [ "$4" ]; then decoded "$4" >"$d/command"; fi;
+    : >"$d/pid"; : >"$d/out"; : >"$d/err";
+    input=$d/in;
+    if [ "$1" = ask ]; then input=$d/answers; mkfifo "$input"; fi;
+    tell running;
+    watch "$1" <&3 & watcher=$!;
+    (exec $own_session /bin/sh -c "$start" sh "$d" "$own_session" <"$input" >"$d/out" 2>"$d/err" 3<&-);
+    status=$?;
+    kill $watcher; wait $watcher;
+    if [ "$1" = ask ]; then stty time 255 <&3; rm -f "$input"; fi;
+    : >"$d/in";
+    answer - "$d/out" "$status";
+};
+
+# $1: new or more, $2: length in base64, $3: bytes that the file then has, $4: its mode or -, $5: its path in base64, or after
+# a dot which file of ours it is.
+put() {
+    case $5 in
+        .*) path=$d/${5#.} ;;
+        *) path=$(decoded "$5"; echo .); path=${path%.} ;;
+    esac;
+    if [ "$1" = new ]; then if [ -e "$path" ]; then made=; else made=yes; fi; fi;
+    if [ "$2" -gt 0 ]; then head -c "$2"; fi | (
+        umask 077;
+        if [ "$1" = new ]; then base64 $decode >"$path"; else base64 $decode >>"$path"; fi;
+        status=$?;
+        if [ "$status" != 0 ]; then cat >/dev/null; fi;
+        exit "$status"
+    ) 2>"$d/err";
+    status=$?;
+    if [ "$status" = 0 ] && [ -f "$path" ] && [ "$(($(wc -c <"$path")))" != "$3" ]; then
+        echo "not all of it arrived" >"$d/err"; status=lost;
+    fi;
+    if [ "$status" = 0 ] && [ "$made" ] && [ "$4" != - ]; then
+        chmod "$(printf %o $((0$4 & ~0$(umask))))" "$path" 2>"$d/err"; status=$?;
+    fi;
+    : >"$d/out"; answer - "$d/out" "$status";
+};
+
+# $1: the path in base64.
+get() {
+    path=$(decoded "$1"; echo .); path=${path%.};
+    : >"$d/out";
+    if [ -d "$path" ]; then echo "it is a directory" >"$d/err"; answer - "$d/out" 1; return; fi;
+    if ! (: <"$path") 2>"$d/err"; then answer - "$d/out" 1; return; fi;
+    mode=$(ls -dlL -- "$path");
+    answer "${mode%% *}" "$path" 0;
+};
+
+: >"$d/in";
+while read -r operation a b c e f; do
+    case $operation in
+        .) tell . ;;
+        run) run "$a" "$b" "$c" "$e" ;;
+        put) put "$a" "$b" "$c" "$e" "$f" ;;
+        get) get "$a" ;;
+        bye) break ;;
+    esac;
+done;
+exit 0

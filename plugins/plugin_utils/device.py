@@ -1,0 +1,161 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Letta device as the connection plugin works with it: commands and files, and Ansible's errors."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+
+from ..module_utils import _deps
+from ..module_utils.arguments import CONNECTION_SPEC
+from ..module_utils.background import Background
+from ..module_utils.environment import CONTRACT, Environment
+from ..module_utils.errors import ApiError, FleetError
+from ..module_utils.http_settings import HttpSettings
+from ..module_utils.letta import PROVIDER
+from ..module_utils.terminal import RefusedError, Terminal, connected
+from .options import given, layered, validated
+
+Value = TypeVar("Value")
+
+
+class Device:
+    """A device and the shell on it. contract: what the inventory says of the host. variables: those of the options.
+
+    Every call raises AnsibleConnectionFailure where the device cannot be reached any more, so that the host is
+    unreachable, and AnsibleError for everything else.
+    """
+
+    def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool) -> None:
+        self._contract, self._variables, self._any_mode = contract, variables, any_mode
+        self._background: Background | None = None
+        self._terminal: Terminal | None = None
+
+    @property
+    def lost(self) -> bool:
+        """Whether nothing can be run any more."""
+        return self._terminal is None or self._terminal.lost
+
+    def open(self) -> None:
+        """Connect, and start the shell."""
+        try:
+            _deps.require()
+            environment = self._environment()
+            settings = self._settings(environment)
+            self._background = Background()
+            self._terminal = self._background.run(connected(settings, environment, any_mode=self._any_mode))
+        except ApiError as error:
+            raise AnsibleConnectionFailure(str(error)) from None
+        except FleetError as error:
+            raise AnsibleError(str(error)) from None
+        finally:
+            if self._terminal is None:
+                self.close()
+
+    def close(self) -> None:
+        """End the shell, and what runs in it."""
+        background, self._background = self._background, None
+        terminal, self._terminal = self._terminal, None
+        if background is not None:
+            if terminal is not None:
+                background.run(terminal.__aexit__())
+            background.close()
+
+    def run(self, command: bytes, stdin: bytes, become: Any) -> tuple[int, bytes, bytes]:
+        """Run a command; its exit status, standard output and standard error. become: whose prompt is answered."""
+        prompts = Prompts(become) if become else None
+        finished = self._do(lambda terminal: terminal.run(command, stdin, prompts))
+        stderr = prompts.removed_from(finished.stderr) if prompts else finished.stderr
+        return finished.status, finished.stdout, stderr
+
+    def put(self, source: bytes, path: bytes) -> None:
+        """Copy a file to the device; one that is new there gets its mode, less the umask."""
+        try:
+            with Path(os.fsdecode(source)).open("rb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                self._do(lambda terminal: terminal.put(file, path, mode))
+        except FileNotFoundError:
+            raise AnsibleFileNotFound(f"there is no file {to_text(source)}") from None
+
+    def fetch(self, path: bytes, target: bytes) -> None:
+        """Copy a file from the device; one that is new here gets its mode, less the umask."""
+        new = not os.path.lexists(target)
+        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            mode = self._do(lambda terminal: terminal.fetch(path, file))
+            if new:
+                os.fchmod(file.fileno(), mode & ~_umask())
+
+    def _do(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
+        if self._background is None or self._terminal is None:
+            raise AnsibleConnectionFailure("the connection to the device is closed")
+        try:
+            return self._background.run(operation(self._terminal))
+        except RefusedError as error:
+            raise AnsibleError(str(error)) from None
+        except ApiError as error:
+            self.close()
+            raise AnsibleConnectionFailure(f"{error}; what was begun may have been done") from None
+        except BaseException:
+            # A time-out of the task, or a wrong password: what runs there is ended.
+            self.close()
+            raise
+
+    def _environment(self) -> Environment:
+        """Raises FleetError."""
+        if self._contract is None:
+            raise FleetError(
+                f"the host has no variable {CONTRACT}, which the inventory fleetops.environments.letta sets"
+            )
+        environment = Environment.from_contract(self._contract)
+        if environment.provider != PROVIDER.name:
+            raise FleetError(f"the host is an environment of {environment.provider}, and only Letta's have terminals")
+        return environment
+
+    def _settings(self, environment: Environment) -> HttpSettings:
+        """As the variables say, then the inventory, then the environment. Raises FleetError."""
+        variables = given({name: self._variables.get(PROVIDER.variable_of(name)) for name in CONNECTION_SPEC})
+        variables.setdefault("base_url", environment.base_url)
+        options = layered((variables, PROVIDER.from_environment()))
+        return HttpSettings.from_options(validated(CONNECTION_SPEC, options), api_key_help=PROVIDER.key_help)
+
+
+class Prompts:
+    """Gives a become plugin's password to the prompt for it. become: the plugin, whose command is run."""
+
+    def __init__(self, become: Any) -> None:
+        self._become = become
+        self._answered_up_to: int | None = None
+
+    def __call__(self, said: bytes) -> bytes | None:
+        """What a command that has said so much is to get: see `Answers`. Raises AnsibleError for a wrong password."""
+        become = self._become
+        if become.check_success(said):
+            return b""
+        since = said[self._answered_up_to or 0 :]
+        prompted = become.check_password_prompt(since)
+        if become.check_incorrect_password(since) or (prompted and self._answered_up_to is not None):
+            raise AnsibleError(f"become_pass: {become.name} does not take this password")
+        if become.check_missing_password(since):
+            raise AnsibleError(f"become_pass: {become.name} wants a password")
+        if not prompted:
+            return None
+        self._answered_up_to = len(said)
+        return f"{become.get_option('become_pass')}\n".encode()
+
+    def removed_from(self, stderr: bytes) -> bytes:
+        """Standard error without the prompt that was answered."""
+        return stderr if self._answered_up_to is None else stderr.replace(to_bytes(self._become.prompt), b"", 1)
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
