@@ -44,7 +44,7 @@ _LOADER = (
     "'\n"
 )
 # Seconds after which it is typed again: what that shell runs at its start may have read it.
-_TYPED_AGAIN_AFTER = 3.0
+_TYPED_AGAIN_AFTER = 1.0
 # Seconds between two signs of life; the shell on the device gives up after 25.5.
 _SIGN_OF_LIFE = 5.0
 # Characters in a frame, bytes of a command in a line, which a shell reads one by one, and bytes of a file before the
