@@ -135,19 +135,19 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         _display.vvv(f"EXEC {to_text(cmd)}", host=self._host)
         become = self.become if sudoable and self.become and self.become.expect_prompt() else None
-        return self._connected_device().run(to_bytes(cmd), in_data or b"", become)
+        return self._opened().run(to_bytes(cmd), in_data or b"", become)
 
     def put_file(self, in_path: str, out_path: str) -> None:
         """Copy a file to the device; one that is new there gets its mode, less the umask."""
         super().put_file(in_path, out_path)
         _display.vvv(f"PUT {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
-        self._connected_device().put(to_bytes(in_path), to_bytes(out_path))
+        self._opened().put(to_bytes(in_path), to_bytes(out_path))
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
         """Copy a file from the device; one that is new here gets its mode, less the umask."""
         super().fetch_file(in_path, out_path)
         _display.vvv(f"FETCH {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
-        self._connected_device().fetch(to_bytes(in_path), to_bytes(out_path))
+        self._opened().fetch(to_bytes(in_path), to_bytes(out_path))
 
     def close(self) -> None:
         """End the shell on the device, and with it what may still run in it."""
@@ -176,11 +176,8 @@ class Connection(ConnectionBase):  # type: ignore[misc]
             self._connected = True
         return self
 
-    def _connected_device(self) -> Device:
-        """The device; its connection is opened anew where it has ended since the last command."""
-        if self._device is None or self._device.lost:
-            self.close()
-            self._connect()
+    def _opened(self) -> Device:
+        self._connect()
         device: Device = self._device
         return device
 

@@ -118,11 +118,6 @@ class Terminal(Relay):
             await self._type("bye\n")
         await super().__aexit__()
 
-    @property
-    def lost(self) -> bool:
-        """Whether nothing can be run any more."""
-        return self._lost is not None
-
     async def run(self, command: bytes, stdin: bytes = b"", answers: Answers | None = None) -> Finished:
         """Run a command with /bin/sh, in a session of its own, and wait for its end.
 
@@ -130,7 +125,7 @@ class Terminal(Relay):
         """
         line, encoded = "", ""
         if len(command) <= _LINE:
-            line = _encoded(command)
+            line = _encoded(command or b":")
         else:
             await self._put(io.BytesIO(command), ".command", "-")
         if len(stdin) <= _PIECE:
@@ -156,6 +151,7 @@ class Terminal(Relay):
         return _mode(permissions)
 
     async def _put(self, source: BinaryIO, path: str, mode: str) -> None:
+        source.seek(0)
         how, size, piece = "new", 0, source.read(_PIECE)
         while how == "new" or piece:
             following = source.read(_PIECE)
@@ -224,12 +220,12 @@ class Terminal(Relay):
         """Tell the shell that we are there, and find out whether it is."""
         try:
             while time.monotonic() - self._heard <= self._timeout:
+                await asyncio.sleep(min(_SIGN_OF_LIFE, self._timeout / 3))
                 # While what is typed is for an operation, this would be taken for a part of it.
                 if not self._busy:
                     heard = self._heard
                     await self._type(".\n")
                     self._heard = heard
-                await asyncio.sleep(min(_SIGN_OF_LIFE, self._timeout / 3))
         except ApiError as error:
             self._lose(error)
         else:

@@ -88,7 +88,8 @@ run() {
     watch "$1" <&3 & watcher=$!;
     (exec $own_session /bin/sh -c "$start" sh "$d" "$own_session" <"$input" >"$d/out" 2>"$d/err" 3<&-);
     status=$?;
-    kill $watcher; wait $watcher;
+    # By a signal that a shell that has just begun cannot take for its parent's.
+    kill -s KILL $watcher; wait $watcher;
     if [ "$1" = ask ]; then stty time 255 <&3; rm -f "$input"; fi;
     : >"$d/in";
     answer - "$d/out" "$status";

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,37 +37,37 @@ class Device:
 
     def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool) -> None:
         self._contract, self._variables, self._any_mode = contract, variables, any_mode
-        self._background: Background | None = None
-        self._terminal: Terminal | None = None
+        self._shell: tuple[Background, Terminal] | None = None
+        self._lost = False
 
-    @property
-    def lost(self) -> bool:
-        """Whether nothing can be run any more."""
-        return self._terminal is None or self._terminal.lost
-
-    def open(self) -> None:
-        """Connect, and start the shell."""
+    def open(self) -> tuple[Background, Terminal]:
+        """Connect, and start the shell, which is returned with what to run it in."""
+        background = Background()
         try:
             _deps.require()
             environment = self._environment()
             settings = self._settings(environment)
-            self._background = Background()
-            self._terminal = self._background.run(connected(settings, environment, any_mode=self._any_mode))
+            if self._lost:
+                # A device that vanished is reported in time, also where Ansible then goes on to clean up.
+                settings = replace(settings, retries=0)
+            terminal = background.run(connected(settings, environment, any_mode=self._any_mode))
         except ApiError as error:
             raise AnsibleConnectionFailure(str(error)) from None
         except FleetError as error:
             raise AnsibleError(str(error)) from None
+        else:
+            self._shell = background, terminal
+            return self._shell
         finally:
-            if self._terminal is None:
-                self.close()
+            if self._shell is None:
+                background.close()
 
     def close(self) -> None:
         """End the shell, and what runs in it."""
-        background, self._background = self._background, None
-        terminal, self._terminal = self._terminal, None
-        if background is not None:
-            if terminal is not None:
-                background.run(terminal.__aexit__())
+        if self._shell is not None:
+            background, terminal = self._shell
+            self._shell = None
+            background.run(terminal.__aexit__())
             background.close()
 
     def run(self, command: bytes, stdin: bytes, become: Any) -> tuple[int, bytes, bytes]:
@@ -94,17 +95,26 @@ class Device:
                 os.fchmod(file.fileno(), mode & ~_umask())
 
     def _do(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
-        if self._background is None or self._terminal is None:
-            raise AnsibleConnectionFailure("the connection to the device is closed")
+        """Do something once; over a new connection where the present one has ended before it began."""
         try:
-            return self._background.run(operation(self._terminal))
+            return self._try(operation)
+        except ApiError as error:
+            if error.may_be_accepted:
+                raise AnsibleConnectionFailure(f"{error}; what was begun may have been done") from None
+        try:
+            return self._try(operation)
+        except ApiError as error:
+            raise AnsibleConnectionFailure(str(error)) from None
+
+    def _try(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
+        background, terminal = self._shell or self.open()
+        try:
+            return background.run(operation(terminal))
         except RefusedError as error:
             raise AnsibleError(str(error)) from None
-        except ApiError as error:
-            self.close()
-            raise AnsibleConnectionFailure(f"{error}; what was begun may have been done") from None
-        except BaseException:
-            # A time-out of the task, or a wrong password: what runs there is ended.
+        except BaseException as error:
+            # Also for a time-out of the task or a wrong password: what runs there is ended.
+            self._lost = isinstance(error, ApiError)
             self.close()
             raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,12 @@ class Fleet:
     sandbox: Sandbox
     alpha: Device
     beta: Device
+
+    @property
+    def alpha_row(self) -> dict[str, Any]:
+        """The row of alpha as the API answers it."""
+        [row] = [entry["row"] for entry in self.sandbox.fleet() if entry["name"] == self.alpha.name]
+        return dict(row)
 
 
 @pytest.fixture(scope="session")

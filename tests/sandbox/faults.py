@@ -184,6 +184,8 @@ class Rule(BaseModel):
     """drop_*: end the connection with a TCP reset rather than by closing it."""
     code: int = 1011
     """relay_close: what the relay closes with."""
+    command: int = 1
+    """relay_cut_*, relay_silent: at which of a client's commands, from 1."""
     rows: list[int | str] = [0]
     """invalid_rows, nan: positions in the page (from 0, -1 is the last) or environment ids."""
     damage: LettaDamage | QoderDamage | None = None

@@ -31,11 +31,19 @@ class Client:
     fault: Rule | None = None
     command: Frame = field(default_factory=dict)
     """What a fault waits for the answer to."""
+    commands: int = 0
     _outbox: deque[Frame] = field(default_factory=deque)
     _sent: int = 0
     _acknowledged: int = 0
     _closing: tuple[int, str] | None = None
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def fault_now(self) -> str | None:
+        """The fault, once the client is at the command that it is for."""
+        if self.fault is None or max(self.commands, 1) < self.fault.command:
+            return None
+        return self.fault.fault
 
     def push(self, frame: Frame) -> None:
         """Send a frame as soon as there is room for it."""
@@ -70,7 +78,7 @@ class Client:
     async def _write(self, frame: Frame) -> None:
         self._sent += 1
         numbered = {**frame, "seq": self._sent}
-        if self.fault is not None and self.fault.fault == "relay_cut_during" and self._answers(frame):
+        if self.fault_now == "relay_cut_during" and self._answers(frame):
             self.socket.cut(half_of=numbered)
             return
         await self.socket.send(numbered)
@@ -81,8 +89,10 @@ class Client:
         if request_id is not None and frame.get("request_id") == request_id:
             return True
         ends_old_command = (frame.get("delta") or {}).get("message_type") == "slash_command_end"
-        changes_state = self.command.get("type") == "change_device_state"
-        return ends_old_command or (changes_state and frame.get("type") == "update_device_status")
+        command, kind = str(self.command.get("type")), str(frame.get("type"))
+        changes_state = command == "change_device_state" and kind == "update_device_status"
+        shows_terminal = command.startswith("terminal_") and kind == "terminal_output"
+        return ends_old_command or changes_state or shows_terminal
 
 
 class Relay:
@@ -105,8 +115,9 @@ class Relay:
         """Send a device's frame to everyone whom it is for."""
         runtime = frame.get("runtime")
         for client in self._clients.get(connection_id or "", []):
-            silent = client.fault is not None and client.fault.fault == "relay_silent"
-            if not silent and (not isinstance(runtime, dict) or scope_of(runtime) == client.scope):
+            if client.fault_now != "relay_silent" and (
+                not isinstance(runtime, dict) or scope_of(runtime) == client.scope
+            ):
                 client.push(frame)
 
     def close(self, connection_id: str | None) -> None:

@@ -55,10 +55,11 @@ class RelayApi:
             return True
         if frame.get("type") == "pong":
             return True
-        fault = client.fault.fault if client.fault is not None else None
         command = frame.get("type") not in NO_COMMANDS
         if command:
             client.command = frame
+            client.commands += 1
+        fault = client.fault_now
         if not (fault == "relay_silent" or (fault == "relay_cut_before" and command)):
             await self._hand_over(environment, frame)
         return not (command and fault in ("relay_cut_before", "relay_cut_after"))

@@ -1,0 +1,200 @@
+"""A shell on a real device: whatever bytes go in, and what comes out, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.terminal import (
+    Finished,
+    RefusedError,
+    Terminal,
+    connected,
+)
+
+from .conftest import Fleet
+from .device import PATIENCE, Device, eventually
+
+# A device is as it was after each example.
+REPEATED = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+NAMES = st.binary(min_size=1, max_size=80).filter(
+    lambda name: b"\0" not in name and b"/" not in name and name not in (b".", b"..")
+)
+
+
+@asynccontextmanager
+async def _shell(fleet: Fleet, **options: Any) -> AsyncIterator[Terminal]:
+    api = HttpSettings(base_url=fleet.sandbox.url, api_key=fleet.sandbox.api_key, **{"timeout": PATIENCE, **options})
+    async with Client(api) as client:
+        environment = await client.retrieve(fleet.alpha_row["deviceId"])
+    terminal = await connected(api, environment, any_mode=False)
+    try:
+        yield terminal
+    finally:
+        await terminal.__aexit__()
+
+
+def _in_shell(fleet: Fleet, work: Callable[[Terminal], Awaitable[Any]], **options: Any) -> Any:
+    async def run() -> Any:
+        async with _shell(fleet, **options) as shell:
+            return await work(shell)
+
+    return asyncio.run(run())
+
+
+def leftovers(device: Device) -> list[Path]:
+    """Directories of our shells on a device."""
+    return list(device.home.glob("ansible-letta-*"))
+
+
+def gone(device: Device) -> None:
+    """Wait until there is nothing of ours on a device."""
+    eventually(lambda: not leftovers(device))
+
+
+@REPEATED
+@given(stdin=st.binary(max_size=2000), status=st.integers(0, 255))
+def test_any_bytes_come_back_as_they_went(fleet: Fleet, stdin: bytes, status: int) -> None:
+    copies = f"tee /dev/stderr; exit {status}".encode()
+
+    assert _in_shell(fleet, lambda shell: shell.run(copies, stdin)) == Finished(status, stdin, stdin)
+
+
+@REPEATED
+@given(name=NAMES, content=st.binary(max_size=2000), mode=st.sampled_from([0o600, 0o644, 0o755, 0o400]))
+def test_a_file_of_any_name_goes_there_and_back(
+    fleet: Fleet, tmp_path: Path, name: bytes, content: bytes, mode: int
+) -> None:
+    path = os.fsencode(tmp_path) + b"/" + name
+    sink = io.BytesIO()
+
+    async def there_and_back(shell: Terminal) -> int:
+        await shell.put(io.BytesIO(content), path, mode)
+        return await shell.fetch(path, sink)
+
+    assert _in_shell(fleet, there_and_back) == mode
+    assert sink.getvalue() == content
+    Path(os.fsdecode(path)).unlink()
+
+
+def test_what_is_large_arrives_whole(fleet: Fleet, tmp_path: Path) -> None:
+    content = os.urandom(50_000_000)
+    sink, path = io.BytesIO(), os.fsencode(tmp_path / "large")
+    command = b": " + b"x" * 100_000 + b"; sha256sum"
+
+    async def work(shell: Terminal) -> tuple[Finished, Finished, Finished]:
+        await shell.put(io.BytesIO(content), path, 0o640)
+        await shell.fetch(path, sink)
+        printed = await shell.run(b"cat " + path)
+        counted = await shell.run(command, content[:5_000_000])
+        return printed, counted, await shell.run(b"cat")
+
+    printed, counted, nothing = _in_shell(fleet, work)
+
+    assert sink.getvalue() == content
+    assert printed == Finished(0, content, b"")
+    assert counted.stdout.split()[0].decode() == hashlib.sha256(content[:5_000_000]).hexdigest()
+    assert nothing == Finished(0, b"", b"")
+
+
+def test_a_command_runs_as_one_over_ssh_would(fleet: Fleet) -> None:
+    async def work(shell: Terminal) -> dict[str, Finished]:
+        commands = {
+            "home": b"pwd",
+            "environment": b"env",
+            "terminal": b"cat </dev/tty",
+            "killed": b"kill -9 $$",
+            "interrupted": b"sh -c 'kill -INT $$'",
+            "background": b"sleep 600 & echo $!",
+            "shell": b"echo $0; alias; jobs",
+            "nothing": b"",
+        }
+        return {name: await shell.run(command) for name, command in commands.items()}
+
+    ends = _in_shell(fleet, work)
+
+    assert ends["home"].stdout.decode().strip() == str(fleet.alpha.home)
+    environment = ends["environment"].stdout.decode()
+    # Its own key is none of Ansible's business, and a colour code in an answer would be.
+    assert "LETTA_API_KEY" not in environment
+    assert "TERM=" not in environment
+    assert f"LETTA_BASE_URL={fleet.sandbox.url}" in environment
+    assert ends["terminal"].status != 0
+    assert (ends["killed"], ends["interrupted"].status) == (Finished(137, b"", b""), 130)
+    assert ends["nothing"] == Finished(0, b"", b"")
+    # As under SSH, what goes on in the background outlives the connection.
+    sleeper = int(ends["background"].stdout)
+    gone(fleet.alpha)
+    os.kill(sleeper, 15)
+
+
+def test_what_cannot_be_read_or_written_is_refused_with_the_reason_and_the_shell_goes_on(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    async def refusal(begun: Awaitable[Any]) -> str:
+        with pytest.raises(RefusedError) as refused:
+            await begun
+        return str(refused.value)
+
+    async def work(shell: Terminal) -> list[str]:
+        large, path = io.BytesIO(bytes(5_000_000)), os.fsencode(tmp_path)
+        said = [
+            await refusal(shell.fetch(path + b"/none", io.BytesIO())),
+            await refusal(shell.fetch(path, io.BytesIO())),
+            await refusal(shell.put(large, path, 0o600)),
+            await refusal(shell.put(large, path + b"/none/file", 0o600)),
+            await refusal(shell.put(large, b"/dev/full", 0o600)),
+        ]
+        assert (await shell.run(b"echo still here")).stdout == b"still here\n"
+        return said
+
+    assert [text.lower() for text in _in_shell(fleet, work)] == [
+        "no such file",
+        "it is a directory",
+        "is a directory",
+        "directory nonexistent",
+        "write error",
+    ]
+
+
+def test_a_quiet_command_lasts_longer_than_the_timeout(fleet: Fleet) -> None:
+    assert _in_shell(fleet, lambda shell: shell.run(b"sleep 6; echo done"), timeout=3).stdout == b"done\n"
+
+
+def test_a_device_that_is_heard_no_more_is_reported_and_its_command_ended(fleet: Fleet) -> None:
+    fleet.sandbox.add_fault("relay_silent", target=fleet.alpha_row["id"], command=4)
+
+    with pytest.raises(ApiError, match=r"nothing heard of the device for the timeout of 2 s$") as lost:
+        _in_shell(fleet, lambda shell: shell.run(b"sleep 600"), timeout=2)
+
+    assert lost.value.may_be_accepted
+    gone(fleet.alpha)
+
+
+def test_a_device_in_another_mode_is_left_alone_also_when_only_it_knows_its_mode(fleet: Fleet) -> None:
+    async def work(shell: Terminal) -> Finished:
+        return await shell.run(b"true")
+
+    row = fleet.alpha_row
+    for mode in ("standard", "acceptEdits", "something new"):
+        fleet.sandbox.patch(row["id"], currentMode=mode)
+        with pytest.raises(FleetError, match=f"^the device is in mode {mode}, which a terminal would go round; "):
+            _in_shell(fleet, work)
+    assert fleet.sandbox.requests("relay") == []
+
+    for known in ("bypassPermissions", "unrestricted", None):
+        fleet.sandbox.patch(row["id"], currentMode=known)
+        assert _in_shell(fleet, work) == Finished(0, b"", b"")
