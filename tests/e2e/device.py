@@ -62,7 +62,7 @@ def environment_of(sandbox: Sandbox, home: Path) -> dict[str, str]:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something that devices bring about is so."""
+    """Wait until something that a device or a browser brings about is so."""
     until = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < until
