@@ -22,10 +22,10 @@ from .conftest import CHECKOUT
 GUIDE = CHECKOUT / "docs/guide"
 INDEX, FIRST = "README.md", "first-fleet.md"
 PAGES = sorted(page.name for page in GUIDE.glob("*.md"))
-AGENT = "agent-1234"
+AGENT, OTHER_AGENT = "agent-1234", "agent-5678"
 
 # The guide leaves the usual times as they are, which real devices need.
-SHORT_TIMES = {"self_update_soak": 0.3, "self_update_soak_grace": 5, "self_update_poll_interval": 0.2}
+SHORT_TIMES = {"self_update_soak": 0.3, "self_update_soak_grace": 60, "self_update_poll_interval": 0.2}
 # Between the output of a command, its exit code, and the output of the next one.
 MARK = "\x1e"
 
@@ -113,7 +113,8 @@ def _failing(sandbox: Sandbox) -> None:
 
 
 def _busy(sandbox: Sandbox) -> None:
-    sandbox.script(AGENT, then=LongTurn(seconds=600))
+    for agent in (AGENT, OTHER_AGENT):
+        sandbox.script(agent, then=LongTurn(seconds=3600))
 
 
 def _asking(sandbox: Sandbox) -> None:
