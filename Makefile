@@ -21,7 +21,7 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 pytest := pytest --numprocesses 3
 
-.PHONY: help home venv chromium demo demo-devices test check lint sanity test-unit test-integration test-e2e test-molecule coverage test-matrix bench build ee docs release-check clean
+.PHONY: help home venv chromium shells demo demo-devices test check lint sanity test-unit test-integration test-e2e test-molecule coverage test-matrix bench build ee docs release-check clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -81,13 +81,13 @@ lint: venv
 sanity: venv
 	@tests/checks/artifact.sh
 
-chromium: | home
-	@tests/checks/chromium.sh
+chromium shells: | home
+	@tests/checks/$@.sh
 
 .build/rulebook/.ready: requirements.txt tests/rulebook.txt | venv
 	@tests/checks/rulebook.sh
 
-test-e2e coverage: chromium .build/rulebook/.ready
+test-e2e coverage: chromium shells .build/rulebook/.ready
 
 test-unit test-integration test-e2e: test-%: venv
 	@python -m $(pytest) tests/$*

@@ -244,7 +244,7 @@ class Terminal(Relay):
         try:
             await self._type(f"{operation}\n{payload}")
         except ApiError as error:
-            error.may_be_accepted = True
+            # What did not arrive whole is not begun.
             self._lose(error)
             raise
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import campaign, fan_out, growth, inventory, play, refresh
+from . import campaign, connection, fan_out, growth, inventory, play, refresh
 from .harness import Comparison, Growth, Scale, say
 from .network import CHECKOUT
 from .report import circumstances, goals_table, growth_table, replaced
@@ -25,6 +25,7 @@ COMPARED: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
     "play": play.run,
     "fan_out": fan_out.run,
     "campaign": campaign.run,
+    "connection": connection.run,
 }
 NAMES = (*COMPARED, "growth")
 FEWEST_RUNS = 5

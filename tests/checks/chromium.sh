@@ -5,10 +5,7 @@ set -euo pipefail
 for program in ${CHROMIUM:-chromium chromium-browser google-chrome google-chrome-stable}; do
     ! command -v "$program" >/dev/null || exit 0
 done
-if [[ -z ${CHROMIUM:-} && $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-    echo "Installing chromium, which the tests of the report's page open it with"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq >/dev/null && apt-get install -y -qq --no-install-recommends chromium >/dev/null || true
+if [[ -z ${CHROMIUM:-} ]] && tests/checks/debian.sh "which the tests of the report's page open it with" chromium; then
     ! command -v chromium >/dev/null || exit 0
 fi
 echo "make: the tests of the report's page need ${CHROMIUM:-Chromium or Chrome}" \

@@ -22,6 +22,8 @@ from .conftest import CHECKOUT
 GUIDE = CHECKOUT / "docs/guide"
 INDEX, FIRST = "README.md", "first-fleet.md"
 PAGES = sorted(page.name for page in GUIDE.glob("*.md"))
+# Pages whose commands need real devices: tests/e2e/test_guide_devices.py.
+ON_REAL_DEVICES = ("modules.md",)
 AGENT, OTHER_AGENT = "agent-1234", "agent-5678"
 
 # The guide leaves the usual times as they are, which real devices need.
@@ -145,7 +147,7 @@ def home(tmp_path: Path, ten: Sandbox) -> Path:
     return tmp_path / "home"
 
 
-def _environment(home: Path, sandbox: Sandbox) -> dict[str, str]:
+def environment(home: Path, sandbox: Sandbox) -> dict[str, str]:
     """What a user's shell has, without the checkout's own settings for Ansible."""
     ours = ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_HOME")
     return {
@@ -161,7 +163,7 @@ def _environment(home: Path, sandbox: Sandbox) -> dict[str, str]:
     }
 
 
-def _installed(home: Path) -> None:
+def installed(home: Path) -> None:
     """Have the collection where `ansible-galaxy` installs it, as this checkout."""
     place = home / ".ansible/collections/ansible_collections/fleetops"
     place.mkdir(parents=True)
@@ -174,26 +176,31 @@ def _built(directory: Path, env: dict[str, str]) -> None:
     subprocess.run(build, env=env, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != INDEX])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in (INDEX, *ON_REAL_DEVICES)])
 def test_a_page_s_commands_print_what_it_shows(page: str, home: Path, ten: Sandbox) -> None:
     directory = home / "fleet"
     directory.mkdir()
-    env = _environment(home, ten)
+    env = environment(home, ten)
     if page == FIRST:
         _built(directory, env)
         del env["LETTA_API_KEY"]
     else:
-        _installed(home)
+        installed(home)
+    if page in PREPARED:
+        PREPARED[page](ten)
+
+    check_page(page, directory, env, typed=f"{ten.api_key}\n")
+
+
+def check_page(page: str, directory: Path, env: dict[str, str], *, typed: str = "") -> None:
+    """Write a page's files after those of the first page, run its commands there, and compare what they print."""
     for name, text in {**_files(FIRST), "group_vars/all.yml": yaml.safe_dump(SHORT_TIMES), **_files(page)}.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    if page in PREPARED:
-        PREPARED[page](ten)
-
     commands = _commands(page)
     assert commands
-    outputs = _outputs(commands, directory, env, f"{ten.api_key}\n")
+    outputs = _outputs(commands, directory, env, typed)
 
     looked_at = [command.text == "echo $?" for command in commands[1:]] + [False]
     for command, (output, code), code_is_shown in zip(commands, outputs, looked_at, strict=True):
