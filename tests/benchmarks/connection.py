@@ -1,7 +1,7 @@
 """Modules on a device over the relay, against OpenSSH to the same machine on the loopback interface.
 
-Both have pipelining, the same inventory and the same interpreter. OpenSSH keeps its connection (ControlPersist), which a
-first command opens before anything is measured; over the relay each task has one of its own.
+Both have pipelining, the same inventory and the same interpreter. OpenSSH keeps its connection (ControlPersist), which
+a first command opens before anything is measured; over the relay each task has one of its own.
 """
 
 from __future__ import annotations
