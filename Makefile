@@ -21,12 +21,12 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 pytest := pytest --numprocesses 3
 
-.PHONY: help home venv chromium shells demo demo-devices test check lint sanity test-unit test-integration test-e2e test-molecule coverage test-matrix bench build ee docs release-check clean
+.PHONY: help home venv chromium shells demo demo-devices test check lint sanity test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench build ee docs release-check clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
 	@echo 'make demo-devices      the same with two real devices in the fleet, which answer'
-	@echo 'make test              every check and test: check, test-molecule, coverage'
+	@echo 'make test              every check and test: check, test-molecule, test-python'
 	@echo 'make check             lint and sanity'
 	@echo 'make lint              ruff, mypy, ansible-lint, changelog fragments'
 	@echo 'make sanity            ansible-test, antsibull-docs and galaxy-importer on the built collection'
@@ -34,7 +34,8 @@ help:
 	@echo 'make test-integration  tests/integration'
 	@echo 'make test-e2e          tests/e2e, with real devices'
 	@echo 'make test-molecule     extensions/molecule: the roles, with real devices too (SCENARIOS="instruct self_update" runs these alone)'
-	@echo 'make coverage          tests/unit, tests/integration and tests/e2e, and the share of plugins/ that they ran'
+	@echo 'make test-python       tests/unit, tests/integration and tests/e2e'
+	@echo 'make coverage          the same, and the share of plugins/ that they ran'
 	@echo 'make test-matrix       sanity, unit and integration tests on every supported Python that is installed (PYTHONS="3.12 3.13")'
 	@echo 'make bench             tests/benchmarks, into docs/performance.md (BENCH="--only play" measures a part, and shows it)'
 	@echo 'make build             the collection as a tar.gz, in .build/dist'
@@ -65,7 +66,7 @@ demo: venv
 demo-devices: venv
 	@python -m tests.demo --real-devices 2
 
-test: check test-molecule coverage
+test: check test-molecule test-python
 
 check: lint sanity
 
@@ -87,10 +88,13 @@ chromium shells: | home
 .build/rulebook/.ready: requirements.txt tests/rulebook.txt | venv
 	@tests/checks/rulebook.sh
 
-test-e2e coverage: chromium shells .build/rulebook/.ready
+test-e2e test-python coverage: chromium shells .build/rulebook/.ready
 
 test-unit test-integration test-e2e: test-%: venv
 	@python -m $(pytest) tests/$*
+
+test-python: venv
+	@python -m $(pytest)
 
 # Molecule would take what an interrupted run has left for ready.
 test-molecule: venv

@@ -45,7 +45,6 @@ options:
     env:
       - name: LETTA_TIMEOUT
     vars:
-      - name: ansible_timeout
       - name: letta_timeout
   allow_connection:
     description:

@@ -132,6 +132,7 @@ def test_inventory_defaults_are_those_of_the_design() -> None:
 
     assert {name: options[name].get("default") for name in options.keys() - CONNECTION_SPEC} == {
         "plugin": None,
+        "connection": "none",
         "online_only": False,
         "source": None,
         "user_id": None,
