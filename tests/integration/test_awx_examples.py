@@ -1,6 +1,6 @@
 """examples/awx: against the real modules of awx.awx, and with what AWX gives to the processes that it runs.
 
-No AWX runs here: what its jobs do with job slices, `--limit` stands for.
+No AWX runs here: `awx.stored` stands for its import, and `--limit` for what its jobs do with job slices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
 
-from .conftest import AGENT, CHECKOUT, Ansible, awake
+from . import awx
+from .conftest import AGENT, CHECKOUT, Ansible, awake, plain
+from .hostile import become_hostile
 
 EXAMPLE = CHECKOUT / "examples/awx"
 PROJECT = EXAMPLE / "project"
@@ -97,34 +99,63 @@ def injected(credential: str, **inputs: str) -> dict[str, str]:
     return variables
 
 
-def test_the_source_lists_with_the_injected_credentials(ansible: Ansible) -> None:
-    sandbox = ansible.sandbox
-    listing = ansible.listing(
-        source=PROJECT / "fleet.letta.yml", env=injected("Letta", api_key=sandbox.api_key, base_url=sandbox.url)
-    )
-    assert set(listing["_meta"]["hostvars"]) == {entry["id"] for entry in sandbox.fleet()}
+def inventory_source() -> dict[str, Any]:
+    """The arguments with which the example makes the inventory's source."""
+    tasks = yaml.safe_load((EXAMPLE / "configure.yml").read_text(encoding="utf-8"))[0]["tasks"]
+    [source] = [task["awx.awx.inventory_source"] for task in tasks if "awx.awx.inventory_source" in task]
+    found: dict[str, Any] = source
+    return found
 
-    # Without the URL of a server of one's own, the blank field is none, and the API itself is meant.
-    run = ansible.inventory(
-        "--list",
-        source=PROJECT / "fleet.letta.yml",
-        env={**injected("Letta", api_key=sandbox.api_key), "HTTPS_PROXY": "http://127.0.0.1:9", "LETTA_RETRIES": "0"},
+
+def test_a_hostile_fleet_is_stored_as_it_is_and_a_job_reaches_those_that_are_enabled(ansible: Ansible) -> None:
+    sandbox, source = ansible.sandbox, inventory_source()
+    names = become_hostile(sandbox)
+    of_the_server = [id_ for id_ in names if id_.startswith("environment-")]
+    away = set(of_the_server[::3])
+    for id_ in away:
+        sandbox.offline(id_)
+    output = ansible.directory / "artifact.json"
+    credential = injected(source["credential"], api_key=sandbox.api_key, base_url=sandbox.url)
+
+    run = awx.listed(ansible, PROJECT / source["source_path"], output, credential)
+
+    run.assert_quiet()
+    assert run.stdout == ""
+    written = output.read_text(encoding="utf-8")
+    assert sandbox.api_key not in written + run.output
+    inventory = awx.stored(json.loads(written), source)
+    hosts = {plain(variables["letta_id"]): name for name, variables in inventory.hosts.items()}
+    assert hosts.keys() == names.keys()
+    assert [hosts[id_] for id_ in of_the_server] == of_the_server
+    assert {id_: plain(inventory.hosts[hosts[id_]]["letta_connection_name"]) for id_ in names} == names
+    assert inventory.enabled == {hosts[id_] for id_ in names.keys() - away}
+    assert set(inventory.groups["online"]["hosts"]) == inventory.enabled
+    assert set(inventory.groups["offline"]["hosts"]) == {hosts[id_] for id_ in away}
+
+    told = {"instruct_content": "Report.", "instruct_agent_id": AGENT}
+    job = ansible.playbook(
+        str(PROJECT / "instruct.yml"), "-e", json.dumps(told), source=inventory.script(ansible.directory / "inventory"),
+        env={"ANSIBLE_INVENTORY_ENABLED": "script"},
+    )  # fmt: skip
+
+    assert job.returncode == 0, job.output
+    assert sandbox.received().keys() == names.keys() - away
+    assert list(ansible.directory.rglob("PWNED")) == []
+
+
+def test_a_blank_url_of_the_credential_is_none_and_the_api_itself_is_meant(ansible: Ansible) -> None:
+    run = awx.listed(
+        ansible,
+        PROJECT / "fleet.letta.yml",
+        ansible.directory / "artifact.json",
+        {
+            **injected("Letta", api_key=ansible.sandbox.api_key),
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "LETTA_RETRIES": "0",
+        },
     )
     assert "https://api.letta.com" in run.stderr
     assert run.returncode != 0
-
-
-def test_hosts_are_enabled_as_the_source_says(ansible: Ansible) -> None:
-    tasks = yaml.safe_load((EXAMPLE / "configure.yml").read_text(encoding="utf-8"))[0]["tasks"]
-    [source] = [task["awx.awx.inventory_source"] for task in tasks if "awx.awx.inventory_source" in task]
-    variables = ansible.listing(source=PROJECT / "fleet.letta.yml")["_meta"]["hostvars"]
-
-    # As _get_enabled in AWX's inventory_import.py compares.
-    enabled = {
-        host for host, own in variables.items() if str(own[source["enabled_var"]]).lower() == source["enabled_value"]
-    }
-
-    assert enabled == {entry["id"] for entry in ansible.sandbox.fleet() if entry["online"]}
 
 
 def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: Ansible) -> None:

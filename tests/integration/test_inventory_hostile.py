@@ -12,30 +12,11 @@ import yaml
 
 from tests.sandbox.process import Sandbox
 
+from . import awx
 from .conftest import Ansible, Run, plain
+from .hostile import TEMPLATE, become_hostile
 
-CODE = "lookup('ansible.builtin.pipe', 'touch PWNED')"
-TEMPLATE = "{{ " + CODE + " }}"
 USABLE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9._-]{0,254}")
-NAMES = [
-    "localhost", "LocalHost", "127.0.0.1", "::1", "all", "ungrouped", "_meta", "a:b", "a:22", "user@host",
-    TEMPLATE, CODE, "{% for x in [1] %}{% endfor %}", "{# x #}", "../..", "..", ".", "/etc/passwd", "x" * 600,
-    "nul\0byte", "\0", "🦊", "naïve", "\u202eevil", "", " ", "\n", "two\nlines", "-rf", "--list-hosts", "-",
-    "twin", "twin", "TWIN", "mode_standard", "letta", "online", "version_0_34", "arch_x64", "builders", "all:!web",
-    "a[0:9]", "web*", "~web.*", "!web1", "&web", "a,b", "@hosts", "$(touch PWNED)", "`touch PWNED`", "; touch PWNED",
-    "<script>", "%s", "\\", "'\"", "null", "true", "0", "web1", "web", "site.example.com",
-]  # fmt: skip
-METADATA: dict[str, Any] = {
-    "gitBranch": TEMPLATE,
-    "workingDirectory": TEMPLATE,
-    "os": TEMPLATE,
-    "lettaCodeVersion": TEMPLATE,
-    "nodeVersion": CODE,
-    "supported_commands": [TEMPLATE, CODE, "init"],
-    "self_update": {"supported": True, "writable": True, "manual_command": TEMPLATE, "install_path": CODE},
-    "machine": {"architecture": "x64", TEMPLATE: {TEMPLATE: [TEMPLATE, {CODE: CODE}]}},
-    TEMPLATE: TEMPLATE,
-}
 STATIC = {"web": {"hosts": {"web1": {"role": "real"}, "site.example.com": {"role": "real"}}}}
 CONSTRUCTED: dict[str, Any] = {
     "groups": {"builders": "letta_metadata.machine is defined"},
@@ -47,15 +28,7 @@ CONSTRUCTED: dict[str, Any] = {
 @pytest.fixture
 def hostile(ansible: Ansible) -> dict[str, str]:
     """A fleet of hostile devices only: id → the name it gave."""
-    sandbox = ansible.sandbox
-    for entry in sandbox.fleet():
-        sandbox.remove(entry["id"])
-    fleet = {sandbox.add_environment(connectionName=name, metadata=METADATA)["id"]: name for name in NAMES}
-    for identity, mode, branch in (("../..", TEMPLATE, CODE), (TEMPLATE, CODE, TEMPLATE), ("localhost", "a\0b", CODE)):
-        row: dict[str, Any] = {"id": identity, "deviceId": TEMPLATE, "connectionName": "", "currentMode": mode}
-        sandbox.add_environment(**row, metadata=METADATA | {"gitBranch": branch}, **{TEMPLATE: TEMPLATE})
-        fleet[identity] = ""
-    return fleet
+    return become_hostile(ansible.sandbox)
 
 
 def _source(ansible: Ansible, **options: Any) -> Path:
@@ -279,20 +252,9 @@ def _patch_with_surrogates(sandbox: Sandbox, identity: str) -> None:
     sandbox.control.request("PATCH", f"/_sandbox/environments/{identity}", content=content)
 
 
-AWX = {
-    "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",
-    "ANSIBLE_INVENTORY_EXPORT": "True",
-    "ANSIBLE_VERBOSE_TO_STDERR": "True",
-    "ANSIBLE_HOST_PATTERN_MISMATCH": "error",
-}
-
-
 @pytest.mark.covers("letta", "hostnames")
 def test_awx_imports_a_hostile_fleet_and_runs_a_job_over_it(ansible: Ansible, hostile: dict[str, str]) -> None:
-    source = _source(ansible, hostnames=["id"])
-    arguments = ["--list", "--export", "--output", "x.json", "--playbook-dir", str(ansible.directory), "-vvv"]
-
-    run = ansible.inventory(*arguments, source=source, env=AWX)
+    run = awx.listed(ansible, _source(ansible, hostnames=["id"]), ansible.directory / "x.json")
 
     run.assert_quiet()
     assert run.stdout == ""
@@ -313,9 +275,9 @@ def test_awx_imports_a_hostile_fleet_and_runs_a_job_over_it(ansible: Ansible, ho
     assert r"\u0000" not in json.dumps(list(hosts))
     _assert_nothing_ran(ansible)
 
-    awx = _as_awx_runs_it(ansible, run, _plays(*INDIRECT), text)
+    job = _as_awx_runs_it(ansible, run, _plays(*INDIRECT), text)
 
-    assert awx.returncode == 0, awx.output
+    assert job.returncode == 0, job.output
     _assert_nothing_ran(ansible)
 
 
@@ -331,9 +293,8 @@ def _as_awx_runs_it(ansible: Ansible, exported: Run, plays: list[dict[str, Any]]
 
 def test_awx_gets_an_error_and_no_file_when_the_listing_fails(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("html_200", route="list", nth=2)
-    arguments = ["--list", "--export", "--output", "x.json", "--playbook-dir", str(ansible.directory), "-vvv"]
 
-    run = ansible.inventory(*arguments, source=ansible.source(page_size=5), env=AWX)
+    run = awx.listed(ansible, ansible.source(page_size=5), ansible.directory / "x.json")
 
     run.assert_inventory_error("HTML page")
     assert not (ansible.directory / "x.json").exists()
