@@ -26,7 +26,7 @@ TOLD: dict[str, dict[str, Any]] = {
     "wait_for_environment": {"wait_timeout": 10},
 }
 # With targets and a connection, and without the fan-out and its options.
-ONCE: dict[str, dict[str, Any]] = {"rollout": {"name": "r", "version": "0.1.0"}}
+ONCE: dict[str, dict[str, Any]] = {"rollout": {"name": "r", "version": "0.1.0", "ledger": "ledger.sqlite"}}
 
 
 def _modules(option: str) -> list[str]:
@@ -185,3 +185,23 @@ def test_each_connection_option_counts(ansible: Ansible, module: str) -> None:
         assert entry["task"] in message, message
     assert len(run.results) == len(wrong)
     assert ansible.sandbox.requests("retrieve") == []
+
+
+def test_the_defaults_of_the_action_group_count_in_every_module_that_connects(ansible: Ansible) -> None:
+    [name] = _names(_able(ansible, 1))
+    on_targets = {**TOLD, **ONCE, "send_message": {"content": "Report.", "agent_id": "agent-1"}}
+    sent = {"host": name, "status": "sent", "client_message_id": "message-1", "agent_id": "agent-1"}
+    told: dict[str, dict[str, Any]] = {
+        **{module: {**own, "targets": [name]} for module, own in on_targets.items()},
+        "environment_info": {},
+        "reply_info": {"replies": [sent]},
+    }
+    assert sorted(told) == _modules("api_key")
+
+    run = ansible.steps(
+        *(step(module, module, **own) for module, own in told.items()),
+        module_defaults={"group/fleetops.environments.letta": {"timeout": 0}},
+    )
+
+    for module in told:
+        assert "timeout: must be" in run.result(module)["msg"], module

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ansible_collections.fleetops.environments.plugins.inventory import letta as
 from ansible_collections.fleetops.environments.plugins.inventory import qoder as qoder_inventory
 from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC, LIST_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER
+from ansible_collections.fleetops.environments.plugins.module_utils.provider import known_providers
 from tests.sandbox.process import CHECKOUT
 
 COLLECTION = "ansible_collections.fleetops.environments.plugins"
@@ -66,13 +68,18 @@ def test_a_module_and_its_action_have_one_specification(name: str) -> None:
     assert action.ActionModule.SPEC is module.SPEC
 
 
-def test_every_action_belongs_to_a_module_and_those_that_connect_to_the_action_group() -> None:
-    """A group's defaults are connection options, which fail where a module has none."""
-    runtime = yaml.safe_load((CHECKOUT / "meta/runtime.yml").read_text())
-
+def test_every_action_belongs_to_a_module() -> None:
     assert sorted(path.stem for path in (CHECKOUT / "plugins/action").glob("*.py")) == MODULES
+
+
+def test_a_providers_action_group_has_every_module_that_connects_to_it_and_no_other() -> None:
+    """A group's defaults are connection options, which fail where a module has none."""
+    groups = yaml.safe_load((CHECKOUT / "meta/runtime.yml").read_text())["action_groups"]
     connecting = [name for name in MODULES if CONNECTION_SPEC.keys() <= _module(name).SPEC.keys()]
-    assert sorted(runtime["action_groups"]["letta"]) == connecting
+
+    assert sorted(groups) == sorted(known_providers())
+    for provider, members in groups.items():
+        assert sorted(members) == [name for name in connecting if provider in _providers(name)]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -212,6 +219,12 @@ def test_options_that_hold_expressions_are_never_split_at_commas() -> None:
 def test_no_field_of_a_row_is_the_variable_of_an_option() -> None:
     for provider in (inventory.InventoryModule.PROVIDER, qoder_inventory.InventoryModule.PROVIDER):
         assert not set(provider.fields) & {*CONNECTION_SPEC, provider.agent, provider.conversation}
+
+
+def _providers(name: str) -> Sequence[str]:
+    """The names of the providers that a module works with."""
+    only = importlib.import_module(f"{COLLECTION}.action.{name}").ActionModule.PROVIDERS
+    return known_providers() if only is None else [provider.name for provider in only]
 
 
 def _module(name: str) -> Any:
