@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import fcntl
 import os
 import re
@@ -22,16 +21,15 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 
 def scheduled(ansible: Ansible, pattern: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `fleetops-run` as a scheduler does: no terminal, no standard input, a lock of the test's own."""
+    """Run `fleetops-run` as a scheduler does: no terminal, no standard input, a lock and a ledger of the test's own."""
     environment = {
         **os.environ,
         "FLEETOPS_LOCK": str(ansible.directory / "lock"),
+        "FLEETOPS_LEDGER": str(ansible.directory / "ledger.sqlite"),
         "LETTA_BASE_URL": ansible.sandbox.url,
         "LETTA_API_KEY": ansible.sandbox.api_key,
         # As ansible-playbook comes, without the checkout's ansible.cfg.
-        "ANSIBLE_CONFIG": str(
-            ansible.file("ansible.cfg", "[inventory]\nenable_plugins = fleetops.environments.letta\n")
-        ),
+        "ANSIBLE_CONFIG": str(ansible.file("ansible.cfg", "")),
         **env,
     }
     command = [str(EXAMPLES / "fleetops-run"), pattern, "-i", str(ansible.source()), *arguments]
@@ -47,10 +45,8 @@ def instructing(ansible: Ansible) -> list[str]:
 
 
 def test_it_runs_the_playbook_and_a_second_time_that_day_changes_nothing(ansible: Ansible) -> None:
-    ledger = {"FLEETOPS_LEDGER": str(ansible.directory / "ledger.sqlite")}
-
     for run in (1, 2):
-        done = scheduled(ansible, "letta", *instructing(ansible), **ledger)
+        done = scheduled(ansible, "letta", *instructing(ansible))
         assert (done.returncode, done.stderr) == (0, ""), run
 
     received = ansible.sandbox.received()
@@ -84,6 +80,67 @@ def test_failed_hosts_no_target_an_unread_inventory_and_an_overlap_end_different
     assert len(ansible.sandbox.requests("messages")) == sent
 
 
+def test_whom_it_is_for_is_asked_with_what_the_inventory_is_read_with(ansible: Ansible) -> None:
+    locked = ansible.vault("encrypt_string", ansible.sandbox.api_key, "--name", "letta_api_key")
+    name = awake(ansible.sandbox)[0]["name"]
+    given = [f"-e@{ansible.file('secrets.yml', locked)}", *ansible.opened, f"-l{name}"]
+
+    done = scheduled(ansible, "letta", *instructing(ansible), *given, LETTA_API_KEY="")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(ansible.sandbox.received()) == 1
+
+
+def test_a_lock_that_cannot_be_had_for_another_reason_is_no_overlap(ansible: Ansible) -> None:
+    flock = ansible.file("bin/flock", "#!/bin/sh\nexit 71\n")
+    flock.chmod(0o755)
+
+    done = scheduled(ansible, "letta", *instructing(ansible), PATH=f"{flock.parent}:{os.environ['PATH']}")
+    nowhere = scheduled(ansible, "letta", *instructing(ansible), FLEETOPS_LOCK="/nonexistent/lock")
+
+    assert (done.returncode, nowhere.returncode) == (1, 1)
+    assert "cannot lock" in done.stderr
+    assert "/nonexistent/lock" in nowhere.stderr
+    assert ansible.sandbox.requests() == []
+
+
+def settings_of(unit: str, name: str) -> list[str]:
+    """The values that a file of systemd has for a setting."""
+    return re.findall(rf"^{name}=(.*)$", (EXAMPLES / unit).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_service_runs_with_the_credential_the_state_and_the_lock_that_it_names(ansible: Ansible) -> None:
+    """Its command, with what systemd makes of its other settings."""
+    [credential] = settings_of("fleetops-instruct.service", "LoadCredential")
+    [state] = settings_of("fleetops-instruct.service", "StateDirectory")
+    ansible.file(f"credentials/{credential.partition(':')[0]}", ansible.sandbox.api_key)
+    for directory in ("state", "credentials"):
+        (ansible.directory / directory).mkdir(exist_ok=True)
+    (ansible.directory / "state" / state).mkdir()
+    environment = {"PATH": os.environ["PATH"], "LETTA_BASE_URL": ansible.sandbox.url}
+    for line in settings_of("fleetops-instruct.service", "Environment"):
+        for word in line.split():
+            name, _equals, value = word.partition("=")
+            value = value.replace("%S", str(ansible.directory / "state"))
+            environment[name] = value.replace("%d", str(ansible.directory / "credentials"))
+    environment["ANSIBLE_COLLECTIONS_PATH"] = os.environ["ANSIBLE_COLLECTIONS_PATH"]
+    ansible.source("fleet.letta.yml")
+    instructing(ansible)
+    [command] = settings_of("fleetops-instruct.service", "ExecStart")
+    program, *arguments = shlex.split(command)
+
+    done = subprocess.run(
+        [EXAMPLES / Path(program).name, *arguments], cwd=ansible.directory, env=environment,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = {path.name for path in (ansible.directory / "state" / state).iterdir() if path.is_file()}
+    assert {"ledger.sqlite", "run.lock"} <= kept
+    # An overlap is no failure of the unit.
+    assert settings_of("fleetops-instruct.service", "SuccessExitStatus") == ["75"]
+
+
 @needs_systemd
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     for path in EXAMPLES.glob("fleetops-instruct.*"):
@@ -100,11 +157,14 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
+def test_the_timer_is_not_to_the_second_and_makes_up_for_what_was_missed() -> None:
+    assert settings_of("fleetops-instruct.timer", "RandomizedDelaySec") == ["10min"]
+    assert settings_of("fleetops-instruct.timer", "Persistent") == ["true"]
+
+
 @needs_systemd
 def test_the_timer_keeps_to_its_zone() -> None:
-    timer = configparser.ConfigParser()
-    timer.read(EXAMPLES / "fleetops-instruct.timer")
-    when = timer["Timer"]["OnCalendar"]
+    [when] = settings_of("fleetops-instruct.timer", "OnCalendar")
 
     for base, elapses in (
         ("2026-01-04 12:00 UTC", "2026-01-05 05:30:00 UTC"),
@@ -118,12 +178,11 @@ def test_the_timer_keeps_to_its_zone() -> None:
 
 
 def test_all_schedulers_run_what_is_tested_here() -> None:
-    service = (EXAMPLES / "fleetops-instruct.service").read_text()
     cron = (EXAMPLES / "fleetops.cron").read_text()
     workflow = yaml.safe_load((EXAMPLES / "ci-workflow.yml").read_text())
     arguments = ["-i", "fleet.letta.yml", INSTRUCT, "-e", "@instruct.yml"]
 
-    [started] = re.findall(r"^ExecStart=(.*)$", service, re.MULTILINE)
+    [started] = settings_of("fleetops-instruct.service", "ExecStart")
     assert shlex.split(started)[1:] == ["letta", *arguments]
     assert shlex.split(cron.splitlines()[-1])[-len(arguments) - 2 :] == ["fleetops-run", "letta", *arguments]
     # To cron a bare percent sign ends the command.
