@@ -16,9 +16,9 @@ from ..module_utils.errors import ApiError, FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import Provider, provider_named
+from ..module_utils.sources import given
 from ..modules.environment_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
-from ..plugin_utils.options import given
 
 _OF_ALL = frozenset({"provider", "missing_ok", "filters", *CONNECTION_SPEC})
 

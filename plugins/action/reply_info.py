@@ -18,10 +18,10 @@ from ..module_utils.letta import PROVIDER as LETTA
 from ..module_utils.provider import ConversationsOfAll, Provider, opened, provider_named
 from ..module_utils.replies import Reply
 from ..module_utils.result_files import check_directory
+from ..module_utils.sources import given
 from ..modules.reply_info import SPEC
 from ..plugin_utils.action import EnvironmentAction
 from ..plugin_utils.asked import asked
-from ..plugin_utils.options import given
 from ..plugin_utils.targets import environment_of
 
 _OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")

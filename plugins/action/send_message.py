@@ -24,9 +24,9 @@ from ..module_utils.fan_out import Target
 from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
 from ..module_utils.provider import Client, ConversationsOfAll, Provider, opened, provider_named
 from ..module_utils.replies import counts_by_state
+from ..module_utils.sources import given
 from ..modules.send_message import SPEC
 from ..plugin_utils.content import Content, chosen_source, content_of, read_text, rendered, sharing
-from ..plugin_utils.options import given
 from ..plugin_utils.run_facts import run_facts
 from ..plugin_utils.targets import Item
 from ..plugin_utils.targets_action import Run, TargetsAction

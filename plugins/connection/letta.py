@@ -101,7 +101,8 @@ from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
 from ..module_utils.arguments import CONNECTION_SPEC
-from ..plugin_utils.options import forget_blank_environment, given
+from ..module_utils.sources import given
+from ..plugin_utils.options import forget_blank_environment
 
 if TYPE_CHECKING:
     from ..plugin_utils.device import Device

@@ -71,7 +71,8 @@ from ..module_utils.errors import FleetError
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import Provider, fetch, provider_named
-from ..plugin_utils.options import given, layered, validated
+from ..module_utils.sources import given, layered
+from ..plugin_utils.options import validated
 
 SPEC = {"provider": {"type": "str", "default": "letta"}, **CONNECTION_SPEC}
 

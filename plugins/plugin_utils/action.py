@@ -21,7 +21,8 @@ from ..module_utils.environment import Environment
 from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import Provider, known_providers, provider_named
-from .options import blank, given, layered, validated
+from ..module_utils.sources import blank, given, layered
+from .options import validated
 from .targets import listed_from
 
 # Imported before Ansible forks its workers: models and TLS cost more than a request.

@@ -22,8 +22,9 @@ from ..module_utils.environment import CONTRACT, Environment
 from ..module_utils.errors import ApiError, FleetError
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.letta import PROVIDER
+from ..module_utils.sources import given, layered
 from ..module_utils.terminal import RefusedError, Terminal, connected
-from .options import given, layered, validated
+from .options import validated
 
 Value = TypeVar("Value")
 

@@ -27,9 +27,10 @@ from ..module_utils.errors import FleetError, OptionError, one_line
 from ..module_utils.filters import Expressions
 from ..module_utils.http_settings import HttpSettings
 from ..module_utils.provider import Provider, fetch, known_providers
+from ..module_utils.sources import given, layered
 from .grouping import Dimension, checked_group_name, group_rows, reads_as_group
 from .naming import MAX_LENGTH, assign, wanted_name
-from .options import forget_blank_environment, given, layered
+from .options import forget_blank_environment
 from .trust import marked, own
 
 _COLLECTION = "fleetops.environments"

@@ -11,8 +11,8 @@ from typing import Any
 
 from ..module_utils.environment import CONTRACT, Environment
 from ..module_utils.errors import FleetError, OptionError, one_line
+from ..module_utils.sources import blank
 from .host_variables import as_listed
-from .options import blank
 
 
 @dataclass(frozen=True, slots=True)

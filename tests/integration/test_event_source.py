@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -135,6 +136,40 @@ def test_an_option_that_cannot_be_used_is_one_line(sandbox: Sandbox, option: str
 
     with pytest.raises(OptionError, match=f"^{option}: [^\n]*{problem}"):
         asyncio.run(main(asyncio.Queue(), arguments(sandbox, **{option: value})))
+
+
+def test_the_nearest_source_of_an_option_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = runpy.run_path(str(SOURCE))["_Options"]
+    (tmp_path / "key").write_text("key-of-the-file\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LETTA_API_KEY", "key-of-the-environment")
+    monkeypatch.setenv("LETTA_VALIDATE_CERTS", "off")
+    monkeypatch.setenv("LETTA_TIMEOUT", " ")
+
+    usual = options({"api_key_file": "", "base_url": None}).settings
+    own = options({"api_key_file": "~/key", "validate_certs": True, "timeout": "7"}).settings
+
+    assert (usual.api_key, usual.validate_certs, usual.timeout) == ("key-of-the-environment", False, 30)
+    assert usual.base_url == "https://api.letta.com"
+    assert (own.api_key, own.validate_certs, own.timeout) == ("key-of-the-file", True, 7)
+
+
+def test_a_listing_comes_after_the_interval_and_a_part_of_the_jitter(sandbox: Sandbox) -> None:
+    main = runpy.run_path(str(SOURCE))["main"]
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 5:
+            raise asyncio.CancelledError
+
+    # The functions of a module that runpy has run keep its names in this dictionary.
+    main.__globals__["asyncio"] = types.SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main(asyncio.Queue(), arguments(sandbox, interval=60, jitter=10)))
+
+    assert all(60 <= seconds <= 70 for seconds in pauses)
+    assert len(set(pauses)) == 5
 
 
 def once(sandbox: Sandbox, state: Path, queued: Path, *, dies_at: int = 0) -> tuple[int, Events]:

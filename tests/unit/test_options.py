@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER
-from ansible_collections.fleetops.environments.plugins.plugin_utils.options import (
-    blank,
-    forget_blank_environment,
-    given,
-    layered,
-)
+from ansible_collections.fleetops.environments.plugins.module_utils.sources import blank, given, layered
+from ansible_collections.fleetops.environments.plugins.plugin_utils.options import forget_blank_environment
 
 
 @pytest.mark.parametrize("value", [None, "", " ", "\n\t"])

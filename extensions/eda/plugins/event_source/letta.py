@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet_events import State  # noqa: E402
 from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings  # noqa: E402
 from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER, Query  # noqa: E402
+from ansible_collections.fleetops.environments.plugins.module_utils.sources import given, layered  # noqa: E402
 
 DOCUMENTATION = r"""
 ---
@@ -88,6 +90,18 @@ EXAMPLES = r"""
 
 logger = logging.getLogger(__name__)
 
+# As Ansible reads them.
+_BOOLEANS = dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True) | dict.fromkeys(
+    ("0", "f", "false", "n", "no", "off"), False
+)
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "bool": lambda text: _BOOLEANS[text.lower()],
+    "float": float,
+    "int": int,
+    "path": os.path.expanduser,
+    "str": str,
+}
+
 
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Put `{"letta": event}` on the queue for each change. Raises FleetError for an option that cannot be used."""
@@ -108,21 +122,21 @@ class _Options:
     """The source's options, checked."""
 
     def __init__(self, args: Mapping[str, Any]) -> None:
-        given = {name: value for name, value in args.items() if value not in (None, "")}
+        own = given(args)
         known = ("interval", "jitter", "state_file", "types", *CONNECTION_SPEC)
-        unknown = next((name for name in given if name not in known), None)
+        unknown = next((name for name in own if name not in known), None)
         if unknown:
             raise OptionError(unknown, f"there is no such option; there are {', '.join(known)}")
-        self.interval = _seconds("interval", given.get("interval", 60), least=1)
-        self.jitter = _seconds("jitter", given.get("jitter", 10), least=0)
-        self.state_file = given.get("state_file")
-        self.types = given.get("types", list(fleet_events.TYPES))
+        self.interval = _seconds("interval", own.get("interval", 60), least=1)
+        self.jitter = _seconds("jitter", own.get("jitter", 10), least=0)
+        self.state_file = _typed("state_file", own.get("state_file"), "path")
+        self.types = own.get("types", list(fleet_events.TYPES))
         wrong = (
             [item for item in self.types if item not in fleet_events.TYPES] if isinstance(self.types, list) else None
         )
         if wrong is None or wrong:
             raise OptionError("types", f"must be a list of {', '.join(fleet_events.TYPES)}, got {self.types!r}")
-        self.settings = HttpSettings.from_options(_connection(given), api_key_help=PROVIDER.key_help)
+        self.settings = HttpSettings.from_options(_connection(own), api_key_help=PROVIDER.key_help)
 
 
 def _seconds(name: str, value: Any, least: float) -> float:
@@ -135,27 +149,20 @@ def _seconds(name: str, value: Any, least: float) -> float:
     return number
 
 
-def _connection(given: Mapping[str, Any]) -> dict[str, Any]:
+def _connection(own: Mapping[str, Any]) -> dict[str, Any]:
     """The options of the connection: the source's own, then the environment's, then the usual ones."""
-    usual = {name: rules.get("default") for name, rules in CONNECTION_SPEC.items()}
-    environment = PROVIDER.from_environment()
-    if "api_key" in given or "api_key_file" in given:
-        environment = {name: value for name, value in environment.items() if name not in ("api_key", "api_key_file")}
-    found = {**usual, "base_url": PROVIDER.base_url, **environment}
-    found |= {name: value for name, value in given.items() if name in CONNECTION_SPEC}
-    return {
-        name: value if value is None else _typed(name, value, CONNECTION_SPEC[name]["type"])
-        for name, value in found.items()
-    }
+    usual = {name: rules.get("default") for name, rules in CONNECTION_SPEC.items()} | {"base_url": PROVIDER.base_url}
+    found = layered((own, PROVIDER.from_environment(), usual))
+    return {name: _typed(name, value, CONNECTION_SPEC[name]["type"]) for name, value in found.items()}
 
 
 def _typed(name: str, value: Any, kind: str) -> Any:
-    """A value that may have come as a text."""
+    """A value that may have come as a text; None stays."""
+    if value is None:
+        return None
     try:
-        if kind == "bool":
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[str(value).lower()]
-        return {"int": int, "float": float}.get(kind, str)(value)
-    except (KeyError, TypeError, ValueError):
+        return _TYPES[kind](str(value))
+    except (KeyError, ValueError):
         raise OptionError(name, f"must be of the type {kind}, got {one_line(repr(value), 60)}") from None
 
 
