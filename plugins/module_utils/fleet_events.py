@@ -4,7 +4,7 @@
 """What has changed in a fleet from one listing to the next, as events for Event-Driven Ansible.
 
 What a device was last reported as is kept in an SQLite file. It is put down once its events are queued and not before:
-after the end of a process, however it came, none is missing, and those of one device at most come once more.
+after the end of a process, however it came, none was left out, and those of one device at most come once more.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class State:
 
     def __init__(self, path: str | None, base_url: str) -> None:
         self._path, self._base_url = path, base_url
+        # What could not be put down yet.
+        self._kept: dict[str, Reported] = {}
         with self._errors():
             if path:
                 Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,15 +102,21 @@ class State:
         with self._errors():
             known = self._connection.execute("SELECT 1 FROM fleets WHERE base_url = ?", (self._base_url,)).fetchone()
             rows = self._connection.execute(query, (self._base_url,)).fetchall()
-        return {row[0]: Reported(*row[1:]) for row in rows} if known else None
+        found = {row[0]: Reported(*row[1:]) for row in rows}
+        return found | self._kept if known or self._kept else None
 
     def put_down(self, devices: Mapping[str, Reported]) -> None:
-        """Put down what devices have been reported as, all of them or none."""
-        rows = [(self._base_url, id_, item.status, item.version, item.mode) for id_, item in devices.items()]
+        """Put down what devices have been reported as, all of them or none.
+
+        Raises OptionError; they are known all the same while the process lives, and put down with the next ones.
+        """
+        self._kept |= devices
+        rows = [(self._base_url, id_, item.status, item.version, item.mode) for id_, item in self._kept.items()]
         with self._errors(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("INSERT OR IGNORE INTO fleets VALUES (?)", (self._base_url,))
             self._connection.executemany("REPLACE INTO devices VALUES (?, ?, ?, ?, ?)", rows)
+        self._kept.clear()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

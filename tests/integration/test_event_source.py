@@ -8,17 +8,20 @@ import os
 import runpy
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import types
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet_events import State
 from tests.sandbox.process import Sandbox
 
 from .conftest import CHECKOUT
@@ -119,6 +122,29 @@ def test_no_fault_ends_it_and_the_next_listing_makes_up_for_it(sandbox: Sandbox,
         assert [(event["type"], event["id"]) for event in await next_events(1)] == [("offline", first["id"])]
 
     asyncio.run(listen(sandbox, test))
+
+
+def test_what_cannot_be_put_down_is_reported_once_and_put_down_later(sandbox: Sandbox, tmp_path: Path) -> None:
+    first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
+    path = tmp_path / "state"
+
+    async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
+        await listed(sandbox, 1)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            sandbox.offline(first["id"])
+            assert [event["id"] for event in await next_events(1)] == [first["id"]]
+            await listed(sandbox, 2)
+        sandbox.offline(second["id"])
+        assert [event["id"] for event in await next_events(1)] == [second["id"]]
+        await listed(sandbox, 1)
+
+    asyncio.run(listen(sandbox, test, state_file=str(path)))
+
+    with State(str(path), sandbox.url) as state:
+        reported = state.reported()
+    assert reported is not None
+    assert (reported[first["id"]].status, reported[second["id"]].status) == ("offline", "offline")
 
 
 @pytest.mark.parametrize(

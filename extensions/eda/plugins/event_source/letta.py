@@ -40,8 +40,9 @@ DOCUMENTATION = r"""
 short_description: What changes in a fleet of Letta environments
 description:
   - Lists the environments every so often, and has an event for each difference to what was reported before. An event is
-    C(letta), a dictionary with C(type), the device's C(id), C(device_id), C(connection_id), C(connection_name),
-    C(mode), C(os), C(version) and C(status), what it was C(previous)ly, and the time C(at), by the server's clock.
+    C(letta), a dictionary with C(type), C(provider), the device's C(id), C(device_id), C(connection_id),
+    C(connection_name), C(mode), C(os), C(version) and C(status), what it was C(previous)ly, and the time C(at), by the
+    server's clock.
   - A device that goes offline and comes back between two listings has no event, and one that is updated twice has one;
     what counts is the net change.
   - Texts have only letters, digits and C(._:/@+-), since extra variables of a playbook are templates; all else is C(_).
@@ -57,8 +58,9 @@ options:
     default: 10
   state_file:
     description:
-      - A file that keeps what was reported. With it, what changed while nobody listened is reported at the next start,
-        and after a crash nothing is missing; the events of one device may come once more.
+      - A file that keeps what was reported. With it, what changed while nobody listened is reported at the next start.
+        After a crash the events of one device may come once more; an event that ansible-rulebook had taken and not yet
+        acted on is lost with it.
       - Without it, each start begins with the fleet as it is then.
     type: str
   types:
@@ -174,19 +176,27 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) ->
     reported = state.reported()
     if reported is None:
         # What there is at the very first start is no news.
-        state.put_down({environment.id: fleet_events.Reported.of(environment) for environment in listed})
+        _put_down(state, {environment.id: fleet_events.Reported.of(environment) for environment in listed})
         return
     for environment in listed:
         before = reported.get(environment.id)
         await _queue(queue, options, fleet_events.events_of(before, environment, listing.fetched_at))
         after = fleet_events.Reported.of(environment)
         if after != before:
-            state.put_down({environment.id: after})
+            _put_down(state, {environment.id: after})
     rows = [*(environment.id for environment in listed), *(str(row.id) for row in invalid)]
     for id_, after in fleet_events.gone(reported, rows).items():
         missing = Environment("letta", id_, id_, None, "", "offline", None, {"id": id_, "mode": after.mode})
         await _queue(queue, options, fleet_events.events_of(reported[id_], missing, listing.fetched_at))
-        state.put_down({id_: after})
+        _put_down(state, {id_: after})
+
+
+def _put_down(state: State, devices: Mapping[str, fleet_events.Reported]) -> None:
+    """Put down what was reported; a disk that is full must not have it reported again and again."""
+    try:
+        state.put_down(devices)
+    except OptionError as error:
+        logger.warning("after a restart events may come once more: %s", error)
 
 
 async def _queue(queue: asyncio.Queue[Any], options: _Options, events: list[dict[str, Any]]) -> None:
