@@ -67,6 +67,9 @@ def test_a_device_that_comes_back_is_instructed_once(sandbox: Sandbox, tmp_path:
             listed_twice(process, output, sandbox)
             sandbox.online(back["id"])
             until(process, output, lambda wanted=times: output.read_text().count("PLAY RECAP") == wanted)
+        # An id that is also the name of a group.
+        sandbox.add_environment(id="online")
+        until(process, output, lambda: output.read_text().count("PLAY RECAP") == 3)
     finally:
         process.terminate()
         process.wait()
@@ -76,4 +79,5 @@ def test_a_device_that_comes_back_is_instructed_once(sandbox: Sandbox, tmp_path:
     assert received[back["id"]]["turns"] == 1
     assert received[back["id"]]["messages"][0]["content"] == "Welcome back."
     assert other["id"] not in received
+    assert "max_targets: " in output.read_text()
     assert sandbox.api_key not in output.read_text()
