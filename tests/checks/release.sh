@@ -22,7 +22,7 @@ except ValueError:
     sys.exit(f"make: version {version} of galaxy.yml is no semantic version")
 newer = [known for known in releases if semantic_version.Version(known) >= wanted]
 if newer:
-    sys.exit(f"make: version {version} of galaxy.yml is not newer than {max(newer)}, which was released")
+    sys.exit(f"make: version {version} of galaxy.yml is not newer than {max(newer, key=semantic_version.Version)}, which was released")
 CHECK
 
 # As the release will make it, in a copy.
