@@ -35,14 +35,15 @@ class Stored:
     enabled: set[str]
     groups: dict[str, dict[str, list[str]]]
 
-    def script(self, path: Path) -> Path:
-        """Write what a job gets: an inventory script that prints the hosts that are enabled."""
+    def script(self, path: Path, number: int = 0, count: int = 1) -> Path:
+        """Write what a job gets: an inventory script that prints the hosts that are enabled, or a slice of them."""
+        hosts = sorted(self.enabled)[number::count]
         groups = {
-            name: {"hosts": sorted(self.enabled & set(group["hosts"])), "children": group["children"]}
+            name: {"hosts": [host for host in hosts if host in group["hosts"]], "children": group["children"]}
             for name, group in self.groups.items()
         }
-        hostvars = {name: self.hosts[name] for name in self.enabled}
-        printed = {"_meta": {"hostvars": hostvars}, "all": {"hosts": sorted(self.enabled)}, **groups}
+        hostvars = {name: self.hosts[name] for name in hosts}
+        printed = {"_meta": {"hostvars": hostvars}, "all": {"hosts": hosts}, **groups}
         path.write_text(f"#!/bin/sh\ncat <<'END'\n{json.dumps(printed)}\nEND\n")
         path.chmod(0o755)
         return path

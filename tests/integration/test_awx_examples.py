@@ -1,16 +1,18 @@
 """examples/awx: against the real modules of awx.awx, and with what AWX gives to the processes that it runs.
 
-No AWX runs here: `awx.stored` stands for its import, and `--limit` for what its jobs do with job slices.
+No AWX runs here: `awx.stored` stands for its import and for the inventories of its jobs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zoneinfo
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 
 from . import awx
-from .conftest import AGENT, CHECKOUT, Ansible, awake, plain
+from .conftest import AGENT, CHECKOUT, Ansible, plain
 from .hostile import become_hostile
 
 EXAMPLE = CHECKOUT / "examples/awx"
@@ -158,10 +160,23 @@ def test_a_blank_url_of_the_credential_is_none_and_the_api_itself_is_meant(ansib
     assert run.returncode != 0
 
 
+def test_qoders_credential_lists_too(ansible: Ansible) -> None:
+    qoder = ansible.sandbox.qoder
+    none = {"QODER_ACCESS_TOKEN": "", "QODER_MANAGED_BASE_URL": ""}
+    source = ansible.file("fleet.qoder.yml", "plugin: fleetops.environments.qoder\nhostnames: [id]\n")
+
+    listing = ansible.listing(source, env={**none, **injected("Qoder", access_token=qoder.key, base_url=qoder.url)})
+
+    assert listing["_meta"]["hostvars"]
+
+
 def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: Ansible) -> None:
     [template] = [item for item in SETTINGS["awx_job_templates"] if item["playbook"] == "instruct.yml"]
-    hosts = [entry["id"] for entry in awake(ansible.sandbox)]
+    output = ansible.directory / "artifact.json"
+    awx.listed(ansible, PROJECT / "fleet.letta.yml", output).assert_quiet()
+    inventory = awx.stored(json.loads(output.read_text(encoding="utf-8")), inventory_source())
     count = template["job_slice_count"]
+    assert len(inventory.enabled) > count > 1
     answers = {question["variable"]: question.get("default", "") for question in template["survey_spec"]["spec"]}
     answers |= {"instruct_content": "Report.", "instruct_campaign": "spring", "instruct_agent_id": AGENT}
 
@@ -170,8 +185,8 @@ def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: 
         directory.mkdir()
         variables = {**template["extra_vars"], **answers, "instruct_ledger": str(ansible.directory / ledger)}
         run = Ansible(directory, ansible.sandbox).playbook(
-            str(PROJECT / "instruct.yml"), "-e", json.dumps(variables), "--limit", ",".join(hosts[number::count]),
-            source=PROJECT / "fleet.letta.yml",
+            str(PROJECT / "instruct.yml"), "-e", json.dumps(variables), env={"ANSIBLE_INVENTORY_ENABLED": "script"},
+            source=inventory.script(directory / "inventory", number, count),
         )  # fmt: skip
         return run.returncode
 
@@ -179,4 +194,29 @@ def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: 
         with ThreadPoolExecutor(count) as threads:
             assert list(threads.map(sliced, range(count), [ledger] * count)) == [0] * count
         received = ansible.sandbox.received()
-        assert {id_: device["turns"] for id_, device in received.items()} == dict.fromkeys(hosts, 1)
+        assert {id_: device["turns"] for id_, device in received.items()} == dict.fromkeys(inventory.enabled, 1)
+
+
+def test_job_templates_give_variables_that_there_are() -> None:
+    for template in SETTINGS["awx_job_templates"]:
+        given = set(template.get("extra_vars", {}))
+        given |= {question["variable"] for question in template.get("survey_spec", {}).get("spec", [])}
+        name = template["playbook"].removesuffix(".yml")
+        known = f"(?:^|[^a-z_])({name}_[a-z_]+)"
+        playbook = (CHECKOUT / "playbooks" / template["playbook"]).read_text(encoding="utf-8")
+        documented = set(re.findall(known, playbook))
+        specification = CHECKOUT / "roles" / name / "meta/argument_specs.yml"
+        if specification.exists():
+            documented |= set(re.findall(known, specification.read_text(encoding="utf-8")))
+        assert given <= documented, template["name"]
+
+
+def test_schedules_have_a_zone_and_a_template() -> None:
+    templates = {template["name"] for template in SETTINGS["awx_job_templates"]}
+    for schedule in SETTINGS["awx_schedules"]:
+        found = re.fullmatch(
+            r"DTSTART;TZID=([\w/+-]+):\d{8}T\d{6} RRULE:FREQ=\w+;INTERVAL=\d+[\w;=,]*", schedule["rrule"]
+        )
+        assert found, schedule["rrule"]
+        assert found[1] in zoneinfo.available_timezones()
+        assert schedule["job_template"] in templates
