@@ -128,7 +128,8 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         """Read the options without the blank ones, which Ansible would take for false or for an error."""
         forget_blank_environment(f"LETTA_{name}".upper() for name in CONNECTION_SPEC)
         self._variables = given(var_options or {})
-        super().set_options(task_keys=task_keys, var_options=self._variables, direct=direct)
+        # Core would take a task's keywords for options of the same names: its environment, and a time-out of 10 s.
+        super().set_options(var_options=self._variables, direct=direct)
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         """Run a command; its exit status, standard output and standard error."""

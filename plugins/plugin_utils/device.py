@@ -153,9 +153,9 @@ class Prompts:
         since = said[self._answered_up_to or 0 :]
         prompted = become.check_password_prompt(since)
         if become.check_incorrect_password(since) or (prompted and self._answered_up_to is not None):
-            raise AnsibleError(f"become_pass: {become.name} does not take this password")
+            raise AnsibleError(f"Incorrect {become.name} password, see become_pass")
         if become.check_missing_password(since):
-            raise AnsibleError(f"become_pass: {become.name} wants a password")
+            raise AnsibleError(f"Missing {become.name} password, see become_pass")
         if not prompted:
             return None
         self._answered_up_to = len(said)

@@ -147,7 +147,7 @@ def test_a_wrong_password_fails_at_once_and_leaves_nothing(ansible: Ansible, fle
 
     run = on_devices(ansible, task("it", "command", become=True, cmd="id"), arguments=("-e", variables))
 
-    assert run.result("it")["msg"] == "Task failed: become_pass: sudo does not take this password"
+    assert run.result("it")["msg"] == "Task failed: Incorrect sudo password, see become_pass"
     assert "let me in" not in run.output
     gone(fleet.alpha)
 

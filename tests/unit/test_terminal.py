@@ -100,5 +100,5 @@ def test_a_second_prompt_means_that_the_password_is_wrong(sudo: Any, after: byte
     prompts, prompt = Prompts(sudo), sudo.prompt.encode()
     prompts(prompt)
 
-    with pytest.raises(AnsibleError, match=r"^become_pass: sudo does not take this password$"):
+    with pytest.raises(AnsibleError, match=r"^Incorrect sudo password, see become_pass$"):
         prompts(prompt + after.replace(b"PROMPT", prompt))
