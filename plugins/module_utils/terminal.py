@@ -314,10 +314,15 @@ class _Marks:
         for found in self._word.finditer(text):
             parts += [text[at : found.start()], found[1].split()]
             at = found.end()
-        # Nothing of ours but words has this in it.
-        begun = text.find("<", at)
-        end = len(text) if begun < 0 else begun
+        begun = text.rfind("<", at)
+        word = text[begun:] if begun >= 0 else ""
+        end = len(text) - (len(word) if self._begins(word) else 0)
         return [*parts, text[at:end], text[end:]]
+
+    def _begins(self, word: str) -> bool:
+        """Whether a text may be the beginning of a word of ours, none of which holds another `<`."""
+        begin = f"<{self.mark} "
+        return word.startswith(begin) or begin.startswith(word)
 
 
 class _Answer:
