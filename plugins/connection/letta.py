@@ -44,6 +44,8 @@ options:
     default: 30
     env:
       - name: LETTA_TIMEOUT
+    cli:
+      - name: timeout
     vars:
       - name: letta_timeout
   allow_connection:

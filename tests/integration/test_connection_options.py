@@ -1,0 +1,41 @@
+"""The options of the connection plugin are its own, not the keywords of a task that have the same names."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sandbox.process import Sandbox
+
+from .conftest import Ansible
+
+COMMAND = {"name": "it", "ansible.builtin.raw": "true"}
+
+
+@pytest.mark.parametrize(
+    ("env", "arguments", "seconds"),
+    [
+        ({"LETTA_TIMEOUT": "0.5"}, (), "0.5"),
+        ({}, ("--timeout", "1"), "1"),
+        ({"LETTA_TIMEOUT": "60"}, ("-e", "letta_timeout=0.5"), "0.5"),
+    ],
+    ids=["environment", "command line", "variable"],
+)
+def test_a_device_that_says_nothing_is_unreachable_after_the_timeout(
+    ansible: Ansible, sandbox: Sandbox, env: dict[str, str], arguments: tuple[str, ...], seconds: str
+) -> None:
+    sandbox.add_fault("relay_silent")
+    source = ansible.source(connection="relay", filters=["status == 'online' && mode == 'unrestricted'"])
+
+    run = ansible.steps(COMMAND, source=source, hosts="all[0]", arguments=arguments, env=env)
+
+    run.assert_error("UNREACHABLE!", f"no shell on the device within the timeout of {seconds} s")
+
+
+def test_a_host_of_another_inventory_is_told_which_variable_it_lacks(ansible: Ansible) -> None:
+    variables = {"ansible_connection": "fleetops.environments.letta"}
+
+    run = ansible.steps(COMMAND, source="elsewhere,", hosts="elsewhere", vars=variables)
+
+    run.assert_error(
+        "the host has no variable fleetops_environment, which the inventory fleetops.environments.letta sets"
+    )
