@@ -121,7 +121,8 @@ class Terminal(Relay):
     async def run(self, command: bytes, stdin: bytes = b"", answers: Answers | None = None) -> Finished:
         """Run a command with /bin/sh, in a session of its own, and wait for its end.
 
-        answers: what the command gets before its standard input; asked whenever it has said more, until it is to go on.
+        answers: what the command gets before its standard input; asked whenever it has said more, until it is to go on,
+        for which it has the timeout.
         """
         line, encoded = "", ""
         if len(command) <= _LINE:
@@ -252,16 +253,25 @@ class Terminal(Relay):
         """Wait for the end of an operation; returns its status and what it notes of standard output."""
         answer = _Answer(stdout, stderr)
         try:
-            while answer.status is None:
-                part = await self._parts.get()
-                if isinstance(part, ApiError):
-                    raise part
-                if part == ["running"]:
-                    self._busy = False
-                elif part[:1] == ["said"] and answers is not None:
-                    await self._give(answers(base64.b64decode(part[1])))
-                else:
-                    answer.take(part)
+            async with asyncio.timeout(self._timeout if answers else None) as to_answer:
+                while answer.status is None:
+                    part = await self._parts.get()
+                    if isinstance(part, ApiError):
+                        raise part
+                    if part == ["running"]:
+                        self._busy = False
+                    elif part[:1] == ["said"] and answers is not None:
+                        line = answers(base64.b64decode(part[1]))
+                        if line == b"":
+                            to_answer.reschedule(None)
+                        await self._give(line)
+                    else:
+                        answer.take(part)
+        except TimeoutError:
+            message = f"{self._url}: the command asked nothing known within the timeout of {self._timeout:g} s"
+            lost = ApiError(message, code="timeout", may_be_accepted=True)
+            self._lose(lost)
+            raise lost from None
         except (ApiError, ValueError, IndexError) as error:
             lost = error if isinstance(error, ApiError) else self._unreadable(error)
             lost.may_be_accepted = True

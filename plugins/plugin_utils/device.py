@@ -75,8 +75,11 @@ class Device:
         """Run a command; its exit status, standard output and standard error. become: whose prompt is answered."""
         prompts = Prompts(become) if become else None
         finished = self._do(lambda terminal: terminal.run(command, stdin, prompts))
-        stderr = prompts.removed_from(finished.stderr) if prompts else finished.stderr
-        return finished.status, finished.stdout, stderr
+        if prompts is None:
+            return finished.status, finished.stdout, finished.stderr
+        # A become plugin's command that ends at once with a wrong password has not been asked about that.
+        prompts(finished.stdout + finished.stderr)
+        return finished.status, finished.stdout, prompts.removed_from(finished.stderr)
 
     def put(self, source: bytes, path: bytes) -> None:
         """Copy a file to the device; one that is new there gets its mode, less the umask."""

@@ -152,6 +152,37 @@ def test_a_wrong_password_fails_at_once_and_leaves_nothing(ansible: Ansible, fle
     gone(fleet.alpha)
 
 
+def test_a_password_that_is_refused_with_the_last_word_is_told_from_a_command_that_failed(
+    ansible: Ansible, tmp_path: Path
+) -> None:
+    refusing = tmp_path / "sudo"
+    refusing.write_text(
+        "#!/bin/sh\n"
+        'while [ "$1" != -p ]; do shift; done\n'
+        'printf %s "$2" >&2; read -r line; echo "Sorry, try again." >&2; exit 1\n'
+    )
+    refusing.chmod(0o755)
+    variables = {"ansible_become_exe": str(refusing), "ansible_become_password": "let me in"}
+
+    run = on_devices(ansible, task("it", "raw", become=True, _raw_params="id"), variables=variables)
+
+    assert run.result("it")["msg"] == "Task failed: Incorrect sudo password, see become_pass"
+
+
+def test_a_prompt_that_nobody_knows_makes_the_device_unreachable_and_is_ended(
+    ansible: Ansible, fleet: Fleet, tmp_path: Path
+) -> None:
+    asking = tmp_path / "sudo"
+    asking.write_text("#!/bin/sh\nprintf 'Parole: ' >&2; read -r line; exit 1\n")
+    asking.chmod(0o755)
+    variables = {"ansible_become_exe": str(asking), "ansible_become_password": "open sesame", "letta_timeout": 3}
+
+    run = on_devices(ansible, task("it", "raw", become=True, _raw_params="id"), variables=variables)
+
+    run.assert_error("UNREACHABLE!", "the command asked nothing known within the timeout of 3 s")
+    gone(fleet.alpha)
+
+
 def test_become_with_sudo_itself(ansible: Ansible) -> None:
     run = on_devices(
         ansible,
