@@ -1,3 +1,4 @@
+# shellcheck shell=sh disable=SC2154 # n is set where this is typed
 # The shell that Ansible's commands run in on a device, in POSIX sh. See terminal.py, which types it into a terminal as one
 # line: comments end at their line, and each line can be followed by the next after a space.
 #
@@ -37,7 +38,7 @@ end_command() {
 ask() {
     exec 4>"$d/answers";
     stty time 1;
-    shown= unheard=0;
+    shown=''; unheard=0;
     while [ "$unheard" -lt 255 ]; do
         said=$(cat "$d/out" "$d/err" | base64 | tr -d '\n');
         if [ "$said" != "$shown" ]; then tell said "$said"; shown=$said; fi;
@@ -72,6 +73,7 @@ watch() {
 };
 
 # Without setsid (macOS) the command at least outlives the terminal.
+# shellcheck disable=SC2016 # expanded by the shell that it starts
 start='[ "$2" ] || trap "" HUP; echo $$ >"$1/pid"; exec /bin/sh "$1/command"';
 
 # $1: ask or all, $2: length of standard input in base64, $3: in bytes, $4: the command in base64, none if it was put.

@@ -19,7 +19,7 @@ from tests.sandbox.process import Sandbox
 
 from .conftest import Fleet
 from .device import Device
-from .test_terminal import gone, leftovers
+from .test_terminal import gone
 
 ON_DEVICES: dict[str, Any] = {"hosts": "alpha", "vars": {"ansible_python_interpreter": "/usr/bin/python3"}}
 # A device's user may have any of these shells; what they run at their start is in the way of whoever types.
@@ -375,7 +375,15 @@ def test_an_offline_device_is_unreachable_at_once(ansible: Ansible, fleet: Fleet
     assert run.returncode == 4
 
 
+@pytest.fixture(scope="module")
+def nothing_is_left(device_processes: Fleet) -> Iterator[None]:
+    """Waits at the end, and once, for the devices to notice of whom they hear no more."""
+    yield
+    gone(device_processes.alpha)
+
+
 # A task's commands: the terminal, the line that starts our shell, our shell, the module, the farewell.
+@pytest.mark.usefixtures("nothing_is_left")
 @pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during", "relay_silent"])
 @pytest.mark.parametrize("command", [1, 2, 3, 4, 5])
 def test_wherever_the_relay_drops_nothing_runs_twice_and_nothing_is_left(
@@ -396,5 +404,3 @@ def test_wherever_the_relay_drops_nothing_runs_twice_and_nothing_is_left(
         assert "what was begun may have been done" in run.output
         assert ran <= 1
     assert "Traceback" not in run.output
-    if leftovers(fleet.alpha):
-        gone(fleet.alpha)
