@@ -23,7 +23,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, TypeAlias
 
 from .environment import Environment
 from .errors import ApiError, FleetError, one_line
@@ -53,12 +53,11 @@ _FRAME = 64 * 1024
 _LINE = 4 * 1024
 _PIECE = 4 * 1024 * 1024
 
-if TYPE_CHECKING:
-    # Given all that a command has said so far: the line that it is to get, empty to go on, None to wait for more.
-    Answers = Callable[[bytes], bytes | None]
-    # A word of ours with what belongs to it, or the text in between.
-    _Part = str | list[str]
-    _Sink = Callable[[Any], object]
+# Given all that a command has said so far: the line that it is to get, empty to go on, None to wait for more.
+Answers: TypeAlias = "Callable[[bytes], bytes | None]"
+# A word of ours with what belongs to it, or the text in between.
+_Part: TypeAlias = "str | list[str]"
+_Sink = Callable[[Any], object]
 
 
 @dataclass(frozen=True, slots=True)
