@@ -77,9 +77,10 @@ class Run:
             assert word not in self.output, self.output
 
     def assert_error(self, *parts: str) -> None:
-        """A non-zero exit, with all the parts on one line of output, and no traceback."""
+        """A non-zero exit, all the parts on one line of output, no traceback, and no condition for a reason."""
         assert self.returncode != 0, self.output
         assert "Traceback" not in self.output, self.output
+        assert "A 'failed_when' expression" not in self.output, self.output
         assert any(all(part in line for part in parts) for line in self.output.splitlines()), self.output
 
     def assert_inventory_error(self, *parts: str) -> None:

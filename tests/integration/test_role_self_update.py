@@ -497,6 +497,7 @@ def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
         ({"self_update_version": None}, ("missing required arguments: self_update_version",)),
         ({"self_update_waves": ["1", "10"]}, ("waves: must end with '100%'",)),
         ({"self_update_canary_max_failures": "few"}, ("max_failures: must be a count",)),
+        ({"self_update_update_timeout": 0}, ("update_timeout: must be more than 0",)),
         ({"self_update_gate": "perhaps"}, ("self_update_gate",)),
     ],
 )
