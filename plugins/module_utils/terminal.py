@@ -38,9 +38,12 @@ UNRESTRICTED = ("unrestricted", "bypassPermissions")
 # Wider than any prompt, and too low for zsh to ask a new user how it should be set up.
 _SIZE = {"cols": 500, "rows": 10}
 # Typed into the user's shell, whichever that is. The space keeps it out of the history of some, the variable of others.
+# Where it was typed again, ours passes over it.
 _LOADER = (
     " HISTFILE= exec /bin/sh -c '"
-    'n={mark}; stty raw -echo min 0 time 255; printf "<%s ready>" $n; read -r s; eval "$s"'
+    "n={mark}; stty raw -echo min 0 time 255; "
+    'printf "<%s ready %s>" $n ${{BASH_VERSION:+ahead}}; '
+    'while read -r s; do case $s in H*) ;; *) eval "$s"; esac; done'
     "'\n"
 )
 # Seconds after which it is typed again: what that shell runs at its start may have read it.
@@ -103,6 +106,7 @@ class Terminal(Relay):
         self._parts: asyncio.Queue[_Part | ApiError] = asyncio.Queue()
         self._lost: ApiError | None = None
         self._busy = False
+        self._reads_ahead = False
         self._heard = time.monotonic()
 
     async def __aenter__(self) -> Self:
@@ -186,8 +190,9 @@ class Terminal(Relay):
         await self._type(_LOADER.format(mark=self._marks.mark))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TYPED_AGAIN_AFTER):
-                while ["ready"] not in await self._received():
+                while not (ready := [part for part in await self._received() if part[:1] == ["ready"]]):
                     pass
+                self._reads_ahead = "ahead" in ready[0]
                 return True
         return False
 
@@ -243,11 +248,24 @@ class Terminal(Relay):
             raise self._lost
         self._busy = True
         try:
-            await self._type(f"{operation}\n{payload}")
+            if payload and self._reads_ahead:
+                await self._type(f"{operation}\n")
+                await self._asked_for()
+                await self._type(payload)
+            else:
+                await self._type(f"{operation}\n{payload}")
         except ApiError as error:
             # What did not arrive whole is not begun.
             self._lose(error)
             raise
+
+    async def _asked_for(self) -> None:
+        """Wait until the shell wants what belongs to an operation."""
+        while (part := await self._parts.get()) != ["more"]:
+            if isinstance(part, ApiError):
+                raise part
+            if isinstance(part, list) and part[:1] == ["refused"]:
+                raise _refused(part)
 
     async def _end(self, stdout: _Sink, stderr: _Sink, answers: Answers | None = None) -> tuple[str, str]:
         """Wait for the end of an operation; returns its status and what it notes of standard output."""
@@ -274,7 +292,8 @@ class Terminal(Relay):
             raise lost from None
         except (ApiError, ValueError, IndexError) as error:
             lost = error if isinstance(error, ApiError) else self._unreadable(error)
-            lost.may_be_accepted = True
+            # A shell that could not begin has done nothing.
+            lost.may_be_accepted = lost.code != "refused"
             self._lose(lost)
             raise lost from None
         self._busy = False
@@ -359,7 +378,7 @@ class _Answer:
         elif word == "end":
             self.status = rest[0]
         elif word == "refused":
-            raise ApiError(f"the shell on the device cannot begin: {_text(rest[0])}", code="refused")
+            raise _refused(part)
 
 
 class _Decoder:
@@ -393,8 +412,12 @@ def _encoded(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _text(encoded: str) -> str:
-    return one_line(base64.b64decode(encoded).decode(errors="replace"))
+def _refused(words: list[str]) -> ApiError:
+    """Of a shell that could not begin, with its reason in base64, or as it came where it is none."""
+    why = "".join(words[1:]).encode(errors="replace")
+    with contextlib.suppress(ValueError):
+        why = base64.b64decode(why, validate=True)
+    return ApiError(f"the shell on the device cannot begin: {one_line(why.decode(errors='replace'))}", code="refused")
 
 
 def _mode(permissions: str) -> int:

@@ -13,6 +13,8 @@ if [ -d /System/Library ]; then decode=-D; else decode=-d; fi;
 if command -v setsid; then own_session=setsid; else own_session=; fi >/dev/null;
 
 tell() { printf '<%s %s>' "$n" "$*"; };
+# bash reads ahead, past the end of a line: what follows a line is then sent when it is asked for. $1: its length.
+ask_for() { if [ "$BASH_VERSION" ] && [ "$1" -gt 0 ]; then tell more; fi; };
 decoded() { printf %s "$1" | base64 $decode; };
 
 d=${TMPDIR:-/tmp}/ansible-letta-$n;
@@ -23,7 +25,8 @@ trap 'exit 1' HUP INT TERM;
 # What an operation came to: word for the client, file for standard output, status. Standard error is always in a file.
 answer() {
     tell out "$1";
-    if [ -s "$2" ]; then base64 <"$2" || set -- "$1" "$2" lost; fi;
+    # The files of /proc hold more than their size says.
+    if [ -s "$2" ] || [ "$1" != - ]; then base64 <"$2" || set -- "$1" "$2" lost; fi;
     tell err;
     if [ -s "$d/err" ]; then base64 <"$d/err" || set -- "$1" "$2" lost; fi;
     tell end "$3";
@@ -37,7 +40,6 @@ end_command() {
 # Let the client see what the command has said so far, and give it a password, until the client says go.
 ask() {
     exec 4>"$d/answers";
-    stty time 1;
     shown=''; unheard=0;
     while [ "$unheard" -lt 255 ]; do
         said=$(cat "$d/out" "$d/err" | base64 | tr -d '\n');
@@ -78,6 +80,7 @@ start='[ "$2" ] || trap "" HUP; echo $$ >"$1/pid"; exec /bin/sh "$1/command"';
 
 # $1: ask or all, $2: length of standard input in base64, $3: in bytes, $4: the command in base64, none if it was put.
 run() {
+    ask_for "$2";
     if [ "$2" -gt 0 ]; then head -c "$2" | { base64 $decode >"$d/in" || cat >/dev/null; }; fi;
     if [ "$(($(wc -c <"$d/in")))" != "$3" ]; then
         echo "standard input did not arrive" >"$d/err"; : >"$d/out"; answer - "$d/out" lost; return;
@@ -85,10 +88,11 @@ run() {
     if [ "$4" ]; then decoded "$4" >"$d/command"; fi;
     : >"$d/pid"; : >"$d/out"; : >"$d/err";
     input=$d/in;
-    if [ "$1" = ask ]; then input=$d/answers; mkfifo "$input"; fi;
+    # The time is set here, and not where it is wanted, since a command may end before it would be.
+    if [ "$1" = ask ]; then input=$d/answers; mkfifo "$input"; stty time 1; fi;
     tell running;
     watch "$1" <&3 & watcher=$!;
-    (exec $own_session /bin/sh -c "$start" sh "$d" "$own_session" <"$input" >"$d/out" 2>"$d/err" 3<&-);
+    (exec $own_session /bin/sh -c "$start" sh "$d" "$own_session" <"$input" >>"$d/out" 2>>"$d/err" 3<&-);
     status=$?;
     # By a signal that a shell that has just begun cannot take for its parent's.
     kill -s KILL $watcher; wait $watcher;
@@ -105,9 +109,12 @@ put() {
         *) path=$(decoded "$5"; echo .); path=${path%.} ;;
     esac;
     if [ "$1" = new ]; then if [ -e "$path" ]; then made=; else made=yes; fi; fi;
+    ask_for "$2";
     if [ "$2" -gt 0 ]; then head -c "$2"; fi | (
         umask 077;
-        if [ "$1" = new ]; then base64 $decode >"$path"; else base64 $decode >>"$path"; fi;
+        if [ -p "$path" ]; then echo "it is a pipe" >&2; (exit 1);
+        elif [ "$1" = new ]; then base64 $decode >"$path";
+        else base64 $decode >>"$path"; fi;
         status=$?;
         if [ "$status" != 0 ]; then cat >/dev/null; fi;
         exit "$status"
@@ -117,7 +124,7 @@ put() {
         echo "not all of it arrived" >"$d/err"; status=lost;
     fi;
     if [ "$status" = 0 ] && [ "$made" ] && [ "$4" != - ]; then
-        chmod "$(printf %o $((0$4 & ~0$(umask))))" "$path" 2>"$d/err"; status=$?;
+        chmod -- "$(printf %o $((0$4 & ~0$(umask))))" "$path" 2>"$d/err"; status=$?;
     fi;
     : >"$d/out"; answer - "$d/out" "$status";
 };
@@ -127,6 +134,8 @@ get() {
     path=$(decoded "$1"; echo .); path=${path%.};
     : >"$d/out";
     if [ -d "$path" ]; then echo "it is a directory" >"$d/err"; answer - "$d/out" 1; return; fi;
+    # To open a pipe is to wait for its other end, and a device may have none.
+    if [ -e "$path" ] && [ ! -f "$path" ]; then echo "it is not a regular file" >"$d/err"; answer - "$d/out" 1; return; fi;
     if ! (: <"$path") 2>"$d/err"; then answer - "$d/out" 1; return; fi;
     mode=$(ls -dlL -- "$path");
     answer "${mode%% *}" "$path" 0;

@@ -4,7 +4,7 @@ set -euo pipefail
 
 missing() {
     local program
-    for program in zsh fish sudo; do
+    for program in zsh fish sudo busybox; do
         command -v "$program" >/dev/null || echo "$program"
     done
 }

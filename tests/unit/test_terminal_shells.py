@@ -1,0 +1,178 @@
+"""Our shell under each program that /bin/sh is somewhere, in a terminal of this machine in place of a device's."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import pty
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.terminal import Finished, RefusedError, Terminal
+
+PATIENCE = 60.0
+# What /bin/sh is: on Debian, on Fedora and macOS, on Alpine.
+SHELLS = ["dash", "bash", "busybox"]
+LARGE = bytes(range(256)) * 20_000
+
+
+class LocalTerminal(Terminal):
+    """A terminal of this machine, whose user's shell is `sh`, which is also what ours then runs in."""
+
+    def __init__(self, sh: Path, directory: Path) -> None:
+        super().__init__(HttpSettings(base_url="http://localhost", api_key="key", timeout=PATIENCE), "connection")
+        self._sh, self._directory = str(sh), directory
+        self._frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def _open(self) -> None:
+        await self._greet()
+
+    async def _send(self, frame: Any) -> None:
+        if frame["type"] == "terminal_spawn":
+            environment = {"PATH": os.environ["PATH"], "HOME": str(self._directory), "TMPDIR": str(self._directory)}
+            child, self._master = pty.fork()
+            if child == 0:
+                os.execve(self._sh, ["sh"], environment)
+            self._child = child
+            asyncio.get_running_loop().add_reader(self._master, self._readable)
+        elif frame["type"] == "terminal_input":
+            await asyncio.to_thread(self._write, frame["data"].replace("/bin/sh", self._sh).encode())
+
+    def _write(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._master, data) :]
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._master)
+        kind = "terminal_output" if data else "terminal_exited"
+        self._frames.put_nowait({"type": kind, "terminal_id": self._id, "data": data.decode()})
+
+    async def _receive(self, name: str) -> dict[str, Any]:
+        return await self._frames.get()
+
+    async def ended(self) -> None:
+        """Wait until the shell has ended."""
+        await asyncio.to_thread(os.waitpid, self._child, 0)
+        asyncio.get_running_loop().remove_reader(self._master)
+        os.close(self._master)
+
+
+@pytest.fixture(params=SHELLS)
+def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The program by the name under which it is one."""
+    program = shutil.which(request.param)
+    if program is None:
+        pytest.skip(f"needs {request.param}")
+    path = tmp_path / "sh"
+    path.symlink_to(program)
+    return path
+
+
+def in_shell(sh: Path, directory: Path, work: Callable[[Terminal], Awaitable[Any]]) -> Any:
+    """What comes of work in our shell, which leaves nothing in the directory."""
+    directory.mkdir()
+
+    async def run() -> Any:
+        terminal = LocalTerminal(sh, directory)
+        async with asyncio.timeout(PATIENCE):
+            async with terminal:
+                done = await work(terminal)
+            await terminal.ended()
+        return done
+
+    done = asyncio.run(run())
+    assert list(directory.glob("ansible-letta-*")) == []
+    return done
+
+
+def test_commands_get_their_input_and_give_their_output(sh: Path, tmp_path: Path) -> None:
+    async def work(shell: Terminal) -> list[Finished]:
+        return [
+            await shell.run(b"cat; echo err >&2; exit 3", b"\0in\n"),
+            await shell.run(b"wc -c", LARGE),
+            await shell.run(b": " + b"x" * 100_000 + b"; kill -9 $$"),
+            await shell.run(b"echo one; (echo two; echo three) >>/dev/stdout; echo four"),
+        ]
+
+    assert in_shell(sh, tmp_path / "there", work) == [
+        Finished(3, b"\0in\n", b"err\n"),
+        Finished(0, f"{len(LARGE)}\n".encode(), b""),
+        Finished(137, b"", b""),
+        Finished(0, b"one\ntwo\nthree\nfour\n", b""),
+    ]
+
+
+def test_files_go_there_and_back(sh: Path, tmp_path: Path) -> None:
+    paths = [b"-begins like an option", os.fsencode(tmp_path) + b"/ends with a newline\n"]
+
+    async def work(shell: Terminal) -> list[tuple[int, bytes]]:
+        found = []
+        for path in paths:
+            sink = io.BytesIO()
+            await shell.put(io.BytesIO(LARGE), path, 0o640)
+            found.append((await shell.fetch(path, sink), sink.getvalue()))
+        return found
+
+    assert in_shell(sh, tmp_path / "there", work) == [(0o640, LARGE)] * 2
+
+
+def test_a_pipe_that_has_no_other_end_is_refused_and_the_shell_goes_on(sh: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    async def work(shell: Terminal) -> Finished:
+        with pytest.raises(RefusedError, match=r"^it is not a regular file$"):
+            await shell.fetch(os.fsencode(pipe), io.BytesIO())
+        with pytest.raises(RefusedError, match=r"^it is a pipe$"):
+            await shell.put(io.BytesIO(b"content"), os.fsencode(pipe), 0o600)
+        return await shell.run(b"echo still here")
+
+    assert in_shell(sh, tmp_path / "there", work) == Finished(0, b"still here\n", b"")
+
+
+def test_a_command_that_asks_is_answered_and_one_that_ends_at_once_does_no_harm(sh: Path, tmp_path: Path) -> None:
+    def answers(said: bytes) -> bytes | None:
+        if b"go\n" in said:
+            return b""
+        return b"open sesame\n" if said.endswith(b"password: ") else None
+
+    async def work(shell: Terminal) -> list[Finished]:
+        asks = b"printf 'password: ' >&2; read -r password; echo go; echo $password; cat"
+        return [
+            await shell.run(asks, b"in", answers),
+            *[await shell.run(b"exit 7", b"", answers) for _attempt in range(5)],
+            await shell.run(b"cat", b"in"),
+        ]
+
+    assert in_shell(sh, tmp_path / "there", work) == [
+        Finished(0, b"go\nopen sesame\nin", b"password: "),
+        *[Finished(7, b"", b"")] * 5,
+        Finished(0, b"in", b""),
+    ]
+
+
+def test_a_command_is_ended_when_the_client_says_goodbye(sh: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+
+    async def work(shell: Terminal) -> int:
+        running = asyncio.create_task(shell.run(f"echo $$ >'{begun}'; exec sleep 600".encode()))
+        process = int(await asyncio.to_thread(begun.read_text))
+        running.cancel()
+        return process
+
+    process = in_shell(sh, tmp_path / "there", work)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
