@@ -32,6 +32,8 @@ DEFAULT_CONVERSATION = "default"
 NO_AGENT = "agent-none"
 # Seconds after its answer within which a device's states come, where they come.
 _STATES_COME_WITHIN = 1.0
+# Seconds for a relay to take the end of a connection, for which a network that takes nothing more would wait on.
+_CLOSED_WITHIN = 2.0
 _LONGEST_FRAME = 16 * 1024 * 1024
 # The frames that say how a device is: type, key, shape.
 _STATES = (
@@ -173,7 +175,8 @@ class Relay:
             await self._socket.send_str(json.dumps({**frame, "runtime": self.runtime}))
         except (aiohttp.ClientError, OSError) as error:
             # What the socket refuses to write has not left.
-            raise self._dropped(str(frame["type"]), error) from None
+            cause = "the connection was cut" if isinstance(error, ConnectionError) else error
+            raise self._dropped(str(frame["type"]), cause) from None
 
     async def _open(self) -> None:
         """Connect, and have the device answer."""
@@ -210,7 +213,9 @@ class Relay:
     async def _close(self) -> None:
         if self._session is not None:
             if self._socket is not None:
-                await self._socket.close()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSED_WITHIN):
+                        await self._socket.close()
             await self._session.close()
         self._session = self._socket = None
 

@@ -50,6 +50,8 @@ _LOADER = (
 _TYPED_AGAIN_AFTER = 1.0
 # Seconds between two signs of life; the shell on the device gives up after 25.5.
 _SIGN_OF_LIFE = 5.0
+# Seconds for the farewell, which a network that takes nothing more would hold up.
+_FAREWELL_WITHIN = 2.0
 # Characters in a frame, bytes of a command in a line, which a shell reads one by one, and bytes of a file before the
 # device has to say that it has them.
 _FRAME = 64 * 1024
@@ -101,6 +103,7 @@ class Terminal(Relay):
     def __init__(self, settings: HttpSettings, connection_id: str) -> None:
         super().__init__(settings, connection_id)
         self.asks_mode = False
+        self._id = ""
         self._timeout = settings.timeout
         self._tasks: list[asyncio.Task[None]] = []
         self._parts: asyncio.Queue[_Part | ApiError] = asyncio.Queue()
@@ -118,8 +121,9 @@ class Terminal(Relay):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(ApiError):
-            await self._type("bye\n")
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_WITHIN):
+                await self._type("bye\n")
         await super().__aexit__()
 
     async def run(self, command: bytes, stdin: bytes = b"", answers: Answers | None = None) -> Finished:
@@ -173,6 +177,8 @@ class Terminal(Relay):
         if self.asks_mode:
             await self.sync()
             _require_unrestricted(self.device_status.get("current_permission_mode"))
+        if self._id:
+            await self._abandon()
         self._id = str(uuid.uuid4())
         self._marks = _Marks(uuid.uuid4().hex)
         await self._send({"type": "terminal_spawn", "terminal_id": self._id, **_SIZE, "cwd": "/"})
@@ -181,9 +187,17 @@ class Terminal(Relay):
                 while not await self._typed_into_shell():
                     pass
         except TimeoutError:
+            await self._abandon()
             message = f"{self._url}: no shell on the device within the timeout of {self._timeout:g} s"
             raise ApiError(message, code="timeout", transient=True) from None
         await self._type(_script() + "\n")
+
+    async def _abandon(self) -> None:
+        """End a terminal in which our shell may not have begun: the user's would wait there for ever."""
+        with contextlib.suppress(ApiError):
+            # A device does not kill a terminal in its first two seconds.
+            await self._type(" exit\n")
+            await self._send({"type": "terminal_kill", "terminal_id": self._id})
 
     async def _typed_into_shell(self) -> bool:
         """Type the line that starts ours into the user's shell; whether it did."""
@@ -198,8 +212,13 @@ class Terminal(Relay):
 
     async def _type(self, text: str) -> None:
         for start in range(0, len(text), _FRAME):
-            data = text[start : start + _FRAME]
-            await self._send({"type": "terminal_input", "terminal_id": self._id, "data": data})
+            frame = {"type": "terminal_input", "terminal_id": self._id, "data": text[start : start + _FRAME]}
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._send(frame)
+            except TimeoutError:
+                message = f"{self._url}: nothing could be sent for the timeout of {self._timeout:g} s"
+                raise ApiError(message, code="timeout", transient=True) from None
             self._heard = time.monotonic()
 
     async def _received(self) -> list[_Part]:
@@ -308,7 +327,7 @@ class Terminal(Relay):
 
     def _done(self, status: str, stderr: bytearray) -> int:
         """An exit status. Raises ApiError where the shell has none to tell."""
-        if not status.isdecimal():
+        if not re.fullmatch("[0-9]{1,3}", status):
             why = one_line(stderr.decode(errors="replace")) or "its output could not be read"
             raise ApiError(f"{self._url}: the command's result is lost: {why}", code="garbled", may_be_accepted=True)
         return int(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -24,6 +25,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.terminal imp
     Terminal,
     connected,
 )
+from tests.sandbox.process import Sandbox
 
 from .conftest import Fleet
 from .device import PATIENCE, Device, eventually
@@ -56,8 +58,16 @@ def _in_shell(fleet: Fleet, work: Callable[[Terminal], Awaitable[Any]], **option
 
 
 def leftovers(device: Device) -> list[Path]:
-    """Directories of our shells on a device."""
-    return list(device.home.glob("ansible-letta-*"))
+    """Directories of our shells on a device, and processes that have a terminal there."""
+    home = f"HOME={device.home}".encode()
+    found = list(device.home.glob("ansible-letta-*"))
+    for process in Path("/proc").glob("[0-9]*"):
+        # It may end meanwhile.
+        with contextlib.suppress(OSError):
+            terminal = (process / "stat").read_text().rpartition(")")[2].split()[4]
+            if terminal != "0" and home in (process / "environ").read_bytes().split(b"\0"):
+                found.append(process)
+    return found
 
 
 def gone(device: Device) -> None:
@@ -182,6 +192,20 @@ def test_a_device_that_is_heard_no_more_is_reported_and_its_command_ended(fleet:
 
     assert lost.value.may_be_accepted
     gone(fleet.alpha)
+
+
+def test_a_shell_that_never_comes_to_its_prompt_is_ended(letta: None, lone_sandbox: Sandbox, tmp_path: Path) -> None:
+    waiting = tmp_path / "waiting"
+    waiting.write_text("#!/bin/sh\nexec sleep 600\n")
+    waiting.chmod(0o755)
+    with Device.start(lone_sandbox, "alpha", tmp_path / "alpha", SHELL=str(waiting)) as device:
+        fleet = Fleet(lone_sandbox, device, device)
+        lone_sandbox.patch(fleet.alpha_row["id"], currentMode="unrestricted")
+
+        with pytest.raises(ApiError, match=r"no shell on the device within the timeout of 3 s$"):
+            _in_shell(fleet, lambda shell: shell.run(b"true"), timeout=3, retries=0)
+
+        gone(device)
 
 
 def test_a_device_in_another_mode_is_left_alone_also_when_only_it_knows_its_mode(fleet: Fleet) -> None:

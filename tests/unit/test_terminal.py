@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
+import re
+import socket
 import subprocess
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from aiohttp import web
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import become_loader, shell_loader
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils import terminal
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.plugin_utils.device import Prompts
 
 MARK = "0123456789abcdef0123456789abcdef"
@@ -51,6 +59,71 @@ def test_what_is_no_base64_is_an_error_and_never_output(encoded: str) -> None:
 
     with pytest.raises(ValueError, match=r"."):
         taken()
+
+
+def ended_by(*parts: terminal._Part) -> ApiError:
+    """The error of a command to which a device answers with these parts."""
+
+    async def run() -> None:
+        shell = terminal.Terminal(HttpSettings(base_url="http://localhost", api_key="key"), "connection")
+        shell._type = lambda _text: asyncio.sleep(0)  # type: ignore[method-assign]
+        for part in parts:
+            shell._parts.put_nowait(part)
+        await shell.run(b"true", b"")
+
+    with pytest.raises(ApiError) as ended:
+        asyncio.run(run())
+    return ended.value
+
+
+@pytest.mark.parametrize("reason", ["bm8gcm9vbQ==", "no&room"])
+def test_a_shell_that_could_not_begin_has_done_nothing(reason: str) -> None:
+    error = ended_by(["refused", reason])
+
+    assert re.search(r": (no room|no&room)$", str(error)), error
+    assert not error.may_be_accepted
+
+
+@pytest.mark.parametrize("status", ["-1", "9" * 5000, "lost", "٣"])
+def test_a_status_that_is_none_is_an_error_and_never_a_result(status: str) -> None:
+    error = ended_by(["out", "-"], ["err"], ["end", status])
+
+    assert error.code == "garbled"
+    assert error.may_be_accepted
+
+
+def test_a_network_that_takes_nothing_more_is_reported_within_the_timeout() -> None:
+    async def stalled(request: web.Request) -> web.WebSocketResponse:
+        """Starts a shell, and then reads nothing."""
+        relay = web.WebSocketResponse()
+        await relay.prepare(request)
+        spawned = json.loads(await relay.receive_str())
+        [mark] = re.findall("n=([0-9a-f]+);", json.loads(await relay.receive_str())["data"])
+        shown = {"type": "terminal_output", "terminal_id": spawned["terminal_id"], "data": f"<{mark} ready>"}
+        await relay.send_json(shown)
+        await over.wait()
+        return relay
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", stalled)
+        runner = web.AppRunner(app, shutdown_timeout=0)
+        await runner.setup()
+        listening = socket.create_server(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await web.SockSite(runner, listening).start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            async with terminal.Terminal(HttpSettings(base_url=address, api_key="key", timeout=1), "one") as shell:
+                await shell.put(io.BytesIO(bytes(20_000_000)), b"/there", 0o600)
+        finally:
+            over.set()
+            await runner.cleanup()
+
+    over = asyncio.Event()
+    with pytest.raises(ApiError, match=r"nothing could be sent for the timeout of 1 s$") as lost:
+        asyncio.run(asyncio.wait_for(run(), 60))
+    assert not lost.value.may_be_accepted
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
