@@ -89,14 +89,19 @@ class Device:
                 self._do(lambda terminal: terminal.put(file, path, mode))
         except FileNotFoundError:
             raise AnsibleFileNotFound(f"there is no file {to_text(source)}") from None
+        except OSError as error:
+            raise AnsibleError(f"cannot read {to_text(source)}: {error.strerror}") from None
 
     def fetch(self, path: bytes, target: bytes) -> None:
         """Copy a file from the device; one that is new here gets its mode, less the umask."""
         new = not os.path.lexists(target)
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            mode = self._do(lambda terminal: terminal.fetch(path, file))
-            if new:
-                os.fchmod(file.fileno(), mode & ~_umask())
+        try:
+            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                mode = self._do(lambda terminal: terminal.fetch(path, file))
+                if new:
+                    os.fchmod(file.fileno(), mode & ~_umask())
+        except OSError as error:
+            raise AnsibleError(f"cannot write {to_text(target)}: {error.strerror}") from None
 
     def _do(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
         """Do something once; over a new connection where the present one has ended before it began."""
