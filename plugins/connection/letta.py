@@ -23,11 +23,14 @@ description:
     C(bypassPermissions) are therefore left alone, unless O(allow_outside_permission_mode) says otherwise. This and
     O(allow_connection) keep a run from doing what nobody meant. They do not keep out who holds the API key, with which
     a terminal can be had without Ansible.
-  - POSIX systems with C(base64), C(head), C(mkfifo) and C(stty) only. Whatever shell the device's user has, commands
-    are run by C(/bin/sh).
+  - POSIX systems with C(base64), C(head), C(mkfifo) and C(stty) only. The device's user may have bash, zsh, fish or a
+    shell like C(sh), but not C(csh) or C(tcsh); commands are run by C(/bin/sh).
+  - The output of a command is kept in files on the device until it ends, and so is its standard input. A command that
+    opens C(/dev/stdout) or C(/dev/stderr) with C(>) empties them; C(>&2) and C(>>) do not.
   - A device that is offline or does not answer is unreachable. The connection is tried again, a command is not. Where
     the connection ends in the middle of one, it is ended on the device, within 26 seconds where the device hears of
-    nothing, and its files are removed.
+    nothing and 5 more where the command holds on, and its files are removed. As over SSH, one that C(become) has made
+    another user's may go on.
 options:
   environment:
     description:
