@@ -31,6 +31,16 @@ def test_a_device_that_says_nothing_is_unreachable_after_the_timeout(
     run.assert_error("UNREACHABLE!", f"no shell on the device within the timeout of {seconds} s")
 
 
+@pytest.mark.covers("letta", "connection")
+def test_the_inventory_names_the_connection_where_it_is_asked_for_alone(ansible: Ansible) -> None:
+    said = {
+        name: {host.get("ansible_connection") for host in ansible.hosts(**options).values()}
+        for name, options in {"usual": {}, "none": {"connection": "none"}, "relay": {"connection": "relay"}}.items()
+    }
+
+    assert said == {"usual": {None}, "none": {None}, "relay": {"fleetops.environments.letta"}}
+
+
 def test_a_host_of_another_inventory_is_told_which_variable_it_lacks(ansible: Ansible) -> None:
     variables = {"ansible_connection": "fleetops.environments.letta"}
 
