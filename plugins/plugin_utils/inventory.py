@@ -119,6 +119,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             places += [os.environ.get(place["name"]) for place in definition.get("env", ())]
             _check_type(name, definition.get("type"), places)
         options |= {name: "" for name in _MAY_BE_EMPTY if (direct or {}).get(name) == ""}
+        self._given = {"variables": variables, "direct": options}
         super().set_options(task_keys=task_keys, var_options=variables, direct=options)
 
     def _templated(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +178,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def _settings(self) -> HttpSettings:
         layers: dict[str, dict[str, Any]] = {"Direct": {}, "var": {}, "env": {}, "default": {}}
         for option in CONNECTION_SPEC:
-            value, origin = self.get_option_and_origin(option)
+            # Not get_option_and_origin, which knows of neither source nor variables in ansible-core 2.19.0.
+            value, origin = constants.config.get_config_value_and_origin(
+                option, plugin_type="inventory", plugin_name=self._load_name, **self._given
+            )
             layers[str(origin).partition(":")[0].strip()][option] = value
         options = layered(layers.values())
         return HttpSettings.from_options(options, api_key_help=self.PROVIDER.key_help)
