@@ -29,7 +29,7 @@ help:
 	@echo 'make test              every check and test: check, test-molecule, test-python'
 	@echo 'make check             lint and sanity'
 	@echo 'make lint              ruff, mypy, ansible-lint, changelog fragments'
-	@echo 'make sanity            ansible-test, antsibull-docs and galaxy-importer on the built collection'
+	@echo 'make sanity            galaxy-importer, ansible-lint, antsibull-docs and ansible-test on the built collection'
 	@echo 'make test-unit         tests/unit'
 	@echo 'make test-integration  tests/integration'
 	@echo 'make test-e2e          tests/e2e, with real devices'
