@@ -14,9 +14,9 @@ COMMAND = {"name": "it", "ansible.builtin.raw": "true"}
 @pytest.mark.parametrize(
     ("env", "arguments", "seconds"),
     [
-        ({"LETTA_TIMEOUT": "0.5"}, (), "0.5"),
-        ({}, ("--timeout", "1"), "1"),
-        ({"LETTA_TIMEOUT": "60"}, ("-e", "letta_timeout=0.5"), "0.5"),
+        ({"LETTA_TIMEOUT": "5"}, (), "5"),
+        ({}, ("--timeout", "6"), "6"),
+        ({"LETTA_TIMEOUT": "60"}, ("-e", "letta_timeout=4.5"), "4.5"),
     ],
     ids=["environment", "command line", "variable"],
 )
@@ -26,7 +26,7 @@ def test_a_device_that_says_nothing_is_unreachable_after_the_timeout(
     sandbox.add_fault("relay_silent")
     source = ansible.source(connection="relay", filters=["status == 'online' && mode == 'unrestricted'"])
 
-    run = ansible.steps(COMMAND, source=source, hosts="all[0]", arguments=arguments, env=env)
+    run = ansible.steps(COMMAND, source=source, hosts="all[0]", arguments=arguments, env={**env, "LETTA_RETRIES": "0"})
 
     run.assert_error("UNREACHABLE!", f"no shell on the device within the timeout of {seconds} s")
 
