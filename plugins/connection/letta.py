@@ -25,8 +25,8 @@ description:
     a terminal can be had without Ansible.
   - POSIX systems with C(base64), C(head), C(mkfifo) and C(stty) only. The device's user may have bash, zsh, fish or a
     shell like C(sh), but not C(csh) or C(tcsh); commands are run by C(/bin/sh).
-  - The output of a command is kept in files on the device until it ends, and so is its standard input. A command that
-    opens C(/dev/stdout) or C(/dev/stderr) with C(>) empties them; C(>&2) and C(>>) do not.
+  - The output of a command is kept in files on the device until it ends, and so is its standard input. What a process
+    that it leaves in the background prints is waited for until nothing has come for three seconds.
   - A device that is offline or does not answer is unreachable. The connection is tried again, a command is not. Where
     the connection ends in the middle of one, it is ended on the device, within 26 seconds where the device hears of
     nothing and 5 more where the command holds on, and its files are removed. As over SSH, one that C(become) has made

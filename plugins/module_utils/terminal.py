@@ -56,7 +56,7 @@ _FAREWELL_WITHIN = 2.0
 # device has to say that it has them.
 _FRAME = 64 * 1024
 _LINE = 4 * 1024
-_PIECE = 4 * 1024 * 1024
+_PIECE = 1024 * 1024
 
 # Given all that a command has said so far: the line that it is to get, empty to go on, None to wait for more.
 Answers: TypeAlias = "Callable[[bytes], bytes | None]"

@@ -74,6 +74,15 @@ watch() {
     end_command KILL;
 };
 
+# What goes on in the background may keep the output open: end those who read it once nothing comes any more.
+give_up() {
+    had='';
+    until sleep 3; has="$(wc -c <"$d/out") $(wc -c <"$d/err")"; [ "$has" = "$had" ]; do
+        had=$has;
+    done;
+    kill $out $err;
+};
+
 # Without setsid (macOS) the command at least outlives the terminal.
 # shellcheck disable=SC2016 # expanded by the shell that it starts
 start='[ "$2" ] || trap "" HUP; echo $$ >"$1/pid"; exec /bin/sh "$1/command"';
@@ -90,10 +99,18 @@ run() {
     input=$d/in;
     # The time is set here, and not where it is wanted, since a command may end before it would be.
     if [ "$1" = ask ]; then input=$d/answers; mkfifo "$input"; stty time 1; fi;
+    # Not straight into the files: a command that opens /dev/stdout or /dev/stderr anew would empty them.
+    mkfifo "$d/to-out" "$d/to-err";
+    cat <"$d/to-out" >"$d/out" & out=$!;
+    cat <"$d/to-err" >"$d/err" & err=$!;
     tell running;
     watch "$1" <&3 & watcher=$!;
-    (exec $own_session /bin/sh -c "$start" sh "$d" "$own_session" <"$input" >>"$d/out" 2>>"$d/err" 3<&-);
+    (exec $own_session /bin/sh -c "$start" sh "$d" "$own_session" <"$input" >"$d/to-out" 2>"$d/to-err" 3<&-);
     status=$?;
+    give_up & impatience=$!;
+    wait $out $err;
+    kill -s KILL $impatience; wait $impatience;
+    rm -f "$d/to-out" "$d/to-err";
     # By a signal that a shell that has just begun cannot take for its parent's.
     kill -s KILL $watcher; wait $watcher;
     if [ "$1" = ask ]; then stty time 255 <&3; rm -f "$input"; fi;

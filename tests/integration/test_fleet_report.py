@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from .conftest import AGENT, Ansible, Run, awake, step
-from .test_inventory_hostile import METADATA, TEMPLATE
+from .hostile import METADATA, TEMPLATE
 
 PLAYBOOK = "fleetops.environments.report"
 ONCE = {"run_once": True}

@@ -102,14 +102,18 @@ def test_commands_get_their_input_and_give_their_output(sh: Path, tmp_path: Path
             await shell.run(b"cat; echo err >&2; exit 3", b"\0in\n"),
             await shell.run(b"wc -c", LARGE),
             await shell.run(b": " + b"x" * 100_000 + b"; kill -9 $$"),
-            await shell.run(b"echo one; (echo two; echo three) >>/dev/stdout; echo four"),
+            await shell.run(
+                b"echo one; (echo two; echo three) >/dev/stdout; echo four; echo five >/dev/stderr; echo 6 >&2"
+            ),
+            await shell.run(b"sleep 30 & echo begun"),
         ]
 
     assert in_shell(sh, tmp_path / "there", work) == [
         Finished(3, b"\0in\n", b"err\n"),
         Finished(0, f"{len(LARGE)}\n".encode(), b""),
         Finished(137, b"", b""),
-        Finished(0, b"one\ntwo\nthree\nfour\n", b""),
+        Finished(0, b"one\ntwo\nthree\nfour\n", b"five\n6\n"),
+        Finished(0, b"begun\n", b""),
     ]
 
 
