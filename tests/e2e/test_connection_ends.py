@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,16 @@ def endless(pid_file: Path) -> dict[str, Any]:
     return task("it", "raw", _raw_params=f"echo $$ >'{pid_file}'; sleep 600")
 
 
+def started(ansible: Ansible, pid_file: Path, **options: Any) -> tuple[subprocess.Popen[bytes], Path]:
+    """A run of that task, whose command has begun; with the playbook."""
+    variables = {"ansible_connection": "fleetops.environments.letta"}
+    play = {"hosts": "alpha", "gather_facts": False, "vars": variables, "tasks": [endless(pid_file)]}
+    playbook = ansible.file("play.yml", yaml.safe_dump([play]))
+    process = ansible.start(playbook, **options)
+    eventually(lambda: pid_file.exists() and bool(pid_file.read_text()))
+    return process, playbook
+
+
 def has_ended(pid_file: Path) -> Callable[[], bool]:
     """Whether the command, which did begin, is no more."""
     pid = int(pid_file.read_text())
@@ -39,11 +50,7 @@ def test_a_command_ends_with_the_time_of_its_task(ansible: Ansible, fleet: Fleet
 
 
 def test_a_command_ends_after_a_run_that_is_killed(ansible: Ansible, fleet: Fleet, tmp_path: Path) -> None:
-    variables = {"ansible_connection": "fleetops.environments.letta"}
-    play = {"hosts": "alpha", "gather_facts": False, "vars": variables, "tasks": [endless(tmp_path / "pid")]}
-    playbook = ansible.file("play.yml", yaml.safe_dump([play]))
-    process = ansible.start(playbook, process_group=0)
-    eventually(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()))
+    process, playbook = started(ansible, tmp_path / "pid", process_group=0)
 
     os.killpg(process.pid, signal.SIGKILL)
     # Workers are sessions of their own.
@@ -68,11 +75,8 @@ def test_a_device_that_dies_is_unreachable_and_takes_the_command_with_it(
 ) -> None:
     ansible = Ansible(tmp_path, lone_sandbox)
     with Device.start(lone_sandbox, "alpha", tmp_path / "alpha") as device:
-        variables = {"ansible_connection": "fleetops.environments.letta"}
-        play = {"hosts": "alpha", "gather_facts": False, "vars": variables, "tasks": [endless(tmp_path / "pid")]}
         with (tmp_path / "output").open("w") as output:
-            process = ansible.start(ansible.file("play.yml", yaml.safe_dump([play])), stdout=output, stderr=output)
-            eventually(lambda: (tmp_path / "pid").exists() and bool((tmp_path / "pid").read_text()))
+            process, _playbook = started(ansible, tmp_path / "pid", stdout=output, stderr=output)
             ended = has_ended(tmp_path / "pid")
 
             device.kill()
