@@ -3,11 +3,7 @@
 set -euo pipefail
 
 if ! command -v java >/dev/null; then
-    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
-        echo "Installing a Java runtime, which ansible-rulebook needs"
-        export DEBIAN_FRONTEND=noninteractive
-        apt-get update -qq >/dev/null && apt-get install -y -qq --no-install-recommends default-jre-headless >/dev/null || true
-    fi
+    tests/checks/debian.sh "the Java runtime that ansible-rulebook needs" default-jre-headless || true
     if ! command -v java >/dev/null; then
         echo "make: the tests of the event source need Java 17 or later (on Debian: sudo apt-get install default-jre-headless)" >&2
         exit 1
