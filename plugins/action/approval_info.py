@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..module_utils.letta import PROVIDER
-from ..module_utils.pending import PendingOutcome, list_pending
+from ..module_utils.fleet.approvals import PendingOutcome, list_pending
+from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.approval_info import SPEC
-from ..plugin_utils.targets_action import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import Run, TargetsAction
 
 
 class ActionModule(TargetsAction):

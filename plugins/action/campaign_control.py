@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
+from ..module_utils.ledger.schema import ACTIVE
+from ..module_utils.ledger.store import Ledger, ledger_path
 from ..modules.campaign_control import SPEC
-from ..plugin_utils.action import EnvironmentAction
-from ..plugin_utils.run_facts import run_facts
+from ..plugin_utils.actions.base import EnvironmentAction
+from ..plugin_utils.actions.run_facts import run_facts
 
 
 class ActionModule(EnvironmentAction):

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.ledger import ACTIVE, ledger_to_show
-from ..module_utils.replies import STATES
+from ..module_utils.ledger.schema import ACTIVE
+from ..module_utils.ledger.store import ledger_to_show
+from ..module_utils.providers.conversation import STATES
 from ..modules.campaign_info import SPEC
-from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.actions.base import EnvironmentAction
 
 _STATUSES = ("sent", "unknown", "failed", "offline", "in_flight", "interrupted")
 

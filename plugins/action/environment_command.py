@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..module_utils.command import Command, CommandOutcome, run_command
-from ..module_utils.letta import PROVIDER
+from ..module_utils.fleet.command import Command, CommandOutcome, run_command
+from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.environment_command import SPEC
-from ..plugin_utils.targets_action import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import Run, TargetsAction
 
 
 class ActionModule(TargetsAction):

@@ -10,15 +10,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.arguments import CONNECTION_SPEC
 from ..module_utils.environment import Environment, described
 from ..module_utils.errors import ApiError, FleetError, OptionError
 from ..module_utils.filters import Expressions
-from ..module_utils.http_settings import HttpSettings
-from ..module_utils.provider import Provider, provider_named
-from ..module_utils.sources import given
+from ..module_utils.http.settings import HttpSettings
+from ..module_utils.options import CONNECTION_SPEC, given
+from ..module_utils.providers.base import Provider
+from ..module_utils.providers.registry import provider_named
 from ..modules.environment_info import SPEC
-from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.actions.base import EnvironmentAction
 
 _OF_ALL = frozenset({"provider", "missing_ok", "filters", *CONNECTION_SPEC})
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..module_utils.fan_out import Outcome
-from ..module_utils.letta import PROVIDER
-from ..module_utils.mode import ModeOutcome, set_mode
+from ..module_utils.fleet.fan_out import Outcome
+from ..module_utils.fleet.mode import ModeOutcome, set_mode
+from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.environment_mode import SPEC
-from ..plugin_utils.targets_action import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import Run, TargetsAction
 
 
 class ActionModule(TargetsAction):

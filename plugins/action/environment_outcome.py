@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..module_utils.errors import OptionError, one_line
+from ..module_utils.errors import OptionError
+from ..module_utils.text import one_line
 from ..modules.environment_outcome import SPEC
-from ..plugin_utils.action import EnvironmentAction
+from ..plugin_utils.actions.base import EnvironmentAction
 
 
 class ActionModule(EnvironmentAction):

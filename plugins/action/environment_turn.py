@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.letta import PROVIDER
-from ..module_utils.turn import TurnOutcome, Wanted, set_turn
+from ..module_utils.fleet.turn import TurnOutcome, Wanted, set_turn
+from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.environment_turn import SPEC
-from ..plugin_utils.targets_action import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import Run, TargetsAction
 
 
 class ActionModule(TargetsAction):

@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.ledger import ACTIVE, Ledger, ledger_to_show
-from ..module_utils.report import (
+from ..module_utils.ledger.rollouts import rollout_names, rollout_record
+from ..module_utils.ledger.schema import ACTIVE
+from ..module_utils.ledger.store import Ledger, ledger_to_show
+from ..module_utils.report.files import MODES, changes, check_path, save, text_for
+from ..module_utils.report.model import (
     FIELDS,
     ReportedCampaign,
     ReportedRollout,
@@ -20,11 +23,9 @@ from ..module_utils.report import (
     fleet_report,
     rollout_report,
 )
-from ..module_utils.report_output import MODES, changes, check_path, save, text_for
-from ..module_utils.rollout_ledger import rollout_names, rollout_record
 from ..modules.fleet_report import SPEC
-from ..plugin_utils.action import EnvironmentAction
-from ..plugin_utils.fleet import fleet
+from ..plugin_utils.actions.base import EnvironmentAction
+from ..plugin_utils.hosts import fleet
 
 
 class ActionModule(EnvironmentAction):

@@ -9,20 +9,21 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.collected import Asked, collect, counts, require_one_each, results, write_replies
-from ..module_utils.delivery import NEW_CONVERSATION
 from ..module_utils.environment import Environment
 from ..module_utils.errors import OptionError
-from ..module_utils.http_settings import HttpSettings
-from ..module_utils.letta import PROVIDER as LETTA
-from ..module_utils.provider import ConversationsOfAll, Provider, opened, provider_named
-from ..module_utils.replies import Reply
-from ..module_utils.result_files import check_directory
-from ..module_utils.sources import given
+from ..module_utils.files import check_directory
+from ..module_utils.fleet.delivery import NEW_CONVERSATION
+from ..module_utils.fleet.replies import Asked, collect, counts, require_one_each, results, write_replies
+from ..module_utils.http.settings import HttpSettings
+from ..module_utils.options import given
+from ..module_utils.providers.base import Provider
+from ..module_utils.providers.conversation import Reply
+from ..module_utils.providers.letta.provider import PROVIDER as LETTA
+from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
 from ..modules.reply_info import SPEC
-from ..plugin_utils.action import EnvironmentAction
-from ..plugin_utils.asked import asked
-from ..plugin_utils.targets import environment_of
+from ..plugin_utils.actions.base import EnvironmentAction
+from ..plugin_utils.actions.questions import asked
+from ..plugin_utils.hosts import environment_of
 
 _OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")
 

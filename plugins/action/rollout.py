@@ -10,19 +10,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.environment import iso_now
 from ..module_utils.errors import FleetError, OptionError
-from ..module_utils.fan_out import Target
-from ..module_utils.ledger import Ledger, ledger_path
-from ..module_utils.letta import PROVIDER
-from ..module_utils.preflight import preflight
-from ..module_utils.rollout import Rollout, check_same, check_waves, planned, view
-from ..module_utils.rollout_ledger import add_rollout, find_rollout, hold_rollout, rollout_named
+from ..module_utils.fleet.fan_out import Target
+from ..module_utils.ledger.rollouts import add_rollout, find_rollout, hold_rollout, rollout_named
+from ..module_utils.ledger.schema import Rollout
+from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.providers.letta.provider import PROVIDER
+from ..module_utils.rollouts.preflight import preflight
+from ..module_utils.rollouts.waves import check_same, check_waves, planned, view
+from ..module_utils.text import iso_now
 from ..module_utils.versions import check_version
 from ..modules.rollout import SPEC
-from ..plugin_utils.action import EnvironmentAction
-from ..plugin_utils.run_facts import run_facts
-from ..plugin_utils.targets import Item, listed_hosts
+from ..plugin_utils.actions.base import EnvironmentAction
+from ..plugin_utils.actions.run_facts import run_facts
+from ..plugin_utils.actions.targets import Item, listed_hosts
 
 
 class ActionModule(EnvironmentAction):

@@ -10,14 +10,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..module_utils.environment import iso_now
 from ..module_utils.errors import OptionError
-from ..module_utils.ledger import Ledger, ledger_path
-from ..module_utils.rollout import FAILED, Results, Rollout, RolloutTarget, Wave, begun, judged
-from ..module_utils.rollout_ledger import hold_rollout, keep_wave, rollout_named
+from ..module_utils.ledger.rollouts import hold_rollout, keep_wave, rollout_named
+from ..module_utils.ledger.schema import Rollout, RolloutTarget, Wave
+from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.rollouts.waves import FAILED, Results, begun, judged
+from ..module_utils.text import iso_now
 from ..modules.rollout_wave import SPEC
-from ..plugin_utils.action import EnvironmentAction
-from ..plugin_utils.run_facts import run_facts
+from ..plugin_utils.actions.base import EnvironmentAction
+from ..plugin_utils.actions.run_facts import run_facts
 
 _OF_THE_END = ("updated", "waited", "probed")
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.ledger import Ledger, ledger_path
-from ..module_utils.letta import PROVIDER
-from ..module_utils.rollout_ledger import UpdateProgress
-from ..module_utils.self_update import Update, Updated, self_update
+from ..module_utils.fleet.update import Update, Updated, self_update
+from ..module_utils.ledger.rollouts import UpdateProgress
+from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
-from ..plugin_utils.run_facts import run_facts
-from ..plugin_utils.targets_action import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.run_facts import run_facts
 
 
 class ActionModule(TargetsAction):

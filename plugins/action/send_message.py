@@ -14,22 +14,24 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 
-from ..module_utils.audit import AuditLog
-from ..module_utils.campaign import Campaign, hold, settle
-from ..module_utils.campaign_plan import Plan, plan
-from ..module_utils.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
-from ..module_utils.environment import digest
+from ..module_utils.campaigns.campaign import Campaign, hold, settle
+from ..module_utils.campaigns.plan import Plan, plan
 from ..module_utils.errors import OptionError
-from ..module_utils.fan_out import Target
-from ..module_utils.ledger import ACTIVE, Ledger, ledger_path
-from ..module_utils.provider import Client, ConversationsOfAll, Provider, opened, provider_named
-from ..module_utils.replies import counts_by_state
-from ..module_utils.sources import given
+from ..module_utils.fleet.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
+from ..module_utils.fleet.fan_out import Target
+from ..module_utils.fleet.replies import counts_by_state
+from ..module_utils.ledger.audit_log import AuditLog
+from ..module_utils.ledger.schema import ACTIVE
+from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.options import given
+from ..module_utils.providers.base import Client, Provider
+from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
+from ..module_utils.text import digest
 from ..modules.send_message import SPEC
-from ..plugin_utils.content import Content, chosen_source, content_of, read_text, rendered, sharing
-from ..plugin_utils.run_facts import run_facts
-from ..plugin_utils.targets import Item
-from ..plugin_utils.targets_action import Run, TargetsAction
+from ..plugin_utils.actions.messages import Content, chosen_source, content_of, read_text, rendered, sharing
+from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.run_facts import run_facts
+from ..plugin_utils.actions.targets import Item
 
 _MOST_RENDERED = 5
 _OF_A_CAMPAIGN = ("ledger", "verify", "retry", "audit_log", "audit_content")

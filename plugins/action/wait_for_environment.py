@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.fan_out import Target
-from ..module_utils.letta import PROVIDER
+from ..module_utils.fleet.fan_out import Target
+from ..module_utils.fleet.wait import STATUSES, Goal, Wait, wait_for
+from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
-from ..module_utils.waiting import STATUSES, Goal, Wait, wait_for
 from ..modules.wait_for_environment import SPEC
-from ..plugin_utils.targets import Item
-from ..plugin_utils.targets_action import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.targets import Item
 
 
 class ActionModule(TargetsAction):

@@ -105,12 +105,11 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
-from ..module_utils.arguments import CONNECTION_SPEC
-from ..module_utils.sources import given
+from ..module_utils.options import CONNECTION_SPEC, given
 from ..plugin_utils.options import forget_blank_environment
 
 if TYPE_CHECKING:
-    from ..plugin_utils.device import Device
+    from ..plugin_utils.connection import Device
 
 _FORBIDDEN_BY = "LETTA_ALLOW_CONNECTION"
 _display = Display()
@@ -170,7 +169,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         if not self._connected:
             self._require_allowed()
             # Ansible imports this file in every worker, also for tasks that never connect.
-            from ..plugin_utils.device import Device  # noqa: PLC0415 - a hundred times what the rest takes
+            from ..plugin_utils.connection import Device  # noqa: PLC0415 - a hundred times what the rest takes
 
             _display.vvv("ESTABLISH A SHELL OVER LETTA'S RELAY", host=self._host)
             self._device = Device(

@@ -10,8 +10,8 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils.errors import one_line
-from ..module_utils.pending import decided
+from ..module_utils.fleet.approvals import decided
+from ..module_utils.text import one_line
 
 DOCUMENTATION = r"""
 name: approval_answers

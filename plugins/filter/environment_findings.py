@@ -11,8 +11,9 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
-from ..module_utils.errors import FleetError, OptionError, one_line
-from ..plugin_utils.rows import expressions_for, rows_of
+from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.text import one_line
+from ..plugin_utils.hosts import expressions_for, rows_of
 
 DOCUMENTATION = r"""
 name: environment_findings

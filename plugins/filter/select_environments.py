@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError
-from ..plugin_utils.rows import environments_among, expressions_for, rows_of
+from ..plugin_utils.hosts import environments_among, expressions_for, rows_of
 
 DOCUMENTATION = r"""
 name: select_environments

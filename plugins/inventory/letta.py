@@ -132,9 +132,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from ..module_utils.errors import OptionError
-from ..module_utils.letta import PROVIDER, Query
-from ..plugin_utils.grouping import Dimension
-from ..plugin_utils.inventory import EnvironmentInventory
+from ..module_utils.providers.letta.client import Query
+from ..module_utils.providers.letta.provider import PROVIDER
+from ..plugin_utils.inventory.base import EnvironmentInventory
+from ..plugin_utils.inventory.groups import Dimension
 
 
 class InventoryModule(EnvironmentInventory):

@@ -131,9 +131,10 @@ fail_on_empty: true
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..module_utils.qoder import PROVIDER, Query
-from ..plugin_utils.grouping import Dimension
-from ..plugin_utils.inventory import EnvironmentInventory
+from ..module_utils.providers.qoder.client import Query
+from ..module_utils.providers.qoder.provider import PROVIDER
+from ..plugin_utils.inventory.base import EnvironmentInventory
+from ..plugin_utils.inventory.groups import Dimension
 
 
 class InventoryModule(EnvironmentInventory):

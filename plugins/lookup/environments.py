@@ -65,13 +65,13 @@ from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
 from ..module_utils import _deps
-from ..module_utils.arguments import CONNECTION_SPEC
 from ..module_utils.environment import described
 from ..module_utils.errors import FleetError
 from ..module_utils.filters import Expressions
-from ..module_utils.http_settings import HttpSettings
-from ..module_utils.provider import Provider, fetch, provider_named
-from ..module_utils.sources import given, layered
+from ..module_utils.http.settings import HttpSettings
+from ..module_utils.options import CONNECTION_SPEC, given, layered
+from ..module_utils.providers.base import Provider
+from ..module_utils.providers.registry import fetch, provider_named
 from ..plugin_utils.options import validated
 
 SPEC = {"provider": {"type": "str", "default": "letta"}, **CONNECTION_SPEC}

@@ -5,14 +5,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from ._deps import pydantic
-from .errors import FleetError, first_problem, one_line
+from .errors import FleetError, first_problem
+from .text import one_line
 
 # The host variable through which the inventory tells the actions what a host is.
 CONTRACT = "fleetops_environment"
@@ -103,34 +103,6 @@ def without_unsafe(value: Any) -> Any:
             return value["__ansible_unsafe"]
         return {key: without_unsafe(item) for key, item in value.items()}
     return value
-
-
-def short(text: str) -> str:
-    """Eight hexadecimal digits that stand for an id (the start of its SHA-256)."""
-    return digest(text)[:8]
-
-
-def digest(text: str) -> str:
-    """The SHA-256 of a text in hexadecimal digits."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def with_hash(name: str, text: str, *, separator: str = "_", longest: int | None = None) -> Iterator[str]:
-    """`name` with a hash of `text` behind it, at first a short one; within `longest` characters."""
-    code = digest(text)
-    for length in range(8, len(code) + 1, 8):
-        cut = name if longest is None else name[: longest - len(separator) - length]
-        yield f"{cut}{separator}{code[:length]}"
-
-
-def iso_utc(moment: datetime, precision: str = "milliseconds") -> str:
-    """A moment as ISO 8601 in UTC with `Z`. precision: as for `datetime.isoformat`."""
-    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
-
-
-def iso_now() -> str:
-    """This moment as `iso_utc` has it."""
-    return iso_utc(datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-
-def one_line(text: object, limit: int = 300) -> str:
-    """Text from anywhere as one printable line of at most `limit` characters."""
-    whole = str(text)
-    if not whole.isprintable():
-        whole = "".join(character if character.isprintable() else " " for character in whole)
-    line = " ".join(whole.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+from .text import one_line
 
 
 def first_problem(error: Any) -> str:

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ._deps import jmespath, semantic_version
-from .environment import short
-from .errors import OptionError, one_line
+from .errors import OptionError
+from .text import one_line, short
 from .versions import parsed
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

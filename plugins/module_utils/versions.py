@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ._deps import semantic_version
-from .errors import OptionError, one_line
+from .errors import OptionError
+from .text import one_line
 
 
 def parsed(text: str | None) -> Any:

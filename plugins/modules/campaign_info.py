@@ -181,7 +181,7 @@ deliveries:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import ON_CONTROLLER
+from ..module_utils.options import ON_CONTROLLER
 
 SPEC = {
     "campaign": {"type": "str", "required": True},

@@ -148,7 +148,7 @@ next_after:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import CONNECTION_SPEC, LIST_SPEC, ON_CONTROLLER
+from ..module_utils.options import CONNECTION_SPEC, LIST_SPEC, ON_CONTROLLER
 
 SPEC = {
     "provider": {"type": "str", "default": "letta"},

@@ -143,7 +143,7 @@ previous_mode:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
+from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
 
 SPEC = {
     "mode": {

@@ -64,7 +64,7 @@ msg:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import ON_CONTROLLER
+from ..module_utils.options import ON_CONTROLLER
 
 SPEC = {"outcomes": {"type": "str", "required": True}}
 

@@ -165,7 +165,7 @@ queue_paused:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
+from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
 
 SPEC = {
     "state": {"type": "str", "choices": ["aborted", "resumed"], "required": True},

@@ -135,7 +135,7 @@ files:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import ON_CONTROLLER
+from ..module_utils.options import ON_CONTROLLER
 
 SPEC = {
     "path": {"type": "path"},

@@ -195,7 +195,7 @@ counts:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER
+from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER
 
 SPEC = {
     "replies": {"type": "list", "elements": "dict"},

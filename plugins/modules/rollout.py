@@ -253,7 +253,7 @@ done:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER
+from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER
 
 SPEC = {
     "name": {"type": "str", "required": True},

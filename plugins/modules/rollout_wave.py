@@ -148,7 +148,7 @@ reasons:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import ON_CONTROLLER
+from ..module_utils.options import ON_CONTROLLER
 
 SPEC = {
     "name": {"type": "str", "required": True},

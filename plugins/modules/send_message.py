@@ -493,7 +493,7 @@ status:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
+from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
 
 SPEC = {
     "content": {"type": "raw"},

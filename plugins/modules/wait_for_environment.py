@@ -199,7 +199,7 @@ elapsed:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.arguments import CONNECTION_SPEC, FAN_OUT_SPEC, ON_CONTROLLER
+from ..module_utils.options import CONNECTION_SPEC, FAN_OUT_SPEC, ON_CONTROLLER
 
 SPEC = {
     "state": {"type": "str", "choices": ["online", "offline"], "default": "online"},

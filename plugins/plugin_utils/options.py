@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
+from ansible.module_utils.parsing.convert_bool import boolean
 
-from ..module_utils.errors import FleetError, OptionError, one_line
-from ..module_utils.sources import blank
+from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.options import blank
+from ..module_utils.text import one_line
 
 
 def forget_blank_environment(names: Iterable[str]) -> None:
@@ -49,3 +51,18 @@ def _check_number(option: str, value: Any) -> None:
 def _problem(error: Exception) -> str:
     message = one_line(error, 1000)
     return f"unsupported option: {message}" if isinstance(error, UnsupportedError) else message
+
+
+def check_type(option: str, kind: str | None, values: Sequence[Any]) -> None:
+    """Refuse what core would take for something else: any word as a boolean, and a list as a text."""
+    for value in values:
+        if value is None:
+            continue
+        if kind == "bool":
+            try:
+                boolean(value)
+            except TypeError:
+                raise OptionError(option, f"must be true or false, got {one_line(repr(value), 60)}") from None
+        elif kind in ("str", "path") and isinstance(value, (Mapping, list)):
+            # The value is not shown: it may be a key in the wrong shape.
+            raise OptionError(option, "must be a text, not a list or dictionary")

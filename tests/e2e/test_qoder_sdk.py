@@ -12,9 +12,10 @@ import pytest
 import qca.common
 from qca.managed import AsyncManaged, Managed
 
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.provider import fetch
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder import PROVIDER, Query
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Query
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.provider import PROVIDER
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from tests.integration.conftest import Ansible, Run, step
 from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
 from tests.unit.support import settings_for

@@ -12,14 +12,14 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import one_line
-from ansible_collections.fleetops.environments.plugins.module_utils.report import (
+from ansible_collections.fleetops.environments.plugins.module_utils.report.files import text_for
+from ansible_collections.fleetops.environments.plugins.module_utils.report.model import (
     Report,
     campaign_report,
     fleet_report,
     rollout_report,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.report_output import text_for
+from ansible_collections.fleetops.environments.plugins.module_utils.text import one_line
 from tests.integration.conftest import AGENT, Ansible, awake, step
 from tests.sandbox.process import CHECKOUT, Sandbox
 from tests.unit.support import NOW

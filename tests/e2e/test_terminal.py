@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.terminal import (
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.terminal import (
     Finished,
     RefusedError,
     Terminal,

@@ -19,7 +19,7 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet_events import State
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
 
 
 class Steps:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet_events import State
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
 from tests.sandbox.process import Sandbox
 
 from .conftest import CHECKOUT

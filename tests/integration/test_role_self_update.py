@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger
-from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import rollout_record
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import rollout_record
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
 
 from .conftest import CHECKOUT, Ansible, Run, messages_of
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger
-from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import rollout_record
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import rollout_record
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
 
 from .conftest import Ansible, messages_of, step
 

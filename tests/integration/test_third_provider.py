@@ -1,4 +1,4 @@
-"""The boundary to a provider: a third one is its client and its inventory plugin, and nothing else changes."""
+"""The boundary to a provider: a third one is a folder and an inventory plugin, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def collections(tmp_path: Path) -> Path:
     for name in ("plugins", "meta"):
         shutil.copytree(CHECKOUT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(CHECKOUT / "galaxy.yml", place)
-    shutil.copy(ACME / "client.py", place / "plugins/module_utils/acme.py")
+    folder = place / "plugins/module_utils/providers/acme"
+    folder.mkdir()
+    shutil.copy(ACME / "provider.py", folder)
     shutil.copy(ACME / "inventory.py", place / "plugins/inventory/acme.py")
     return tmp_path / "collections"
 

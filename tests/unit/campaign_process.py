@@ -16,14 +16,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign import Campaign
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import plan
-from ansible_collections.fleetops.environments.plugins.module_utils.delivery import Delivery, MessageTarget, deliver
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments, outgoing
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Arrivals, Reader
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import plan
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
+    Delivery,
+    MessageTarget,
+    deliver,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments, outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Arrivals, Reader
 from tests.sandbox.process import CHECKOUT, Sandbox
 
 from .support import settings_for
@@ -88,7 +93,7 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
             )
             for name in given["environments"]
         ]
-        arrivals = Arrivals(Reader(settings, client, concurrency=4, rate=None))
+        arrivals = Arrivals(Reader(client, concurrency=4, rate=None))
         with DyingLedger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
             planned = plan(ledger, "c", given["retry"], targets)
             once = Campaign("c", ledger, planned, looked_up, verify=given["verify"])

@@ -16,16 +16,17 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign import Campaign
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import plan
-from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import plan
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     Delivery,
     MessageTarget,
     Sender,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import FanOut
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.provider import ConversationsOfAll, opened
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import FanOut
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import ConversationsOfAll, opened
 from tests.sandbox.process import Sandbox
 
 from .qoder_support import qoder_settings

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import Row, environment
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import Row, environment
 from tests.sandbox.process import Sandbox
 
 from .support import settings_for

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy
-from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, HttpSettings, Reply
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import Row, environment
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpClient, HttpSettings, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import Row, environment
 from tests.sandbox.process import Sandbox
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from ansible_collections.fleetops.environments.plugins.module_utils import letta_approvals
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_approvals import (
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import approvals as letta_approvals
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.approvals import (
     answered_over_relay,
     decisions_in,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
 
 from .support import settings_for
 

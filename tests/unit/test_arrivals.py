@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import letta_replies
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Arrivals, Reader
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_turns import HistoryMessage
-from ansible_collections.fleetops.environments.plugins.module_utils.replies import Question
-
-from .support import settings_for
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Question
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import replies as letta_replies
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.history import HistoryMessage
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Arrivals, Reader
 
 
 class OneConversation:
@@ -44,7 +42,7 @@ class OneConversation:
 
 def arrived(client: OneConversation, *otids: str) -> list[Any]:
     """What is said of each, where all ask at once."""
-    reader = Reader(settings_for("http://127.0.0.1"), client, concurrency=4, rate=None)  # type: ignore[arg-type]
+    reader = Reader(client, concurrency=4, rate=None)  # type: ignore[arg-type]
 
     async def run() -> list[Any]:
         arrivals = Arrivals(reader)

@@ -14,13 +14,19 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign import Campaign
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import content_hash, message_id, plan
-from ansible_collections.fleetops.environments.plugins.module_utils.delivery import Delivery, MessageTarget, deliver
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Entry, Ledger, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
-from ansible_collections.fleetops.environments.plugins.module_utils.replies import STATES
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import content_hash, message_id, plan
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
+    Delivery,
+    MessageTarget,
+    deliver,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import STATES
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Conversations
 from tests.sandbox.process import Sandbox
 
 from .campaign_process import STEPS, ended, start
@@ -341,7 +347,7 @@ def test_a_ledger_that_fills_up_sends_nothing_that_it_cannot_keep(
 def test_a_ledger_that_stays_locked_is_waited_for_once(
     sandbox: Sandbox, ledger: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.ledger._UNDER_WAY", 0.2)
+    monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.ledger.store._UNDER_WAY", 0.2)
     targets = [
         MessageTarget(name, environment_of(row(id=name)), "agent-1", messages=outgoing("messages", [{"content": "a"}]))
         for name in names
@@ -350,7 +356,7 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
 
     async def run(opened: Ledger) -> list[Delivery]:
         async with Client(settings_for(sandbox)) as client:
-            arrived = client.conversations(concurrency=1, rate=None).arrived
+            arrived = Conversations(client, concurrency=1, rate=None).arrived
             planned = plan(opened, "c", "undelivered", targets)
             campaign = Campaign("c", opened, planned, arrived)
             waits.append(opened.query("PRAGMA busy_timeout")[0]["timeout"])

@@ -9,9 +9,10 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER, Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments
-from ansible_collections.fleetops.environments.plugins.module_utils.provider import fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, http_answer, raw_server, row, settings_for

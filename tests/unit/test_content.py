@@ -10,7 +10,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.plugin_utils.content import (
+from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.messages import (
     SOURCES,
     Content,
     chosen_source,
@@ -19,7 +19,7 @@ from ansible_collections.fleetops.environments.plugins.plugin_utils.content impo
     rendered,
     sharing,
 )
-from ansible_collections.fleetops.environments.plugins.plugin_utils.targets import Item
+from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.targets import Item
 
 from .support import environment_of, row
 

@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     STATUSES,
     Delivery,
     MessageTarget,
     deliver,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, counts
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER, Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import environments, outgoing
-from ansible_collections.fleetops.environments.plugins.module_utils.provider import fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, counts
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments, outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from tests.sandbox.process import Sandbox
 

@@ -13,9 +13,9 @@ import yaml
 from ansible_collections.fleetops.environments.plugins.doc_fragments.letta import ModuleDocFragment as Connection
 from ansible_collections.fleetops.environments.plugins.inventory import letta as inventory
 from ansible_collections.fleetops.environments.plugins.inventory import qoder as qoder_inventory
-from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC, LIST_SPEC
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER
-from ansible_collections.fleetops.environments.plugins.module_utils.provider import known_providers
+from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC, LIST_SPEC
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import known_providers
 from tests.sandbox.process import CHECKOUT
 
 COLLECTION = "ansible_collections.fleetops.environments.plugins"
@@ -124,7 +124,8 @@ def test_requirements_are_those_of_the_collection() -> None:
 
 def test_every_documented_inventory_option_is_read() -> None:
     code = "".join(
-        (CHECKOUT / path).read_text() for path in ("plugins/inventory/letta.py", "plugins/plugin_utils/inventory.py")
+        (CHECKOUT / path).read_text()
+        for path in ("plugins/inventory/letta.py", "plugins/plugin_utils/inventory/base.py")
     )
     read = {*re.findall(r'get_option\("(\w+)"\)', code), *CONNECTION_SPEC}
 

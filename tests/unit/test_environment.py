@@ -15,13 +15,16 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
     Environment,
     InvalidRow,
     described,
+    updatable,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.text import (
     digest,
     iso_utc,
+    one_line,
     short,
-    updatable,
     with_hash,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError, one_line
 
 from .support import environment_of, row
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import progress
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import (
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet import progress
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import (
     FanOut,
     Outcome,
     Policy,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import short
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.filters import Expressions
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import FIELDS
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import FIELDS
+from ansible_collections.fleetops.environments.plugins.module_utils.text import short
 
 from .support import NOW, environment_of, row
 

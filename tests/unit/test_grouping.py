@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.inventory.letta import InventoryModule
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import short
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.plugin_utils.grouping import (
+from ansible_collections.fleetops.environments.plugins.module_utils.text import short
+from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.groups import (
     Groups,
     checked_group_name,
     group_rows,

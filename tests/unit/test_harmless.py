@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils.harmless import harmless, parsed
+from ansible_collections.fleetops.environments.plugins.module_utils.http.sanitize import harmless, parsed
 
 KEYS = ["sk-spruce-0123456789", 'sk-"quoted"-0123', "sk/slashed/0123", "sk\\escaped\\0123", "short"]
 HOSTILE = ["__ansible_unsafe", "__ansible", "\ud83d", "\\u", "C:\\users", "/", '"', *KEYS]

@@ -17,12 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_client import (
-    HttpClient,
-    Reply,
-    retry_after_seconds,
-)
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpClient, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http.gate import retry_after_seconds
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from tests.sandbox.process import Sandbox
 
 from .support import KEY, NOW, http_answer, http_get, http_post, raw_server, settings_for

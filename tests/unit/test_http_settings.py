@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 
 OPTIONS = {
     "base_url": "https://api.letta.com",

@@ -18,8 +18,8 @@ import trustme
 from cryptography import x509
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_client import Reply
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import _tls_context
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import _tls_context
 from tests.sandbox.process import Sandbox
 
 from .support import http_get, http_post, settings_for

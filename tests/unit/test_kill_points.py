@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import retries
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign_plan import message_id
-from ansible_collections.fleetops.environments.plugins.module_utils.delivery import MessageTarget
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import message_id
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
 from tests.sandbox.process import Sandbox
 
 from .kill_points import each_step, entries, forked

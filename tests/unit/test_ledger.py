@@ -16,14 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import ledger as module
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import (
-    Entry,
-    Ledger,
-    RunFacts,
-    ledger_path,
-)
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import store as module
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger, ledger_path
 
 FACTS = RunFacts("tester", "7", "alice", "/plays/site.yml")
 ROW = Entry(

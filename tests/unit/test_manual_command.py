@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.manual_command import (
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.manual_command import (
     instruction,
     is_known_installer,
     manual_command,

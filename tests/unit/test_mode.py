@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Target
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import same_mode
-from ansible_collections.fleetops.environments.plugins.module_utils.mode import ModeOutcome, set_mode
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.mode import ModeOutcome, set_mode
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import same_mode
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import LongTurn
 
@@ -295,7 +295,9 @@ def test_a_device_without_a_mode_is_told(sandbox: Sandbox) -> None:
 def test_an_old_device_that_cannot_be_asked_about_agents_is_set(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.relay._LOOK_UP_WITHIN", 0.1)
+    monkeypatch.setattr(
+        "ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay._LOOK_UP_WITHIN", 0.1
+    )
     with playing(sandbox, sync=[state("default"), ANSWERED], change_device_state=[state("acceptEdits")]) as device:
         outcome = one(sandbox, device)
 

@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing, described
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import FIELDS, environments, outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import (
+    FIELDS,
+    environments,
+    outgoing,
+)
 
 from .support import NOW, NOW_MS, environment_of, row
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import with_hash
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.plugin_utils.naming import assign, safe, wanted_name
+from ansible_collections.fleetops.environments.plugins.module_utils.text import with_hash
+from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.names import assign, safe, wanted_name
 
 USABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 RESERVED = ("all", "ungrouped", "localhost", "127.0.0.1", "::1", "_meta")

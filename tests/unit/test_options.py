@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER
-from ansible_collections.fleetops.environments.plugins.module_utils.sources import blank, given, layered
+from ansible_collections.fleetops.environments.plugins.module_utils.options import (
+    CONNECTION_SPEC,
+    blank,
+    given,
+    layered,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
 from ansible_collections.fleetops.environments.plugins.plugin_utils.options import forget_blank_environment
 
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils import paging
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, Reply
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client, Query
+from ansible_collections.fleetops.environments.plugins.module_utils.http import paging
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpClient, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
 
 from .support import NOW, settings_for
 

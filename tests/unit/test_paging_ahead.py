@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils import paging
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.paging import CONCURRENCY, Page, listed
+from ansible_collections.fleetops.environments.plugins.module_utils.http import paging
+from ansible_collections.fleetops.environments.plugins.module_utils.http.paging import CONCURRENCY, Page, listed
 
 from .support import NOW
 

@@ -8,9 +8,9 @@ import pytest
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.fleetops.environments.plugins.filter.approval_answers import approval_answers
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_approvals import requests_in
-from ansible_collections.fleetops.environments.plugins.module_utils.pending import decided, matches
-from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.approvals import decided, matches
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.approvals import requests_in
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Target
-from ansible_collections.fleetops.environments.plugins.module_utils.preflight import preflight
-from ansible_collections.fleetops.environments.plugins.module_utils.rollout import RolloutTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.preflight import preflight
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, settings_for

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import progress as module
-from ansible_collections.fleetops.environments.plugins.module_utils.progress import Progress
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet import progress as module
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.progress import Progress
 
 
 @pytest.fixture

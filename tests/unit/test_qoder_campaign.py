@@ -12,12 +12,15 @@ from typing import Any
 import httpx
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import retries
-from ansible_collections.fleetops.environments.plugins.module_utils.campaign import FOUND
-from ansible_collections.fleetops.environments.plugins.module_utils.delivery import NEW_CONVERSATION, MessageTarget
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import iso_utc
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import FOUND
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
+    NEW_CONVERSATION,
+    MessageTarget,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_utc
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 

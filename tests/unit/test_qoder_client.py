@@ -13,12 +13,12 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import qoder
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.provider import Accepted, idempotency_key
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import Accepted, idempotency_key
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder import client as qoder
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 

@@ -13,10 +13,11 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment, Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.provider import fetch
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder import PROVIDER, Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import environments
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client, Query
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import environments
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.provider import PROVIDER
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
 from tests.sandbox.process import Sandbox
 
 from .support import http_answer, raw_server, settings_for

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment, InvalidRow, Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import (
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import (
     FIELDS,
     Query,
     Row,

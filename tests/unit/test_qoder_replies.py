@@ -14,10 +14,14 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder_models import Event
-from ansible_collections.fleetops.environments.plugins.module_utils.qoder_replies import Conversations
-from ansible_collections.fleetops.environments.plugins.module_utils.replies import STATES, Question, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import (
+    STATES,
+    Question,
+    Reply,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import Event
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.replies import Conversations
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 
@@ -304,7 +308,9 @@ class TestInTheSandbox:
     def test_a_long_session(
         self, sandbox: Sandbox, environment: Environment, generation: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.qoder._EVENTS_A_PAGE", 3)
+        monkeypatch.setattr(
+            "ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client._EVENTS_A_PAGE", 3
+        )
         sandbox.settings(qoder_generation=generation)
         sandbox.qoder.script(AGENT, QoderTurn(texts=[str(number) for number in range(10)]))
 
@@ -341,5 +347,5 @@ class TestInTheSandbox:
     def _look(sandbox: Sandbox, question: Question) -> Reply:
         return with_client(
             qoder_settings(sandbox),
-            lambda client: client.conversations(concurrency=2, rate=None).look_for(question)(0.0),
+            lambda client: Conversations(client, concurrency=2, rate=None).look_for(question)(0.0),
         )

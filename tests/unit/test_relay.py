@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from tests.sandbox.process import Sandbox
 
 from .support import http_answer, raw_server, settings_for

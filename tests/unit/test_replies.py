@@ -11,23 +11,29 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import letta_replies, replies
-from ansible_collections.fleetops.environments.plugins.module_utils.collected import Asked, collect
-from ansible_collections.fleetops.environments.plugins.module_utils.delivery import (
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet import replies
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     Delivery,
     MessageTarget,
     await_replies,
     deliver,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import outgoing
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_replies import Reader, Watch, turn_of
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_turns import HistoryMessage, Run, ToolCall
-from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
-from ansible_collections.fleetops.environments.plugins.module_utils.replies import Look, Question, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.replies import Asked, collect
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Look, Question, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import replies as letta_replies
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.history import (
+    HistoryMessage,
+    Run,
+    ToolCall,
+    turn_of,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Reader, Watch
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
 
@@ -67,7 +73,7 @@ def asked(
         given = settings_for(sandbox, **settings)
         async with Client(given) as client:
             deliveries = await deliver({"letta": client}, targets, rules)
-            reader = Reader(given, client, concurrency=4, rate=rate)
+            reader = Reader(client, concurrency=4, rate=rate)
             async with asyncio.TaskGroup() as group:
                 group.create_task(asyncio.to_thread(meanwhile))
                 await await_replies(targets, deliveries, lambda question: Watch(reader, question).look, within)
@@ -99,7 +105,7 @@ def looked(sandbox: Sandbox, *questions: Question, **settings: Any) -> list[Repl
     async def run() -> list[Reply]:
         given = settings_for(sandbox, **settings)
         async with Client(given) as client:
-            reader = Reader(given, client, concurrency=4, rate=None)
+            reader = Reader(client, concurrency=4, rate=None)
             return [await Watch(reader, question).look() for question in questions]
 
     return asyncio.run(run())
@@ -244,7 +250,7 @@ def test_a_history_is_searched_once_and_then_only_what_is_new(sandbox: Sandbox, 
     async def run() -> list[int]:
         asked_for = []
         async with Client(settings_for(sandbox)) as client:
-            watch = Watch(Reader(settings_for(sandbox), client, concurrency=1, rate=None), question("not there"))
+            watch = Watch(Reader(client, concurrency=1, rate=None), question("not there"))
             for _look in range(2):
                 assert (await watch.look()).state == "waiting"
                 asked_for.append(len(sandbox.requests("history")))

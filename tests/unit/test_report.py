@@ -18,27 +18,27 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.report import (
-    Report,
-    campaign_report,
-    fleet_report,
-    rollout_report,
-)
-from ansible_collections.fleetops.environments.plugins.module_utils.report_metrics import metrics
-from ansible_collections.fleetops.environments.plugins.module_utils.report_output import (
+from ansible_collections.fleetops.environments.plugins.module_utils.report.files import (
     MODES,
     changes,
     check_path,
     save,
     text_for,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.report_page import page
+from ansible_collections.fleetops.environments.plugins.module_utils.report.metrics import metrics
+from ansible_collections.fleetops.environments.plugins.module_utils.report.model import (
+    Report,
+    campaign_report,
+    fleet_report,
+    rollout_report,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.report.page import page
 from tests.sandbox.process import CHECKOUT
 
 from .support import NOW
 
 HOSTILE = '</script><script>alert("\u2028")</script><!-- & "generated_at":"x" \\ {{ 1 }}\n'
-CHART_JS = CHECKOUT / "plugins/module_utils/report_files/chart.js"
+CHART_JS = CHECKOUT / "plugins/module_utils/report/page_files/chart.js"
 
 
 def letta(**fields: Any) -> Environment:

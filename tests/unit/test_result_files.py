@@ -12,11 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.result_files import (
-    check_writable,
-    write_hosts,
-    write_results,
-)
+from ansible_collections.fleetops.environments.plugins.module_utils.files import check_writable
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.result_files import write_hosts, write_results
 
 COLUMNS = [
     "host",

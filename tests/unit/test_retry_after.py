@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils import retry_after
-from ansible_collections.fleetops.environments.plugins.module_utils.delivery import Delivery, MessageTarget, deliver
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_client import HttpClient, Reply
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.relay import Relay
-from ansible_collections.fleetops.environments.plugins.module_utils.retry_after import Gate
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
+    Delivery,
+    MessageTarget,
+    deliver,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.http import gate as retry_after
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpClient, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http.gate import Gate
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, policy, settings_for

@@ -12,26 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.rollout import (
-    Results,
-    Rollout,
-    RolloutTarget,
-    Wave,
-    begun,
-    check_same,
-    judged,
-    planned,
-    view,
-    wave_sizes,
-)
-from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import (
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
     add_rollout,
     find_rollout,
     keep_wave,
     rollout_named,
     rollout_names,
     rollout_record,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import (
+    Rollout,
+    RolloutTarget,
+    RunFacts,
+    Wave,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import (
+    Results,
+    begun,
+    check_same,
+    judged,
+    planned,
+    view,
+    wave_sizes,
 )
 
 VERSION, WAVES = "0.34.12", ["1", "5%", "25%", "100%"]

@@ -10,8 +10,8 @@ from ansible.errors import AnsibleFilterError
 
 from ansible_collections.fleetops.environments.plugins.filter.environment_findings import environment_findings
 from ansible_collections.fleetops.environments.plugins.filter.select_environments import select_environments
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import iso_utc
-from ansible_collections.fleetops.environments.plugins.plugin_utils.rows import rows_of
+from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_utc
+from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import rows_of
 
 from .support import NOW, environment_of, row
 

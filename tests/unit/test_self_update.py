@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment, iso_now
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Policy, Target
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import Ledger, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.rollout import RolloutTarget, planned
-from ansible_collections.fleetops.environments.plugins.module_utils.rollout_ledger import UpdateProgress, add_rollout
-from ansible_collections.fleetops.environments.plugins.module_utils.self_update import Update, Updated, self_update
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update import Update, Updated, self_update
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import UpdateProgress, add_rollout
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import planned
+from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_now
 from tests.sandbox.process import Sandbox
 from tests.sandbox.seeded import SELF_UPDATE
 

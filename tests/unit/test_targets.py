@@ -12,7 +12,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
-from ansible_collections.fleetops.environments.plugins.plugin_utils.targets import current_host, listed_hosts
+from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.targets import current_host, listed_hosts
 
 from .support import environment_of, row
 

@@ -18,10 +18,10 @@ from ansible.plugins.loader import become_loader, shell_loader
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils import terminal
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.plugin_utils.device import Prompts
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import terminal
+from ansible_collections.fleetops.environments.plugins.plugin_utils.connection import Prompts
 
 MARK = "0123456789abcdef0123456789abcdef"
 # What a user's shell may show before, and what runs beside ours at any time.

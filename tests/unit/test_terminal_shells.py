@@ -13,8 +13,12 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.terminal import Finished, RefusedError, Terminal
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.terminal import (
+    Finished,
+    RefusedError,
+    Terminal,
+)
 
 PATIENCE = 60.0
 # What /bin/sh is: on Debian, on Fedora and macOS, on Alpine.

@@ -11,8 +11,8 @@ from ansible.template import Templar, is_trusted_as_template
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils.letta_models import FIELDS
-from ansible_collections.fleetops.environments.plugins.plugin_utils.trust import marked, own
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import FIELDS
+from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.trust import marked, own
 
 PLAIN = ["linux", "0.34.12", "v22.19.0", "/home/dev/docs", "2026-01-31T12:00:00.000Z", "ada@example.com", "a:b+c-d_e"]
 NOT_PLAIN = [

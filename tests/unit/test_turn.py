@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import Target
-from ansible_collections.fleetops.environments.plugins.module_utils.turn import TurnOutcome, Wanted, set_turn
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.turn import TurnOutcome, Wanted, set_turn
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, LongTurn
 

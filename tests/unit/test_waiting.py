@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.fan_out import FanOut, Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import FanOut, Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.wait import Goal, Wait, wait_for
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
-from ansible_collections.fleetops.environments.plugins.module_utils.waiting import Goal, Wait, wait_for
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, row, settings_for

@@ -103,9 +103,9 @@ extends_documentation_fragment:
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..module_utils.acme import PROVIDER, Query
-from ..plugin_utils.grouping import Dimension
-from ..plugin_utils.inventory import EnvironmentInventory
+from ..module_utils.providers.acme.provider import PROVIDER, Query
+from ..plugin_utils.inventory.base import EnvironmentInventory
+from ..plugin_utils.inventory.groups import Dimension
 
 
 class InventoryModule(EnvironmentInventory):

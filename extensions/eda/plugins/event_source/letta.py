@@ -19,21 +19,16 @@ _ROOT = str(Path(__file__).absolute().parents[7])
 if _ROOT not in sys.path:
     sys.path.append(_ROOT)
 
-from ansible_collections.fleetops.environments.plugins.module_utils import (  # noqa: E402
-    _deps,
-    fleet_events,
-)
-from ansible_collections.fleetops.environments.plugins.module_utils.arguments import CONNECTION_SPEC  # noqa: E402
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment  # noqa: E402
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import (  # noqa: E402
-    FleetError,
-    OptionError,
-    one_line,
-)
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet_events import State  # noqa: E402
-from ansible_collections.fleetops.environments.plugins.module_utils.http_settings import HttpSettings  # noqa: E402
-from ansible_collections.fleetops.environments.plugins.module_utils.letta import PROVIDER, Query  # noqa: E402
-from ansible_collections.fleetops.environments.plugins.module_utils.sources import given, layered  # noqa: E402
+from ansible_collections.fleetops.environments.plugins.module_utils import _deps
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes as fleet_events
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC, given, layered
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Query
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
+from ansible_collections.fleetops.environments.plugins.module_utils.text import one_line
 
 DOCUMENTATION = r"""
 ---

@@ -1,0 +1,119 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a campaign is to do: whom it sends to, under which ids, as far as its ledger tells before anything is sent.
+
+A message's id follows from campaign, environment and attempt alone, so that it is the same after a ledger was lost.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import OptionError
+from ..fleet.delivery import MessageTarget
+from ..ledger.schema import ACTIVE, Entry
+from ..ledger.store import Ledger
+from ..text import digest
+
+_IDS = uuid.UUID("7c1f0c52-9f0e-4c5e-8a1e-3f6b0d2a9e47")
+_ID_KEYS = ("client_message_id", "otid")
+
+
+def message_id(campaign: str, environment_id: str, attempt: int, place: int = 0) -> str:
+    """The id of the message at a place among those of one attempt."""
+    return str(uuid.uuid5(_IDS, json.dumps([campaign, environment_id, attempt, place])))
+
+
+def content_hash(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The SHA-256 of messages without their ids, as JSON with sorted keys."""
+    bare = [{key: value for key, value in message.items() if key not in _ID_KEYS} for message in messages]
+    return digest(json.dumps(bare, sort_keys=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a campaign is to do for its targets: those that are not settled are to be sent, under the ids they have.
+
+    targets: as given, with the messages' ids of their attempt. settled: by environment id, what the ledger knows of
+    those that are not sent again. content_hashes: by environment id, of the messages. source_hash: of what the targets
+    share, None where each has its own. repeat: how often it has been begun to send to all again, this run included.
+    state: of the campaign; nothing is sent unless it is active.
+    """
+
+    targets: Sequence[MessageTarget]
+    settled: Mapping[str, Entry]
+    content_hashes: Mapping[str, str]
+    source_hash: str | None = None
+    repeat: int = 0
+    state: str = ACTIVE
+
+
+def plan(
+    ledger: Ledger | None,
+    campaign: str,
+    retry: str,
+    targets: Sequence[MessageTarget],
+    source_hash: str | None = None,
+) -> Plan:
+    """What is to be sent. ledger: None where there is none yet. Raises OptionError where it had other content."""
+    entries = ledger.entries(campaign) if ledger is not None else {}
+    repeat = ledger.repeat(campaign) if ledger is not None else 0
+    to_send = [target for target in targets if target.skip is None]
+    if retry == "all" and not _goes_on(repeat, entries, to_send):
+        repeat += 1
+    hashes = {target.environment.id: content_hash(target.messages) for target in to_send}
+    settled: dict[str, Entry] = {}
+    attempts: dict[str, int] = {}
+    for environment_id, own_hash in hashes.items():
+        entry = entries.get(environment_id)
+        attempts[environment_id] = entry.attempt if entry is not None else 1
+        if entry is None:
+            continue
+        if entry.content_hash != own_hash:
+            raise OptionError("campaign", other_content(campaign, entry))
+        if entry.status == "sent":
+            if _is_wanted_again(entry, retry, repeat):
+                attempts[environment_id] += 1
+            else:
+                settled[environment_id] = entry
+    if ledger is not None:
+        ledger.check_source(campaign, source_hash)
+    planned = [
+        _with_ids(campaign, target, attempts[target.environment.id]) if target.skip is None else target
+        for target in targets
+    ]
+    state = ledger.state(campaign) if ledger is not None else ACTIVE
+    return Plan(planned, settled, hashes, source_hash, repeat, state)
+
+
+def _goes_on(repeat: int, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> bool:
+    """Whether a repeat that was begun has not come to its end, neither for the targets nor for all in the ledger."""
+    reached = {entry.environment_id for entry in entries.values() if entry.repeat >= repeat and entry.status == "sent"}
+    wanted = entries.keys() | {target.environment.id for target in targets}
+    return repeat > 0 and not wanted <= reached
+
+
+def _is_wanted_again(entry: Entry, retry: str, repeat: int) -> bool:
+    return (retry == "all" and entry.repeat < repeat) or (retry == "failed_turns" and entry.reply_state == "failed")
+
+
+def _with_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarget:
+    ids = [message_id(campaign, target.environment.id, attempt, place) for place in range(len(target.messages))]
+    messages = [
+        {**message, "client_message_id": own_id, "otid": own_id}
+        for message, own_id in zip(target.messages, ids, strict=True)
+    ]
+    return replace(target, messages=messages, attempt=attempt)
+
+
+def other_content(campaign: str, entry: Entry) -> str:
+    """What is said where the content for a target is not what its row has."""
+    return (
+        f"{campaign!r} has had other content for {entry.host} since {entry.claimed_at}; "
+        "give what is new a campaign of its own"
+    )

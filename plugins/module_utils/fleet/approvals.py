@@ -1,0 +1,98 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tool calls that wait for approval on devices, as the devices themselves say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ..errors import ApiError
+from ..http.settings import HttpSettings
+from ..providers.base import reachable
+from ..providers.letta.approvals import requests_in
+from ..providers.letta.client import Client
+from ..providers.letta.relay import Relay
+from .fan_out import FanOut, Outcome, Policy, Target
+
+
+@dataclass(slots=True, kw_only=True)
+class PendingOutcome(Outcome):
+    """What waits on one device. status: `ok` where it said so.
+
+    pending_approvals: `{request_id, tool_call_id, tool_name, arguments}` each, in the agent's words.
+    """
+
+    agent_id: str | None
+    conversation_id: str | None
+    pending_approvals: list[dict[str, Any]] = field(default_factory=list)
+    connection_id: str | None = None
+
+
+async def list_pending(
+    settings: HttpSettings, targets: Sequence[Target], policy: Policy, tool_names: Sequence[str] | None = None
+) -> list[PendingOutcome]:
+    """Ask every target; one outcome each, in the same order. tool_names: patterns, None for every tool."""
+    pairs = [(target, _not_begun(target)) for target in targets]
+    fan_out = FanOut(policy)
+
+    async with Client(settings) as client:
+
+        async def work(target: Target, outcome: PendingOutcome) -> None:
+            if not await fan_out.may_start():
+                return
+            environment = await reachable(client, target.environment, fresh=True)
+            outcome.connection_id = environment.connection_id
+            relay = Relay(
+                settings,
+                str(environment.connection_id),
+                agent_id=target.agent_id,
+                conversation_id=target.conversation_id,
+            )
+            async with relay as channel:
+                await channel.require_runtime()
+                requests = requests_in(channel)
+            if requests is None:
+                raise ApiError("the device does not say what waits for approval", code="invalid")
+            pending = [_approval(entry) for entry in requests]
+            outcome.pending_approvals = [call for call in pending if matches(call["tool_name"], tool_names)]
+            outcome.status, outcome.error = "ok", None
+
+        await fan_out.run(pairs, work)
+    return [outcome for _target, outcome in pairs]
+
+
+def matches(tool_name: Any, patterns: Sequence[str] | None) -> bool:
+    """Whether a tool's name is what one of the patterns means, as in a shell; None means every tool."""
+    return patterns is None or any(fnmatchcase(str(tool_name), pattern) for pattern in patterns)
+
+
+def decided(
+    pending: Sequence[Mapping[str, Any]], allow: Sequence[str], deny: Sequence[str], reason: str | None
+) -> list[dict[str, Any]]:
+    """Answers `{tool_call_id, approve, reason}` to those whose tool a pattern means; what both mean is denied."""
+    answers = []
+    for call in pending:
+        denied = matches(call["tool_name"], deny)
+        if denied or matches(call["tool_name"], allow):
+            said = {"reason": reason} if reason else {}
+            answers.append({"tool_call_id": str(call["tool_call_id"]), "approve": not denied, **said})
+    return answers
+
+
+def _not_begun(target: Target) -> PendingOutcome:
+    begin = PendingOutcome.begin(target)
+    return PendingOutcome(**begin, agent_id=target.agent_id, conversation_id=target.conversation_id)
+
+
+def _approval(entry: dict[str, Any]) -> dict[str, Any]:
+    request = entry["request"]
+    return {
+        "request_id": entry.get("request_id"),
+        "tool_call_id": request["tool_call_id"],
+        "tool_name": request.get("tool_name"),
+        "arguments": request.get("input"),
+    }

@@ -1,0 +1,138 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has changed in a fleet from one listing to the next, as events for Event-Driven Ansible.
+
+What a device was last reported as is kept in an SQLite file. It is put down once its events are queued and not before:
+after the end of a process, however it came, none was left out, and those of one device at most come once more.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Self
+
+from ..environment import Environment
+from ..errors import OptionError
+from ..text import iso_utc, one_line
+
+TYPES = ("new_device", "online", "offline", "version", "mode")
+
+# Event-Driven Ansible hands an event on as extra variables, which are templates to Ansible.
+_UNSAFE = re.compile(r"[^A-Za-z0-9._:/@+-]")
+_LONGEST = 200
+_TEXTS = ("id", "device_id", "connection_id", "connection_name", "mode", "os", "version")
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS fleets (base_url TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS devices (
+    base_url TEXT, id TEXT, status TEXT, version TEXT, mode TEXT, PRIMARY KEY (base_url, id)
+)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a device was last reported as."""
+
+    status: str
+    version: str | None
+    mode: str | None
+
+    @classmethod
+    def of(cls, environment: Environment) -> Reported:
+        """What a device is now."""
+        return cls(environment.status, environment.fields.get("version"), environment.fields.get("mode"))
+
+
+def plain(value: Any) -> Any:
+    """A text with only letters, digits and `._:/@+-`, all else being `_`, and of 200 characters at most."""
+    return _UNSAFE.sub("_", value)[:_LONGEST] if isinstance(value, str) else None
+
+
+def events_of(before: Reported | None, environment: Environment, now: datetime) -> list[dict[str, Any]]:
+    """The events of a device: what differs from what it was reported as, however often it changed in between.
+
+    A device that was never reported is a `new_device`, and nothing else. Each event is
+    `{type, provider, status, previous, at}` with the device's id, device_id, connection_id, connection_name, mode, os
+    and version; previous is `{status, version, mode}`, None of a new device.
+    """
+    after = Reported.of(environment)
+    if before is None:
+        types = ["new_device"]
+    else:
+        types = [after.status] if after.status != before.status else []
+        types += [name for name in ("version", "mode") if getattr(after, name) not in (None, getattr(before, name))]
+    device = {name: plain(environment.fields.get(name)) for name in _TEXTS}
+    previous = {name: plain(getattr(before, name)) for name in ("status", "version", "mode")} if before else None
+    common = {"provider": environment.provider, **device, "status": after.status, "previous": previous}
+    return [{"type": name, **common, "at": iso_utc(now)} for name in types]
+
+
+class State:
+    """What the devices of a URL were last reported as; a context manager. Raises OptionError for `state_file`.
+
+    path: None keeps it in memory, so that each start is the first one.
+    """
+
+    def __init__(self, path: str | None, base_url: str) -> None:
+        self._path, self._base_url = path, base_url
+        # What could not be put down yet.
+        self._kept: dict[str, Reported] = {}
+        with self._errors():
+            if path:
+                Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.executescript(_SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self._connection.close()
+
+    def reported(self) -> dict[str, Reported] | None:
+        """By the id of the device; None before anything was put down of the fleet."""
+        query = "SELECT id, status, version, mode FROM devices WHERE base_url = ?"
+        with self._errors():
+            known = self._connection.execute("SELECT 1 FROM fleets WHERE base_url = ?", (self._base_url,)).fetchone()
+            rows = self._connection.execute(query, (self._base_url,)).fetchall()
+        found = {row[0]: Reported(*row[1:]) for row in rows}
+        return found | self._kept if known or self._kept else None
+
+    def put_down(self, devices: Mapping[str, Reported]) -> None:
+        """Put down what devices have been reported as, all of them or none.
+
+        Raises OptionError; they are known all the same while the process lives, and put down with the next ones.
+        """
+        self._kept |= devices
+        rows = [(self._base_url, id_, item.status, item.version, item.mode) for id_, item in self._kept.items()]
+        with self._errors(), self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("INSERT OR IGNORE INTO fleets VALUES (?)", (self._base_url,))
+            self._connection.executemany("REPLACE INTO devices VALUES (?, ?, ?, ?, ?)", rows)
+        self._kept.clear()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            message = f"cannot use {self._path!r}: {one_line(error)}; name a file that can be written"
+            raise OptionError("state_file", message) from None
+
+
+def gone(reported: Mapping[str, Reported], listed: Collection[str]) -> dict[str, Reported]:
+    """The devices that were online and are no longer in the list, as offline. listed: the ids of all rows."""
+    missing = reported.keys() - set(listed)
+    return {
+        id_: Reported("offline", reported[id_].version, reported[id_].mode)
+        for id_ in sorted(missing)
+        if reported[id_].status == "online"
+    }

@@ -1,0 +1,116 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands of a device, run over the relay, at most once each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..environment import Environment
+from ..errors import ApiError
+from ..http.settings import HttpSettings
+from ..providers.base import reachable
+from ..providers.letta.client import Client
+from ..providers.letta.relay import Relay
+from ..text import one_line
+from ..versions import parsed
+from .fan_out import FanOut, Outcome, Policy, Target
+
+# Devices from here on answer a command; older ones may run it and say so only to those who watch the conversation.
+_ANSWERS_SINCE = "0.30.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run. within: seconds to wait for the answer. args: everything after the command's name."""
+
+    name: str
+    within: float
+    args: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class CommandOutcome(Outcome):
+    """What became of the command on one device.
+
+    status: `changed` when it ran with success. output: what the device answered, also with a failure.
+    """
+
+    command: str
+    output: str | None = None
+    version: str | None = None
+    connection_id: str | None = None
+
+
+async def run_command(
+    settings: HttpSettings, targets: Sequence[Target], policy: Policy, command: Command, *, check_mode: bool
+) -> list[CommandOutcome]:
+    """Run a command on every target; one outcome each, in the same order. Nothing is run in check mode."""
+    pairs = [(target, CommandOutcome(**CommandOutcome.begin(target), command=command.name)) for target in targets]
+    fan_out = FanOut(policy)
+
+    async with Client(settings) as client:
+
+        async def work(target: Target, outcome: CommandOutcome) -> None:
+            if not await fan_out.may_start():
+                return
+            environment = await reachable(client, target.environment, fresh=True)
+            outcome.version, outcome.connection_id = environment.fields["version"], environment.connection_id
+            _require_listed(command, environment)
+            if not check_mode:
+                await _run(settings, command, target, environment, outcome)
+            outcome.status, outcome.error = "changed", None
+
+        await fan_out.run(pairs, work)
+    return [outcome for _target, outcome in pairs]
+
+
+def _require_listed(command: Command, environment: Environment) -> None:
+    listed = environment.fields["supported_commands"] or []
+    if command.name not in listed:
+        shown = one_line(", ".join(listed), 200) or "nothing"
+        raise ApiError(
+            f"command: the device does not support {command.name!r}; its supported_commands are {shown}",
+            code="unsupported",
+        )
+
+
+async def _run(
+    settings: HttpSettings, command: Command, target: Target, environment: Environment, outcome: CommandOutcome
+) -> None:
+    relay = Relay(
+        settings,
+        str(environment.connection_id),
+        agent_id=target.agent_id,
+        conversation_id=target.conversation_id,
+    )
+    outcome.output, success = await executed(relay, command, environment.fields["version"])
+    if not success:
+        raise ApiError(f"the command failed: {one_line(outcome.output) or 'without a word'}", code="command_failed")
+
+
+async def executed(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:
+    """Run a command over a relay that is not open yet; what the device answered, and whether it says success.
+
+    version: what the device runs, for what an answer that does not come may mean. Raises ApiError.
+    """
+    frame = {"type": "execute_command", "command_id": command.name}
+    if command.args is not None:
+        frame["args"] = command.args
+    async with relay:
+        try:
+            answer = await relay.request(frame, "execute_command_response", command.within)
+        except ApiError as error:
+            raise _with_age(error, version) from None
+    return str(answer.get("output") or ""), answer.get("success") is True
+
+
+def _with_age(error: ApiError, version: str | None) -> ApiError:
+    """A time-out, with what may be behind it on an old device."""
+    found, since = parsed(version), parsed(_ANSWERS_SINCE)
+    if error.code == "timeout" and (found is None or found < since):
+        age = f"the device runs {one_line(version or 'an unknown version')}"
+        error.args = (f"{error}; {age}, and those before {_ANSWERS_SINCE} may run a command without answering",)
+    return error

@@ -1,0 +1,326 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Delivery: messages to one environment or to many, and what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from ..environment import Environment
+from ..errors import ApiError
+from ..providers.base import Client, reachable
+from ..providers.conversation import Look, Question, Reply
+from ..stop import Stop
+from ..text import iso_now, one_line
+from .fan_out import FanOut, Outcome, Policy, Target, failures_on
+from .progress import Progress
+from .replies import awaited
+
+STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
+DELIVERED = ("sent", "already_sent")
+# As `conversation_id`: make a conversation for the target.
+NEW_CONVERSATION = "new"
+# Seconds between two looks at whether a campaign is to stop.
+_LOOK_EVERY = 1.0
+# With what a session may be refused as its environment was archived, or removed, after it was listed.
+_MAY_BE_ARCHIVED = (400, 404, 409)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageTarget(Target):
+    """A target and what it is to get: messages in the API's shapes. conversation_id may be `new`.
+
+    attempt: how often a campaign has sent them with this time. in_session: see `Provider.sessions`.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    attempt: int = 1
+    in_session: bool = False
+
+    @property
+    def client_message_id(self) -> str | None:
+        """The id of the first message that has one; approvals have none."""
+        return next(
+            (str(message["client_message_id"]) for message in self.messages if "client_message_id" in message), None
+        )
+
+    @property
+    def otid(self) -> str | None:
+        """The `otid` of the last user message, by which its reply is found; approvals have none, nor have sessions."""
+        if self.in_session:
+            return None
+        return next((str(message["otid"]) for message in reversed(self.messages) if "otid" in message), None)
+
+    def question(self, conversation_id: str | None, *, otid: str | None = None, since: str | None = None) -> Question:
+        """What a reply is wanted to: the last user message, or the approvals where there is none.
+
+        otid: where the API gave it one. since: ISO 8601, from when it may have been sent.
+        """
+        contents = [message["content"] for message in self.messages if "content" in message]
+        answers = [answer for message in self.messages for answer in message.get("approvals", [])]
+        return Question(
+            provider=self.environment.provider,
+            agent_id=self.agent_id or "",
+            conversation_id=conversation_id,
+            otid=otid or self.otid,
+            tool_call_ids=[str(answer["tool_call_id"]) for answer in answers],
+            environment=self.environment,
+            text=text_of(contents[-1]) if contents else None,
+            since=since,
+        )
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content, which is a text or a list of parts."""
+    return content if isinstance(content, str) else "".join(str(part["text"]) for part in content)
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivery(Outcome):
+    """What became of the messages for one target.
+
+    status: one of STATUSES. attempts: message requests made. sent_at: when they were accepted, ISO 8601 in UTC.
+    session_id: the conversation, where that is a session. via: `rest` or `relay`.
+    reply: what came of them, where that was waited for; it changes no status.
+    """
+
+    provider: str
+    client_message_id: str | None
+    otid: str | None
+    agent_id: str | None
+    conversation_id: str | None
+    connection_id: str | None
+    session_id: str | None = None
+    response_message: str | None = None
+    attempts: int = 0
+    via: str | None = None
+    sent_at: str | None = None
+    reply: Reply | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was not delivered, or not replied to."""
+        return self.status in ("failed", "unknown") or (self.reply is not None and self.reply.state != "replied")
+
+    @classmethod
+    def of(cls, target: MessageTarget) -> Delivery:
+        """A delivery that has not begun, or that is not to begin."""
+        return cls(
+            **cls.begin(target),
+            provider=target.environment.provider,
+            client_message_id=target.client_message_id,
+            otid=target.otid,
+            agent_id=target.agent_id,
+            conversation_id=None if target.conversation_id == NEW_CONVERSATION else target.conversation_id,
+            connection_id=target.environment.connection_id,
+        )
+
+
+class Once(Protocol):
+    """What keeps a message from being delivered twice, over all runs that are to deliver it: see campaign.py."""
+
+    def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether it is known to be delivered; the delivery then says so."""
+
+    def stopped(self) -> str | None:
+        """Why nothing is to be sent any more, in a few words; None while something is. Raises ApiError."""
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether nothing was to be sent any more when that was last asked; the delivery then says why."""
+
+    def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether it may be sent now by this run; the delivery says why it may not. Raises ApiError."""
+
+    async def delivered(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether what was claimed turns out to be in its conversation; the delivery then says so. Raises ApiError."""
+
+    def record(self, target: MessageTarget, delivery: Delivery) -> None:
+        """Keep what became of it."""
+
+
+async def deliver(
+    clients: Mapping[str, Client], targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
+) -> list[Delivery]:
+    """Send to every target; one Delivery each, in the same order. clients: of each provider, by its name."""
+    pairs = [(target, Delivery.of(target)) for target in targets]
+    wanted = [pair for pair in pairs if once is None or not once.settles(*pair)]
+    fan_out = FanOut(policy)
+    async with _watched(once, policy.stop):
+        await fan_out.run(wanted, Sender(clients, fan_out, once).send)
+    for target, delivery in pairs:
+        still_waits = delivery.status == "offline" and policy.when_offline == "wait"
+        if once is not None and (still_waits or delivery.status == "not_attempted") and delivery.reason is None:
+            once.holds(delivery)
+        delivery.session_id = delivery.conversation_id if target.in_session else None
+    return [delivery for _target, delivery in pairs]
+
+
+@asynccontextmanager
+async def _watched(once: Once | None, stop: Stop) -> AsyncIterator[None]:
+    """Have nothing more start as soon as `once` says so, whatever those that are to start wait for."""
+
+    async def watch(stopped: Callable[[], str | None]) -> None:
+        while not stop.requested:
+            # Where the ledger fails, the next delivery does too, and says so.
+            with contextlib.suppress(ApiError):
+                if why := stopped():
+                    stop.hold(why)
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(watch(once.stopped)) if once is not None else None
+        yield
+        if watching is not None:
+            watching.cancel()
+
+
+async def await_replies(
+    targets: Sequence[MessageTarget],
+    deliveries: Sequence[Delivery],
+    look_for: Callable[[Question], Look],
+    within: float,
+    report: Callable[[str], None] | None = None,
+) -> None:
+    """Wait for the reply to everything that was delivered; puts it, and why there is none, on the deliveries.
+
+    look_for: what looks for the reply to one question. within: seconds from when each was sent.
+    report: as in Policy.
+    """
+    pairs = [pair for pair in zip(targets, deliveries, strict=True) if pair[1].status in DELIVERED]
+    progress = Progress("replies", len(pairs))
+
+    async def reply_to(target: MessageTarget, delivery: Delivery) -> Reply:
+        question = target.question(delivery.conversation_id, otid=delivery.otid, since=delivery.sent_at)
+        if question.tool_call_ids and question.otid is None and delivery.reason is not None:
+            # An answer that the device does not wait for: the turn that is found would be another answer's.
+            return Reply().ended("lost", "reply_lost", delivery.reason)
+        sent_at = datetime.fromisoformat(str(delivery.sent_at))
+        try:
+            return await awaited(look_for(question), sent_at, within)
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose the others' replies
+            return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
+
+    async def wait(target: MessageTarget, delivery: Delivery) -> None:
+        delivery.reply = await reply_to(target, delivery)
+        delivery.error = delivery.reply.error
+        progress.count(delivery.reply.state, failed=delivery.has_failed)
+
+    async with progress.shown(report), asyncio.TaskGroup() as group:
+        for pair in pairs:
+            group.create_task(wait(*pair))
+
+
+class Sender:
+    """Sends to one target at a time, as part of a fan-out. Raises ApiError."""
+
+    def __init__(self, clients: Mapping[str, Client], fan_out: FanOut, once: Once | None = None) -> None:
+        self._clients = clients
+        self._fan_out = fan_out
+        self._once = once
+
+    async def send(self, target: MessageTarget, delivery: Delivery) -> None:
+        """Send to one target when its turn has come."""
+        with self._held_back(delivery):
+            environment = await reachable(self._client_of(target), target.environment)
+            if await self._fan_out.may_start():
+                await self._send_once(target, environment, delivery)
+
+    async def _send_once(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
+        if self._once is None:
+            await self.send_now(target, environment, delivery)
+            return
+        try:
+            with failures_on(delivery), self._held_back(delivery):
+                if self._once.claim(target, delivery):
+                    await self.send_now(target, environment, delivery)
+        finally:
+            # Also of what a signal cuts off.
+            self._once.record(target, delivery)
+
+    @contextmanager
+    def _held_back(self, delivery: Delivery) -> Iterator[None]:
+        """Have what was to be sent later, when nothing was to be sent any more, say that instead of failing."""
+        try:
+            yield
+        except ApiError as error:
+            may_be_sent = error.may_be_accepted and delivery.attempts > 0
+            later = error.transient or error.code == "stopped"
+            if may_be_sent or not later or self._once is None or not self._once.holds(delivery):
+                raise
+
+    async def send_now(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
+        """Send over the target's connection as `environment` has it, late bound."""
+        if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
+            delivery.conversation_id = await self._new_conversation(target, environment)
+        if self._once is not None and await self._once.delivered(target, delivery):
+            return
+        await self._late_bound(target, environment, delivery)
+        delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_now()
+
+    async def _new_conversation(self, target: MessageTarget, environment: Environment) -> str:
+        try:
+            return await self._client_of(target).create_conversation(
+                environment, str(target.agent_id), str(target.client_message_id)
+            )
+        except ApiError as error:
+            # The message itself has not been sent, so nothing about it is unclear.
+            error.may_be_accepted = False
+            if target.in_session and error.status in _MAY_BE_ARCHIVED:
+                await reachable(self._client_of(target), target.environment, fresh=True)
+            raise
+
+    async def _late_bound(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
+        """Send; when the connection has gone, look the target up and send once more."""
+        client = self._client_of(target)
+        try:
+            await self._request(target, environment, delivery, final=tuple(client.GONE))
+        except ApiError as error:
+            if error.status not in client.GONE:
+                raise
+            unclear = error.may_be_accepted
+        else:
+            return
+        try:
+            environment = await reachable(client, target.environment, fresh=True)
+            await self._next_start()
+            await self._request(target, environment, delivery)
+        except ApiError as error:
+            error.may_be_accepted = error.may_be_accepted or unclear
+            error.code = "offline" if error.status == 404 else error.code
+            raise
+
+    async def _next_start(self) -> None:
+        await self._fan_out.may_start()
+        # Too many failures let what is under way finish; a signal does not let it begin anew.
+        if self._fan_out.interrupted:
+            message = f"its connection has gone, and it was not sent over the new one, as {self._fan_out.stop.why}"
+            raise ApiError(message, code="stopped", attempts=0)
+
+    async def _request(
+        self, target: MessageTarget, environment: Environment, delivery: Delivery, final: Sequence[int] = ()
+    ) -> None:
+        delivery.connection_id = environment.connection_id
+        try:
+            accepted = await self._client_of(target).send(
+                environment,
+                target.messages,
+                agent_id=target.agent_id,
+                conversation_id=delivery.conversation_id,
+                final=final,
+            )
+        except ApiError as error:
+            delivery.attempts += error.attempts
+            raise
+        delivery.attempts += accepted.attempts
+        delivery.response_message, delivery.via, delivery.reason = accepted.message, accepted.via, accepted.note
+        delivery.otid = accepted.message_id or delivery.otid
+
+    def _client_of(self, target: MessageTarget) -> Client:
+        return self._clients[target.environment.provider]

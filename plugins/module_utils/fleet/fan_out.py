@@ -1,0 +1,240 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fan-out: one piece of work for each target, with bounded concurrency, a rate and a failure budget."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..environment import Environment
+from ..errors import ApiError, OptionError
+from ..http.gate import Pace
+from ..stop import GRACE, Stop
+from ..text import one_line
+from .progress import Progress
+
+LONGEST_PAUSE = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One environment, and on whose behalf something is done there.
+
+    conversation_id: an id, or None for the agent's default conversation.
+    skip: why nothing is to be done, None otherwise.
+    """
+
+    host: str
+    environment: Environment
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    skip: str | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one target.
+
+    status: `not_attempted` and `skipped` to begin with; the work sets what it ends as, and an ApiError makes it
+        `offline`, `unknown` (may have been accepted) or `failed`. `offline` and `waiting` are worked on again while
+        the policy waits.
+    duration: seconds. error: `{code, message}`.
+    """
+
+    host: str
+    id: str
+    status: str
+    reason: str | None
+    duration: float = 0.0
+    error: dict[str, str] | None = None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it counts as failed, whatever the policy."""
+        return self.status in ("failed", "unknown")
+
+    @classmethod
+    def begin(cls, target: Target) -> dict[str, Any]:
+        """The fields of an outcome whose work has not begun, or is not to begin."""
+        return {
+            "host": target.host,
+            "id": target.environment.id,
+            "status": "not_attempted" if target.skip is None else "skipped",
+            "reason": target.skip,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a fan-out goes.
+
+    concurrency: targets at a time. rate: targets started a second, None for no limit.
+    max_failures: how many targets may fail before no new one starts.
+    when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
+    longest_pause: seconds between two rounds of waiting; the first pauses are shorter.
+    report: is told in a line how far it is, at most once a second; None where nobody looks on.
+    stop: once it is requested no new target starts; those under way have GRACE seconds to finish, or, where it only
+        holds, all the time that they need.
+    """
+
+    concurrency: int
+    rate: float | None
+    max_failures: int
+    when_offline: str = "fail"
+    offline_timeout: float = 0.0
+    longest_pause: float = LONGEST_PAUSE
+    report: Callable[[str], None] | None = None
+    stop: Stop = field(default_factory=Stop, compare=False, repr=False)
+
+    def is_failure(self, outcome: Outcome) -> bool:
+        """Whether an outcome counts as failed."""
+        return outcome.has_failed or (outcome.status == "offline" and self.when_offline != "skip")
+
+
+def failure_budget(value: str, targets: int) -> int:
+    """`max_failures` as a count. Raises OptionError."""
+    return share_of("max_failures", value, targets)
+
+
+def share_of(option: str, value: str, targets: int) -> int:
+    """A count, or a percentage of the targets rounded down, as a count. Raises OptionError for what is neither."""
+    text = value.strip()
+    number = text.removesuffix("%").strip()
+    if not (number.isascii() and number.isdigit()) or (text.endswith("%") and int(number) > 100):
+        raise OptionError(option, f"must be a count such as 5 or a percentage such as 10%, got {value!r}")
+    return int(number) * targets // 100 if text.endswith("%") else int(number)
+
+
+def counts(outcomes: Sequence[Outcome], statuses: Sequence[str]) -> dict[str, int]:
+    """How many outcomes have each status, all of `statuses` in order."""
+    found = Counter(outcome.status for outcome in outcomes)
+    return {status: found[status] for status in statuses}
+
+
+T = TypeVar("T", bound=Target)
+O = TypeVar("O", bound=Outcome)  # noqa: E741
+
+
+class FanOut:
+    """Does a piece of work for each target.
+
+    Above the failure budget no new work starts, what is under way finishes, and the rest stays `not_attempted`. So it
+    is when the policy's `stop` is requested; what is then cut off may have been done, and ends `unknown`.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.stop = policy.stop
+        self._policy = policy
+        self._failures = 0
+        self._progress = Progress("targets", 0)
+        self._pace = Pace(policy.rate)
+
+    async def run(
+        self,
+        pairs: Sequence[tuple[T, O]],
+        work: Callable[[T, O], Awaitable[None]],
+        before_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Work in rounds: a second round and more only for targets that are waited for.
+
+        work: does it for one target and sets the outcome's status, or raises ApiError.
+        before_waiting: called before each pause between rounds.
+        """
+        self._progress = Progress("targets", sum(target.skip is None for target, _outcome in pairs))
+        async with self._progress.shown(self._tell if self._policy.report is not None else None):
+            await self._rounds(pairs, work, before_waiting)
+
+    async def may_start(self) -> bool:
+        """Wait until `rate` allows another start; False when none is to start any more."""
+        await self._pace.turn(self._policy.stop.sleep)
+        return not self.stopped
+
+    def _tell(self, line: str) -> None:
+        # Once core ends, nobody reads what a worker shows.
+        if self._policy.report is not None and not self._policy.stop.requested:
+            self._policy.report(line)
+
+    async def _rounds(
+        self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], before_waiting: Callable[[], None]
+    ) -> None:
+        give_up_at = time.monotonic() + self._policy.offline_timeout
+        pause = min(1.0, self._policy.longest_pause)
+        open_pairs = pairs
+        while open_pairs:
+            left = give_up_at - time.monotonic()
+            waits = self._policy.when_offline == "wait" and left > 0
+            open_pairs = await self._round(open_pairs, work, waits=waits)
+            if open_pairs:
+                before_waiting()
+                await self._policy.stop.sleep(min(pause, left))
+                pause = min(pause * 2, self._policy.longest_pause)
+
+    async def _round(
+        self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], *, waits: bool
+    ) -> list[tuple[T, O]]:
+        """Try every pair once; returns those that are to be waited for."""
+        queue = iter(pairs)
+        waited_for: list[tuple[T, O]] = []
+
+        async def worker() -> None:
+            for target, outcome in queue:
+                if target.skip is not None:
+                    continue
+                if self.stopped:
+                    return
+                await _timed(work, target, outcome)
+                if outcome.status in ("offline", "waiting") and waits:
+                    waited_for.append((target, outcome))
+                    continue
+                failed = self._policy.is_failure(outcome)
+                self._failures += failed
+                self._progress.count(outcome.status, failed=failed)
+
+        async def workers() -> None:
+            async with asyncio.TaskGroup() as group:
+                for _number in range(min(self._policy.concurrency, len(pairs))):
+                    group.create_task(worker())
+
+        await self._policy.stop.cut(workers(), GRACE)
+        return [] if self.stopped else waited_for
+
+    @property
+    def stopped(self) -> bool:
+        """Whether none is to start any more: too many have failed, or it is to stop."""
+        return self._failures > self._policy.max_failures or self.interrupted
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it is to stop, whatever became of the targets."""
+        return self._policy.stop.requested
+
+
+async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
+    started = time.monotonic()
+    with failures_on(outcome):
+        await work(target, outcome)
+    outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
+
+
+@contextmanager
+def failures_on(outcome: Outcome) -> Iterator[None]:
+    """Put what is raised on the outcome: its status and its error."""
+    try:
+        yield
+    except ApiError as error:
+        outcome.status = "unknown" if error.may_be_accepted else "offline" if error.code == "offline" else "failed"
+        outcome.error = {"code": error.code, "message": str(error)}
+    except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose what became of the others
+        outcome.status = "unknown"
+        outcome.error = {"code": "internal", "message": f"{type(error).__name__}: {one_line(error)}"}
+    except asyncio.CancelledError:
+        outcome.status = "unknown"
+        outcome.error = {"code": "interrupted", "message": "cut off by a signal; it may have been done"}
+        raise

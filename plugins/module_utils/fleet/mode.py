@@ -1,0 +1,143 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mode in which an agent's conversation runs on a device: what it may do without asking.
+
+Source of the rules: Letta Code 0.34. A device confirms a mode by saying anew how it is, and answers one that it does
+not know with a notice. Reading the mode does no harm, so where the confirmation is lost it is read once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ..errors import ApiError
+from ..http.settings import HttpSettings
+from ..providers.base import reachable
+from ..providers.letta.client import Client
+from ..providers.letta.models import same_mode
+from ..providers.letta.relay import Frame, Relay
+from ..text import one_line
+from .fan_out import FanOut, Outcome, Policy, Target
+
+
+@dataclass(slots=True, kw_only=True)
+class ModeOutcome(Outcome):
+    """What became of the mode on one device, in the device's own words.
+
+    status: `changed`, or `ok` when it had the mode. mode: the present one, None where the device did not say;
+    in check mode the one that it would get. previous_mode: the one that it had.
+    """
+
+    agent_id: str | None
+    conversation_id: str | None
+    mode: str | None = None
+    previous_mode: str | None = None
+    connection_id: str | None = None
+
+
+async def set_mode(
+    settings: HttpSettings,
+    targets: Sequence[Target],
+    policy: Policy,
+    mode: str,
+    *,
+    within: float,
+    check_mode: bool,
+) -> list[ModeOutcome]:
+    """Set the mode on every target; one outcome each, in the same order. Nothing is set in check mode.
+
+    within: seconds to wait for a device's confirmation.
+    """
+    pairs = [(target, _not_begun(target)) for target in targets]
+    fan_out = FanOut(policy)
+
+    async with Client(settings) as client:
+
+        async def work(target: Target, outcome: ModeOutcome) -> None:
+            if not await fan_out.may_start():
+                return
+            environment = await reachable(client, target.environment, fresh=True)
+            outcome.connection_id = environment.connection_id
+            relay = partial(
+                Relay,
+                settings,
+                str(environment.connection_id),
+                agent_id=target.agent_id,
+                conversation_id=target.conversation_id,
+            )
+            try:
+                async with relay() as channel:
+                    await _change(channel, outcome, mode, within, check_mode=check_mode)
+            except ApiError as error:
+                if not error.may_be_accepted:
+                    raise
+                await _read_again(relay, outcome, mode, error)
+            outcome.error = None
+
+        await fan_out.run(pairs, work)
+    return [outcome for _target, outcome in pairs]
+
+
+def _not_begun(target: Target) -> ModeOutcome:
+    begin = ModeOutcome.begin(target)
+    return ModeOutcome(**begin, agent_id=target.agent_id, conversation_id=target.conversation_id)
+
+
+async def _change(relay: Relay, outcome: ModeOutcome, mode: str, within: float, *, check_mode: bool) -> None:
+    """Set the mode unless the device has it."""
+    outcome.previous_mode = outcome.mode = _mode_of(relay)
+    await relay.require_runtime()
+    if same_mode(outcome.mode, mode):
+        outcome.status = "ok"
+        return
+    # Not known until the device has confirmed it.
+    outcome.mode = mode if check_mode else None
+    if not check_mode:
+        outcome.mode = await _set(relay, mode, within)
+    outcome.status = "changed"
+
+
+async def _set(relay: Relay, mode: str, within: float) -> str:
+    """Set the mode, and return the word that the device has for it."""
+
+    def decides(frame: Frame) -> bool:
+        if frame.get("type") == "update_device_status":
+            return same_mode(relay.device_status.get("current_permission_mode"), mode)
+        return relay.is_ours(frame) and _notice(frame) is not None
+
+    frame = await relay.exchange({"type": "change_device_state", "payload": {"mode": mode}}, decides, within)
+    refused = _notice(frame)
+    if refused is not None:
+        # It may as well be about a turn that is under way.
+        raise ApiError(f"the device refused the mode: {refused}", code="refused", may_be_accepted=True)
+    return str(relay.device_status["current_permission_mode"])
+
+
+async def _read_again(relay: Callable[[], Relay], outcome: ModeOutcome, mode: str, unclear: ApiError) -> None:
+    """Decide by the mode that the device has now. unclear: why it has to be asked."""
+    try:
+        async with relay() as channel:
+            outcome.mode = _mode_of(channel)
+    except ApiError:
+        raise unclear from None
+    if not same_mode(outcome.mode, mode):
+        raise ApiError(f"{unclear}; the mode is still {one_line(outcome.mode, 60)!r}", code=unclear.code)
+    outcome.status = "changed"
+
+
+def _mode_of(relay: Relay) -> str:
+    mode = relay.device_status.get("current_permission_mode")
+    if not isinstance(mode, str):
+        raise ApiError("the device does not say its mode", code="invalid")
+    return mode
+
+
+def _notice(frame: Frame) -> str | None:
+    """What a notice of an error says; None for any other frame."""
+    delta = frame.get("delta")
+    if frame.get("type") != "stream_delta" or not isinstance(delta, dict) or delta.get("message_type") != "loop_error":
+        return None
+    return one_line(delta.get("message") or "without a reason")

@@ -1,0 +1,167 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Waits for replies, or collects them later."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import ApiError, OptionError
+from ..files import differs, file_for, make_directory, write_text
+from ..providers.conversation import STATES, Look, Question, Reply
+from ..providers.registry import provider_named
+from ..text import one_line
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGER_BY = 0.5, 15.0, 1.5
+# What no look can mend: the address, the key.
+HOPELESS_CODES = ("tls", "redirect", "http_401", "http_403")
+# What repeating a look cannot mend, while one at another message may succeed.
+_REFUSED_CODES = ("http_400", "http_422")
+
+
+def counts_by_state(replies: Sequence[Reply]) -> dict[str, int]:
+    """How many replies are in each of STATES."""
+    found = Counter(reply.state for reply in replies)
+    return {state: found[state] for state in STATES}
+
+
+async def awaited(look: Look, sent_at: datetime, within: float) -> Reply:
+    """Look until the turn is over, needs approval or `within` seconds have passed since `sent_at`.
+
+    The pauses between looks grow from 0.5 to 15 s, with jitter. A look that fails is repeated where that may help.
+    """
+    pause = _FIRST_PAUSE
+    trouble = ""
+    while True:
+        left = within - (datetime.now(UTC) - sent_at).total_seconds()
+        last = left <= pause
+        slept = max(0.0, left if last else min(left, pause * random.uniform(0.8, 1.2)))  # noqa: S311 - only spreads the requests
+        await asyncio.sleep(slept)
+        try:
+            reply = await look(slept)
+            trouble = ""
+        except ApiError as error:
+            if error.code in (*HOPELESS_CODES, *_REFUSED_CODES):
+                return Reply().ended("waiting", error.code, str(error))
+            reply, trouble = Reply(), f"; the last look failed: {error}"
+        if reply.state != "waiting":
+            return reply
+        if last:
+            return _timed_out(reply, within, trouble)
+        pause = min(pause * _LONGER_BY, _LONGEST_PAUSE)
+
+
+def _timed_out(reply: Reply, within: float, trouble: str) -> Reply:
+    if reply.found or trouble:
+        message = f"no reply within the reply_timeout of {within:g} s; the turn may go on{trouble}"
+        return reply.ended("waiting", "reply_timeout", message)
+    message = (
+        f"the message did not reach the agent's conversation within the reply_timeout of {within:g} s; "
+        "it may wait on its device"
+    )
+    return reply.ended("lost", "reply_timeout", message)
+
+
+SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A message that was sent. id: the environment's. skip: why there is no reply to look for, None otherwise."""
+
+    host: str
+    id: str | None
+    client_message_id: str | None
+    question: Question | None
+    sent_at: datetime | None = None
+    skip: str | None = None
+
+
+async def collect(asked: Sequence[Asked], look_for: Callable[[Question], Look], lost_after: float) -> list[Reply]:
+    """One look at each; a reply each, in the same order, with the state `skipped` where there is nothing to look for.
+
+    lost_after: seconds since it was sent after which a message that is not in the history is lost. One whose time is
+    not known stays `waiting`. Raises ApiError where no look can succeed; one that fails otherwise is `waiting` with
+    its error.
+    """
+
+    async def look(one: Asked) -> Reply:
+        if one.question is None:
+            return Reply(state=SKIPPED)
+        try:
+            reply = await look_for(one.question)(0.0)
+        except ApiError as error:
+            if error.code in HOPELESS_CODES:
+                raise
+            return Reply().ended("waiting", error.code, str(error))
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one message must not lose the others' replies
+            return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
+        age = (datetime.now(UTC) - one.sent_at).total_seconds() if one.sent_at is not None else 0.0
+        if reply.state == "waiting" and not reply.found and age > lost_after:
+            message = f"the message is not in the agent's conversation, {age:.0f} s after it was sent"
+            return reply.ended("lost", "reply_lost", message)
+        return reply
+
+    return list(await asyncio.gather(*(look(one) for one in asked)))
+
+
+def results(asked: Sequence[Asked], replies: Sequence[Reply]) -> list[dict[str, Any]]:
+    """What is returned for each message."""
+    return [
+        {
+            "host": one.host,
+            "id": one.id,
+            "client_message_id": one.client_message_id,
+            "agent_id": (one.question.agent_id or None) if one.question else None,
+            "conversation_id": one.question.conversation_id if one.question else None,
+            "session_id": _session_of(one.question),
+            **asdict(reply),
+            "reason": one.skip,
+        }
+        for one, reply in zip(asked, replies, strict=True)
+    ]
+
+
+def _session_of(question: Question | None) -> str | None:
+    in_session = question is not None and provider_named(question.provider).sessions
+    return question.conversation_id if question is not None and in_session else None
+
+
+def counts(replies: Sequence[Reply]) -> dict[str, int]:
+    """How many there are of each state, skipped ones at the end."""
+    found = Counter(reply.state for reply in replies)
+    return {state: found[state] for state in (*STATES, SKIPPED)}
+
+
+def write_replies(directory: str, asked: Sequence[Asked], replies: Sequence[Reply], *, check_mode: bool) -> bool:
+    """Write `<host>.txt` for each answer; whether one is new or differs. Nothing is written in check mode.
+
+    The directory is made when only its parent exists. Raises OptionError.
+    """
+    if not check_mode:
+        make_directory("reply_dir", directory)
+    changed = False
+    for one, reply in zip(asked, replies, strict=True):
+        if reply.state != "replied":
+            continue
+        path, text = file_for(directory, one.host, ".txt"), f"{(reply.text or '').rstrip()}\n"
+        if differs(path, text):
+            changed = True
+            if not check_mode:
+                write_text("reply_dir", path, text)
+    return changed
+
+
+def require_one_each(asked: Sequence[Asked]) -> None:
+    """Raise OptionError where two answers would go into one file."""
+    hosts = Counter(one.host for one in asked if one.question is not None)
+    twice = next((host for host, count in hosts.items() if count > 1), None)
+    if twice is not None:
+        raise OptionError("reply_dir", f"{twice!r} is in replies more than once, and there is one file for each host")

@@ -1,0 +1,72 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files of a fan-out: a line for each target, and whom to try again."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import OptionError
+from ..files import _write
+from ..text import one_line
+
+
+def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
+    """One line for each target: JSON Lines, or CSV where the name ends in `.csv`. Raises OptionError."""
+    _write("result_file", path, _csv(results) if path.endswith(".csv") else _json_lines(results))
+
+
+def write_hosts(path: str, hosts: Sequence[str]) -> None:
+    """One host a line, as `--limit @file` reads it. Raises OptionError.
+
+    No file is left when there are none: Ansible takes an empty one for no limit at all.
+    """
+    if hosts:
+        _write("retry_file", path, [f"{host}\n" for host in hosts])
+        return
+    try:
+        Path(path).unlink(missing_ok=True)
+    except OSError as error:
+        raise OptionError("retry_file", f"cannot remove {path!r}: {one_line(error.strerror)}") from None
+
+
+def _json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [json.dumps(result, ensure_ascii=False) + "\n" for result in results]
+
+
+class _Lines(list[str]):
+    """Collects what a csv writer writes."""
+
+    def write(self, line: str) -> None:
+        self.append(line)
+
+
+def _csv(results: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    if not results:
+        return []
+    lines = _Lines()
+    writer = csv.DictWriter(lines, _flat(results[0]))
+    writer.writeheader()
+    for result in results:
+        writer.writerow({name: _harmless(value) for name, value in _flat(result).items()})
+    return lines
+
+
+def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result with its error in two columns, at the end, and other structures as JSON."""
+    error = result.get("error") or {}
+    plain = {name: value for name, value in result.items() if name != "error"}
+    for name, value in plain.items():
+        if isinstance(value, (dict, list)):
+            plain[name] = json.dumps(value, ensure_ascii=False)
+    return {**plain, "error_code": error.get("code"), "error_message": error.get("message")}
+
+
+def _harmless(value: Any) -> Any:
+    """A spreadsheet takes a text that begins with one of these for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

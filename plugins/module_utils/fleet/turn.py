@@ -1,0 +1,283 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stopping what an agent does on a device, and letting its queue go on.
+
+Source of the rules: Letta Code 0.34, and what real devices were seen to do. An abort ends the turn, and pauses the
+messages that wait for its end; they go on when the queue is resumed or another message comes. Aborting or resuming
+twice does no harm, so where an answer is lost the device is asked once more. Without the relay, the server can cancel
+what it runs; that is not all of a turn, since tools run, and wait for approval, on the device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..environment import Environment
+from ..errors import ApiError
+from ..http.settings import HttpSettings
+from ..providers.base import reachable
+from ..providers.letta.client import Client
+from ..providers.letta.relay import Relay, said
+from .fan_out import FanOut, Outcome, Policy, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to become of the turns.
+
+    state: `aborted` or `resumed`. run_id: abort this run alone. within: seconds to wait for a device's answer.
+    """
+
+    state: str
+    run_id: str | None
+    within: float
+
+
+@dataclass(slots=True, kw_only=True)
+class TurnOutcome(Outcome):
+    """What became of the turn on one device.
+
+    status: `changed` when a turn was aborted or messages go on, `ok` when there was nothing to do.
+    via: `relay`, `rest`, or None where neither answered. run_ids: the runs that were aborted, where they are known.
+    queue_paused: whether messages wait on the device until the queue is resumed; None where it did not say.
+    """
+
+    agent_id: str | None
+    conversation_id: str | None
+    connection_id: str | None = None
+    via: str | None = None
+    run_ids: list[str] = field(default_factory=list)
+    queue_paused: bool | None = None
+
+
+async def set_turn(
+    settings: HttpSettings, targets: Sequence[Target], policy: Policy, wanted: Wanted, *, check_mode: bool
+) -> list[TurnOutcome]:
+    """Abort or resume on every target; one outcome each, in the same order. Nothing is changed in check mode."""
+    pairs = [(target, _not_begun(target)) for target in targets]
+    fan_out = FanOut(policy)
+
+    async with Client(settings) as client:
+
+        async def work(target: Target, outcome: TurnOutcome) -> None:
+            if not await fan_out.may_start():
+                return
+            turn = _Turn(settings, client, wanted, target, outcome, check_mode=check_mode)
+            await (turn.abort() if wanted.state == "aborted" else turn.resume())
+            outcome.error = None
+
+        await fan_out.run(pairs, work)
+    return [outcome for _target, outcome in pairs]
+
+
+def _not_begun(target: Target) -> TurnOutcome:
+    begin = TurnOutcome.begin(target)
+    return TurnOutcome(**begin, agent_id=target.agent_id, conversation_id=target.conversation_id)
+
+
+class _Turn:
+    """The turn of one target's agent."""
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        client: Client,
+        wanted: Wanted,
+        target: Target,
+        outcome: TurnOutcome,
+        *,
+        check_mode: bool,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._wanted = wanted
+        self._target = target
+        self._outcome = outcome
+        self._check_mode = check_mode
+        # Whether a request whose answer was lost had something to do.
+        self._unsettled = False
+        # Whether the device said last that no turn is under way.
+        self._idle = False
+        self._runs: list[str] = []
+
+    async def abort(self) -> None:
+        """Abort over the relay, or over REST where the relay or the device is gone. Raises ApiError."""
+        try:
+            environment = await reachable(self._client, self._target.environment, fresh=True)
+        except ApiError as error:
+            if error.code != "offline":
+                raise
+            await self._cancel(error)
+            return
+        try:
+            await self._over_relay(environment, self._abort_by)
+        except ApiError as error:
+            if error.code == "no_agent":
+                raise
+            await self._cancel(error)
+
+    async def resume(self) -> None:
+        """Resume the queue, which only the device can. Raises ApiError."""
+        try:
+            environment = await reachable(self._client, self._target.environment, fresh=True)
+            await self._over_relay(environment, self._resume_by)
+        except ApiError as error:
+            if error.code != "no_agent":
+                error.args = (f"{error}; a queue can be resumed over the relay only",)
+            raise
+
+    async def _over_relay(self, environment: Environment, ask: Callable[[Relay], Awaitable[None]]) -> None:
+        """Ask the device, and once more where the answer was lost."""
+        self._outcome.connection_id = environment.connection_id
+        try:
+            await self._once(ask)
+        except ApiError as error:
+            if not error.may_be_accepted:
+                raise
+        else:
+            return
+        try:
+            await self._once(ask)
+        except ApiError as error:
+            error.may_be_accepted = True
+            raise
+
+    async def _once(self, ask: Callable[[Relay], Awaitable[None]]) -> None:
+        relay = Relay(
+            self._settings,
+            str(self._outcome.connection_id),
+            agent_id=self._target.agent_id,
+            conversation_id=self._target.conversation_id,
+        )
+        async with relay:
+            await ask(relay)
+        self._outcome.via = "relay"
+
+    async def _abort_by(self, relay: Relay) -> None:
+        under_way = aborted = self._under_way(relay)
+        self._idle = not under_way
+        if not self._check_mode:
+            frame = {"type": "abort_message"}
+            if self._wanted.run_id is not None:
+                frame["run_id"] = self._wanted.run_id
+            aborted = await self._answered(relay, frame, "aborted", expected=under_way)
+        if not aborted:
+            await relay.require_runtime()
+        elif not self._check_mode:
+            # What waits now; the turn is aborted whether the device says it or not.
+            with contextlib.suppress(ApiError):
+                await relay.sync()
+        paused = _paused(relay, all_messages=aborted and self._check_mode)
+        self._outcome.queue_paused = None if paused is None else paused > 0
+        self._end(done=aborted, nothing="no turn is under way")
+        if aborted or paused:
+            self._say(_what_waits(paused))
+
+    def _under_way(self, relay: Relay) -> bool:
+        """Whether there is a turn to abort: one under way, or one that waits for approval."""
+        active = relay.loop_status.get("active_run_ids")
+        runs = [str(run) for run in active] if isinstance(active, list) else []
+        if self._wanted.run_id is not None:
+            runs = [run for run in runs if run == self._wanted.run_id]
+        self._runs = self._runs or runs
+        if self._wanted.run_id is not None:
+            return bool(runs)
+        status = relay.device_status
+        return bool(runs or status.get("is_processing") or status.get("pending_control_requests"))
+
+    async def _resume_by(self, relay: Relay) -> None:
+        paused = _paused(relay)
+        resumed = paused != 0
+        if not self._check_mode:
+            resumed = await self._answered(relay, {"type": "resume_queue"}, "resumed", expected=resumed)
+        if not resumed:
+            await relay.require_runtime()
+        self._outcome.queue_paused = False
+        self._end(done=resumed, nothing="no message is paused")
+        if self._check_mode and paused is None:
+            self._say("the device does not say whether messages are paused")
+
+    async def _answered(self, relay: Relay, frame: dict[str, Any], done: str, *, expected: bool) -> bool:
+        """Whether the device did it, by the key `done` of its answer. expected: whether there is something to do."""
+        try:
+            answer = await relay.request(frame, f"{frame['type']}_response", self._wanted.within)
+        except ApiError as error:
+            self._unsettled = self._unsettled or (expected and error.may_be_accepted)
+            raise
+        if answer.get("success") is False:
+            raise ApiError(f"the device refused {frame['type']}: {said(answer)}", code="refused")
+        # resumed is the number of messages that go on.
+        return bool(answer.get(done))
+
+    async def _cancel(self, gone: ApiError) -> None:
+        """Have the server cancel what it runs. gone: what ended the way over the relay."""
+        self._outcome.via = "rest"
+        if self._check_mode:
+            self._end(done=True, nothing="")
+            self._say(f"over REST, since {gone}; only cancelling shows whether the server runs anything")
+            return
+        agent_id, conversation_id = str(self._target.agent_id), self._target.conversation_id
+        try:
+            cancelled = await self._client.cancel(agent_id, conversation_id, self._wanted.run_id)
+            if not cancelled.run_ids and not self._idle:
+                await self._require_no_open_call(agent_id, conversation_id)
+        except ApiError as error:
+            self._outcome.via = None
+            raise ApiError(
+                f"{gone}; over REST: {error}",
+                # Only the device can do it, so that it counts how that is gone: the server does not know what is meant
+                # (404), or has done its part.
+                code=gone.code if error.status == 404 or error.code == "open_call" else error.code,
+                may_be_accepted=gone.may_be_accepted or error.may_be_accepted,
+            ) from None
+        self._runs = cancelled.run_ids or self._runs
+        self._unsettled = self._unsettled or cancelled.unclear
+        self._end(done=bool(cancelled.run_ids), nothing="the server has no run under way")
+        self._say(f"over REST, since {gone}")
+
+    async def _require_no_open_call(self, agent_id: str, conversation_id: str | None) -> None:
+        """Raise ApiError when the conversation ends with a tool call that nothing has answered."""
+        for newest in await self._client.messages(agent_id, conversation_id, limit=1, cursor={}):
+            if newest.calls and self._wanted.run_id in (None, newest.run_id):
+                raise ApiError(
+                    f"the server has no run under way, but a tool call of {newest.run_id} is open, "
+                    "which only the device can end",
+                    code="open_call",
+                )
+
+    def _end(self, *, done: bool, nothing: str) -> None:
+        """Set the outcome. nothing: what is said when nothing was done."""
+        outcome = self._outcome
+        if done:
+            outcome.status, outcome.reason = "changed", None
+        elif self._unsettled:
+            outcome.status = "changed"
+            outcome.reason = f"{nothing} any more, after a request whose answer was lost"
+        else:
+            outcome.status, outcome.reason = "ok", nothing
+        outcome.run_ids = self._runs if outcome.status == "changed" else []
+
+    def _say(self, more: str | None) -> None:
+        """Add to the reason."""
+        self._outcome.reason = "; ".join(part for part in (self._outcome.reason, more) if part) or None
+
+
+def _paused(relay: Relay, *, all_messages: bool = False) -> int | None:
+    """How many messages are paused on the device, or with `all_messages` wait there; None where it does not say."""
+    if relay.queue is None:
+        return None
+    waiting = [item for item in relay.queue if isinstance(item, dict)]
+    return sum(all_messages or item.get("paused") is True for item in waiting)
+
+
+def _what_waits(paused: int | None) -> str | None:
+    if paused is None:
+        return "the device does not say whether messages wait there, paused until state=resumed or another message"
+    if paused == 0:
+        return None
+    waiting = "1 message waits" if paused == 1 else f"{paused} messages wait"
+    return f"{waiting} on the device, paused until state=resumed or another message"

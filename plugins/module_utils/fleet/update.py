@@ -1,0 +1,355 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Updating Letta Code on devices, and proving it: an update counts when the same row is back on a newer version.
+
+Source of the rules: `handleUpgradeLettaCodeCommand` of Letta Code 0.34. The device answers "Updated to <version>. ...",
+restarts a second later and registers again; any other answer means that nothing was installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from ..environment import Environment, described_state, updatable
+from ..errors import ApiError
+from ..http.settings import HttpSettings
+from ..providers.base import reachable
+from ..providers.letta.client import Client
+from ..providers.letta.manual_command import instruction, is_known_installer, manual_command, why_not_updatable
+from ..providers.letta.models import outgoing_message
+from ..providers.letta.relay import Relay
+from ..text import iso_now, one_line
+from ..versions import at_least, parsed
+from .command import Command, executed
+from .delivery import Delivery, MessageTarget, Sender
+from .fan_out import FanOut, Outcome, Policy, Target
+
+COMMAND = "upgrade-letta-code"
+_UPDATED = "Updated to "
+_LONGEST_PAUSE = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What is wanted.
+
+    target_version: at least this one; None for whatever the device is offered.
+    method: `command` (over the relay), `message` (to an agent), or `auto`, the first of them that is possible.
+    within: seconds, from the moment when it is told to, until the device must be back.
+    any_manual_command: have an agent run also a manual command that is no known installer's.
+    """
+
+    target_version: str | None
+    method: str
+    within: float
+    any_manual_command: bool
+
+    @property
+    def wanted(self) -> str:
+        """The version that is wanted, in words."""
+        return f"version {self.target_version} or newer" if self.target_version else "a newer version"
+
+    def is_reached(self, version: str | None, previous: str | None) -> bool:
+        """Whether a device that had the version `previous` is up to date with `version`."""
+        if self.target_version is not None:
+            return at_least(version, self.target_version)
+        found, before = parsed(version), parsed(previous)
+        return found is not None and (before is None or bool(found > before))
+
+
+class UpdateProgress(Protocol):
+    """What a rollout's ledger keeps of each device. Every call but `told_at` raises ApiError where that fails."""
+
+    def told_at(self, environment_id: str) -> str | None:
+        """When an earlier run told a device to update itself, where it is not known what came of that."""
+
+    def tell(self, environment_id: str) -> None:
+        """Record that a device is about to be told."""
+
+    def forget(self, environment_id: str) -> None:
+        """Record that a device has not been updated, and is not going to be."""
+
+    def done(self, environment_id: str, version: str | None, updated_at: str | None) -> None:
+        """Record that a device is back on the version."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Updated(Outcome):
+    """What became of the update of one device.
+
+    status: `changed` when it is back on the version wanted, `ok` when it had it already.
+    method: how it was updated, None where it was not. previous_version: what it ran before.
+    updated_at: when it was found to be back on the version wanted, ISO 8601 in UTC.
+    output: what it answered to the command. client_message_id and those beside it: of the message to the agent.
+    """
+
+    method: str | None = None
+    previous_version: str | None = None
+    version: str | None = None
+    connection_id: str | None = None
+    updated_at: str | None = None
+    output: str | None = None
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    client_message_id: str | None = None
+
+    def note(self, environment: Environment) -> None:
+        """Remember how the device is now."""
+        self.version, self.connection_id = environment.fields["version"], environment.connection_id
+
+
+async def self_update(
+    settings: HttpSettings,
+    targets: Sequence[Target],
+    policy: Policy,
+    update: Update,
+    progress: UpdateProgress | None = None,
+    *,
+    check_mode: bool,
+) -> list[Updated]:
+    """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
+
+    progress: where it is put down who was told and is back, and where an earlier run has put it down.
+
+    A target is under way until its device is back, so that `concurrency` is how many restart at a time, and one that
+    does not come back counts before the next one starts.
+    """
+    pairs = [(target, Updated(**Updated.begin(target))) for target in targets]
+    fan_out = FanOut(policy)
+    async with Client(settings) as client:
+        updater = _Updater(settings, client, fan_out, update, progress, check_mode=check_mode)
+        await fan_out.run(pairs, updater.work)
+    return [outcome for _target, outcome in pairs]
+
+
+def why_no_command(environment: Environment) -> str | None:
+    """Why a device cannot be told to update itself; None when it can."""
+    if not updatable(environment.self_update):
+        return why_not_updatable(environment.self_update)
+    if COMMAND not in (environment.fields["supported_commands"] or []):
+        return f"the device does not list {COMMAND} in its supported_commands"
+    return None
+
+
+class _Updater:
+    def __init__(
+        self,
+        settings: HttpSettings,
+        client: Client,
+        fan_out: FanOut,
+        update: Update,
+        progress: UpdateProgress | None,
+        *,
+        check_mode: bool,
+    ) -> None:
+        self._settings, self._client, self._fan_out, self._update = settings, client, fan_out, update
+        self._progress = progress
+        self._check_mode = check_mode
+
+    async def work(self, target: Target, outcome: Updated) -> None:
+        """Update one device, unless it is up to date. Raises ApiError."""
+        if not await self._fan_out.may_start():
+            return
+        was_told = await self._waited_for_earlier(target, outcome)
+        before = await reachable(self._client, target.environment, fresh=True)
+        outcome.error = None
+        outcome.note(before)
+        outcome.previous_version = outcome.version
+        if self._is_up_to_date(outcome):
+            if was_told:
+                outcome.status, outcome.updated_at = "changed", iso_now()
+                outcome.reason = f"an earlier run told it to update itself, and it is back on {outcome.version}"
+                self._put_down(outcome)
+            return
+        method = self._method(target, before)
+        if self._progress is not None:
+            self._progress.tell(before.id)
+        try:
+            if method == "command":
+                await self._by_command(before, outcome)
+            else:
+                await self._by_message(target, before, outcome)
+        except ApiError as error:
+            if self._progress is not None and not error.may_be_accepted:
+                self._progress.forget(before.id)
+            raise
+        self._put_down(outcome)
+
+    async def _waited_for_earlier(self, target: Target, outcome: Updated) -> bool:
+        """Whether an earlier run told a device to update itself. It is given what time is left of that to come back."""
+        told_at = self._progress.told_at(target.environment.id) if self._progress is not None else None
+        if told_at is None:
+            return False
+        gone = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(told_at)).total_seconds())
+        until = time.monotonic() + self._update.within - gone
+        before = await reachable(self._client, target.environment, fresh=True)
+        if not self._update.is_reached(before.fields["version"], None):
+            await self._back(before, outcome, until)
+        return True
+
+    def _put_down(self, outcome: Updated) -> None:
+        """Keep that a device is updated, or that it is not and has not been told either."""
+        if self._progress is None:
+            return
+        if outcome.status == "changed":
+            self._progress.done(outcome.id, outcome.version, outcome.updated_at)
+        else:
+            self._progress.forget(outcome.id)
+
+    def _is_up_to_date(self, outcome: Updated) -> bool:
+        wanted = self._update.target_version
+        if wanted is None:
+            return False
+        found = parsed(outcome.version)
+        if found is None:
+            runs = one_line(repr(outcome.version), 60)
+            raise ApiError(
+                f"target_version: the device reports {runs} as its version, which cannot be compared with {wanted}",
+                code="no_version",
+            )
+        if not at_least(outcome.version, wanted):
+            return False
+        outcome.status = "ok"
+        outcome.reason = f"{outcome.version} is newer than {wanted}" if found > parsed(wanted) else None
+        return True
+
+    def _method(self, target: Target, before: Environment) -> str:
+        """How to update the device; never another one once this has begun."""
+        if self._update.method != "message":
+            problem = why_no_command(before)
+            if problem is None:
+                return "command"
+            if self._update.method == "command":
+                raise ApiError(problem, code="not_updatable")
+        if target.agent_id is None:
+            why = why_no_command(before)
+            by_hand = one_line(manual_command(before.self_update) or "the device does not say how")
+            raise ApiError(
+                f"{f'{why}; ' if why else ''}there is no agent_id to send a message to; to update by hand: {by_hand}",
+                code="no_method",
+            )
+        return "message"
+
+    async def _by_command(self, before: Environment, outcome: Updated) -> None:
+        outcome.method = "command"
+        if self._check_mode:
+            outcome.status, outcome.reason = "changed", f"would run {COMMAND}"
+            return
+        until = time.monotonic() + self._update.within
+        relay = Relay(self._settings, str(before.connection_id))
+        try:
+            outcome.output, success = await executed(
+                relay, Command(COMMAND, self._update.within), outcome.previous_version
+            )
+        except ApiError as error:
+            if not error.may_be_accepted:
+                raise
+            await self._prove(before, outcome, until, f"{error}; the update may be under way", unclear=True)
+            return
+        answer = one_line(outcome.output) or "nothing"
+        if not success:
+            raise ApiError(f"the device did not update; it said: {answer}", code="command_failed")
+        if outcome.output.startswith(_UPDATED):
+            await self._prove(before, outcome, until, f"the device said: {answer}", unclear=False)
+        elif self._update.target_version is None:
+            outcome.status, outcome.reason = "ok", answer
+        else:
+            raise ApiError(f"the device is not offered {self._update.wanted}; it said: {answer}", code="not_offered")
+
+    async def _by_message(self, target: Target, before: Environment, outcome: Updated) -> None:
+        command = manual_command(before.self_update)
+        problem = _why_no_message(command, known_only=not self._update.any_manual_command)
+        if command is None or problem is not None:
+            why = f"{why_not_updatable(before.self_update)}; " if not updatable(before.self_update) else ""
+            outcome.status, outcome.reason = "skipped", f"{why}{problem}"
+            return
+        outcome.method, outcome.agent_id = "message", target.agent_id
+        if self._check_mode:
+            outcome.status, outcome.reason = "changed", f"would have {target.agent_id} do this: {one_line(command)}"
+            return
+        message = outgoing_message("self_update", {"role": "user", "content": instruction(command)})
+        to = MessageTarget(target.host, before, target.agent_id, target.conversation_id, messages=[message])
+        delivery = Delivery.of(to)
+        until = time.monotonic() + self._update.within
+        how, unclear = "the message was delivered", False
+        try:
+            await Sender({to.environment.provider: self._client}, self._fan_out).send_now(to, before, delivery)
+        except ApiError as error:
+            if not error.may_be_accepted:
+                raise
+            how, unclear = f"{error}; the message may have been delivered", True
+        finally:
+            outcome.client_message_id, outcome.conversation_id = delivery.client_message_id, delivery.conversation_id
+        await self._prove(before, outcome, until, how, unclear=unclear)
+
+    async def _prove(self, before: Environment, outcome: Updated, until: float, how: str, *, unclear: bool) -> None:
+        """Wait until the device is back on another version. Raises ApiError for one that is not.
+
+        how: what was done to get it there, for the error. unclear: whether that has been done at all.
+        """
+        try:
+            now = await self._back(before, outcome, until)
+        except ApiError as error:
+            raise ApiError(f"{how}; then {error}", code=error.code, may_be_accepted=True) from None
+        if _is_back(before, now) and self._update.is_reached(outcome.version, outcome.previous_version):
+            outcome.status, outcome.updated_at = "changed", iso_now()
+            outcome.reason = f"updated from {outcome.previous_version} to {outcome.version}"
+            return
+        within = "" if _is_restarted(before, now) else f" within {self._update.within:g} s"
+        is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {described_state(now)}"
+        where = await self._elsewhere(before)
+        message = f"not back on {self._update.wanted}{within}: {is_now}{where}; {how}"
+        raise ApiError(message, code="not_updated", may_be_accepted=unclear)
+
+    async def _back(self, before: Environment, outcome: Updated, until: float) -> Environment | None:
+        """The same row as it is when its device is back, or when the time is over."""
+        pause = 0.5
+        while True:
+            try:
+                now = await self._client.resolve(before)
+            except ApiError as error:
+                if not error.transient or time.monotonic() > until:
+                    raise
+            else:
+                if now is not None:
+                    outcome.note(now)
+                if _is_restarted(before, now) or time.monotonic() > until:
+                    return now
+            await asyncio.sleep(max(0.0, min(pause, until - time.monotonic())))
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    async def _elsewhere(self, before: Environment) -> str:
+        """Where the device answers as another row, which one."""
+        try:
+            found = await self._client.retrieve(before.device_id)
+        except ApiError:
+            return ""
+        if found.id == before.id or found.status != "online":
+            return ""
+        return one_line(f"; its device is there as another environment, {found.id}: {described_state(found)}")
+
+
+def _why_no_message(command: str | None, *, known_only: bool) -> str | None:
+    """Why no agent can be told to run a manual command; None when one can."""
+    if command is None:
+        return "reports no manual_command"
+    if known_only and not is_known_installer(command):
+        return (
+            f"manual_command is no installer's command known here (see allow_any_manual_command): {one_line(command)}"
+        )
+    return None
+
+
+def _is_back(before: Environment, now: Environment | None) -> bool:
+    return now is not None and now.status == "online" and now.connection_id not in (None, before.connection_id)
+
+
+def _is_restarted(before: Environment, now: Environment | None) -> bool:
+    """Whether a device is back for good; one that only lost its connection still has its version."""
+    return now is not None and _is_back(before, now) and now.fields["version"] != before.fields["version"]

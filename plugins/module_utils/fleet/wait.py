@@ -1,0 +1,182 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Waiting until environments are online or offline, at a version, in a mode. It only reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from ..environment import Environment, described_state
+from ..errors import ApiError
+from ..http.settings import HttpSettings
+from ..providers.letta.client import Client
+from ..providers.letta.models import same_mode
+from ..versions import at_least
+from .fan_out import FanOut, Outcome, Policy, Target
+
+STATUSES = ("ok", "skipped", "not_attempted", "failed", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is waited for; all of it must hold at once.
+
+    state: `online` or `offline`. version: at least this semantic version. mode: one that means the same.
+    steady_for: seconds for which it must have held, on one connection.
+    """
+
+    state: str
+    version: str | None = None
+    mode: str | None = None
+    steady_for: float = 0.0
+
+    def is_met(self, environment: Environment | None) -> bool:
+        """Whether an environment is so at a look; None stands for one that is no longer there."""
+        if environment is None:
+            return self.state == "offline" and self.version is None and self.mode is None
+        return (
+            environment.status == self.state
+            and (self.version is None or at_least(environment.fields["version"], self.version))
+            and (self.mode is None or same_mode(environment.fields["mode"], self.mode))
+        )
+
+    def __str__(self) -> str:
+        version = f"at version {self.version} or newer" if self.version else None
+        mode = f"in mode {self.mode}" if self.mode else None
+        steady = f"steady for {self.steady_for:g} s" if self.steady_for else None
+        return ", ".join(part for part in (self.state, version, mode, steady) if part)
+
+
+@dataclass(slots=True, kw_only=True)
+class Wait(Outcome):
+    """What became of waiting for one environment, and what was last known of it.
+
+    status: one of STATUSES. online: None where nothing is known. elapsed: seconds from the start to the last look.
+    steady: seconds for which it had been as wanted on one connection, as of the last look.
+    reason: while it is waited for, what the last look showed.
+    """
+
+    online: bool | None = None
+    version: str | None = None
+    mode: str | None = None
+    connection_id: str | None = None
+    last_seen_at: str | None = None
+    elapsed: float = 0.0
+    steady: float = 0.0
+
+    def note(self, found: Environment | None) -> None:
+        """Remember what a look showed; of one that is no longer there, what it was before."""
+        self.online, self.connection_id = False, None
+        if found is not None:
+            self.online, self.connection_id = found.status == "online", found.connection_id
+            self.version, self.mode = found.fields["version"], found.fields["mode"]
+            self.last_seen_at = found.fields["last_seen_at"]
+
+    def give_up(self, goal: Goal, *, check_mode: bool, why_early: str | None) -> None:
+        """End the waiting. why_early: what ended it before the time was over, None where that was over."""
+        known, self.reason = self.reason, None
+        if check_mode:
+            self.status, self.reason = "skipped", f"would wait until {goal}: it is {known}"
+        elif why_early is not None:
+            self.status = "failed"
+            why = f"given up after {self.elapsed:.0f} s, since {why_early}"
+            self.error = {"code": "given_up", "message": f"not {goal}, and {why}: it is {known}"}
+        else:
+            self.status = "failed"
+            self.error = {"code": "timeout", "message": f"not {goal} after {self.elapsed:.0f} s: it is {known}"}
+
+
+async def wait_for(
+    settings: HttpSettings,
+    targets: Sequence[Target],
+    policy: Policy,
+    goal: Goal,
+    within: float,
+    *,
+    check_mode: bool,
+    report: Callable[[str], None],
+) -> list[Wait]:
+    """Wait up to `within` seconds until every target is as wanted; one outcome each, in the same order.
+
+    check_mode: look once. report: is told from time to time how it stands, in one line.
+    """
+    # What `report` is told here says more than how many are done.
+    policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within, report=None)
+    waits = [Wait(**Wait.begin(target)) for target in targets]
+    async with Client(settings) as client:
+        fan_out = FanOut(policy)
+        watch = _Watch(client, fan_out, goal, waits, report)
+        await fan_out.run(list(zip(targets, waits, strict=True)), watch.look, watch.between_looks)
+    why_stopped = "a signal came" if policy.stop.requested else "too many others failed"
+    for wait in waits:
+        if wait.error is not None and wait.error["code"] == "interrupted":
+            # It only reads: a look that is cut off leaves nothing in doubt.
+            wait.status, wait.error, wait.reason = "waiting", None, wait.reason or "not known yet"
+        if wait.status == "waiting":
+            early = fan_out.stopped and wait.elapsed < within
+            wait.give_up(goal, check_mode=check_mode, why_early=why_stopped if early else None)
+    return waits
+
+
+class _Watch:
+    def __init__(
+        self, client: Client, fan_out: FanOut, goal: Goal, waits: Sequence[Wait], report: Callable[[str], None]
+    ) -> None:
+        self._client, self._fan_out, self._goal, self._waits, self._report = client, fan_out, goal, waits, report
+        self._open = len(waits)
+        self._started = time.monotonic()
+        # Target's id → the connection on which it is as wanted, and since when.
+        self._held: dict[str, tuple[str | None, float]] = {}
+
+    async def look(self, target: Target, wait: Wait) -> None:
+        """Look at one target. What may be otherwise at the next look is no reason to give it up."""
+        if not await self._fan_out.may_start():
+            return
+        asked_at = time.monotonic()
+        try:
+            found = await self._client.resolve(target.environment, among=self._open)
+        except ApiError as error:
+            if not error.transient:
+                raise
+            wait.status, wait.reason = "waiting", f"not known: {error}"
+        else:
+            wait.note(found)
+            steady = self._steady(target, found, asked_at)
+            wait.steady = round(steady or 0.0, 3)
+            if steady is not None and steady >= self._goal.steady_for:
+                wait.status, wait.reason = "ok", None
+            else:
+                so_far = f", steady for {steady:.1f} s" if steady is not None else ""
+                wait.status, wait.reason = "waiting", f"{described_state(found)}{so_far}"
+        finally:
+            wait.elapsed = self._elapsed()
+
+    def _steady(self, target: Target, found: Environment | None, asked_at: float) -> float | None:
+        """Seconds, up to when it was asked about, for which a target has been as wanted on its connection.
+
+        None for one that is not. A look-up in between that failed proves nothing, a connection that stays does.
+        """
+        if not self._goal.is_met(found):
+            self._held.pop(target.environment.id, None)
+            return None
+        connection_id = found.connection_id if found is not None else None
+        before, since = self._held.get(target.environment.id, (None, None))
+        if since is None or before != connection_id:
+            self._held[target.environment.id] = (connection_id, time.monotonic())
+            return 0.0
+        return asked_at - since
+
+    def between_looks(self) -> None:
+        """Say how it stands, and how many look-ups come next."""
+        waiting = [wait for wait in self._waits if wait.status == "waiting"]
+        self._open = len(waiting)
+        of_one = f"{waiting[0].host} is {waiting[0].reason}"
+        of_many = f"{len(self._waits) - self._open} of {len(self._waits)} are, {self._open} are waited for"
+        stands = of_one if len(self._waits) == 1 else of_many
+        self._report(f"waiting until {self._goal}, {self._elapsed():.0f} s: {stands}")
+
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self._started, 3)

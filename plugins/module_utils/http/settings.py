@@ -1,0 +1,206 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The connection options of a provider: checked, with the TLS context and the proxy that they mean."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import ssl
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .._deps import httpx
+from ..errors import ApiError, FleetError, OptionError
+from ..text import one_line
+from .gate import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """The connection options of a provider, validated.
+
+    timeout: seconds for connecting and for each read and write of one request.
+    deadline: seconds for one call with all its retries.
+    proxy: the one that the environment names, None for none.
+    gate: holds back all requests with these settings while the server wants none.
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+    timeout: float = 30.0
+    retries: int = 5
+    deadline: float = 120.0
+    validate_certs: bool = True
+    ca_path: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    gate: Gate = field(default_factory=Gate, init=False, repr=False, compare=False)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], *, api_key_help: str) -> HttpSettings:
+        """Options as a plugin read them, blanks already removed.
+
+        api_key_help: how the user gives a key, for the error when there is none.
+        Raises OptionError, and FleetError for a proxy that cannot be used.
+        """
+        for name in ("timeout", "deadline"):
+            if not 0 < options[name] <= 86400:
+                raise OptionError(name, f"must be between 0 and 86400 seconds, got {options[name]}")
+        if options["retries"] < 0:
+            raise OptionError("retries", f"must be 0 or more, got {options['retries']}")
+        if options.get("client_key") and not options.get("client_cert"):
+            raise OptionError("client_key", "needs client_cert")
+        base_url = _checked_base_url(options["base_url"])
+        settings = cls(
+            base_url=base_url,
+            api_key=_checked_key(options, api_key_help),
+            timeout=float(options["timeout"]),
+            retries=int(options["retries"]),
+            deadline=float(options["deadline"]),
+            validate_certs=bool(options["validate_certs"]),
+            ca_path=options.get("ca_path"),
+            client_cert=options.get("client_cert"),
+            client_key=options.get("client_key"),
+            proxy=_proxy_for(base_url),
+        )
+        settings.tls_context()
+        return settings
+
+    def url(self, *segments: str) -> str:
+        """The address of the path made of `segments`, percent-encoded. Raises ApiError."""
+        for segment in segments:
+            # They would be resolved away on the wire, encoded or not.
+            if segment in (".", ".."):
+                raise ApiError(f"{segment!r} cannot be part of an address", code="invalid")
+        return self.base_url + "".join(f"/{urllib.parse.quote(segment, safe='')}" for segment in segments)
+
+    def headers(self) -> dict[str, str]:
+        """What every request carries."""
+        return {"Authorization": f"Bearer {self.api_key}", "User-Agent": "fleetops.environments"}
+
+    def tls_context(self) -> ssl.SSLContext:
+        """What to verify the server with, and what to show it. Made once for each set of options."""
+        try:
+            return _tls_context(self.validate_certs, self.ca_path, self.client_cert, self.client_key)
+        except OptionError:
+            raise
+        except FleetError:
+            if urllib.parse.urlsplit(self.base_url).scheme == "https":
+                raise
+            # Nobody has to be verified where nothing is encrypted; this one trusts nobody.
+            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names; the system's own look-up on macOS is not fork-safe.
+
+    Raises FleetError when it is none that can be used; its value is not shown, as it may hold a password.
+    """
+    parts = urllib.parse.urlsplit(base_url)
+    proxies = urllib.request.getproxies_environment()
+    bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    if bypass(parts.netloc, proxies) or bypass(parts.hostname, proxies):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not _is_http_url(proxy):
+        raise FleetError(
+            f"the proxy for {parts.scheme} in the environment ({parts.scheme.upper()}_PROXY or ALL_PROXY) "
+            "is not an http or https URL"
+        )
+    return proxy
+
+
+def _checked_base_url(value: str) -> str:
+    if "@" in value:
+        raise OptionError("base_url", "must not hold a user name or password; give the key with api_key")
+    # What comes behind is not shown: a key may have been put there.
+    shown = re.split("[?#]", value)[0]
+    if not _is_http_url(value):
+        raise OptionError("base_url", f"must be an http or https URL such as https://api.example.com, got {shown!r}")
+    if shown != value:
+        raise OptionError("base_url", f"must end before '?' and '#', got {shown!r} and more")
+    return value.rstrip("/")
+
+
+def _is_http_url(value: str) -> bool:
+    if any(character.isspace() or not character.isprintable() for character in value):
+        return False
+    try:
+        urllib.parse.urlsplit(value)  # refuses unpaired brackets, which httpx encodes
+        url = httpx.URL(value)
+        return url.scheme in ("http", "https") and bool(url.host) and 0 < (url.port or 80) < 65536
+    except (ValueError, httpx.InvalidURL):
+        return False
+
+
+def _checked_key(options: Mapping[str, Any], api_key_help: str) -> str:
+    key = options.get("api_key")
+    source = "api_key"
+    path = options.get("api_key_file")
+    if not key and path:
+        source = "api_key_file"
+        try:
+            key = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OptionError(source, f"cannot read {path!r}: {one_line(error)}") from None
+        if not key:
+            raise OptionError(source, f"{path!r} is empty")
+    if not key:
+        raise OptionError(source, f"no key was given; {api_key_help}")
+    key = str(key)
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # The value is not shown: it is a secret even when it is malformed.
+        raise OptionError(source, "the key has characters that no key has (white space, control or non-ASCII ones)")
+    return key
+
+
+@functools.lru_cache(maxsize=8)
+def _tls_context(
+    validate: bool, ca_path: str | None, client_cert: str | None, client_key: str | None
+) -> ssl.SSLContext:
+    if not validate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif ca_path is None:
+        try:
+            context = httpx.create_ssl_context()
+        except (OSError, ssl.SSLError) as error:
+            raise FleetError(
+                f"cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: {one_line(error)}"
+            ) from None
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            kind = "capath" if Path(ca_path).is_dir() else "cafile"
+            context.load_verify_locations(**{kind: ca_path})
+        except (OSError, ssl.SSLError) as error:
+            raise OptionError("ca_path", f"cannot load {ca_path!r}: {one_line(error)}") from None
+    if client_cert:
+        try:
+            context.load_cert_chain(client_cert, client_key, password=_no_password)
+        except (OSError, ssl.SSLError) as error:
+            raise OptionError(
+                "client_cert", f"cannot load {client_cert!r} with client_key {client_key!r}: {one_line(error)}"
+            ) from None
+    return context
+
+
+def _no_password() -> str:
+    raise OptionError("client_key", "is encrypted, which is not supported: nobody is there to type a pass phrase")
+
+
+# Made before Ansible forks its workers: it costs more than a request.
+with contextlib.suppress(FleetError):
+    _tls_context(True, None, None, None)

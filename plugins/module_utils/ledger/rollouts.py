@@ -1,0 +1,165 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rollouts in the ledger: planned once, and what became of each wave and target since.
+
+A rollout is one run's at a time, which shows from a lock on a file beside the ledger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import ApiError, OptionError
+from ..text import iso_now, one_line
+from .run_lock import hold
+from .schema import Rollout, RolloutTarget, RunFacts, Wave
+from .store import Ledger
+
+_OF_A_TARGET = [field.name for field in fields(RolloutTarget)]
+_OF_A_WAVE = [field.name for field in fields(Wave)]
+# The names are ours alone.
+_ADD_TARGET = (
+    f"INSERT INTO rollout_targets (rollout, place, {', '.join(_OF_A_TARGET)}) "  # noqa: S608
+    f"VALUES (?, ?, {', '.join('?' * len(_OF_A_TARGET))})"
+)
+_REPLACE_WAVE = (
+    f"REPLACE INTO rollout_waves (rollout, {', '.join(_OF_A_WAVE)}) "  # noqa: S608
+    f"VALUES (?, {', '.join('?' * len(_OF_A_WAVE))})"
+)
+_SET_TOLD = "UPDATE rollout_targets SET told_at = ? WHERE rollout = ? AND environment_id = ?"
+_SET_UPDATED = (
+    "UPDATE rollout_targets SET told_at = NULL, to_version = ?, updated_at = ? WHERE rollout = ? AND environment_id = ?"
+)
+_SET_END = (
+    "UPDATE rollout_targets SET status = ?, to_version = ?, updated_at = ?, ended_at = ?, reason = ? "
+    "WHERE rollout = ? AND environment_id = ?"
+)
+
+# Seconds that the last task of a run may go on for when its ansible-playbook is killed.
+_LAST_TASK = 10.0
+
+
+def rollout_names(ledger: Ledger) -> list[str]:
+    """The names of all rollouts, the one that was planned first at first."""
+    return [row["name"] for row in ledger.query("SELECT name FROM rollouts ORDER BY planned_at, name")]
+
+
+def find_rollout(ledger: Ledger, name: str) -> Rollout | None:
+    """A rollout as it stands, None where there is none of that name."""
+    found = ledger.query("SELECT name, version, waves_wanted, planned_at FROM rollouts WHERE name = ?", (name,))
+    if not found:
+        return None
+    waves = f"SELECT {', '.join(_OF_A_WAVE)} FROM rollout_waves WHERE rollout = ? ORDER BY number"  # noqa: S608
+    targets = f"SELECT {', '.join(_OF_A_TARGET)} FROM rollout_targets WHERE rollout = ? ORDER BY place"  # noqa: S608
+    return Rollout(
+        **{**found[0], "waves_wanted": json.loads(found[0]["waves_wanted"])},
+        waves=[Wave(**row) for row in ledger.query(waves, (name,))],
+        targets=[RolloutTarget(**row) for row in ledger.query(targets, (name,))],
+    )
+
+
+def rollout_named(ledger: Ledger | None, name: str) -> Rollout:
+    """A rollout as it stands. Raises OptionError where there is none of that name."""
+    rollout = find_rollout(ledger, name) if ledger is not None else None
+    if rollout is None:
+        raise OptionError("name", f"the ledger has no rollout {name!r}; plan it with fleetops.environments.rollout")
+    return rollout
+
+
+def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
+    """Keep a rollout that was planned; False where another run kept one of that name meanwhile."""
+    row = (rollout.name, rollout.version, json.dumps(list(rollout.waves_wanted)), rollout.planned_at, ledger.run)
+    with ledger.changing() as database:
+        if database.execute("SELECT 1 FROM rollouts WHERE name = ?", (rollout.name,)).fetchone():
+            return False
+        database.execute(
+            "INSERT INTO rollouts (name, version, waves_wanted, planned_at, run) VALUES (?, ?, ?, ?, ?)", row
+        )
+        database.executemany(_REPLACE_WAVE, [(rollout.name, *astuple(wave)) for wave in rollout.waves])
+        database.executemany(
+            _ADD_TARGET, [(rollout.name, place, *astuple(target)) for place, target in enumerate(rollout.targets)]
+        )
+    return True
+
+
+def keep_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> None:
+    """Keep how a wave stands now, and what became of its targets."""
+    with ledger.changing() as database:
+        database.execute(_REPLACE_WAVE, (name, *astuple(wave)))
+        database.executemany(
+            _SET_END,
+            [
+                (end.status, end.to_version, end.updated_at, end.ended_at, end.reason, name, end.environment_id)
+                for end in targets
+            ],
+        )
+
+
+def hold_rollout(path: Path, name: str, facts: RunFacts) -> None:
+    """Have a rollout for this run alone, until it ends. Raises OptionError where another run has it.
+
+    path: of the ledger.
+    """
+    lock = Path(f"{path}-rollout-{hashlib.sha256(name.encode()).hexdigest()[:16]}")
+    job = f", AWX job {facts.awx_job_id}" if facts.awx_job_id else ""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        holder = hold(lock, f"since {iso_now()}, by {facts.os_user}{job}", _LAST_TASK)
+    except OSError as error:
+        raise OptionError("ledger", f"cannot use {str(lock)!r} beside it: {one_line(error.strerror)}") from None
+    if holder is not None:
+        raise OptionError("name", f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended")
+
+
+class UpdateProgress:
+    """Which devices of a rollout were told to update themselves and are back, put down as it happens.
+
+    So a run that goes on with it neither tells one again that is about to restart, nor forgets who was updated.
+    """
+
+    def __init__(self, ledger: Ledger, name: str, hosts: Mapping[str, str]) -> None:
+        """Raise OptionError for hosts that it was not planned for. hosts: environment id → host name."""
+        self._ledger, self._name = ledger, name
+        rollout = find_rollout(ledger, name)
+        self._told = {target.environment_id: target.told_at for target in rollout.targets} if rollout else {}
+        stranger = next((host for id_, host in hosts.items() if id_ not in self._told), None)
+        if stranger is not None:
+            raise OptionError("rollout", f"the ledger has no rollout {name!r} with {stranger}")
+
+    def told_at(self, environment_id: str) -> str | None:
+        """When an earlier run told a device, where it is not known what came of that."""
+        return self._told.get(environment_id)
+
+    def tell(self, environment_id: str) -> None:
+        """Put down that a device is about to be told. Raises ApiError, as the others do, where the ledger fails."""
+        self._change(_SET_TOLD, iso_now(), self._name, environment_id)
+
+    def forget(self, environment_id: str) -> None:
+        """Put down that a device has not been updated, and is not going to be."""
+        self._change(_SET_TOLD, None, self._name, environment_id)
+
+    def done(self, environment_id: str, version: str | None, updated_at: str | None) -> None:
+        """Put down that a device is back on the version."""
+        self._change(_SET_UPDATED, version, updated_at, self._name, environment_id)
+
+    def _change(self, statement: str, *values: str | None) -> None:
+        try:
+            with self._ledger.changing() as database:
+                database.execute(statement, values)
+        except OptionError as error:
+            raise ApiError(str(error), code="ledger") from None
+
+
+def rollout_record(ledger: Ledger, name: str) -> dict[str, Any] | None:
+    """A rollout as plain data for a report, with its `state` and the `size` of each wave; None for an unknown name."""
+    rollout = find_rollout(ledger, name)
+    if rollout is None:
+        return None
+    waves = [{**asdict(wave), "size": len(rollout.targets_of(wave.number))} for wave in rollout.waves]
+    return {**asdict(rollout), "state": rollout.state, "waves": waves}

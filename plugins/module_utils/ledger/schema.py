@@ -1,0 +1,178 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger's tables, and their rows: deliveries, runs, rollouts with their waves and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..errors import OptionError
+
+SCHEMA_VERSION = 3
+# The state of a campaign that goes on.
+ACTIVE = "active"
+
+_SCHEMA = """
+CREATE TABLE ledger (created_at TEXT NOT NULL);
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, started_at TEXT NOT NULL,
+    os_user TEXT, awx_job_id TEXT, awx_user TEXT, playbook TEXT
+);
+CREATE TABLE campaigns (
+    campaign TEXT PRIMARY KEY, created_at TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'active',
+    source_hash TEXT, source_since TEXT, repeat INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE deliveries (
+    campaign TEXT NOT NULL, environment_id TEXT NOT NULL, host TEXT NOT NULL, attempt INTEGER NOT NULL,
+    client_message_id TEXT NOT NULL, content_hash TEXT NOT NULL, status TEXT NOT NULL,
+    repeat INTEGER NOT NULL,
+    run INTEGER NOT NULL REFERENCES runs (number), began_at TEXT NOT NULL, claimed_at TEXT NOT NULL,
+    agent_id TEXT, conversation_id TEXT, session_key TEXT, message_key TEXT, otid TEXT,
+    sent_at TEXT, ended_at TEXT, outcome TEXT, reply_state TEXT,
+    PRIMARY KEY (campaign, environment_id)
+);
+CREATE TABLE rollouts (
+    name TEXT PRIMARY KEY, version TEXT NOT NULL, waves_wanted TEXT NOT NULL, planned_at TEXT NOT NULL,
+    run INTEGER NOT NULL REFERENCES runs (number)
+);
+CREATE TABLE rollout_waves (
+    rollout TEXT NOT NULL REFERENCES rollouts (name), number INTEGER NOT NULL, state TEXT NOT NULL,
+    started_at TEXT, ended_at TEXT, max_failures INTEGER, reason TEXT,
+    PRIMARY KEY (rollout, number)
+);
+CREATE TABLE rollout_targets (
+    rollout TEXT NOT NULL REFERENCES rollouts (name), place INTEGER NOT NULL, host TEXT NOT NULL,
+    environment_id TEXT NOT NULL, preflight TEXT NOT NULL, wave INTEGER, from_version TEXT, to_version TEXT,
+    status TEXT, told_at TEXT, updated_at TEXT, ended_at TEXT, reason TEXT, manual_command TEXT, install_path TEXT,
+    PRIMARY KEY (rollout, environment_id)
+)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One delivery of a campaign, as its row has it.
+
+    status: `in_flight` from just before it is sent until its end is known, then what it ended as. repeat: that of the
+    campaign for which it was claimed last. run: the number of
+    the run that claimed it last, at `claimed_at`; began_at: when this attempt was claimed first. conversation_id: also
+    of a session; session_key, message_key: the idempotency keys with which that is made, and the message sent in it.
+    otid: the id by which the last message is found there, once it is known.
+    Times are ISO 8601 in UTC. outcome: the code of the error, or how it was found to be sent.
+    reply_state: what came of its turn, where that was waited for.
+    """
+
+    campaign: str
+    environment_id: str
+    host: str
+    attempt: int
+    client_message_id: str
+    content_hash: str
+    status: str
+    repeat: int
+    run: int
+    began_at: str
+    claimed_at: str
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    session_key: str | None = None
+    message_key: str | None = None
+    otid: str | None = None
+    sent_at: str | None = None
+    ended_at: str | None = None
+    outcome: str | None = None
+    reply_state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Who runs what: kept with every delivery of the run."""
+
+    os_user: str
+    awx_job_id: str | None = None
+    awx_user: str | None = None
+    playbook: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutTarget:
+    """One target of a rollout.
+
+    preflight: `updatable`, `current`, `offline` or `not_updatable`, as it was found when the rollout was planned.
+    wave: its number, None unless it was updatable. from_version: at the preflight. status: what its update ended as,
+        one of GOOD, FAILED or `not_attempted`, None where nothing was done. told_at: when it was told to update
+        itself, until what came of that is known. updated_at: when it was back on the version. ended_at: when its end
+        was put down. Times are ISO 8601 in UTC.
+    reason: why it is in no wave, or what was done or went wrong.
+    """
+
+    host: str
+    environment_id: str
+    preflight: str
+    wave: int | None = None
+    from_version: str | None = None
+    to_version: str | None = None
+    status: str | None = None
+    told_at: str | None = None
+    updated_at: str | None = None
+    ended_at: str | None = None
+    reason: str | None = None
+    manual_command: str | None = None
+    install_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """One wave of a rollout.
+
+    state: `pending`, `running` (also where it was interrupted, or waits for targets that a run left out), `passed` or
+        `failed`. max_failures: how many may fail, None before it has begun. started_at: when it was begun first;
+        ended_at: when it was judged last. reason: why it has not passed.
+    """
+
+    number: int
+    state: str = "pending"
+    started_at: str | None = None
+    ended_at: str | None = None
+    max_failures: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """A rollout as it stands. waves_wanted: how the waves were asked for, as in `wave_sizes`."""
+
+    name: str
+    version: str
+    waves_wanted: Sequence[str]
+    planned_at: str
+    waves: Sequence[Wave] = field(default_factory=list)
+    targets: Sequence[RolloutTarget] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """`pending`, `running`, `failed` where a wave has, or `passed` where all have; a wave for nobody is none."""
+        states = {wave.state for wave in self.waves}
+        if states <= {"passed"}:
+            return "passed"
+        if "failed" in states:
+            return "failed"
+        return "pending" if states == {"pending"} else "running"
+
+    @property
+    def next_wave(self) -> int | None:
+        """The number of the first wave that has not passed."""
+        return next((wave.number for wave in self.waves if wave.state != "passed"), None)
+
+    def wave(self, number: int) -> Wave:
+        """A wave by its number. Raises OptionError."""
+        for wave in self.waves:
+            if wave.number == number:
+                return wave
+        raise OptionError("wave", f"rollout {self.name!r} has the waves 1 to {len(self.waves)}, got {number}")
+
+    def targets_of(self, number: int) -> list[RolloutTarget]:
+        """The targets of a wave, in the order given."""
+        return [target for target in self.targets if target.wave == number]

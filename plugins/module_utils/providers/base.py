@@ -1,0 +1,172 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every provider gives to the other parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ..environment import Environment, InvalidRow, Listing
+from ..errors import ApiError
+from ..http.settings import HttpSettings
+from ..options import CONNECTION_SPEC
+from .conversation import Look, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A message that was taken. message: what was said to it. attempts: how many requests that needed.
+
+    via: `rest` for the provider's API, `relay` for the device itself. note: what may come of that, None for nothing.
+    message_id: the id that the last message has in its conversation, where the API says so.
+    """
+
+    message: str
+    attempts: int
+    via: str = "rest"
+    note: str | None = None
+    message_id: str | None = None
+
+
+class Conversations(Protocol):
+    """Where messages are found again, and what became of them. Raises ApiError."""
+
+    def look_for(self, question: Question) -> Look:
+        """What looks at one message, again and again."""
+
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
+        """The id that a message has in its conversation, None where it is not there; fresh: as it is now.
+
+        Empty for one that is there without an id.
+        """
+
+
+class Client(AbstractAsyncContextManager["Client"], Protocol):
+    """A provider's client. Every call raises ApiError."""
+
+    # Statuses with which the API says that a connection has gone, so that nothing was delivered over it; none where
+    # environments are not reached over connections.
+    GONE: frozenset[int]
+
+    async def list(self, query: Any, starts: Sequence[str] = ()) -> Listing:
+        """The rows that match, whole or not at all. starts: those of an earlier listing of the same query."""
+
+    async def retrieve(self, identity: str) -> Environment:
+        """One environment, by what `environment_info` looks it up by; the status is 404 where there is none."""
+
+    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+        """The same row as it is now; None when it is no longer there.
+
+        among: how many look-ups are being made, where one answer may serve them all.
+        """
+
+    async def send(
+        self,
+        target: Environment,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        agent_id: str | None,
+        conversation_id: str | None,
+        final: Sequence[int] = (),
+    ) -> Accepted:
+        """Send over the target's present connection; `final` statuses are not retried."""
+
+    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+        """Make a conversation with an agent for a message, whose id the API may tell repetitions by; returns its id."""
+
+
+def idempotency_key(environment_id: str, client_message_id: str, call: str) -> str:
+    """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, the same whenever asked.
+
+    The user may give several environments a message with the same id, and the key is known to all of an account.
+    """
+    parts = json.dumps([environment_id, client_message_id, call])
+    return str(uuid.UUID(bytes=hashlib.sha256(parts.encode()).digest()[:16], version=4))
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A provider, as the other parts see it.
+
+    name: as in the inventory's variables (`<name>_api_key`), and of its folder and its inventory plugin.
+    base_url: the usual one. fields: every name that a row has, in the order of the documentation.
+    query: the listing's parameters, a dataclass whose fields are named like the options. Raises OptionError.
+    client: makes a client. environments: the rows of a listing, and those that do not validate.
+    conversations: what finds messages again over a client: called with it, `concurrency` (requests at a time) and
+        `rate` (requests a second, None for no limit).
+    looked_up_by: the option that names one environment, `environment_id` or `device_id`. agent, conversation: the
+        options that say who is addressed, `agent_id` or `agent`, and `conversation_id` or `session_id`.
+    sessions: whether conversations are sessions: one is made for each target that names none, it alone says who
+        answers, and what is made or sent twice is told by keys that are kept for 24 h.
+    refused: by option of send_message, why the provider's environments do not take it.
+    environment_variables: by connection option, those that are not called `<NAME>_<OPTION>`.
+    """
+
+    name: str
+    base_url: str
+    fields: Sequence[str]
+    query: type[Any]
+    client: Callable[[HttpSettings], Client]
+    environments: Callable[[Listing, str, Any], tuple[list[Environment], list[InvalidRow]]]
+    conversations: Callable[..., Conversations]
+    looked_up_by: str = "environment_id"
+    agent: str = "agent_id"
+    conversation: str = "conversation_id"
+    sessions: bool = False
+    refused: Mapping[str, str] = field(default_factory=dict)
+    environment_variables: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def variable_of(self, option: str) -> str:
+        """The Ansible variable of an option: `letta_api_key`."""
+        return f"{self.name}_{option}"
+
+    def environment_variables_of(self, option: str) -> Sequence[str]:
+        """The environment variables of a connection option, the one that counts most first: `LETTA_API_KEY`."""
+        return self.environment_variables.get(option, (self.variable_of(option).upper(),))
+
+    def from_environment(self) -> dict[str, str]:
+        """The connection options that the environment gives; a blank variable gives none."""
+        found = {
+            option: next((value for name in names if (value := os.environ.get(name, "").strip())), "")
+            for option, names in ((option, self.environment_variables_of(option)) for option in CONNECTION_SPEC)
+        }
+        return {option: value for option, value in found.items() if value}
+
+    @property
+    def key_help(self) -> str:
+        """How to give a key, for the error when there is none."""
+        return (
+            f"set the option api_key or api_key_file, the variable {self.variable_of('api_key')}, "
+            f"or the environment variable {' or '.join(self.environment_variables_of('api_key'))}"
+        )
+
+
+# The options that modules have for what a provider calls its own.
+_OPTIONS = {
+    "looked_up_by": ("environment_id", "device_id"),
+    "agent": ("agent_id", "agent"),
+    "conversation": ("conversation_id", "session_id"),
+}
+
+
+async def reachable(client: Client, listed: Environment, *, fresh: bool = False) -> Environment:
+    """An environment as listed, or as it is now where the listing cannot be right or `fresh` asks for it.
+
+    Raises ApiError, with the code `offline` for one that is offline or gone.
+    """
+    if not fresh and listed.status == "online" and (listed.connection_id is not None or not client.GONE):
+        return listed
+    found = await client.resolve(listed)
+    if found is None:
+        raise ApiError("the environment is no longer there", code="offline")
+    if found.status != "online":
+        raise ApiError(f"the environment is {found.away}", code="offline")
+    return found

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Answers to tool calls that wait, given to the device over the relay.
+
+Source of the rules: Letta Code 0.34. A device asks about one tool call after the other, refuses answers among messages,
+and takes each answer once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from ...errors import ApiError
+from ...http.settings import HttpSettings
+from ...text import one_line
+from .relay import Relay
+
+_DENIED = "Denied by the operator"
+# Seconds until a device asks about the next of several tool calls.
+_NEXT_WITHIN = 10.0
+_PAUSE = 0.3
+
+Decision = Mapping[str, Any]
+
+
+def decisions_in(messages: Sequence[Mapping[str, Any]]) -> list[Decision]:
+    """The decisions, where the messages hold nothing else; a tool's result and user messages have no such form."""
+    answers = [answer for message in messages for answer in message.get("approvals", [])]
+    alone = all("approvals" in message for message in messages) and all("approve" in answer for answer in answers)
+    return answers if alone else []
+
+
+async def answered_over_relay(
+    settings: HttpSettings,
+    connection_id: str,
+    agent_id: str | None,
+    conversation_id: str | None,
+    decisions: Sequence[Decision],
+) -> str | None:
+    """Give the device the decisions, each once; returns why not, where it waits for none of them or cannot be asked.
+
+    Raises ApiError: `offline` when the connection has gone, and what became unclear or was refused on the way.
+    """
+    left = {str(decision["tool_call_id"]): decision for decision in decisions}
+    all_of_them = len(left)
+    give_up_at: float | None = None
+    while left:
+        # Entering has the device say what it waits for.
+        relay = Relay(settings, connection_id, agent_id=agent_id, conversation_id=conversation_id)
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(relay)
+            except ApiError as error:
+                if give_up_at is None and error.code != "offline":
+                    return f"the device could not be asked whether it waits for this answer: {error}"
+                raise _doubtful(error, left, begun=give_up_at is not None) from None
+            waiting = _waiting(relay, left)
+            for tool_call_id, request_id in waiting.items():
+                try:
+                    await _answer(relay, request_id, left[tool_call_id], settings.timeout)
+                except ApiError as error:
+                    raise _doubtful(error, left, begun=len(left) < all_of_them) from None
+                del left[tool_call_id]
+        if waiting:
+            give_up_at = time.monotonic() + _NEXT_WITHIN
+        elif give_up_at is None:
+            return "the device does not wait for this answer, and may refuse it"
+        elif time.monotonic() > give_up_at:
+            late = ApiError(f"the device did not ask within {_NEXT_WITHIN:g} s", code="timeout")
+            raise _doubtful(late, left, begun=True)
+        else:
+            await asyncio.sleep(_PAUSE)
+    return None
+
+
+def requests_in(relay: Relay) -> list[dict[str, Any]] | None:
+    """What a device asks about, each as `{request_id, request: {tool_call_id, tool_name, input}}`.
+
+    None where it does not say.
+    """
+    pending = relay.device_status.get("pending_control_requests")
+    if not isinstance(pending, list):
+        return None
+    return [
+        entry
+        for entry in pending
+        if isinstance(entry, dict)
+        and isinstance(entry.get("request"), dict)
+        and isinstance(entry["request"].get("tool_call_id"), str)
+    ]
+
+
+def _waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, str]:
+    """Tool call id → request id, of what the device waits for and there is a decision about."""
+    found = {entry["request"]["tool_call_id"]: entry.get("request_id") for entry in requests_in(relay) or []}
+    return {call: request_id for call, request_id in found.items() if call in decisions and isinstance(request_id, str)}
+
+
+async def _answer(relay: Relay, request_id: str, decision: Decision, within: float) -> None:
+    reason = decision.get("reason")
+    if decision["approve"]:
+        said: dict[str, Any] = {"behavior": "allow"}
+        optional = {"message": reason, "updated_input": decision.get("updated_input")}
+        said |= {name: value for name, value in optional.items() if value is not None}
+    else:
+        # A device takes no denial without a message.
+        said = {"behavior": "deny", "message": reason or _DENIED}
+    payload = {"kind": "approval_response", "request_id": request_id, "decision": said}
+    answer = await relay.request({"type": "input", "payload": payload}, "input_accepted", within)
+    if answer.get("accepted") is not True:
+        why = one_line(answer.get("error") or "without a reason")
+        raise ApiError(f"the device refused the answer to {decision['tool_call_id']}: {why}", code="refused")
+
+
+def _doubtful(error: ApiError, left: Mapping[str, Decision], *, begun: bool) -> ApiError:
+    """An error; where some tool calls were answered before, it leaves the whole in doubt and is not to be repeated."""
+    if not begun:
+        return error
+    message = f"some tool calls were answered, but not {one_line(', '.join(left))}: {error}"
+    return ApiError(message, code=error.code, may_be_accepted=True)

@@ -1,0 +1,270 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Letta's REST API for environments: the client.
+
+Source of the rules: the API reference, "Environments" (list, retrieve, send message). What it leaves open (which row a
+device's look-up answers with, how a connection that has gone is reported) is handled so that either answer works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from ...environment import Environment, Listing
+from ...errors import ApiError
+from ...http import paging
+from ...http.client import HttpClient
+from ...http.settings import HttpSettings
+from ...text import one_line
+from ..base import Accepted
+from .approvals import answered_over_relay, decisions_in
+from .history import History, HistoryMessage, Run
+from .models import Page, Row, SendReply, environment, environments
+
+_PAGE_SIZE = 100
+# Seconds for which look-ups share a listing.
+_LISTING_SHARED = 5.0
+# How many pages a listing is taken to have before there was one.
+_PAGES_EXPECTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The list call's own parameters, and where to stop.
+
+    limit: rows a page. all_pages: go on to the end.
+    """
+
+    online_only: bool = False
+    source: str | None = None
+    user_id: str | None = None
+    after: str | None = None
+    limit: int | None = _PAGE_SIZE
+    all_pages: bool = True
+
+    def parameters(self) -> dict[str, str]:
+        """As the API wants them: all strings."""
+        given = {
+            "limit": str(self.limit) if self.limit is not None else None,
+            "onlineOnly": "true" if self.online_only else None,
+            "source": self.source,
+            "userId": self.user_id,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What cancelling did. run_ids: the runs that it ended. unclear: whether it may have ended others before."""
+
+    run_ids: list[str]
+    unclear: bool
+
+
+class Client:
+    """Letta's environments over REST. Use as an async context manager; every call raises ApiError."""
+
+    # The reference does not say which of the two an offline connection is answered with.
+    GONE = frozenset({404, 503})
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self.settings = settings
+        self._http = HttpClient(settings)
+        self._base_url = settings.base_url
+        self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
+        self._listed_at = 0.0
+        self._answered: set[str] = set()
+        self._pages = _PAGES_EXPECTED
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__(*exc_info)
+
+    async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
+        """The rows that match, whole or not at all; a row that comes twice is kept once.
+
+        starts: those of an earlier listing of the same query, to ask for all pages at once: see `paging`.
+        """
+
+        what = f"GET {self._base_url}/v1/environments"
+
+        async def ask(after: str | None) -> paging.Page:
+            parameters = query.parameters() | ({"after": after} if after is not None else {})
+            reply = await self._http.get("v1", "environments", params=parameters)
+            page = reply.read_as(Page, what)
+            return paging.Page(page.connections, page.has_next_page, reply.date)
+
+        return await paging.listed(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
+
+    async def retrieve(self, device_id: str) -> Environment:
+        """The environment of a device; the API answers with the newest where a device has several."""
+        reply = await self._http.get("v1", "environments", device_id)
+        row = reply.read_as(Row, f"GET {self._base_url}/v1/environments/{{deviceId}}")
+        return environment(row, reply.data, self._base_url, reply.date)
+
+    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+        """The same row as it is now; None when it is no longer there.
+
+        among: how many look-ups are being made. They share a listing where that costs fewer requests.
+        A device can own several rows and the look-up by device answers with one of them: where it is another row,
+        the wanted one is looked for in the list.
+        """
+        listed = among > self._pages
+        if listed:
+            found = (await self._rows(wanted.id)).get(wanted.id)
+            if found is not None:
+                return found
+        try:
+            found = await self.retrieve(wanted.device_id)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        if found.id == wanted.id:
+            return found
+        return None if listed else (await self._rows(wanted.id)).get(wanted.id)
+
+    async def _rows(self, wanted: str) -> Mapping[str, Environment]:
+        """Every row by id, from a listing that all who ask within a few seconds share.
+
+        wanted: the id that is looked up. Who asks for the same one again wants to know what is new.
+        """
+        now = time.monotonic()
+        if self._listing is None or now - self._listed_at > _LISTING_SHARED or wanted in self._answered:
+            self._listing, self._listed_at = asyncio.create_task(self._all_rows()), now
+            self._answered.clear()
+        listing = self._listing
+        self._answered.add(wanted)
+        try:
+            return await asyncio.shield(listing)
+        except ApiError as error:
+            if self._listing is listing:
+                self._listing = None
+            # To each its own error: what is unclear about one message is not about another.
+            raise ApiError(str(error), code=error.code, status=error.status, transient=error.transient) from None
+
+    async def _all_rows(self) -> Mapping[str, Environment]:
+        listing = await self.list(Query())
+        self._pages = max(1, math.ceil(len(listing.rows) / _PAGE_SIZE))
+        return {item.id: item for item in environments(listing, self._base_url)[0]}
+
+    async def send(
+        self,
+        target: Environment,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        agent_id: str | None,
+        conversation_id: str | None,
+        final: Sequence[int] = (),
+    ) -> Accepted:
+        """Send messages in the API's shapes over the environment's connection.
+
+        User messages are repeated after an unclear failure, since the device drops a `client_message_id` that it
+        has seen; approvals carry none and are not. Decisions about tool calls that the device waits for go to the
+        device itself, since devices refuse them among messages.
+        """
+        if target.connection_id is None:
+            raise ApiError("the environment has no connection", code="offline")
+        note = None
+        if decisions := decisions_in(messages):
+            note = await answered_over_relay(self.settings, target.connection_id, agent_id, conversation_id, decisions)
+            if note is None:
+                return Accepted("the device accepted the answer", 1, via="relay")
+        body: dict[str, Any] = {"messages": list(messages)}
+        if agent_id is not None:
+            body["agentId"] = agent_id
+        if conversation_id is not None:
+            body["conversationId"] = conversation_id
+        reply = await self._http.post(
+            "v1",
+            "environments",
+            target.connection_id,
+            "messages",
+            body=body,
+            repeatable=all("client_message_id" in message for message in messages),
+            final=final,
+        )
+        where = f"POST {self._base_url}/v1/environments/{{connectionId}}/messages"
+        answer = reply.read_as(SendReply, where, may_be_accepted=True)
+        if not answer.success:
+            raise ApiError(
+                f"the API refused the message: {one_line(answer.message)}",
+                code="refused",
+                may_be_accepted=reply.unclear,
+                attempts=reply.attempts,
+            )
+        return Accepted(one_line(answer.message), reply.attempts, note=note)
+
+    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+        """Make a conversation with an agent; returns its id. Each call makes another one."""
+        reply = await self._http.post(
+            "v1", "conversations", "", body={}, params={"agent_id": agent_id}, repeatable=False
+        )
+        conversation_id = reply.data.get("id") if isinstance(reply.data, dict) else None
+        if not isinstance(conversation_id, str) or not conversation_id:
+            raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
+        return conversation_id
+
+    async def messages(
+        self, agent_id: str, conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
+    ) -> Sequence[HistoryMessage]:
+        """A page of an agent's conversation, newest first; None is the default one. cursor: `before` or `after`."""
+        parameters = {"order": "desc", "limit": str(limit), **cursor}
+        if conversation_id in (None, "default"):
+            path = ("v1", "agents", agent_id, "messages")
+            parameters["conversation_id"] = "default"
+        else:
+            path = ("v1", "conversations", str(conversation_id), "messages")
+        reply = await self._http.get(*path, params=parameters)
+        where = f"GET {self._base_url}/{'/'.join(path)}"
+        page: History = replace(reply, data={"messages": reply.data}).read_as(History, where)
+        return page.messages
+
+    async def run(self, run_id: str) -> Run | None:
+        """A run; None when the server has it no more."""
+        try:
+            reply = await self._http.get("v1", "runs", run_id)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+        found: Run = reply.read_as(Run, f"GET {self._base_url}/v1/runs/{{run_id}}")
+        return found
+
+    async def cancel(self, agent_id: str, conversation_id: str | None, run_id: str | None) -> Cancelled:
+        """Cancel the runs that are under way in an agent's conversation, or one run of the agent alone.
+
+        Doing so twice does no harm, so an unclear failure is repeated.
+        """
+        call, params, body = ["conversations", conversation_id or "default", "cancel"], None, {}
+        if run_id is not None:
+            call, body = ["agents", agent_id, "messages", "cancel"], {"run_ids": [run_id]}
+        elif conversation_id in (None, "default"):
+            # The reference deprecates the agent's id in the place of the conversation's.
+            params = {"agent_id": agent_id}
+        try:
+            reply = await self._http.post("v1", *call, body=body, params=params, repeatable=True)
+        except ApiError as error:
+            if error.status == 409:
+                return Cancelled([], error.may_be_accepted)
+            raise
+        where = f"POST {self._base_url}/v1/{'/'.join(call)}"
+        if not isinstance(reply.data, dict):
+            raise ApiError(f"{where}: the answer is no object", code="invalid", may_be_accepted=True)
+        cancelled = [run for run, result in reply.data.items() if result == "cancelled"]
+        others = [f"{run} ({result})" for run, result in reply.data.items() if result != "cancelled"]
+        if others:
+            raise ApiError(
+                f"{where}: the server did not cancel {one_line(', '.join(others))}",
+                code="refused",
+                may_be_accepted=bool(cancelled) or reply.unclear,
+            )
+        return Cancelled(cancelled, reply.unclear)

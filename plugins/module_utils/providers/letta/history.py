@@ -1,0 +1,202 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A conversation's messages and runs, and the turns in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..._deps import pydantic
+from ...http.sanitize import parsed
+from ..conversation import Question
+
+
+class ToolCall(pydantic.BaseModel):
+    """A tool that the agent calls. arguments: JSON as the model wrote it."""
+
+    tool_call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+
+    def parsed_arguments(self, key: str) -> Any:
+        """The arguments as JSON values without the API key, or the text where it is no JSON."""
+        try:
+            return parsed(self.arguments or "{}", key)
+        except ValueError:
+            return self.arguments
+
+
+class ToolAnswer(pydantic.BaseModel):
+    """The answer to one tool call: a decision (`approve`) or the tool's result (`status`)."""
+
+    tool_call_id: str | None = None
+    approve: bool | None = None
+    status: str | None = None
+
+
+class HistoryMessage(pydantic.BaseModel):
+    """One message of a conversation. Which keys it has depends on its `message_type`."""
+
+    id: str
+    message_type: str
+    date: datetime | None = None
+    run_id: str | None = None
+    otid: str | None = None
+    content: Any = None
+    tool_call: ToolCall | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    tool_returns: list[ToolAnswer] | None = None
+    approvals: list[ToolAnswer] | None = None
+
+    @property
+    def text(self) -> str:
+        """The content, which comes as a text or as parts."""
+        parts = self.content if isinstance(self.content, list) else [self.content]
+        texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+        return "\n".join(text for text in texts if isinstance(text, str))
+
+    @property
+    def calls(self) -> Sequence[ToolCall]:
+        """The tool calls that it asks approval for."""
+        if self.message_type != "approval_request_message":
+            return []
+        return self.tool_calls or ([self.tool_call] if self.tool_call else [])
+
+    @property
+    def answered_calls(self) -> set[str]:
+        """The ids of the tool calls that it answers."""
+        if self.message_type == "approval_response_message":
+            return {answer.tool_call_id for answer in self.approvals or [] if answer.tool_call_id}
+        if self.message_type == "tool_return_message":
+            ids = [self.tool_call_id, *(answer.tool_call_id for answer in self.tool_returns or [])]
+            return {tool_call_id for tool_call_id in ids if tool_call_id}
+        return set()
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it brings the turn what it needs to go on: a tool's result, or leave to call it."""
+        if self.message_type != "approval_response_message":
+            return False
+        return any(answer.approve or answer.status == "success" for answer in self.approvals or [])
+
+
+class History(pydantic.BaseModel):
+    """A page of a conversation."""
+
+    messages: list[HistoryMessage]
+
+
+class Run(pydantic.BaseModel):
+    """One request to the model and what came of it; a turn that calls tools on a device has several."""
+
+    id: str
+    status: str | None = None
+    stop_reason: str | None = None
+    created_at: datetime | None = None
+    completed_at: datetime | None = None
+    metadata: dict[str, Any] | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not ended; a status that is not known is no end."""
+        return self.status not in ("completed", "failed", "cancelled")
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the device may make another run of the turn: it answers tool calls, and tries again what failed."""
+        return self.status == "failed" or self.stop_reason == "requires_approval"
+
+    @property
+    def problem(self) -> str:
+        """Why it failed, in the server's words; empty where it does not say."""
+        error = (self.metadata or {}).get("error")
+        if isinstance(error, dict):
+            error = error.get("detail") or error.get("message")
+        return str(error or "")
+
+
+def seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
+    """Seconds from one moment to another; None where one is unknown. A moment without a zone is in UTC."""
+    if earlier is None or later is None:
+        return None
+    return round((_aware(later) - _aware(earlier)).total_seconds(), 3)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+# A device sends the same content again within this time, or not at all: its pauses are 1, 2 and 4 s.
+_SENT_AGAIN_WITHIN = 60.0
+
+
+@dataclass(slots=True)
+class Turn:
+    """The messages from the one that is asked about to the end of its turn, oldest first.
+
+    next_message: the user message with which another turn begins, None while there is none.
+    """
+
+    messages: list[HistoryMessage]
+    next_message: HistoryMessage | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """The last run."""
+        return next((message.run_id for message in reversed(self.messages) if message.run_id), None)
+
+    @property
+    def text(self) -> str | None:
+        """The last that the agent said, None where that was nothing."""
+        said = [message.text for message in self.messages if message.message_type == "assistant_message"]
+        return next((text for text in reversed(said) if text.strip()), None)
+
+    @property
+    def open_calls(self) -> list[ToolCall]:
+        """The tool calls that have no answer."""
+        answered = {tool_call_id for message in self.messages for tool_call_id in message.answered_calls}
+        calls = [call for message in self.messages for call in message.calls]
+        return [call for call in calls if call.tool_call_id not in answered]
+
+    def sent_again_as(self, run: Run) -> str | None:
+        """The run in which the device sent the same again after one that failed, None where it did not."""
+        following = self.next_message
+        if run.status != "failed" or following is None or following.content != self.messages[0].content:
+            return None
+        pause = seconds_between(run.completed_at, following.date)
+        return following.run_id if pause is not None and pause < _SENT_AGAIN_WITHIN else None
+
+
+def turn_of(question: Question, history: Sequence[HistoryMessage], runs: set[str]) -> Turn | None:
+    """The turn that is asked about, None when it is not in the history, which is given newest first.
+
+    runs: the runs that are known to belong to it, besides the message's own.
+    """
+    start = next((place for place, message in enumerate(history) if _is_asked_about(question, message)), None)
+    if start is None:
+        return None
+    first = history[start]
+    turn = Turn([first])
+    ours = runs | ({first.run_id} if first.run_id else set())
+    for message in reversed(history[:start]):
+        if message.message_type == "user_message" and message.run_id not in ours:
+            # What was answered for this message, a tool call given up, is no part of the turn before.
+            turn.messages = [before for before in turn.messages if before is first or before.run_id != message.run_id]
+            turn.next_message = message
+            break
+        turn.messages.append(message)
+        # The device may add to what a tool returned: a skill's text, or a message that had to wait.
+        if message.goes_on and message.run_id:
+            ours.add(message.run_id)
+    return turn
+
+
+def _is_asked_about(question: Question, message: HistoryMessage) -> bool:
+    if question.otid is not None:
+        return message.message_type == "user_message" and message.otid == question.otid
+    return any(call.tool_call_id in question.tool_call_ids for call in message.calls)

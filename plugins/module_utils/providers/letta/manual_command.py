@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a device says about updating itself: its manual command, and why it is not updatable.
+
+Source: `getSelfUpdateStatus` of Letta Code, whose `manual_command` is a command line, or prose such as "Upgrade with
+your installer: uv tool upgrade letta, ...".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ...environment import updatable
+from ...text import one_line
+
+Said = Mapping[str, Any]
+
+_INSTRUCTION = """\
+Update Letta Code on the machine you run on. This installation reports the following way to update itself:
+
+{manual_command}
+
+Do exactly that and nothing else, then report the output and the version that is installed afterwards."""
+
+# Whole command lines that can do nothing but install a newer Letta Code from the installer's own registry.
+_VERSION = r"[0-9][0-9A-Za-z.+-]*"
+_KNOWN_INSTALLERS = re.compile(
+    rf"(?:npm (?:install|i) (?:-g|--global)|(?:pnpm|bun) add (?:-g|--global)|yarn global add)"
+    rf" @letta-ai/letta-code(?:@(?:latest|{_VERSION}))?"
+    r"|(?:npm update|pnpm update) (?:-g|--global) @letta-ai/letta-code"
+    rf"|(?:python3? -m )?pip3? install (?:--upgrade|-U) letta(?:=={_VERSION})?"
+    r"|pipx upgrade letta"
+    r"|uv tool upgrade letta"
+    r"|brew upgrade (?:letta|letta-code)",
+    re.ASCII,
+)
+
+
+def manual_command(said: Said | None) -> str | None:
+    """The `manual_command` of a device's `self_update`; None where it reports none."""
+    command = (said or {}).get("manual_command")
+    return command.strip() or None if isinstance(command, str) else None
+
+
+def is_known_installer(command: str) -> bool:
+    """Whether a manual command is one of the installers' own; prose and anything with shell syntax is not."""
+    return _KNOWN_INSTALLERS.fullmatch(command) is not None
+
+
+def instruction(command: str) -> str:
+    """The message that has an agent update its machine with a manual command."""
+    return _INSTRUCTION.format(manual_command=command)
+
+
+def why_not_updatable(said: Said | None) -> str:
+    """Why a device does not update itself, or cannot be told how, in its own words where it has some."""
+    said = said or {}
+    reason = said.get("reason") or (
+        "reports no manual_command" if updatable(said) else "reports no self_update support"
+    )
+    path = f"; installed in {said['install_path']}" if said.get("install_path") else ""
+    return one_line(f"not updatable: {reason}{path}")

@@ -1,0 +1,276 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Letta's wire models: rows of environment connections coming in, messages going out.
+
+Source of the shapes: the API reference, "Environments"; what real devices send beyond it is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from ..._deps import pydantic
+from ...environment import Environment, InvalidRow, Listing, updatable, validated
+from ...errors import OptionError, first_problem
+from ...text import iso_utc, one_line
+
+NAME = "letta"
+# An environment is online while its last heartbeat is younger than this.
+HEARTBEAT_LIMIT = timedelta(seconds=120)
+
+# Modes by an older name, as devices themselves read them.
+_RENAMED_MODES = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
+
+# Up to 9999-12-31T23:59:59Z, the last moment that a date can hold.
+_Milliseconds = Annotated[float, pydantic.Field(ge=0, le=253402300799000, allow_inf_nan=False)]
+
+
+class _Wire(pydantic.BaseModel):
+    """Reads the API's camelCase; keeps what it does not know."""
+
+    model_config = pydantic.ConfigDict(alias_generator=pydantic.alias_generators.to_camel, extra="allow")
+
+
+class SelfUpdate(_Wire):
+    """What a device says about updating itself."""
+
+    supported: bool
+    writable: bool
+    install_path: str | None = pydantic.Field(default=None, alias="install_path")
+    manual_command: str | None = pydantic.Field(default=None, alias="manual_command")
+    reason: str | None = None
+
+
+class Metadata(_Wire):
+    """What a device says of itself when it registers."""
+
+    git_branch: str | None = None
+    letta_code_version: str | None = None
+    node_version: str | None = None
+    os: str | None = None
+    self_update: SelfUpdate | None = pydantic.Field(default=None, alias="self_update")
+    supported_commands: list[str] | None = pydantic.Field(default=None, alias="supported_commands")
+    working_directory: str | None = None
+
+
+@functools.cache
+def _own_fields() -> frozenset[str | None]:
+    """What of the metadata has a field of its own."""
+    return frozenset(field.alias for field in Metadata.model_fields.values())
+
+
+class Row(_Wire):
+    """One environment connection as the list and retrieve calls return it. Times are epoch milliseconds."""
+
+    id: str = pydantic.Field(min_length=1)
+    device_id: str = pydantic.Field(min_length=1)
+    connection_id: str | None
+    connection_name: str
+    organization_id: str
+    pod_id: str | None
+    connected_at: _Milliseconds | None
+    last_heartbeat: _Milliseconds | None
+    first_seen_at: _Milliseconds
+    last_seen_at: _Milliseconds
+    api_key_owner: str | None = None
+    # An unknown mode is data: newer devices may report modes that the reference does not list.
+    current_mode: str | None = None
+    listener_instance_id: str | None = None
+    metadata: Metadata | None = None
+    user_id: str | None = None
+
+
+class Page(pydantic.BaseModel):
+    connections: list[Any]
+    has_next_page: pydantic.StrictBool = pydantic.Field(alias="hasNextPage")
+
+
+class SendReply(pydantic.BaseModel):
+    message: str = ""
+    success: pydantic.StrictBool
+
+
+class _Sent(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class TextPart(_Sent):
+    """A part of a message's content."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+def _new_message_id() -> str:
+    return str(uuid.uuid4())
+
+
+class UserMessage(_Sent):
+    """A message from the user. `otid` is the `client_message_id` unless given."""
+
+    role: Literal["user"] = "user"
+    content: str | list[TextPart]
+    client_message_id: str = pydantic.Field(min_length=1, default_factory=_new_message_id)
+    otid: str | None = None
+
+
+class ToolReturn(_Sent):
+    """The result of a tool that ran on the client's side."""
+
+    type: Literal["tool"] = "tool"
+    tool_call_id: str
+    status: Literal["success", "error"]
+    tool_return: str | list[TextPart]
+    stdout: list[str] | None = None
+    stderr: list[str] | None = None
+
+
+class ApprovalReply(_Sent):
+    """Allows or denies a tool call that waits."""
+
+    type: Literal["approval"] = "approval"
+    tool_call_id: str
+    approve: bool
+    reason: str | None = None
+    updated_input: dict[str, Any] | None = None
+
+
+class ApprovalMessage(_Sent):
+    """Answers to tool calls that wait."""
+
+    type: Literal["approval"] = "approval"
+    approvals: list[ApprovalReply | ToolReturn] = pydantic.Field(min_length=1)
+
+
+def outgoing(option: str, messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """Messages in the API's shapes, checked, with the ids that the user left out.
+
+    Each is a user message (`role`, `content`, `client_message_id`, `otid`) or an approval message (`type`,
+    `approvals`). Raises OptionError for `option`.
+    """
+    if not messages:
+        raise OptionError(option, "must have at least one message")
+    sent = [outgoing_message(f"{option}[{index}]", message) for index, message in enumerate(messages)]
+    ids = [message["client_message_id"] for message in sent if "client_message_id" in message]
+    if len(set(ids)) < len(ids):
+        raise OptionError(option, "the same client_message_id comes twice, so that a device would drop one message")
+    calls = [answer["tool_call_id"] for message in sent for answer in message.get("approvals", [])]
+    if len(set(calls)) < len(calls):
+        raise OptionError(option, "the same tool_call_id comes twice, and a tool call takes one answer")
+    return sent
+
+
+def outgoing_message(where: str, message: Any) -> dict[str, Any]:
+    """One message as `outgoing` makes it. Raises OptionError for `where`."""
+    if not isinstance(message, Mapping):
+        raise OptionError(where, f"must be a dictionary, got {one_line(repr(message), 60)}")
+    model = ApprovalMessage if "approvals" in message or message.get("type") == "approval" else UserMessage
+    try:
+        sent = model.model_validate(dict(message)).model_dump(exclude_none=True)
+    except pydantic.ValidationError as error:
+        raise OptionError(where, first_problem(error)) from None
+    if model is UserMessage:
+        if not sent["content"]:
+            raise OptionError(where, "content is empty")
+        sent.setdefault("otid", sent["client_message_id"])
+    try:
+        json.dumps(sent, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise OptionError(where, f"holds what JSON cannot: {one_line(error)}") from None
+    return dict(sent)
+
+
+def environments(
+    listing: Listing, base_url: str, *, online_only: bool = False
+) -> tuple[list[Environment], list[InvalidRow]]:
+    """The rows of a listing as environments, and those that do not validate.
+
+    online_only: leave out the ones that are not online; the API answers with some of them even when asked not to.
+    """
+    found, invalid = validated(
+        listing.rows, lambda raw: environment(Row.model_validate(raw), raw, base_url, listing.fetched_at)
+    )
+    return [item for item in found if item.status == "online" or not online_only], invalid
+
+
+def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) -> Environment:
+    """A row as an Environment, online or not as of `now`."""
+    metadata = row.metadata or Metadata()
+    raw_metadata = raw.get("metadata") or {}
+    status = "online" if _online(row, now) else "offline"
+    self_update = raw_metadata.get("self_update")
+    fields: dict[str, Any] = {
+        "id": row.id,
+        "device_id": row.device_id,
+        "connection_id": row.connection_id or None,
+        "connection_name": row.connection_name,
+        "listener_instance_id": row.listener_instance_id,
+        "organization_id": row.organization_id,
+        "user_id": row.user_id,
+        "api_key_owner": row.api_key_owner,
+        "pod_id": row.pod_id,
+        "mode": row.current_mode,
+        "os": metadata.os,
+        "version": metadata.letta_code_version,
+        "node_version": metadata.node_version,
+        "git_branch": metadata.git_branch,
+        "working_directory": metadata.working_directory,
+        "self_update": self_update,
+        "supported_commands": metadata.supported_commands,
+        "online": status == "online",
+        "status": status,
+        "updatable": updatable(self_update),
+        "connected_at": _iso(row.connected_at),
+        "last_heartbeat": _iso(row.last_heartbeat),
+        "last_seen_at": _iso(row.last_seen_at),
+        "first_seen_at": _iso(row.first_seen_at),
+        "listed_at": iso_utc(now),
+        # Of a large inventory this would be a quarter, and all of that is in the fields above.
+        "metadata": {name: value for name, value in raw_metadata.items() if name not in _own_fields()},
+        "extra": dict(row.model_extra or {}),
+    }
+    return Environment(
+        provider=NAME,
+        id=row.id,
+        device_id=row.device_id,
+        connection_id=row.connection_id or None,
+        base_url=base_url,
+        status=status,
+        self_update=self_update,
+        fields=fields,
+    )
+
+
+def same_mode(one: str | None, other: str | None) -> bool:
+    """Whether two modes mean the same: `default` is `standard`, `bypassPermissions` is `unrestricted`."""
+    return _RENAMED_MODES.get(str(one), one) == _RENAMED_MODES.get(str(other), other)
+
+
+# What every row has, for checking expressions and documenting variables.
+FIELDS: tuple[str, ...] = (
+    "id", "device_id", "connection_id", "connection_name", "listener_instance_id", "organization_id", "user_id",
+    "api_key_owner", "pod_id", "mode", "os", "version", "node_version", "git_branch", "working_directory",
+    "self_update", "supported_commands", "online", "status", "updatable", "connected_at", "last_heartbeat",
+    "last_seen_at", "first_seen_at", "listed_at", "metadata", "extra",
+)  # fmt: skip
+
+
+def _online(row: Row, now: datetime) -> bool:
+    """The API's own rule: a connection, and a heartbeat younger than 120 s."""
+    if not row.connection_id or row.last_heartbeat is None:
+        return False
+    return now - _moment(row.last_heartbeat) < HEARTBEAT_LIMIT
+
+
+def _moment(milliseconds: float) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _iso(milliseconds: float | None) -> str | None:
+    return None if milliseconds is None else iso_utc(_moment(milliseconds))

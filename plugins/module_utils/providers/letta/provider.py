@@ -1,0 +1,28 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Letta, as the other parts see it."""
+
+from __future__ import annotations
+
+from ...environment import Environment, InvalidRow, Listing
+from ..base import Provider
+from .client import Client, Query
+from .models import FIELDS, NAME, environments
+from .replies import Conversations
+
+
+def _environments(listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
+    return environments(listing, base_url, online_only=query.online_only)
+
+
+PROVIDER = Provider(
+    name=NAME,
+    base_url="https://api.letta.com",
+    fields=FIELDS,
+    query=Query,
+    client=Client,
+    environments=_environments,
+    conversations=Conversations,
+    looked_up_by="device_id",
+)

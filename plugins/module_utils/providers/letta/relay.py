@@ -1,0 +1,337 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Letta's relay: a WebSocket through which a client and a device exchange frames.
+
+Source of the rules: Letta Code's own remote client, and what real devices were seen to answer (0.34). Frames are JSON
+objects with a `type`; those from the device carry a `seq` that is acknowledged, and a `ping` wants a `pong`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import ssl
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NoReturn, Self
+
+from ..._deps import aiohttp
+from ...errors import ApiError
+from ...http.gate import retry_after_seconds
+from ...http.problems import tls_error
+from ...http.retry import attempted
+from ...http.sanitize import harmless, parsed
+from ...http.settings import HttpSettings
+from ...text import one_line
+
+Frame = Mapping[str, Any]
+
+DEFAULT_CONVERSATION = "default"
+# A device answers nothing to a command without an agent, but the agent need not exist.
+NO_AGENT = "agent-none"
+# Seconds after its answer within which a device's states come, where they come.
+_STATES_COME_WITHIN = 1.0
+# Seconds for a relay to take the end of a connection, for which a network that takes nothing more would wait on.
+_CLOSED_WITHIN = 2.0
+_LONGEST_FRAME = 16 * 1024 * 1024
+# The frames that say how a device is: type, key, shape.
+_STATES = (
+    ("update_device_status", "device_status", dict),
+    ("update_loop_status", "loop_status", dict),
+    ("update_queue", "queue", list),
+)
+# Seconds for a device to find an agent; old devices do not know the question.
+_LOOK_UP_WITHIN = 5.0
+
+
+class Relay:
+    """The channel to a device for one agent's conversation. Use as an async context manager.
+
+    On entering, the device has answered once, so that a relay or device that does not answer is found out before
+    anything is asked of it; this alone is retried. Every call raises ApiError.
+
+    device_status: what the device said last of itself (`current_permission_mode`, `pending_control_requests`, ...).
+    loop_status: what it said last of the conversation (`status`, `active_run_ids`, ...).
+    queue: the conversation's messages that wait on the device (`content`, `paused`, ...).
+    Old devices leave out some of them, which are then empty or None.
+    """
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        connection_id: str,
+        *,
+        agent_id: str | None = None,
+        conversation_id: str | None = None,
+    ) -> None:
+        self._settings = settings
+        self._url = settings.url("v1", "environments", connection_id, "status", "ws")
+        self.runtime = {
+            "agent_id": agent_id or NO_AGENT,
+            "conversation_id": conversation_id or DEFAULT_CONVERSATION,
+        }
+        self.device_status: dict[str, Any] = {}
+        self.loop_status: dict[str, Any] = {}
+        self.queue: list[Any] | None = None
+        self._session: Any = None
+        self._socket: Any = None
+        self._not_json = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            await attempted(self._settings, f"GET {self._url}", self._open, repeatable=True)
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        await self._close()
+
+    async def request(self, command: Frame, answer: str, within: float) -> Frame:
+        """Send a command, once, and wait for its answer.
+
+        answer: the `type` of the answering frame, which carries the command's `request_id`. within: seconds.
+        The ApiError of a command that was sent says `may_be_accepted`, since the device may have run it.
+        """
+        request_id = str(uuid.uuid4())
+        return await self.exchange(
+            {**command, "request_id": request_id},
+            lambda frame: frame.get("type") == answer and frame.get("request_id") == request_id,
+            within,
+        )
+
+    async def exchange(self, command: Frame, wanted: Callable[[Frame], bool], within: float) -> Frame:
+        """Send a command, once, and wait for a frame that is `wanted`."""
+        name = str(command["type"])
+        await self._send(command)
+        try:
+            async with asyncio.timeout(within):
+                while True:
+                    frame = await self._receive(name)
+                    if wanted(frame):
+                        return frame
+        except TimeoutError:
+            message = f"{self._url}: no answer to {name} within {within:g} s{self._doubt()}"
+            raise ApiError(message, code="timeout", may_be_accepted=True) from None
+        except ApiError as error:
+            error.may_be_accepted = True
+            raise
+
+    async def sync(self) -> None:
+        """Have the device say anew how it is."""
+        self.device_status, self.loop_status, self.queue = {}, {}, None
+        # Unless forced, a device leaves out a state that it has sent before, to whomever.
+        sync = {"type": "sync", "recover_approvals": False, "force_device_status": True}
+        reply = await self._look_up(sync, "sync_response", self._settings.timeout)
+        if reply.get("success") is False:
+            raise ApiError(f"{self._url}: the device refused: {said(reply)}", code="refused")
+        await self._settle()
+
+    async def require_runtime(self) -> None:
+        """Raise ApiError with the code `no_agent` when the device does not find the agent or its conversation.
+
+        Without being asked, a device takes what is meant for an agent that nobody has. It is asked rather than the
+        API, since it may have agents of its own.
+        """
+        asked = [name for name, value in self.runtime.items() if value != DEFAULT_CONVERSATION]
+        for name in asked:
+            kind = f"{name.removesuffix('_id')}_retrieve"
+            try:
+                reply = await self._look_up(
+                    {"type": kind, name: self.runtime[name]}, f"{kind}_response", _LOOK_UP_WITHIN
+                )
+            except ApiError as error:
+                if error.code != "timeout":
+                    raise
+                continue
+            if reply.get("success") is False:
+                raise ApiError(
+                    f"{name}: the device does not find {self.runtime[name]!r}: {said(reply)}", code="no_agent"
+                )
+
+    def is_ours(self, frame: Frame) -> bool:
+        """Whether a frame is about this agent's conversation, or about none."""
+        runtime = frame.get("runtime")
+        return not isinstance(runtime, dict) or all(
+            runtime.get(name) in (None, value) for name, value in self.runtime.items()
+        )
+
+    async def _look_up(self, question: Frame, answer: str, within: float) -> Frame:
+        """As `request`, for what only reads, so that nothing can have happened."""
+        try:
+            return await self.request(question, answer, within)
+        except ApiError as error:
+            error.may_be_accepted, error.transient = False, True
+            raise
+
+    async def _greet(self) -> None:
+        """Find out whether the device answers, in a way that does no harm when it is repeated."""
+        await self.sync()
+
+    async def _send(self, frame: Frame) -> None:
+        try:
+            await self._socket.send_str(json.dumps({**frame, "runtime": self.runtime}))
+        except (aiohttp.ClientError, OSError) as error:
+            # What the socket refuses to write has not left.
+            cause = "the connection was cut" if isinstance(error, ConnectionError) else error
+            raise self._dropped(str(frame["type"]), cause) from None
+
+    async def _open(self) -> None:
+        """Connect, and have the device answer."""
+        await self._close()
+        self._session = aiohttp.ClientSession(trace_configs=[_no_redirects(self._url)])
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                self._socket = await self._session.ws_connect(
+                    self._url,
+                    params={
+                        "agentId": self.runtime["agent_id"],
+                        "conversationId": self.runtime["conversation_id"],
+                        "channel": "control",
+                    },
+                    headers=self._settings.headers(),
+                    ssl=self._settings.tls_context(),
+                    proxy=self._settings.proxy,
+                    max_msg_size=_LONGEST_FRAME,
+                )
+        except TimeoutError:
+            message = f"{self._url}: no connection within the timeout of {self._settings.timeout:g} s"
+            raise ApiError(message, code="timeout", transient=True) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._connect_error(error) from None
+        await self._greet()
+
+    async def _settle(self) -> None:
+        """Wait for the states that a device sends along with its answer, over another socket and in any order."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STATES_COME_WITHIN):
+                while not (self.device_status and self.loop_status) or self.queue is None:
+                    await self._receive("sync")
+
+    async def _close(self) -> None:
+        if self._session is not None:
+            if self._socket is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSED_WITHIN):
+                        await self._socket.close()
+            await self._session.close()
+        self._session = self._socket = None
+
+    async def _receive(self, name: str) -> Frame:
+        """The next frame from the device; pings, acknowledgements and states are taken care of."""
+        while True:
+            message = await self._socket.receive()
+            if message.type is not aiohttp.WSMsgType.TEXT:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    self._not_json = True
+                    continue
+                raise self._closed(name, message)
+            frame = self._parsed(message.data)
+            if frame is None:
+                continue
+            await self._answer(frame)
+            if frame.get("type") == "ping":
+                continue
+            self._remember(frame)
+            return frame
+
+    def _parsed(self, text: str) -> Frame | None:
+        try:
+            frame = parsed(text, self._settings.api_key)
+        except ValueError:
+            frame = None
+        if not isinstance(frame, dict):
+            self._not_json = True
+            return None
+        return frame
+
+    async def _answer(self, frame: Frame) -> None:
+        seq = frame.get("seq")
+        answers: list[Frame] = [{"type": "ack", "seq": seq}] if isinstance(seq, int) else []
+        if frame.get("type") == "ping":
+            answers.append({"type": "pong"})
+        try:
+            for answer in answers:
+                await self._socket.send_str(json.dumps(answer))
+        except (aiohttp.ClientError, OSError):
+            # The next receive says what became of the connection.
+            return
+
+    def _remember(self, frame: Frame) -> None:
+        if not self.is_ours(frame):
+            return
+        for kind, state, shape in _STATES:
+            if frame.get("type") == kind and isinstance(frame.get(state), shape):
+                setattr(self, state, frame[state])
+
+    def _doubt(self) -> str:
+        return "; frames that are not JSON came meanwhile" if self._not_json else ""
+
+    def _closed(self, name: str, message: Any) -> ApiError:
+        code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code
+        if code in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE):
+            return self._dropped(name, "the connection was cut")
+        why = harmless(str(message.extra or ""), self._settings.api_key)
+        return self._dropped(name, f"the relay closed the connection ({one_line(f'{code} {why}', 120)})")
+
+    def _dropped(self, name: str, cause: object) -> ApiError:
+        message = f"{self._url}: no answer to {name}: {one_line(cause)}{self._doubt()}"
+        return ApiError(message, code="dropped", transient=True)
+
+    def _connect_error(self, error: Exception) -> ApiError:
+        if isinstance(error, aiohttp.WSServerHandshakeError):
+            return self._refused(error)
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            # Its own text holds the proxy's address, and with it the password.
+            why = one_line(harmless(error.message, self._settings.api_key))
+            return ApiError(
+                f"{self._url}: cannot connect: the proxy answered {error.status} {why}", code="connect", transient=True
+            )
+        if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
+            cause = getattr(error, "certificate_error", error)
+            return tls_error(self._url, cause)
+        if isinstance(error, (aiohttp.InvalidURL, ValueError)):
+            return ApiError(f"{self._url}: {one_line(error)}", code="invalid")
+        cause = getattr(error, "os_error", error)
+        return ApiError(f"{self._url}: cannot connect: {one_line(cause)}", code="connect", transient=True)
+
+    def _refused(self, error: Any) -> ApiError:
+        status = error.status
+        retry_after = retry_after_seconds((error.headers or {}).get("Retry-After"), datetime.now(UTC))
+        message = f"{self._url}: {status} {one_line(harmless(error.message, self._settings.api_key))}"
+        if status in (401, 403):
+            message += " (the server refused the key given with api_key)"
+        return ApiError(
+            message,
+            # As for messages: the connection has gone.
+            code="offline" if status in (404, 503) else f"http_{status}",
+            status=status,
+            retry_after=retry_after,
+            transient=status in (408, 429) or (status >= 500 and status != 503),
+        )
+
+
+def said(reply: Frame) -> str:
+    """Why a device refused, in its words."""
+    return one_line(reply.get("error") or reply.get("output") or "without a reason")
+
+
+def _no_redirects(url: str) -> Any:
+    """Have a redirect fail: the key must reach no other host."""
+
+    async def refuse(_session: Any, _context: Any, params: Any) -> NoReturn:
+        status = params.response.status
+        raise ApiError(
+            f"{url}: redirected ({status}), which is not followed so that the key reaches no other host; "
+            "set base_url to the address meant",
+            code="redirect",
+            status=status,
+        )
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse)
+    return trace

@@ -1,0 +1,366 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands and files over a terminal of a device, byte for byte.
+
+Source of the rules: Letta Code (0.34) starts the user's own shell in a terminal and passes on what it prints as UTF-8
+text, a frame every 16 ms. It does not end a terminal when the client goes, and refuses to in the first two seconds. So
+the shell is replaced by one of ours (terminal.sh), which speaks base64 between marks, and ends by itself when it hears
+nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import functools
+import io
+import re
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self, TypeAlias
+
+from ...environment import Environment
+from ...errors import ApiError, FleetError
+from ...http.settings import HttpSettings
+from ...text import one_line
+from ..base import reachable
+from .client import Client
+from .relay import Relay, said
+from .terminal_output import _Answer, _Marks, _Part, _refused, _Sink
+
+# Modes in which the agent itself may do whatever a terminal can; the second is what older devices call the first.
+UNRESTRICTED = ("unrestricted", "bypassPermissions")
+
+# Wider than any prompt, and too low for zsh to ask a new user how it should be set up.
+_SIZE = {"cols": 500, "rows": 10}
+# Typed into the user's shell, whichever that is. The space keeps it out of the history of some, the variable of others.
+# Where it was typed again, ours passes over it.
+_LOADER = (
+    " HISTFILE= exec /bin/sh -c '"
+    "n={mark}; stty raw -echo min 0 time 255; "
+    'printf "<%s ready %s>" $n ${{BASH_VERSION:+ahead}}; '
+    'while read -r s; do case $s in H*) ;; *) eval "$s"; esac; done'
+    "'\n"
+)
+# Seconds after which it is typed again: what that shell runs at its start may have read it.
+_TYPED_AGAIN_AFTER = 1.0
+# Seconds between two signs of life; the shell on the device gives up after 25.5.
+_SIGN_OF_LIFE = 5.0
+# Seconds for the farewell, which a network that takes nothing more would hold up.
+_FAREWELL_WITHIN = 2.0
+# Characters in a frame, bytes of a command in a line, which a shell reads one by one, and bytes of a file before the
+# device has to say that it has them.
+_FRAME = 64 * 1024
+_LINE = 4 * 1024
+_PIECE = 1024 * 1024
+
+# Given all that a command has said so far: the line that it is to get, empty to go on, None to wait for more.
+Answers: TypeAlias = "Callable[[bytes], bytes | None]"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A command that has ended. status: its exit status, 128 and the signal's number where one ended it."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+async def connected(settings: HttpSettings, listed: Environment, *, any_mode: bool) -> Terminal:
+    """A terminal of an environment, entered, over its present connection.
+
+    any_mode: whether also where the agent itself may not do all that a terminal can. Raises ApiError where it cannot be
+    reached, with the code `offline` where it is away, and FleetError where it is not to be used.
+    """
+    async with Client(settings) as client:
+        environment = await reachable(client, listed, fresh=True)
+    if str(environment.fields["os"]).startswith("win"):
+        raise FleetError(f"the device runs {environment.fields['os']}, and only POSIX systems can be worked with")
+    if not any_mode and environment.fields["mode"] is not None:
+        _require_unrestricted(environment.fields["mode"])
+    terminal = Terminal(settings, str(environment.connection_id))
+    terminal.asks_mode = not any_mode and environment.fields["mode"] is None
+    return await terminal.__aenter__()
+
+
+class Terminal(Relay):
+    """A shell on a device. Use as an async context manager; every call raises ApiError.
+
+    Entering is retried, since nothing has run then; what is run is not. Whatever ends it, the shell and its files are
+    gone within 26 s, and at once where the device hears of it.
+
+    asks_mode: whether the device is asked for its mode first, and left alone unless it is unrestricted.
+    """
+
+    def __init__(self, settings: HttpSettings, connection_id: str) -> None:
+        super().__init__(settings, connection_id)
+        self.asks_mode = False
+        self._id = ""
+        self._timeout = settings.timeout
+        self._tasks: list[asyncio.Task[None]] = []
+        self._parts: asyncio.Queue[_Part | ApiError] = asyncio.Queue()
+        self._lost: ApiError | None = None
+        self._busy = False
+        self._reads_ahead = False
+        self._heard = time.monotonic()
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._show_life())]
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_WITHIN):
+                await self._type("bye\n")
+        await super().__aexit__()
+
+    async def run(self, command: bytes, stdin: bytes = b"", answers: Answers | None = None) -> Finished:
+        """Run a command with /bin/sh, in a session of its own, and wait for its end.
+
+        answers: what the command gets before its standard input; asked whenever it has said more, until it is to go on,
+        for which it has the timeout.
+        """
+        line, encoded = "", ""
+        if len(command) <= _LINE:
+            line = _encoded(command or b":")
+        else:
+            await self._put(io.BytesIO(command), ".command", "-")
+        if len(stdin) <= _PIECE:
+            encoded = _encoded(stdin)
+        else:
+            await self._put(io.BytesIO(stdin), ".in", "-")
+        how = "ask" if answers else "all"
+        await self._begin(f"run {how} {len(encoded)} {len(stdin)} {line}", encoded)
+        stdout, stderr = bytearray(), bytearray()
+        status, _note = await self._end(stdout.extend, stderr.extend, answers)
+        return Finished(self._done(status, stderr), bytes(stdout), bytes(stderr))
+
+    async def put(self, source: BinaryIO, path: bytes, mode: int) -> None:
+        """Write a file. mode: what one that is new gets, less the umask. Raises RefusedError where it cannot be."""
+        await self._put(source, _encoded(path), f"{mode:o}")
+
+    async def fetch(self, path: bytes, sink: BinaryIO) -> int:
+        """Read a file into `sink`; returns its permissions. Raises RefusedError where it cannot be read."""
+        await self._begin(f"get {_encoded(path)}")
+        stderr = bytearray()
+        status, permissions = await self._end(sink.write, stderr.extend)
+        self._require_success(status, stderr)
+        return _mode(permissions)
+
+    async def _put(self, source: BinaryIO, path: str, mode: str) -> None:
+        source.seek(0)
+        how, size, piece = "new", 0, source.read(_PIECE)
+        while how == "new" or piece:
+            following = source.read(_PIECE)
+            size += len(piece)
+            encoded, final_mode = _encoded(piece), "-" if following else mode
+            await self._begin(f"put {how} {len(encoded)} {size} {final_mode} {path}", encoded)
+            stderr = bytearray()
+            status, _note = await self._end(lambda _data: None, stderr.extend)
+            self._require_success(status, stderr)
+            how, piece = "more", following
+
+    async def _greet(self) -> None:
+        """Have the device start a terminal, and our shell in it in place of the user's."""
+        if self.asks_mode:
+            await self.sync()
+            _require_unrestricted(self.device_status.get("current_permission_mode"))
+        if self._id:
+            await self._abandon()
+        self._id = str(uuid.uuid4())
+        self._marks = _Marks(uuid.uuid4().hex)
+        await self._send({"type": "terminal_spawn", "terminal_id": self._id, **_SIZE, "cwd": "/"})
+        try:
+            async with asyncio.timeout(self._timeout):
+                while not await self._typed_into_shell():
+                    pass
+        except TimeoutError:
+            await self._abandon()
+            message = f"{self._url}: no shell on the device within the timeout of {self._timeout:g} s"
+            raise ApiError(message, code="timeout", transient=True) from None
+        await self._type(_script() + "\n")
+
+    async def _abandon(self) -> None:
+        """End a terminal in which our shell may not have begun: the user's would wait there for ever."""
+        with contextlib.suppress(ApiError):
+            # A device does not kill a terminal in its first two seconds.
+            await self._type(" exit\n")
+            await self._send({"type": "terminal_kill", "terminal_id": self._id})
+
+    async def _typed_into_shell(self) -> bool:
+        """Type the line that starts ours into the user's shell; whether it did."""
+        await self._type(_LOADER.format(mark=self._marks.mark))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TYPED_AGAIN_AFTER):
+                while not (ready := [part for part in await self._received() if part[:1] == ["ready"]]):
+                    pass
+                self._reads_ahead = "ahead" in ready[0]
+                return True
+        return False
+
+    async def _type(self, text: str) -> None:
+        for start in range(0, len(text), _FRAME):
+            frame = {"type": "terminal_input", "terminal_id": self._id, "data": text[start : start + _FRAME]}
+            try:
+                async with asyncio.timeout(self._timeout):
+                    await self._send(frame)
+            except TimeoutError:
+                message = f"{self._url}: nothing could be sent for the timeout of {self._timeout:g} s"
+                raise ApiError(message, code="timeout", transient=True) from None
+            self._heard = time.monotonic()
+
+    async def _received(self) -> list[_Part]:
+        """What came in the next frame of our terminal."""
+        while True:
+            frame = await self._receive("the terminal")
+            if frame.get("terminal_id") != self._id:
+                continue
+            self._heard = time.monotonic()
+            if frame.get("type") == "terminal_output":
+                return self._marks.split(str(frame.get("data")))
+            if frame.get("type") == "terminal_exited":
+                raise self._dropped("the terminal", f"it has ended ({said(frame)})")
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                for part in await self._received():
+                    self._parts.put_nowait(part)
+        except ApiError as error:
+            self._lose(error)
+
+    async def _show_life(self) -> None:
+        """Tell the shell that we are there, and find out whether it is."""
+        try:
+            while time.monotonic() - self._heard <= self._timeout:
+                await asyncio.sleep(min(_SIGN_OF_LIFE, self._timeout / 3))
+                # While what is typed is for an operation, this would be taken for a part of it.
+                if not self._busy:
+                    heard = self._heard
+                    await self._type(".\n")
+                    self._heard = heard
+        except ApiError as error:
+            self._lose(error)
+        else:
+            message = f"{self._url}: nothing heard of the device for the timeout of {self._timeout:g} s"
+            self._lose(ApiError(message, code="timeout", transient=True))
+
+    def _lose(self, error: ApiError) -> None:
+        if self._lost is None:
+            self._lost = error
+            self._parts.put_nowait(error)
+
+    async def _begin(self, operation: str, payload: str = "") -> None:
+        if self._lost is not None:
+            raise self._lost
+        self._busy = True
+        try:
+            if payload and self._reads_ahead:
+                await self._type(f"{operation}\n")
+                await self._asked_for()
+                await self._type(payload)
+            else:
+                await self._type(f"{operation}\n{payload}")
+        except ApiError as error:
+            # What did not arrive whole is not begun.
+            self._lose(error)
+            raise
+
+    async def _asked_for(self) -> None:
+        """Wait until the shell wants what belongs to an operation."""
+        while (part := await self._parts.get()) != ["more"]:
+            if isinstance(part, ApiError):
+                raise part
+            if isinstance(part, list) and part[:1] == ["refused"]:
+                raise _refused(part)
+
+    async def _end(self, stdout: _Sink, stderr: _Sink, answers: Answers | None = None) -> tuple[str, str]:
+        """Wait for the end of an operation; returns its status and what it notes of standard output."""
+        answer = _Answer(stdout, stderr)
+        try:
+            async with asyncio.timeout(self._timeout if answers else None) as to_answer:
+                while answer.status is None:
+                    part = await self._parts.get()
+                    if isinstance(part, ApiError):
+                        raise part
+                    if part == ["running"]:
+                        self._busy = False
+                    elif part[:1] == ["said"] and answers is not None:
+                        line = answers(base64.b64decode(part[1]))
+                        if line == b"":
+                            to_answer.reschedule(None)
+                        await self._give(line)
+                    else:
+                        answer.take(part)
+        except TimeoutError:
+            message = f"{self._url}: the command asked nothing known within the timeout of {self._timeout:g} s"
+            lost = ApiError(message, code="timeout", may_be_accepted=True)
+            self._lose(lost)
+            raise lost from None
+        except (ApiError, ValueError, IndexError) as error:
+            lost = error if isinstance(error, ApiError) else self._unreadable(error)
+            # A shell that could not begin has done nothing.
+            lost.may_be_accepted = lost.code != "refused"
+            self._lose(lost)
+            raise lost from None
+        self._busy = False
+        return answer.status, answer.note
+
+    def _unreadable(self, error: Exception) -> ApiError:
+        return ApiError(f"{self._url}: the terminal's answer cannot be read: {one_line(error)}", code="garbled")
+
+    async def _give(self, line: bytes | None) -> None:
+        if line is not None:
+            await self._type(f"pass {_encoded(line)}\n" if line else "go\n")
+
+    def _done(self, status: str, stderr: bytearray) -> int:
+        """An exit status. Raises ApiError where the shell has none to tell."""
+        if not re.fullmatch("[0-9]{1,3}", status):
+            why = one_line(stderr.decode(errors="replace")) or "its output could not be read"
+            raise ApiError(f"{self._url}: the command's result is lost: {why}", code="garbled", may_be_accepted=True)
+        return int(status)
+
+    def _require_success(self, status: str, stderr: bytearray) -> None:
+        if self._done(status, stderr) != 0:
+            # The shell's own words begin with its name and its line.
+            why = one_line(stderr.decode(errors="replace")).rpartition(": ")[2]
+            raise RefusedError(why or f"exit status {status}", code="refused")
+
+
+class RefusedError(ApiError):
+    """The device did not do what it was asked for; the text is its reason."""
+
+
+@functools.cache
+def _script() -> str:
+    """Our shell as one line."""
+    lines = Path(__file__).with_suffix(".sh").read_text(encoding="ascii").splitlines()
+    return " ".join(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _mode(permissions: str) -> int:
+    """The mode that `ls -l` shows as `-rw-r--r--`."""
+    letters = permissions[1:10].ljust(9, "-")
+    return sum(1 << (8 - place) for place, letter in enumerate(letters) if letter in "rwxst")
+
+
+def _require_unrestricted(mode: Any) -> None:
+    if mode not in UNRESTRICTED:
+        raise FleetError(
+            f"the device is in mode {one_line(mode or 'unknown', 60)}, which a terminal would go round; commands run "
+            f"in {' and '.join(UNRESTRICTED)} only, unless letta_allow_outside_permission_mode is true"
+        )

@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads what a terminal prints: our marks, and the base64 between them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from ...errors import ApiError
+from ...text import one_line
+
+# A word of ours with what belongs to it, or the text in between.
+_Part: TypeAlias = "str | list[str]"
+_Sink = Callable[[Any], object]
+
+
+class _Marks:
+    """Tells what is ours from all else that a terminal shows. mark: in front of every word of ours."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        self._rest = ""
+        self._word = re.compile(f"<{mark}((?: [^ <>]*)+)>")
+
+    def split(self, text: str) -> list[_Part]:
+        """What more of the terminal's output holds: words as lists, and the text between them, as it came."""
+        *whole, self._rest = self._split(self._rest + text)
+        return whole
+
+    def _split(self, text: str) -> list[Any]:
+        parts: list[_Part] = []
+        at = 0
+        for found in self._word.finditer(text):
+            parts += [text[at : found.start()], found[1].split()]
+            at = found.end()
+        begun = text.rfind("<", at)
+        word = text[begun:] if begun >= 0 else ""
+        end = len(text) - (len(word) if self._begins(word) else 0)
+        return [*parts, text[at:end], text[end:]]
+
+    def _begins(self, word: str) -> bool:
+        """Whether a text may be the beginning of a word of ours, none of which holds another `<`."""
+        begin = f"<{self.mark} "
+        return word.startswith(begin) or begin.startswith(word)
+
+
+class _Answer:
+    """What an operation came to, as its parts come. status: None until it has ended. note: on standard output."""
+
+    def __init__(self, stdout: _Sink, stderr: _Sink) -> None:
+        self.status: str | None = None
+        self.note = ""
+        self._decoders = {"out": _Decoder(stdout), "err": _Decoder(stderr)}
+        self._now: _Decoder | None = None
+
+    def take(self, part: _Part) -> None:
+        """Take the next part. Raises ValueError and IndexError for what is none, ApiError where the shell refuses."""
+        if isinstance(part, str):
+            if self._now is not None:
+                self._now.feed(part)
+            return
+        if self._now is not None:
+            self._now.end()
+        word, *rest = part
+        self._now = self._decoders.get(word)
+        if word == "out":
+            self.note = rest[0]
+        elif word == "end":
+            self.status = rest[0]
+        elif word == "refused":
+            raise _refused(part)
+
+
+class _Decoder:
+    """Base64 that comes in pieces. Raises ValueError for what is none."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self._sink, self._rest = sink, ""
+
+    def feed(self, text: str) -> None:
+        text = self._rest + text.translate(_NO_BREAKS)
+        whole = len(text) // 4 * 4
+        self._rest = text[whole:]
+        self._sink(binascii.a2b_base64(text[:whole], strict_mode=True))
+
+    def end(self) -> None:
+        if self._rest:
+            raise ValueError("it is cut off")
+
+
+_NO_BREAKS = {ord("\r"): None, ord("\n"): None}
+
+
+def _refused(words: list[str]) -> ApiError:
+    """Of a shell that could not begin, with its reason in base64, or as it came where it is none."""
+    why = "".join(words[1:]).encode(errors="replace")
+    with contextlib.suppress(ValueError):
+        why = base64.b64decode(why, validate=True)
+    return ApiError(f"the shell on the device cannot begin: {one_line(why.decode(errors='replace'))}", code="refused")

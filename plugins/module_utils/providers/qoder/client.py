@@ -1,0 +1,252 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Qoder's REST API for cloud environments: the client.
+
+An environment is a template: to instruct one, a session is made in it, and the message is an event of that session.
+Source of the rules: the Cloud Agents API reference, in both of its generations, which page in different ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from ..._deps import pydantic
+from ...environment import Environment, Listing
+from ...errors import ApiError
+from ...http.client import HttpClient, Reply
+from ...http.gate import Pace
+from ...http.paging import MAX_PAGES, identity_of
+from ...http.settings import HttpSettings
+from ...text import one_line
+from ..base import Accepted, idempotency_key
+from .models import Event, Page, Query, Row, Session, environment
+
+# What the reference asks clients to keep to: requests a second, and seconds between two pages.
+_READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
+# Seconds between two tries to send to a session that is busy.
+_BUSY_PAUSE = 1.0
+_CONFLICT = 409
+_EVENTS_A_PAGE = 100
+
+
+class Client:
+    """Qoder's environments and sessions over REST. Use as an async context manager; every call raises ApiError."""
+
+    # Nothing is addressed to a connection.
+    GONE: frozenset[int] = frozenset()
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._settings = settings
+        self._http = HttpClient(settings)
+        self._base_url = settings.base_url
+        self._reads, self._writes = Pace(_READS), Pace(_WRITES)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__(*exc_info)
+
+    async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
+        """The rows that match, whole or not at all, newest first; a row that comes twice is kept once.
+
+        starts: of no use, as the API asks for a pause between pages.
+        """
+        pages: list[Page] = []
+        dates = []
+        next_after = None
+        backwards = query.before_id is not None
+        walk = self._pages(("environments",), query.parameters(), query.start(), backwards=backwards)
+        async for page, date in walk:
+            pages.append(page)
+            dates.append(date)
+            if page.more and not query.all_pages:
+                next_after = _end(f"GET {self._base_url}/environments", page, backwards=backwards)
+                break
+        return Listing(_rows_once(reversed(pages) if backwards else pages), min(dates), next_after)
+
+    async def _pages(
+        self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
+    ) -> AsyncIterator[tuple[Page, Any]]:
+        """Each page of a list call with its date, in whichever way the server pages."""
+        where = f"GET {self._base_url}/{'/'.join(path)}"
+        cursors: list[Mapping[str, str]] = []
+        for _number in range(MAX_PAGES):
+            cursors.append(cursor)
+            reply = await self._get(*path, params={**parameters, **cursor})
+            page = reply.read_as(Page, where)
+            cursor = _following(where, page, backwards=backwards)
+            yield page, reply.date
+            if not page.more:
+                return
+            if cursor in cursors:
+                told = one_line("".join(cursor.values()), 80)
+                raise ApiError(f"{where}: the cursor {told!r} came back; the pages repeat", code="invalid")
+            await asyncio.sleep(_BETWEEN_PAGES)
+        raise ApiError(f"{where}: did not end after {MAX_PAGES} pages", code="invalid")
+
+    async def _get(self, *path: str, params: Mapping[str, str] | None = None) -> Reply:
+        await self._reads.turn()
+        return await self._http.get(*path, params=params)
+
+    async def _post(self, *path: str, body: Any, key: str) -> Reply:
+        """POST what the server does once for each key, whatever is repeated within 24 h."""
+        await self._writes.turn()
+        try:
+            return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
+        except ApiError as error:
+            if _is_of_another_request(error):
+                had = "another agent, session or content within 24 h"
+                way_out = "give it these, or give another client_message_id or campaign"
+                error.args = (f"{error}: the message with this id had {had}; {way_out}",)
+            raise
+
+    async def retrieve(self, identity: str) -> Environment:
+        """The environment with this id."""
+        reply = await self._get("environments", identity)
+        row = reply.read_as(Row, f"GET {self._base_url}/environments/{{id}}")
+        return environment(row, self._base_url)
+
+    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+        """The same environment as it is now; None when it is no longer there."""
+        try:
+            return await self.retrieve(wanted.id)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+        """Make a session in an environment for one message, once; returns its id.
+
+        agent_id: an id, or the JSON of an object with `id`, `type` and `version`.
+        """
+        reply = await self._post(
+            "sessions",
+            body={"agent": _agent(agent_id), "environment_id": target.id},
+            key=idempotency_key(target.id, client_message_id, "session"),
+        )
+        session: Session = reply.read_as(Session, f"POST {self._base_url}/sessions", may_be_accepted=True)
+        return session.id
+
+    async def send(
+        self,
+        target: Environment,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        agent_id: str | None,
+        conversation_id: str | None,
+        final: Sequence[int] = (),
+    ) -> Accepted:
+        """Send user messages as events of a session, once; one that is busy is waited for until the deadline.
+
+        Unclear is an error also where an earlier try was: what that one brought about may be what it is busy with.
+        """
+        events = [{"type": "user.message", "content": _blocks(message["content"])} for message in messages]
+        path = ("sessions", str(conversation_id), "events")
+        key = idempotency_key(target.id, str(messages[0]["client_message_id"]), "message")
+        give_up_at = time.monotonic() + self._settings.deadline
+        attempts, unclear = 0, False
+        while True:
+            try:
+                reply = await self._post(*path, body={"events": events}, key=key)
+                break
+            except ApiError as error:
+                attempts, unclear = attempts + error.attempts, unclear or error.may_be_accepted
+                error.attempts, error.may_be_accepted = attempts, unclear
+                if error.status != _CONFLICT or _is_of_another_request(error):
+                    raise
+                await self._wait_for_busy(error, give_up_at)
+        return Accepted("the session accepted the message", attempts + reply.attempts, message_id=_echoed(reply.data))
+
+    async def _wait_for_busy(self, error: ApiError, give_up_at: float) -> None:
+        """Wait for a session that is in a turn. Raises its error where it has been waited for long enough."""
+        pause, stop = _BUSY_PAUSE * random.uniform(1, 2), self._settings.gate.stop  # noqa: S311 - spreads the requests
+        if time.monotonic() + pause < give_up_at:
+            await stop.sleep(pause)
+            if not stop.requested:
+                return
+        else:
+            within = f"the deadline of {self._settings.deadline:g} s"
+            way_out = "raise the deadline, or leave session_id out for a session of its own"
+            error.args = (f"{error}: the session's turn did not end within {within}; {way_out}",)
+        raise error
+
+    async def events(self, session_id: str, after_id: str | None) -> AsyncIterator[Event]:
+        """The events of a session after one of them, oldest first; what is no event is left out."""
+        parameters = {"limit": str(_EVENTS_A_PAGE), "order": "asc"}
+        cursor = {"after_id": after_id} if after_id is not None else {}
+        async for page, _date in self._pages(("sessions", session_id, "events"), parameters, cursor):
+            for raw in page.data:
+                try:
+                    yield Event.model_validate(raw)
+                except pydantic.ValidationError:
+                    continue
+
+
+def _following(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
+    """The cursor of the page after one, of which only one kind may be sent; empty after the last one.
+
+    Raises ApiError for a page that does not add up: what came before it cannot be the whole list.
+    """
+    if page.more is None:
+        raise ApiError(f"{where}: neither has_more nor next_page says whether others follow", code="invalid")
+    if not page.more:
+        return {}
+    if not page.data:
+        raise ApiError(f"{where}: has_more is true on an empty page", code="invalid")
+    if page.next_page:
+        return {"page": page.next_page}
+    return {"before_id" if backwards else "after_id": _end(where, page, backwards=backwards)}
+
+
+def _end(where: str, page: Page, *, backwards: bool) -> str:
+    """The id that the rows after a page come after, or before where the walk goes backwards. Raises ApiError."""
+    end = page.first_id if backwards else page.last_id
+    if not end:
+        raise ApiError(f"{where}: has_more is true, and no cursor tells where to go on", code="invalid")
+    return end
+
+
+def _rows_once(pages: Iterable[Page]) -> list[Any]:
+    """The rows of pages, each id once; a row without one is kept, to be reported."""
+    rows = []
+    seen = set()
+    for row in (row for page in pages for row in page.data):
+        identity = identity_of(row)
+        if identity is None or identity not in seen:
+            rows.append(row)
+        seen.add(identity)
+    return rows
+
+
+def _agent(agent_id: str) -> Any:
+    """An agent as the API takes it: an id, or what a JSON object says. Raises ApiError."""
+    if not agent_id.startswith("{"):
+        return agent_id
+    try:
+        return json.loads(agent_id)
+    except ValueError:
+        raise ApiError(f"the agent {one_line(agent_id, 60)!r} is neither an id nor JSON", code="invalid") from None
+
+
+def _is_of_another_request(error: ApiError) -> bool:
+    """Whether the server had another request under the same key, which no waiting mends."""
+    return error.status == _CONFLICT and (error.param or "").lower() == "idempotency-key"
+
+
+def _blocks(content: Any) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def _echoed(data: Any) -> str | None:
+    """The id that the last message got, where the answer has the events."""
+    events = data.get("data", data.get("events")) if isinstance(data, dict) else data
+    found = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
+    return next((identity for event in reversed(found) if (identity := identity_of(event)) is not None), None)

@@ -1,0 +1,221 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Qoder's wire models: environments and events coming in, the parameters of a listing going out.
+
+Source of the shapes: the Cloud Agents API reference, in both of its generations. A row of the older one has `status`
+and `archived`; one of the newer one has neither, and more in `config`. So every key but `id` is optional.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from ..._deps import pydantic
+from ...environment import Environment, InvalidRow, Listing, validated
+from ...errors import OptionError
+from ...text import iso_utc, one_line
+
+NAME = "qoder"
+# The newer generation refuses more, the older one takes it for this.
+_MOST_ROWS = 100
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The list call's parameters, and where to stop. Raises OptionError.
+
+    after_id, before_id: where the walk starts; the second goes backwards, to newer environments.
+    created_at_gte, created_at_lte: RFC 3339. limit: rows a page. all_pages: go on to the end.
+    """
+
+    after_id: str | None = None
+    before_id: str | None = None
+    include_archived: bool = False
+    created_at_gte: str | None = None
+    created_at_lte: str | None = None
+    limit: int = _MOST_ROWS
+    all_pages: bool = True
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise OptionError("limit", f"must be 1 or more, got {self.limit}")
+        if self.after_id is not None and self.before_id is not None:
+            raise OptionError("before_id", "cannot go with after_id; a walk starts at one of them")
+        for name in ("created_at_gte", "created_at_lte"):
+            if getattr(self, name) is not None:
+                _sent(name, getattr(self, name))
+
+    def parameters(self) -> dict[str, str]:
+        """What each request carries, whichever page it asks for."""
+        parameters = {"limit": str(min(self.limit, _MOST_ROWS))}
+        if self.include_archived:
+            parameters["include_archived"] = "true"
+        for name, key in (("created_at_gte", "created_at[gte]"), ("created_at_lte", "created_at[lte]")):
+            if getattr(self, name) is not None:
+                parameters[key] = _sent(name, getattr(self, name))
+        return parameters
+
+    def start(self) -> dict[str, str]:
+        """The cursor of the first page."""
+        cursors = {"after_id": self.after_id, "before_id": self.before_id}
+        return {name: value for name, value in cursors.items() if value is not None}
+
+
+def _sent(option: str, text: str) -> str:
+    """A time in RFC 3339 as the API is sent it: with `T` and `Z` as capitals. Raises OptionError."""
+    text = text.strip()
+    if _moment(text) is None:
+        shown = one_line(repr(text), 60)
+        raise OptionError(option, f"must be a time in RFC 3339 such as 2026-01-31T12:00:00Z, got {shown}")
+    return text.upper().replace(" ", "T")
+
+
+def _moment(text: str) -> datetime | None:
+    """The moment in UTC that RFC 3339 names, None for any other text. A leap second counts as the one before it."""
+    if not _RFC_3339.fullmatch(text):
+        return None
+    known = f"{text[:17]}59{text[19:]}" if text[17:19] == "60" else text
+    try:
+        return datetime.fromisoformat(known.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _in_utc(text: str) -> str:
+    moment = _moment(text)
+    if moment is None:
+        raise ValueError("must be a time in RFC 3339")
+    # To the microsecond, as the API has it: it can be asked for what was made at this very time.
+    return iso_utc(moment, "microseconds")
+
+
+_Time = Annotated[str, pydantic.AfterValidator(_in_utc)]
+
+
+class Row(pydantic.BaseModel):
+    """One environment as the list and retrieve calls return it; its times in UTC."""
+
+    id: str = pydantic.Field(min_length=1)
+    name: str | None = None
+    description: str | None = None
+    status: str | None = None
+    config: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    archived: pydantic.StrictBool | None = None
+    archived_at: _Time | None = None
+    created_at: _Time | None = None
+    updated_at: _Time | None = None
+
+
+class Page(pydantic.BaseModel):
+    """One answer to a list call. next_page: the newer generation's cursor."""
+
+    data: list[Any]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: pydantic.StrictBool | None = None
+    next_page: str | None = None
+
+    @property
+    def more(self) -> bool | None:
+        """Whether others follow; None where the page does not say."""
+        if self.has_more is None and "next_page" in self.model_fields_set:
+            return bool(self.next_page)
+        return self.has_more
+
+
+class Session(pydantic.BaseModel):
+    """A session, as far as it is of use here."""
+
+    id: str = pydantic.Field(min_length=1)
+
+
+class Block(pydantic.BaseModel):
+    """A part of a message's content."""
+
+    type: str = "text"
+    text: str | None = None
+
+
+class _StopReason(pydantic.BaseModel):
+    type: str | None = None
+    event_ids: list[str] | None = None
+
+
+class Event(pydantic.BaseModel):
+    """One event of a session. name, input: of a tool call. error: of `session.error`."""
+
+    id: str | None = None
+    type: str
+    content: list[Block] | str | None = None
+    stop_reason: _StopReason | None = None
+    name: str | None = None
+    input: Any = None
+    error: Any = None
+    processed_at: pydantic.AwareDatetime | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of a message."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        return "".join(block.text or "" for block in self.content if block.type == "text")
+
+
+def environments(listing: Listing, base_url: str, _query: Any) -> tuple[list[Environment], list[InvalidRow]]:
+    """The rows of a listing as environments, and those that do not validate."""
+    return validated(listing.rows, lambda raw: environment(Row.model_validate(raw), base_url))
+
+
+def environment(row: Row, base_url: str) -> Environment:
+    """A row as an Environment, online unless it is archived, which refuses sessions."""
+    config = row.config or {}
+    networking, packages = _mapping(config.get("networking")), _mapping(config.get("packages"))
+    archived = row.archived_at is not None or row.archived is True or row.status == "archived"
+    fields: dict[str, Any] = {
+        "id": row.id,
+        "name": row.name,
+        "description": row.description,
+        "status": row.status,
+        "config": config,
+        "config_type": _text(config.get("type")),
+        "networking_type": _text(networking.get("type")),
+        # The newer generation names its own kind beside the package managers.
+        "packages": {name: value for name, value in packages.items() if name != "type"},
+        "metadata": row.metadata or {},
+        "archived": archived,
+        "archived_at": row.archived_at,
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+    }
+    return Environment(
+        provider=NAME,
+        id=row.id,
+        device_id=row.id,
+        connection_id=None,
+        base_url=base_url,
+        status="offline" if archived else "online",
+        self_update=None,
+        fields=fields,
+    )
+
+
+# What every row has, for checking expressions and documenting variables.
+FIELDS: tuple[str, ...] = (
+    "id", "name", "description", "status", "config", "config_type", "networking_type", "packages", "metadata",
+    "archived", "archived_at", "created_at", "updated_at",
+)  # fmt: skip
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,185 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a message and its reply are found at Qoder: in the events of its session.
+
+A session takes no message while a turn goes on, so what follows a message up to the end of a turn is its own turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from ...errors import ApiError
+from ...http.gate import Pace
+from ...text import one_line
+from ..conversation import Look, Question, Reply
+from .client import Client
+from .models import Event
+
+# How far our clock and the server's may be apart.
+_CLOCKS_DIFFER = timedelta(minutes=5)
+_CALLS = ("agent.tool_use", "agent.mcp_tool_use", "agent.custom_tool_use")
+
+
+class Conversations:
+    """Qoder's sessions, as delivery and reply_info read them. Raises ApiError."""
+
+    def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
+        self._client = client
+        self._slots = asyncio.Semaphore(concurrency)
+        self._pace = Pace(rate)
+
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
+        """The id that the message has among the events of its session, which are read each time."""
+        try:
+            found = [event.id or "" async for event in self.events(question, None) if _is_asked_about(question, event)]
+        except ApiError as error:
+            # Nothing has arrived in a session that is not there.
+            if error.status == 404:
+                return None
+            raise
+        return found[0] if found else None
+
+    def look_for(self, question: Question) -> Look:
+        """What looks at one message, again and again."""
+        return _Watch(self, question).look
+
+    async def events(self, question: Question, after_id: str | None) -> AsyncIterator[Event]:
+        """The events of a session after one of them, oldest first."""
+        async with self._slots:
+            await self._pace.turn()
+            async for event in self._client.events(str(question.conversation_id), after_id):
+                yield event
+
+
+class _Watch:
+    """One message, looked at again and again. A look reads only what has come since the one before."""
+
+    def __init__(self, conversations: Conversations, question: Question) -> None:
+        self._conversations = conversations
+        self._question = question
+        self._read_to: str | None = question.otid
+        self._turn = _Turn(question.otid) if question.otid is not None else None
+
+    async def look(self, _seconds: float = 0.0) -> Reply:
+        """What became of the message by now."""
+        try:
+            async for event in self._conversations.events(self._question, self._read_to):
+                self._read_to = event.id or self._read_to
+                if self._turn is not None:
+                    self._turn.take(event)
+                elif _is_asked_about(self._question, event):
+                    self._turn = _Turn(event.id, event.processed_at)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return Reply().ended("lost", "reply_lost", str(error))
+        return self._turn.reply() if self._turn is not None else Reply()
+
+
+class _Turn:
+    """The events from a message to the end of its turn."""
+
+    def __init__(self, event_id: str | None, began_at: datetime | None = None) -> None:
+        self._event_id = event_id
+        self._began_at = began_at
+        self._text: str | None = None
+        self._calls: dict[str, Event] = {}
+        self._end: Event | None = None
+        self._is_over = False
+
+    def take(self, event: Event) -> None:
+        """Take the next event; those after the end are of other turns."""
+        if self._end is not None and not self._is_over:
+            # It goes on only where somebody has answered what it waited for, instead of saying something else.
+            self._is_over = event.type == "user.message" or not _waits(self._end)
+        if self._is_over:
+            return
+        self._began_at = self._began_at or event.processed_at
+        if event.type == "agent.message":
+            self._text = event.text if event.text.strip() else self._text
+        elif event.type in _CALLS and event.id is not None:
+            self._calls[event.id] = event
+        if _stop_reason(event) is not None:
+            self._end = event
+        elif event.type == "session.status_running" or event.type.startswith("agent."):
+            self._end = None
+
+    def reply(self) -> Reply:
+        """What the turn comes to by now."""
+        reply = Reply(text=self._text, event_id=self._event_id)
+        if self._end is None:
+            return reply
+        if self._began_at is not None and self._end.processed_at is not None:
+            reply.duration = round((self._end.processed_at - self._began_at).total_seconds(), 3)
+        reply.stop_reason = _stop_reason(self._end)
+        if _waits(self._end) and not self._is_over:
+            return self._needing_approval(reply)
+        if reply.stop_reason == "deleted":
+            return reply.ended("lost", "reply_lost", "the session was deleted before the end of the turn")
+        if reply.stop_reason == "end_turn" and self._text is not None:
+            reply.state = "replied"
+            return reply
+        return reply.ended("failed", "reply_failed", _why_failed(reply.stop_reason, self._end))
+
+    def _needing_approval(self, reply: Reply) -> Reply:
+        stop_reason = self._end.stop_reason if self._end else None
+        waiting = (stop_reason.event_ids if stop_reason else None) or list(self._calls)
+        reply.pending_approvals = [_approval(call_id, self._calls.get(call_id)) for call_id in waiting]
+        calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in reply.pending_approvals)
+        return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}")
+
+
+def _is_asked_about(question: Question, event: Event) -> bool:
+    """Whether an event is the message: by its id, else by its text if known, and not from before it was sent."""
+    if event.type != "user.message":
+        return False
+    if question.otid is not None:
+        return event.id == question.otid
+    if question.since is not None and event.processed_at is not None:
+        earliest = datetime.fromisoformat(question.since) - _CLOCKS_DIFFER
+        if event.processed_at < earliest:
+            return False
+    return question.text is None or event.text == question.text
+
+
+def _stop_reason(event: Event) -> str | None:
+    """Why a turn ended with an event: the API's own word, or what the event is called; None where it did not."""
+    if event.type == "session.status_idle":
+        return (event.stop_reason.type if event.stop_reason else None) or "end_turn"
+    if event.type == "session.error":
+        error = event.error if isinstance(event.error, dict) else {}
+        retry = error.get("retry_status")
+        return None if "retrying" in (retry, retry.get("type") if isinstance(retry, dict) else None) else "error"
+    return {"session.status_terminated": "terminated", "session.deleted": "deleted"}.get(event.type)
+
+
+def _waits(end: Event) -> bool:
+    """Whether a turn that stopped here waits for somebody to allow or answer a tool call."""
+    return _stop_reason(end) == "requires_action"
+
+
+def _why_failed(stop_reason: str | None, end: Event) -> str:
+    if stop_reason == "end_turn":
+        return "the turn ended without an answer"
+    if stop_reason == "cancelled":
+        return "the turn was cancelled"
+    if stop_reason == "requires_action":
+        return "the turn waited for approval, and another message came instead"
+    if stop_reason == "terminated":
+        return "the session was terminated"
+    said = end.error.get("message") if isinstance(end.error, dict) else None
+    return f"the turn failed: {one_line(said or stop_reason)}"
+
+
+def _approval(call_id: str, call: Event | None) -> dict[str, Any]:
+    return {
+        "request_id": call_id,
+        "tool_call_id": call_id,
+        "tool_name": call.name if call else None,
+        "arguments": call.input if call else None,
+    }

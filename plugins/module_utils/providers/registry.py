@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds providers by name, and opens their clients."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ..environment import Listing
+from ..errors import FleetError
+from ..http.settings import HttpSettings
+from ..text import one_line
+from .base import _OPTIONS, Client, Provider
+from .conversation import Look, Question
+
+
+class ConversationsOfAll:
+    """Those of several providers as one. clients: of each, by its name."""
+
+    def __init__(self, clients: Mapping[str, Client], *, concurrency: int, rate: float | None) -> None:
+        self._of = {
+            name: provider_named(name).conversations(client, concurrency=concurrency, rate=rate)
+            for name, client in clients.items()
+        }
+
+    def look_for(self, question: Question) -> Look:
+        """What looks at one message, again and again."""
+        return self._of[question.provider].look_for(question)
+
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
+        """The id that a message has in its conversation, None where it is not there."""
+        return await self._of[question.provider].arrived(question, fresh)
+
+
+@functools.cache
+def known_providers() -> Sequence[str]:
+    """The names of all that there are: each is a folder beside this file with a `provider.py`."""
+    return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/provider.py")))
+
+
+@functools.cache
+def provider_named(name: str) -> Provider:
+    """The provider of a name. Raises FleetError."""
+    known = known_providers()
+    if name not in known:
+        raise FleetError(f"there is no provider {one_line(repr(name), 60)}; there are {', '.join(known)}")
+    found: Provider = importlib.import_module(f".{name}.provider", __package__).PROVIDER
+    for entry, known_options in _OPTIONS.items():
+        if getattr(found, entry) not in known_options:
+            raise FleetError(f"PROVIDER.{entry} of {name} must be one of {', '.join(known_options)}")
+    return found
+
+
+@asynccontextmanager
+async def opened(connections: Mapping[str, HttpSettings]) -> AsyncIterator[dict[str, Client]]:
+    """A client for each provider, by its name. connections: how to reach it."""
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(provider_named(name).client(settings))
+            for name, settings in connections.items()
+        }
+
+
+def fetch(provider: Provider, settings: HttpSettings, query: Any, starts: Sequence[str] = ()) -> Listing:
+    """List once, from synchronous code; `starts` as for `Client.list`. Raises ApiError."""
+
+    async def run() -> Listing:
+        async with provider.client(settings) as client:
+            return await client.list(query, starts)
+
+    return asyncio.run(run())

@@ -1,0 +1,55 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The files of a report: what each holds, and whether it is another than before."""
+
+from __future__ import annotations
+
+import json
+import stat
+from datetime import datetime
+from pathlib import Path
+
+from ..errors import OptionError
+from ..files import check_writable, write_text
+from .metrics import metrics
+from .model import Report, same_but_for_the_time
+from .page import page
+
+# The options that name the files, and the permissions of a new one: the exporter runs as a user of its own.
+MODES = {"path": 0o600, "json_path": 0o600, "metrics_path": 0o644}
+
+
+def check_path(option: str, path: str) -> None:
+    """Raise OptionError where a file cannot be written, or nobody would read it."""
+    if option == "metrics_path" and not path.endswith(".prom"):
+        raise OptionError(option, f"must end in .prom, since the exporter reads no other files, got {path!r}")
+    check_writable(option, path)
+
+
+def text_for(option: str, report: Report, generated_at: datetime) -> str:
+    """What the file that an option names is to hold."""
+    match option:
+        case "path":
+            return page(report.as_json(generated_at))
+        case "json_path":
+            return json.dumps(report.as_json(generated_at), ensure_ascii=False, indent=2) + "\n"
+        case _:
+            return metrics(report, generated_at)
+
+
+def changes(path: str, text: str) -> bool:
+    """Whether there is no such file, or it holds something else, the time of the report aside."""
+    try:
+        return not same_but_for_the_time(Path(path).read_text(encoding="utf-8"), text)
+    except (OSError, UnicodeDecodeError):
+        return True
+
+
+def save(option: str, path: str, text: str) -> None:
+    """Replace the file at once, with the permissions that it had. Raises OptionError."""
+    try:
+        mode = stat.S_IMODE(Path(path).stat().st_mode)
+    except OSError:
+        mode = MODES[option]
+    write_text(option, path, text, mode=mode)

@@ -1,0 +1,107 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report as numbers, for the textfile collector of Prometheus' node exporter.
+
+Source of the format: https://prometheus.io/docs/instrumenting/exposition_formats/ (text format 0.0.4).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+
+from .model import Report
+
+# Of the values that devices choose, since each is a time series that Prometheus keeps. The rest is one together.
+_MOST_VALUES = 20
+_OTHER = "other"
+
+_BY_DIMENSION = {
+    "mode": "Environments by the permission mode they are in.",
+    "os": "Environments by operating system.",
+    "version": "Environments by the version they run.",
+    "config_type": "Environments by the type of their configuration.",
+    "networking_type": "Environments by the kind of network access.",
+}
+
+Samples = Iterable[tuple[Mapping[str, str], float]]
+
+
+def metrics(report: Report, generated_at: datetime) -> str:
+    """The text of a `.prom` file: no metric says anything of one environment alone."""
+    return "".join(_lines(report, generated_at))
+
+
+def _lines(report: Report, generated_at: datetime) -> Iterator[str]:
+    yield from _gauge(
+        "fleetops_report_generated_timestamp_seconds",
+        "When this report was written, as a Unix time.",
+        [({}, round(generated_at.timestamp(), 3))],
+    )
+    rows = report.environments
+    yield from _gauge(
+        "fleetops_environments",
+        "Environments of the fleet.",
+        _by(("provider", "status"), [(row.provider, row.status) for row in rows]),
+    )
+    for name, meaning in _BY_DIMENSION.items():
+        values = [(row.provider, str(value)) for row in rows if (value := getattr(row, name)) is not None]
+        yield from _gauge(f"fleetops_environments_by_{name}", meaning, _by(("provider", name), values))
+    yield from _gauge(
+        "fleetops_environments_updatable",
+        "Environments that say they can update themselves.",
+        _by(("provider",), [(row.provider,) for row in rows if row.updatable]),
+    )
+    yield from _gauge(
+        "fleetops_campaign_deliveries",
+        "Deliveries of a campaign by how they ended.",
+        [
+            ({"campaign": campaign.name, "status": status}, count)
+            for campaign in report.campaigns
+            for status, count in campaign.counts.items()
+        ],
+    )
+    if report.rollout:
+        of_rollout = {"rollout": report.rollout.name}
+        yield from _gauge(
+            "fleetops_rollout_targets",
+            "Targets of a rollout by what became of them.",
+            [({**of_rollout, "status": status}, count) for status, count in report.rollout.counts.items()],
+        )
+        yield from _gauge(
+            "fleetops_rollout_waves",
+            "Waves of a rollout by their state.",
+            [
+                ({**of_rollout, "state": state}, count)
+                for state, count in sorted(Counter(wave.state for wave in report.rollout.waves).items())
+            ],
+        )
+
+
+def _by(labels: Sequence[str], values: Iterable[tuple[str, ...]]) -> Samples:
+    """How often each of the most frequent values comes, in an order that stays, and all the rest together."""
+    found = Counter(values)
+    kept = Counter(dict(found.most_common(_MOST_VALUES)))
+    for value, count in found.items():
+        if value not in kept:
+            kept[(*value[:-1], _OTHER)] += count
+    return [(dict(zip(labels, value, strict=True)), count) for value, count in sorted(kept.items())]
+
+
+def _gauge(name: str, meaning: str, samples: Samples) -> Iterator[str]:
+    """A metric with its samples; nothing where there are none."""
+    lines = [f"{name}{_labels(labels)} {value}\n" for labels, value in samples]
+    if lines:
+        yield f"# HELP {name} {meaning}\n# TYPE {name} gauge\n"
+        yield from lines
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in labels.items()]
+    return f"{{{','.join(pairs)}}}" if pairs else ""
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,0 +1,51 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report as one HTML file that asks nobody for anything.
+
+The data stand in it as JSON, which the page's script reads and shows as text alone. The page's policy runs the two
+scripts and the style sheet that are put together here, by their hashes, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_FILES = Path(__file__).with_name("page_files")
+# In the order in which they need each other; together they are one.
+_SCRIPTS = ("basics.js", "charts.js", "environments.js", "page.js")
+# So that no text ends the element that it stands in, or begins another.
+_ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The page that shows the JSON values of a report."""
+    # The map of its source, which only its developers have.
+    library, _comment, _map = _file("chart.js/chart.umd.min.js").rpartition("//# sourceMappingURL=")
+    script, style = "".join(map(_file, _SCRIPTS)), _file("page.css")
+    policy = (
+        f"default-src 'none'; script-src {_hash(library)} {_hash(script)}; style-src {_hash(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return string.Template(_file("page.html")).substitute(
+        policy=policy, style=style, library=library, script=script, data=_embedded(data)
+    )
+
+
+def _embedded(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
+
+
+def _file(name: str) -> str:
+    return (_FILES / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """The source of an inline element, as a Content-Security-Policy names it."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,0 +1,85 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The preflight of a rollout: who is on the version already, who can be updated, who cannot and why. It only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..environment import Environment, described_state
+from ..errors import FleetError
+from ..fleet.fan_out import FanOut, Outcome, Policy, Target
+from ..fleet.update import why_no_command
+from ..http.settings import HttpSettings
+from ..ledger.schema import RolloutTarget
+from ..providers.letta.client import Client
+from ..providers.letta.manual_command import manual_command
+from ..text import one_line
+from ..versions import at_least, parsed
+
+_MOST_SHOWN = 5
+
+
+@dataclass(slots=True, kw_only=True)
+class _Look(Outcome):
+    target: RolloutTarget | None = None
+
+
+async def preflight(
+    settings: HttpSettings, targets: Sequence[Target], concurrency: int, version: str
+) -> list[RolloutTarget]:
+    """Every target as a rollout to a version finds it, in the same order.
+
+    Raises FleetError where one cannot be looked up: a plan that leaves some out would be kept like that.
+    """
+    looks = [_Look(**_Look.begin(target)) for target in targets]
+    fan_out = FanOut(Policy(concurrency=concurrency, rate=None, max_failures=0, when_offline="skip"))
+    async with Client(settings) as client:
+
+        async def look(target: Target, outcome: _Look) -> None:
+            found = await client.resolve(target.environment, among=len(targets))
+            outcome.status, outcome.target = "ok", found_as(target, found, version)
+
+        await fan_out.run(list(zip(targets, looks, strict=True)), look)
+    failures = [f"{outcome.host}: {outcome.error['message']}" for outcome in looks if outcome.error is not None]
+    if failures:
+        shown = "; ".join(failures[:_MOST_SHOWN])
+        raise FleetError(f"nothing was planned, as targets cannot be looked up: {shown}")
+    return [outcome.target for outcome in looks if outcome.target is not None]
+
+
+def found_as(target: Target, found: Environment | None, version: str) -> RolloutTarget:
+    """A target as it is now; None stands for one that is no longer there.
+
+    One that is offline needs nothing where it was last seen on the version. How to update by hand is said of those
+    alone that cannot do it themselves.
+    """
+    known: dict[str, Any] = {"host": target.host, "environment_id": target.environment.id}
+    if found is None:
+        return RolloutTarget(**known, preflight="offline", reason=described_state(None))
+    known["from_version"] = found.fields["version"]
+    if at_least(found.fields["version"], version):
+        return RolloutTarget(**known, preflight="current")
+    if found.status != "online":
+        return RolloutTarget(**known, preflight="offline", reason=described_state(found))
+    why_not = _why_not_updatable(found, version)
+    if why_not is None:
+        return RolloutTarget(**known, preflight="updatable")
+    path = (found.self_update or {}).get("install_path")
+    return RolloutTarget(
+        **known,
+        preflight="not_updatable",
+        reason=why_not,
+        manual_command=one_line(manual_command(found.self_update) or "") or None,
+        install_path=one_line(path) if isinstance(path, str) and path else None,
+    )
+
+
+def _why_not_updatable(found: Environment, version: str) -> str | None:
+    runs = found.fields["version"]
+    if parsed(runs) is None:
+        return f"reports {one_line(repr(runs), 60)} as its version, which cannot be compared with {version}"
+    return why_no_command(found)

@@ -1,0 +1,238 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rollouts: who is updated in which wave, when a wave has passed, and what is to be run next.
+
+A rollout is planned once and then kept: who is in it, in which wave, and the version. All of this is plain data; the
+ledger keeps it (rollout_ledger.py), and preflight.py finds out who can be updated.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import OptionError
+from ..fleet.fan_out import share_of
+from ..ledger.schema import Rollout, RolloutTarget, Wave
+
+# A target's good ends, and those that count against the failure budget.
+GOOD = ("changed", "ok")
+FAILED = ("failed", "unknown", "offline", "skipped")
+
+
+def check_waves(waves: Sequence[str]) -> None:
+    """Raise OptionError for waves that cannot be meant."""
+    for wave in waves:
+        if share_of("waves", wave, 100) < 1:
+            raise OptionError("waves", f"must each be 1 or more, got {wave!r}")
+    if not waves or waves[-1].strip() != "100%":
+        raise OptionError("waves", "must end with '100%', so that each target is in one of them")
+    for before, wave in itertools.pairwise(waves):
+        alike = before.endswith("%") == wave.endswith("%")
+        if alike and share_of("waves", wave, 100) <= share_of("waves", before, 100):
+            raise OptionError("waves", f"count all targets so far, so each must be more than before, got {list(waves)}")
+
+
+def wave_sizes(waves: Sequence[str], targets: int) -> list[int]:
+    """How many of so many targets are in each wave.
+
+    waves: how many have been updated by the end of each, as counts or percentages, such as `1`, `5%`, `25%`, `100%`.
+    Each wave has at least one target more; those that would have none are left out. Raises OptionError.
+    """
+    check_waves(waves)
+    sizes: list[int] = []
+    done = 0
+    for wave in waves:
+        if done == targets:
+            break
+        until = min(targets, max(done + 1, share_of("waves", wave, targets)))
+        sizes.append(until - done)
+        done = until
+    return sizes
+
+
+def planned(
+    name: str, version: str, waves: Sequence[str], targets: Sequence[RolloutTarget], planned_at: str
+) -> Rollout:
+    """A new rollout: those that are updatable are put into waves, in the order given. Raises OptionError."""
+    sizes = wave_sizes(waves, sum(target.preflight == "updatable" for target in targets))
+    numbers = iter([number for number, size in enumerate(sizes, start=1) for _place in range(size)])
+    return Rollout(
+        name=name,
+        version=version,
+        waves_wanted=list(waves),
+        planned_at=planned_at,
+        waves=[Wave(number=number) for number, _size in enumerate(sizes, start=1)],
+        targets=[
+            replace(target, wave=next(numbers)) if target.preflight == "updatable" else target for target in targets
+        ],
+    )
+
+
+def check_same(rollout: Rollout, version: str, waves: Sequence[str], environment_ids: Sequence[str]) -> None:
+    """Raise OptionError where a rollout was planned otherwise than a run wants it."""
+    known = f"rollout {rollout.name!r} was planned at {rollout.planned_at}"
+    if version != rollout.version:
+        raise OptionError("version", f"{known} for {rollout.version}, got {version}; give another name")
+    if list(waves) != list(rollout.waves_wanted):
+        raise OptionError(
+            "waves", f"{known} with {list(rollout.waves_wanted)}, got {list(waves)}; leave them, or give another name"
+        )
+    if environment_ids and not {target.environment_id for target in rollout.targets} & set(environment_ids):
+        raise OptionError("targets", f"{known} for others, and none of these is in it; give another name")
+
+
+def begun(rollout: Rollout, number: int, max_failures: str, now: str) -> Wave:
+    """A wave as it begins, again or for the first time. Raises OptionError where one before it has not passed."""
+    wave = rollout.wave(number)
+    before = rollout.next_wave
+    if before is not None and before < number:
+        raise OptionError("wave", f"{number} cannot begin before wave {before} has passed")
+    allowed = share_of("max_failures", max_failures, len(rollout.targets_of(number)))
+    started_at = wave.started_at or now
+    return replace(wave, state="running", started_at=started_at, ended_at=None, max_failures=allowed, reason=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What modules returned of the targets of a wave, by environment id.
+
+    updated: of self_update. waited: of wait_for_environment, None where that was not asked for. probed: of
+    send_message with wait_for_reply, None where it was not.
+    """
+
+    updated: Mapping[str, Mapping[str, Any]]
+    waited: Mapping[str, Mapping[str, Any]] | None = None
+    probed: Mapping[str, Mapping[str, Any]] | None = None
+
+    def end_of(self, target: RolloutTarget, now: str) -> RolloutTarget:
+        """A target with its end: good where everything is that was asked for."""
+        updated = self.updated.get(target.environment_id)
+        if updated is None or (updated["status"] == "not_attempted" and target.status is not None):
+            return target
+        status, reason = updated["status"], _why(updated)
+        for step, entry, is_good in self._proofs(target):
+            if status in GOOD and not is_good:
+                status, reason = "failed", f"{step}: {_why(entry) or 'it was not done'}"
+        waited = (self.waited or {}).get(target.environment_id, {})
+        to_version = waited.get("version") or updated.get("version") or target.to_version
+        if status == "ok" and target.updated_at is not None:
+            # This rollout did it, in a run before.
+            status, reason = "changed", f"updated from {target.from_version} to {to_version}"
+        updated_at = updated.get("updated_at") or target.updated_at
+        return replace(target, status=status, reason=reason, to_version=to_version, updated_at=updated_at, ended_at=now)
+
+    def _proofs(self, target: RolloutTarget) -> list[tuple[str, Mapping[str, Any], bool]]:
+        proofs = []
+        if self.waited is not None:
+            entry = self.waited.get(target.environment_id, {})
+            proofs.append(("after the update", entry, entry.get("status") == "ok"))
+        if self.probed is not None:
+            entry = self.probed.get(target.environment_id, {})
+            reply = entry.get("reply") or {}
+            proofs.append(("the probe was not answered", reply or entry, reply.get("state") == "replied"))
+        return proofs
+
+
+def judged(rollout: Rollout, number: int, results: Results, now: str) -> tuple[Wave, list[RolloutTarget]]:
+    """A wave and its targets after its updates. Raises OptionError where it was not begun, or results are not its.
+
+    It has failed where more targets failed than are allowed, in this run or before. Else it has passed where all have
+    ended, and goes on `running` where a run left some out.
+    """
+    wave = rollout.wave(number)
+    if wave.state != "running":
+        raise OptionError("wave", f"{number} of rollout {rollout.name!r} is {wave.state}; begin it with state=started")
+    before = rollout.targets_of(number)
+    known = {target.environment_id for target in before}
+    for option in ("updated", "waited", "probed"):
+        stranger = next((id_ for id_ in getattr(results, option) or {} if id_ not in known), None)
+        if stranger is not None:
+            raise OptionError(option, f"{stranger!r} is not in wave {number} of rollout {rollout.name!r}")
+    after = [results.end_of(target, now) for target in before]
+    failures = sum(target.status in FAILED for target in after)
+    open_ones = sum(target.status not in (*GOOD, *FAILED) for target in after)
+    allowed = wave.max_failures or 0
+    if failures > allowed:
+        state, reason = "failed", f"{failures} of its {len(after)} targets failed, {allowed} may"
+    elif open_ones:
+        state, reason = "running", f"{open_ones} of its {len(after)} targets were left out"
+    else:
+        state, reason = "passed", None
+    return replace(wave, state=state, ended_at=None if state == "running" else now, reason=reason), after
+
+
+def _why(entry: Mapping[str, Any]) -> str | None:
+    error = entry.get("error") or {}
+    return error.get("message") or entry.get("reason") or entry.get("state")
+
+
+def view(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, Any]:
+    """How a rollout stands for a run that may touch these hosts alone; what the module `rollout` returns.
+
+    hosts: environment id → host name, in the order given.
+    """
+
+    def name_of(target: RolloutTarget) -> str:
+        return hosts.get(target.environment_id, target.host)
+
+    def entries(preflight: str, *fields: str) -> list[dict[str, Any]]:
+        found = (target for target in rollout.targets if target.preflight == preflight)
+        return [{"host": name_of(target), **{name: getattr(target, name) for name in fields}} for target in found]
+
+    frozen = {target.environment_id for target in rollout.targets}
+    waved = [target for target in rollout.targets if target.wave is not None]
+    return {
+        "name": rollout.name,
+        "version": rollout.version,
+        "planned_at": rollout.planned_at,
+        "state": rollout.state,
+        "waves": [
+            {
+                "number": wave.number,
+                "state": wave.state,
+                "hosts": [name_of(target) for target in rollout.targets_of(wave.number)],
+                "started_at": wave.started_at,
+                "ended_at": wave.ended_at,
+                "reason": wave.reason,
+            }
+            for wave in rollout.waves
+        ],
+        "to_run": _to_run(rollout, hosts),
+        "current": [entry["host"] for entry in entries("current")],
+        "offline": entries("offline", "reason"),
+        "not_updatable": entries("not_updatable", "reason", "manual_command", "install_path"),
+        "failed_targets": [
+            {"host": name_of(target), "wave": target.wave, "status": target.status, "reason": target.reason}
+            for target in waved
+            if target.status in FAILED
+        ],
+        "left_out": [
+            name_of(target) for target in waved if target.environment_id not in hosts and target.status not in GOOD
+        ],
+        "not_in_rollout": [host for id_, host in hosts.items() if id_ not in frozen],
+        "next_wave": rollout.next_wave,
+        "done": rollout.next_wave is None,
+    }
+
+
+def _to_run(rollout: Rollout, hosts: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The waves to run, each with its hosts: those that have not passed, or at the end whoever has failed."""
+    waves: list[dict[str, Any]] = []
+    for wave in rollout.waves:
+        if rollout.next_wave is not None and wave.state == "passed":
+            continue
+        mine = [
+            hosts[target.environment_id]
+            for target in rollout.targets_of(wave.number)
+            if target.environment_id in hosts and (wave.state != "passed" or target.status in FAILED)
+        ]
+        if wave.state != "passed" and not mine:
+            # None after it may begin.
+            break
+        if mine:
+            waves.append({"number": wave.number, "hosts": mine})
+    return waves

@@ -1,0 +1,47 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Texts as the collection writes them: one printable line, short hashes, times in UTC."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Text from anywhere as one printable line of at most `limit` characters."""
+    whole = str(text)
+    if not whole.isprintable():
+        whole = "".join(character if character.isprintable() else " " for character in whole)
+    line = " ".join(whole.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def short(text: str) -> str:
+    """Eight hexadecimal digits that stand for an id (the start of its SHA-256)."""
+    return digest(text)[:8]
+
+
+def digest(text: str) -> str:
+    """The SHA-256 of a text in hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def with_hash(name: str, text: str, *, separator: str = "_", longest: int | None = None) -> Iterator[str]:
+    """`name` with a hash of `text` behind it, at first a short one; within `longest` characters."""
+    code = digest(text)
+    for length in range(8, len(code) + 1, 8):
+        cut = name if longest is None else name[: longest - len(separator) - length]
+        yield f"{cut}{separator}{code[:length]}"
+
+
+def iso_utc(moment: datetime, precision: str = "milliseconds") -> str:
+    """A moment as ISO 8601 in UTC with `Z`. precision: as for `datetime.isoformat`."""
+    return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def iso_now() -> str:
+    """This moment as `iso_utc` has it."""
+    return iso_utc(datetime.now(UTC))

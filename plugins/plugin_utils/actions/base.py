@@ -1,0 +1,185 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The base of the action plugins: options in, result out, in-process on the controller."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.parameters import remove_values
+from ansible.plugins.action import ActionBase
+
+from ...module_utils import _deps
+from ...module_utils.environment import Environment
+from ...module_utils.errors import FleetError, OptionError
+from ...module_utils.http.settings import HttpSettings
+from ...module_utils.options import CONNECTION_SPEC, blank, given, layered
+from ...module_utils.providers.base import Provider
+from ...module_utils.providers.registry import known_providers, provider_named
+from ...module_utils.text import one_line
+from ..options import validated
+from .targets import listed_from
+
+# Imported before Ansible forks its workers: models and TLS cost more than a request.
+for _known in known_providers():
+    provider_named(_known)
+
+_GROUP = "group/fleetops.environments.{}"
+# What cannot be given for several providers at once.
+_OF_ONE_PROVIDER = ("api_key", "api_key_file", "base_url")
+_STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
+
+
+class EnvironmentAction(ActionBase):  # type: ignore[misc]
+    """An action that talks to a provider. A subclass has a SPEC and an `execute`."""
+
+    _requires_connection = False
+    _supports_check_mode = True
+    _supports_async = False
+    TRANSFERS_FILES = False
+
+    SPEC: ClassVar[Mapping[str, Any]]
+    # The providers that it works with, None for all.
+    PROVIDERS: ClassVar[Sequence[Provider] | None] = None
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Do the work and return the result. Raises FleetError."""
+        raise NotImplementedError
+
+    def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Validate the options, do the work, and let no secret out with the result."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self._secrets: set[str] = set()
+        try:
+            _deps.require()
+            self._learn_secrets(task_vars)
+            result.update(self.execute(self._options(), task_vars))
+        except FleetError as error:
+            result.update(failed=True, msg=str(error))
+        if result.get("failed"):
+            self._hide_source_with_secrets()
+        cleaned: dict[str, Any] = remove_values(result, self._secrets)
+        return cleaned
+
+    def _hide_source_with_secrets(self) -> None:
+        """Keep Ansible from showing the lines around the failed task, where a key stands in its file.
+
+        Core shows them by the place that the task's data structure is tagged with.
+        """
+        path = str(self._task.get_path()).rpartition(":")[0]
+        try:
+            source = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return
+        if any(secret in source for secret in self._secrets):
+            self._task._ds = None  # noqa: SLF001 - core has no public way
+
+    def _options(self) -> dict[str, Any]:
+        """The task's options, validated. Connection options are as the task has them: see `_settings`."""
+        return validated(self.SPEC, given(self._task.args))
+
+    def _learn_secrets(self, task_vars: Mapping[str, Any]) -> None:
+        """Know every key that may stand around the task, before anything can fail."""
+        keys = [self._task.args.get("api_key")]
+        for provider in map(provider_named, known_providers()):
+            keys += [provider.from_environment().get("api_key")]
+            with contextlib.suppress(AnsibleError):
+                keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
+        self._secrets.update(str(key) for key in keys if not blank(key))
+
+    def _arguments(self, provider: Provider | None) -> dict[str, Any]:
+        """The task's options for a provider, None for those that are for any.
+
+        What comes from the `module_defaults` of an action group is for the provider that the group is called after:
+        with the play's defaults for group/fleetops.environments.letta, Letta's key must not get to anybody else.
+        """
+        arguments = given(self._task.args)
+        for option in _OF_ONE_PROVIDER:
+            defaults = self._group_defaults(option)
+            if arguments.get(option) in defaults.values():
+                own = defaults.get(provider.name) if provider is not None else None
+                arguments.pop(option)
+                arguments |= {option: own} if own is not None else {}
+        return arguments
+
+    def _group_defaults(self, option: str) -> dict[str, Any]:
+        """Provider → what its action group's defaults have for an option, as far as that can be rendered."""
+        found: dict[str, Any] = {}
+        for defaults in self._task.module_defaults or []:
+            for name in known_providers():
+                value = (defaults.get(_GROUP.format(name)) or {}).get(option)
+                with contextlib.suppress(AnsibleError):
+                    found |= given({name: self._templar.template(value)})
+        return found
+
+    def _variables(self, provider: Provider, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        names = {option: provider.variable_of(option) for option in CONNECTION_SPEC}
+        return given(
+            {
+                option: self._read_variable(name, functools.partial(self._templar.template, task_vars.get(name)))
+                for option, name in names.items()
+            }
+        )
+
+    def _read_variable(self, name: str, read: Callable[[], Any]) -> Any:
+        """A variable's value. Raises OptionError for one that is undefined or cannot be rendered.
+
+        Ansible's own error would show where the variable stands, and with it a key that stands beside it.
+        """
+        try:
+            return read()
+        except AnsibleError as error:
+            secret = name.endswith("_api_key")
+            cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
+            raise OptionError(name, f"cannot be read: {cause}") from None
+
+    def _settings(
+        self, provider: Provider, task_vars: Mapping[str, Any], listed_from: str | None = None
+    ) -> HttpSettings:
+        """How to reach a provider: what the task leaves out comes from variables, then from the environment.
+
+        listed_from: the URL that the inventory listed the targets from. It goes before the environment's, and after
+        that of the task or a variable.
+        """
+        arguments, environment = self._arguments(provider), provider.from_environment()
+        variables = self._variables(provider, task_vars)
+        urls = (arguments.get("base_url"), variables.get("base_url"), listed_from, environment.get("base_url"))
+        base_url = next((str(url) for url in urls if url), provider.base_url)
+        options = {**layered((arguments, variables, environment)), "base_url": base_url}
+        settings = HttpSettings.from_options(validated(CONNECTION_SPEC, options), api_key_help=provider.key_help)
+        self._secrets.add(settings.api_key)
+        return settings
+
+    def _connections(
+        self, option: str, listed: Mapping[str, Sequence[Environment]], task_vars: Mapping[str, Any]
+    ) -> dict[str, HttpSettings]:
+        """How to reach each provider, by its name. listed: its environments that `option` names."""
+        alone = next((name for name in _OF_ONE_PROVIDER if name in self._arguments(None)), None)
+        if len(listed) > 1 and alone:
+            names = sorted(listed)
+            variables = ", ".join(provider_named(name).variable_of(alone) for name in names)
+            raise OptionError(
+                alone, f"is one provider's, and {option} are of {', '.join(names)}; give each its own with {variables}"
+            )
+        return {
+            name: self._settings(provider_named(name), task_vars, listed_from(option, environments))
+            for name, environments in listed.items()
+        }
+
+    def _require_run_once(self, option: str, task_vars: Mapping[str, Any], otherwise: str) -> None:
+        """Raise OptionError where each host of the play would do what one of them is to do for all."""
+        strategy = str(self._task.get_play().strategy).rpartition(".")[2]
+        once = bool(self._task.run_once) and strategy not in _STRATEGIES_WITHOUT_RUN_ONCE
+        if len(task_vars["ansible_play_hosts_all"]) > 1 and not once:
+            raise OptionError(
+                option,
+                "in a play of several hosts needs run_once: true, and a strategy that heeds it such as linear, "
+                f"or each host would {otherwise}",
+            )

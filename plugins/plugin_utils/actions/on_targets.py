@@ -1,0 +1,287 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The base of the actions on environments: the play's current host, or in one task all of `targets`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar
+
+from ansible.utils.display import Display
+
+from ...module_utils.environment import Environment
+from ...module_utils.errors import FleetError, OptionError
+from ...module_utils.files import check_writable
+from ...module_utils.fleet.delivery import NEW_CONVERSATION
+from ...module_utils.fleet.fan_out import Outcome, Policy, Target, counts, failure_budget
+from ...module_utils.fleet.result_files import write_hosts, write_results
+from ...module_utils.http.settings import HttpSettings
+from ...module_utils.providers.conversation import Reply
+from ...module_utils.providers.registry import provider_named
+from ...module_utils.stop import Stop
+from ...module_utils.text import one_line
+from ..hosts import HostVariables
+from .base import EnvironmentAction
+from .signals import stopped_by_signals
+from .targets import Item, current_host, listed_hosts
+
+# In a worker it would not be one: Ansible imports this before it forks.
+_ON_A_TERMINAL = sys.stdout.isatty()
+_MOST_FAILURES_SHOWN = 20
+_OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One task: what it is to do with which targets, and how.
+
+    connections: how to reach each provider that the targets are of, by its name. fans_out: whether `targets` was given.
+    """
+
+    connections: Mapping[str, HttpSettings]
+    options: Mapping[str, Any]
+    targets: Sequence[Any]
+    policy: Policy
+    fans_out: bool
+    check_mode: bool
+
+    @property
+    def settings(self) -> HttpSettings:
+        """How to reach the provider of an action that works with one alone."""
+        [settings] = self.connections.values()
+        return settings
+
+
+class TargetsAction(EnvironmentAction):
+    """An action on environments. A subclass says what a target is to get (`target`) and does it (`outcomes`)."""
+
+    # What an outcome can end as, in the order of the summary, and which of that has changed something.
+    STATUSES: ClassVar[Sequence[str]] = ("changed", "ok", "offline", "skipped", "not_attempted", "failed", "unknown")
+    CHANGED: ClassVar[frozenset[str]] = frozenset({"changed", "unknown"})
+    # What an entry of `targets` may say besides its host.
+    ITEM_KEYS: ClassVar[Sequence[str]] = ("agent_id", "conversation_id")
+    # Whether nothing can be done without knowing whose turn, mode, ... is meant.
+    NEEDS_AGENT: ClassVar[bool] = False
+    # Whether `new` as conversation_id makes one.
+    MAKES_CONVERSATIONS: ClassVar[bool] = False
+    # Options that must be more than 0.
+    POSITIVE: ClassVar[Sequence[str]] = ()
+
+    def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
+        """What is to be done with one host. Raises FleetError for what cannot be meant, before anything is done."""
+        provider = provider_named(item.environment.provider)
+        agent_id = self._nearest(provider.agent, item, options, task_vars)
+        conversation_id = self._nearest(provider.conversation, item, options, task_vars)
+        if self.NEEDS_AGENT and agent_id is None:
+            variable = provider.variable_of(provider.agent)
+            raise OptionError(
+                provider.agent, f"{item.host} has none; give it with the task, its entry of targets or its {variable}"
+            )
+        if conversation_id == NEW_CONVERSATION and not self.MAKES_CONVERSATIONS:
+            raise OptionError(provider.conversation, f"must be one that exists, got 'new' for {item.host}")
+        return Target(item.host, item.environment, agent_id, conversation_id)
+
+    async def outcomes(self, run: Run) -> Sequence[Outcome]:
+        """Do it, or in check mode find out what would be done; an outcome for each target, in the same order."""
+        raise NotImplementedError
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Do it for all targets; what became of every one is returned whether the task fails or not."""
+        self.check(options, task_vars)
+        fans_out = options["targets"] is not None
+        items = (
+            listed_hosts(options["targets"], self.ITEM_KEYS, options["max_targets"], task_vars)
+            if fans_out
+            else current_host(task_vars)
+        )
+        self._host_variables = HostVariables(task_vars["hostvars"], [item.host for item in items])
+        connections, stop = self._connections("targets", self._listed(items), task_vars), Stop()
+        for settings in connections.values():
+            settings.gate.stop = stop
+        run = Run(
+            connections=connections,
+            options=options,
+            targets=[self.target(item, options, task_vars) for item in items],
+            policy=replace(
+                _policy(options, len(items), check_mode=bool(self._task.check_mode)),
+                report=self.onlooker() if fans_out else None,
+                stop=stop,
+            ),
+            fans_out=fans_out,
+            check_mode=bool(self._task.check_mode),
+        )
+        if run.check_mode:
+            return self.checked(run)
+        if not fans_out:
+            return self.result(run, asyncio.run(self.outcomes(run)))
+        with stopped_by_signals(run.policy.stop):
+            result = self.result(run, asyncio.run(self.outcomes(run)))
+            _write_files(options, result)
+        return result
+
+    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+        """Refuse options that cannot be meant."""
+        if options["targets"] is None:
+            alone = next((name for name in _OF_A_FAN_OUT if options[name] is not None), None)
+            if alone:
+                raise OptionError(alone, "needs targets")
+        else:
+            self._require_run_once("targets", task_vars, "act on all of them")
+        if options["concurrency"] < 1:
+            raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
+        if options.get("offline_timeout", 0) < 0:
+            raise OptionError("offline_timeout", f"must be 0 or more, got {options['offline_timeout']}")
+        for name in ("rate", *self.POSITIVE):
+            if options[name] is not None and options[name] <= 0:
+                raise OptionError(name, f"must be more than 0, got {options[name]}")
+        for name in ("retry_file", "result_file"):
+            if options[name]:
+                check_writable(name, options[name])
+
+    def checked(self, run: Run) -> dict[str, Any]:
+        """The result of check mode."""
+        return self.result(run, asyncio.run(self.outcomes(run)))
+
+    def result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+        """The task's result: of the one target at the top, or of all with a summary."""
+        return self._summary(outcomes, run.policy) if run.fans_out else self._single(outcomes[0], run.policy)
+
+    def more_of(self, outcomes: Sequence[Any]) -> str:
+        """What the summary says besides how many targets ended in each status."""
+        return ""
+
+    def onlooker(self) -> Callable[[str], None] | None:
+        """What tells somebody at a terminal how it stands; None where nobody is to be told."""
+        if not _ON_A_TERMINAL or self._task.no_log:
+            return None
+        display: Callable[[str], None] = Display().display
+        return display
+
+    def _listed(self, items: Sequence[Item]) -> dict[str, list[Environment]]:
+        """The targets of each provider. Raises FleetError for one that the action does not work with."""
+        listed: dict[str, list[Environment]] = {provider.name: [] for provider in self.PROVIDERS or ()}
+        for item in items:
+            if self.PROVIDERS and item.environment.provider not in listed:
+                raise FleetError(
+                    f"{item.host} is an environment of {item.environment.provider}, and {self._name()} works with "
+                    f"{', '.join(listed)} only"
+                )
+            listed.setdefault(item.environment.provider, []).append(item.environment)
+        return listed
+
+    def _name(self) -> str:
+        return str(self._task.action).rpartition(".")[2]
+
+    def _nearest(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
+        """The value of the target's own entry, else the target's variable, else the option."""
+        value = item.given.get(option) or self._variable_of(option, item, task_vars) or options[option]
+        if isinstance(value, Mapping):
+            return json.dumps(value, sort_keys=True)
+        if isinstance(value, Sequence) and value and not isinstance(value, str):
+            problem = f"that of {item.host} must be an id or a dictionary, got {one_line(repr(value), 60)}"
+            raise OptionError(option, problem)
+        return str(value) if value else None
+
+    def _variable_of(self, option: str, item: Item, task_vars: Mapping[str, Any]) -> Any:
+        """The value of a target's variable, None where it has none."""
+        name = provider_named(item.environment.provider).variable_of(option)
+        if item.host == task_vars["inventory_hostname"]:
+            return self._read_variable(name, lambda: self._templar.template(task_vars.get(name)))
+        if name in task_vars and self._may_set(name):
+            variables = self._variables_of(item, task_vars)
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            return self._read_variable(name, lambda: templar.template(variables.get(name)))
+        return self._read_variable(name, lambda: self._host_variables.read(item.host, name))
+
+    def _may_set(self, name: str) -> bool:
+        """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""
+        play, task = self._task.get_play(), self._task
+        if play.get_vars_files() or play.get_roles() or task._role is not None:  # noqa: SLF001 - core has no public way
+            return True
+        return name in play.get_vars() or name in task.get_vars()
+
+    def _variables_of(self, item: Item, task_vars: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The variables that the task would have if it ran on the target."""
+        if item.host == task_vars["inventory_hostname"]:
+            return task_vars
+        hostvars = task_vars["hostvars"]
+        manager, inventory = hostvars._variable_manager, hostvars._inventory  # noqa: SLF001 - core has no public way
+        found: Mapping[str, Any] = manager.get_vars(
+            play=self._task.get_play(), host=inventory.get_host(item.host), task=self._task
+        )
+        loop_names = (str(task_vars.get("ansible_loop_var")), str(task_vars.get("ansible_index_var")), "ansible_loop")
+        of_the_loop = {name: task_vars[name] for name in loop_names if name in task_vars}
+        return {**found, **of_the_loop, "hostvars": hostvars}
+
+    def _single(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
+        failed = policy.is_failure(outcome)
+        result = {**_entry(outcome), "changed": outcome.status in self.CHANGED, "failed": failed}
+        result["msg"] = _line(outcome)
+        if outcome.status == "skipped" or (outcome.status == "offline" and not failed):
+            result["skipped"] = True
+        return result
+
+    def _summary(self, outcomes: Sequence[Outcome], policy: Policy) -> dict[str, Any]:
+        found = counts(outcomes, self.STATUSES)
+        failures = [outcome for outcome in outcomes if policy.is_failure(outcome)]
+        failed = len(failures) > policy.max_failures
+        ended = ", ".join(f"{count} {status}" for status, count in found.items() if count)
+        message = f"{len(outcomes)} targets: {ended or 'nothing to do'}{self.more_of(outcomes)}"
+        if failures:
+            shown = [_line(outcome) for outcome in failures[:_MOST_FAILURES_SHOWN]]
+            more = len(failures) - len(shown)
+            message += f"; failed: {'; '.join(shown)}" + (f"; and {more} more" if more else "")
+        return {
+            "changed": any(outcome.status in self.CHANGED for outcome in outcomes),
+            "failed": failed,
+            "msg": message,
+            "targets": [_entry(outcome) for outcome in outcomes],
+            "counts": found,
+            "failed_hosts": [outcome.host for outcome in failures],
+            "max_failures_exceeded": failed,
+        }
+
+
+def _policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) -> Policy:
+    if check_mode and options.get("when_offline") == "wait":
+        # Who comes online later is nothing to wait for, and no failure, where nothing is done.
+        options = {**options, "when_offline": "skip"}
+    return Policy(
+        concurrency=options["concurrency"],
+        rate=options["rate"],
+        max_failures=failure_budget(options["max_failures"], targets),
+        **{name: options[name] for name in ("when_offline", "offline_timeout") if name in options},
+    )
+
+
+def _entry(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as the result has it. Not by asdict, which copies all that there is, for each target."""
+    values = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
+    return {name: asdict(value) if isinstance(value, Reply) else value for name, value in values.items()}
+
+
+def _line(outcome: Outcome) -> str:
+    why = outcome.error["message"] if outcome.error else outcome.reason
+    return f"{outcome.host}: {outcome.status}" + (f": {why}" if why else "")
+
+
+def _write_files(options: Mapping[str, Any], result: dict[str, Any]) -> None:
+    """Write the files; what was done is reported even where that fails."""
+    again = [
+        entry["host"]
+        for entry in result["targets"]
+        if entry["status"] == "not_attempted"
+        or (entry["host"] in result["failed_hosts"] and entry["status"] in ("failed", "offline"))
+    ]
+    try:
+        if options["result_file"]:
+            write_results(options["result_file"], result["targets"])
+        if options["retry_file"]:
+            write_hosts(options["retry_file"], again)
+    except OptionError as error:
+        result.update(failed=True, msg=f"{result['msg']}; {error}")

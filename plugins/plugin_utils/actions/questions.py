@@ -1,0 +1,79 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which messages a task wants the replies to, as send_message returned them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from ...module_utils.errors import OptionError
+from ...module_utils.fleet.replies import Asked
+from ...module_utils.providers.conversation import Question
+from ...module_utils.providers.letta.provider import PROVIDER as LETTA
+from ...module_utils.providers.registry import provider_named
+from ...module_utils.text import one_line
+from ..hosts import environment_of
+
+_DELIVERED = ("sent", "already_sent", "unknown")
+
+
+def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Asked:
+    """The message that one result of send_message tells of. Raises OptionError for `where`."""
+    host, client_message_id, agent_id = (_text(where, entry, key) for key in ("host", "client_message_id", "agent_id"))
+    if host is None:
+        raise OptionError(where, "has no host")
+    environment_id = _text(where, entry, "id")
+    environment = environment_of(host, task_vars)
+    if environment is not None and environment_id not in (None, environment.id):
+        environment = None
+    provider = provider_named(environment.provider if environment else _text(where, entry, "provider") or LETTA.name)
+    conversation_id = _text(where, entry, provider.conversation)
+    needed = (
+        {provider.conversation: conversation_id}
+        if provider.sessions
+        else {"client_message_id": client_message_id, "agent_id": agent_id}
+    )
+    skip = _reason_to_skip(where, entry, needed)
+    if skip is not None:
+        return Asked(host, environment_id, client_message_id, None, skip=skip)
+    question = Question(
+        provider=provider.name,
+        agent_id=agent_id or "",
+        conversation_id=conversation_id,
+        otid=_text(where, entry, "otid") or (None if provider.sessions else client_message_id),
+        environment=environment,
+        since=_text(where, entry, "sent_at"),
+    )
+    environment_id = environment_id or (environment.id if environment else None)
+    return Asked(host, environment_id, client_message_id, question, _moment(where, entry))
+
+
+def _reason_to_skip(where: str, entry: Mapping[str, Any], needed: Mapping[str, str | None]) -> str | None:
+    status = entry.get("status")
+    if status not in (None, *_DELIVERED):
+        return f"it was not sent: {one_line(status, 40)}"
+    missing = next((name for name, value in needed.items() if value is None), None)
+    if missing and status is None:
+        raise OptionError(where, f"has no {missing}")
+    return f"it was sent without {missing}, so its reply cannot be told from others" if missing else None
+
+
+def _text(where: str, entry: Mapping[str, Any], key: str) -> str | None:
+    value = entry.get(key)
+    if value is not None and not isinstance(value, str):
+        raise OptionError(where, f"{key} must be a text, got {one_line(repr(value), 60)}")
+    return value or None
+
+
+def _moment(where: str, entry: Mapping[str, Any]) -> datetime | None:
+    text = _text(where, entry, "sent_at")
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise OptionError(where, f"sent_at is no time in ISO 8601: {one_line(text, 60)!r}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,41 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who runs what, for the record of a campaign."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from typing import Any
+
+from ...module_utils.ledger.schema import RunFacts
+
+
+def run_facts(task: Any, variables: Mapping[str, Any]) -> RunFacts:
+    """The user, the AWX job and its user where there is one, and the playbook.
+
+    AWX gives a job the extra variables awx_job_id and, where a person started it and no schedule, awx_user_name; the
+    same as tower_...; and JOB_ID with AWX_HOST in its environment. Source: awx_meta_vars in its models/unified_jobs.py
+    and jobs.py, JOB_VARIABLE_PREFIXES in its constants.py, RunJob.build_env in its tasks/jobs.py (October 2024).
+    """
+    job_id = variables.get("awx_job_id") or variables.get("tower_job_id")
+    if not job_id and "AWX_HOST" in os.environ:
+        job_id = os.environ.get("JOB_ID")
+    user = variables.get("awx_user_name") or variables.get("tower_user_name")
+    return RunFacts(
+        os_user=_os_user(),
+        awx_job_id=str(job_id) if job_id else None,
+        awx_user=str(user) if user else None,
+        # The place is "path:line".
+        playbook=str(task.get_play().get_path()).rpartition(":")[0] or None,
+    )
+
+
+def _os_user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        # As in a container that runs under any number.
+        return str(os.getuid())

@@ -1,0 +1,55 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ends a worker: SIGINT and SIGTERM, which core passes on to it, and the end of Ansible itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+from ...module_utils.stop import Stop
+
+# Seconds between two looks at whether Ansible itself is still there.
+_LOOK_EVERY = 1.0
+
+
+@contextlib.contextmanager
+def stopped_by_signals(stop: Stop) -> Iterator[None]:
+    """Have a signal stop what is done in here, files included, and only then end the worker as core does.
+
+    Core's own handler ends it at once. On SIGINT core sends a SIGTERM right after, and then waits for its workers; on
+    SIGTERM it is gone itself. Neither takes a result any more. A worker outlives an Ansible that is killed, so the end
+    of its parent stops it as well.
+    """
+    received: list[int] = []
+
+    def note(signum: int, _frame: object) -> None:
+        received.append(signum)
+        stop.request()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    ended = threading.Event()
+    threading.Thread(target=_watch_parent, args=(stop, os.getppid(), ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+    if received:
+        signal.raise_signal(received[0])
+
+
+def _watch_parent(stop: Stop, parent: int, ended: threading.Event) -> None:
+    """Have what is done stop when the parent is gone, whose place another process then takes."""
+    while not ended.wait(_LOOK_EVERY):
+        if os.getppid() != parent:
+            stop.request()
+            return

@@ -1,0 +1,78 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which environments a task acts on: the current host, or the list in `targets`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...module_utils.environment import CONTRACT, Environment
+from ...module_utils.errors import OptionError
+from ...module_utils.options import blank
+from ...module_utils.text import one_line
+from ..hosts import _environment, as_listed
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A target as the task names it. given: what its entry says besides its host."""
+
+    host: str
+    environment: Environment
+    given: Mapping[str, Any]
+
+
+def current_host(task_vars: Mapping[str, Any]) -> list[Item]:
+    """The play's current host as the only target. Raises FleetError when it is no environment."""
+    host = str(task_vars["inventory_hostname"])
+    return [Item(host, _environment(host, as_listed(task_vars["hostvars"], host, CONTRACT)), {})]
+
+
+def listed_hosts(
+    targets: Sequence[Any], item_keys: Sequence[str], max_targets: int | None, task_vars: Mapping[str, Any]
+) -> list[Item]:
+    """The hosts that `targets` names. item_keys: what an entry may say besides its host.
+
+    Raises OptionError for an entry that is no host of the inventory or no environment, for an environment that comes
+    twice, and for more than `max_targets`.
+    """
+    if max_targets is not None and len(targets) > max_targets:
+        raise OptionError("max_targets", f"{len(targets)} targets are more than the {max_targets} allowed")
+    items: list[Item] = []
+    seen: dict[tuple[str, str], str] = {}
+    for index, target in enumerate(targets):
+        item = _item(f"targets[{index}]", target, item_keys, task_vars["hostvars"])
+        identity = (item.environment.base_url, item.environment.id)
+        if identity in seen:
+            raise OptionError(f"targets[{index}]", f"{item.host!r} is the same environment as {seen[identity]!r}")
+        seen[identity] = item.host
+        items.append(item)
+    return items
+
+
+def listed_from(option: str, environments: Sequence[Environment]) -> str | None:
+    """The URL that environments were listed from. Raises OptionError for `option` when there are several."""
+    urls = sorted({environment.base_url for environment in environments})
+    if len(urls) > 1:
+        raise OptionError(
+            option, f"were listed from several URLs ({', '.join(urls)}); give those of each to a task of its own"
+        )
+    return urls[0] if urls else None
+
+
+def _item(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[str, Any]) -> Item:
+    entry = {"host": target} if isinstance(target, str) else target
+    if not isinstance(entry, Mapping):
+        raise OptionError(where, f"must be a host name or a dictionary with host, got {one_line(repr(target), 60)}")
+    known = ("host", *item_keys)
+    unknown = [str(key) for key in entry if key not in known]
+    if unknown:
+        raise OptionError(where, f"has no key {unknown[0]!r}; it may have {', '.join(known)}")
+    host = entry.get("host")
+    if not isinstance(host, str) or host not in hostvars:
+        raise OptionError(where, f"{one_line(host, 80)!r} is no host of the inventory")
+    values = {key: value for key, value in entry.items() if key != "host" and not blank(value)}
+    return Item(host, _environment(host, as_listed(hostvars, host, CONTRACT)), values)

@@ -1,0 +1,204 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A Letta device as the connection plugin works with it, and the event loop behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
+from ansible.module_utils.common.text.converters import to_bytes, to_text
+
+from ..module_utils import _deps
+from ..module_utils.environment import CONTRACT, Environment
+from ..module_utils.errors import ApiError, FleetError
+from ..module_utils.http.settings import HttpSettings
+from ..module_utils.options import CONNECTION_SPEC, given, layered
+from ..module_utils.providers.letta.provider import PROVIDER
+from ..module_utils.providers.letta.terminal import RefusedError, Terminal, connected
+from .options import validated
+
+Value = TypeVar("Value")
+
+
+class Device:
+    """A device and the shell on it. contract: what the inventory says of the host. variables: those of the options.
+
+    Every call raises AnsibleConnectionFailure where the device cannot be reached any more, so that the host is
+    unreachable, and AnsibleError for everything else.
+    """
+
+    def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool) -> None:
+        self._contract, self._variables, self._any_mode = contract, variables, any_mode
+        self._shell: tuple[Background, Terminal] | None = None
+        self._lost = False
+
+    def open(self) -> tuple[Background, Terminal]:
+        """Connect, and start the shell, which is returned with what to run it in."""
+        background = Background()
+        try:
+            _deps.require()
+            environment = self._environment()
+            settings = self._settings(environment)
+            if self._lost:
+                # A device that vanished is reported in time, also where Ansible then goes on to clean up.
+                settings = replace(settings, retries=0)
+            terminal = background.run(connected(settings, environment, any_mode=self._any_mode))
+        except ApiError as error:
+            raise AnsibleConnectionFailure(str(error)) from None
+        except FleetError as error:
+            raise AnsibleError(str(error)) from None
+        else:
+            self._shell = background, terminal
+            return self._shell
+        finally:
+            if self._shell is None:
+                background.close()
+
+    def close(self) -> None:
+        """End the shell, and what runs in it."""
+        if self._shell is not None:
+            background, terminal = self._shell
+            self._shell = None
+            background.run(terminal.__aexit__())
+            background.close()
+
+    def run(self, command: bytes, stdin: bytes, become: Any) -> tuple[int, bytes, bytes]:
+        """Run a command; its exit status, standard output and standard error. become: whose prompt is answered."""
+        prompts = Prompts(become) if become else None
+        finished = self._do(lambda terminal: terminal.run(command, stdin, prompts))
+        if prompts is None:
+            return finished.status, finished.stdout, finished.stderr
+        # A become plugin's command that ends at once with a wrong password has not been asked about that.
+        prompts(finished.stdout + finished.stderr)
+        return finished.status, finished.stdout, prompts.removed_from(finished.stderr)
+
+    def put(self, source: bytes, path: bytes) -> None:
+        """Copy a file to the device; one that is new there gets its mode, less the umask."""
+        try:
+            with Path(os.fsdecode(source)).open("rb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+                self._do(lambda terminal: terminal.put(file, path, mode))
+        except FileNotFoundError:
+            raise AnsibleFileNotFound(f"there is no file {to_text(source)}") from None
+        except OSError as error:
+            raise AnsibleError(f"cannot read {to_text(source)}: {error.strerror}") from None
+
+    def fetch(self, path: bytes, target: bytes) -> None:
+        """Copy a file from the device; one that is new here gets its mode, less the umask."""
+        new = not os.path.lexists(target)
+        try:
+            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                mode = self._do(lambda terminal: terminal.fetch(path, file))
+                if new:
+                    os.fchmod(file.fileno(), mode & ~_umask())
+        except OSError as error:
+            raise AnsibleError(f"cannot write {to_text(target)}: {error.strerror}") from None
+
+    def _do(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
+        """Do something once; over a new connection where the present one has ended before it began."""
+        try:
+            return self._try(operation)
+        except ApiError as error:
+            if error.may_be_accepted:
+                raise AnsibleConnectionFailure(f"{error}; what was begun may have been done") from None
+        try:
+            return self._try(operation)
+        except ApiError as error:
+            raise AnsibleConnectionFailure(str(error)) from None
+
+    def _try(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
+        background, terminal = self._shell or self.open()
+        try:
+            return background.run(operation(terminal))
+        except RefusedError as error:
+            raise AnsibleError(str(error)) from None
+        except BaseException as error:
+            # Also for a time-out of the task or a wrong password: what runs there is ended.
+            self._lost = isinstance(error, ApiError)
+            self.close()
+            raise
+
+    def _environment(self) -> Environment:
+        """Raises FleetError."""
+        if self._contract is None:
+            raise FleetError(
+                f"the host has no variable {CONTRACT}, which the inventory fleetops.environments.letta sets"
+            )
+        environment = Environment.from_contract(self._contract)
+        if environment.provider != PROVIDER.name:
+            raise FleetError(f"the host is an environment of {environment.provider}, and only Letta's have terminals")
+        return environment
+
+    def _settings(self, environment: Environment) -> HttpSettings:
+        """As the variables say, then the inventory, then the environment. Raises FleetError."""
+        variables = given({name: self._variables.get(PROVIDER.variable_of(name)) for name in CONNECTION_SPEC})
+        variables.setdefault("base_url", environment.base_url)
+        options = layered((variables, PROVIDER.from_environment()))
+        return HttpSettings.from_options(validated(CONNECTION_SPEC, options), api_key_help=PROVIDER.key_help)
+
+
+class Prompts:
+    """Gives a become plugin's password to the prompt for it. become: the plugin, whose command is run."""
+
+    def __init__(self, become: Any) -> None:
+        self._become = become
+        self._answered_up_to: int | None = None
+
+    def __call__(self, said: bytes) -> bytes | None:
+        """What a command that has said so much is to get: see `Answers`. Raises AnsibleError for a wrong password."""
+        become = self._become
+        if become.check_success(said):
+            return b""
+        since = said[self._answered_up_to or 0 :]
+        prompted = become.check_password_prompt(since)
+        if become.check_incorrect_password(since) or (prompted and self._answered_up_to is not None):
+            raise AnsibleError(f"Incorrect {become.name} password, see become_pass")
+        if become.check_missing_password(since):
+            raise AnsibleError(f"Missing {become.name} password, see become_pass")
+        if not prompted:
+            return None
+        self._answered_up_to = len(said)
+        return f"{become.get_option('become_pass')}\n".encode()
+
+    def removed_from(self, stderr: bytes) -> bytes:
+        """Standard error without the prompt that was answered."""
+        return stderr if self._answered_up_to is None else stderr.replace(to_bytes(self._become.prompt), b"", 1)
+
+
+def _umask() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+class Background:
+    """An event loop in a thread of its own, which does not keep the process from ending."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
+        """Wait for a coroutine's result; raises what it raises. What interrupts the wait ends it."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def close(self) -> None:
+        """Stop the loop; nothing may be under way."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()

@@ -1,0 +1,386 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The base of the inventory plugins: from a provider's listing to hosts, groups and variables."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ansible import constants
+from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable, get_cache_plugin
+
+from ...module_utils import _deps
+from ...module_utils.environment import CONTRACT, Environment, Listing, described
+from ...module_utils.errors import FleetError, OptionError
+from ...module_utils.filters import Expressions
+from ...module_utils.http.settings import HttpSettings
+from ...module_utils.options import CONNECTION_SPEC, given, layered
+from ...module_utils.providers.base import Provider
+from ...module_utils.providers.registry import fetch, known_providers
+from ...module_utils.text import digest, iso_utc, one_line, short, with_hash
+from ..options import check_type, forget_blank_environment
+from .groups import Dimension, checked_group_name, group_rows, reads_as_group
+from .names import MAX_LENGTH, assign, wanted_name
+from .trust import marked, own
+
+_COLLECTION = "fleetops.environments"
+# In a source, the name of the plugin that it is for.
+_PLUGIN_KEY = re.compile(r"""^[{\s]*["']?plugin["']?\s*:\s*["']?([\w.]+)""", re.MULTILINE)
+# Options of which an empty text is a value: without it there would be no way to have none.
+_MAY_BE_EMPTY = ("hostname_prefix",)
+_HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What hosts are to look like, as the options say."""
+
+    filters: Expressions
+    hostnames: Expressions
+    variable_prefix: str
+    dimensions: Sequence[Dimension]
+    group_prefix: str
+    root_group: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """An environment under its name in the inventory."""
+
+    name: str
+    environment: Environment
+    groups: Sequence[str]
+
+
+class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
+    """An inventory plugin for one provider.
+
+    A subclass names the provider and says what to list (`query`) and what to group by; everything else, the naming,
+    grouping, trust, cache and filter rules, is here.
+    """
+
+    PROVIDER: ClassVar[Provider]
+    # What `group_by` can name, in the order of the documentation.
+    DIMENSIONS: ClassVar[Sequence[Dimension]]
+
+    def query(self) -> Any:
+        """The listing's own parameters, from the plugin's options. Raises OptionError."""
+        raise NotImplementedError
+
+    def connection(self) -> str | None:
+        """The connection plugin by which modules reach the hosts themselves, None for none."""
+        return None
+
+    def verify_file(self, path: str) -> bool:
+        """Any YAML file: what AWX calls an inventory source is up to its user, and the `plugin` key decides.
+
+        One that is for another plugin is left to that, and one that is for none to the first of this collection's that
+        is enabled, or each would add an error to the other's. Whom a vaulted file is for shows when it is parsed.
+        """
+        if not super().verify_file(path) or not path.endswith((".yml", ".yaml")):
+            return False
+        try:
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return True
+        found = _PLUGIN_KEY.search(text)
+        named = found[1] if found else ""
+        if named == self.NAME or text.startswith("$ANSIBLE_VAULT"):
+            return True
+        ours = [f"{_COLLECTION}.{provider}" for provider in known_providers()]
+        if named in ours or ("." in named and not named.startswith(f"{_COLLECTION}.")):
+            return False
+        enabled: list[str] = [name for name in constants.INVENTORY_ENABLED if name in ours]
+        return not enabled or enabled[0] == self.NAME
+
+    def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
+        """Read the options: blank ones left out, templates rendered, mistakes that core lets pass refused."""
+        known = constants.config.get_configuration_definitions("inventory", self._load_name)
+        forget_blank_environment(place["name"] for option in known.values() for place in option.get("env", ()))
+        for name in direct or {}:
+            if name not in known and name != "plugin":
+                near = difflib.get_close_matches(str(name), known, n=1)
+                raise OptionError(str(name), "there is no such option" + (f"; {near[0]!r} is nearest" if near else ""))
+        variables = self._templated(given(var_options or {}))
+        options = self._templated(given({name: _as_text(value) for name, value in (direct or {}).items()}))
+        for name, definition in known.items():
+            places = [options.get(name)]
+            places += [variables.get(place["name"]) for place in definition.get("vars", ())]
+            places += [os.environ.get(place["name"]) for place in definition.get("env", ())]
+            check_type(name, definition.get("type"), places)
+        options |= {name: "" for name in _MAY_BE_EMPTY if (direct or {}).get(name) == ""}
+        self._given = {"variables": variables, "direct": options}
+        super().set_options(task_keys=task_keys, var_options=variables, direct=options)
+
+    def _templated(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Connection options may be templates or vault values, in the source and in extra variables."""
+        names = {*CONNECTION_SPEC, *map(self.PROVIDER.variable_of, CONNECTION_SPEC)}
+        self.templar.available_variables = self._vars or {}
+        rendered = dict(options)
+        for name in names & options.keys():
+            try:
+                rendered[name] = self.templar.template(options[name])
+            except AnsibleError as error:
+                # Only the cause, as the whole message shows the source; not even that where a key may stand in it.
+                secret = name.endswith("api_key")
+                cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
+                raise OptionError(name, f"its template cannot be rendered: {cause}") from None
+        return given(rendered)
+
+    def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
+        """List the provider, or take the listing from the cache, and fill the inventory."""
+        super().parse(inventory, loader, path, cache)
+        try:
+            _deps.require()
+            self._read_source(path)
+            settings = self._settings()
+            query = self.query()
+            rules = self._rules()
+            listing = self._listing(settings, query, path, read_cache=cache)
+            self._fill(self._selected(listing, settings.base_url, query, rules), rules)
+        except FleetError as error:
+            raise AnsibleParserError(str(error)) from None
+
+    def _read_source(self, path: str) -> None:
+        try:
+            self._read_config_data(path)
+        except AttributeError:
+            # Core looks for the plugin's name before it looks whether there is a dictionary.
+            raise FleetError(f"{path} is not a dictionary of options") from None
+
+    def _rules(self) -> _Rules:
+        """The options that say what hosts look like, checked before anything is asked of the API."""
+        known = {dimension.name: dimension for dimension in self.DIMENSIONS}
+        dimensions = [known[name] for name in dict.fromkeys(self.get_option("group_by"))]
+        group_prefix = self.get_option("group_prefix") or ""
+        root_group = checked_group_name("root_group", self.get_option("root_group"))
+        if reads_as_group(root_group, dimensions, group_prefix):
+            raise OptionError("root_group", f"{root_group!r} can also be the name of a group of group_by")
+        return _Rules(
+            filters=Expressions("filters", self.get_option("filters") or [], self.PROVIDER.fields),
+            hostnames=Expressions("hostnames", self.get_option("hostnames"), self.PROVIDER.fields),
+            variable_prefix=self._variable_prefix(),
+            dimensions=dimensions,
+            group_prefix=checked_group_name("group_prefix", group_prefix) if group_prefix else "",
+            root_group=root_group,
+        )
+
+    def _settings(self) -> HttpSettings:
+        layers: dict[str, dict[str, Any]] = {"Direct": {}, "var": {}, "env": {}, "default": {}}
+        for option in CONNECTION_SPEC:
+            # Not get_option_and_origin, which knows of neither source nor variables in ansible-core 2.19.0.
+            value, origin = constants.config.get_config_value_and_origin(
+                option, plugin_type="inventory", plugin_name=self._load_name, **self._given
+            )
+            layers[str(origin).partition(":")[0].strip()][option] = value
+        options = layered(layers.values())
+        return HttpSettings.from_options(options, api_key_help=self.PROVIDER.key_help)
+
+    # The listing and its cache
+
+    def get_cache_key(self, path: str) -> str:
+        """The key of a listing: another URL, query or API key never sees it."""
+        return f"{super().get_cache_key(path)}_{self._fingerprint}"
+
+    def _listing(self, settings: HttpSettings, query: Any, path: str, *, read_cache: bool) -> Listing:
+        self.load_cache_plugin()
+        self._fingerprint = digest(repr((settings.base_url, query, settings.api_key)))[:32]
+        if not self.get_option("cache"):
+            return fetch(self.PROVIDER, settings, query)
+        # Before the rows: some cache plugins, asked for one entry, forget all others that are as old as its time-out.
+        starts = self._starts(path)
+        key = self.get_cache_key(path)
+        cached = self._cached(key) if read_cache else None
+        if cached is not None:
+            return cached
+        listing = fetch(self.PROVIDER, settings, query, starts)
+        # As one text, since cache plugins revive what looks like a mark of Ansible's own in an object.
+        entry = {"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)}
+        self._cache[key] = json.dumps(entry)
+        if list(listing.starts) != starts:
+            self._starts_cache[f"{key}_starts"] = json.dumps(listing.starts)
+            self._starts_cache.set_cache()
+        return listing
+
+    def _starts(self, path: str) -> list[str]:
+        """Where the pages of the last listing began, however old it is; none where none can be read.
+
+        They are ids of rows, and kept in a cache of their own since they are of use when the rows have expired.
+        """
+        options = {
+            "_uri": self.get_option("cache_connection"),
+            "_prefix": self.get_option("cache_prefix"),
+            "_timeout": 0,
+        }
+        options = {name: value for name, value in options.items() if value is not None}
+        self._starts_cache = get_cache_plugin(self.get_option("cache_plugin"), **options)
+        try:
+            starts = json.loads(self._starts_cache[f"{self.get_cache_key(path)}_starts"])
+        except Exception:  # noqa: BLE001 - whatever a cache plugin raises, a walk needs no starts
+            return []
+        known = isinstance(starts, list) and all(isinstance(start, str) for start in starts)
+        return starts if known else []
+
+    def _cached(self, key: str) -> Listing | None:
+        """The listing under a key of the cache; None where there is none that can be read."""
+        try:
+            entry = json.loads(self._cache[key])
+            fetched_at = datetime.fromisoformat(entry["fetched_at"])
+            return Listing(list(entry["rows"]), fetched_at) if fetched_at.tzinfo else None
+        except Exception:  # noqa: BLE001 - whatever a cache plugin raises, the API has the answer
+            return None
+
+    def _selected(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> list[Environment]:
+        """The environments that validate and that every filter wants."""
+        found, invalid = self.PROVIDER.environments(listing, base_url, query)
+        if invalid and self.get_option("on_invalid") == "fail":
+            raise OptionError("on_invalid", f"rows are {described(invalid)}")
+        if invalid:
+            self.display.warning(f"skipped rows that are {described(invalid)}")
+        selected = [item for item in found if rules.filters.all_hold(item.fields, listing.fetched_at)]
+        if not selected and self.get_option("fail_on_empty"):
+            raise OptionError("fail_on_empty", f"no environment is left of {len(listing.rows)} listed by {base_url}")
+        return selected
+
+    # Hosts, groups and variables
+
+    def _fill(self, environments: Sequence[Environment], rules: _Rules) -> None:
+        rows = [environment.fields for environment in environments]
+        groups = group_rows(rows, rules.dimensions, rules.group_prefix)
+        own_groups = dict.fromkeys([rules.root_group, *groups.members, *groups.parents.values()])
+        for group in own_groups:
+            if group in self.inventory.hosts:
+                self._rename_environment(self.inventory.get_host(group), own_groups)
+            self.inventory.add_group(group)
+        for group, parent in groups.parents.items():
+            self.inventory.add_child(parent, group)
+
+        named = {self._sanitize_group_name(name) for name in self.get_option("groups")}
+        wanted = self._wanted_names(environments, rules)
+        like_groups = {name for name in wanted.values() if reads_as_group(name, rules.dimensions, rules.group_prefix)}
+        names = self._free_names(wanted, named | like_groups)
+        memberships = groups.of_rows(len(environments))
+        hosts = [
+            _Host(names[environment.id], environment, [rules.root_group, *memberships[index]])
+            for index, environment in enumerate(environments)
+        ]
+        self._add(hosts, rules.variable_prefix)
+        self._rename_hosts_like_groups(hosts, rules.variable_prefix)
+
+    def _wanted_names(self, environments: Sequence[Environment], rules: _Rules) -> dict[str, str]:
+        prefix = self.get_option("hostname_prefix") or ""
+        return {
+            environment.id: wanted_name(rules.hostnames.values(environment.fields), prefix, environment.id)
+            for environment in environments
+        }
+
+    def _free_names(self, wanted: Mapping[str, str], forbidden: set[str]) -> dict[str, str]:
+        taken = forbidden | set(self.inventory.hosts) | set(self.inventory.groups)
+        return assign(wanted, taken, self.get_option("on_duplicate"))
+
+    def _rename_environment(self, host: Any, own_groups: Collection[str]) -> None:
+        """Give a host of an earlier source of this collection another name, which is that of a group of this one.
+
+        Whoever names a device chooses that name, and would get what is meant for the group.
+        """
+        contract = host.vars.get(CONTRACT)
+        if not isinstance(contract, Mapping):
+            raise OptionError(
+                "root_group" if host.name == self.get_option("root_group") else "group_prefix",
+                f"{host.name!r} would be a group, and is a host of another source; choose another name for one of them",
+            )
+        taken = {*self.inventory.hosts, *self.inventory.groups, *own_groups}
+        names = with_hash(host.name, str(contract.get("id")), separator="-", longest=MAX_LENGTH)
+        name = next(name for name in names if name not in taken)
+        groups = [group.name for group in host.groups if group.name != "all"]
+        self.inventory.remove_host(host)
+        for group in groups or ["all"]:
+            self.inventory.add_host(name, group=group)
+        for variable, value in host.vars.items():
+            self.inventory.get_host(name).set_variable(variable, value)
+
+    def _rename_hosts_like_groups(self, hosts: Sequence[_Host], variable_prefix: str) -> None:
+        """Give hosts another name that have the name of a group, which only `keyed_groups` can have made by now."""
+        clashing = [host for host in hosts if host.name in self.inventory.groups]
+        if not clashing:
+            return
+        names = self._free_names({host.environment.id: host.name for host in clashing}, set())
+        for host in clashing:
+            self.inventory.remove_host(self.inventory.get_host(host.name))
+        renamed = [replace(host, name=names[host.environment.id]) for host in clashing]
+        self._add(renamed, variable_prefix)
+        for host in renamed:
+            if host.name in self.inventory.groups:
+                raise OptionError(
+                    "keyed_groups", f"makes a group with the name of host {host.name!r}; give it a prefix"
+                )
+
+    def _add(self, hosts: Sequence[_Host], variable_prefix: str) -> None:
+        for host in hosts:
+            for group in host.groups:
+                self.inventory.add_host(host.name, group=group)
+            # The inventory's own set_variable copies each value to note which file it comes from: a fifth of the whole
+            # command for 10,000 hosts. These are JSON values, trusted where they may be, and nobody else's.
+            added = self.inventory.get_host(host.name)
+            for name, value in self._variables(host.environment, variable_prefix).items():
+                added.set_variable(name, value)
+        self._construct([host.name for host in hosts])
+
+    def _variables(self, environment: Environment, prefix: str) -> dict[str, Any]:
+        trust = self.get_option("trust")
+        variables = {prefix + name: marked(name, value, trust) for name, value in environment.fields.items()}
+        contract = {name: marked(name, value, trust) for name, value in environment.contract().items()}
+        # Not a row's value but ours: the URL that this source was listed from.
+        contract["base_url"] = own(environment.base_url)
+        variables[CONTRACT] = contract
+        variables["ansible_host"] = own(f"{_label(environment.id)}.{self.PROVIDER.name}.invalid")
+        if connection := self.connection():
+            variables["ansible_connection"] = own(connection)
+        return variables
+
+    def _variable_prefix(self) -> str:
+        prefix = str(self.get_option("hostvars_prefix"))
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
+            raise OptionError("hostvars_prefix", f"must be letters, digits and '_', got {prefix!r}")
+        if prefix.casefold().startswith("ansible"):
+            raise OptionError("hostvars_prefix", f"must not begin with 'ansible', got {prefix!r}")
+        of_targets = (self.PROVIDER.agent, self.PROVIDER.conversation)
+        options = {self.PROVIDER.variable_of(option) for option in (*CONNECTION_SPEC, *of_targets)}
+        for name in self.PROVIDER.fields:
+            if prefix + name in options | {CONTRACT}:
+                raise OptionError(
+                    "hostvars_prefix", f"{prefix!r} makes {prefix + name!r}, which is an option's variable"
+                )
+        return prefix
+
+    def _construct(self, hosts: Sequence[str]) -> None:
+        """Apply the user's own Jinja (`compose`, `groups`, `keyed_groups`) where there is any."""
+        compose, groups, keyed_groups = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
+        if not (compose or groups or keyed_groups):
+            return
+        strict = self.get_option("strict")
+        for host in hosts:
+            variables = self.inventory.get_host(host).get_vars()
+            self._set_composite_vars(compose, variables, host, strict)
+            self._add_host_to_composed_groups(groups, {}, host, strict)
+            self._add_host_to_keyed_groups(keyed_groups, {}, host, strict)
+
+
+def _as_text(value: Any) -> Any:
+    """An option's value; the text of a time, which YAML makes of one without quotes and core takes for no text."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def _label(identity: str) -> str:
+    """An id as one label of a host name, so that it can be no other name; a hash of it where it cannot be a label."""
+    return identity if _HOST_LABEL.fullmatch(identity) else short(identity)

@@ -1,0 +1,133 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Groups by mode, OS, version and whatever else a provider's rows have, added without Jinja."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...module_utils.errors import OptionError
+from ...module_utils.text import with_hash
+
+MISSING = "unknown"
+_LONGEST_VALUE = 64
+# A version that can be read back from its group's name: 0_34_12, v22_19_0, 0_35_0_rc_1.
+_VERSION = re.compile(r"(v?[0-9]+\.[0-9]+)\.[0-9]+(?:-[A-Za-z]+(?:\.[0-9]+)?)?")
+_GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """What rows can be grouped by: one of their fields.
+
+    name: as in `group_by`, and the start of the groups' names. names: the group of each value, where there are only
+    these. versions: whether the values are versions; in_series: whether their groups lie in those of their series.
+    """
+
+    name: str
+    field: str
+    names: Mapping[Any, str] | None = None
+    versions: bool = False
+    in_series: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """members: group → indices of rows. parents: group → the group it lies in."""
+
+    members: dict[str, list[int]] = field(default_factory=dict)
+    parents: dict[str, str] = field(default_factory=dict)
+
+    def of_rows(self, count: int) -> list[list[str]]:
+        """The groups of each of `count` rows."""
+        found: list[list[str]] = [[] for _index in range(count)]
+        for group, indices in self.members.items():
+            for index in indices:
+                found[index].append(group)
+        return found
+
+
+def checked_group_name(option: str, name: str) -> str:
+    """`name` when Ansible allows it for a group. Raises OptionError."""
+    if not _GROUP_NAME.fullmatch(name) or name in ("all", "ungrouped"):
+        raise OptionError(option, f"must be letters, digits and '_', not begin with a digit, and be free, got {name!r}")
+    return name
+
+
+def reads_as_group(name: str, dimensions: Sequence[Dimension], prefix: str) -> bool:
+    """Whether a name is one that a group of these dimensions could have, though perhaps no row is in it now."""
+    return any(
+        name in (prefix + value for value in dimension.names.values())
+        if dimension.names is not None
+        else name.startswith(f"{prefix}{dimension.name}_")
+        for dimension in dimensions
+    )
+
+
+def group_rows(rows: Sequence[Mapping[str, Any]], dimensions: Sequence[Dimension], prefix: str) -> Groups:
+    """Groups for rows of fields; every row is in exactly one group of each dimension that has one value.
+
+    Group names keep the API's own words; characters that Ansible does not allow become `_`. Where two values would
+    share a name, or a version would read as another, the less literal one gets a short hash.
+    """
+    groups = Groups()
+    for dimension in dimensions:
+        by_value: dict[Any, list[int]] = {}
+        for index, row in enumerate(rows):
+            for value in _values(row.get(dimension.field)):
+                by_value.setdefault(value, []).append(index)
+        names = _names(dimension, by_value)
+        for value, indices in by_value.items():
+            name = prefix + names[value]
+            groups.members[name] = indices
+            if dimension.in_series and (series := _series(dimension, value)):
+                groups.parents[name] = prefix + series
+    return groups
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """The values of one row: one, or each of a list once; None where there is none."""
+    values = dict.fromkeys(value) if isinstance(value, list) else [value]
+    yield from ([None if item == "" else item for item in values]) or [None]
+
+
+def _names(dimension: Dimension, values: Mapping[Any, Any]) -> Mapping[Any, str]:
+    """A group name for each value, no two alike, independent of their order."""
+    if dimension.names is not None:
+        return dimension.names
+    names: dict[Any, str] = {None: f"{dimension.name}_{MISSING}"}
+    used = {names[None], *(_series(dimension, text) for text in values if dimension.in_series)}
+    texts = sorted(value for value in values if value is not None)
+    for text in sorted(texts, key=lambda text: not _literal(dimension, text)):
+        names[text] = next(name for name in _candidates(dimension, text) if name not in used)
+        used.add(names[text])
+    return names
+
+
+def _candidates(dimension: Dimension, text: str) -> Iterator[str]:
+    """Names for a value, the plainest first. A version that only looks like another one always has a hash."""
+    name = f"{dimension.name}_{_replaced(text)[:_LONGEST_VALUE]}"
+    if _literal(dimension, text) or (not dimension.versions and len(text) <= _LONGEST_VALUE):
+        yield name
+    yield from with_hash(name, text)
+
+
+def _series(dimension: Dimension, version: str | None) -> str | None:
+    """The group that a version's group lies in: `version_0_34` for 0.34.12; None for what only looks like one."""
+    match = _VERSION.fullmatch(version or "")
+    return f"{dimension.name}_{_replaced(match[1])}" if match else None
+
+
+def _literal(dimension: Dimension, text: str) -> bool:
+    """Whether a group's name can be read back as this value."""
+    if dimension.versions:
+        return _VERSION.fullmatch(text) is not None
+    return re.fullmatch(r"[A-Za-z0-9_]+", text) is not None and len(text) <= _LONGEST_VALUE
+
+
+def _replaced(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]", "_", text)

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Host names: usable, unique and harmless, whatever a device calls itself."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ansible import constants
+
+from ...module_utils.errors import OptionError
+from ...module_utils.text import one_line, short, with_hash
+
+MAX_LENGTH = 255
+# Names to which Ansible gives a meaning of its own.
+RESERVED = frozenset(name.casefold() for name in constants.LOCALHOST) | {"all", "ungrouped", "_meta"}
+
+
+def safe(value: Any) -> str | None:
+    """A value as a host name of letters, digits, `.`, `_` and `-`; None where nothing readable is left."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    # A leading "-" reads as a command-line option, a leading "." hides a file or climbs out of a directory.
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", str(value)).lstrip("-.")[:MAX_LENGTH]
+    return name if re.search(r"[A-Za-z0-9]", name) else None
+
+
+def wanted_name(values: Iterable[Any], prefix: str, environment_id: str) -> str:
+    """The first value that can be a host name, with the prefix in front."""
+    names = (name for name in (safe(value) for value in values) if name is not None)
+    return (safe(prefix) or "") + next(names, f"environment-{short(environment_id)}")
+
+
+def assign(wanted: Mapping[str, str], forbidden: Collection[str], on_duplicate: str) -> dict[str, str]:
+    """A host name for each environment id, no two alike and none forbidden.
+
+    wanted: environment id → the name it would have alone.
+    forbidden: names of groups and of hosts that other sources gave.
+    on_duplicate: `suffix` gives every environment of a colliding set a short hash of its id, so that none takes the
+        name from another; `fail` raises OptionError.
+    """
+    counts = Counter(wanted.values())
+    free = {
+        identity: name
+        for identity, name in wanted.items()
+        if counts[name] == 1 and _free(name, forbidden) and len(name) <= MAX_LENGTH
+    }
+    colliding = sorted(wanted.keys() - free.keys())
+    if colliding and on_duplicate == "fail":
+        listed = "; ".join(f"{one_line(wanted[identity], 60)} ({one_line(identity, 60)})" for identity in colliding[:5])
+        raise OptionError("on_duplicate", f"host names that are taken or come twice, with their environments: {listed}")
+    used = set(free.values())
+    for identity in colliding:
+        candidates = with_hash(wanted[identity], identity, separator="-", longest=MAX_LENGTH)
+        free[identity] = next(name for name in candidates if name not in used and _free(name, forbidden))
+        used.add(free[identity])
+    return free
+
+
+def _free(name: str, forbidden: Collection[str]) -> bool:
+    return name not in forbidden and name.casefold() not in RESERVED

@@ -1,0 +1,137 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Acme's machines: as `plugins/module_utils/providers/acme/provider.py` this is a third provider.
+
+GET /machines answers `{machines: [{id, name, awake}]}`, POST /machines/{id}/inbox takes `{text}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..._deps import pydantic
+from ...environment import Environment, InvalidRow, Listing, validated
+from ...errors import ApiError
+from ...http.client import HttpClient
+from ...http.settings import HttpSettings
+from ..base import Accepted, Provider
+from ..conversation import Look, Question, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """The list call has no parameters."""
+
+
+class Row(pydantic.BaseModel):
+    """One machine."""
+
+    id: str
+    name: str
+    awake: bool
+
+
+class Client:
+    """Acme's machines over REST. Use as an async context manager; every call raises ApiError."""
+
+    GONE: frozenset[int] = frozenset()
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._http = HttpClient(settings)
+        self._base_url = settings.base_url
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__(*exc_info)
+
+    async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
+        """Every machine."""
+        reply = await self._http.get("machines")
+        return Listing(reply.data["machines"], reply.date)
+
+    async def retrieve(self, identity: str) -> Environment:
+        """The machine with this id."""
+        found = (await self._by_id()).get(identity)
+        if found is None:
+            raise ApiError(f"there is no machine {identity}", code="http_404", status=404)
+        return found
+
+    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+        """The machine as it is now; None when it is no longer there."""
+        return (await self._by_id()).get(wanted.id)
+
+    async def _by_id(self) -> dict[str, Environment]:
+        listing = await self.list(Query())
+        return {item.id: item for item in environments(listing, self._base_url, Query())[0]}
+
+    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+        """Machines have no conversations."""
+        raise ApiError("a machine of Acme has no conversations", code="refused")
+
+    async def send(
+        self,
+        target: Environment,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        agent_id: str | None,
+        conversation_id: str | None,
+        final: Sequence[int] = (),
+    ) -> Accepted:
+        """Put the messages into the machine's inbox."""
+        text = "\n".join(message["content"] for message in messages)
+        reply = await self._http.post("machines", target.id, "inbox", body={"text": text}, repeatable=False)
+        return Accepted("in the inbox", reply.attempts)
+
+
+class Conversations:
+    """What finds messages again: nothing does."""
+
+    def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
+        """Need none of it."""
+
+    def look_for(self, question: Question) -> Look:
+        """Machines do not reply."""
+
+        async def look(seconds: float = 0.0) -> Reply:
+            return Reply().ended("failed", "refused", "a machine of Acme does not reply")
+
+        return look
+
+    async def arrived(self, question: Question, fresh: bool) -> str | None:
+        """Nobody can see into an inbox."""
+        return None
+
+
+def environments(listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
+    """The rows as environments."""
+
+    def made(raw: Any) -> Environment:
+        row = Row.model_validate(raw)
+        return Environment(
+            provider="acme",
+            id=row.id,
+            device_id=row.id,
+            connection_id=None,
+            base_url=base_url,
+            status="online" if row.awake else "offline",
+            self_update=None,
+            fields={"id": row.id, "name": row.name, "awake": row.awake},
+        )
+
+    return validated(listing.rows, made)
+
+
+PROVIDER = Provider(
+    name="acme",
+    base_url="https://machines.acme.example",
+    fields=("id", "name", "awake"),
+    query=Query,
+    client=Client,
+    environments=environments,
+    conversations=Conversations,
+)
