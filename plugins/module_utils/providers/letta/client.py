@@ -9,9 +9,6 @@ device's look-up answers with, how a connection that has gone is reported) is ha
 
 from __future__ import annotations
 
-import asyncio
-import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -25,13 +22,10 @@ from ...text import one_line
 from ..base import Accepted
 from .approvals import answered_over_relay, decisions_in
 from .history import History, HistoryMessage, Run
-from .models import Page, Row, SendReply, environment, environments
+from .models import Page, Row, SendReply, environment
+from .shared_listing import SharedListing
 
 _PAGE_SIZE = 100
-# Seconds for which look-ups share a listing.
-_LISTING_SHARED = 5.0
-# How many pages a listing is taken to have before there was one.
-_PAGES_EXPECTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +71,7 @@ class Client:
         self.settings = settings
         self._http = HttpClient(settings)
         self._base_url = settings.base_url
-        self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
-        self._listed_at = 0.0
-        self._answered: set[str] = set()
-        self._pages = _PAGES_EXPECTED
+        self._all_rows = SharedListing(lambda: self.list(Query()), settings.base_url, _PAGE_SIZE)
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,15 +104,13 @@ class Client:
     async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None when it is no longer there.
 
-        among: how many look-ups are being made. They share a listing where that costs fewer requests.
-        A device can own several rows and the look-up by device answers with one of them: where it is another row,
-        the wanted one is looked for in the list.
+        among: the number of look-ups that the caller makes. They share a listing if that needs fewer requests.
+        A device can own several rows, and the look-up by device answers with one of them. If that is another row, the
+        wanted one is looked up in the list.
         """
-        listed = among > self._pages
-        if listed:
-            found = (await self._rows(wanted.id)).get(wanted.id)
-            if found is not None:
-                return found
+        in_list = self._all_rows.is_cheaper_for(among)
+        if in_list and (found := await self._all_rows.find(wanted.id)) is not None:
+            return found
         try:
             found = await self.retrieve(wanted.device_id)
         except ApiError as error:
@@ -130,31 +119,7 @@ class Client:
             raise
         if found.id == wanted.id:
             return found
-        return None if listed else (await self._rows(wanted.id)).get(wanted.id)
-
-    async def _rows(self, wanted: str) -> Mapping[str, Environment]:
-        """Every row by id, from a listing that all who ask within a few seconds share.
-
-        wanted: the id that is looked up. Who asks for the same one again wants to know what is new.
-        """
-        now = time.monotonic()
-        if self._listing is None or now - self._listed_at > _LISTING_SHARED or wanted in self._answered:
-            self._listing, self._listed_at = asyncio.create_task(self._all_rows()), now
-            self._answered.clear()
-        listing = self._listing
-        self._answered.add(wanted)
-        try:
-            return await asyncio.shield(listing)
-        except ApiError as error:
-            if self._listing is listing:
-                self._listing = None
-            # To each its own error: what is unclear about one message is not about another.
-            raise ApiError(str(error), code=error.code, status=error.status, transient=error.transient) from None
-
-    async def _all_rows(self) -> Mapping[str, Environment]:
-        listing = await self.list(Query())
-        self._pages = max(1, math.ceil(len(listing.rows) / _PAGE_SIZE))
-        return {item.id: item for item in environments(listing, self._base_url)[0]}
+        return None if in_list else await self._all_rows.find(wanted.id)
 
     async def send(
         self,

@@ -1,0 +1,69 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One listing of all environments that many look-ups share."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from ...environment import Environment, Listing
+from ...errors import ApiError
+from .models import environments
+
+# Seconds for which look-ups share a listing.
+_SHARED_FOR = 5.0
+# The number of pages that a listing is expected to have before the first one was read.
+_PAGES_EXPECTED = 10
+
+
+class SharedListing:
+    """Looks environments up in a listing that all look-ups of a few seconds share.
+
+    list_all: lists every row of the account, `page_size` rows a request. base_url: of the API.
+    """
+
+    def __init__(self, list_all: Callable[[], Coroutine[Any, Any, Listing]], base_url: str, page_size: int) -> None:
+        self._list_all = list_all
+        self._base_url = base_url
+        self._page_size = page_size
+        self._pages = _PAGES_EXPECTED
+        self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
+        self._listed_at = 0.0
+        self._looked_up: set[str] = set()
+
+    def is_cheaper_for(self, lookups: int) -> bool:
+        """Whether a listing needs fewer requests than so many single look-ups."""
+        return lookups > self._pages
+
+    async def find(self, environment_id: str) -> Environment | None:
+        """An environment as the listing has it, None if it is not there. Raises ApiError.
+
+        A second look-up of the same id gets a new listing, since its caller waits for a change.
+        """
+        listing = self._listing_for(environment_id)
+        try:
+            # A look-up that is cancelled does not cancel the listing of the others.
+            return (await asyncio.shield(listing)).get(environment_id)
+        except ApiError as error:
+            if self._listing is listing:
+                self._listing = None
+            # Each look-up gets an error of its own: what is unclear about one message is not about another.
+            raise ApiError(str(error), code=error.code, status=error.status, transient=error.transient) from None
+
+    def _listing_for(self, environment_id: str) -> asyncio.Task[Mapping[str, Environment]]:
+        now = time.monotonic()
+        if self._listing is None or now - self._listed_at > _SHARED_FOR or environment_id in self._looked_up:
+            self._listing, self._listed_at = asyncio.create_task(self._read()), now
+            self._looked_up.clear()
+        self._looked_up.add(environment_id)
+        return self._listing
+
+    async def _read(self) -> Mapping[str, Environment]:
+        listing = await self._list_all()
+        self._pages = max(1, math.ceil(len(listing.rows) / self._page_size))
+        return {found.id: found for found in environments(listing, self._base_url)[0]}
