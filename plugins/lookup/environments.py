@@ -68,11 +68,10 @@ from ..module_utils import _deps
 from ..module_utils.environment import described
 from ..module_utils.errors import FleetError
 from ..module_utils.filters import Expressions
-from ..module_utils.http.settings import HttpSettings
-from ..module_utils.options import CONNECTION_SPEC, given, layered
-from ..module_utils.providers.base import Provider
+from ..module_utils.options import CONNECTION_SPEC, given
+from ..module_utils.providers.base import connection_settings
 from ..module_utils.providers.registry import fetch, provider_named
-from ..plugin_utils.options import validated
+from ..plugin_utils.options import validate_arguments
 
 SPEC = {"provider": {"type": "str", "default": "letta"}, **CONNECTION_SPEC}
 
@@ -84,10 +83,11 @@ class LookupModule(LookupBase):
         """Return a list of rows. Raises AnsibleLookupError."""
         try:
             _deps.require()
-            options = validated(SPEC, given(kwargs))
-            provider = provider_named(options["provider"])
+            provider = provider_named(validate_arguments(SPEC, given(kwargs))["provider"])
             filters = Expressions("terms", list(terms), provider.fields)
-            settings = self._settings(provider, given(kwargs), variables or {})
+            of_variables = provider.options_in_variables(variables or {})
+            rendered = {option: self._templar.template(value) for option, value in of_variables.items()}
+            settings = connection_settings(provider, kwargs, rendered)
             query = provider.query()
             listing = fetch(provider, settings, query)
             found, invalid = provider.environments(listing, settings.base_url, query)
@@ -97,11 +97,3 @@ class LookupModule(LookupBase):
         if invalid:
             Display().warning(f"skipped rows that are {described(invalid)}")
         return rows
-
-    def _settings(self, provider: Provider, options: Mapping[str, Any], variables: Mapping[str, Any]) -> HttpSettings:
-        """How to reach the provider: options, then variables, then the environment."""
-        names = {option: provider.variable_of(option) for option in CONNECTION_SPEC}
-        of_variables = given({option: self._templar.template(variables.get(name)) for option, name in names.items()})
-        layers = ({"base_url": provider.base_url}, provider.from_environment(), of_variables, options)
-        found = layered(reversed(layers))
-        return HttpSettings.from_options(validated(CONNECTION_SPEC, found), api_key_help=provider.key_help)

@@ -1,12 +1,24 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options that plugins share: their specifications, and which source of a value counts."""
+"""Options that plugins share: their specifications, their types, and which source of a value counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from .errors import OptionError
+from .text import one_line
+
+# What Ansible takes for a boolean. True and 1.0 equal 1.
+_BOOLEANS: dict[Any, bool] = {
+    **dict.fromkeys((1, "1", "on", "t", "true", "y", "yes"), True),
+    **dict.fromkeys((0, "0", "off", "f", "false", "n", "no"), False),
+}
 
 
 def blank(value: Any) -> bool:
@@ -19,8 +31,54 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if not blank(value)}
 
 
-def layered(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The connection options of several sources, the first source that has one counting.
+def convert_value(option: str, value: Any, kind: str) -> Any:
+    """The value of an option as its type has it, which may have come as a text; None stays. Raises OptionError.
+
+    kind: `bool`, `float`, `int`, `path` or `str`, as in an Ansible specification; another one converts nothing.
+    """
+    if value is None or kind not in _CONVERTERS:
+        return value
+    if kind in ("path", "str") and isinstance(value, (Mapping, list)):
+        # The value is not shown: it may be a key in the wrong shape.
+        raise OptionError(option, "must be a text, not a list or dictionary")
+    try:
+        return _CONVERTERS[kind](value)
+    except (KeyError, OverflowError, RuntimeError, TypeError, ValueError):
+        expected = "a number" if kind == "float" else f"of the type {kind}"
+        raise OptionError(option, f"must be {expected}, got {one_line(repr(value), 60)}") from None
+
+
+def _to_bool(value: Any) -> bool:
+    return _BOOLEANS[value.strip().lower() if isinstance(value, str) else value]
+
+
+def _to_int(value: Any) -> int:
+    """Also of `5.0`, which a template makes of a division, and not of `5.5`."""
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def _to_float(value: Any) -> float:
+    """Python also takes `nan` and `inf` for numbers."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {
+    "bool": _to_bool,
+    "float": _to_float,
+    "int": _to_int,
+    "path": lambda value: str(Path(os.path.expandvars(str(value))).expanduser()),
+    "str": str,
+}
+
+
+def merge_connection_options(layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The connection options of several sources. Each option is that of the first source that has it.
 
     A key and a key file are one thing: a key file of an earlier source goes before a key of a later one.
     """

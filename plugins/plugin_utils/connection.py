@@ -21,10 +21,9 @@ from ..module_utils import _deps
 from ..module_utils.environment import CONTRACT, Environment
 from ..module_utils.errors import ApiError, FleetError
 from ..module_utils.http.settings import HttpSettings
-from ..module_utils.options import CONNECTION_SPEC, given, layered
+from ..module_utils.providers.base import connection_settings
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.providers.letta.terminal import RefusedError, Terminal, connected
-from .options import validated
 
 Value = TypeVar("Value")
 
@@ -140,10 +139,8 @@ class Device:
 
     def _settings(self, environment: Environment) -> HttpSettings:
         """As the variables say, then the inventory, then the environment. Raises FleetError."""
-        variables = given({name: self._variables.get(PROVIDER.variable_of(name)) for name in CONNECTION_SPEC})
-        variables.setdefault("base_url", environment.base_url)
-        options = layered((variables, PROVIDER.from_environment()))
-        return HttpSettings.from_options(validated(CONNECTION_SPEC, options), api_key_help=PROVIDER.key_help)
+        variables = PROVIDER.options_in_variables(self._variables)
+        return connection_settings(PROVIDER, variables, {"base_url": environment.base_url})
 
 
 class Prompts:

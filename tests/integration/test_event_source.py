@@ -174,10 +174,12 @@ def test_the_nearest_source_of_an_option_counts(tmp_path: Path, monkeypatch: pyt
 
     usual = options({"api_key_file": "", "base_url": None}).settings
     own = options({"api_key_file": "~/key", "validate_certs": True, "timeout": "7"}).settings
+    by_variable = options({"api_key_file": "$HOME/key"}).settings
 
     assert (usual.api_key, usual.validate_certs, usual.timeout) == ("key-of-the-environment", False, 30)
     assert usual.base_url == "https://api.letta.com"
     assert (own.api_key, own.validate_certs, own.timeout) == ("key-of-the-file", True, 7)
+    assert by_variable.api_key == "key-of-the-file"
 
 
 def test_a_listing_comes_after_the_interval_and_a_part_of_the_jitter(sandbox: Sandbox) -> None:

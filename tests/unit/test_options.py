@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given as for_all
 from hypothesis import strategies as st
 
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.options import (
     CONNECTION_SPEC,
     blank,
+    convert_value,
     given,
-    layered,
+    merge_connection_options,
 )
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import connection_settings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
 from ansible_collections.fleetops.environments.plugins.plugin_utils.options import forget_blank_environment
 
@@ -51,7 +55,7 @@ def test_blank_options_are_left_out() -> None:
     ],
 )
 def test_the_first_source_that_has_an_option_counts(layers: list[dict[str, Any]], expected: dict[str, Any]) -> None:
-    assert layered(layers) == expected
+    assert merge_connection_options(layers) == expected
 
 
 values = st.sampled_from([None, "", " ", "a", "b", 0, False])
@@ -59,7 +63,7 @@ values = st.sampled_from([None, "", " ", "a", "b", 0, False])
 
 @for_all(st.lists(st.dictionaries(st.sampled_from(sorted(CONNECTION_SPEC)), values), max_size=4))
 def test_each_option_is_that_of_the_first_source_that_has_one(layers: list[dict[str, Any]]) -> None:
-    options = layered(layers)
+    options = merge_connection_options(layers)
 
     for name in CONNECTION_SPEC.keys() - {"api_key", "api_key_file"}:
         present = [layer[name] for layer in layers if not blank(layer.get(name))]
@@ -70,6 +74,87 @@ def test_each_option_is_that_of_the_first_source_that_has_one(layers: list[dict[
     ]
     found = {name: options[name] for name in ("api_key", "api_key_file") if name in options}
     assert found == next((key for key in keys if key), {})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("bool", " Yes", True),
+        ("bool", "0", False),
+        ("bool", 1.0, True),
+        ("int", "5", 5),
+        ("int", 5.0, 5),
+        ("float", "0.5", 0.5),
+        ("str", 5, "5"),
+        ("path", "$PLACE/key", "/place/key"),
+        ("path", "~/key", "/home/of/tests/key"),
+        ("raw", ["a"], ["a"]),
+        ("bool", None, None),
+    ],
+)
+def test_a_text_becomes_what_its_option_has(
+    monkeypatch: pytest.MonkeyPatch, kind: str, value: Any, expected: Any
+) -> None:
+    monkeypatch.setenv("PLACE", "/place")
+    monkeypatch.setenv("HOME", "/home/of/tests")
+
+    found = convert_value("option", value, kind)
+
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "problem"),
+    [
+        ("bool", "maybe", "must be of the type bool, got 'maybe'"),
+        ("bool", [], "must be of the type bool"),
+        ("int", "5.5", "must be of the type int, got '5.5'"),
+        ("int", float("inf"), "must be of the type int"),
+        ("float", "nan", "must be a number, got 'nan'"),
+        ("float", ["1"], "must be a number"),
+        ("str", {"key": "secret"}, "must be a text, not a list or dictionary$"),
+        ("path", ["secret"], "must be a text, not a list or dictionary$"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(kind: str, value: Any, problem: str) -> None:
+    with pytest.raises(OptionError, match=f"^option: {problem}"):
+        convert_value("option", value, kind)
+
+
+def test_settings_come_from_the_layers_then_the_environment_then_the_usual_values(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("key-of-the-file\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LETTA_API_KEY", "key-of-the-environment")
+    monkeypatch.setenv("LETTA_RETRIES", "7")
+    monkeypatch.setenv("LETTA_TIMEOUT", " ")
+
+    plain = connection_settings(PROVIDER)
+    layered = connection_settings(
+        PROVIDER,
+        {"api_key": " ", "validate_certs": "no", "deadline": None},
+        {"api_key_file": "$HOME/key", "validate_certs": True, "retries": 1, "deadline": "60"},
+        {"base_url": "http://127.0.0.1:8283", "retries": 2, "not_of_a_connection": 3},
+    )
+
+    assert (plain.base_url, plain.api_key) == ("https://api.letta.com", "key-of-the-environment")
+    assert (plain.timeout, plain.retries, plain.deadline, plain.validate_certs) == (30, 7, 120, True)
+    assert (layered.base_url, layered.api_key) == ("http://127.0.0.1:8283", "key-of-the-file")
+    assert (layered.timeout, layered.retries, layered.deadline, layered.validate_certs) == (30, 1, 60, False)
+
+
+def test_without_a_key_the_provider_says_how_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LETTA_API_KEY", raising=False)
+
+    with pytest.raises(OptionError, match=r"^api_key: no key was given; set the option api_key or api_key_file"):
+        connection_settings(PROVIDER, {"api_key": ""})
+
+
+def test_variables_give_connection_options_by_their_names() -> None:
+    variables = {"letta_api_key": "a", "letta_timeout": "{{ seconds }}", "letta_agent_id": "b", "qoder_retries": 1}
+
+    assert PROVIDER.options_in_variables(variables) == {"api_key": "a", "timeout": "{{ seconds }}"}
 
 
 def test_blank_environment_variables_are_unset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ..environment import Environment, InvalidRow, Listing
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..options import CONNECTION_SPEC
+from ..options import CONNECTION_SPEC, convert_value, merge_connection_options
 from .conversation import Look, Question
 
 
@@ -132,8 +132,13 @@ class Provider:
         """The environment variables of a connection option, the one that counts most first: `LETTA_API_KEY`."""
         return self.environment_variables.get(option, (self.variable_of(option).upper(),))
 
-    def from_environment(self) -> dict[str, str]:
-        """The connection options that the environment gives; a blank variable gives none."""
+    def options_in_variables(self, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The connection options that Ansible variables give, as they are: blank or templates."""
+        names = {option: self.variable_of(option) for option in CONNECTION_SPEC}
+        return {option: variables[name] for option, name in names.items() if name in variables}
+
+    def options_in_environment(self) -> dict[str, str]:
+        """The connection options that environment variables give; a blank variable gives none."""
         found = {
             option: next((value for name in names if (value := os.environ.get(name, "").strip())), "")
             for option, names in ((option, self.environment_variables_of(option)) for option in CONNECTION_SPEC)
@@ -147,6 +152,19 @@ class Provider:
             f"set the option api_key or api_key_file, the variable {self.variable_of('api_key')}, "
             f"or the environment variable {' or '.join(self.environment_variables_of('api_key'))}"
         )
+
+
+def connection_settings(provider: Provider, *layers: Mapping[str, Any]) -> HttpSettings:
+    """How to reach a provider. This is the only place where connection options become settings.
+
+    layers: connection options by their names, the layer that counts most first. A blank value is no value. After the
+        layers come the environment variables, and then the usual values.
+    Raises OptionError for an option that cannot be used or a missing key, FleetError for a proxy that cannot be used.
+    """
+    usual = {name: rules.get("default") for name, rules in CONNECTION_SPEC.items()} | {"base_url": provider.base_url}
+    options = merge_connection_options((*layers, provider.options_in_environment(), usual))
+    converted = {name: convert_value(name, value, CONNECTION_SPEC[name]["type"]) for name, value in options.items()}
+    return HttpSettings.from_options(converted, api_key_help=provider.key_help)
 
 
 # The options that modules have for what a provider calls its own.

@@ -19,11 +19,11 @@ from ...module_utils import _deps
 from ...module_utils.environment import Environment
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.options import CONNECTION_SPEC, blank, given, layered
-from ...module_utils.providers.base import Provider
+from ...module_utils.options import blank, given
+from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import known_providers, provider_named
 from ...module_utils.text import one_line
-from ..options import validated
+from ..options import validate_arguments
 from .targets import listed_from
 
 # Imported before Ansible forks its workers: models and TLS cost more than a request.
@@ -83,13 +83,13 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
 
     def _options(self) -> dict[str, Any]:
         """The task's options, validated. Connection options are as the task has them: see `_settings`."""
-        return validated(self.SPEC, given(self._task.args))
+        return validate_arguments(self.SPEC, given(self._task.args))
 
     def _learn_secrets(self, task_vars: Mapping[str, Any]) -> None:
         """Know every key that may stand around the task, before anything can fail."""
         keys = [self._task.args.get("api_key")]
         for provider in map(provider_named, known_providers()):
-            keys += [provider.from_environment().get("api_key")]
+            keys += [provider.options_in_environment().get("api_key")]
             with contextlib.suppress(AnsibleError):
                 keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
         self._secrets.update(str(key) for key in keys if not blank(key))
@@ -120,13 +120,11 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         return found
 
     def _variables(self, provider: Provider, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        names = {option: provider.variable_of(option) for option in CONNECTION_SPEC}
-        return given(
-            {
-                option: self._read_variable(name, functools.partial(self._templar.template, task_vars.get(name)))
-                for option, name in names.items()
-            }
-        )
+        """The connection options that the variables of the task give."""
+        return {
+            option: self._read_variable(provider.variable_of(option), functools.partial(self._templar.template, value))
+            for option, value in provider.options_in_variables(task_vars).items()
+        }
 
     def _read_variable(self, name: str, read: Callable[[], Any]) -> Any:
         """A variable's value. Raises OptionError for one that is undefined or cannot be rendered.
@@ -143,17 +141,12 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     def _settings(
         self, provider: Provider, task_vars: Mapping[str, Any], listed_from: str | None = None
     ) -> HttpSettings:
-        """How to reach a provider: what the task leaves out comes from variables, then from the environment.
+        """How to reach a provider: as the task says, then its variables, then the inventory, then the environment.
 
-        listed_from: the URL that the inventory listed the targets from. It goes before the environment's, and after
-        that of the task or a variable.
+        listed_from: the URL that the inventory listed the targets from.
         """
-        arguments, environment = self._arguments(provider), provider.from_environment()
         variables = self._variables(provider, task_vars)
-        urls = (arguments.get("base_url"), variables.get("base_url"), listed_from, environment.get("base_url"))
-        base_url = next((str(url) for url in urls if url), provider.base_url)
-        options = {**layered((arguments, variables, environment)), "base_url": base_url}
-        settings = HttpSettings.from_options(validated(CONNECTION_SPEC, options), api_key_help=provider.key_help)
+        settings = connection_settings(provider, self._arguments(provider), variables, {"base_url": listed_from})
         self._secrets.add(settings.api_key)
         return settings
 

@@ -24,11 +24,11 @@ from ...module_utils.environment import CONTRACT, Environment, Listing, describe
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.filters import Expressions
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.options import CONNECTION_SPEC, given, layered
-from ...module_utils.providers.base import Provider
+from ...module_utils.options import CONNECTION_SPEC, convert_value, given
+from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch, known_providers
 from ...module_utils.text import digest, iso_utc, one_line, short, with_hash
-from ..options import check_type, forget_blank_environment
+from ..options import forget_blank_environment
 from .groups import Dimension, checked_group_name, group_rows, reads_as_group
 from .names import MAX_LENGTH, assign, wanted_name
 from .trust import marked, own
@@ -117,9 +117,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             places = [options.get(name)]
             places += [variables.get(place["name"]) for place in definition.get("vars", ())]
             places += [os.environ.get(place["name"]) for place in definition.get("env", ())]
-            check_type(name, definition.get("type"), places)
+            for value in places:
+                convert_value(name, value, definition.get("type", ""))
         options |= {name: "" for name in _MAY_BE_EMPTY if (direct or {}).get(name) == ""}
-        self._given = {"variables": variables, "direct": options}
+        self._layers = options, self.PROVIDER.options_in_variables(variables)
         super().set_options(task_keys=task_keys, var_options=variables, direct=options)
 
     def _templated(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +144,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         try:
             _deps.require()
             self._read_source(path)
-            settings = self._settings()
+            settings = connection_settings(self.PROVIDER, *self._layers)
             query = self.query()
             rules = self._rules()
             listing = self._listing(settings, query, path, read_cache=cache)
@@ -174,17 +175,6 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             group_prefix=checked_group_name("group_prefix", group_prefix) if group_prefix else "",
             root_group=root_group,
         )
-
-    def _settings(self) -> HttpSettings:
-        layers: dict[str, dict[str, Any]] = {"Direct": {}, "var": {}, "env": {}, "default": {}}
-        for option in CONNECTION_SPEC:
-            # Not get_option_and_origin, which knows of neither source nor variables in ansible-core 2.19.0.
-            value, origin = constants.config.get_config_value_and_origin(
-                option, plugin_type="inventory", plugin_name=self._load_name, **self._given
-            )
-            layers[str(origin).partition(":")[0].strip()][option] = value
-        options = layered(layers.values())
-        return HttpSettings.from_options(options, api_key_help=self.PROVIDER.key_help)
 
     # The listing and its cache
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes as fleet_events
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
-from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC, given, layered
+from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC, convert_value, given
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import connection_settings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
 from ansible_collections.fleetops.environments.plugins.module_utils.text import one_line
@@ -87,18 +86,6 @@ EXAMPLES = r"""
 
 logger = logging.getLogger(__name__)
 
-# As Ansible reads them.
-_BOOLEANS = dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True) | dict.fromkeys(
-    ("0", "f", "false", "n", "no", "off"), False
-)
-_TYPES: dict[str, Callable[[str], Any]] = {
-    "bool": lambda text: _BOOLEANS[text.lower()],
-    "float": float,
-    "int": int,
-    "path": os.path.expanduser,
-    "str": str,
-}
-
 
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Put `{"letta": event}` on the queue for each change. Raises FleetError for an option that cannot be used."""
@@ -126,14 +113,14 @@ class _Options:
             raise OptionError(unknown, f"there is no such option; there are {', '.join(known)}")
         self.interval = _seconds("interval", own.get("interval", 60), least=1)
         self.jitter = _seconds("jitter", own.get("jitter", 10), least=0)
-        self.state_file = _typed("state_file", own.get("state_file"), "path")
+        self.state_file = convert_value("state_file", own.get("state_file"), "path")
         self.types = own.get("types", list(fleet_events.TYPES))
         wrong = (
             [item for item in self.types if item not in fleet_events.TYPES] if isinstance(self.types, list) else None
         )
         if wrong is None or wrong:
             raise OptionError("types", f"must be a list of {', '.join(fleet_events.TYPES)}, got {self.types!r}")
-        self.settings = HttpSettings.from_options(_connection(own), api_key_help=PROVIDER.key_help)
+        self.settings = connection_settings(PROVIDER, own)
 
 
 def _seconds(name: str, value: Any, least: float) -> float:
@@ -144,23 +131,6 @@ def _seconds(name: str, value: Any, least: float) -> float:
     if not least <= number <= 86400:
         raise OptionError(name, f"must be between {least} and 86400 seconds, got {value!r}")
     return number
-
-
-def _connection(own: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of the connection: the source's own, then the environment's, then the usual ones."""
-    usual = {name: rules.get("default") for name, rules in CONNECTION_SPEC.items()} | {"base_url": PROVIDER.base_url}
-    found = layered((own, PROVIDER.from_environment(), usual))
-    return {name: _typed(name, value, CONNECTION_SPEC[name]["type"]) for name, value in found.items()}
-
-
-def _typed(name: str, value: Any, kind: str) -> Any:
-    """A value that may have come as a text; None stays."""
-    if value is None:
-        return None
-    try:
-        return _TYPES[kind](str(value))
-    except (KeyError, ValueError):
-        raise OptionError(name, f"must be of the type {kind}, got {one_line(repr(value), 60)}") from None
 
 
 async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) -> None:
