@@ -26,9 +26,10 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.arrivals import Arrivals
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments, outgoing
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Arrivals, Reader
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import Reader
 from tests.sandbox.process import CHECKOUT, Sandbox
 
 from .support import settings_for

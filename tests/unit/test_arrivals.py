@@ -11,9 +11,10 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Question
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import replies as letta_replies
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import arrivals as module
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.arrivals import Arrivals
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.history import HistoryMessage
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Arrivals, Reader
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import Reader
 
 
 class OneConversation:
@@ -88,7 +89,7 @@ def test_what_a_tool_returned_is_not_kept_with_its_message() -> None:
 
 
 def test_what_is_not_in_the_part_that_was_read_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(letta_replies, "_MOST_LOOKED_THROUGH", 200)
+    monkeypatch.setattr(module, "_MOST_LOOKED_THROUGH", 200)
     client = OneConversation(1_000)
 
     newer, older = arrived(client, "otid-999", "otid-0")

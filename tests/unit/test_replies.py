@@ -32,8 +32,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     turn_of,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import DeviceState, Reader
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Reader, Watch
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import ReplySearch
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
 
@@ -76,7 +77,7 @@ def asked(
             reader = Reader(client, concurrency=4, rate=rate)
             async with asyncio.TaskGroup() as group:
                 group.create_task(asyncio.to_thread(meanwhile))
-                await await_replies(targets, deliveries, lambda question: Watch(reader, question).look, within)
+                await await_replies(targets, deliveries, lambda question: ReplySearch(reader, question).look, within)
         return deliveries
 
     return asyncio.run(run())
@@ -106,7 +107,7 @@ def looked(sandbox: Sandbox, *questions: Question, **settings: Any) -> list[Repl
         given = settings_for(sandbox, **settings)
         async with Client(given) as client:
             reader = Reader(client, concurrency=4, rate=None)
-            return [await Watch(reader, question).look() for question in questions]
+            return [await ReplySearch(reader, question).look() for question in questions]
 
     return asyncio.run(run())
 
@@ -250,7 +251,7 @@ def test_a_history_is_searched_once_and_then_only_what_is_new(sandbox: Sandbox, 
     async def run() -> list[int]:
         asked_for = []
         async with Client(settings_for(sandbox)) as client:
-            watch = Watch(Reader(client, concurrency=1, rate=None), question("not there"))
+            watch = ReplySearch(Reader(client, concurrency=1, rate=None), question("not there"))
             for _look in range(2):
                 assert (await watch.look()).state == "waiting"
                 asked_for.append(len(sandbox.requests("history")))
@@ -546,7 +547,7 @@ def test_a_device_that_says_what_is_no_id_is_taken_for_one_that_asks_nothing(
     say(sandbox, device, "delete", "o-1")
 
     async def odd(_reader: Reader, _question: Question) -> Any:
-        return letta_replies._Device([{"request": {"tool_call_id": ["call-1"]}}], busy=True)
+        return DeviceState([{"request": {"tool_call_id": ["call-1"]}}], busy=True)
 
     monkeypatch.setattr(Reader, "device", odd)
     [reply] = looked(sandbox, question("o-1", environment=device))
@@ -602,9 +603,57 @@ def test_a_run_that_the_server_gives_another_id_is_asked_for_once() -> None:
     history = _history(("user", "run-1", {"otid": "o-1"}), ("assistant", "run-1", {"content": "Done."}))
     served = Served(history, Run(id="RUN-1", status="completed", stop_reason="end_turn"))
 
-    reply = asyncio.run(Watch(served, question("o-1")).look())
+    reply = asyncio.run(ReplySearch(served, question("o-1")).look())
 
     assert (reply.state, reply.text, served.asked) == ("replied", "Done.", 1)
+
+
+class Steps(Reader):
+    """Notes what is read. The device goes on after the first run, which has failed, while it is asked."""
+
+    def __init__(self, *, busy: bool) -> None:
+        self.read: list[str] = []
+        self._busy = busy
+        self._history = _history(("user", "run-1", {"otid": "o-1", "content": "hello"}))
+
+    async def page(self, question: Question, cursor: dict[str, str]) -> list[HistoryMessage]:
+        self.read.append("history")
+        return self._history
+
+    async def run(self, run_id: str) -> Run:
+        self.read.append(run_id)
+        return Run(id=run_id, status="failed") if run_id == "run-1" else Run(id=run_id, status="running")
+
+    async def device(self, question: Question) -> DeviceState:
+        self.read.append("device")
+        if not self._busy:
+            goes_on = {"approvals": [{"tool_call_id": "call-1", "status": "success"}]}
+            self._history = _history(
+                ("user", "run-1", {"otid": "o-1", "content": "hello"}), ("approval_response", "run-2", goes_on)
+            )
+        return DeviceState([], busy=self._busy)
+
+
+def test_a_look_reads_the_run_then_the_history_then_asks_the_device() -> None:
+    steps = Steps(busy=True)
+
+    async def look_twice() -> list[Reply]:
+        search = ReplySearch(steps, question("o-1"))
+        return [await search.look(), await search.look()]
+
+    first, second = asyncio.run(look_twice())
+
+    assert (first.state, first.run_id, second.state) == ("waiting", "run-1", "waiting")
+    assert steps.read == ["history", "run-1", "history", "device", "run-1", "history", "device"]
+
+
+def test_a_run_that_began_while_the_device_was_asked_is_the_last_one() -> None:
+    steps = Steps(busy=False)
+
+    reply = asyncio.run(ReplySearch(steps, question("o-1")).look())
+
+    assert (reply.state, reply.run_id) == ("waiting", "run-2")
+    assert steps.read == ["history", "run-1", "history", "device", "history", "run-2"]
 
 
 def test_what_a_device_says_in_other_shapes_is_passed_over(

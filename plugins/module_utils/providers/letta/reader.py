@@ -1,0 +1,122 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reads what tells about a message: its conversation's history, its runs, its environment and its device."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import ApiError
+from ...http.gate import Pace
+from ..base import reachable
+from ..conversation import Question
+from .approvals import requests_in
+from .client import Client
+from .history import HistoryMessage, Run, ToolCall
+from .relay import Relay
+
+_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What a device says about a conversation. pending: its requests for approval. busy: whether a turn goes on."""
+
+    pending: Sequence[dict[str, Any]]
+    busy: bool
+
+
+class Reader:
+    """Reads at most `rate` times a second, `concurrency` at a time. Raises ApiError."""
+
+    def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
+        self._client = client
+        self._slots = asyncio.Semaphore(concurrency)
+        self._pace = Pace(rate)
+
+    def approval(
+        self, call: ToolCall, request_id: Any = None, request: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A tool call that waits for approval, as modules return it. request: what the device says about it."""
+        request = request or {}
+        return {
+            "request_id": request_id,
+            "tool_call_id": call.tool_call_id,
+            "tool_name": request.get("tool_name") or call.name,
+            "arguments": request.get("input") or call.parsed_arguments(self._client.settings.api_key),
+        }
+
+    async def page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
+        """A page of the conversation, newest first."""
+        async with self._slot():
+            return await self._client.messages(question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor)
+
+    async def history(self, question: Question) -> AsyncIterator[list[HistoryMessage]]:
+        """The whole conversation, newest first, a page at a time; a message that comes twice is left out.
+
+        The caller may clear a page: messages may be large, and the reader does not need them again.
+        """
+        known: set[str] = set()
+        last, way = "", "before"
+        cursor: dict[str, str] = {}
+        while True:
+            page = list(await self.page(question, cursor))
+            count = len(page)
+            page = [message for message in page if message.id not in known]
+            if count and not page and way == "before":
+                # The reference has cursors in the order asked for, Letta's own client has them in time.
+                way, cursor = "after", {"after": last}
+                continue
+            if not page:
+                return
+            known.update(message.id for message in page)
+            last = page[-1].id
+            cursor = {way: last}
+            yield page
+            if count < _PAGE:
+                return
+
+    async def run(self, run_id: str) -> Run | None:
+        """A run, None if the server has deleted it."""
+        async with self._slot():
+            return await self._client.run(run_id)
+
+    async def is_offline(self, question: Question) -> bool:
+        """Whether the environment is known to be offline now."""
+        if question.environment is None:
+            return False
+        async with self._slot():
+            found = await self._client.resolve(question.environment)
+        return found is None or found.status != "online"
+
+    async def device(self, question: Question) -> DeviceState | None:
+        """What the device says now, None if it cannot be asked."""
+        if question.environment is None:
+            return None
+        try:
+            async with self._slot():
+                environment = await reachable(self._client, question.environment, fresh=True)
+            relay = Relay(
+                self._client.settings,
+                str(environment.connection_id),
+                agent_id=question.agent_id,
+                conversation_id=question.conversation_id,
+            )
+            async with self._slot(), relay:
+                requests, status = requests_in(relay), relay.loop_status.get("status")
+        except ApiError:
+            return None
+        if requests is None:
+            return None
+        return DeviceState(requests, busy=status != "WAITING_ON_INPUT")
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        async with self._slots:
+            await self._pace.turn()
+            yield
