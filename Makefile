@@ -19,7 +19,8 @@ export TMPDIR := $(CURDIR)/.build/tmp
 
 run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
-pytest := pytest --numprocesses 3
+workers := 3
+pytest = pytest --numprocesses $(workers)
 
 .PHONY: help home venv chromium shells demo demo-devices test check lint sanity test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench build ee docs release-check clean
 
@@ -88,8 +89,11 @@ chromium shells: | home
 .build/rulebook/.ready: requirements.txt tests/rulebook.txt | venv
 	@tests/checks/rulebook.sh
 
-test-e2e test-python coverage: chromium shells .build/rulebook/.ready
+test-e2e test-python coverage: chromium .build/rulebook/.ready
+test-integration test-e2e test-python coverage test-matrix: shells
 
+# Its tests wait more than they work.
+test-unit: workers := 4
 test-unit test-integration test-e2e: test-%: venv
 	@python -m $(pytest) tests/$*
 

@@ -9,7 +9,7 @@ from letta_client import Letta
 from tests.sandbox.process import Sandbox
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def process() -> Iterator[Sandbox]:
     with Sandbox.start(devices=40, seed=7, forbidden_key="a-key-without-rights") as sandbox:
         yield sandbox

@@ -15,9 +15,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
 from tests.sandbox.process import Sandbox
+from tests.unit.support import environment_of
 
 from .kill_points import each_step, entries, forked
-from .support import environment_of
 
 
 @pytest.fixture

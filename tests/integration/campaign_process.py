@@ -1,6 +1,6 @@
 """A run of a campaign in a process of its own, which a test can let die at any step of a delivery.
 
-python -m tests.unit.campaign_process '{"url": ..., "api_key": ..., "ledger": ..., "die_at": "sent", ...}'
+python -m tests.integration.campaign_process '{"url": ..., "api_key": ..., "ledger": ..., "die_at": "sent", ...}'
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments, outgoing
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import Reader
 from tests.sandbox.process import CHECKOUT, Sandbox
-
-from .support import settings_for
+from tests.unit.support import settings_for
 
 # The steps of a delivery, between which a process may end.
 STEPS = ("begun", "claimed", "looked_up", "sending", "sent", "recorded")
@@ -110,7 +109,7 @@ def start(sandbox: Sandbox, ledger: Path, names: Sequence[str], **changes: Any) 
     standard |= {"messages": [{"content": "hello"}], "agent_id": None, "full_at": None}
     given = {"url": sandbox.url, "api_key": sandbox.api_key, "ledger": str(ledger), "environments": names}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.campaign_process", json.dumps(given | standard | changes)],
+        [sys.executable, "-m", "tests.integration.campaign_process", json.dumps(given | standard | changes)],
         cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT}/.build/collections"},
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -23,9 +23,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.qo
 from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_utc
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
+from tests.unit.qoder_support import AGENT, new_environment, qoder_settings, with_client
 
 from .kill_points import begun, each_step, entries, forked
-from .qoder_support import AGENT, new_environment, qoder_settings, with_client
 
 # Longer than idempotency keys are kept.
 LATER = 25 * 3600.0
@@ -285,7 +285,7 @@ def test_a_given_session_that_has_the_same_text_of_another_message_gets_it(sandb
 
 
 def test_a_given_session_is_busy_for_too_long(sandbox: Sandbox, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.unit.kill_points.qoder_settings", lambda it: qoder_settings(it, deadline=0.5))
+    monkeypatch.setattr("tests.integration.kill_points.qoder_settings", lambda it: qoder_settings(it, deadline=0.5))
     target = to(sandbox)
     session_id = new_session(sandbox, target)
     sandbox.qoder.script(AGENT, QoderTurn(polls=2))

@@ -8,14 +8,13 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
-from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import content_hash, message_id, plan
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import message_id, plan
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     Delivery,
     MessageTarget,
@@ -23,28 +22,13 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import STATES
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Conversations
 from tests.sandbox.process import Sandbox
+from tests.unit.support import environment_of, policy, row, settings_for
 
 from .campaign_process import STEPS, ended, start
-from .support import environment_of, policy, row, settings_for
-
-DELIVERED = Entry(
-    campaign="c",
-    environment_id="e",
-    host="alpha",
-    attempt=1,
-    client_message_id="m",
-    content_hash="h",
-    status="sent",
-    repeat=0,
-    run=1,
-    began_at="2026-01-31T12:00:00.000Z",
-    claimed_at="2026-01-31T12:00:00.000Z",
-)
 
 
 @pytest.fixture
@@ -107,20 +91,6 @@ def killed_while_it_waits(sandbox: Sandbox, ledger: Path, names: Sequence[str], 
         process.kill()
         process.communicate(timeout=60)
     sandbox.clear_faults()
-
-
-def test_an_id_is_the_same_ever_after_and_differs_for_all_else() -> None:
-    assert message_id("c", "environment-1", 1) == "794d9ae4-1c81-5e04-bd91-4ca96d6401b5"
-    ids = {
-        message_id(*parts) for parts in [("c", "e", 1), ("d", "e", 1), ("c", "f", 1), ("c", "e", 2), ("c", "e", 1, 1)]
-    }
-    assert len(ids) == 5
-
-
-def test_the_hash_is_of_what_is_said_and_not_of_ids() -> None:
-    one = content_hash([{"role": "user", "content": "a", "client_message_id": "1", "otid": "1"}])
-    assert one == content_hash([{"content": "a", "client_message_id": "2", "otid": "2", "role": "user"}])
-    assert one != content_hash([{"role": "user", "content": "b"}])
 
 
 def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
@@ -387,16 +357,3 @@ def test_what_was_sent_stays_so_when_the_ledger_cannot_keep_it_and_is_looked_up_
     assert (first["status"], first["error"]["code"]) == ("sent", "ledger")
     assert second["status"] == "already_sent"
     assert turns(sandbox) == once_each(names[:1])
-
-
-@pytest.mark.parametrize("reply_state", [None, *STATES])
-def test_only_a_turn_that_failed_is_one_that_is_sent_again(tmp_path: Path, reply_state: str | None) -> None:
-    """What is lost, or still waits, may yet become a turn, and the same message again would be a second one."""
-    environment = environment_of(row(id="e"))
-    sent = MessageTarget("alpha", environment, "agent-1", messages=outgoing("messages", [{"content": "hello"}]))
-    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
-        ledger.replace(None, replace(DELIVERED, content_hash=content_hash(sent.messages), reply_state=reply_state))
-        planned = plan(ledger, "c", "failed_turns", [sent])
-
-    assert [target.attempt for target in planned.targets] == [2 if reply_state == "failed" else 1]
-    assert list(planned.settled) == ([] if reply_state == "failed" else ["e"])

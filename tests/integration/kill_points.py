@@ -28,9 +28,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import ConversationsOfAll, opened
 from tests.sandbox.process import Sandbox
-
-from .qoder_support import qoder_settings
-from .support import policy, settings_for
+from tests.unit.qoder_support import qoder_settings
+from tests.unit.support import policy, settings_for
 
 # Of a run that sends to two: it looks up, sends or is told that the connection has gone, and sends.
 FEWEST_AWAITS = 6

@@ -1,0 +1,58 @@
+"""Plans of campaigns: the id of each message, the hash of a content, and what the ledger leaves to send."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import content_hash, message_id, plan
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import STATES
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+
+from .support import environment_of, row
+
+DELIVERED = Entry(
+    campaign="c",
+    environment_id="e",
+    host="alpha",
+    attempt=1,
+    client_message_id="m",
+    content_hash="h",
+    status="sent",
+    repeat=0,
+    run=1,
+    began_at="2026-01-31T12:00:00.000Z",
+    claimed_at="2026-01-31T12:00:00.000Z",
+)
+
+
+def test_an_id_is_the_same_ever_after_and_differs_for_all_else() -> None:
+    assert message_id("c", "environment-1", 1) == "794d9ae4-1c81-5e04-bd91-4ca96d6401b5"
+    ids = {
+        message_id(*parts) for parts in [("c", "e", 1), ("d", "e", 1), ("c", "f", 1), ("c", "e", 2), ("c", "e", 1, 1)]
+    }
+    assert len(ids) == 5
+
+
+def test_the_hash_is_of_what_is_said_and_not_of_ids() -> None:
+    one = content_hash([{"role": "user", "content": "a", "client_message_id": "1", "otid": "1"}])
+    assert one == content_hash([{"content": "a", "client_message_id": "2", "otid": "2", "role": "user"}])
+    assert one != content_hash([{"role": "user", "content": "b"}])
+
+
+@pytest.mark.parametrize("reply_state", [None, *STATES])
+def test_only_a_turn_that_failed_is_one_that_is_sent_again(tmp_path: Path, reply_state: str | None) -> None:
+    """What is lost, or still waits, may yet become a turn, and the same message again would be a second one."""
+    environment = environment_of(row(id="e"))
+    sent = MessageTarget("alpha", environment, "agent-1", messages=outgoing("messages", [{"content": "hello"}]))
+    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
+        ledger.replace(None, replace(DELIVERED, content_hash=content_hash(sent.messages), reply_state=reply_state))
+        planned = plan(ledger, "c", "failed_turns", [sent])
+
+    assert [target.attempt for target in planned.targets] == [2 if reply_state == "failed" else 1]
+    assert list(planned.settled) == ([] if reply_state == "failed" else ["e"])
