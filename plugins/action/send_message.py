@@ -25,10 +25,11 @@ from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.store import Ledger, ledger_path
 from ..module_utils.options import given
 from ..module_utils.providers.base import Client, Provider
+from ..module_utils.providers.message import Message
 from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
 from ..module_utils.text import digest
 from ..modules.send_message import SPEC
-from ..plugin_utils.actions.messages import Content, chosen_source, content_of, read_text, rendered, sharing
+from ..plugin_utils.actions.messages import Content, chosen_source, content_of, read_text, rendered, share_content
 from ..plugin_utils.actions.on_targets import Run, TargetsAction
 from ..plugin_utils.actions.run_facts import run_facts
 from ..plugin_utils.actions.targets import Item
@@ -54,7 +55,7 @@ class ActionModule(TargetsAction):
         """Refuse options that cannot be meant."""
         super().check(options, task_vars)
         chosen_source(options)
-        self._texts: dict[str, str] = {}
+        self._contents: dict[Any, Any] = {}
         # Why not all of what a campaign did is put down, None while it is.
         self._unrecorded: str | None = None
         alone = next((name for name in _OF_A_CAMPAIGN if name in given(self._task.args)), None)
@@ -80,7 +81,7 @@ class ActionModule(TargetsAction):
             to.agent_id,
             to.conversation_id,
             content.skip,
-            messages=sharing(content.messages, self._texts),
+            messages=[share_content(message, self._contents) for message in content.messages],
             in_session=provider.sessions,
         )
 
@@ -89,7 +90,7 @@ class ActionModule(TargetsAction):
     ) -> Content:
         source = chosen_source(options)
         content = content_of(item, source, options, lambda option, to: self._text(option, to, options, task_vars))
-        answers = any("approvals" in message for message in content.messages)
+        answers = any(message.approvals for message in content.messages)
         kind = "approvals" if answers else source if "content" not in item.given else None
         if kind in provider.refused:
             raise OptionError(str(source), f"cannot be sent to {item.host}: {provider.refused[kind]}")
@@ -153,17 +154,17 @@ class ActionModule(TargetsAction):
                     "host": target.host,
                     "agent_id": target.agent_id,
                     "conversation_id": target.conversation_id,
-                    "messages": list(target.messages),
+                    "messages": [message.as_option() for message in target.messages],
                 }
                 for target in wanted[:_MOST_RENDERED]
             ],
         }
 
     def _check_campaign(
-        self, item: Item, conversation_id: str | None, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+        self, item: Item, conversation_id: str | None, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> None:
         """Refuse what could not be looked up later, or has ids of its own."""
-        if any("approvals" in message for message in messages):
+        if any(message.approvals for message in messages):
             raise OptionError("campaign", "cannot go with approvals, which carry no id to be looked up by")
         if conversation_id == NEW_CONVERSATION and not provider_named(item.environment.provider).sessions:
             raise OptionError(

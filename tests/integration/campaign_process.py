@@ -28,8 +28,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.arrivals import Arrivals
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments, outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import Reader
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 from tests.sandbox.process import CHECKOUT, Sandbox
 from tests.unit.support import settings_for
 
@@ -89,7 +90,7 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
                 name,
                 listed[name],
                 given["agent_id"] or f"agent-{name}",
-                messages=outgoing("messages", given["messages"]),
+                messages=parse_messages("messages", given["messages"]),
             )
             for name in given["environments"]
         ]

@@ -23,8 +23,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Conversations
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 from tests.sandbox.process import Sandbox
 from tests.unit.support import environment_of, policy, row, settings_for
 
@@ -319,7 +319,7 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
 ) -> None:
     monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.ledger.store._UNDER_WAY", 0.2)
     targets = [
-        MessageTarget(name, environment_of(row(id=name)), "agent-1", messages=outgoing("messages", [{"content": "a"}]))
+        MessageTarget(name, environment_of(row(id=name)), "agent-1", messages=[Message.from_user("a")])
         for name in names
     ]
     waits: list[int] = []

@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import message_id
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 from tests.sandbox.process import Sandbox
 from tests.unit.support import environment_of
 
@@ -24,7 +24,7 @@ from .kill_points import each_step, entries, forked
 def targets(sandbox: Sandbox) -> list[MessageTarget]:
     """Two environments as they are listed now, with an agent each."""
     environments = [environment_of(sandbox.add_environment(), sandbox.url) for _number in range(2)]
-    messages = outgoing("messages", [{"content": "hello"}])
+    messages = parse_messages("messages", [{"content": "hello"}])
     return [MessageTarget(found.id, found, f"agent-{found.id}", messages=messages) for found in environments]
 
 

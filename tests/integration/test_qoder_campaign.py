@@ -18,7 +18,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     MessageTarget,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message, parse_messages
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_utc
 from tests.sandbox.process import Sandbox
@@ -49,7 +49,7 @@ def ledger(tmp_path: Path) -> Path:
 
 
 def to(sandbox: Sandbox, session_id: str = NEW_CONVERSATION) -> MessageTarget:
-    environment, messages = new_environment(sandbox), outgoing("messages", [{"content": "hello"}])
+    environment, messages = new_environment(sandbox), parse_messages("messages", [{"content": "hello"}])
     return MessageTarget(environment.id, environment, AGENT, session_id, messages=messages, in_session=True)
 
 
@@ -271,7 +271,7 @@ def test_a_session_that_is_given(sandbox: Sandbox, ledger: Path) -> None:
 def test_a_given_session_that_has_the_same_text_of_another_message_gets_it(sandbox: Sandbox, ledger: Path) -> None:
     target = to(sandbox)
     session_id = new_session(sandbox, target)
-    message = {"content": "hello", "client_message_id": "of last week"}
+    message = Message("hello", "of last week")
 
     async def say(client: Client) -> None:
         await client.send(target.environment, [message], agent_id=AGENT, conversation_id=session_id)
@@ -289,7 +289,7 @@ def test_a_given_session_is_busy_for_too_long(sandbox: Sandbox, ledger: Path, mo
     target = to(sandbox)
     session_id = new_session(sandbox, target)
     sandbox.qoder.script(AGENT, QoderTurn(polls=2))
-    message = {"content": "before", "client_message_id": "before"}
+    message = Message("before", "before")
 
     async def say(client: Client) -> None:
         await client.send(target.environment, [message], agent_id=AGENT, conversation_id=session_id)

@@ -17,7 +17,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     answered_over_relay,
     decisions_in,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message, parse_messages
 
 from .support import settings_for
 
@@ -115,11 +115,11 @@ def test_an_answer_that_is_refused_has_done_nothing() -> None:
 
 def test_only_decisions_alone_can_go_to_the_device() -> None:
     result = {"type": "tool", "tool_call_id": "call-1", "status": "success", "tool_return": "ok"}
-    user = {"role": "user", "content": "go on", "client_message_id": "m-1"}
+    user = Message("go on", "m-1")
 
-    assert decisions_in([{"type": "approval", "approvals": [ALLOW, DENY]}]) == [ALLOW, DENY]
-    assert decisions_in([{"type": "approval", "approvals": [ALLOW, result]}]) == []
-    assert decisions_in([{"type": "approval", "approvals": [ALLOW]}, user]) == []
+    assert decisions_in([Message(approvals=(ALLOW, DENY))]) == [ALLOW, DENY]
+    assert decisions_in([Message(approvals=(ALLOW, result))]) == []
+    assert decisions_in([Message(approvals=(ALLOW,)), user]) == []
     assert decisions_in([user]) == []
 
 
@@ -127,4 +127,4 @@ def test_two_answers_to_one_tool_call_are_none() -> None:
     message = {"type": "approval", "approvals": [ALLOW, {**ALLOW, "approve": False}]}
 
     with pytest.raises(OptionError, match="approvals: the same tool_call_id comes twice"):
-        outgoing("approvals", [message])
+        parse_messages("approvals", [message])

@@ -12,7 +12,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import STATES
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 
 from .support import environment_of, row
 
@@ -40,16 +40,27 @@ def test_an_id_is_the_same_ever_after_and_differs_for_all_else() -> None:
 
 
 def test_the_hash_is_of_what_is_said_and_not_of_ids() -> None:
-    one = content_hash([{"role": "user", "content": "a", "client_message_id": "1", "otid": "1"}])
-    assert one == content_hash([{"content": "a", "client_message_id": "2", "otid": "2", "role": "user"}])
-    assert one != content_hash([{"role": "user", "content": "b"}])
+    one = content_hash([Message("a", "1", "1")])
+    assert one == content_hash([Message("a", "2", "2")])
+    assert one != content_hash([Message("b")])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("hello", "666210238ffa9abb360175f4cb4cc74c503b0582bb5496b8597c2c69b69992ba"),
+        (("hel", "lo"), "e673f16964b121436aece55b978561167a818dc706be7fd9a4daa3c95de8f832"),
+    ],
+)
+def test_the_hash_of_a_content_never_changes(content: str | tuple[str, ...], expected: str) -> None:
+    assert content_hash([Message(content, "1", "1")]) == expected
 
 
 @pytest.mark.parametrize("reply_state", [None, *STATES])
 def test_only_a_turn_that_failed_is_one_that_is_sent_again(tmp_path: Path, reply_state: str | None) -> None:
     """What is lost, or still waits, may yet become a turn, and the same message again would be a second one."""
     environment = environment_of(row(id="e"))
-    sent = MessageTarget("alpha", environment, "agent-1", messages=outgoing("messages", [{"content": "hello"}]))
+    sent = MessageTarget("alpha", environment, "agent-1", messages=[Message.from_user("hello")])
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
         ledger.replace(None, replace(DELIVERED, content_hash=content_hash(sent.messages), reply_state=reply_state))
         planned = plan(ledger, "c", "failed_turns", [sent])

@@ -17,7 +17,7 @@ from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.mess
     content_of,
     read_text,
     rendered,
-    sharing,
+    share_content,
 )
 from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.targets import Item
 
@@ -89,17 +89,17 @@ def test_an_id_goes_with_one_message_only(source: str) -> None:
 def test_a_text_is_one_user_message(options: dict[str, Any], text: str) -> None:
     [message] = content(**options, client_message_id="m-1").messages
 
-    assert message == {"role": "user", "content": text, "client_message_id": "m-1", "otid": "m-1"}
+    assert message.as_option() == {"role": "user", "content": text, "client_message_id": "m-1", "otid": "m-1"}
 
 
 def test_text_parts_are_kept() -> None:
     [message] = content(content=[{"type": "text", "text": "a"}, {"text": "b"}]).messages
 
-    assert message["content"] == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert message.content_option == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 
 
 def test_an_id_that_nobody_gave_is_another_for_each_target() -> None:
-    ids = {content(content="hello").messages[0]["client_message_id"] for _number in range(3)}
+    ids = {content(content="hello").messages[0].client_message_id for _number in range(3)}
 
     assert len(ids) == 3
 
@@ -110,7 +110,7 @@ def test_the_targets_own_id_goes_before_the_option(source: str) -> None:
 
     [message] = content(item(UPDATABLE, client_message_id="from-target"), **options).messages
 
-    assert message["client_message_id"] == "from-target"
+    assert message.client_message_id == "from-target"
 
 
 @pytest.mark.parametrize("source", ["messages", "approvals"])
@@ -125,7 +125,7 @@ def test_the_targets_own_content_goes_before_every_option(source: str | None) ->
 
     [message] = content(item(UPDATABLE, content="mine"), **options).messages
 
-    assert message["content"] == "mine"
+    assert message.content == "mine"
 
 
 def test_messages_are_as_they_are_given() -> None:
@@ -136,8 +136,8 @@ def test_messages_are_as_they_are_given() -> None:
 
     first, second = content(messages=messages).messages
 
-    assert first == {"role": "user", "content": "a", "client_message_id": "m-1", "otid": "m-1"}
-    assert second["approvals"][0]["approve"] is False
+    assert first.as_option() == {"role": "user", "content": "a", "client_message_id": "m-1", "otid": "m-1"}
+    assert second.approvals[0]["approve"] is False
 
 
 def test_approvals_are_one_message_without_the_keys_that_nobody_gave() -> None:
@@ -145,7 +145,7 @@ def test_approvals_are_one_message_without_the_keys_that_nobody_gave() -> None:
 
     [message] = content(approvals=[*VALUES["approvals"], tool]).messages
 
-    assert message == {
+    assert message.as_option() == {
         "type": "approval",
         "approvals": [
             {"type": "approval", "tool_call_id": "call-1", "approve": True},
@@ -183,7 +183,7 @@ def test_what_is_empty_is_refused_by_name(options: dict[str, Any]) -> None:
 def test_an_update_instruction_holds_the_command_that_the_environment_reports() -> None:
     [message] = content(item(UPDATABLE), self_update=True).messages
 
-    assert "\nnpm install -g {x}\n" in message["content"]
+    assert "\nnpm install -g {x}\n" in message.content
 
 
 @pytest.mark.parametrize(
@@ -277,18 +277,16 @@ def test_a_template_that_cannot_be_rendered_is_refused_on_one_line(tmp_path: Pat
 @pytest.mark.parametrize("content", ["hello " * 100, ["hello " * 100]])
 def test_a_text_that_many_targets_get_exists_once(content: Any) -> None:
     tagged = trust_as_template(content) if isinstance(content, str) else [{"type": "text", "text": content[0]}]
-    texts: dict[str, str] = {}
+    contents: dict[Any, Any] = {}
 
     first, second = (
-        sharing(
-            content_of(item(), "content", {**NO_OPTIONS, "content": tagged}, lambda _option, _to: "").messages, texts
-        )
+        share_content(message, contents)
         for _number in range(2)
+        for message in content_of(
+            item(), "content", {**NO_OPTIONS, "content": tagged}, lambda _option, _to: ""
+        ).messages
     )
 
-    assert first[0]["client_message_id"] != second[0]["client_message_id"]
-    one, other = (
-        sent[0]["content"] if isinstance(content, str) else sent[0]["content"][0]["text"] for sent in (first, second)
-    )
-    assert one == "hello " * 100
-    assert one is other
+    assert first.client_message_id != second.client_message_id
+    assert first.texts == ("hello " * 100,)
+    assert first.content is second.content

@@ -20,8 +20,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, counts
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments, outgoing
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from tests.sandbox.process import Sandbox
@@ -49,7 +50,7 @@ def offline(sandbox: Sandbox) -> Environment:
 def target(
     environment: Environment, messages: Sequence[Any] = ({"content": "hello"},), **changes: Any
 ) -> MessageTarget:
-    sent = outgoing("messages", messages)
+    sent = parse_messages("messages", messages)
     return MessageTarget(
         **{"host": environment.id, "environment": environment, "messages": sent, "agent_id": "a-1", **changes}
     )

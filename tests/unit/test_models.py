@@ -17,8 +17,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import (
     FIELDS,
     environments,
-    outgoing,
+    wire_form,
 )
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 
 from .support import NOW, NOW_MS, environment_of, row
 
@@ -260,6 +261,14 @@ def test_any_json_is_a_valid_row_or_a_report(changes: list[dict[str, Any]]) -> N
 
 
 # Outgoing messages
+
+
+def outgoing(option: str, entries: Sequence[Any]) -> list[dict[str, Any]]:
+    """What an option gives, as the API takes it."""
+    messages = parse_messages(option, entries)
+    sent = [wire_form(message) for message in messages]
+    assert sent == [message.as_option() for message in messages]
+    return sent
 
 
 def test_a_user_message_gets_an_id_which_is_its_otid_too() -> None:

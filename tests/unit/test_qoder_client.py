@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import hypothesis
@@ -17,6 +18,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import Accepted, idempotency_key
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder import client as qoder
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
 from tests.sandbox.process import Sandbox
@@ -25,7 +27,7 @@ from tests.sandbox.qoder_turns import QoderTurn
 from .qoder_support import AGENT, new_environment, only_session, qoder_environment, qoder_settings, with_client
 from .support import http_answer, raw_server, settings_for
 
-HELLO = {"role": "user", "content": "hello", "client_message_id": "message-1", "otid": "message-1"}
+HELLO = Message("hello", "message-1", "message-1")
 UNCLEAR = [
     {"fault": "drop_after"},
     {"fault": "drop_during"},
@@ -54,7 +56,7 @@ def create(
 
 
 def send(
-    settings: HttpSettings, environment: Environment, session_id: str, messages: Sequence[dict[str, Any]] = (HELLO,)
+    settings: HttpSettings, environment: Environment, session_id: str, messages: Sequence[Message] = (HELLO,)
 ) -> Accepted:
     return with_client(
         settings,
@@ -161,9 +163,9 @@ class TestSend:
     def test_several_messages_are_one_request_and_one_turn(self, sandbox: Sandbox) -> None:
         environment = new_environment(sandbox)
         session_id = create(qoder_settings(sandbox), environment)
-        parts = [{"type": "text", "text": "two"}, {"type": "text", "text": "three"}]
+        parts = replace(HELLO, content=("two", "three"))
 
-        accepted = send(qoder_settings(sandbox), environment, session_id, [HELLO, {**HELLO, "content": parts}])
+        accepted = send(qoder_settings(sandbox), environment, session_id, [HELLO, parts])
 
         assert (only_session(sandbox)["messages"], only_session(sandbox)["turns"]) == (["hello", "two\nthree"], 1)
         events = with_client(qoder_settings(sandbox), lambda client: _events(client, session_id))
@@ -242,7 +244,7 @@ class TestSend:
         send(qoder_settings(sandbox), environment, session_id)
 
         with pytest.raises(ApiError, match="had another agent, session or content within 24 h") as caught:
-            send(qoder_settings(sandbox), environment, session_id, [{**HELLO, "content": "bye"}])
+            send(qoder_settings(sandbox), environment, session_id, [replace(HELLO, content="bye")])
         assert (caught.value.status, caught.value.attempts) == (409, 1)
         assert only_session(sandbox)["turns"] == 1
 
@@ -263,7 +265,7 @@ class TestSend:
         """A session in a turn of somebody else that goes on for so many looks."""
         sandbox.qoder.script(AGENT, QoderTurn(polls=polls))
         session_id = create(qoder_settings(sandbox), environment, client_message_id="another")
-        send(qoder_settings(sandbox), environment, session_id, [{**HELLO, "client_message_id": "another"}])
+        send(qoder_settings(sandbox), environment, session_id, [replace(HELLO, client_message_id="another")])
         return session_id
 
 
@@ -277,7 +279,7 @@ class TestEvents:
         environment = new_environment(sandbox)
         session_id = create(qoder_settings(sandbox), environment)
         for number in range(2):
-            message = {**HELLO, "content": str(number), "client_message_id": str(number)}
+            message = Message(str(number), str(number))
             last = send(qoder_settings(sandbox), environment, session_id, [message])
 
         everything = with_client(qoder_settings(sandbox), lambda client: _events(client, session_id))

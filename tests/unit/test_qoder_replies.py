@@ -19,6 +19,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.co
     Question,
     Reply,
 )
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import Event
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.replies import Conversations
@@ -333,7 +334,7 @@ class TestInTheSandbox:
 
     @staticmethod
     def _sent(sandbox: Sandbox, environment: Environment) -> Question:
-        message = {"content": "hello", "client_message_id": "message-1"}
+        message = Message("hello", "message-1")
 
         async def sent(client: Client) -> str | None:
             session_id = await client.create_conversation(environment, AGENT, "message-1")

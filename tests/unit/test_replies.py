@@ -31,10 +31,10 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     ToolCall,
     turn_of,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import outgoing
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import DeviceState, Reader
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import ReplySearch
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
 
@@ -50,7 +50,7 @@ def device(sandbox: Sandbox) -> Environment:
 
 
 def to(environment: Environment, *messages: Any, **changes: Any) -> MessageTarget:
-    sent = outgoing("messages", messages or [{"content": "hello"}])
+    sent = parse_messages("messages", messages or [{"content": "hello"}])
     fields = {"host": environment.id, "environment": environment, "messages": sent, "agent_id": AGENT, **changes}
     return MessageTarget(**fields)
 

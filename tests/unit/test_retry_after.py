@@ -21,6 +21,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.http.gate im
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, policy, settings_for
@@ -41,8 +42,8 @@ def targets_of(sandbox: Sandbox, count: int) -> list[MessageTarget]:
     ]
 
 
-def message(number: int) -> dict[str, Any]:
-    return {"role": "user", "content": "hello", "client_message_id": f"m-{number}", "otid": f"m-{number}"}
+def message(number: int) -> Message:
+    return Message("hello", f"m-{number}", f"m-{number}")
 
 
 async def after_a_refused_call(client: HttpClient, *calls: Awaitable[Any]) -> list[Any]:

@@ -198,8 +198,8 @@ class Campaign:
         if self._audit is None:
             return
         [record] = self._ledger.records(self._name, target.environment.id)
-        content = {"content": [message["content"] for message in target.messages]} if self._audit.with_content else {}
-        self._audit.append({**record, **content})
+        contents = [message.content_option for message in target.messages]
+        self._audit.append({**record, "content": contents} if self._audit.with_content else record)
 
     def _ended(self, entry: Entry, delivery: Delivery) -> Entry:
         """The row with what is known now; that of another run keeps its end."""

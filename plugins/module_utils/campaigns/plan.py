@@ -12,16 +12,15 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ..errors import OptionError
 from ..fleet.delivery import MessageTarget
 from ..ledger.schema import ACTIVE, Entry
 from ..ledger.store import Ledger
+from ..providers.message import Message
 from ..text import digest
 
 _IDS = uuid.UUID("7c1f0c52-9f0e-4c5e-8a1e-3f6b0d2a9e47")
-_ID_KEYS = ("client_message_id", "otid")
 
 
 def message_id(campaign: str, environment_id: str, attempt: int, place: int = 0) -> str:
@@ -29,9 +28,9 @@ def message_id(campaign: str, environment_id: str, attempt: int, place: int = 0)
     return str(uuid.uuid5(_IDS, json.dumps([campaign, environment_id, attempt, place])))
 
 
-def content_hash(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The SHA-256 of messages without their ids, as JSON with sorted keys."""
-    bare = [{key: value for key, value in message.items() if key not in _ID_KEYS} for message in messages]
+def content_hash(messages: Sequence[Message]) -> str:
+    """The SHA-256 of user messages without their ids, as JSON with sorted keys. Ledgers store it: it never changes."""
+    bare = [{"role": "user", "content": message.content_option} for message in messages]
     return digest(json.dumps(bare, sort_keys=True))
 
 
@@ -105,7 +104,7 @@ def _is_wanted_again(entry: Entry, retry: str, repeat: int) -> bool:
 def _with_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarget:
     ids = [message_id(campaign, target.environment.id, attempt, place) for place in range(len(target.messages))]
     messages = [
-        {**message, "client_message_id": own_id, "otid": own_id}
+        replace(message, client_message_id=own_id, otid=own_id)
         for message, own_id in zip(target.messages, ids, strict=True)
     ]
     return replace(target, messages=messages, attempt=attempt)

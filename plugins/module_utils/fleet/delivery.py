@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..environment import Environment
 from ..errors import ApiError
 from ..providers.base import Client, reachable
 from ..providers.conversation import Look, Question, Reply
+from ..providers.message import Message
 from ..stop import Stop
 from ..text import iso_now, one_line
 from .fan_out import FanOut, Outcome, Policy, Target, failures_on
@@ -35,36 +36,33 @@ _MAY_BE_ARCHIVED = (400, 404, 409)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageTarget(Target):
-    """A target and what it is to get: messages in the API's shapes. conversation_id may be `new`.
+    """A target and the messages for it. conversation_id may be `new`.
 
     attempt: how often a campaign has sent them with this time. in_session: see `Provider.sessions`.
     """
 
-    messages: Sequence[Mapping[str, Any]]
+    messages: Sequence[Message]
     attempt: int = 1
     in_session: bool = False
 
     @property
     def client_message_id(self) -> str | None:
         """The id of the first message that has one; approvals have none."""
-        return next(
-            (str(message["client_message_id"]) for message in self.messages if "client_message_id" in message), None
-        )
+        return next((message.client_message_id for message in self.messages if not message.approvals), None)
 
     @property
     def otid(self) -> str | None:
         """The `otid` of the last user message, by which its reply is found; approvals have none, nor have sessions."""
         if self.in_session:
             return None
-        return next((str(message["otid"]) for message in reversed(self.messages) if "otid" in message), None)
+        return next((message.otid for message in reversed(self.messages) if not message.approvals), None)
 
     def question(self, conversation_id: str | None, *, otid: str | None = None, since: str | None = None) -> Question:
         """What a reply is wanted to: the last user message, or the approvals where there is none.
 
         otid: where the API gave it one. since: ISO 8601, from when it may have been sent.
         """
-        contents = [message["content"] for message in self.messages if "content" in message]
-        answers = [answer for message in self.messages for answer in message.get("approvals", [])]
+        answers = [answer for message in self.messages for answer in message.approvals]
         return Question(
             provider=self.environment.provider,
             agent_id=self.agent_id or "",
@@ -72,14 +70,9 @@ class MessageTarget(Target):
             otid=otid or self.otid,
             tool_call_ids=[str(answer["tool_call_id"]) for answer in answers],
             environment=self.environment,
-            text=text_of(contents[-1]) if contents else None,
+            text=next((message.text for message in reversed(self.messages) if not message.approvals), None),
             since=since,
         )
-
-
-def text_of(content: Any) -> str:
-    """The text of a message's content, which is a text or a list of parts."""
-    return content if isinstance(content, str) else "".join(str(part["text"]) for part in content)
 
 
 @dataclass(slots=True, kw_only=True)

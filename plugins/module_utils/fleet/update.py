@@ -22,8 +22,8 @@ from ..http.settings import HttpSettings
 from ..providers.base import reachable
 from ..providers.letta.client import Client
 from ..providers.letta.manual_command import instruction, is_known_installer, manual_command, why_not_updatable
-from ..providers.letta.models import outgoing_message
 from ..providers.letta.relay import Relay
+from ..providers.message import Message
 from ..text import iso_now, one_line
 from ..versions import at_least, parsed
 from .command import Command, executed
@@ -273,7 +273,7 @@ class _Updater:
         if self._check_mode:
             outcome.status, outcome.reason = "changed", f"would have {target.agent_id} do this: {one_line(command)}"
             return
-        message = outgoing_message("self_update", {"role": "user", "content": instruction(command)})
+        message = Message.from_user(instruction(command))
         to = MessageTarget(target.host, before, target.agent_id, target.conversation_id, messages=[message])
         delivery = Delivery.of(to)
         until = time.monotonic() + self._update.within

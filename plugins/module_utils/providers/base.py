@@ -19,6 +19,7 @@ from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..options import CONNECTION_SPEC, convert_value, merge_connection_options
 from .conversation import Look, Question
+from .message import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
     async def send(
         self,
         target: Environment,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         *,
         agent_id: str | None,
         conversation_id: str | None,

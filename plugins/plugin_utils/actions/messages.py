@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ansible.template import trust_as_template
 from ...module_utils.environment import updatable
 from ...module_utils.errors import OptionError
 from ...module_utils.providers.letta.manual_command import instruction, manual_command, why_not_updatable
-from ...module_utils.providers.letta.models import outgoing, outgoing_message
+from ...module_utils.providers.message import Message, parse_message, parse_messages
 from ...module_utils.text import one_line
 from .targets import Item
 
@@ -26,7 +26,7 @@ SOURCES = ("content", "content_file", "content_template", "messages", "approvals
 class Content:
     """The messages for one target, or why it gets none."""
 
-    messages: list[dict[str, Any]]
+    messages: list[Message]
     skip: str | None = None
 
 
@@ -56,25 +56,25 @@ def content_of(
     if source in ("messages", "approvals") and "client_message_id" in item.given:
         raise OptionError("client_message_id", f"that of {item.host} cannot go with {source}")
     if source == "messages":
-        return Content(outgoing("messages", options["messages"]))
+        return Content(parse_messages("messages", options["messages"]))
     if source == "approvals":
         approvals = [
             {key: value for key, value in entry.items() if value is not None} for entry in options["approvals"]
         ]
-        return Content(outgoing("approvals", [{"type": "approval", "approvals": approvals}]))
+        return Content(parse_messages("approvals", [{"type": "approval", "approvals": approvals}]))
     if source in ("content_file", "content_template"):
         return Content(_user_message(source, text_of(source, item), item, options))
     return Content(_user_message("content", options["content"], item, options))
 
 
-def _user_message(option: str, content: Any, item: Item, options: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _user_message(option: str, content: Any, item: Item, options: Mapping[str, Any]) -> list[Message]:
     if not isinstance(content, (str, list)):
         raise OptionError(option, f"must be a text or a list of text parts, got {one_line(repr(content), 60)}")
     message: dict[str, Any] = {"role": "user", "content": content}
     client_message_id = item.given.get("client_message_id") or options["client_message_id"]
     if client_message_id:
         message["client_message_id"] = client_message_id
-    return [outgoing_message(option, message)]
+    return [parse_message(option, message)]
 
 
 def _self_update(item: Item, options: Mapping[str, Any]) -> Content:
@@ -85,16 +85,12 @@ def _self_update(item: Item, options: Mapping[str, Any]) -> Content:
     return Content([], skip=why_not_updatable(said))
 
 
-def sharing(value: Any, texts: dict[str, str]) -> Any:
-    """The same value, in which texts that many targets get exist once. texts: those there are so far, by themselves.
+def share_content(message: Message, contents: dict[Any, Any]) -> Message:
+    """The same message; contents that are equal exist once in memory. contents: those so far, each by itself.
 
-    Reading, validating and untagging each makes a copy of a text, for every target anew.
+    Validating makes a copy of a text for each target.
     """
-    if isinstance(value, str):
-        return texts.setdefault(value, value)
-    if isinstance(value, dict):
-        return {key: sharing(item, texts) for key, item in value.items()}
-    return [sharing(item, texts) for item in value] if isinstance(value, list) else value
+    return replace(message, content=contents.setdefault(message.content, message.content))
 
 
 def read_text(option: str, path: str) -> str:

@@ -8,7 +8,7 @@ GET /machines answers `{machines: [{id, name, awake}]}`, POST /machines/{id}/inb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from ...http.client import HttpClient
 from ...http.settings import HttpSettings
 from ..base import Accepted, Provider
 from ..conversation import Look, Question, Reply
+from ..message import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,14 @@ class Client:
     async def send(
         self,
         target: Environment,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         *,
         agent_id: str | None,
         conversation_id: str | None,
         final: Sequence[int] = (),
     ) -> Accepted:
         """Put the messages into the machine's inbox."""
-        text = "\n".join(message["content"] for message in messages)
+        text = "\n".join(message.text for message in messages)
         reply = await self._http.post("machines", target.id, "inbox", body={"text": text}, repeatable=False)
         return Accepted("in the inbox", reply.attempts)
 
@@ -134,4 +135,5 @@ PROVIDER = Provider(
     client=Client,
     environments=environments,
     conversations=Conversations,
+    refused={"approvals": "a machine of Acme asks nothing"},
 )

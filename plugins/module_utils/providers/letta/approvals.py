@@ -18,6 +18,7 @@ from typing import Any
 from ...errors import ApiError
 from ...http.settings import HttpSettings
 from ...text import one_line
+from ..message import Message
 from .relay import Relay
 
 _DENIED = "Denied by the operator"
@@ -28,10 +29,10 @@ _PAUSE = 0.3
 Decision = Mapping[str, Any]
 
 
-def decisions_in(messages: Sequence[Mapping[str, Any]]) -> list[Decision]:
+def decisions_in(messages: Sequence[Message]) -> list[Decision]:
     """The decisions, where the messages hold nothing else; a tool's result and user messages have no such form."""
-    answers = [answer for message in messages for answer in message.get("approvals", [])]
-    alone = all("approvals" in message for message in messages) and all("approve" in answer for answer in answers)
+    answers = [answer for message in messages for answer in message.approvals]
+    alone = all(message.approvals for message in messages) and all("approve" in answer for answer in answers)
     return answers if alone else []
 
 

@@ -20,9 +20,10 @@ from ...http.client import HttpClient
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted
+from ..message import Message
 from .approvals import answered_over_relay, decisions_in
 from .history import History, HistoryMessage, Run
-from .models import Page, Row, SendReply, environment
+from .models import Page, Row, SendReply, environment, wire_form
 from .shared_listing import SharedListing
 
 _PAGE_SIZE = 100
@@ -124,13 +125,13 @@ class Client:
     async def send(
         self,
         target: Environment,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         *,
         agent_id: str | None,
         conversation_id: str | None,
         final: Sequence[int] = (),
     ) -> Accepted:
-        """Send messages in the API's shapes over the environment's connection.
+        """Send messages over the environment's connection.
 
         User messages are repeated after an unclear failure, since the device drops a `client_message_id` that it
         has seen; approvals carry none and are not. Decisions about tool calls that the device waits for go to the
@@ -143,7 +144,7 @@ class Client:
             note = await answered_over_relay(self.settings, target.connection_id, agent_id, conversation_id, decisions)
             if note is None:
                 return Accepted("the device accepted the answer", 1, via="relay")
-        body: dict[str, Any] = {"messages": list(messages)}
+        body: dict[str, Any] = {"messages": [wire_form(message) for message in messages]}
         if agent_id is not None:
             body["agentId"] = agent_id
         if conversation_id is not None:
@@ -154,7 +155,7 @@ class Client:
             target.connection_id,
             "messages",
             body=body,
-            repeatable=all("client_message_id" in message for message in messages),
+            repeatable=not any(message.approvals for message in messages),
             final=final,
         )
         where = f"POST {self._base_url}/v1/environments/{{connectionId}}/messages"

@@ -9,16 +9,14 @@ Source of the shapes: the API reference, "Environments"; what real devices send 
 from __future__ import annotations
 
 import functools
-import json
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from ..._deps import pydantic
 from ...environment import Environment, InvalidRow, Listing, updatable, validated
-from ...errors import OptionError, first_problem
-from ...text import iso_utc, one_line
+from ...text import iso_utc
+from ..message import Message
 
 NAME = "letta"
 # An environment is online while its last heartbeat is younger than this.
@@ -96,94 +94,17 @@ class SendReply(pydantic.BaseModel):
     success: pydantic.StrictBool
 
 
-class _Sent(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-
-class TextPart(_Sent):
-    """A part of a message's content."""
-
-    type: Literal["text"] = "text"
-    text: str
-
-
-def _new_message_id() -> str:
-    return str(uuid.uuid4())
-
-
-class UserMessage(_Sent):
-    """A message from the user. `otid` is the `client_message_id` unless given."""
-
-    role: Literal["user"] = "user"
-    content: str | list[TextPart]
-    client_message_id: str = pydantic.Field(min_length=1, default_factory=_new_message_id)
-    otid: str | None = None
-
-
-class ToolReturn(_Sent):
-    """The result of a tool that ran on the client's side."""
-
-    type: Literal["tool"] = "tool"
-    tool_call_id: str
-    status: Literal["success", "error"]
-    tool_return: str | list[TextPart]
-    stdout: list[str] | None = None
-    stderr: list[str] | None = None
-
-
-class ApprovalReply(_Sent):
-    """Allows or denies a tool call that waits."""
-
-    type: Literal["approval"] = "approval"
-    tool_call_id: str
-    approve: bool
-    reason: str | None = None
-    updated_input: dict[str, Any] | None = None
-
-
-class ApprovalMessage(_Sent):
-    """Answers to tool calls that wait."""
-
-    type: Literal["approval"] = "approval"
-    approvals: list[ApprovalReply | ToolReturn] = pydantic.Field(min_length=1)
-
-
-def outgoing(option: str, messages: Sequence[Any]) -> list[dict[str, Any]]:
-    """Messages in the API's shapes, checked, with the ids that the user left out.
-
-    Each is a user message (`role`, `content`, `client_message_id`, `otid`) or an approval message (`type`,
-    `approvals`). Raises OptionError for `option`.
-    """
-    if not messages:
-        raise OptionError(option, "must have at least one message")
-    sent = [outgoing_message(f"{option}[{index}]", message) for index, message in enumerate(messages)]
-    ids = [message["client_message_id"] for message in sent if "client_message_id" in message]
-    if len(set(ids)) < len(ids):
-        raise OptionError(option, "the same client_message_id comes twice, so that a device would drop one message")
-    calls = [answer["tool_call_id"] for message in sent for answer in message.get("approvals", [])]
-    if len(set(calls)) < len(calls):
-        raise OptionError(option, "the same tool_call_id comes twice, and a tool call takes one answer")
-    return sent
-
-
-def outgoing_message(where: str, message: Any) -> dict[str, Any]:
-    """One message as `outgoing` makes it. Raises OptionError for `where`."""
-    if not isinstance(message, Mapping):
-        raise OptionError(where, f"must be a dictionary, got {one_line(repr(message), 60)}")
-    model = ApprovalMessage if "approvals" in message or message.get("type") == "approval" else UserMessage
-    try:
-        sent = model.model_validate(dict(message)).model_dump(exclude_none=True)
-    except pydantic.ValidationError as error:
-        raise OptionError(where, first_problem(error)) from None
-    if model is UserMessage:
-        if not sent["content"]:
-            raise OptionError(where, "content is empty")
-        sent.setdefault("otid", sent["client_message_id"])
-    try:
-        json.dumps(sent, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise OptionError(where, f"holds what JSON cannot: {one_line(error)}") from None
-    return dict(sent)
+def wire_form(message: Message) -> dict[str, Any]:
+    """A message as the API takes it."""
+    if message.approvals:
+        return {"type": "approval", "approvals": list(message.approvals)}
+    parts = [{"type": "text", "text": text} for text in message.texts]
+    return {
+        "role": "user",
+        "content": message.content if isinstance(message.content, str) else parts,
+        "client_message_id": message.client_message_id,
+        "otid": message.otid,
+    }
 
 
 def environments(

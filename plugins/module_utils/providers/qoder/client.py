@@ -25,6 +25,7 @@ from ...http.paging import MAX_PAGES, identity_of
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted, idempotency_key
+from ..message import Message
 from .models import Event, Page, Query, Row, Session, environment
 
 # What the reference asks clients to keep to: requests a second, and seconds between two pages.
@@ -138,7 +139,7 @@ class Client:
     async def send(
         self,
         target: Environment,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[Message],
         *,
         agent_id: str | None,
         conversation_id: str | None,
@@ -148,9 +149,10 @@ class Client:
 
         Unclear is an error also where an earlier try was: what that one brought about may be what it is busy with.
         """
-        events = [{"type": "user.message", "content": _blocks(message["content"])} for message in messages]
+        contents = [[{"type": "text", "text": text} for text in message.texts] for message in messages]
+        events = [{"type": "user.message", "content": content} for content in contents]
         path = ("sessions", str(conversation_id), "events")
-        key = idempotency_key(target.id, str(messages[0]["client_message_id"]), "message")
+        key = idempotency_key(target.id, str(messages[0].client_message_id), "message")
         give_up_at = time.monotonic() + self._settings.deadline
         attempts, unclear = 0, False
         while True:
@@ -239,10 +241,6 @@ def _agent(agent_id: str) -> Any:
 def _is_of_another_request(error: ApiError) -> bool:
     """Whether the server had another request under the same key, which no waiting mends."""
     return error.status == _CONFLICT and (error.param or "").lower() == "idempotency-key"
-
-
-def _blocks(content: Any) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
 def _echoed(data: Any) -> str | None:
