@@ -37,7 +37,7 @@ def through(
     """What comes of using the relay to a device."""
 
     async def run() -> Any:
-        relay = Relay(settings_for(sandbox, **settings), device["connectionId"], agent_id=agent_id)
+        relay = Relay(settings_for(sandbox, **settings), device["connectionId"], agent_id)
         async with relay:
             return await what(relay)
 

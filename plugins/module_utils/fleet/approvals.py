@@ -12,57 +12,38 @@ from typing import Any
 
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..providers.base import reachable
 from ..providers.letta.approvals import requests_in
 from ..providers.letta.client import Client
-from ..providers.letta.relay import Relay
-from .fan_out import FanOut, Outcome, Policy, Target
+from .fan_out import FanOut, Policy, Target
+from .jobs import ConversationOutcome, find_relay, on_each
 
 
 @dataclass(slots=True, kw_only=True)
-class PendingOutcome(Outcome):
+class PendingOutcome(ConversationOutcome):
     """What waits on one device. status: `ok` where it said so.
 
     pending_approvals: `{request_id, tool_call_id, tool_name, arguments}` each, in the agent's words.
     """
 
-    agent_id: str | None
-    conversation_id: str | None
     pending_approvals: list[dict[str, Any]] = field(default_factory=list)
-    connection_id: str | None = None
 
 
 async def list_pending(
     settings: HttpSettings, targets: Sequence[Target], policy: Policy, tool_names: Sequence[str] | None = None
 ) -> list[PendingOutcome]:
     """Ask every target; one outcome each, in the same order. tool_names: patterns, None for every tool."""
-    pairs = [(target, _not_begun(target)) for target in targets]
-    fan_out = FanOut(policy)
 
-    async with Client(settings) as client:
+    async def ask(client: Client, target: Target, outcome: PendingOutcome) -> None:
+        async with await find_relay(client, target, outcome) as relay:
+            await relay.require_runtime()
+            requests = requests_in(relay)
+        if requests is None:
+            raise ApiError("the device does not say what waits for approval", code="invalid")
+        pending = [_approval(entry) for entry in requests]
+        outcome.pending_approvals = [call for call in pending if matches(call["tool_name"], tool_names)]
+        outcome.status = "ok"
 
-        async def work(target: Target, outcome: PendingOutcome) -> None:
-            if not await fan_out.may_start():
-                return
-            environment = await reachable(client, target.environment, fresh=True)
-            outcome.connection_id = environment.connection_id
-            relay = Relay(
-                settings,
-                str(environment.connection_id),
-                agent_id=target.agent_id,
-                conversation_id=target.conversation_id,
-            )
-            async with relay as channel:
-                await channel.require_runtime()
-                requests = requests_in(channel)
-            if requests is None:
-                raise ApiError("the device does not say what waits for approval", code="invalid")
-            pending = [_approval(entry) for entry in requests]
-            outcome.pending_approvals = [call for call in pending if matches(call["tool_name"], tool_names)]
-            outcome.status, outcome.error = "ok", None
-
-        await fan_out.run(pairs, work)
-    return [outcome for _target, outcome in pairs]
+    return await on_each(FanOut(policy), settings, targets, PendingOutcome.make, ask)
 
 
 def matches(tool_name: Any, patterns: Sequence[str] | None) -> bool:
@@ -81,11 +62,6 @@ def decided(
             said = {"reason": reason} if reason else {}
             answers.append({"tool_call_id": str(call["tool_call_id"]), "approve": not denied, **said})
     return answers
-
-
-def _not_begun(target: Target) -> PendingOutcome:
-    begin = PendingOutcome.begin(target)
-    return PendingOutcome(**begin, agent_id=target.agent_id, conversation_id=target.conversation_id)
 
 
 def _approval(entry: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..environment import Environment
 from ..errors import ApiError
@@ -17,6 +18,7 @@ from ..providers.letta.relay import Relay
 from ..text import one_line
 from ..versions import parsed
 from .fan_out import FanOut, Outcome, Policy, Target
+from .jobs import on_each
 
 # Devices from here on answer a command; older ones may run it and say so only to those who watch the conversation.
 _ANSWERS_SINCE = "0.30.0"
@@ -48,23 +50,21 @@ async def run_command(
     settings: HttpSettings, targets: Sequence[Target], policy: Policy, command: Command, *, check_mode: bool
 ) -> list[CommandOutcome]:
     """Run a command on every target; one outcome each, in the same order. Nothing is run in check mode."""
-    pairs = [(target, CommandOutcome(**CommandOutcome.begin(target), command=command.name)) for target in targets]
-    fan_out = FanOut(policy)
 
-    async with Client(settings) as client:
+    async def run(client: Client, target: Target, outcome: CommandOutcome) -> None:
+        environment = await reachable(client, target.environment, fresh=True)
+        outcome.version, outcome.connection_id = environment.fields["version"], environment.connection_id
+        _require_listed(command, environment)
+        if not check_mode:
+            relay = Relay(client.settings, outcome.connection_id, target.agent_id, target.conversation_id)
+            outcome.output, success = await execute(relay, command, outcome.version)
+            if not success:
+                said = one_line(outcome.output) or "without a word"
+                raise ApiError(f"the command failed: {said}", code="command_failed")
+        outcome.status = "changed"
 
-        async def work(target: Target, outcome: CommandOutcome) -> None:
-            if not await fan_out.may_start():
-                return
-            environment = await reachable(client, target.environment, fresh=True)
-            outcome.version, outcome.connection_id = environment.fields["version"], environment.connection_id
-            _require_listed(command, environment)
-            if not check_mode:
-                await _run(settings, command, target, environment, outcome)
-            outcome.status, outcome.error = "changed", None
-
-        await fan_out.run(pairs, work)
-    return [outcome for _target, outcome in pairs]
+    begin = partial(CommandOutcome.make, command=command.name)
+    return await on_each(FanOut(policy), settings, targets, begin, run)
 
 
 def _require_listed(command: Command, environment: Environment) -> None:
@@ -77,21 +77,7 @@ def _require_listed(command: Command, environment: Environment) -> None:
         )
 
 
-async def _run(
-    settings: HttpSettings, command: Command, target: Target, environment: Environment, outcome: CommandOutcome
-) -> None:
-    relay = Relay(
-        settings,
-        str(environment.connection_id),
-        agent_id=target.agent_id,
-        conversation_id=target.conversation_id,
-    )
-    outcome.output, success = await executed(relay, command, environment.fields["version"])
-    if not success:
-        raise ApiError(f"the command failed: {one_line(outcome.output) or 'without a word'}", code="command_failed")
-
-
-async def executed(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:
+async def execute(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:
     """Run a command over a relay that is not open yet; what the device answered, and whether it says success.
 
     version: what the device runs, for what an answer that does not come may mean. Raises ApiError.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..environment import Environment
 from ..errors import ApiError, OptionError
@@ -69,6 +69,11 @@ class Outcome:
             "status": "not_attempted" if target.skip is None else "skipped",
             "reason": target.skip,
         }
+
+    @classmethod
+    def make(cls, target: Target, **more: Any) -> Self:
+        """The outcome of a target whose work has not begun, or is not to begin. more: its other fields."""
+        return cls(**cls.begin(target), **more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,33 +9,29 @@ not know with a notice. Reading the mode does no harm, so where the confirmation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..providers.base import reachable
 from ..providers.letta.client import Client
 from ..providers.letta.models import same_mode
 from ..providers.letta.relay import Frame, Relay
 from ..text import one_line
-from .fan_out import FanOut, Outcome, Policy, Target
+from .fan_out import FanOut, Policy, Target
+from .jobs import ConversationOutcome, find_relay, on_each
 
 
 @dataclass(slots=True, kw_only=True)
-class ModeOutcome(Outcome):
+class ModeOutcome(ConversationOutcome):
     """What became of the mode on one device, in the device's own words.
 
     status: `changed`, or `ok` when it had the mode. mode: the present one, None where the device did not say;
     in check mode the one that it would get. previous_mode: the one that it had.
     """
 
-    agent_id: str | None
-    conversation_id: str | None
     mode: str | None = None
     previous_mode: str | None = None
-    connection_id: str | None = None
 
 
 async def set_mode(
@@ -51,39 +47,18 @@ async def set_mode(
 
     within: seconds to wait for a device's confirmation.
     """
-    pairs = [(target, _not_begun(target)) for target in targets]
-    fan_out = FanOut(policy)
 
-    async with Client(settings) as client:
+    async def change(client: Client, target: Target, outcome: ModeOutcome) -> None:
+        relay = await find_relay(client, target, outcome)
+        try:
+            async with relay:
+                await _change(relay, outcome, mode, within, check_mode=check_mode)
+        except ApiError as error:
+            if not error.may_be_accepted:
+                raise
+            await _read_again(relay, outcome, mode, error)
 
-        async def work(target: Target, outcome: ModeOutcome) -> None:
-            if not await fan_out.may_start():
-                return
-            environment = await reachable(client, target.environment, fresh=True)
-            outcome.connection_id = environment.connection_id
-            relay = partial(
-                Relay,
-                settings,
-                str(environment.connection_id),
-                agent_id=target.agent_id,
-                conversation_id=target.conversation_id,
-            )
-            try:
-                async with relay() as channel:
-                    await _change(channel, outcome, mode, within, check_mode=check_mode)
-            except ApiError as error:
-                if not error.may_be_accepted:
-                    raise
-                await _read_again(relay, outcome, mode, error)
-            outcome.error = None
-
-        await fan_out.run(pairs, work)
-    return [outcome for _target, outcome in pairs]
-
-
-def _not_begun(target: Target) -> ModeOutcome:
-    begin = ModeOutcome.begin(target)
-    return ModeOutcome(**begin, agent_id=target.agent_id, conversation_id=target.conversation_id)
+    return await on_each(FanOut(policy), settings, targets, ModeOutcome.make, change)
 
 
 async def _change(relay: Relay, outcome: ModeOutcome, mode: str, within: float, *, check_mode: bool) -> None:
@@ -116,11 +91,11 @@ async def _set(relay: Relay, mode: str, within: float) -> str:
     return str(relay.device_status["current_permission_mode"])
 
 
-async def _read_again(relay: Callable[[], Relay], outcome: ModeOutcome, mode: str, unclear: ApiError) -> None:
+async def _read_again(relay: Relay, outcome: ModeOutcome, mode: str, unclear: ApiError) -> None:
     """Decide by the mode that the device has now. unclear: why it has to be asked."""
     try:
-        async with relay() as channel:
-            outcome.mode = _mode_of(channel)
+        async with relay:
+            outcome.mode = _mode_of(relay)
     except ApiError:
         raise unclear from None
     if not same_mode(outcome.mode, mode):

@@ -16,13 +16,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..environment import Environment
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..providers.base import reachable
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay, said
-from .fan_out import FanOut, Outcome, Policy, Target
+from .fan_out import FanOut, Policy, Target
+from .jobs import ConversationOutcome, find_relay, on_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Wanted:
 
 
 @dataclass(slots=True, kw_only=True)
-class TurnOutcome(Outcome):
+class TurnOutcome(ConversationOutcome):
     """What became of the turn on one device.
 
     status: `changed` when a turn was aborted or messages go on, `ok` when there was nothing to do.
@@ -46,9 +45,6 @@ class TurnOutcome(Outcome):
     queue_paused: whether messages wait on the device until the queue is resumed; None where it did not say.
     """
 
-    agent_id: str | None
-    conversation_id: str | None
-    connection_id: str | None = None
     via: str | None = None
     run_ids: list[str] = field(default_factory=list)
     queue_paused: bool | None = None
@@ -58,41 +54,20 @@ async def set_turn(
     settings: HttpSettings, targets: Sequence[Target], policy: Policy, wanted: Wanted, *, check_mode: bool
 ) -> list[TurnOutcome]:
     """Abort or resume on every target; one outcome each, in the same order. Nothing is changed in check mode."""
-    pairs = [(target, _not_begun(target)) for target in targets]
-    fan_out = FanOut(policy)
 
-    async with Client(settings) as client:
+    async def change(client: Client, target: Target, outcome: TurnOutcome) -> None:
+        turn = _Turn(client, wanted, target, outcome, check_mode=check_mode)
+        await (turn.abort() if wanted.state == "aborted" else turn.resume())
 
-        async def work(target: Target, outcome: TurnOutcome) -> None:
-            if not await fan_out.may_start():
-                return
-            turn = _Turn(settings, client, wanted, target, outcome, check_mode=check_mode)
-            await (turn.abort() if wanted.state == "aborted" else turn.resume())
-            outcome.error = None
-
-        await fan_out.run(pairs, work)
-    return [outcome for _target, outcome in pairs]
-
-
-def _not_begun(target: Target) -> TurnOutcome:
-    begin = TurnOutcome.begin(target)
-    return TurnOutcome(**begin, agent_id=target.agent_id, conversation_id=target.conversation_id)
+    return await on_each(FanOut(policy), settings, targets, TurnOutcome.make, change)
 
 
 class _Turn:
     """The turn of one target's agent."""
 
     def __init__(
-        self,
-        settings: HttpSettings,
-        client: Client,
-        wanted: Wanted,
-        target: Target,
-        outcome: TurnOutcome,
-        *,
-        check_mode: bool,
+        self, client: Client, wanted: Wanted, target: Target, outcome: TurnOutcome, *, check_mode: bool
     ) -> None:
-        self._settings = settings
         self._client = client
         self._wanted = wanted
         self._target = target
@@ -107,14 +82,14 @@ class _Turn:
     async def abort(self) -> None:
         """Abort over the relay, or over REST where the relay or the device is gone. Raises ApiError."""
         try:
-            environment = await reachable(self._client, self._target.environment, fresh=True)
+            relay = await find_relay(self._client, self._target, self._outcome)
         except ApiError as error:
             if error.code != "offline":
                 raise
             await self._cancel(error)
             return
         try:
-            await self._over_relay(environment, self._abort_by)
+            await self._over_relay(relay, self._abort_by)
         except ApiError as error:
             if error.code == "no_agent":
                 raise
@@ -123,36 +98,29 @@ class _Turn:
     async def resume(self) -> None:
         """Resume the queue, which only the device can. Raises ApiError."""
         try:
-            environment = await reachable(self._client, self._target.environment, fresh=True)
-            await self._over_relay(environment, self._resume_by)
+            relay = await find_relay(self._client, self._target, self._outcome)
+            await self._over_relay(relay, self._resume_by)
         except ApiError as error:
             if error.code != "no_agent":
                 error.args = (f"{error}; a queue can be resumed over the relay only",)
             raise
 
-    async def _over_relay(self, environment: Environment, ask: Callable[[Relay], Awaitable[None]]) -> None:
+    async def _over_relay(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
         """Ask the device, and once more where the answer was lost."""
-        self._outcome.connection_id = environment.connection_id
         try:
-            await self._once(ask)
+            await self._once(relay, ask)
         except ApiError as error:
             if not error.may_be_accepted:
                 raise
         else:
             return
         try:
-            await self._once(ask)
+            await self._once(relay, ask)
         except ApiError as error:
             error.may_be_accepted = True
             raise
 
-    async def _once(self, ask: Callable[[Relay], Awaitable[None]]) -> None:
-        relay = Relay(
-            self._settings,
-            str(self._outcome.connection_id),
-            agent_id=self._target.agent_id,
-            conversation_id=self._target.conversation_id,
-        )
+    async def _once(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
         async with relay:
             await ask(relay)
         self._outcome.via = "relay"

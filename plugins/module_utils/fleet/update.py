@@ -26,9 +26,10 @@ from ..providers.letta.relay import Relay
 from ..providers.message import Message
 from ..text import iso_now, one_line
 from ..versions import at_least, parsed
-from .command import Command, executed
+from .command import Command, execute
 from .delivery import Delivery, MessageTarget, Sender
 from .fan_out import FanOut, Outcome, Policy, Target
+from .jobs import on_each
 
 COMMAND = "upgrade-letta-code"
 _UPDATED = "Updated to "
@@ -120,12 +121,12 @@ async def self_update(
     A target is under way until its device is back, so that `concurrency` is how many restart at a time, and one that
     does not come back counts before the next one starts.
     """
-    pairs = [(target, Updated(**Updated.begin(target))) for target in targets]
     fan_out = FanOut(policy)
-    async with Client(settings) as client:
-        updater = _Updater(settings, client, fan_out, update, progress, check_mode=check_mode)
-        await fan_out.run(pairs, updater.work)
-    return [outcome for _target, outcome in pairs]
+
+    async def job(client: Client, target: Target, outcome: Updated) -> None:
+        await _Job(client, fan_out, update, target, outcome, progress=progress, check_mode=check_mode).run()
+
+    return await on_each(fan_out, settings, targets, Updated.make, job)
 
 
 def why_no_command(environment: Environment) -> str | None:
@@ -137,73 +138,76 @@ def why_no_command(environment: Environment) -> str | None:
     return None
 
 
-class _Updater:
+class _Job:
+    """The update of one device. Every call raises ApiError."""
+
     def __init__(
         self,
-        settings: HttpSettings,
         client: Client,
         fan_out: FanOut,
         update: Update,
-        progress: UpdateProgress | None,
+        target: Target,
+        outcome: Updated,
         *,
+        progress: UpdateProgress | None,
         check_mode: bool,
     ) -> None:
-        self._settings, self._client, self._fan_out, self._update = settings, client, fan_out, update
-        self._progress = progress
+        self._client, self._fan_out, self._update, self._progress = client, fan_out, update, progress
+        self._target, self._outcome = target, outcome
         self._check_mode = check_mode
 
-    async def work(self, target: Target, outcome: Updated) -> None:
-        """Update one device, unless it is up to date. Raises ApiError."""
-        if not await self._fan_out.may_start():
-            return
-        was_told = await self._waited_for_earlier(target, outcome)
-        before = await reachable(self._client, target.environment, fresh=True)
-        outcome.error = None
+    async def run(self) -> None:
+        """Update the device, unless it is up to date."""
+        outcome = self._outcome
+        was_told = await self._wait_for_earlier_run()
+        before = await reachable(self._client, self._target.environment, fresh=True)
         outcome.note(before)
         outcome.previous_version = outcome.version
-        if self._is_up_to_date(outcome):
+        if self._is_up_to_date():
             if was_told:
                 outcome.status, outcome.updated_at = "changed", iso_now()
                 outcome.reason = f"an earlier run told it to update itself, and it is back on {outcome.version}"
-                self._put_down(outcome)
+                self._record()
             return
-        method = self._method(target, before)
+        method = self._method(before)
         if self._progress is not None:
             self._progress.tell(before.id)
         try:
-            if method == "command":
-                await self._by_command(before, outcome)
-            else:
-                await self._by_message(target, before, outcome)
+            await (self._run_command(before) if method == "command" else self._send_message(before))
         except ApiError as error:
             if self._progress is not None and not error.may_be_accepted:
                 self._progress.forget(before.id)
             raise
-        self._put_down(outcome)
+        self._record()
 
-    async def _waited_for_earlier(self, target: Target, outcome: Updated) -> bool:
-        """Whether an earlier run told a device to update itself. It is given what time is left of that to come back."""
-        told_at = self._progress.told_at(target.environment.id) if self._progress is not None else None
+    async def _wait_for_earlier_run(self) -> bool:
+        """Give a device that an earlier run told to update itself the rest of its time to come back.
+
+        Returns whether an earlier run told it so.
+        """
+        listed = self._target.environment
+        told_at = self._progress.told_at(listed.id) if self._progress is not None else None
         if told_at is None:
             return False
-        gone = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(told_at)).total_seconds())
-        until = time.monotonic() + self._update.within - gone
-        before = await reachable(self._client, target.environment, fresh=True)
+        elapsed = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(told_at)).total_seconds())
+        until = time.monotonic() + self._update.within - elapsed
+        before = await reachable(self._client, listed, fresh=True)
         if not self._update.is_reached(before.fields["version"], None):
-            await self._back(before, outcome, until)
+            await self._wait_until_back(before, until)
         return True
 
-    def _put_down(self, outcome: Updated) -> None:
-        """Keep that a device is updated, or that it is not and has not been told either."""
+    def _record(self) -> None:
+        """Record that the device is updated, or that it is neither updated nor told to be."""
         if self._progress is None:
             return
+        outcome = self._outcome
         if outcome.status == "changed":
             self._progress.done(outcome.id, outcome.version, outcome.updated_at)
         else:
             self._progress.forget(outcome.id)
 
-    def _is_up_to_date(self, outcome: Updated) -> bool:
-        wanted = self._update.target_version
+    def _is_up_to_date(self) -> bool:
+        outcome, wanted = self._outcome, self._update.target_version
         if wanted is None:
             return False
         found = parsed(outcome.version)
@@ -219,15 +223,15 @@ class _Updater:
         outcome.reason = f"{outcome.version} is newer than {wanted}" if found > parsed(wanted) else None
         return True
 
-    def _method(self, target: Target, before: Environment) -> str:
-        """How to update the device; never another one once this has begun."""
+    def _method(self, before: Environment) -> str:
+        """How to update the device. Once this method has begun, no other one is tried."""
         if self._update.method != "message":
             problem = why_no_command(before)
             if problem is None:
                 return "command"
             if self._update.method == "command":
                 raise ApiError(problem, code="not_updatable")
-        if target.agent_id is None:
+        if self._target.agent_id is None:
             why = why_no_command(before)
             by_hand = one_line(manual_command(before.self_update) or "the device does not say how")
             raise ApiError(
@@ -236,33 +240,34 @@ class _Updater:
             )
         return "message"
 
-    async def _by_command(self, before: Environment, outcome: Updated) -> None:
+    async def _run_command(self, before: Environment) -> None:
+        outcome = self._outcome
         outcome.method = "command"
         if self._check_mode:
             outcome.status, outcome.reason = "changed", f"would run {COMMAND}"
             return
         until = time.monotonic() + self._update.within
-        relay = Relay(self._settings, str(before.connection_id))
+        relay = Relay(self._client.settings, before.connection_id)
         try:
-            outcome.output, success = await executed(
-                relay, Command(COMMAND, self._update.within), outcome.previous_version
-            )
+            command = Command(COMMAND, self._update.within)
+            outcome.output, success = await execute(relay, command, outcome.previous_version)
         except ApiError as error:
             if not error.may_be_accepted:
                 raise
-            await self._prove(before, outcome, until, f"{error}; the update may be under way", unclear=True)
+            await self._prove(before, until, f"{error}; the update may be under way", unclear=True)
             return
         answer = one_line(outcome.output) or "nothing"
         if not success:
             raise ApiError(f"the device did not update; it said: {answer}", code="command_failed")
         if outcome.output.startswith(_UPDATED):
-            await self._prove(before, outcome, until, f"the device said: {answer}", unclear=False)
+            await self._prove(before, until, f"the device said: {answer}", unclear=False)
         elif self._update.target_version is None:
             outcome.status, outcome.reason = "ok", answer
         else:
             raise ApiError(f"the device is not offered {self._update.wanted}; it said: {answer}", code="not_offered")
 
-    async def _by_message(self, target: Target, before: Environment, outcome: Updated) -> None:
+    async def _send_message(self, before: Environment) -> None:
+        target, outcome = self._target, self._outcome
         command = manual_command(before.self_update)
         problem = _why_no_message(command, known_only=not self._update.any_manual_command)
         if command is None or problem is not None:
@@ -286,15 +291,16 @@ class _Updater:
             how, unclear = f"{error}; the message may have been delivered", True
         finally:
             outcome.client_message_id, outcome.conversation_id = delivery.client_message_id, delivery.conversation_id
-        await self._prove(before, outcome, until, how, unclear=unclear)
+        await self._prove(before, until, how, unclear=unclear)
 
-    async def _prove(self, before: Environment, outcome: Updated, until: float, how: str, *, unclear: bool) -> None:
-        """Wait until the device is back on another version. Raises ApiError for one that is not.
+    async def _prove(self, before: Environment, until: float, how: str, *, unclear: bool) -> None:
+        """Wait until the device is back on the version wanted. Raises ApiError for one that is not.
 
-        how: what was done to get it there, for the error. unclear: whether that has been done at all.
+        how: what was done to update it, for the error. unclear: whether it is unknown that this was done.
         """
+        outcome = self._outcome
         try:
-            now = await self._back(before, outcome, until)
+            now = await self._wait_until_back(before, until)
         except ApiError as error:
             raise ApiError(f"{how}; then {error}", code=error.code, may_be_accepted=True) from None
         if _is_back(before, now) and self._update.is_reached(outcome.version, outcome.previous_version):
@@ -307,8 +313,8 @@ class _Updater:
         message = f"not back on {self._update.wanted}{within}: {is_now}{where}; {how}"
         raise ApiError(message, code="not_updated", may_be_accepted=unclear)
 
-    async def _back(self, before: Environment, outcome: Updated, until: float) -> Environment | None:
-        """The same row as it is when its device is back, or when the time is over."""
+    async def _wait_until_back(self, before: Environment, until: float) -> Environment | None:
+        """The same row when its device is back, or when the time is over; None for a row that is gone."""
         pause = 0.5
         while True:
             try:
@@ -318,14 +324,14 @@ class _Updater:
                     raise
             else:
                 if now is not None:
-                    outcome.note(now)
+                    self._outcome.note(now)
                 if _is_restarted(before, now) or time.monotonic() > until:
                     return now
             await asyncio.sleep(max(0.0, min(pause, until - time.monotonic())))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
     async def _elsewhere(self, before: Environment) -> str:
-        """Where the device answers as another row, which one."""
+        """For the error: the other row that the device now answers as; empty where there is none."""
         try:
             found = await self._client.retrieve(before.device_id)
         except ApiError:
@@ -336,7 +342,7 @@ class _Updater:
 
 
 def _why_no_message(command: str | None, *, known_only: bool) -> str | None:
-    """Why no agent can be told to run a manual command; None when one can."""
+    """Why an agent cannot be told to run a manual command; None when it can."""
     if command is None:
         return "reports no manual_command"
     if known_only and not is_known_installer(command):
@@ -351,5 +357,5 @@ def _is_back(before: Environment, now: Environment | None) -> bool:
 
 
 def _is_restarted(before: Environment, now: Environment | None) -> bool:
-    """Whether a device is back for good; one that only lost its connection still has its version."""
+    """Whether a device has restarted; a device that only reconnected still has its version."""
     return now is not None and _is_back(before, now) and now.fields["version"] != before.fields["version"]

@@ -16,6 +16,7 @@ from ..providers.letta.client import Client
 from ..providers.letta.models import same_mode
 from ..versions import at_least
 from .fan_out import FanOut, Outcome, Policy, Target
+from .jobs import on_each
 
 STATUSES = ("ok", "skipped", "not_attempted", "failed", "unknown")
 
@@ -105,11 +106,9 @@ async def wait_for(
     """
     # What `report` is told here says more than how many are done.
     policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within, report=None)
-    waits = [Wait(**Wait.begin(target)) for target in targets]
-    async with Client(settings) as client:
-        fan_out = FanOut(policy)
-        watch = _Watch(client, fan_out, goal, waits, report)
-        await fan_out.run(list(zip(targets, waits, strict=True)), watch.look, watch.between_looks)
+    fan_out = FanOut(policy)
+    watch = _Watch(goal, report)
+    waits = await on_each(fan_out, settings, targets, watch.begin, watch.look, before_waiting=watch.between_looks)
     why_stopped = "a signal came" if policy.stop.requested else "too many others failed"
     for wait in waits:
         if wait.error is not None and wait.error["code"] == "interrupted":
@@ -122,22 +121,29 @@ async def wait_for(
 
 
 class _Watch:
-    def __init__(
-        self, client: Client, fan_out: FanOut, goal: Goal, waits: Sequence[Wait], report: Callable[[str], None]
-    ) -> None:
-        self._client, self._fan_out, self._goal, self._waits, self._report = client, fan_out, goal, waits, report
-        self._open = len(waits)
+    """Looks at each target until it is as wanted, and reports how many are."""
+
+    def __init__(self, goal: Goal, report: Callable[[str], None]) -> None:
+        self._goal, self._report = goal, report
+        self._waits: list[Wait] = []
+        # How many targets each round looks up.
+        self._open = 0
         self._started = time.monotonic()
         # Target's id → the connection on which it is as wanted, and since when.
         self._held: dict[str, tuple[str | None, float]] = {}
 
-    async def look(self, target: Target, wait: Wait) -> None:
-        """Look at one target. What may be otherwise at the next look is no reason to give it up."""
-        if not await self._fan_out.may_start():
-            return
+    def begin(self, target: Target) -> Wait:
+        """The outcome of a target that nobody has looked at yet."""
+        wait = Wait.make(target)
+        self._waits.append(wait)
+        self._open += 1
+        return wait
+
+    async def look(self, client: Client, target: Target, wait: Wait) -> None:
+        """Look at one target. A transient error leaves it waiting for the next look."""
         asked_at = time.monotonic()
         try:
-            found = await self._client.resolve(target.environment, among=self._open)
+            found = await client.resolve(target.environment, among=self._open)
         except ApiError as error:
             if not error.transient:
                 raise

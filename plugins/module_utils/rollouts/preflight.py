@@ -12,6 +12,7 @@ from typing import Any
 from ..environment import Environment, described_state
 from ..errors import FleetError
 from ..fleet.fan_out import FanOut, Outcome, Policy, Target
+from ..fleet.jobs import on_each
 from ..fleet.update import why_no_command
 from ..http.settings import HttpSettings
 from ..ledger.schema import RolloutTarget
@@ -35,15 +36,13 @@ async def preflight(
 
     Raises FleetError where one cannot be looked up: a plan that leaves some out would be kept like that.
     """
-    looks = [_Look(**_Look.begin(target)) for target in targets]
-    fan_out = FanOut(Policy(concurrency=concurrency, rate=None, max_failures=0, when_offline="skip"))
-    async with Client(settings) as client:
 
-        async def look(target: Target, outcome: _Look) -> None:
-            found = await client.resolve(target.environment, among=len(targets))
-            outcome.status, outcome.target = "ok", found_as(target, found, version)
+    async def look(client: Client, target: Target, outcome: _Look) -> None:
+        found = await client.resolve(target.environment, among=len(targets))
+        outcome.status, outcome.target = "ok", found_as(target, found, version)
 
-        await fan_out.run(list(zip(targets, looks, strict=True)), look)
+    policy = Policy(concurrency=concurrency, rate=None, max_failures=0, when_offline="skip")
+    looks = await on_each(FanOut(policy), settings, targets, _Look.make, look)
     failures = [f"{outcome.host}: {outcome.error['message']}" for outcome in looks if outcome.error is not None]
     if failures:
         shown = "; ".join(failures[:_MOST_SHOWN])

@@ -38,7 +38,7 @@ def decisions_in(messages: Sequence[Message]) -> list[Decision]:
 
 async def answered_over_relay(
     settings: HttpSettings,
-    connection_id: str,
+    connection_id: str | None,
     agent_id: str | None,
     conversation_id: str | None,
     decisions: Sequence[Decision],
@@ -52,7 +52,7 @@ async def answered_over_relay(
     give_up_at: float | None = None
     while left:
         # Entering has the device say what it waits for.
-        relay = Relay(settings, connection_id, agent_id=agent_id, conversation_id=conversation_id)
+        relay = Relay(settings, connection_id, agent_id, conversation_id)
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(relay)

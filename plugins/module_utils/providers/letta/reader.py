@@ -101,12 +101,7 @@ class Reader:
         try:
             async with self._slot():
                 environment = await reachable(self._client, question.environment, fresh=True)
-            relay = Relay(
-                self._client.settings,
-                str(environment.connection_id),
-                agent_id=question.agent_id,
-                conversation_id=question.conversation_id,
-            )
+            relay = Relay(self._client.settings, environment.connection_id, question.agent_id, question.conversation_id)
             async with self._slot(), relay:
                 requests, status = requests_in(relay), relay.loop_status.get("status")
         except ApiError:

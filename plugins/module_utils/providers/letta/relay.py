@@ -62,13 +62,12 @@ class Relay:
     def __init__(
         self,
         settings: HttpSettings,
-        connection_id: str,
-        *,
+        connection_id: str | None,
         agent_id: str | None = None,
         conversation_id: str | None = None,
     ) -> None:
         self._settings = settings
-        self._url = settings.url("v1", "environments", connection_id, "status", "ws")
+        self._url = settings.url("v1", "environments", str(connection_id), "status", "ws")
         self.runtime = {
             "agent_id": agent_id or NO_AGENT,
             "conversation_id": conversation_id or DEFAULT_CONVERSATION,

@@ -1,0 +1,75 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jobs: what a module does with each of its Letta devices."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..http.settings import HttpSettings
+from ..providers.base import reachable
+from ..providers.letta.client import Client
+from ..providers.letta.relay import Relay
+from .fan_out import FanOut, Outcome, Target
+
+O = TypeVar("O", bound=Outcome)  # noqa: E741
+
+
+@dataclass(slots=True, kw_only=True)
+class ConversationOutcome(Outcome):
+    """What happened to one agent's conversation. connection_id: the connection of the device that was asked."""
+
+    agent_id: str | None
+    conversation_id: str | None
+    connection_id: str | None = None
+
+    @classmethod
+    def begin(cls, target: Target) -> dict[str, Any]:
+        """The fields of an outcome whose job has not begun."""
+        return {
+            **Outcome.begin(target),
+            "agent_id": target.agent_id,
+            "conversation_id": target.conversation_id,
+        }
+
+
+async def on_each(
+    fan_out: FanOut,
+    settings: HttpSettings,
+    targets: Sequence[Target],
+    begin: Callable[[Target], O],
+    job: Callable[[Client, Target, O], Awaitable[None]],
+    *,
+    before_waiting: Callable[[], None] = lambda: None,
+) -> list[O]:
+    """Do a job for every target; returns one outcome each, in the same order.
+
+    begin: makes the outcome of a target whose job has not begun.
+    job: does the work for one target with the client that all of them share. It sets the outcome's status, or raises
+        ApiError. It is called when the target has had its turn in `rate`, and not once the fan-out is stopped.
+    before_waiting: see `FanOut.run`.
+    """
+    pairs = [(target, begin(target)) for target in targets]
+    async with Client(settings) as client:
+
+        async def start(target: Target, outcome: O) -> None:
+            if await fan_out.may_start():
+                # An earlier round may have found the target offline.
+                outcome.error = None
+                await job(client, target, outcome)
+
+        await fan_out.run(pairs, start, before_waiting)
+    return [outcome for _target, outcome in pairs]
+
+
+async def find_relay(client: Client, target: Target, outcome: ConversationOutcome) -> Relay:
+    """The relay to a target's device over its present connection, which the outcome notes. It is not open yet.
+
+    Raises ApiError, with the code `offline` for a device that is offline or gone.
+    """
+    environment = await reachable(client, target.environment, fresh=True)
+    outcome.connection_id = environment.connection_id
+    return Relay(client.settings, environment.connection_id, target.agent_id, target.conversation_id)
