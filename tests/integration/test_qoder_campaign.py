@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import FOUND
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
+    FOUND,
     NEW_CONVERSATION,
     MessageTarget,
 )

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Campaigns: the same messages to the same environments are delivered once, whatever happens to the runs.
 
-The order for each target: claim it (committed), look it up in the conversation where that is in doubt, send, record.
+The steps for each target, in the order of the methods: `claim` its row, which is committed; make a session if it needs
+one and `record_session`; `find_earlier`, which looks in the conversation for a message that may have been delivered
+before; send; `record` the end.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from ..errors import ApiError, OptionError
-from ..fleet.delivery import NEW_CONVERSATION, Delivery, MessageTarget
+from ..fleet.delivery import FOUND, NEW_CONVERSATION, Delivery, MessageTarget
 from ..ledger.audit_log import AuditLog
 from ..ledger.schema import ACTIVE, Entry
 from ..ledger.store import Ledger
@@ -23,23 +25,22 @@ from ..providers.conversation import Question
 from ..text import iso_now
 from .plan import Plan, other_content
 
-# What a delivery's end leaves open: whether it was accepted.
+# The statuses that leave open whether a message was accepted.
 _IN_DOUBT = ("in_flight", "unknown")
 
 # A provider with sessions keeps idempotency keys for 24 h.
 _KEYS_PROTECT_FOR = timedelta(hours=23)
 
-FOUND = "found in the conversation"
 _UNRECORDED = "another delivery could not be put down"
-# Seconds to wait for another process that the ledger was waited for in vain before.
+# Seconds to wait for another process to unlock the ledger after a longer wait was in vain.
 _NOT_LONG = 0.1
-# See `Conversations.arrived` in provider.py.
+# See `Conversations.arrived` in providers/base.py.
 Arrived = Callable[[Question, bool], Awaitable[str | None]]
 
 
-def settle(delivery: Delivery, entry: Entry, reason: str | None = None) -> None:
+def settle(delivery: Delivery, entry: Entry) -> None:
     """Report that the message was delivered before."""
-    delivery.status, delivery.reason = "already_sent", reason or f"delivered before, {entry.sent_at or entry.ended_at}"
+    delivery.status, delivery.reason = "already_sent", f"delivered before, {entry.sent_at or entry.ended_at}"
     delivery.client_message_id, delivery.conversation_id = entry.client_message_id, entry.conversation_id
     delivery.otid = entry.otid or delivery.otid
     delivery.sent_at = entry.sent_at or entry.ended_at
@@ -56,19 +57,31 @@ def hold(delivery: Delivery, state: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """What this run has in flight.
-
-    replaced: the row before. seen: that, where it is of the same attempt. in_doubt: whether it may be delivered.
-    """
+    """The row with which this run has a message in flight. replaced: the row before, None if there was none."""
 
     entry: Entry
     replaced: Entry | None
-    seen: Entry | None
-    in_doubt: bool
+
+    @property
+    def earlier(self) -> Entry | None:
+        """The row before, if it is of the same attempt."""
+        is_same = self.replaced is not None and self.replaced.attempt == self.entry.attempt
+        return self.replaced if is_same else None
+
+    def is_in_doubt(self, target: MessageTarget) -> bool:
+        """Whether the message may have been delivered before.
+
+        The ledger may be a new one because the last one was lost, or lack what the end of the machine took. A session
+        has no id of ours to look up: in one that is given the same text may be another message's, and only the key
+        tells them apart.
+        """
+        if not target.in_session or (self.earlier is not None and self.earlier.status in _IN_DOUBT):
+            return True
+        return self.replaced is None and target.conversation_id == NEW_CONVERSATION
 
 
 class Campaign:
-    """A campaign while its messages are sent: which target may have its own now, and what became of it."""
+    """A campaign while its messages are sent: claims each target's message, and records what happened to it."""
 
     def __init__(
         self,
@@ -84,12 +97,12 @@ class Campaign:
         self._ledger = ledger
         self._plan = plan
         self._arrived = arrived
-        # Whether to look up all that is in doubt, or only what no key protects.
+        # Whether to look up each message that is in doubt, or only those that no key protects.
         self._verify = verify
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
         self._state = ACTIVE
-        # Why a delivery could not be put down, None while all could.
+        # Why a delivery could not be recorded, None while all could.
         self.problem: str | None = None
         self._began_at = iso_now()
         ledger.begin(name, plan.source_hash, plan.repeat)
@@ -121,15 +134,15 @@ class Campaign:
         return hold(delivery, self._state)
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Put the target's message in flight; False, and the delivery says why, where it is not to be sent.
+        """Record the target's message as in flight; False if it is not to be sent, and the delivery says why.
 
-        Raises ApiError, unclear only where it may have been sent before.
+        Raises ApiError, unclear only if the message may have been sent before.
         """
         self.stopped()
         if self.holds(delivery):
             return False
         with self._ledger_errors():
-            claim = self._claimed(target, delivery)
+            claim = self._take_claim(target, delivery)
         if claim is None:
             return False
         self._claims[target.environment.id] = claim
@@ -137,34 +150,100 @@ class Campaign:
             delivery.conversation_id = claim.entry.conversation_id
         return True
 
-    async def delivered(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Look up what is in doubt; whether the message is in its conversation, and the delivery says so.
+    def _take_claim(self, target: MessageTarget, delivery: Delivery) -> _Claim | None:
+        """Replace the row by one of this run; None if the row does not allow it, and the delivery says why."""
+        while True:
+            seen = self._ledger.entry(self._name, target.environment.id)
+            if seen is not None and not self._may_claim(seen, target, delivery):
+                return None
+            claim = _Claim(self._in_flight(target, seen), seen)
+            if self._ledger.replace(seen, claim.entry):
+                return claim
 
-        A session that was made for it is put down first. Raises ApiError, unclear where it cannot be looked up.
-        """
+    def _in_flight(self, target: MessageTarget, seen: Entry | None) -> Entry:
+        """The row of a claim. seen: the row before."""
+        now, ids = iso_now(), (target.environment.id, str(target.client_message_id))
+        earlier = seen if seen is not None and seen.attempt == target.attempt else None
+        conversation_id = target.conversation_id
+        if conversation_id == NEW_CONVERSATION:
+            # An earlier run may have made the session.
+            conversation_id = earlier.conversation_id if earlier is not None else None
+        return Entry(
+            campaign=self._name,
+            environment_id=ids[0],
+            host=target.host,
+            attempt=target.attempt,
+            client_message_id=ids[1],
+            content_hash=self._plan.content_hashes[ids[0]],
+            status="in_flight",
+            repeat=self._plan.repeat,
+            run=self._ledger.run,
+            began_at=earlier.began_at if earlier is not None else now,
+            claimed_at=now,
+            agent_id=target.agent_id,
+            conversation_id=conversation_id,
+            session_key=idempotency_key(*ids, "session") if target.in_session else None,
+            message_key=idempotency_key(*ids, "message") if target.in_session else None,
+        )
+
+    def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether a row allows this run to send the message. Raises ApiError if only the user can decide."""
+        if seen.status == "in_flight" and seen.run != self._ledger.run and self._ledger.is_alive(seen.run):
+            delivery.reason = f"another run of the campaign has it in flight since {seen.claimed_at}"
+            return False
+        if seen.attempt > target.attempt or (seen.attempt == target.attempt and seen.status == "sent"):
+            settle(delivery, seen)
+            return False
+        if seen.content_hash != self._plan.content_hashes[target.environment.id]:
+            raise ApiError(other_content(self._name, seen), code="other_content")
+        place = (seen.agent_id, seen.conversation_id)
+        # The session that an earlier run made takes the place of a new one.
+        wanted = seen.conversation_id if target.conversation_id == NEW_CONVERSATION else target.conversation_id
+        if seen.status in _IN_DOUBT and place != (target.agent_id, wanted):
+            raise ApiError(
+                f"may have been delivered before to agent {seen.agent_id}, conversation {seen.conversation_id}; "
+                "run the campaign with these once, so that it is looked up there",
+                code="other_agent",
+                may_be_accepted=True,
+            )
+        return True
+
+    def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
+        """Record the conversation that was made for the target, before a message is sent in it. Raises ApiError."""
         claim = self._claims[target.environment.id]
         entry = replace(claim.entry, conversation_id=delivery.conversation_id)
         with self._ledger_errors():
-            if entry != claim.entry and self._ledger.replace(claim.entry, entry):
+            if self._ledger.replace(claim.entry, entry):
                 self._claims[target.environment.id] = replace(claim, entry=entry)
+
+    async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
+        """The id of the message in its conversation, empty if it has none there; None if it is not there.
+
+        Only what is in doubt is looked up. Raises ApiError, unclear if the look-up fails.
+        """
+        claim = self._claims[target.environment.id]
         can_be_looked_up = target.agent_id is not None or target.in_session
-        if not claim.in_doubt or not can_be_looked_up or not (self._verify or _has_no_key(target, entry)):
-            return False
-        # What another run sent since this one began is not in what has been read before.
-        fresh = claim.seen is not None and claim.seen.claimed_at >= self._began_at
-        question = target.question(delivery.conversation_id, since=claim.seen.began_at if claim.seen else None)
-        otid = await self._found(question, fresh=fresh)
-        if otid is None:
-            return False
-        settle(delivery, replace(entry, otid=otid, ended_at=iso_now()), FOUND)
-        return True
+        is_wanted = self._verify or _has_no_key(target, claim.entry)
+        if not (can_be_looked_up and is_wanted and claim.is_in_doubt(target)):
+            return None
+        earlier = claim.earlier
+        # A conversation that this run has read lacks what another run has sent since this one began.
+        fresh = earlier is not None and earlier.claimed_at >= self._began_at
+        question = target.question(delivery.conversation_id, since=earlier.began_at if earlier is not None else None)
+        try:
+            return await self._arrived(question, fresh)
+        except ApiError as error:
+            message = f"whether it was delivered before cannot be looked up: {error}"
+            raise ApiError(
+                message, code=error.code, status=error.status, may_be_accepted=True, transient=error.transient
+            ) from None
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
-        """Put down what became of the target's message, and of its turn where that was waited for.
+        """Record what happened to the target's message, and to its turn if that was waited for.
 
-        What was claimed and not sent is let go of: its row is as before. Where the ledger fails the delivery says so,
-        and the row stays in flight: the next run looks it up. After that, and where the audit log fails, nothing more
-        is sent.
+        The row of a message that was claimed and not sent is restored. If the ledger fails, the delivery says so and
+        the row stays in flight, so the next run looks the message up. After that, or if the audit log fails, nothing
+        more is sent.
         """
         claim = self._claims.pop(target.environment.id, None)
         try:
@@ -173,26 +252,12 @@ class Campaign:
             if claim is not None and entry is not None and delivery.status in ("skipped", "not_attempted"):
                 self._ledger.restore(entry, claim.replaced)
             elif entry is not None and entry.client_message_id == delivery.client_message_id:
-                ended = self._ended(entry, delivery)
+                ended = self._with_end(entry, delivery)
                 if self._ledger.replace(entry, ended) and ended != entry:
                     self._log(target)
         except OptionError as error:
             self._give_up(error)
             delivery.error = delivery.error or {"code": error.option, "message": str(error)}
-
-    @contextmanager
-    def _ledger_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OptionError as error:
-            self._give_up(error)
-            raise ApiError(str(error), code="ledger") from None
-
-    def _give_up(self, error: OptionError) -> None:
-        """Send nothing more, and let what is under way end without another long wait for each."""
-        self.problem = self.problem or str(error)
-        if error.option == "ledger":
-            self._ledger.wait_for_others(_NOT_LONG)
 
     def _log(self, target: MessageTarget) -> None:
         if self._audit is None:
@@ -201,8 +266,8 @@ class Campaign:
         contents = [message.content_option for message in target.messages]
         self._audit.append({**record, "content": contents} if self._audit.with_content else record)
 
-    def _ended(self, entry: Entry, delivery: Delivery) -> Entry:
-        """The row with what is known now; that of another run keeps its end."""
+    def _with_end(self, entry: Entry, delivery: Delivery) -> Entry:
+        """The row with what is known now; the row of another run keeps its end."""
         reply_state = delivery.reply.state if delivery.reply else entry.reply_state
         if entry.run != self._ledger.run or entry.status != "in_flight":
             return replace(entry, reply_state=reply_state)
@@ -217,82 +282,21 @@ class Campaign:
             reply_state=reply_state,
         )
 
-    def _claimed(self, target: MessageTarget, delivery: Delivery) -> _Claim | None:
-        """The claim of this run, None where it may have none."""
-        while True:
-            seen = self._ledger.entry(self._name, target.environment.id)
-            if seen is not None and not self._may_claim(seen, target, delivery):
-                return None
-            before = seen if seen is not None and seen.attempt == target.attempt else None
-            entry = self._in_flight(target, before)
-            if self._ledger.replace(seen, entry):
-                return _Claim(entry, seen, before, _is_in_doubt(target, seen, before))
-
-    def _in_flight(self, target: MessageTarget, before: Entry | None) -> Entry:
-        """The row of a claim. before: that of an earlier one for the same attempt."""
-        now, ids = iso_now(), (target.environment.id, str(target.client_message_id))
-        conversation_id = None if target.conversation_id == NEW_CONVERSATION else target.conversation_id
-        return Entry(
-            campaign=self._name,
-            environment_id=ids[0],
-            host=target.host,
-            attempt=target.attempt,
-            client_message_id=ids[1],
-            content_hash=self._plan.content_hashes[ids[0]],
-            status="in_flight",
-            repeat=self._plan.repeat,
-            run=self._ledger.run,
-            began_at=before.began_at if before is not None else now,
-            claimed_at=now,
-            agent_id=target.agent_id,
-            conversation_id=conversation_id or (before.conversation_id if before is not None else None),
-            session_key=idempotency_key(*ids, "session") if target.in_session else None,
-            message_key=idempotency_key(*ids, "message") if target.in_session else None,
-        )
-
-    def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether a row leaves the target's message to this run. Raises ApiError where only the user can tell."""
-        if seen.status == "in_flight" and seen.run != self._ledger.run and self._ledger.is_alive(seen.run):
-            delivery.reason = f"another run of the campaign has it in flight since {seen.claimed_at}"
-            return False
-        if seen.attempt > target.attempt or (seen.attempt == target.attempt and seen.status == "sent"):
-            settle(delivery, seen)
-            return False
-        if seen.content_hash != self._plan.content_hashes[target.environment.id]:
-            raise ApiError(other_content(self._name, seen), code="other_content")
-        place = (seen.agent_id, seen.conversation_id)
-        # A session that was made before is the one that a new one would be.
-        wanted = seen.conversation_id if target.conversation_id == NEW_CONVERSATION else target.conversation_id
-        if seen.status in _IN_DOUBT and place != (target.agent_id, wanted):
-            raise ApiError(
-                f"may have been delivered before to agent {seen.agent_id}, conversation {seen.conversation_id}; "
-                "run the campaign with these once, so that it is looked up there",
-                code="other_agent",
-                may_be_accepted=True,
-            )
-        return True
-
-    async def _found(self, question: Question, *, fresh: bool) -> str | None:
+    @contextmanager
+    def _ledger_errors(self) -> Iterator[None]:
         try:
-            return await self._arrived(question, fresh)
-        except ApiError as error:
-            message = f"whether it was delivered before cannot be looked up: {error}"
-            raise ApiError(
-                message, code=error.code, status=error.status, may_be_accepted=True, transient=error.transient
-            ) from None
+            yield
+        except OptionError as error:
+            self._give_up(error)
+            raise ApiError(str(error), code="ledger") from None
 
-
-def _is_in_doubt(target: MessageTarget, seen: Entry | None, before: Entry | None) -> bool:
-    """Whether a message may have been delivered before. seen: its row; before: that of the same attempt.
-
-    The ledger may be a new one, as the last one was lost, or lack what the end of the machine took. A session has no id
-    of ours to look up: in one that is given the same text may be another message's, and only the key tells.
-    """
-    if not target.in_session or (before is not None and before.status in _IN_DOUBT):
-        return True
-    return seen is None and target.conversation_id == NEW_CONVERSATION
+    def _give_up(self, error: OptionError) -> None:
+        """Send nothing more, and wait only shortly for the ledger while the messages under way end."""
+        self.problem = self.problem or str(error)
+        if error.option == "ledger":
+            self._ledger.wait_for_others(_NOT_LONG)
 
 
 def _has_no_key(target: MessageTarget, entry: Entry) -> bool:
-    """Whether the key of a message has, or will soon have, expired, so that it no longer protects."""
+    """Whether the idempotency key of a message has expired, or expires soon, so that it no longer protects."""
     return target.in_session and datetime.now(UTC) - datetime.fromisoformat(entry.began_at) > _KEYS_PROTECT_FOR

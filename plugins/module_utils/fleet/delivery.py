@@ -26,6 +26,8 @@ from .replies import awaited
 
 STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
 DELIVERED = ("sent", "already_sent")
+# The reason of a message that is already in its conversation.
+FOUND = "found in the conversation"
 # As `conversation_id`: make a conversation for the target.
 NEW_CONVERSATION = "new"
 # Seconds between two looks at whether a campaign is to stop.
@@ -131,8 +133,14 @@ class Once(Protocol):
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether it may be sent now by this run; the delivery says why it may not. Raises ApiError."""
 
-    async def delivered(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether what was claimed turns out to be in its conversation; the delivery then says so. Raises ApiError."""
+    def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
+        """Record the conversation that was made for a target. Raises ApiError."""
+
+    async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
+        """The id of the message if it is already in its conversation, empty if it has none there; None if it is not.
+
+        Raises ApiError.
+        """
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
         """Keep what became of it."""
@@ -252,7 +260,12 @@ class Sender:
         """Send over the target's connection as `environment` has it, late bound."""
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
             delivery.conversation_id = await self._new_conversation(target, environment)
-        if self._once is not None and await self._once.delivered(target, delivery):
+            if self._once is not None:
+                self._once.record_session(target, delivery)
+        found = await self._once.find_earlier(target, delivery) if self._once is not None else None
+        if found is not None:
+            delivery.status, delivery.reason, delivery.sent_at = "already_sent", FOUND, iso_now()
+            delivery.otid = found or delivery.otid
             return
         await self._late_bound(target, environment, delivery)
         delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_now()
