@@ -243,7 +243,7 @@ async def _delivered(
     if run.options["wait_for_reply"]:
         within = run.options["reply_timeout"]
         waiting = await_replies(targets, deliveries, conversations.look_for, within, run.policy.report)
-        await run.policy.stop.cut(waiting, 0)
+        await run.policy.stop.run(waiting, grace=0)
         if campaign is not None:
             for target, delivery in zip(targets, deliveries, strict=True):
                 campaign.record(target, delivery)

@@ -1,78 +1,67 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A wish to stop that comes while things are under way, such as a signal."""
+"""A request to stop while work is under way: by a signal, or because a campaign is paused or cancelled."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from enum import IntEnum
 from typing import Any
 
-# Seconds that what is under way may take to finish.
+# Seconds that work under way has to finish before it is cut off.
 GRACE = 5.0
 
 
-class _Flag:
-    """An event that may be set before there is a loop, and from a signal handler."""
+class Level(IntEnum):
+    """How far a stop goes. At FINISH nothing new starts. At CUT work under way is cut off as well."""
 
-    def __init__(self) -> None:
-        self.is_set = False
-        self._event: asyncio.Event | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def set(self) -> None:
-        self.is_set = True
-        if self._event is not None and self._loop is not None and not self._loop.is_closed():
-            # A signal handler runs between any two steps of the loop, and while it sleeps.
-            self._loop.call_soon_threadsafe(self._event.set)
-
-    async def wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._event is None or self._loop is not loop:
-            self._loop, self._event = loop, asyncio.Event()
-        if not self.is_set:
-            await self._event.wait()
+    GO = 0
+    FINISH = 1
+    CUT = 2
 
 
 class Stop:
-    """Whether to stop. What starts things asks `requested`; `request` may be called from a signal handler.
+    """Whether work goes on; one is shared by everything that a task does.
 
-    why: what has come, for the messages.
+    `finish` and `cut` may be called from a signal handler, from another thread, and before there is an event loop.
+    The level never falls.
+
+    why: the reason for the stop, for messages; None before one is requested.
     """
 
     def __init__(self) -> None:
-        self.why = "a signal came"
-        self._starts = _Flag()
-        self._work = _Flag()
+        self.level = Level.GO
+        self.why: str | None = None
+        self._risen = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def requested(self) -> bool:
-        """Whether nothing is to start any more."""
-        return self._starts.is_set
+        """Whether nothing new may start."""
+        return self.level > Level.GO
 
-    def request(self) -> None:
-        """Start nothing from now on, and let what is under way be cut off soon."""
-        self._starts.set()
-        self._work.set()
+    def finish(self, why: str) -> None:
+        """Start nothing new, and let work under way finish."""
+        self._raise_to(Level.FINISH, why)
 
-    def hold(self, why: str) -> None:
-        """Start nothing from now on, and let what is under way finish."""
-        self.why = why
-        self._starts.set()
+    def cut(self, why: str = "a signal came") -> None:
+        """Start nothing new, and cut off work under way that does not finish soon."""
+        self._raise_to(Level.CUT, why)
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep for so long, or until nothing is to start any more."""
+        """Sleep so many seconds, or until a stop is requested."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
-                await self._starts.wait()
+                await self._reached(Level.FINISH)
 
-    async def cut(self, work: Coroutine[Any, Any, None], grace: float) -> None:
-        """Do the work, and cancel it `grace` seconds after a request."""
+    async def run(self, work: Coroutine[Any, Any, None], grace: float) -> None:
+        """Do the work, and cancel it `grace` seconds after the stop has reached CUT."""
 
         async def cancel() -> None:
-            await self._work.wait()
+            await self._reached(Level.CUT)
             await asyncio.sleep(grace)
             working.cancel()
 
@@ -80,3 +69,24 @@ class Stop:
             working = group.create_task(work)
             cancelling = group.create_task(cancel())
             working.add_done_callback(lambda _working: cancelling.cancel())
+
+    def _raise_to(self, level: Level, why: str) -> None:
+        if level <= self.level:
+            return
+        self.level, self.why = level, why
+        if self._loop is not None:
+            # The loop may be closed. A signal handler may run at any step of the loop, and while the loop sleeps.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        """Have everything that waits look at the level again."""
+        self._risen.set()
+        self._risen.clear()
+
+    async def _reached(self, level: Level) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop, self._risen = loop, asyncio.Event()
+        while self.level < level:
+            await self._risen.wait()

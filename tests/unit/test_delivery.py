@@ -559,7 +559,7 @@ def answered_after(sandbox: Sandbox, stop: Stop, route: str) -> Callable[[], Non
         while not sandbox.requests(route) and time.monotonic() < until:
             time.sleep(0.01)
         time.sleep(0.2)
-        stop.request()
+        stop.cut()
 
     return wait
 
@@ -595,7 +595,7 @@ def test_who_is_held_back_when_it_is_to_stop_has_sent_nothing(sandbox: Sandbox) 
     async def held() -> list[Delivery]:
         async with Client(settings) as client:
             settings.gate.heed(ApiError("later", code="http_429", status=429, retry_after=30))
-            asyncio.get_running_loop().call_later(0.2, settings.gate.stop.request)
+            asyncio.get_running_loop().call_later(0.2, settings.gate.stop.cut)
             return await deliver({"letta": client}, others, policy(stop=settings.gate.stop, concurrency=2))
 
     began = time.monotonic()

@@ -357,7 +357,7 @@ def test_once_it_is_to_stop_none_starts_and_what_is_under_way_finishes() -> None
 
     async def work(to: Target, outcome: Outcome) -> None:
         if to.host == "host-1":
-            stop.request()
+            stop.cut()
         await asyncio.sleep(0.05)
         outcome.status = "ok"
 
@@ -374,7 +374,7 @@ def test_what_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pytest.Mo
         await asyncio.sleep(0.02)
         if to.host == "host-1":
             await asyncio.sleep(3600)
-        stop.request()
+        stop.cut()
         outcome.status = "ok"
 
     outcomes = fanned_out([target(number) for number in range(4)], work, concurrency=2, stop=stop)
@@ -389,7 +389,7 @@ def test_nobody_waits_for_a_turn_or_a_round_any_more() -> None:
 
     async def work(to: Target, outcome: Outcome) -> None:
         if await fan_out.may_start():
-            asyncio.get_running_loop().call_later(0.1, stop.request)
+            asyncio.get_running_loop().call_later(0.1, stop.cut)
             raise OFFLINE
 
     assert statuses(fanned_out([target(0), target(1)], work, fan_out)) == ["offline", "not_attempted"]
@@ -397,6 +397,6 @@ def test_nobody_waits_for_a_turn_or_a_round_any_more() -> None:
 
 def test_what_was_to_stop_before_it_began_does_nothing() -> None:
     stop = Stop()
-    stop.request()
+    stop.cut()
 
     assert statuses(fanned_out([target(0)], ending(REFUSED), stop=stop)) == ["not_attempted"]

@@ -229,7 +229,7 @@ class TestSend:
         async def stopped(client: Client) -> None:
             sending = asyncio.create_task(client.send(environment, [HELLO], agent_id=AGENT, conversation_id=session_id))
             await asyncio.sleep(0.3)
-            settings.gate.stop.request()
+            settings.gate.stop.cut()
             await sending
 
         began = time.monotonic()

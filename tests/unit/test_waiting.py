@@ -381,7 +381,7 @@ def test_what_a_signal_ends_says_so(sandbox: Sandbox, monkeypatch: pytest.Monkey
         Goal("online"),
         30,
         policy={"stop": stop},
-        meanwhile=after_the_first_look(sandbox, stop.request),
+        meanwhile=after_the_first_look(sandbox, stop.cut),
     )
 
     assert (wait.status, (wait.error or {})["code"]) == ("failed", "given_up")

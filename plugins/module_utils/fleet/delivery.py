@@ -172,7 +172,7 @@ async def _watched(once: Once | None, stop: Stop) -> AsyncIterator[None]:
             # Where the ledger fails, the next delivery does too, and says so.
             with contextlib.suppress(ApiError):
                 if why := stopped():
-                    stop.hold(why)
+                    stop.finish(why)
             await asyncio.sleep(_LOOK_EVERY)
 
     async with asyncio.TaskGroup() as group:
@@ -305,7 +305,7 @@ class Sender:
     async def _next_start(self) -> None:
         await self._fan_out.may_start()
         # Too many failures let what is under way finish; a signal does not let it begin anew.
-        if self._fan_out.interrupted:
+        if self._fan_out.stop.requested:
             message = f"its connection has gone, and it was not sent over the new one, as {self._fan_out.stop.why}"
             raise ApiError(message, code="stopped", attempts=0)
 

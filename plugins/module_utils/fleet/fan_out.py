@@ -85,8 +85,7 @@ class Policy:
     when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
     longest_pause: seconds between two rounds of waiting; the first pauses are shorter.
     report: is told in a line how far it is, at most once a second; None where nobody looks on.
-    stop: once it is requested no new target starts; those under way have GRACE seconds to finish, or, where it only
-        holds, all the time that they need.
+    stop: once it is requested no new target starts. At the level CUT, targets under way have GRACE seconds to finish.
     """
 
     concurrency: int
@@ -158,12 +157,12 @@ class FanOut:
 
     async def may_start(self) -> bool:
         """Wait until `rate` allows another start; False when none is to start any more."""
-        await self._pace.turn(self._policy.stop.sleep)
-        return not self.stopped
+        await self._pace.turn(self.stop.sleep)
+        return not self.is_closed
 
     def _tell(self, line: str) -> None:
         # Once core ends, nobody reads what a worker shows.
-        if self._policy.report is not None and not self._policy.stop.requested:
+        if self._policy.report is not None and not self.stop.requested:
             self._policy.report(line)
 
     async def _rounds(
@@ -178,7 +177,7 @@ class FanOut:
             open_pairs = await self._round(open_pairs, work, waits=waits)
             if open_pairs:
                 before_waiting()
-                await self._policy.stop.sleep(min(pause, left))
+                await self.stop.sleep(min(pause, left))
                 pause = min(pause * 2, self._policy.longest_pause)
 
     async def _round(
@@ -192,7 +191,7 @@ class FanOut:
             for target, outcome in queue:
                 if target.skip is not None:
                     continue
-                if self.stopped:
+                if self.is_closed:
                     return
                 await _timed(work, target, outcome)
                 if outcome.status in ("offline", "waiting") and waits:
@@ -207,18 +206,13 @@ class FanOut:
                 for _number in range(min(self._policy.concurrency, len(pairs))):
                     group.create_task(worker())
 
-        await self._policy.stop.cut(workers(), GRACE)
-        return [] if self.stopped else waited_for
+        await self.stop.run(workers(), GRACE)
+        return [] if self.is_closed else waited_for
 
     @property
-    def stopped(self) -> bool:
-        """Whether none is to start any more: too many have failed, or it is to stop."""
-        return self._failures > self._policy.max_failures or self.interrupted
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether it is to stop, whatever became of the targets."""
-        return self._policy.stop.requested
+    def is_closed(self) -> bool:
+        """Whether no more targets start: too many have failed, or a stop is requested."""
+        return self._failures > self._policy.max_failures or self.stop.requested
 
 
 async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:

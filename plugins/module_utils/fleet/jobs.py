@@ -49,7 +49,7 @@ async def on_each(
 
     begin: makes the outcome of a target whose job has not begun.
     job: does the work for one target with the client that all of them share. It sets the outcome's status, or raises
-        ApiError. It is called when the target has had its turn in `rate`, and not once the fan-out is stopped.
+        ApiError. It is called when the target has had its turn in `rate`, and not once the fan-out is closed.
     before_waiting: see `FanOut.run`.
     """
     pairs = [(target, begin(target)) for target in targets]

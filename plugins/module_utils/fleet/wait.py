@@ -109,14 +109,14 @@ async def wait_for(
     fan_out = FanOut(policy)
     watch = _Watch(goal, report)
     waits = await on_each(fan_out, settings, targets, watch.begin, watch.look, before_waiting=watch.between_looks)
-    why_stopped = "a signal came" if policy.stop.requested else "too many others failed"
+    why_early = policy.stop.why or "too many others failed"
     for wait in waits:
         if wait.error is not None and wait.error["code"] == "interrupted":
             # It only reads: a look that is cut off leaves nothing in doubt.
             wait.status, wait.error, wait.reason = "waiting", None, wait.reason or "not known yet"
         if wait.status == "waiting":
-            early = fan_out.stopped and wait.elapsed < within
-            wait.give_up(goal, check_mode=check_mode, why_early=why_stopped if early else None)
+            early = fan_out.is_closed and wait.elapsed < within
+            wait.give_up(goal, check_mode=check_mode, why_early=why_early if early else None)
     return waits
 
 

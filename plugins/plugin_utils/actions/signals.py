@@ -29,7 +29,7 @@ def stopped_by_signals(stop: Stop) -> Iterator[None]:
 
     def note(signum: int, _frame: object) -> None:
         received.append(signum)
-        stop.request()
+        stop.cut()
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -51,5 +51,5 @@ def _watch_parent(stop: Stop, parent: int, ended: threading.Event) -> None:
     """Have what is done stop when the parent is gone, whose place another process then takes."""
     while not ended.wait(_LOOK_EVERY):
         if os.getppid() != parent:
-            stop.request()
+            stop.cut()
             return

@@ -1,0 +1,85 @@
+"""A stop: its levels, and from where it may be requested."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.stop import Level, Stop
+
+
+def run_under(stop: Stop, request: Callable[[], object]) -> list[str]:
+    """What work does for half a second under a stop that is requested meanwhile."""
+    done: list[str] = []
+
+    async def work() -> None:
+        request()
+        await stop.sleep(3600)
+        done.append("woken")
+        await asyncio.sleep(0.5)
+        done.append("finished")
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            await stop.run(work(), grace=0.1)
+
+    asyncio.run(run())
+    return done
+
+
+def test_at_finish_work_under_way_finishes() -> None:
+    stop = Stop()
+
+    assert run_under(stop, lambda: stop.finish("it is paused")) == ["woken", "finished"]
+    assert (stop.level, stop.requested, stop.why) == (Level.FINISH, True, "it is paused")
+
+
+def test_at_cut_work_under_way_is_cut_off_after_the_grace() -> None:
+    stop = Stop()
+
+    assert run_under(stop, stop.cut) == ["woken"]
+    assert (stop.level, stop.requested, stop.why) == (Level.CUT, True, "a signal came")
+
+
+def test_a_cut_after_a_finish_cuts_off_and_the_level_never_falls() -> None:
+    stop = Stop()
+    stop.finish("it is paused")
+
+    assert run_under(stop, lambda: threading.Timer(0.1, stop.cut).start()) == ["woken"]
+    stop.finish("it is paused")
+    assert (stop.level, stop.why) == (Level.CUT, "a signal came")
+
+
+@pytest.mark.parametrize("handles", [signal.SIGALRM, None])
+def test_a_loop_that_sleeps_is_woken_by_a_signal_handler_and_by_a_thread(handles: signal.Signals | None) -> None:
+    stop = Stop()
+
+    def request() -> None:
+        if handles is None:
+            threading.Timer(0.1, stop.cut).start()
+        else:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+
+    before = signal.signal(signal.SIGALRM, lambda _signum, _frame: stop.cut())
+    began = time.monotonic()
+    try:
+        assert run_under(stop, request) == ["woken"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 10
+
+
+def test_a_stop_may_be_requested_before_and_after_its_loop() -> None:
+    stop = Stop()
+    assert (stop.level, stop.requested, stop.why) == (Level.GO, False, None)
+    asyncio.run(stop.sleep(0.01))
+    stop.finish("it is paused")
+    asyncio.run(stop.sleep(3600))
+    stop.cut()
+
+    assert run_under(stop, lambda: None) == ["woken"]
