@@ -83,7 +83,6 @@ requirements:
   - httpx >= 0.27
   - pydantic >= 2.7
   - jmespath >= 1.0
-  - tenacity >= 8.3
   - semantic_version >= 2.10
 """
 
@@ -180,6 +179,5 @@ requirements:
   - httpx >= 0.27
   - pydantic >= 2.7
   - jmespath >= 1.0
-  - tenacity >= 8.3
   - semantic_version >= 2.10
 """

@@ -114,6 +114,5 @@ requirements:
   - httpx >= 0.27
   - pydantic >= 2.7
   - jmespath >= 1.0
-  - tenacity >= 8.3
   - semantic_version >= 2.10
 """

@@ -62,12 +62,7 @@ try:
 except ImportError:
     semantic_version = _Absent("semantic_version")
 
-try:
-    import tenacity
-except ImportError:
-    tenacity = _Absent("tenacity")  # type: ignore[assignment]
-
-__all__ = ["aiohttp", "httpx", "jmespath", "pydantic", "require", "semantic_version", "tenacity", "yarl"]
+__all__ = ["aiohttp", "httpx", "jmespath", "pydantic", "require", "semantic_version", "yarl"]
 
 
 def require() -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from .text import one_line
 
@@ -30,7 +30,7 @@ class OptionError(FleetError):
 
 
 class ApiError(FleetError):
-    """A call to a provider's API that did not succeed.
+    """A call to a provider's API that did not succeed. It never changes: `but` gives another one.
 
     code: `connect`, `tls`, `timeout`, `dropped`, `redirect`, `not_json`, `refused` (the API said
         `success: false`), `throttled` (not sent, as the server wanted no request), `stopped` (not sent, as nothing is
@@ -56,10 +56,14 @@ class ApiError(FleetError):
         attempts: int = 1,
     ) -> None:
         super().__init__(message)
-        self.code = code
-        self.status = status
-        self.param = param
-        self.retry_after = retry_after
-        self.may_be_accepted = may_be_accepted
-        self.transient = transient
-        self.attempts = attempts
+        self.code: Final = code
+        self.status: Final = status
+        self.param: Final = param
+        self.retry_after: Final = retry_after
+        self.may_be_accepted: Final = may_be_accepted
+        self.transient: Final = transient
+        self.attempts: Final = attempts
+
+    def but(self, message: str | None = None, **changes: Any) -> ApiError:
+        """The same error with another message, or with other values of the fields named."""
+        return ApiError(str(self) if message is None else message, **{**vars(self), **changes})

@@ -349,7 +349,7 @@ def _vaulted(name: str, text: str) -> str:
     return f"{name}: !vault |\n" + "".join(f"  {line}\n" for line in lines)
 
 
-@pytest.mark.parametrize("package", ["httpx", "pydantic", "jmespath", "semantic_version", "tenacity"])
+@pytest.mark.parametrize("package", ["httpx", "pydantic", "jmespath", "semantic_version"])
 def test_a_missing_package_is_named_with_the_python_that_lacks_it(ansible: Ansible, package: str) -> None:
     ansible.file(f"without/{package}.py", f"raise ImportError('No module named {package}')\n")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
-from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpClient, HttpSettings, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient, HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import Row, environment
 from tests.sandbox.process import Sandbox
@@ -37,20 +37,20 @@ def policy(**changes: Any) -> Policy:
     return Policy(**{**standard, **changes})
 
 
-def http_get(settings: HttpSettings, *segments: str, params: dict[str, str] | None = None) -> Reply:
+def http_get(settings: HttpSettings, *segments: str, params: dict[str, str] | None = None) -> Answer:
     """One GET by a client of its own."""
 
-    async def run() -> Reply:
+    async def run() -> Answer:
         async with HttpClient(settings) as client:
             return await client.get(*segments, params=params)
 
     return asyncio.run(run())
 
 
-def http_post(settings: HttpSettings, *segments: str, **options: Any) -> Reply:
+def http_post(settings: HttpSettings, *segments: str, **options: Any) -> Answer:
     """One POST by a client of its own."""
 
-    async def run() -> Reply:
+    async def run() -> Answer:
         async with HttpClient(settings) as client:
             return await client.post(*segments, **options)
 

@@ -24,7 +24,8 @@ MAY_IMPORT = {
     "rollouts": {"words", "http", "providers", "fleet", "ledger"},
     "report": {"words", "ledger"},
 }
-IMPORTS_AIOHTTP = {"module_utils/_deps.py", "module_utils/http/transport.py", "module_utils/providers/letta/relay.py"}
+# Everything else asks through httpx.
+IMPORT_AIOHTTP = {"module_utils.http.transport", "module_utils.providers.letta.relay"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -86,6 +87,17 @@ def test_providers_do_not_import_each_other() -> None:
                 and other.split(".")[2] in set(providers) - {provider}
             ]
             assert not wrong, f"{name} imports {wrong}"
+
+
+def test_httpx_is_the_client_and_knows_addresses() -> None:
+    for name, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").endswith("_deps"):
+                others = {"aiohttp", "yarl"} & {alias.name for alias in node.names}
+                assert not others or name in IMPORT_AIOHTTP, f"{name} imports {others}"
+            if isinstance(node, ast.ImportFrom) and node.module == "urllib.parse":
+                assert {alias.name for alias in node.names} == {"quote"}, f"{name} takes addresses apart by itself"
+            assert not isinstance(node, ast.Import) or "urllib.parse" not in {alias.name for alias in node.names}, name
 
 
 def test_nothing_imports_itself_in_a_circle() -> None:

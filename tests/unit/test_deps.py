@@ -10,7 +10,7 @@ import pytest
 
 from tests.sandbox.process import CHECKOUT
 
-PACKAGES = ("aiohttp", "httpx", "jmespath", "pydantic", "semantic_version", "tenacity")
+PACKAGES = ("aiohttp", "httpx", "jmespath", "pydantic", "semantic_version")
 
 # Imports every module below plugins/ with the packages named in the arguments made unimportable.
 SCRIPT = """

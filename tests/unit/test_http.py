@@ -12,12 +12,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
-from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpClient, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient
 from ansible_collections.fleetops.environments.plugins.module_utils.http.gate import retry_after_seconds
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from tests.sandbox.process import Sandbox
@@ -40,7 +41,7 @@ def other(other_process: Sandbox) -> Sandbox:
     return other_process
 
 
-def listing(sandbox: Sandbox, **changes: Any) -> Reply:
+def listing(sandbox: Sandbox, **changes: Any) -> Answer:
     return http_get(settings_for(sandbox, **changes), "v1", "environments")
 
 
@@ -48,7 +49,7 @@ def online(sandbox: Sandbox) -> dict[str, Any]:
     return next(entry["row"] for entry in sandbox.fleet() if entry["online"])
 
 
-def message(sandbox: Sandbox, *, repeatable: bool = True, final: Sequence[int] = (), **changes: Any) -> Reply:
+def message(sandbox: Sandbox, *, repeatable: bool = True, final: Sequence[int] = (), **changes: Any) -> Answer:
     connection = online(sandbox)["connectionId"]
     body = {"agentId": "agent-1", "messages": MESSAGES if repeatable else APPROVALS}
     settings = settings_for(sandbox, **changes)
@@ -358,10 +359,10 @@ def test_a_date_is_the_seconds_until_then(seconds: int) -> None:
 # Answers
 
 
-def answered(body: bytes = b"{}", *, status: bytes = b"200 OK", headers: tuple[bytes, ...] = ()) -> Reply:
+def answered(body: bytes = b"{}", *, status: bytes = b"200 OK", headers: tuple[bytes, ...] = ()) -> Answer:
     """What a GET makes of such an answer."""
 
-    async def run() -> Reply:
+    async def run() -> Answer:
         async with raw_server(lambda _head: http_answer(body, status=status, headers=headers)) as (url, _received):
             client = HttpClient(settings_for(url, retries=0))
             async with client:
@@ -475,7 +476,7 @@ def test_a_redirect_is_not_followed(sandbox: Sandbox, other: Sandbox, status: in
 
 
 def test_a_redirect_with_an_unreadable_or_no_address_is_an_error() -> None:
-    for header in (b"Location: http://[", b"X-Nothing: here"):
+    for header in (b"Location: http://[", b"Location: http://host:port/", b"X-Nothing: here"):
         assert failure(answered, status=b"302 Found", headers=(header,)).code == "redirect"
 
 
@@ -579,6 +580,22 @@ def test_a_long_body_is_sent_whole(sandbox: Sandbox) -> None:
 
     [received] = [entry for entry in sandbox.received().values() if entry["messages"]]
     assert received["messages"][0]["content"] == content
+
+
+def test_bodies_are_kept_no_longer_than_their_request(sandbox: Sandbox) -> None:
+    async def run() -> list[object]:
+        async with HttpClient(settings_for(sandbox)) as client:
+            await client.get("v1", "environments")
+            with pytest.raises(ApiError):
+                await client.post("v1", "nowhere", body={"content": "x" * 100_000}, repeatable=True)
+        return [item for item in gc.get_objects() if isinstance(item, (httpx.Request, httpx.Response))]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(run()) == []
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("value", [float("nan"), "\ud800", object()])

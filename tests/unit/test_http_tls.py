@@ -18,7 +18,7 @@ import trustme
 from cryptography import x509
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
-from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import _tls_context
 from tests.sandbox.process import Sandbox
 
@@ -211,7 +211,7 @@ def test_without_the_client_certificate_wanted_the_api_is_not_reached(
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("method", [http_get, partial(http_post, body={}, repeatable=False)])
 def test_a_server_that_says_it_wants_a_client_certificate_is_a_tls_failure(
-    files: Certificates, version: ssl.TLSVersion, method: Callable[..., Reply]
+    files: Certificates, version: ssl.TLSVersion, method: Callable[..., Answer]
 ) -> None:
     """With TLS 1.3 it says so only after the client took the handshake for finished."""
     with (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http import paging
-from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpClient, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
 
 from .support import NOW, settings_for
@@ -26,10 +26,10 @@ def listed(page: Page, query: Query | None = None) -> tuple[Listing, list[dict[s
     """The listing of an API that answers a call's parameters and number with `page`; and the calls' parameters."""
     calls: list[dict[str, str]] = []
 
-    async def get(_self: HttpClient, *segments: str, params: dict[str, str]) -> Reply:
+    async def get(_self: HttpClient, *segments: str, params: dict[str, str]) -> Answer:
         assert segments == ("v1", "environments")
         calls.append(dict(params))
-        return Reply(page(params, len(calls)), NOW + timedelta(seconds=len(calls)))
+        return Answer(page(params, len(calls)), NOW + timedelta(seconds=len(calls)))
 
     async def run() -> Listing:
         async with Client(settings_for("http://127.0.0.1:1")) as client:

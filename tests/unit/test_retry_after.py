@@ -16,7 +16,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     deliver,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.http import gate as retry_after
-from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpClient, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient
 from ansible_collections.fleetops.environments.plugins.module_utils.http.gate import Gate
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
@@ -81,7 +81,7 @@ def test_those_that_waited_do_not_start_all_at_once(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=1, times=1)
     sandbox.add_environment(deviceId="held-up")
 
-    assert all(isinstance(reply, Reply) for reply in held_up(settings_for(sandbox), others=15))
+    assert all(isinstance(reply, Answer) for reply in held_up(settings_for(sandbox), others=15))
 
     refused, *others = sorted(entry["at"] for entry in sandbox.requests())
     assert len(others) == 16

@@ -98,5 +98,5 @@ def _with_age(error: ApiError, version: str | None) -> ApiError:
     found, since = parsed(version), parsed(_ANSWERS_SINCE)
     if error.code == "timeout" and (found is None or found < since):
         age = f"the device runs {one_line(version or 'an unknown version')}"
-        error.args = (f"{error}; {age}, and those before {_ANSWERS_SINCE} may run a command without answering",)
+        return error.but(f"{error}; {age}, and those before {_ANSWERS_SINCE} may run a command without answering")
     return error

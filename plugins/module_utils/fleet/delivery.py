@@ -276,11 +276,10 @@ class Sender:
                 environment, str(target.agent_id), str(target.client_message_id)
             )
         except ApiError as error:
-            # The message itself has not been sent, so nothing about it is unclear.
-            error.may_be_accepted = False
             if target.in_session and error.status in _MAY_BE_ARCHIVED:
                 await reachable(self._client_of(target), target.environment, fresh=True)
-            raise
+            # The message itself has not been sent, so nothing about it is unclear.
+            raise error.but(may_be_accepted=False) from None
 
     async def _late_bound(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
         """Send; when the connection has gone, look the target up and send once more."""
@@ -298,9 +297,8 @@ class Sender:
             await self._next_start()
             await self._request(target, environment, delivery)
         except ApiError as error:
-            error.may_be_accepted = error.may_be_accepted or unclear
-            error.code = "offline" if error.status == 404 else error.code
-            raise
+            code = "offline" if error.status == 404 else error.code
+            raise error.but(code=code, may_be_accepted=error.may_be_accepted or unclear) from None
 
     async def _next_start(self) -> None:
         await self._fan_out.may_start()

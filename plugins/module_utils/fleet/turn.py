@@ -101,9 +101,9 @@ class _Turn:
             relay = await find_relay(self._client, self._target, self._outcome)
             await self._over_relay(relay, self._resume_by)
         except ApiError as error:
-            if error.code != "no_agent":
-                error.args = (f"{error}; a queue can be resumed over the relay only",)
-            raise
+            if error.code == "no_agent":
+                raise
+            raise error.but(f"{error}; a queue can be resumed over the relay only") from None
 
     async def _over_relay(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
         """Ask the device, and once more where the answer was lost."""
@@ -117,8 +117,7 @@ class _Turn:
         try:
             await self._once(relay, ask)
         except ApiError as error:
-            error.may_be_accepted = True
-            raise
+            raise error.but(may_be_accepted=True) from None
 
     async def _once(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
         async with relay:

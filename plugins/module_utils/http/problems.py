@@ -6,36 +6,49 @@
 from __future__ import annotations
 
 import ssl
-import urllib.parse
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
-from .._deps import aiohttp, httpx
+from .._deps import httpx
 from ..errors import ApiError
 from ..text import one_line
 from .gate import retry_after_seconds
 
 
-def _transport_error(where: str, error: Exception, accepted: bool, timeout: float) -> ApiError:
-    tls = _tls_cause(error)
+def transport_error(where: str, error: Exception, may_be_accepted: bool, timeout: float) -> ApiError:
+    """The error of a request without an answer.
+
+    where: names the call. error: what httpx raised. timeout: seconds that a connection or an answer may take.
+    """
+    tls = _find_tls_cause(error)
     if tls is not None:
         return tls_error(where, tls)
-    if isinstance(error, TimeoutError):
-        phase = "connection" if isinstance(error, aiohttp.ConnectionTimeoutError) else "answer"
+    if isinstance(error, httpx.TimeoutException):
+        phase = "connection" if isinstance(error, httpx.ConnectTimeout) else "answer"
         message = f"{where}: no {phase} within the timeout of {timeout:g} s"
-        return ApiError(message, code="timeout", may_be_accepted=accepted, transient=True)
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        # Its own text has the proxy's password.
-        reason = f"the proxy answered {error.status} {error.message}"
-        return ApiError(f"{where}: cannot connect: {one_line(reason)}", code="connect", transient=True)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        reason = f"{error.host}:{error.port}: {error.os_error}"
-        return ApiError(f"{where}: cannot connect: {one_line(reason)}", code="connect", transient=True)
-    if isinstance(error, (httpx.InvalidURL, ValueError, TypeError)):
+        return ApiError(message, code="timeout", may_be_accepted=may_be_accepted, transient=True)
+    if isinstance(error, (httpx.ProxyError, httpx.ConnectError)):
+        return ApiError(f"{where}: cannot connect: {one_line(error)}", code="connect", transient=True)
+    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
         return ApiError(f"{where}: {one_line(error)}", code="invalid")
-    reason = one_line(getattr(error, "message", error)) or type(error).__name__
-    message = f"{where}: the connection was dropped: {reason}"
-    return ApiError(message, code="dropped", may_be_accepted=accepted, transient=True)
+    if isinstance(error, httpx.RemoteProtocolError):
+        # Our transport raises none: httpx cannot read the address of a redirect.
+        return redirect_error(where, "an unreadable address", None, may_be_accepted)
+    message = f"{where}: the connection was dropped: {one_line(error) or type(error).__name__}"
+    return ApiError(message, code="dropped", may_be_accepted=may_be_accepted, transient=True)
+
+
+def redirect_error(where: str, location: str, status: int | None, may_be_accepted: bool) -> ApiError:
+    """The error of a redirect, which is never followed."""
+    return ApiError(
+        f"{where}: redirected to {location}, which is not followed so that the key reaches no other host; "
+        "set base_url to the address meant",
+        code="redirect",
+        status=status,
+        # "See Other" is what a server says once it has acted (RFC 9110, 15.4.4); the others send it elsewhere.
+        may_be_accepted=may_be_accepted and status in (None, HTTPStatus.SEE_OTHER),
+    )
 
 
 def tls_error(where: str, cause: BaseException) -> ApiError:
@@ -44,18 +57,20 @@ def tls_error(where: str, cause: BaseException) -> ApiError:
     return ApiError(f"{where}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
 
 
-def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error behind an error; a peer that just hung up is none, nor what aiohttp makes of one."""
-    others = (ssl.SSLEOFError, ssl.SSLZeroReturnError, aiohttp.ClientError)
+def _find_tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+    """The TLS error that an error began with; that a peer just hung up is none."""
+    found = None
     while error is not None:
-        if isinstance(error, ssl.SSLError) and not isinstance(error, others):
-            return error
+        found = error if isinstance(error, ssl.SSLError) else found
         error = error.__cause__ or error.__context__
-    return None
+    return None if isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else found
 
 
-def _status_error(message: str, response: Any, param: str | None, sending: bool, now: datetime) -> ApiError:
-    status = response.status
+def status_error(
+    message: str, response: httpx.Response, param: str | None, may_be_accepted: bool, now: datetime
+) -> ApiError:
+    """The error that a status stands for. param: the parameter that it blames. now: when it came, for Retry-After."""
+    status = response.status_code
     retry_after = retry_after_seconds(response.headers.get("retry-after"), now)
     if status in (401, 403):
         message += " (the server refused the key given with api_key)"
@@ -68,29 +83,29 @@ def _status_error(message: str, response: Any, param: str | None, sending: bool,
         param=param,
         retry_after=retry_after,
         # Not 503: Letta answers it, like 404, for a connection that is gone, and gateways before they ask anybody.
-        may_be_accepted=sending and (status == 408 or (status >= 500 and status != 503)),
+        may_be_accepted=may_be_accepted and (status == 408 or (status >= 500 and status != 503)),
         transient=status in (408, 429) or status >= 500,
     )
 
 
-def _server_message(body: Any, text: str) -> str:
+def find_server_message(body: Any, text: str) -> str:
     """The message of an error envelope: `{errorCode, message}`, `{error, errorCode}`, or `{error, request_id}`."""
     if not isinstance(body, dict):
-        return _described(text)
+        return describe_body(text)
     if isinstance(body.get("error"), dict):
-        return _nested_message(body["error"], body.get("request_id")) or _described(text)
+        return _find_nested_message(body["error"], body.get("request_id")) or describe_body(text)
     parts = [body.get("errorCode"), body.get("message") or body.get("error")]
-    return one_line(": ".join(part for part in parts if isinstance(part, str) and part)) or _described(text)
+    return one_line(": ".join(part for part in parts if isinstance(part, str) and part)) or describe_body(text)
 
 
-def _blamed(body: Any) -> str | None:
+def find_param(body: Any) -> str | None:
     """The `param` of an error `{type, message, param}`."""
     error = body.get("error") if isinstance(body, dict) else None
     param = error.get("param") if isinstance(error, dict) else None
     return param if isinstance(param, str) else None
 
 
-def _nested_message(error: dict[str, Any], request_id: Any) -> str:
+def _find_nested_message(error: dict[str, Any], request_id: Any) -> str:
     """What an error `{type, message, param}` says, with the request's id for the provider's support."""
     parts = [error.get("type"), error.get("message")]
     said = one_line(": ".join(part for part in parts if isinstance(part, str) and part))
@@ -101,7 +116,8 @@ def _nested_message(error: dict[str, Any], request_id: Any) -> str:
     return f"{said} ({named})" if named else said
 
 
-def _described(text: str) -> str:
+def describe_body(text: str) -> str:
+    """The beginning of a body that is not as expected, as one line."""
     start = text.strip()
     if not start:
         return "an empty body"
@@ -110,9 +126,10 @@ def _described(text: str) -> str:
     return one_line(start, 80)
 
 
-def _without_secrets(location: str) -> str:
+def hide_secrets(location: str) -> str:
+    """An address as one line, without what may be secret in it: user name, password, query and fragment."""
     try:
-        parts = urllib.parse.urlsplit(location)
-        return one_line(urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")))
-    except ValueError:
+        url = httpx.URL(location)
+        return one_line(url.copy_with(username=None, password=None, query=None, fragment=None))
+    except (httpx.InvalidURL, ValueError):
         return "an unreadable address"

@@ -6,21 +6,23 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from .._deps import tenacity
 from ..errors import ApiError
 from .gate import MAX_RETRY_AFTER, spread
 from .settings import HttpSettings
 
 Value = TypeVar("Value")
+# Seconds: the first pause, which doubles with each try, the longest one, and how much of chance is added.
+_FIRST_PAUSE, _LONGEST_PAUSE, _JITTER = 0.2, 15.0, 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Attempted(Generic[Value]):
+class Success(Generic[Value]):
     """What succeeded. attempts: how many tries it took. unclear: whether one before may have been accepted."""
 
     value: Value
@@ -28,135 +30,87 @@ class Attempted(Generic[Value]):
     unclear: bool
 
 
-async def attempted(
+async def call_with_retries(
     settings: HttpSettings,
     what: str,
-    once: Callable[[], Awaitable[Value]],
+    call: Callable[[], Awaitable[Value]],
     *,
     repeatable: bool,
     final: Sequence[int] = (),
     may_be_accepted: Callable[[], bool] = lambda: False,
-) -> Attempted[Value]:
-    """Try until it succeeds, fails for good, or the deadline of `settings` is over.
+) -> Success[Value]:
+    """Call until it succeeds, fails for good, or the deadline of `settings` is over.
 
-    No try starts before the moment that the server named to anybody who shares `settings`. The deadline counts from
-    when the first one may start: a call that was held back for the sake of others has all of it left, and as long
-    for being held back. Later such pauses are within it, like those that it was asked for itself.
+    No try starts before the moment that the server named to any caller with the same `settings`. The deadline counts
+    from when the first try may start: a call that was held back for the sake of others has all of it left, and the
+    same time again for being held back. Later pauses of that kind are within the deadline, like the call's own.
 
-    Once a stop is requested no other try starts: it ends with what became of the last one.
+    Once a stop is requested no other try starts: the call ends with the error of the last one.
 
-    what: names it in the error of the deadline. once: one try; what it raises as a transient ApiError is tried again.
+    what: names the call in the error of the deadline. call: one try; a transient ApiError is tried again.
     repeatable: also after a try that may have been accepted. final: statuses not to try again although transient.
-    may_be_accepted: whether the try under way, which the deadline cuts short, may have been.
+    may_be_accepted: whether the try that the deadline cuts short may have been.
     Raises ApiError, with `attempts` and `may_be_accepted` of all tries together.
     """
     await settings.gate.passed(what, time.monotonic() + settings.deadline)
-    tries = _Tries(settings, what, once, repeatable=repeatable, final=final)
+    tries = _Tries(settings, what, repeatable=repeatable, final=final)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.deadline):
-            value = await tries.run()
-            return Attempted(value, tries.count, tries.unclear)
+            return Success(await tries.run(call), tries.count, tries.unclear)
     except TimeoutError:
-        message = f"{what}: no answer within the deadline of {settings.deadline:g} s"
         raise ApiError(
-            message,
+            f"{what}: no answer within the deadline of {settings.deadline:g} s",
             code="timeout",
             may_be_accepted=tries.unclear or may_be_accepted(),
             transient=True,
             attempts=tries.count,
         ) from None
     except ApiError as error:
-        error.may_be_accepted = tries.unclear
-        error.attempts = tries.count
-        raise
+        raise error.but(may_be_accepted=tries.unclear, attempts=tries.count) from None
 
 
-class _Tries(Generic[Value]):
-    """The tries of one call; the arguments are those of `attempted`.
+class _Tries:
+    """The tries of one call; the arguments are those of `call_with_retries`.
 
     count: how many there were. unclear: whether one that failed may have been accepted.
     """
 
-    def __init__(
-        self,
-        settings: HttpSettings,
-        what: str,
-        once: Callable[[], Awaitable[Value]],
-        *,
-        repeatable: bool,
-        final: Sequence[int],
-    ) -> None:
+    def __init__(self, settings: HttpSettings, what: str, *, repeatable: bool, final: Sequence[int]) -> None:
         self.count = 0
         self.unclear = False
-        self._settings = settings
-        self._what = what
-        self._once = once
-        self._repeatable = repeatable
-        self._final = final
+        self._settings, self._what, self._repeatable, self._final = settings, what, repeatable, final
         self._deadline = time.monotonic() + settings.deadline
 
-    async def run(self) -> Value:
-        """Try until it succeeds or fails for good."""
-        # Most calls succeed at once, and to ask tenacity costs as much as half a request.
-        try:
-            return await self._next()
-        except ApiError as error:
-            return await self._repeated_after(error)
+    async def run(self, call: Callable[[], Awaitable[Value]]) -> Value:
+        """Try until it succeeds or fails for good. Raises the ApiError of the last try."""
+        gate = self._settings.gate
+        while True:
+            try:
+                await gate.passed(self._what, self._deadline)
+                self.count += 1
+                return await call()
+            except ApiError as error:
+                gate.heed(error)
+                self.unclear = self.unclear or error.may_be_accepted
+                pause = self._pause_after(error)
+                if pause is None:
+                    raise
+                await gate.stop.sleep(pause)
+                if gate.stop.requested:
+                    raise
 
-    async def _next(self) -> Value:
-        await self._settings.gate.passed(self._what, self._deadline)
-        self.count += 1
-        try:
-            return await self._once()
-        except ApiError as error:
-            self._settings.gate.heed(error)
-            raise
-
-    async def _repeated_after(self, failure: ApiError) -> Value:
-        """Leave it to tenacity, for which the failure is the first attempt."""
-        known = [failure]
-
-        async def attempt() -> Value:
-            if known:
-                raise known.pop()
-            return await self._next()
-
-        retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(self._again),
-            wait=_wait,
-            sleep=self._pause,
-            stop=self._enough,
-            reraise=True,
-        )
-        value: Value = await retrying(attempt)
-        return value
-
-    def _again(self, error: BaseException) -> bool:
-        """Whether there is another try after this error."""
-        if not isinstance(error, ApiError):
-            return False
-        self._last = error
-        self.unclear = self.unclear or error.may_be_accepted
+    def _pause_after(self, error: ApiError) -> float | None:
+        """Seconds until the next try; None where there is none."""
         if not error.transient or error.status in self._final or self._settings.gate.stop.requested:
-            return False
-        if (error.retry_after or 0) > min(MAX_RETRY_AFTER, self._deadline - time.monotonic()):
-            return False
-        return self._repeatable or not error.may_be_accepted
-
-    def _enough(self, state: Any) -> bool:
-        too_late = time.monotonic() + state.upcoming_sleep >= self._deadline
-        return self.count > self._settings.retries or bool(too_late)
-
-    async def _pause(self, seconds: float) -> None:
-        stop = self._settings.gate.stop
-        await stop.sleep(seconds)
-        if stop.requested:
-            raise self._last
-
-
-def _wait(state: Any) -> float:
-    error = state.outcome.exception()
-    if error.retry_after is not None:
-        return spread(error.retry_after)
-    back_off = tenacity.wait_exponential(multiplier=0.2, max=15) + tenacity.wait_random(0, 0.2)
-    return float(back_off(state))
+            return None
+        if self.count > self._settings.retries or (error.may_be_accepted and not self._repeatable):
+            return None
+        left = self._deadline - time.monotonic()
+        if error.retry_after is None:
+            back_off = min(_FIRST_PAUSE * 2 ** (self.count - 1), _LONGEST_PAUSE)
+            pause = back_off + random.uniform(0, _JITTER)  # noqa: S311 - only spreads the requests
+        elif error.retry_after > min(MAX_RETRY_AFTER, left):
+            return None
+        else:
+            pause = spread(error.retry_after)
+        return pause if pause < left else None

@@ -9,12 +9,12 @@ import contextlib
 import functools
 import re
 import ssl
-import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .._deps import httpx
 from ..errors import ApiError, FleetError, OptionError
@@ -80,7 +80,7 @@ class HttpSettings:
             # They would be resolved away on the wire, encoded or not.
             if segment in (".", ".."):
                 raise ApiError(f"{segment!r} cannot be part of an address", code="invalid")
-        return self.base_url + "".join(f"/{urllib.parse.quote(segment, safe='')}" for segment in segments)
+        return self.base_url + "".join(f"/{quote(segment, safe='')}" for segment in segments)
 
     def headers(self) -> dict[str, str]:
         """What every request carries."""
@@ -93,7 +93,7 @@ class HttpSettings:
         except OptionError:
             raise
         except FleetError:
-            if urllib.parse.urlsplit(self.base_url).scheme == "https":
+            if httpx.URL(self.base_url).scheme == "https":
                 raise
             # Nobody has to be verified where nothing is encrypted; this one trusts nobody.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -104,18 +104,18 @@ def _proxy_for(base_url: str) -> str | None:
 
     Raises FleetError when it is none that can be used; its value is not shown, as it may hold a password.
     """
-    parts = urllib.parse.urlsplit(base_url)
+    url = httpx.URL(base_url)
     proxies = urllib.request.getproxies_environment()
     bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-    if bypass(parts.netloc, proxies) or bypass(parts.hostname, proxies):
+    if bypass(url.netloc.decode("ascii"), proxies) or bypass(url.host, proxies):
         return None
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not _is_http_url(proxy):
         raise FleetError(
-            f"the proxy for {parts.scheme} in the environment ({parts.scheme.upper()}_PROXY or ALL_PROXY) "
+            f"the proxy for {url.scheme} in the environment ({url.scheme.upper()}_PROXY or ALL_PROXY) "
             "is not an http or https URL"
         )
     return proxy
@@ -137,11 +137,12 @@ def _is_http_url(value: str) -> bool:
     if any(character.isspace() or not character.isprintable() for character in value):
         return False
     try:
-        urllib.parse.urlsplit(value)  # refuses unpaired brackets, which httpx encodes
         url = httpx.URL(value)
-        return url.scheme in ("http", "https") and bool(url.host) and 0 < (url.port or 80) < 65536
+        # httpx encodes an unpaired bracket.
+        is_host = bool(url.host) and "%" not in url.host
     except (ValueError, httpx.InvalidURL):
         return False
+    return url.scheme in ("http", "https") and is_host and 0 < (url.port or 80) < 65536
 
 
 def _checked_key(options: Mapping[str, Any], api_key_help: str) -> str:

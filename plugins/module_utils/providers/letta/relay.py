@@ -22,7 +22,7 @@ from ..._deps import aiohttp
 from ...errors import ApiError
 from ...http.gate import retry_after_seconds
 from ...http.problems import tls_error
-from ...http.retry import attempted
+from ...http.retry import call_with_retries
 from ...http.sanitize import harmless, parsed
 from ...http.settings import HttpSettings
 from ...text import one_line
@@ -81,7 +81,7 @@ class Relay:
 
     async def __aenter__(self) -> Self:
         try:
-            await attempted(self._settings, f"GET {self._url}", self._open, repeatable=True)
+            await call_with_retries(self._settings, f"GET {self._url}", self._open, repeatable=True)
         except BaseException:
             await self._close()
             raise
@@ -117,8 +117,7 @@ class Relay:
             message = f"{self._url}: no answer to {name} within {within:g} s{self._doubt()}"
             raise ApiError(message, code="timeout", may_be_accepted=True) from None
         except ApiError as error:
-            error.may_be_accepted = True
-            raise
+            raise error.but(may_be_accepted=True) from None
 
     async def sync(self) -> None:
         """Have the device say anew how it is."""
@@ -164,8 +163,7 @@ class Relay:
         try:
             return await self.request(question, answer, within)
         except ApiError as error:
-            error.may_be_accepted, error.transient = False, True
-            raise
+            raise error.but(may_be_accepted=False, transient=True) from None
 
     async def _greet(self) -> None:
         """Find out whether the device answers, in a way that does no harm when it is repeated."""

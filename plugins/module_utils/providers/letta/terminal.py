@@ -308,9 +308,9 @@ class Terminal(Relay):
             self._lose(lost)
             raise lost from None
         except (ApiError, ValueError, IndexError) as error:
-            lost = error if isinstance(error, ApiError) else self._unreadable(error)
+            found = error if isinstance(error, ApiError) else self._unreadable(error)
             # A shell that could not begin has done nothing.
-            lost.may_be_accepted = lost.code != "refused"
+            lost = found.but(may_be_accepted=found.code != "refused")
             self._lose(lost)
             raise lost from None
         self._busy = False

@@ -19,7 +19,7 @@ from typing import Any, Self
 from ..._deps import pydantic
 from ...environment import Environment, Listing
 from ...errors import ApiError
-from ...http.client import HttpClient, Reply
+from ...http.client import Answer, HttpClient
 from ...http.gate import Pace
 from ...http.paging import MAX_PAGES, identity_of
 from ...http.settings import HttpSettings
@@ -92,21 +92,21 @@ class Client:
             await asyncio.sleep(_BETWEEN_PAGES)
         raise ApiError(f"{where}: did not end after {MAX_PAGES} pages", code="invalid")
 
-    async def _get(self, *path: str, params: Mapping[str, str] | None = None) -> Reply:
+    async def _get(self, *path: str, params: Mapping[str, str] | None = None) -> Answer:
         await self._reads.turn()
         return await self._http.get(*path, params=params)
 
-    async def _post(self, *path: str, body: Any, key: str) -> Reply:
+    async def _post(self, *path: str, body: Any, key: str) -> Answer:
         """POST what the server does once for each key, whatever is repeated within 24 h."""
         await self._writes.turn()
         try:
             return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
         except ApiError as error:
-            if _is_of_another_request(error):
-                had = "another agent, session or content within 24 h"
-                way_out = "give it these, or give another client_message_id or campaign"
-                error.args = (f"{error}: the message with this id had {had}; {way_out}",)
-            raise
+            if not _is_of_another_request(error):
+                raise
+            had = "another agent, session or content within 24 h"
+            way_out = "give it these, or give another client_message_id or campaign"
+            raise error.but(f"{error}: the message with this id had {had}; {way_out}") from None
 
     async def retrieve(self, identity: str) -> Environment:
         """The environment with this id."""
@@ -161,10 +161,10 @@ class Client:
                 break
             except ApiError as error:
                 attempts, unclear = attempts + error.attempts, unclear or error.may_be_accepted
-                error.attempts, error.may_be_accepted = attempts, unclear
+                failure = error.but(attempts=attempts, may_be_accepted=unclear)
                 if error.status != _CONFLICT or _is_of_another_request(error):
-                    raise
-                await self._wait_for_busy(error, give_up_at)
+                    raise failure from None
+                await self._wait_for_busy(failure, give_up_at)
         return Accepted("the session accepted the message", attempts + reply.attempts, message_id=_echoed(reply.data))
 
     async def _wait_for_busy(self, error: ApiError, give_up_at: float) -> None:
@@ -177,7 +177,7 @@ class Client:
         else:
             within = f"the deadline of {self._settings.deadline:g} s"
             way_out = "raise the deadline, or leave session_id out for a session of its own"
-            error.args = (f"{error}: the session's turn did not end within {within}; {way_out}",)
+            raise error.but(f"{error}: the session's turn did not end within {within}; {way_out}")
         raise error
 
     async def events(self, session_id: str, after_id: str | None) -> AsyncIterator[Event]:
