@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ..module_utils.environment import Environment
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger.rollouts import rollout_names, rollout_record
 from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.store import Ledger, ledger_to_show
 from ..module_utils.report.files import MODES, changes, check_path, save, text_for
 from ..module_utils.report.model import (
-    FIELDS,
     ReportedCampaign,
     ReportedRollout,
     campaign_report,
@@ -25,7 +26,7 @@ from ..module_utils.report.model import (
 )
 from ..modules.fleet_report import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.hosts import fleet
+from ..plugin_utils.hosts import check_host, find_environments, read_fields
 
 
 class ActionModule(EnvironmentAction):
@@ -38,7 +39,7 @@ class ActionModule(EnvironmentAction):
         paths = {option: options[option] for option in MODES if options[option]}
         self._check(paths, task_vars)
         hosts = task_vars["ansible_play_hosts_all"] if options["hosts"] is None else options["hosts"]
-        environments = fleet("hosts", hosts, FIELDS, task_vars)
+        environments = _read_fleet(hosts, task_vars["hostvars"])
         if not environments and not options["allow_empty"]:
             raise OptionError("hosts", "none of them is an environment; set allow_empty=true where that is fine")
         # Most reports are on neither, and need no ledger that can be read.
@@ -70,6 +71,15 @@ class ActionModule(EnvironmentAction):
         for option, path in paths.items():
             check_path(option, path)
         self._require_run_once(next(iter(paths)), task_vars, "write the same files")
+
+
+def _read_fleet(hosts: Sequence[Any], hostvars: Mapping[str, Any]) -> dict[str, Environment]:
+    """Host → environment, with the fields that the inventory has. Hosts that are no environments are left out."""
+    names = [check_host("hosts", host, hostvars) for host in hosts]
+    return {
+        host: replace(environment, fields=read_fields(host, environment, hostvars))
+        for host, environment in find_environments(names, hostvars)
+    }
 
 
 def _campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCampaign]:

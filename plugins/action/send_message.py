@@ -196,7 +196,7 @@ class ActionModule(TargetsAction):
         if option == "content_file":
             return text
         search = task_vars.get("ansible_search_path") or []
-        return rendered(text, path, self._templar, self._variables_of(item, task_vars), search)
+        return rendered(text, path, self._templar, self._host_variables.read_all(item.host), search)
 
     def _path(self, option: str, options: Mapping[str, Any]) -> str:
         try:

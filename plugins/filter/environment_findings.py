@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.text import one_line
-from ..plugin_utils.hosts import expressions_for, rows_of
+from ..plugin_utils.hosts import compile_expressions, hold, read_environments
 
 DOCUMENTATION = r"""
 name: environment_findings
@@ -44,7 +44,8 @@ options:
   prefix:
     description:
       - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
-      - By default the provider's usual one, such as V(letta_).
+      - By default the one with which a host has a variable for each field, else the provider's usual one, such as
+        V(letta_).
     type: str
   provider:
     description: Only environments of this provider, V(letta) or V(qoder).
@@ -87,16 +88,17 @@ def environment_findings(
         _deps.require()
         if not isinstance(rules, Mapping):
             raise OptionError("rules", f"must be names and expressions, got {one_line(repr(rules), 60)}")
-        rows = rows_of(hosts, hostvars, prefix, provider)
-        compiled = {str(name): expressions_for("rules", [rule], rows) for name, rule in rules.items()}
+        environments = read_environments(hosts, hostvars, prefix, provider)
+        known = [environment for _host, environment in environments]
+        compiled = {str(name): compile_expressions("rules", [rule], known) for name, rule in rules.items()}
         return [
             {
-                "host": row.host,
-                "findings": [name for name, rule in compiled.items() if rule.all_hold(row.fields, row.seen_at)],
+                "host": host,
+                "findings": [name for name, rule in compiled.items() if hold(rule, environment)],
                 # A device may say what a terminal would take for more than text.
-                **{name: one_line(row.fields.get(name) or "unknown", 60) for name in _SHOWN},
+                **{name: one_line(environment.fields.get(name) or "unknown", 60) for name in _SHOWN},
             }
-            for row in rows
+            for host, environment in environments
         ]
     except FleetError as error:
         raise AnsibleFilterError(str(error)) from None

@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError
-from ..plugin_utils.hosts import environments_among, expressions_for, rows_of
+from ..plugin_utils.hosts import compile_expressions, find_environments, hold, read_environments
 
 DOCUMENTATION = r"""
 name: select_environments
@@ -43,7 +43,8 @@ options:
   prefix:
     description:
       - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
-      - By default the provider's usual one, such as V(letta_).
+      - By default the one with which a host has a variable for each field, else the provider's usual one, such as
+        V(letta_).
     type: str
 """
 
@@ -75,10 +76,10 @@ def select_environments(
     try:
         _deps.require()
         if not filters:
-            return [host for host, _variables in environments_among(hosts, hostvars)]
-        rows = rows_of(hosts, hostvars, prefix)
-        expressions = expressions_for("filters", filters, rows)
-        return [row.host for row in rows if expressions.all_hold(row.fields, row.seen_at)]
+            return [host for host, _environment in find_environments(hosts, hostvars)]
+        environments = read_environments(hosts, hostvars, prefix)
+        expressions = compile_expressions("filters", filters, (environment for _host, environment in environments))
+        return [host for host, environment in environments if hold(expressions, environment)]
     except FleetError as error:
         raise AnsibleFilterError(str(error)) from None
 

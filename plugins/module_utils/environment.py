@@ -102,7 +102,7 @@ def without_unsafe(value: Any) -> Any:
         if set(value) == {"__ansible_unsafe"}:
             return value["__ansible_unsafe"]
         return {key: without_unsafe(item) for key, item in value.items()}
-    return value
+    return [without_unsafe(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,23 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads environments back from the inventory's hosts."""
+"""Reads hosts of the inventory: which environment each one is, and the variables that a user set for it.
+
+Environments and their fields are read as the inventory has them. They are never rendered, since the texts come from
+whoever runs the environment, and variables of plays, facts and files do not replace them. The user's own variables
+(`letta_agent_id`) count from everywhere, by Ansible's precedence, and are rendered.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from ansible.plugins.loader import vars_loader
-from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
+from ansible.vars.hostvars import HostVars
 
 from ..module_utils.environment import CONTRACT, Environment, without_unsafe
 from ..module_utils.errors import FleetError, OptionError
@@ -21,181 +25,177 @@ from ..module_utils.filters import Expressions
 from ..module_utils.providers.base import Provider
 from ..module_utils.providers.registry import known_providers, provider_named
 from ..module_utils.text import one_line
+from .core_internals import (
+    has_own_vars_plugins,
+    host_variables,
+    is_in_role,
+    shared_names,
+    stored_variables,
+    task_variables,
+)
 
 
-def fleet(
-    option: str, hosts: Iterable[Any], wanted: Sequence[str], task_vars: Mapping[str, Any]
-) -> dict[str, Environment]:
-    """Host → environment, its `fields` being those of `wanted` that its provider has, as its inventory says.
+def check_host(option: str, host: Any, hostvars: Mapping[str, Any]) -> str:
+    """The name of a host. Raises OptionError for `option` for what is no host of the inventory."""
+    if not isinstance(host, str) or host not in hostvars:
+        raise OptionError(option, f"{one_line(host, 80)!r} is no host of the inventory")
+    return host
 
-    Hosts that are no environments are left out. Raises OptionError for `option` for a name that is no host of the
-    inventory, and FleetError for an environment whose variables were tampered with.
+
+def find_environment(host: str, hostvars: Mapping[str, Any]) -> Environment | None:
+    """The environment that a host is, without `fields`; None for another host, and for a name that is no host.
+
+    Raises FleetError for a host whose variable is not what the inventory set.
     """
-    hostvars = task_vars["hostvars"]
-    found: dict[str, Environment] = {}
-    for host in hosts:
-        if not isinstance(host, str) or host not in hostvars:
-            raise OptionError(option, f"{one_line(host, 80)!r} is no host of the inventory")
-        if environment := environment_of(host, task_vars):
-            fields = _fields(environment.provider, wanted, all_as_listed(hostvars, host))
-            found[host] = replace(environment, fields=fields)
-    return found
-
-
-def _fields(provider: str, wanted: Sequence[str], variables: Mapping[str, Any]) -> dict[str, Any]:
-    """What the variables say, whatever their prefix; nothing where there are no such variables."""
-    names = provider_named(provider).fields
-    longest = max(names, key=len)
-    others = (name.removesuffix(longest) for name in variables if name.endswith(longest))
-    for prefix in (f"{provider}_", *others):
-        if all(prefix + name in variables for name in names):
-            return {name: without_unsafe(variables[prefix + name]) for name in names if name in wanted}
-    return {}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A host of the inventory that is an environment. fields: as in `Environment`. seen_at: when they were listed."""
-
-    host: str
-    provider: str
-    fields: Mapping[str, Any]
-    seen_at: datetime
-
-
-def environments_among(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Those of the hosts that the inventory plugins listed, with their variables, which Ansible makes at each look."""
-    known = ((host, hostvars[host]) for host in hosts if host in hostvars)
-    return ((host, variables) for host, variables in known if CONTRACT in variables)
-
-
-def rows_of(
-    hosts: Sequence[str], hostvars: Mapping[str, Any], prefix: str | None = None, provider: str | None = None
-) -> list[Row]:
-    """The environments among hosts, in the same order; other hosts are left out.
-
-    prefix: of the variables, the provider's usual one (`letta_`) unless given. provider: only environments of this one.
-    Raises FleetError where an environment has no variable of that prefix.
-    """
-    rows = []
-    for host, variables in environments_among(hosts, hostvars):
-        found = Environment.from_contract(variables[CONTRACT]).provider
-        if provider in (None, found):
-            rows.append(_row(host, variables, provider_named(found), prefix))
-    return rows
-
-
-def expressions_for(option: str, expressions: Any, rows: Sequence[Row]) -> Expressions:
-    """Compiled expressions that may name what an environment of any of the rows' providers has. Raises OptionError."""
-    providers = sorted({row.provider for row in rows}) or known_providers()
-    return Expressions(option, expressions, [name for one in providers for name in provider_named(one).fields])
-
-
-def _row(host: str, variables: Mapping[str, Any], provider: Provider, prefix: str | None) -> Row:
-    prefix = provider.variable_of("") if prefix is None else prefix
-    found = {name: variables[f"{prefix}{name}"] for name in provider.fields if f"{prefix}{name}" in variables}
-    if not found:
-        raise FleetError(
-            f"{host} has no variables that begin with {one_line(repr(prefix), 60)}, as the inventory's hostvars_prefix "
-            "is another one; give that as the prefix"
-        )
-    # JMESPath takes plain values only, and not what Ansible has made of them.
-    fields = json.loads(json.dumps(dict.fromkeys(provider.fields) | found))
-    return Row(host, provider.name, fields, _moment(fields.get("listed_at")))
-
-
-def _moment(listed_at: Any) -> datetime:
-    """When a row was listed: ages count from then, as in the inventory; from now where it does not say."""
-    try:
-        return datetime.fromisoformat(listed_at)
-    except (TypeError, ValueError):
-        return datetime.now(UTC)
-
-
-# The vars plugin that core always has: what it finds for many at once is what it finds for each.
-_HOST_GROUP_VARS = "ansible.builtin.host_group_vars"
-
-
-def as_listed(hostvars: Any, host: str, name: str) -> Any:
-    """A host's variable as its inventory has it, not rendered; None where there is none.
-
-    What plays and files beside the inventory set does not count where the inventory itself has it.
-    """
-    own: dict[str, Any] = hostvars._inventory.get_host(host).vars  # noqa: SLF001 - core has no public way
-    return own[name] if name in own else hostvars.raw_get(host).get(name)
-
-
-def all_as_listed(hostvars: Any, host: str) -> Mapping[str, Any]:
-    """The variables of an environment's host, as its inventory has them, not rendered."""
-    own: dict[str, Any] = hostvars._inventory.get_host(host).vars  # noqa: SLF001 - core has no public way
-    variables: Mapping[str, Any] = own if CONTRACT in own else hostvars.raw_get(host)
-    return variables
-
-
-class HostVariables:
-    """Variables that `hostvars` has of some hosts, from wherever they are set."""
-
-    def __init__(self, hostvars: Any, hosts: Iterable[str]) -> None:
-        self._hostvars = hostvars
-        # Where core keeps what it makes hostvars of; it has no public way to ask for less than all.
-        self._manager = hostvars._variable_manager  # noqa: SLF001
-        self._inventory = hostvars._inventory  # noqa: SLF001
-        self._hosts = [self._inventory.get_host(host) for host in hosts]
-
-    def read(self, host: str, name: str) -> Any:
-        """A variable's value, rendered; None where nothing sets it. Raises AnsibleError."""
-        return self._hostvars[host].get(name) if self._may_have(host, name) else None
-
-    def _may_have(self, host: str, name: str) -> bool:
-        """Whether anything that core makes a host's variables of has one of this name."""
-        manager, own = self._manager, self._inventory.get_host(host).vars
-        try:
-            facts = manager._fact_cache.get(host)  # noqa: SLF001 - facts, and set_fact with `cacheable`
-        except KeyError:
-            facts = {}
-        included = manager._vars_cache.get(host, {})  # noqa: SLF001 - include_vars
-        registered = manager._nonpersistent_fact_cache.get(host, {})  # noqa: SLF001 - set_fact and register
-        return self._has_other_plugins or any(
-            name in variables for variables in (own, facts, included, registered, self._shared)
-        )
-
-    @cached_property
-    def _shared(self) -> frozenset[str]:
-        """The names that groups, extra variables, and files for any of the hosts or their groups set."""
-        groups = {group.name: group for host in self._hosts for group in host.get_groups()}
-        groups["all"] = self._inventory.groups["all"]
-        entities = [*groups.values(), *self._hosts]
-        loader, stage = self._manager._loader, "task"  # noqa: SLF001 - knows the directory of the playbook
-        sources = self._inventory._sources  # noqa: SLF001 - beside which there may be files
-        found = [
-            *(group.vars for group in groups.values()),
-            self._manager.extra_vars,
-            get_vars_from_inventory_sources(loader, sources, entities, stage),
-            get_vars_from_path(loader, loader.get_basedir(), entities, stage),
-        ]
-        return frozenset(name for variables in found for name in variables)
-
-    @cached_property
-    def _has_other_plugins(self) -> bool:
-        """Whether somebody's own vars plugin may set anything, and another thing for each host."""
-        # Core has no public way; it is filled by whoever asked for variables first.
-        return bool(set(vars_loader._plugin_instance_cache) - {_HOST_GROUP_VARS}) or vars_loader._paths is None  # noqa: SLF001
-
-
-def environment_of(host: str, task_vars: Mapping[str, Any]) -> Environment | None:
-    """The environment that a host of the inventory is, None for another name. Raises FleetError."""
-    hostvars = task_vars["hostvars"]
-    contract = as_listed(hostvars, host, CONTRACT) if host in hostvars else None
-    return _environment(host, contract) if contract is not None else None
-
-
-def _environment(host: str, contract: Any) -> Environment:
-    """The environment of a contract. It is not rendered: the texts in it come from whoever runs the environment."""
+    contract = _listed_variables(host, hostvars).get(CONTRACT) if host in hostvars else None
     if contract is None:
-        raise FleetError(
-            f"{host} is no environment: it has no variable {CONTRACT}, which this collection's inventory plugins set"
-        )
+        return None
     try:
         return Environment.from_contract(contract)
     except FleetError as error:
         raise FleetError(f"{host}: {error}") from None
+
+
+def require_environment(host: str, hostvars: Mapping[str, Any]) -> Environment:
+    """As `find_environment`. Raises FleetError also for a host that is no environment."""
+    environment = find_environment(host, hostvars)
+    if environment is None:
+        raise FleetError(
+            f"{host} is no environment: it has no variable {CONTRACT}, which this collection's inventory plugins set"
+        )
+    return environment
+
+
+def environment_of(host: str, task_vars: Mapping[str, Any]) -> Environment | None:
+    """As `find_environment`, among the hosts that a task sees."""
+    return find_environment(host, task_vars["hostvars"])
+
+
+def find_environments(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> Iterator[tuple[str, Environment]]:
+    """Those of the hosts that are environments, in the same order, without `fields`. Raises FleetError."""
+    for host in hosts:
+        if environment := find_environment(host, hostvars):
+            yield host, environment
+
+
+def read_fields(
+    host: str, environment: Environment, hostvars: Mapping[str, Any], prefix: str | None = None
+) -> dict[str, Any]:
+    """The fields of an environment that is a host: one for each of its provider, None where the inventory has none.
+
+    prefix: what the names of the variables begin with. None: the prefix with which there is a variable for each field,
+        else the provider's usual one, such as `letta_`.
+    It is empty where no variable has the prefix. The values are plain JSON values, as JMESPath takes no others.
+    """
+    variables, provider = _listed_variables(host, hostvars), provider_named(environment.provider)
+    if prefix is None:
+        prefix = _find_prefix(provider, variables)
+    found = {name: variables[prefix + name] for name in provider.fields if prefix + name in variables}
+    if not found:
+        return {}
+    # YAML has times, of which JSON has only texts.
+    plain: dict[str, Any] = json.loads(json.dumps(without_unsafe(found), default=str))
+    return dict.fromkeys(provider.fields) | plain
+
+
+def read_environments(
+    hosts: Iterable[str], hostvars: Mapping[str, Any], prefix: str | None = None, provider: str | None = None
+) -> list[tuple[str, Environment]]:
+    """Those of the hosts that are environments, with their `fields`. provider: only environments of this one.
+
+    prefix: as for `read_fields`. Raises FleetError for an environment that has no variable with it.
+    """
+    found = []
+    for host, environment in find_environments(hosts, hostvars):
+        if provider not in (None, environment.provider):
+            continue
+        fields = read_fields(host, environment, hostvars, prefix)
+        if not fields:
+            missing = provider_named(environment.provider).variable_of("") if prefix is None else prefix
+            raise FleetError(
+                f"{host} has no variables that begin with {one_line(repr(missing), 60)}, as the inventory's "
+                "hostvars_prefix is another one; give that as the prefix"
+            )
+        found.append((host, replace(environment, fields=fields)))
+    return found
+
+
+def hold(expressions: Expressions, environment: Environment) -> bool:
+    """Whether all expressions are true of an environment with its `fields`. Raises OptionError."""
+    return expressions.all_hold(environment.fields, listing_time(environment))
+
+
+def listing_time(environment: Environment) -> datetime:
+    """The time from which ages count: when the environment was listed, now where the inventory does not say."""
+    try:
+        return datetime.fromisoformat(environment.fields["listed_at"])
+    except (KeyError, TypeError, ValueError):
+        return datetime.now(UTC)
+
+
+def compile_expressions(option: str, expressions: Any, environments: Iterable[Environment]) -> Expressions:
+    """Expressions that may name each field that any of the environments can have. Raises OptionError."""
+    providers = sorted({environment.provider for environment in environments}) or known_providers()
+    return Expressions(option, expressions, [name for one in providers for name in provider_named(one).fields])
+
+
+def _listed_variables(host: str, hostvars: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The variables of a host, not rendered: those of the inventory alone where that has the environment."""
+    if not isinstance(hostvars, HostVars):
+        variables: Mapping[str, Any] = hostvars[host]
+        return variables
+    listed = host_variables(hostvars, host)
+    return listed if CONTRACT in listed else hostvars.raw_get(host)
+
+
+def _find_prefix(provider: Provider, variables: Mapping[str, Any]) -> str:
+    usual, longest = provider.variable_of(""), max(provider.fields, key=len)
+    others = (name.removesuffix(longest) for name in variables if name.endswith(longest))
+    whole = (prefix for prefix in (usual, *others) if all(prefix + name in variables for name in provider.fields))
+    return next(whole, usual)
+
+
+class HostVariables:
+    """The variables that a task would have on some hosts, whichever host it runs on. hosts: all that are read."""
+
+    def __init__(self, task: Any, task_vars: Mapping[str, Any], templar: Any, hosts: Sequence[str]) -> None:
+        self._task, self._task_vars, self._templar, self._hosts = task, task_vars, templar, hosts
+        self._hostvars = task_vars["hostvars"]
+
+    def read(self, host: str, name: str) -> Any:
+        """A variable's value, rendered; None where nothing sets it. Raises AnsibleError."""
+        if host == self._task_vars["inventory_hostname"]:
+            return self._templar.template(self._task_vars.get(name))
+        if name in self._task_vars and self._may_be_of_the_play(name):
+            variables = self.read_all(host)
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            return templar.template(variables.get(name))
+        return self._hostvars[host].get(name) if self._may_be_of(host, name) else None
+
+    def read_all(self, host: str) -> Mapping[str, Any]:
+        """All variables, not rendered; those of the task's loop are as they are for the current host."""
+        if host == self._task_vars["inventory_hostname"]:
+            return self._task_vars
+        loop_names = (*(str(self._task_vars.get(f"ansible_{kind}_var")) for kind in ("loop", "index")), "ansible_loop")
+        of_the_loop = {name: self._task_vars[name] for name in loop_names if name in self._task_vars}
+        return {**task_variables(self._hostvars, host, self._task), **of_the_loop, "hostvars": self._hostvars}
+
+    def _may_be_of_the_play(self, name: str) -> bool:
+        """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""
+        play = self._task.get_play()
+        if play.get_vars_files() or play.get_roles() or is_in_role(self._task):
+            return True
+        return name in play.get_vars() or name in self._task.get_vars()
+
+    def _may_be_of(self, host: str, name: str) -> bool:
+        """Whether anything that core makes a host's variables of has this one. Making all of them takes much longer."""
+        return (
+            has_own_vars_plugins()
+            or name in self._shared_names
+            or name in host_variables(self._hostvars, host)
+            or any(name in variables for variables in stored_variables(self._hostvars, host))
+        )
+
+    @cached_property
+    def _shared_names(self) -> frozenset[str]:
+        return shared_names(self._hostvars, self._hosts)

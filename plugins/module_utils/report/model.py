@@ -19,8 +19,6 @@ from ..text import iso_utc, one_line
 SCHEMA = 1
 # What environments are counted by. Which of them a provider has shows from its fields.
 DIMENSIONS = ("provider", "status", "mode", "os", "version", "config_type", "networking_type")
-# What is read of an environment's fields.
-FIELDS = (*DIMENSIONS[1:], "updatable", "last_seen_at", "listed_at")
 UNKNOWN = "unknown"
 _LONGEST = 200
 # Written at the beginning of each file, before anything that a device said.

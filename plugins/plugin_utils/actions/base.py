@@ -23,6 +23,7 @@ from ...module_utils.options import blank, given
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import known_providers, provider_named
 from ...module_utils.text import one_line
+from ..core_internals import hide_source
 from ..options import validate_arguments
 from .targets import listed_from
 
@@ -69,17 +70,14 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         return cleaned
 
     def _hide_source_with_secrets(self) -> None:
-        """Keep Ansible from showing the lines around the failed task, where a key stands in its file.
-
-        Core shows them by the place that the task's data structure is tagged with.
-        """
+        """Keep Ansible from showing the lines around the failed task, where a key stands in its file."""
         path = str(self._task.get_path()).rpartition(":")[0]
         try:
             source = Path(path).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return
         if any(secret in source for secret in self._secrets):
-            self._task._ds = None  # noqa: SLF001 - core has no public way
+            hide_source(self._task)
 
     def _options(self) -> dict[str, Any]:
         """The task's options, validated. Connection options are as the task has them: see `_settings`."""

@@ -75,8 +75,8 @@ class TargetsAction(EnvironmentAction):
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """What is to be done with one host. Raises FleetError for what cannot be meant, before anything is done."""
         provider = provider_named(item.environment.provider)
-        agent_id = self._nearest(provider.agent, item, options, task_vars)
-        conversation_id = self._nearest(provider.conversation, item, options, task_vars)
+        agent_id = self._nearest(provider.agent, item, options)
+        conversation_id = self._nearest(provider.conversation, item, options)
         if self.NEEDS_AGENT and agent_id is None:
             variable = provider.variable_of(provider.agent)
             raise OptionError(
@@ -99,7 +99,7 @@ class TargetsAction(EnvironmentAction):
             if fans_out
             else current_host(task_vars)
         )
-        self._host_variables = HostVariables(task_vars["hostvars"], [item.host for item in items])
+        self._host_variables = HostVariables(self._task, task_vars, self._templar, [item.host for item in items])
         connections, stop = self._connections("targets", self._listed(items), task_vars), Stop()
         for settings in connections.values():
             settings.gate.stop = stop
@@ -177,9 +177,9 @@ class TargetsAction(EnvironmentAction):
     def _name(self) -> str:
         return str(self._task.action).rpartition(".")[2]
 
-    def _nearest(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str | None:
+    def _nearest(self, option: str, item: Item, options: Mapping[str, Any]) -> str | None:
         """The value of the target's own entry, else the target's variable, else the option."""
-        value = item.given.get(option) or self._variable_of(option, item, task_vars) or options[option]
+        value = item.given.get(option) or self._variable_of(option, item) or options[option]
         if isinstance(value, Mapping):
             return json.dumps(value, sort_keys=True)
         if isinstance(value, Sequence) and value and not isinstance(value, str):
@@ -187,36 +187,10 @@ class TargetsAction(EnvironmentAction):
             raise OptionError(option, problem)
         return str(value) if value else None
 
-    def _variable_of(self, option: str, item: Item, task_vars: Mapping[str, Any]) -> Any:
+    def _variable_of(self, option: str, item: Item) -> Any:
         """The value of a target's variable, None where it has none."""
         name = provider_named(item.environment.provider).variable_of(option)
-        if item.host == task_vars["inventory_hostname"]:
-            return self._read_variable(name, lambda: self._templar.template(task_vars.get(name)))
-        if name in task_vars and self._may_set(name):
-            variables = self._variables_of(item, task_vars)
-            templar = self._templar.copy_with_new_env(available_variables=variables)
-            return self._read_variable(name, lambda: templar.template(variables.get(name)))
         return self._read_variable(name, lambda: self._host_variables.read(item.host, name))
-
-    def _may_set(self, name: str) -> bool:
-        """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""
-        play, task = self._task.get_play(), self._task
-        if play.get_vars_files() or play.get_roles() or task._role is not None:  # noqa: SLF001 - core has no public way
-            return True
-        return name in play.get_vars() or name in task.get_vars()
-
-    def _variables_of(self, item: Item, task_vars: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The variables that the task would have if it ran on the target."""
-        if item.host == task_vars["inventory_hostname"]:
-            return task_vars
-        hostvars = task_vars["hostvars"]
-        manager, inventory = hostvars._variable_manager, hostvars._inventory  # noqa: SLF001 - core has no public way
-        found: Mapping[str, Any] = manager.get_vars(
-            play=self._task.get_play(), host=inventory.get_host(item.host), task=self._task
-        )
-        loop_names = (str(task_vars.get("ansible_loop_var")), str(task_vars.get("ansible_index_var")), "ansible_loop")
-        of_the_loop = {name: task_vars[name] for name in loop_names if name in task_vars}
-        return {**found, **of_the_loop, "hostvars": hostvars}
 
     def _single(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
         failed = policy.is_failure(outcome)

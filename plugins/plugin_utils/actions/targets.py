@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...module_utils.environment import CONTRACT, Environment
+from ...module_utils.environment import Environment
 from ...module_utils.errors import OptionError
 from ...module_utils.options import blank
 from ...module_utils.text import one_line
-from ..hosts import _environment, as_listed
+from ..hosts import check_host, require_environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Item:
 def current_host(task_vars: Mapping[str, Any]) -> list[Item]:
     """The play's current host as the only target. Raises FleetError when it is no environment."""
     host = str(task_vars["inventory_hostname"])
-    return [Item(host, _environment(host, as_listed(task_vars["hostvars"], host, CONTRACT)), {})]
+    return [Item(host, require_environment(host, task_vars["hostvars"]), {})]
 
 
 def listed_hosts(
@@ -71,8 +71,6 @@ def _item(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[s
     unknown = [str(key) for key in entry if key not in known]
     if unknown:
         raise OptionError(where, f"has no key {unknown[0]!r}; it may have {', '.join(known)}")
-    host = entry.get("host")
-    if not isinstance(host, str) or host not in hostvars:
-        raise OptionError(where, f"{one_line(host, 80)!r} is no host of the inventory")
+    host = check_host(where, entry.get("host"), hostvars)
     values = {key: value for key, value in entry.items() if key != "host" and not blank(value)}
-    return Item(host, _environment(host, as_listed(hostvars, host, CONTRACT)), values)
+    return Item(host, require_environment(host, hostvars), values)

@@ -1,4 +1,4 @@
-"""Hosts as rows that filters see, read back from the variables that the inventory set."""
+"""Environments and their fields, read back from the hosts of an inventory."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import trust_as_template
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
 
 from ansible_collections.fleetops.environments.plugins.filter.environment_findings import environment_findings
 from ansible_collections.fleetops.environments.plugins.filter.select_environments import select_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_utc
-from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import rows_of
+from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import listing_time, read_environments
 
 from .support import NOW, environment_of, row
 
@@ -44,9 +49,9 @@ def test_environments_are_kept_for_which_all_filters_hold(filters: Any, expected
 
 
 def test_ages_count_from_the_listing() -> None:
-    [found] = rows_of(["new"], HOSTVARS)
+    [(_host, found)] = read_environments(["new"], HOSTVARS)
 
-    assert found.seen_at == NOW
+    assert listing_time(found) == NOW
     assert found.fields["version"] == "0.34.12"
 
 
@@ -64,10 +69,46 @@ def test_what_cannot_be_meant_is_an_error(hosts: list[str], filters: Any, prefix
         select_environments(hosts, HOSTVARS, filters, prefix)
 
 
-def test_another_prefix_is_read_where_it_is_given() -> None:
-    hostvars = {"new": _host("my_", version="0.34.12")}
+@pytest.mark.parametrize("prefix", ["my_", None])
+def test_another_prefix_is_read_where_it_is_given_or_the_only_one(prefix: str | None) -> None:
+    hostvars = {"new": _host("my_", version="0.34.12") | {"letta_version": "0.1"}}
 
-    assert select_environments(["new"], hostvars, "version == '0.34.12'", "my_") == ["new"]
+    assert select_environments(["new"], hostvars, "version == '0.34.12'", prefix) == ["new"]
+
+
+def test_without_any_field_there_is_an_error() -> None:
+    hostvars = {"new": {"fleetops_environment": _host()["fleetops_environment"]}}
+
+    assert select_environments(["new"], hostvars) == ["new"]
+    with pytest.raises(AnsibleFilterError, match="new has no variables that begin with 'letta_'"):
+        select_environments(["new"], hostvars, "online")
+
+
+def test_fields_are_those_of_the_inventory_and_not_rendered() -> None:
+    loader = DataLoader()
+    inventory = InventoryManager(loader)
+    inventory.add_host("new")
+    for name, value in _host(mode="standard", version=trust_as_template("{{ 1 + 1 }}")).items():
+        inventory.get_host("new").set_variable(name, value)
+    manager = VariableManager(loader, inventory)
+    manager.set_nonpersistent_facts("new", {"letta_mode": "unrestricted", "fleetops_environment": {"id": "other"}})
+
+    [(_host_name, found)] = read_environments(["new"], HostVars(inventory, manager, loader))
+
+    assert (found.fields["mode"], found.fields["version"]) == ("standard", "{{ 1 + 1 }}")
+    assert type(found.fields["version"]) is str
+
+
+def test_texts_that_a_controller_stored_as_unsafe_are_texts() -> None:
+    unsafe = {"__ansible_unsafe": "0.34.12"}
+    hostvars = {"new": _host(version=unsafe, supported_commands=[unsafe])}
+
+    assert select_environments(["new"], hostvars, "version == '0.34.12' && supported_commands[0] == version") == ["new"]
+
+
+def test_a_damaged_environment_is_named() -> None:
+    with pytest.raises(AnsibleFilterError, match=r"^new: fleetops_environment\.id is not a text"):
+        select_environments(["new"], {"new": {"fleetops_environment": {"provider": "letta"}}})
 
 
 def test_each_rule_is_looked_at_by_itself() -> None:

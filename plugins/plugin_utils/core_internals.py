@@ -1,0 +1,79 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: SLF001
+"""What ansible-core has no public way to say or do. No other file uses private attributes of its objects.
+
+tests/unit/test_core_internals.py checks each attribute against the core that is installed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ansible.plugins.loader import vars_loader
+from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
+
+# The vars plugin that core always has: what it finds for many hosts at once is what it finds for each.
+_HOST_GROUP_VARS = "ansible.builtin.host_group_vars"
+
+
+def host_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
+    """The variables that inventory sources and add_host set for a host itself, not rendered."""
+    variables: Mapping[str, Any] = hostvars._inventory.get_host(host).vars
+    return variables
+
+
+def stored_variables(hostvars: Any, host: str) -> Iterator[Mapping[str, Any]]:
+    """What tasks stored for a host: facts and cacheable set_fact, include_vars, then set_fact and register."""
+    manager = hostvars._variable_manager
+    with contextlib.suppress(KeyError):
+        yield manager._fact_cache.get(host)
+    yield manager._vars_cache.get(host, {})
+    yield manager._nonpersistent_fact_cache.get(host, {})
+
+
+def shared_names(hostvars: Any, hosts: Iterable[str]) -> frozenset[str]:
+    """The names that groups, extra variables, and files for any of the hosts or their groups set."""
+    manager, inventory = hostvars._variable_manager, hostvars._inventory
+    members = [inventory.get_host(host) for host in hosts]
+    groups = {group.name: group for member in members for group in member.get_groups()}
+    groups["all"] = inventory.groups["all"]
+    entities = [*groups.values(), *members]
+    # The loader knows the directory of the playbook. The files lie there, and beside the sources.
+    loader, stage = manager._loader, "task"
+    found = [
+        *(group.vars for group in groups.values()),
+        manager.extra_vars,
+        get_vars_from_inventory_sources(loader, inventory._sources, entities, stage),
+        get_vars_from_path(loader, loader.get_basedir(), entities, stage),
+    ]
+    return frozenset(name for variables in found for name in variables)
+
+
+def has_own_vars_plugins() -> bool:
+    """Whether a vars plugin of the user may set a variable, and another value for each host.
+
+    Core finds the plugins when variables are first read; before that nothing is known.
+    """
+    return vars_loader._paths is None or bool(set(vars_loader._plugin_instance_cache) - {_HOST_GROUP_VARS})
+
+
+def task_variables(hostvars: Any, host: str, task: Any) -> dict[str, Any]:
+    """The variables that a task would have if it ran on a host, not rendered."""
+    found: dict[str, Any] = hostvars._variable_manager.get_vars(
+        play=task.get_play(), host=hostvars._inventory.get_host(host), task=task
+    )
+    return found
+
+
+def is_in_role(task: Any) -> bool:
+    """Whether a task belongs to a role, whose variables only its tasks see."""
+    return task._role is not None
+
+
+def hide_source(task: Any) -> None:
+    """Keep core from showing the lines around a task that fails. Core finds them by the tag of the data structure."""
+    task._ds = None

@@ -1,0 +1,171 @@
+"""The private attributes of ansible-core that the collection uses, each by its name.
+
+This file is the first to fail on an ansible-core that has changed one, and says which.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible import release
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play import Play
+from ansible.plugins.loader import vars_loader
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+
+from ansible_collections.fleetops.environments.plugins.plugin_utils import core_internals
+
+CHECKOUT = Path(__file__).parents[2]
+HOST_GROUP_VARS = "ansible.builtin.host_group_vars"
+
+
+@dataclass(frozen=True)
+class Core:
+    """Objects of the installed core: an inventory of the hosts alpha and beta, and a play with two tasks."""
+
+    loader: DataLoader
+    inventory: InventoryManager
+    manager: VariableManager
+    hostvars: HostVars
+    source: str
+    task: Any
+    task_of_a_role: Any
+
+
+@pytest.fixture
+def core(tmp_path: Path) -> Core:
+    """The group `some` has alpha. Variables are called after the place that sets them."""
+    for name, text in {
+        "fleet/group_vars/some.yml": "of_source_file: 1\n",
+        "host_vars/beta.yml": "of_playbook_file: 1\n",
+        "roles/one/tasks/main.yml": "- debug:\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    source = str(tmp_path / "fleet/hosts.ini")
+    loader = DataLoader()
+    loader.set_basedir(str(tmp_path))
+    inventory = InventoryManager(loader, sources=[source], parse=False)
+    inventory.add_group("some")
+    inventory.groups["some"].set_variable("of_group", 1)
+    for host, group in {"alpha": "some", "beta": "all"}.items():
+        inventory.add_host(host, group=group)
+    inventory.get_host("alpha").set_variable("of_source", 1)
+    manager = VariableManager(loader, inventory)
+    hostvars = HostVars(inventory, manager, loader)
+    play = Play().load(
+        {
+            "hosts": "all",
+            "gather_facts": False,
+            "tasks": [{"debug": {}, "vars": {"of_task": 1}}],
+            "roles": ["one"],
+            "vars": {"of_play": 1},
+        },
+        variable_manager=manager,
+        loader=loader,
+    )
+    [role] = play.get_roles()
+    [task_of_a_role] = role.compile(play=play)[0].block
+    [task] = play.get_tasks()[0]
+    manager.set_host_facts("alpha", {"of_facts": 1})
+    manager.set_host_variable("alpha", "of_include_vars", 1)
+    manager.set_nonpersistent_facts("alpha", {"of_set_fact": 1})
+    # Core looks for vars plugins when variables are read for the first time.
+    manager.get_vars(host=inventory.get_host("alpha"))
+    return Core(loader, inventory, manager, hostvars, source, task, task_of_a_role)
+
+
+# Each attribute with whether it is what the collection takes it for.
+ATTRIBUTES: dict[str, Callable[[Core], bool]] = {
+    "HostVars._inventory": lambda core: core.hostvars._inventory is core.inventory,
+    "HostVars._variable_manager": lambda core: core.hostvars._variable_manager is core.manager,
+    "VariableManager._loader": lambda core: core.manager._loader is core.loader,
+    "VariableManager._fact_cache": lambda core: core.manager._fact_cache.get("alpha") == {"of_facts": 1},
+    "VariableManager._vars_cache": lambda core: core.manager._vars_cache["alpha"] == {"of_include_vars": 1},
+    "VariableManager._nonpersistent_fact_cache": lambda core: (
+        core.manager._nonpersistent_fact_cache["alpha"] == {"of_set_fact": 1}
+    ),
+    "InventoryManager._sources": lambda core: core.inventory._sources == [core.source],
+    "PluginLoader._paths": lambda _core: len(vars_loader._paths) > 0,
+    "PluginLoader._plugin_instance_cache": lambda _core: HOST_GROUP_VARS in vars_loader._plugin_instance_cache,
+    "Task._role": lambda core: core.task._role is None and core.task_of_a_role._role.get_name() == "one",
+    "Task._ds": lambda core: core.task._ds is not None and core.task._ds is core.task.get_ds(),
+}
+
+
+@pytest.mark.parametrize("name", ATTRIBUTES)
+def test_an_attribute_of_core_is_what_it_was(core: Core, name: str) -> None:
+    try:
+        same = ATTRIBUTES[name](core)
+    except (AttributeError, KeyError, TypeError) as error:
+        pytest.fail(f"ansible-core {release.__version__} has no {name} as core_internals.py uses it: {error!r}")
+    assert same, f"ansible-core {release.__version__} has something else in {name}"
+
+
+def test_every_private_attribute_that_is_used_is_checked() -> None:
+    tree = ast.parse(Path(core_internals.__file__).read_text())
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr.startswith("_")}
+
+    assert used == {name.partition(".")[2] for name in ATTRIBUTES}
+
+
+def test_no_other_file_uses_private_attributes() -> None:
+    files = [*CHECKOUT.glob("plugins/**/*.py"), *CHECKOUT.glob("extensions/**/*.py")]
+
+    assert [path.name for path in files if "SLF001" in path.read_text()] == ["core_internals.py"]
+
+
+def test_variables_that_the_inventory_sets_for_a_host(core: Core) -> None:
+    found = core_internals.host_variables(core.hostvars, "alpha")
+
+    assert "of_source" in found
+    assert "of_group" not in found
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"), [("alpha", ["of_facts", "of_include_vars", "of_set_fact"]), ("beta", [])]
+)
+def test_variables_that_tasks_stored_for_a_host(core: Core, host: str, expected: list[str]) -> None:
+    assert [name for found in core_internals.stored_variables(core.hostvars, host) for name in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("hosts", "expected"), [(["alpha"], {"of_group", "of_source_file"}), (["beta"], {"of_playbook_file"})]
+)
+def test_names_that_groups_and_files_set(core: Core, hosts: list[str], expected: set[str]) -> None:
+    found = core_internals.shared_names(core.hostvars, hosts)
+
+    assert {name for name in found if name.startswith("of_")} == expected
+
+
+def test_variables_of_a_task_on_another_host(core: Core) -> None:
+    found = core_internals.task_variables(core.hostvars, "beta", core.task)
+
+    assert {name for name in found if name.startswith("of_")} == {"of_playbook_file", "of_play", "of_task"}
+    assert found["inventory_hostname"] == "beta"
+
+
+def test_a_vars_plugin_of_the_user_is_noticed(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not core_internals.has_own_vars_plugins()
+
+    monkeypatch.setitem(vars_loader._plugin_instance_cache, "ansible.legacy.own", (None, None))
+    assert core_internals.has_own_vars_plugins()
+
+
+def test_a_task_is_in_a_role_or_not(core: Core) -> None:
+    assert not core_internals.is_in_role(core.task)
+    assert core_internals.is_in_role(core.task_of_a_role)
+
+
+def test_the_source_of_a_task_can_be_hidden(core: Core) -> None:
+    core_internals.hide_source(core.task)
+
+    assert core.task.get_ds() is None
