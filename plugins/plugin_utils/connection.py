@@ -23,7 +23,7 @@ from ..module_utils.errors import ApiError, FleetError
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.providers.base import connection_settings
 from ..module_utils.providers.letta.provider import PROVIDER
-from ..module_utils.providers.letta.terminal import RefusedError, Terminal, connected
+from ..module_utils.providers.letta.terminal import RefusedError, Terminal, open_terminal
 
 Value = TypeVar("Value")
 
@@ -50,7 +50,7 @@ class Device:
             if self._lost:
                 # A device that vanished is reported in time, also where Ansible then goes on to clean up.
                 settings = replace(settings, retries=0)
-            terminal = background.run(connected(settings, environment, any_mode=self._any_mode))
+            terminal = background.run(open_terminal(settings, environment, any_mode=self._any_mode))
         except ApiError as error:
             raise AnsibleConnectionFailure(str(error)) from None
         except FleetError as error:
@@ -67,7 +67,7 @@ class Device:
         if self._shell is not None:
             background, terminal = self._shell
             self._shell = None
-            background.run(terminal.__aexit__())
+            background.run(terminal.close())
             background.close()
 
     def run(self, command: bytes, stdin: bytes, become: Any) -> tuple[int, bytes, bytes]:

@@ -23,7 +23,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     Finished,
     RefusedError,
     Terminal,
-    connected,
+    open_terminal,
 )
 from tests.sandbox.process import Sandbox
 
@@ -42,11 +42,11 @@ async def _shell(fleet: Fleet, **options: Any) -> AsyncIterator[Terminal]:
     api = HttpSettings(base_url=fleet.sandbox.url, api_key=fleet.sandbox.api_key, **{"timeout": PATIENCE, **options})
     async with Client(api) as client:
         environment = await client.retrieve(fleet.alpha_row["deviceId"])
-    terminal = await connected(api, environment, any_mode=False)
+    terminal = await open_terminal(api, environment, any_mode=False)
     try:
         yield terminal
     finally:
-        await terminal.__aexit__()
+        await terminal.close()
 
 
 def _in_shell(fleet: Fleet, work: Callable[[Terminal], Awaitable[Any]], **options: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.terminal import (
     Finished,
     RefusedError,
@@ -26,19 +27,20 @@ SHELLS = ["dash", "bash", "busybox"]
 LARGE = bytes(range(256)) * 20_000
 
 
-class LocalTerminal(Terminal):
-    """A terminal of this machine, whose user's shell is `sh`, which is also what ours then runs in."""
+class LocalRelay(Relay):
+    """A relay to a terminal of this machine, whose user's shell is `sh`, which is also what ours then runs in."""
 
     def __init__(self, sh: Path, directory: Path) -> None:
         super().__init__(HttpSettings(base_url="http://localhost", api_key="key", timeout=PATIENCE), "connection")
         self._sh, self._directory = str(sh), directory
         self._frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
-    async def _open(self) -> None:
-        await self._greet()
+    async def open(self, greet: Callable[[], Awaitable[object]]) -> None:
+        await greet()
 
-    async def _send(self, frame: Any) -> None:
+    async def send(self, frame: Any) -> None:
         if frame["type"] == "terminal_spawn":
+            self._id = frame["terminal_id"]
             environment = {"PATH": os.environ["PATH"], "HOME": str(self._directory), "TMPDIR": str(self._directory)}
             child, self._master = pty.fork()
             if child == 0:
@@ -62,7 +64,7 @@ class LocalTerminal(Terminal):
         kind = "terminal_output" if data else "terminal_exited"
         self._frames.put_nowait({"type": kind, "terminal_id": self._id, "data": data.decode()})
 
-    async def _receive(self, name: str) -> dict[str, Any]:
+    async def receive(self, name: str) -> dict[str, Any]:
         return await self._frames.get()
 
     async def ended(self) -> None:
@@ -88,11 +90,15 @@ def in_shell(sh: Path, directory: Path, work: Callable[[Terminal], Awaitable[Any
     directory.mkdir()
 
     async def run() -> Any:
-        terminal = LocalTerminal(sh, directory)
+        relay = LocalRelay(sh, directory)
+        terminal = Terminal(relay, PATIENCE)
         async with asyncio.timeout(PATIENCE):
-            async with terminal:
+            await terminal.open()
+            try:
                 done = await work(terminal)
-            await terminal.ended()
+            finally:
+                await terminal.close()
+            await relay.ended()
         return done
 
     done = asyncio.run(run())

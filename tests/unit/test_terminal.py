@@ -21,6 +21,12 @@ from hypothesis import strategies as st
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import terminal
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.terminal_output import (
+    Marks,
+    Part,
+    Result,
+)
 from ansible_collections.fleetops.environments.plugins.plugin_utils.connection import Prompts
 
 MARK = "0123456789abcdef0123456789abcdef"
@@ -39,8 +45,8 @@ def test_an_answer_is_the_same_however_it_is_cut(before: str, stdout: bytes, cut
     encoded = terminal._encoded(stdout)
     shown = f"{before}<{MARK} out ->{encoded}<{MARK} err><{MARK} end 0>"
 
-    marks, out, err = terminal._Marks(MARK), bytearray(), bytearray()
-    answer = terminal._Answer(out.extend, err.extend)
+    marks, out, err = Marks(MARK), bytearray(), bytearray()
+    answer = Result(out.extend, err.extend)
     for piece in pieces(shown, cuts):
         for part in marks.split(piece):
             answer.take(part)
@@ -50,8 +56,8 @@ def test_an_answer_is_the_same_however_it_is_cut(before: str, stdout: bytes, cut
 
 @pytest.mark.parametrize("encoded", ["aGk", "a\x1b[0m", "aGk=aGk=", "äöü="])
 def test_what_is_no_base64_is_an_error_and_never_output(encoded: str) -> None:
-    parts = terminal._Marks(MARK).split(f"<{MARK} out ->{encoded}<{MARK} err>")
-    answer = terminal._Answer(bytearray().extend, bytearray().extend)
+    parts = Marks(MARK).split(f"<{MARK} out ->{encoded}<{MARK} err>")
+    answer = Result(bytearray().extend, bytearray().extend)
 
     def taken() -> None:
         for part in parts:
@@ -61,11 +67,17 @@ def test_what_is_no_base64_is_an_error_and_never_output(encoded: str) -> None:
         taken()
 
 
-def ended_by(*parts: terminal._Part) -> ApiError:
+def shell_at(base_url: str, timeout: float) -> terminal.Terminal:
+    """A terminal that is not open yet."""
+    settings = HttpSettings(base_url=base_url, api_key="key", timeout=timeout)
+    return terminal.Terminal(Relay(settings, "connection"), timeout)
+
+
+def ended_by(*parts: Part) -> ApiError:
     """The error of a command to which a device answers with these parts."""
 
     async def run() -> None:
-        shell = terminal.Terminal(HttpSettings(base_url="http://localhost", api_key="key"), "connection")
+        shell = shell_at("http://localhost", timeout=30)
         shell._type = lambda _text: asyncio.sleep(0)  # type: ignore[method-assign]
         for part in parts:
             shell._parts.put_nowait(part)
@@ -114,8 +126,12 @@ def test_a_network_that_takes_nothing_more_is_reported_within_the_timeout(monkey
         await web.SockSite(runner, listening).start()
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
-            async with terminal.Terminal(HttpSettings(base_url=address, api_key="key", timeout=1), "one") as shell:
+            shell = shell_at(address, timeout=1)
+            await shell.open()
+            try:
                 await shell.put(io.BytesIO(bytes(20_000_000)), b"/there", 0o600)
+            finally:
+                await shell.close()
         finally:
             over.set()
             await runner.cleanup()

@@ -14,7 +14,7 @@ import contextlib
 import json
 import ssl
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn, Self
 
@@ -67,7 +67,7 @@ class Relay:
         conversation_id: str | None = None,
     ) -> None:
         self._settings = settings
-        self._url = settings.url("v1", "environments", str(connection_id), "status", "ws")
+        self.url = settings.url("v1", "environments", str(connection_id), "status", "ws")
         self.runtime = {
             "agent_id": agent_id or NO_AGENT,
             "conversation_id": conversation_id or DEFAULT_CONVERSATION,
@@ -80,15 +80,37 @@ class Relay:
         self._not_json = False
 
     async def __aenter__(self) -> Self:
-        try:
-            await call_with_retries(self._settings, f"GET {self._url}", self._open, repeatable=True)
-        except BaseException:
-            await self._close()
-            raise
+        await self.open(self.sync)
         return self
 
     async def __aexit__(self, *_exc_info: object) -> None:
-        await self._close()
+        await self.close()
+
+    async def open(self, greet: Callable[[], Awaitable[object]]) -> None:
+        """Connect, and have the device answer. Both are retried together.
+
+        greet: asks the device something that does no harm when it is repeated.
+        """
+
+        async def connect() -> None:
+            await self._connect()
+            await greet()
+
+        try:
+            await call_with_retries(self._settings, f"GET {self.url}", connect, repeatable=True)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the connection, if there is one. The relay may be opened again."""
+        if self._session is not None:
+            if self._socket is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSED_WITHIN):
+                        await self._socket.close()
+            await self._session.close()
+        self._session = self._socket = None
 
     async def request(self, command: Frame, answer: str, within: float) -> Frame:
         """Send a command, once, and wait for its answer.
@@ -106,15 +128,15 @@ class Relay:
     async def exchange(self, command: Frame, wanted: Callable[[Frame], bool], within: float) -> Frame:
         """Send a command, once, and wait for a frame that is `wanted`."""
         name = str(command["type"])
-        await self._send(command)
+        await self.send(command)
         try:
             async with asyncio.timeout(within):
                 while True:
-                    frame = await self._receive(name)
+                    frame = await self.receive(name)
                     if wanted(frame):
                         return frame
         except TimeoutError:
-            message = f"{self._url}: no answer to {name} within {within:g} s{self._doubt()}"
+            message = f"{self.url}: no answer to {name} within {within:g} s{self._doubt()}"
             raise ApiError(message, code="timeout", may_be_accepted=True) from None
         except ApiError as error:
             raise error.but(may_be_accepted=True) from None
@@ -126,7 +148,7 @@ class Relay:
         sync = {"type": "sync", "recover_approvals": False, "force_device_status": True}
         reply = await self._look_up(sync, "sync_response", self._settings.timeout)
         if reply.get("success") is False:
-            raise ApiError(f"{self._url}: the device refused: {said(reply)}", code="refused")
+            raise ApiError(f"{self.url}: the device refused: {said(reply)}", code="refused")
         await self._settle()
 
     async def require_runtime(self) -> None:
@@ -151,75 +173,20 @@ class Relay:
                     f"{name}: the device does not find {self.runtime[name]!r}: {said(reply)}", code="no_agent"
                 )
 
-    def is_ours(self, frame: Frame) -> bool:
-        """Whether a frame is about this agent's conversation, or about none."""
-        runtime = frame.get("runtime")
-        return not isinstance(runtime, dict) or all(
-            runtime.get(name) in (None, value) for name, value in self.runtime.items()
-        )
-
-    async def _look_up(self, question: Frame, answer: str, within: float) -> Frame:
-        """As `request`, for what only reads, so that nothing can have happened."""
-        try:
-            return await self.request(question, answer, within)
-        except ApiError as error:
-            raise error.but(may_be_accepted=False, transient=True) from None
-
-    async def _greet(self) -> None:
-        """Find out whether the device answers, in a way that does no harm when it is repeated."""
-        await self.sync()
-
-    async def _send(self, frame: Frame) -> None:
+    async def send(self, frame: Frame) -> None:
+        """Send a frame about this agent's conversation."""
         try:
             await self._socket.send_str(json.dumps({**frame, "runtime": self.runtime}))
         except (aiohttp.ClientError, OSError) as error:
             # What the socket refuses to write has not left.
             cause = "the connection was cut" if isinstance(error, ConnectionError) else error
-            raise self._dropped(str(frame["type"]), cause) from None
+            raise self.drop_error(str(frame["type"]), cause) from None
 
-    async def _open(self) -> None:
-        """Connect, and have the device answer."""
-        await self._close()
-        self._session = aiohttp.ClientSession(trace_configs=[_no_redirects(self._url)])
-        try:
-            async with asyncio.timeout(self._settings.timeout):
-                self._socket = await self._session.ws_connect(
-                    self._url,
-                    params={
-                        "agentId": self.runtime["agent_id"],
-                        "conversationId": self.runtime["conversation_id"],
-                        "channel": "control",
-                    },
-                    headers=self._settings.headers(),
-                    ssl=self._settings.tls_context(),
-                    proxy=self._settings.proxy,
-                    max_msg_size=_LONGEST_FRAME,
-                )
-        except TimeoutError:
-            message = f"{self._url}: no connection within the timeout of {self._settings.timeout:g} s"
-            raise ApiError(message, code="timeout", transient=True) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._connect_error(error) from None
-        await self._greet()
+    async def receive(self, name: str) -> Frame:
+        """The next frame from the device. Pings are answered, frames acknowledged, and states remembered.
 
-    async def _settle(self) -> None:
-        """Wait for the states that a device sends along with its answer, over another socket and in any order."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STATES_COME_WITHIN):
-                while not (self.device_status and self.loop_status) or self.queue is None:
-                    await self._receive("sync")
-
-    async def _close(self) -> None:
-        if self._session is not None:
-            if self._socket is not None:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_CLOSED_WITHIN):
-                        await self._socket.close()
-            await self._session.close()
-        self._session = self._socket = None
-
-    async def _receive(self, name: str) -> Frame:
-        """The next frame from the device; pings, acknowledgements and states are taken care of."""
+        name: what is waited for, for the error.
+        """
         while True:
             message = await self._socket.receive()
             if message.type is not aiohttp.WSMsgType.TEXT:
@@ -235,6 +202,55 @@ class Relay:
                 continue
             self._remember(frame)
             return frame
+
+    def drop_error(self, name: str, cause: object) -> ApiError:
+        """The error of a connection that ended while `name` was waited for."""
+        message = f"{self.url}: no answer to {name}: {one_line(cause)}{self._doubt()}"
+        return ApiError(message, code="dropped", transient=True)
+
+    def is_ours(self, frame: Frame) -> bool:
+        """Whether a frame is about this agent's conversation, or about none."""
+        runtime = frame.get("runtime")
+        return not isinstance(runtime, dict) or all(
+            runtime.get(name) in (None, value) for name, value in self.runtime.items()
+        )
+
+    async def _look_up(self, question: Frame, answer: str, within: float) -> Frame:
+        """As `request`, for what only reads, so that nothing can have happened."""
+        try:
+            return await self.request(question, answer, within)
+        except ApiError as error:
+            raise error.but(may_be_accepted=False, transient=True) from None
+
+    async def _connect(self) -> None:
+        await self.close()
+        self._session = aiohttp.ClientSession(trace_configs=[_no_redirects(self.url)])
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                self._socket = await self._session.ws_connect(
+                    self.url,
+                    params={
+                        "agentId": self.runtime["agent_id"],
+                        "conversationId": self.runtime["conversation_id"],
+                        "channel": "control",
+                    },
+                    headers=self._settings.headers(),
+                    ssl=self._settings.tls_context(),
+                    proxy=self._settings.proxy,
+                    max_msg_size=_LONGEST_FRAME,
+                )
+        except TimeoutError:
+            message = f"{self.url}: no connection within the timeout of {self._settings.timeout:g} s"
+            raise ApiError(message, code="timeout", transient=True) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise self._connect_error(error) from None
+
+    async def _settle(self) -> None:
+        """Wait for the states that a device sends along with its answer, over another socket and in any order."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STATES_COME_WITHIN):
+                while not (self.device_status and self.loop_status) or self.queue is None:
+                    await self.receive("sync")
 
     def _parsed(self, text: str) -> Frame | None:
         try:
@@ -271,13 +287,9 @@ class Relay:
     def _closed(self, name: str, message: Any) -> ApiError:
         code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code
         if code in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE):
-            return self._dropped(name, "the connection was cut")
+            return self.drop_error(name, "the connection was cut")
         why = harmless(str(message.extra or ""), self._settings.api_key)
-        return self._dropped(name, f"the relay closed the connection ({one_line(f'{code} {why}', 120)})")
-
-    def _dropped(self, name: str, cause: object) -> ApiError:
-        message = f"{self._url}: no answer to {name}: {one_line(cause)}{self._doubt()}"
-        return ApiError(message, code="dropped", transient=True)
+        return self.drop_error(name, f"the relay closed the connection ({one_line(f'{code} {why}', 120)})")
 
     def _connect_error(self, error: Exception) -> ApiError:
         if isinstance(error, aiohttp.WSServerHandshakeError):
@@ -286,20 +298,20 @@ class Relay:
             # Its own text holds the proxy's address, and with it the password.
             why = one_line(harmless(error.message, self._settings.api_key))
             return ApiError(
-                f"{self._url}: cannot connect: the proxy answered {error.status} {why}", code="connect", transient=True
+                f"{self.url}: cannot connect: the proxy answered {error.status} {why}", code="connect", transient=True
             )
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
             cause = getattr(error, "certificate_error", error)
-            return tls_error(self._url, cause)
+            return tls_error(self.url, cause)
         if isinstance(error, (aiohttp.InvalidURL, ValueError)):
-            return ApiError(f"{self._url}: {one_line(error)}", code="invalid")
+            return ApiError(f"{self.url}: {one_line(error)}", code="invalid")
         cause = getattr(error, "os_error", error)
-        return ApiError(f"{self._url}: cannot connect: {one_line(cause)}", code="connect", transient=True)
+        return ApiError(f"{self.url}: cannot connect: {one_line(cause)}", code="connect", transient=True)
 
     def _refused(self, error: Any) -> ApiError:
         status = error.status
         retry_after = retry_after_seconds((error.headers or {}).get("Retry-After"), datetime.now(UTC))
-        message = f"{self._url}: {status} {one_line(harmless(error.message, self._settings.api_key))}"
+        message = f"{self.url}: {status} {one_line(harmless(error.message, self._settings.api_key))}"
         if status in (401, 403):
             message += " (the server refused the key given with api_key)"
         return ApiError(

@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from ...environment import Environment
 from ...errors import ApiError, FleetError
@@ -31,7 +31,7 @@ from ...text import one_line
 from ..base import reachable
 from .client import Client
 from .relay import Relay, said
-from .terminal_output import _Answer, _Marks, _Part, _refused, _Sink
+from .terminal_output import Marks, Part, Result, Sink, refusal
 
 # Modes in which the agent itself may do whatever a terminal can; the second is what older devices call the first.
 UNRESTRICTED = ("unrestricted", "bypassPermissions")
@@ -72,11 +72,12 @@ class Finished:
     stderr: bytes
 
 
-async def connected(settings: HttpSettings, listed: Environment, *, any_mode: bool) -> Terminal:
-    """A terminal of an environment, entered, over its present connection.
+async def open_terminal(settings: HttpSettings, listed: Environment, *, any_mode: bool) -> Terminal:
+    """Open a terminal of an environment over its present connection.
 
-    any_mode: whether also where the agent itself may not do all that a terminal can. Raises ApiError where it cannot be
-    reached, with the code `offline` where it is away, and FleetError where it is not to be used.
+    any_mode: whether a terminal may be opened where the agent itself may not do all that a terminal can.
+    Raises ApiError for a device that cannot be reached, with the code `offline` where it is away. Raises FleetError for
+    a device on which no terminal may be opened.
     """
     async with Client(settings) as client:
         environment = await reachable(client, listed, fresh=True)
@@ -84,45 +85,54 @@ async def connected(settings: HttpSettings, listed: Environment, *, any_mode: bo
         raise FleetError(f"the device runs {environment.fields['os']}, and only POSIX systems can be worked with")
     if not any_mode and environment.fields["mode"] is not None:
         _require_unrestricted(environment.fields["mode"])
-    terminal = Terminal(settings, str(environment.connection_id))
-    terminal.asks_mode = not any_mode and environment.fields["mode"] is None
-    return await terminal.__aenter__()
+    terminal = Terminal(Relay(settings, environment.connection_id), settings.timeout)
+    await terminal.open(ask_mode=not any_mode and environment.fields["mode"] is None)
+    return terminal
 
 
-class Terminal(Relay):
-    """A shell on a device. Use as an async context manager; every call raises ApiError.
+class Terminal:
+    """A shell on a device, over a relay of its own. Every call raises ApiError.
 
-    Entering is retried, since nothing has run then; what is run is not. Whatever ends it, the shell and its files are
-    gone within 26 s, and at once where the device hears of it.
+    However it ends, the shell and its files are gone within 26 s, and at once where the device hears of the end.
 
-    asks_mode: whether the device is asked for its mode first, and left alone unless it is unrestricted.
+    timeout: seconds for the shell to start, for each sign of life of it, and for the network to take what is sent.
     """
 
-    def __init__(self, settings: HttpSettings, connection_id: str) -> None:
-        super().__init__(settings, connection_id)
-        self.asks_mode = False
+    def __init__(self, relay: Relay, timeout: float) -> None:
+        self._relay, self._url = relay, relay.url
         self._id = ""
-        self._timeout = settings.timeout
+        self._timeout = timeout
         self._tasks: list[asyncio.Task[None]] = []
-        self._parts: asyncio.Queue[_Part | ApiError] = asyncio.Queue()
+        self._parts: asyncio.Queue[Part | ApiError] = asyncio.Queue()
         self._lost: ApiError | None = None
         self._busy = False
         self._reads_ahead = False
         self._heard = time.monotonic()
 
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._show_life())]
-        return self
+    async def open(self, *, ask_mode: bool = False) -> None:
+        """Start the shell. This is retried, since nothing has run yet; commands are not.
 
-    async def __aexit__(self, *_exc_info: object) -> None:
+        ask_mode: ask the device for its mode first, and raise FleetError unless it is unrestricted.
+        """
+
+        async def start_shell() -> None:
+            if ask_mode:
+                await self._relay.sync()
+                _require_unrestricted(self._relay.device_status.get("current_permission_mode"))
+            await self._start_shell()
+
+        await self._relay.open(start_shell)
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._show_life())]
+
+    async def close(self) -> None:
+        """End the shell, and what runs in it."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(ApiError, TimeoutError):
             async with asyncio.timeout(_FAREWELL_WITHIN):
                 await self._type("bye\n")
-        await super().__aexit__()
+        await self._relay.close()
 
     async def run(self, command: bytes, stdin: bytes = b"", answers: Answers | None = None) -> Finished:
         """Run a command with /bin/sh, in a session of its own, and wait for its end.
@@ -143,7 +153,7 @@ class Terminal(Relay):
         await self._begin(f"run {how} {len(encoded)} {len(stdin)} {line}", encoded)
         stdout, stderr = bytearray(), bytearray()
         status, _note = await self._end(stdout.extend, stderr.extend, answers)
-        return Finished(self._done(status, stderr), bytes(stdout), bytes(stderr))
+        return Finished(self._exit_status(status, stderr), bytes(stdout), bytes(stderr))
 
     async def put(self, source: BinaryIO, path: bytes, mode: int) -> None:
         """Write a file. mode: what one that is new gets, less the umask. Raises RefusedError where it cannot be."""
@@ -170,19 +180,16 @@ class Terminal(Relay):
             self._require_success(status, stderr)
             how, piece = "more", following
 
-    async def _greet(self) -> None:
+    async def _start_shell(self) -> None:
         """Have the device start a terminal, and our shell in it in place of the user's."""
-        if self.asks_mode:
-            await self.sync()
-            _require_unrestricted(self.device_status.get("current_permission_mode"))
         if self._id:
             await self._abandon()
         self._id = str(uuid.uuid4())
-        self._marks = _Marks(uuid.uuid4().hex)
-        await self._send({"type": "terminal_spawn", "terminal_id": self._id, **_SIZE, "cwd": "/"})
+        self._marks = Marks(uuid.uuid4().hex)
+        await self._relay.send({"type": "terminal_spawn", "terminal_id": self._id, **_SIZE, "cwd": "/"})
         try:
             async with asyncio.timeout(self._timeout):
-                while not await self._typed_into_shell():
+                while not await self._type_loader():
                     pass
         except TimeoutError:
             await self._abandon()
@@ -195,14 +202,14 @@ class Terminal(Relay):
         with contextlib.suppress(ApiError):
             # A device does not kill a terminal in its first two seconds.
             await self._type(" exit\n")
-            await self._send({"type": "terminal_kill", "terminal_id": self._id})
+            await self._relay.send({"type": "terminal_kill", "terminal_id": self._id})
 
-    async def _typed_into_shell(self) -> bool:
-        """Type the line that starts ours into the user's shell; whether it did."""
+    async def _type_loader(self) -> bool:
+        """Type the line that starts our shell into the user's; whether ours has begun."""
         await self._type(_LOADER.format(mark=self._marks.mark))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TYPED_AGAIN_AFTER):
-                while not (ready := [part for part in await self._received() if part[:1] == ["ready"]]):
+                while not (ready := [part for part in await self._read_parts() if part[:1] == ["ready"]]):
                     pass
                 self._reads_ahead = "ahead" in ready[0]
                 return True
@@ -213,34 +220,34 @@ class Terminal(Relay):
             frame = {"type": "terminal_input", "terminal_id": self._id, "data": text[start : start + _FRAME]}
             try:
                 async with asyncio.timeout(self._timeout):
-                    await self._send(frame)
+                    await self._relay.send(frame)
             except TimeoutError:
                 message = f"{self._url}: nothing could be sent for the timeout of {self._timeout:g} s"
                 raise ApiError(message, code="timeout", transient=True) from None
             self._heard = time.monotonic()
 
-    async def _received(self) -> list[_Part]:
-        """What came in the next frame of our terminal."""
+    async def _read_parts(self) -> list[Part]:
+        """The parts in the next frame of our terminal."""
         while True:
-            frame = await self._receive("the terminal")
+            frame = await self._relay.receive("the terminal")
             if frame.get("terminal_id") != self._id:
                 continue
             self._heard = time.monotonic()
             if frame.get("type") == "terminal_output":
                 return self._marks.split(str(frame.get("data")))
             if frame.get("type") == "terminal_exited":
-                raise self._dropped("the terminal", f"it has ended ({said(frame)})")
+                raise self._relay.drop_error("the terminal", f"it has ended ({said(frame)})")
 
     async def _listen(self) -> None:
         try:
             while True:
-                for part in await self._received():
+                for part in await self._read_parts():
                     self._parts.put_nowait(part)
         except ApiError as error:
             self._lose(error)
 
     async def _show_life(self) -> None:
-        """Tell the shell that we are there, and find out whether it is."""
+        """Tell the shell that the connection is alive, and find out whether the shell is."""
         try:
             while time.monotonic() - self._heard <= self._timeout:
                 await asyncio.sleep(min(_SIGN_OF_LIFE, self._timeout / 3))
@@ -267,7 +274,7 @@ class Terminal(Relay):
         try:
             if payload and self._reads_ahead:
                 await self._type(f"{operation}\n")
-                await self._asked_for()
+                await self._wait_for_more()
                 await self._type(payload)
             else:
                 await self._type(f"{operation}\n{payload}")
@@ -276,20 +283,20 @@ class Terminal(Relay):
             self._lose(error)
             raise
 
-    async def _asked_for(self) -> None:
+    async def _wait_for_more(self) -> None:
         """Wait until the shell wants what belongs to an operation."""
         while (part := await self._parts.get()) != ["more"]:
             if isinstance(part, ApiError):
                 raise part
             if isinstance(part, list) and part[:1] == ["refused"]:
-                raise _refused(part)
+                raise refusal(part)
 
-    async def _end(self, stdout: _Sink, stderr: _Sink, answers: Answers | None = None) -> tuple[str, str]:
+    async def _end(self, stdout: Sink, stderr: Sink, answers: Answers | None = None) -> tuple[str, str]:
         """Wait for the end of an operation; returns its status and what it notes of standard output."""
-        answer = _Answer(stdout, stderr)
+        result = Result(stdout, stderr)
         try:
             async with asyncio.timeout(self._timeout if answers else None) as to_answer:
-                while answer.status is None:
+                while result.status is None:
                     part = await self._parts.get()
                     if isinstance(part, ApiError):
                         raise part
@@ -301,7 +308,7 @@ class Terminal(Relay):
                             to_answer.reschedule(None)
                         await self._give(line)
                     else:
-                        answer.take(part)
+                        result.take(part)
         except TimeoutError:
             message = f"{self._url}: the command asked nothing known within the timeout of {self._timeout:g} s"
             lost = ApiError(message, code="timeout", may_be_accepted=True)
@@ -314,7 +321,7 @@ class Terminal(Relay):
             self._lose(lost)
             raise lost from None
         self._busy = False
-        return answer.status, answer.note
+        return result.status, result.note
 
     def _unreadable(self, error: Exception) -> ApiError:
         return ApiError(f"{self._url}: the terminal's answer cannot be read: {one_line(error)}", code="garbled")
@@ -323,7 +330,7 @@ class Terminal(Relay):
         if line is not None:
             await self._type(f"pass {_encoded(line)}\n" if line else "go\n")
 
-    def _done(self, status: str, stderr: bytearray) -> int:
+    def _exit_status(self, status: str, stderr: bytearray) -> int:
         """An exit status. Raises ApiError where the shell has none to tell."""
         if not re.fullmatch("[0-9]{1,3}", status):
             why = one_line(stderr.decode(errors="replace")) or "its output could not be read"
@@ -331,7 +338,7 @@ class Terminal(Relay):
         return int(status)
 
     def _require_success(self, status: str, stderr: bytearray) -> None:
-        if self._done(status, stderr) != 0:
+        if self._exit_status(status, stderr) != 0:
             # The shell's own words begin with its name and its line.
             why = one_line(stderr.decode(errors="replace")).rpartition(": ")[2]
             raise RefusedError(why or f"exit status {status}", code="refused")

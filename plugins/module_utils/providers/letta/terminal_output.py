@@ -16,11 +16,11 @@ from ...errors import ApiError
 from ...text import one_line
 
 # A word of ours with what belongs to it, or the text in between.
-_Part: TypeAlias = "str | list[str]"
-_Sink = Callable[[Any], object]
+Part: TypeAlias = "str | list[str]"
+Sink = Callable[[Any], object]
 
 
-class _Marks:
+class Marks:
     """Tells what is ours from all else that a terminal shows. mark: in front of every word of ours."""
 
     def __init__(self, mark: str) -> None:
@@ -28,13 +28,13 @@ class _Marks:
         self._rest = ""
         self._word = re.compile(f"<{mark}((?: [^ <>]*)+)>")
 
-    def split(self, text: str) -> list[_Part]:
+    def split(self, text: str) -> list[Part]:
         """What more of the terminal's output holds: words as lists, and the text between them, as it came."""
         *whole, self._rest = self._split(self._rest + text)
         return whole
 
     def _split(self, text: str) -> list[Any]:
-        parts: list[_Part] = []
+        parts: list[Part] = []
         at = 0
         for found in self._word.finditer(text):
             parts += [text[at : found.start()], found[1].split()]
@@ -50,16 +50,16 @@ class _Marks:
         return word.startswith(begin) or begin.startswith(word)
 
 
-class _Answer:
+class Result:
     """What an operation came to, as its parts come. status: None until it has ended. note: on standard output."""
 
-    def __init__(self, stdout: _Sink, stderr: _Sink) -> None:
+    def __init__(self, stdout: Sink, stderr: Sink) -> None:
         self.status: str | None = None
         self.note = ""
         self._decoders = {"out": _Decoder(stdout), "err": _Decoder(stderr)}
         self._now: _Decoder | None = None
 
-    def take(self, part: _Part) -> None:
+    def take(self, part: Part) -> None:
         """Take the next part. Raises ValueError and IndexError for what is none, ApiError where the shell refuses."""
         if isinstance(part, str):
             if self._now is not None:
@@ -74,13 +74,13 @@ class _Answer:
         elif word == "end":
             self.status = rest[0]
         elif word == "refused":
-            raise _refused(part)
+            raise refusal(part)
 
 
 class _Decoder:
     """Base64 that comes in pieces. Raises ValueError for what is none."""
 
-    def __init__(self, sink: _Sink) -> None:
+    def __init__(self, sink: Sink) -> None:
         self._sink, self._rest = sink, ""
 
     def feed(self, text: str) -> None:
@@ -97,7 +97,7 @@ class _Decoder:
 _NO_BREAKS = {ord("\r"): None, ord("\n"): None}
 
 
-def _refused(words: list[str]) -> ApiError:
+def refusal(words: list[str]) -> ApiError:
     """Of a shell that could not begin, with its reason in base64, or as it came where it is none."""
     why = "".join(words[1:]).encode(errors="replace")
     with contextlib.suppress(ValueError):
