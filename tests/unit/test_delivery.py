@@ -594,7 +594,7 @@ def test_who_is_held_back_when_it_is_to_stop_has_sent_nothing(sandbox: Sandbox) 
 
     async def held() -> list[Delivery]:
         async with Client(settings) as client:
-            settings.gate.heed(ApiError("later", code="http_429", status=429, retry_after=30))
+            settings.gate.note_error(ApiError("later", code="http_429", status=429, retry_after=30))
             asyncio.get_running_loop().call_later(0.2, settings.gate.stop.cut)
             return await deliver({"letta": client}, others, policy(stop=settings.gate.stop, concurrency=2))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils.http.sanitize import harmless, parsed
+from ansible_collections.fleetops.environments.plugins.module_utils.http.sanitize import parse_json, sanitize
 
 KEYS = ["sk-spruce-0123456789", 'sk-"quoted"-0123', "sk/slashed/0123", "sk\\escaped\\0123", "short"]
 HOSTILE = ["__ansible_unsafe", "__ansible", "\ud83d", "\\u", "C:\\users", "/", '"', *KEYS]
@@ -32,7 +32,7 @@ def spelt(value: Any, *, in_escapes: bool) -> str:
 def test_json_is_decoded_to_what_looking_at_every_text_gives(value: Any, key: str, in_escapes: bool) -> None:
     text = spelt(value, in_escapes=in_escapes)
 
-    assert parsed(text, key) == harmless(json.loads(text), key)
+    assert parse_json(text, key) == sanitize(json.loads(text), key)
 
 
 @pytest.mark.parametrize("in_escapes", [False, True])
@@ -40,7 +40,7 @@ def test_json_is_decoded_to_what_looking_at_every_text_gives(value: Any, key: st
 def test_the_key_is_left_out_however_it_is_spelt(key: str, in_escapes: bool) -> None:
     text = spelt({"a": [f"x {key} y"]}, in_escapes=in_escapes)
 
-    assert parsed(text, key) == {"a": ["x ******** y" if len(key) >= 8 else f"x {key} y"]}
+    assert parse_json(text, key) == {"a": ["x ******** y" if len(key) >= 8 else f"x {key} y"]}
 
 
 @pytest.mark.parametrize("depth", [63, 64, 65, 200])
@@ -48,13 +48,13 @@ def test_the_key_is_left_out_however_it_is_spelt(key: str, in_escapes: bool) -> 
 def test_what_lies_too_deep_is_left_out(depth: int, begin: str, end: str) -> None:
     text = begin * depth + "1" + end * depth
 
-    found = parsed(text, KEYS[0])
+    found = parse_json(text, KEYS[0])
 
-    assert found == harmless(json.loads(text), KEYS[0])
+    assert found == sanitize(json.loads(text), KEYS[0])
     assert (found == json.loads(text)) == (depth <= 64)
 
 
 @pytest.mark.parametrize("text", ["", "NaN", "[Infinity]", "1e999", "{", "[" * 100_000])
 def test_what_is_not_json_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"JSON|Expecting|too deep"):
-        parsed(text, KEYS[0])
+        parse_json(text, KEYS[0])

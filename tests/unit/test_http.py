@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient
-from ansible_collections.fleetops.environments.plugins.module_utils.http.gate import retry_after_seconds
+from ansible_collections.fleetops.environments.plugins.module_utils.http.gate import parse_retry_after
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from tests.sandbox.process import Sandbox
 
@@ -339,21 +339,21 @@ def test_a_pause_that_cannot_be_read_is_none(sandbox: Sandbox, value: str) -> No
     ],
 )
 def test_seconds_to_wait(value: str | None, expected: float | None) -> None:
-    assert retry_after_seconds(value, NOW) == expected
+    assert parse_retry_after(value, NOW) == expected
 
 
 @given(st.one_of(st.text(), st.from_regex(r"Mon, \d{1,20} Jan \d{1,5} \d\d:\d\d:\d\d [+-]\d{1,20}", fullmatch=True)))
 @example("Mon, 01 Jan 2026 00:00:00 +999999999999999")
 @example("Mon, 99999999999999999999 Jan 2026 00:00:00 GMT")
 def test_any_text_is_seconds_to_wait_or_none(value: str) -> None:
-    seconds = retry_after_seconds(value, NOW)
+    seconds = parse_retry_after(value, NOW)
 
     assert seconds is None or seconds >= 0
 
 
 @given(st.integers(-(10**6), 10**6))
 def test_a_date_is_the_seconds_until_then(seconds: int) -> None:
-    assert retry_after_seconds(format_datetime(NOW + timedelta(seconds=seconds)), NOW) == max(0, seconds)
+    assert parse_retry_after(format_datetime(NOW + timedelta(seconds=seconds)), NOW) == max(0, seconds)
 
 
 # Answers

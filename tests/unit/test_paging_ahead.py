@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http import paging
-from ansible_collections.fleetops.environments.plugins.module_utils.http.paging import CONCURRENCY, Page, listed
+from ansible_collections.fleetops.environments.plugins.module_utils.http.paging import CONCURRENCY, Page, list_pages
 
 from .support import NOW
 
@@ -70,7 +70,7 @@ class Api:
         return Page(page, begin + self.limit < len(self.rows), moment)
 
     def listed(self, starts: Sequence[str] = ()) -> Listing:
-        return asyncio.run(listed("GET /rows", self.ask, starts=starts))
+        return asyncio.run(list_pages("GET /rows", self.ask, starts=starts))
 
     def ids(self, starts: Sequence[str] = ()) -> list[str]:
         return [row["id"] for row in self.listed(starts).rows]
@@ -208,7 +208,7 @@ def test_the_moment_of_a_listing_is_that_of_the_first_answer() -> None:
         page = await api.ask(after)
         return Page(page.rows, page.more, NOW - timedelta(hours=1) if after == starts[-1] else NOW)
 
-    assert asyncio.run(listed("GET /rows", last_page_first, starts=starts)).fetched_at == NOW - timedelta(hours=1)
+    assert asyncio.run(list_pages("GET /rows", last_page_first, starts=starts)).fetched_at == NOW - timedelta(hours=1)
 
 
 @pytest.mark.parametrize("gone", [0, 5, 10])
@@ -297,7 +297,7 @@ def test_a_page_that_does_not_add_up_fails_the_listing(rows: list[Any], problem:
         return Page(rows, True, NOW) if after == "row-04" else await api.ask(after)
 
     with pytest.raises(ApiError, match=problem) as raised:
-        asyncio.run(listed("GET /rows", ask, starts=starts))
+        asyncio.run(list_pages("GET /rows", ask, starts=starts))
 
     assert str(raised.value).startswith("GET /rows: ")
     assert raised.value.code == "invalid"

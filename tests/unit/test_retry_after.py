@@ -143,11 +143,11 @@ def test_after_a_429_that_asks_for_a_pause_that_nobody_waits_for_nothing_more_is
 
 def test_a_429_that_asks_for_longer_than_one_waits_for_oneself_holds_for_those_who_can_wait() -> None:
     gate = Gate()
-    gate.heed(ApiError("no", code="http_429", status=429, retry_after=61))
+    gate.note_error(ApiError("no", code="http_429", status=429, retry_after=61))
 
     async def run() -> None:
         async with asyncio.timeout(0.1):
-            await gate.passed("GET", time.monotonic() + 120)
+            await gate.wait_until_open("GET", time.monotonic() + 120)
 
     with pytest.raises(TimeoutError):
         asyncio.run(run())

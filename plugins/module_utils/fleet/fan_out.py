@@ -157,7 +157,7 @@ class FanOut:
 
     async def may_start(self) -> bool:
         """Wait until `rate` allows another start; False when none is to start any more."""
-        await self._pace.turn(self.stop.sleep)
+        await self._pace.wait_for_turn(self.stop.sleep)
         return not self.is_closed
 
     def _tell(self, line: str) -> None:

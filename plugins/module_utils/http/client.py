@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Self
 
 from .._deps import httpx, pydantic
 from ..errors import ApiError, first_problem
 from ..text import one_line
+from .gate import parse_date
 from .problems import (
     describe_body,
     find_param,
@@ -25,7 +25,7 @@ from .problems import (
     transport_error,
 )
 from .retry import call_with_retries
-from .sanitize import harmless, parsed
+from .sanitize import parse_json, sanitize
 from .settings import HttpSettings
 from .transport import AiohttpTransport
 
@@ -184,7 +184,7 @@ class HttpClient:
             location = hide_secrets(self._clean(response.headers.get("location", "")))
             raise redirect_error(where, location, response.status_code, may_be_accepted)
         try:
-            data = parsed(text, self._settings.api_key)
+            data = parse_json(text, self._settings.api_key)
         except ValueError:
             data = _NOT_JSON
         if not response.is_success:
@@ -198,10 +198,10 @@ class HttpClient:
                 status=response.status_code,
                 may_be_accepted=may_be_accepted,
             )
-        return Answer(data, _date_of(response, now))
+        return Answer(data, parse_date(response.headers.get("date")) or now)
 
     def _clean(self, value: Any) -> Any:
-        return harmless(value, self._settings.api_key)
+        return sanitize(value, self._settings.api_key)
 
 
 def _may_be_accepted(request: httpx.Request) -> bool:
@@ -211,11 +211,3 @@ def _may_be_accepted(request: httpx.Request) -> bool:
 
 def _encode_json(body: Any) -> bytes:
     return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _date_of(response: httpx.Response, now: datetime) -> datetime:
-    try:
-        date = parsedate_to_datetime(response.headers["date"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return now
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

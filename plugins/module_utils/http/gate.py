@@ -16,44 +16,43 @@ from ..errors import ApiError
 from ..stop import Stop
 
 MAX_RETRY_AFTER = 60.0
-# Seconds over which those that waited start, so that they do not all meet the server at once.
+# Seconds over which requests that waited start, so that they do not all reach the server at once.
 _SPREAD = 1.0
 
 
-def spread(seconds: float) -> float:
-    """A pause that a server asked for, and a little more for each to start at another moment; no pause stays none."""
-    # Nothing secret depends on it.
-    return seconds + random.uniform(0, _SPREAD) if seconds > 0 else 0.0  # noqa: S311
+def add_jitter(seconds: float) -> float:
+    """A pause that a server asked for, with up to a second more; a pause of 0 s stays 0 s."""
+    return seconds + random.uniform(0, _SPREAD) if seconds > 0 else 0.0  # noqa: S311 - only spreads the requests
 
 
 class Gate:
-    """Lets requests start, and none until the moment that the server named to any of them.
+    """Holds back every request with the same settings while the server wants no request.
 
-    stop: once it is requested, what is held back starts no more.
+    stop: once it is requested, a request that is held back does not start any more.
     """
 
     def __init__(self) -> None:
         self.stop = Stop()
         self._opens_at = 0.0
 
-    def heed(self, error: ApiError) -> None:
-        """Close until the moment that the server named with an error, where others would be told the same.
+    def note_error(self, error: ApiError) -> None:
+        """Close until the moment that the server named with an error, if other requests would get the same answer.
 
-        A 429 is about the key, and so about all. A 503 that asks for longer than anybody waits may be about one target
-        alone, whose connection has gone: it closes nothing, and whoever is told so fails at once.
+        A 429 is about the key, and so about all requests. A 503 with a Retry-After above 60 s may be about one target
+        whose connection has gone: it closes nothing.
         """
         asked = error.retry_after or 0.0
         if error.status == 429 or (error.status == 503 and asked <= MAX_RETRY_AFTER):
             self._opens_at = max(self._opens_at, time.monotonic() + asked)
 
-    async def passed(self, what: str, until: float) -> None:
+    async def wait_until_open(self, what: str, until: float) -> None:
         """Wait until a request may start.
 
-        what: names it in the error. until: when it must have started, by the monotonic clock.
-        Raises ApiError, with nothing sent, at once when it would have to wait longer, and when it is to stop meanwhile.
+        what: names the request in the error. until: the latest start, in seconds of the monotonic clock.
+        Raises ApiError immediately if the wait would be longer, or if a stop is requested meanwhile. Nothing was sent.
         """
         while (left := self._opens_at - time.monotonic()) > 0:
-            pause = spread(left)
+            pause = add_jitter(left)
             if pause > until - time.monotonic():
                 raise ApiError(
                     f"{what}: not sent, as the server asked for no request in the next {left:.0f} s",
@@ -68,33 +67,36 @@ class Gate:
                 raise ApiError(message, code="stopped", transient=True, attempts=0)
 
 
-def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """A Retry-After header in seconds; None when absent or unreadable.
+def parse_date(value: str | None) -> datetime | None:
+    """An HTTP date (RFC 9110, 5.6.7), in UTC where it names no zone; None if absent or unreadable."""
+    try:
+        date = parsedate_to_datetime(value or "")
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def parse_retry_after(value: str | None, now: datetime) -> float | None:
+    """A Retry-After header in seconds; None if absent or unreadable.
 
     The header is a number of seconds or an HTTP date (RFC 9110, 10.2.3).
     """
-    if value is None:
-        return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value.strip())
-    try:
-        moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    text = (value or "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    date = parse_date(text)
+    return max(0.0, (date - now).total_seconds()) if date else None
 
 
 class Pace:
-    """Lets `rate` things start in a second, None for as many as there are."""
+    """Lets `rate` requests or targets start in a second; None for no limit."""
 
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._next_start = 0.0
 
-    async def turn(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
-        """Wait until one more may start. sleep: how."""
+    async def wait_for_turn(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Wait until one more may start. sleep: waits so many seconds."""
         if self._rate is None:
             return
         now = time.monotonic()

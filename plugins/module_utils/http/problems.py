@@ -13,7 +13,7 @@ from typing import Any
 from .._deps import httpx
 from ..errors import ApiError
 from ..text import one_line
-from .gate import retry_after_seconds
+from .gate import parse_retry_after
 
 
 def transport_error(where: str, error: Exception, may_be_accepted: bool, timeout: float) -> ApiError:
@@ -71,7 +71,7 @@ def status_error(
 ) -> ApiError:
     """The error that a status stands for. param: the parameter that it blames. now: when it came, for Retry-After."""
     status = response.status_code
-    retry_after = retry_after_seconds(response.headers.get("retry-after"), now)
+    retry_after = parse_retry_after(response.headers.get("retry-after"), now)
     if status in (401, 403):
         message += " (the server refused the key given with api_key)"
     if retry_after is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..errors import ApiError
-from .gate import MAX_RETRY_AFTER, spread
+from .gate import MAX_RETRY_AFTER, add_jitter
 from .settings import HttpSettings
 
 Value = TypeVar("Value")
@@ -52,7 +52,7 @@ async def call_with_retries(
     may_be_accepted: whether the try that the deadline cuts short may have been.
     Raises ApiError, with `attempts` and `may_be_accepted` of all tries together.
     """
-    await settings.gate.passed(what, time.monotonic() + settings.deadline)
+    await settings.gate.wait_until_open(what, time.monotonic() + settings.deadline)
     tries = _Tries(settings, what, repeatable=repeatable, final=final)
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.deadline):
@@ -86,11 +86,11 @@ class _Tries:
         gate = self._settings.gate
         while True:
             try:
-                await gate.passed(self._what, self._deadline)
+                await gate.wait_until_open(self._what, self._deadline)
                 self.count += 1
                 return await call()
             except ApiError as error:
-                gate.heed(error)
+                gate.note_error(error)
                 self.unclear = self.unclear or error.may_be_accepted
                 pause = self._pause_after(error)
                 if pause is None:
@@ -112,5 +112,5 @@ class _Tries:
         elif error.retry_after > min(MAX_RETRY_AFTER, left):
             return None
         else:
-            pause = spread(error.retry_after)
+            pause = add_jitter(error.retry_after)
         return pause if pause < left else None

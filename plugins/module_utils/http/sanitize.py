@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a server sent, made fit to be kept and shown."""
+"""Removes from a server's answers what must not be kept or shown."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ import math
 import re
 from typing import Any, NoReturn
 
-# Shorter keys are dummies for local servers, and may be part of an innocent word.
+# A shorter key is a dummy for a local server, and may be part of a word.
 _SHORTEST_SECRET = 8
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _DEEPEST = 64
 _REDACTED = "********"
-# Without these a JSON text holds no half character, no key that is spelt in escapes, and no marks of Ansible's.
+# A JSON text without these has no half character, no key in escapes, and no mark of Ansible's serializers.
 _NEEDS_A_LOOK = ("\\u", '"__ansible')
-# What JSON can spell in another way than by itself or by \u.
+# Characters with an escape of their own, besides \u.
 _ESCAPED = frozenset('"\\/')
 
 
-def parsed(text: str, key: str) -> Any:
-    """The JSON value in a text, made harmless. Raises ValueError where it holds none.
+def parse_json(text: str, key: str) -> Any:
+    """The sanitized JSON value of a text. Raises ValueError if the text is not JSON, or too deep.
 
-    Ten thousand rows are a million texts, so one by one they are looked at only where the whole gives a reason to.
+    Ten thousand rows are a million texts. They are sanitized one by one only if the whole text gives a reason.
     """
     try:
-        value = json.loads(text, parse_constant=not_json, parse_float=finite)
+        value = json.loads(text, parse_constant=refuse_constant, parse_float=parse_float)
     except RecursionError:
         raise ValueError("it is too deep") from None
     may_hold_key = len(key) >= _SHORTEST_SECRET and (key in text or not _ESCAPED.isdisjoint(key))
     if may_hold_key or any(part in text for part in _NEEDS_A_LOOK) or _too_deep(value):
-        return harmless(value, key)
+        return sanitize(value, key)
     return value
 
 
-def harmless(value: Any, key: str, depth: int = _DEEPEST) -> Any:
+def sanitize(value: Any, key: str, depth: int = _DEEPEST) -> Any:
     """A JSON value without what must not be kept or shown.
 
-    Left out are the API key, half characters that no file or terminal takes, what lies too deep for programs that
-    recurse, and the leading underscores of keys by which Ansible's own serializers mark their types.
+    It removes the API key, half characters that no file or terminal accepts, values nested deeper than 64 levels, and
+    the leading underscores of keys by which Ansible's serializers mark their types.
     """
     if isinstance(value, str):
         whole = _HALF_CHARACTER.sub("\ufffd", value)
@@ -48,9 +48,9 @@ def harmless(value: Any, key: str, depth: int = _DEEPEST) -> Any:
     if depth == 0 and isinstance(value, (dict, list)):
         return None
     if isinstance(value, list):
-        return [harmless(item, key, depth - 1) for item in value]
+        return [sanitize(item, key, depth - 1) for item in value]
     if isinstance(value, dict):
-        return {harmless(_unmarked(name), key): harmless(item, key, depth - 1) for name, item in value.items()}
+        return {sanitize(_unmarked(name), key): sanitize(item, key, depth - 1) for name, item in value.items()}
     return value
 
 
@@ -59,7 +59,7 @@ def _unmarked(name: str) -> str:
 
 
 def _too_deep(value: Any) -> bool:
-    """Whether there is a list or dictionary that `harmless` would cut off."""
+    """Whether a list or dictionary is nested so deep that `sanitize` removes it."""
     level = [value]
     for _number in range(_DEEPEST + 1):
         level = [item for item in level if isinstance(item, (dict, list))]
@@ -69,12 +69,12 @@ def _too_deep(value: Any) -> bool:
     return True
 
 
-def not_json(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
     """For json.loads(parse_constant=...): Python reads NaN and Infinity, JSON has none."""
     raise ValueError(f"{name} is not JSON")
 
 
-def finite(text: str) -> float:
+def parse_float(text: str) -> float:
     """For json.loads(parse_float=...): a number that a float can hold. Raises ValueError."""
     number = float(text)
-    return number if math.isfinite(number) else not_json(text)
+    return number if math.isfinite(number) else refuse_constant(text)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The connection options of a provider: checked, with the TLS context and the proxy that they mean."""
+"""The connection options of a provider, validated, with their TLS context and proxy."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class HttpSettings:
 
     timeout: seconds for connecting and for each read and write of one request.
     deadline: seconds for one call with all its retries.
-    proxy: the one that the environment names, None for none.
-    gate: holds back all requests with these settings while the server wants none.
+    proxy: the URL that the environment names, None for no proxy.
+    gate: holds back all requests with these settings while the server wants no request.
     """
 
     base_url: str
@@ -77,17 +77,17 @@ class HttpSettings:
     def url(self, *segments: str) -> str:
         """The address of the path made of `segments`, percent-encoded. Raises ApiError."""
         for segment in segments:
-            # They would be resolved away on the wire, encoded or not.
+            # A server would resolve it, encoded or not.
             if segment in (".", ".."):
                 raise ApiError(f"{segment!r} cannot be part of an address", code="invalid")
         return self.base_url + "".join(f"/{quote(segment, safe='')}" for segment in segments)
 
     def headers(self) -> dict[str, str]:
-        """What every request carries."""
+        """The headers of every request."""
         return {"Authorization": f"Bearer {self.api_key}", "User-Agent": "fleetops.environments"}
 
     def tls_context(self) -> ssl.SSLContext:
-        """What to verify the server with, and what to show it. Made once for each set of options."""
+        """The context that verifies the server and shows our certificate; made once for each set of options."""
         try:
             return _tls_context(self.validate_certs, self.ca_path, self.client_cert, self.client_key)
         except OptionError:
@@ -95,14 +95,14 @@ class HttpSettings:
         except FleetError:
             if httpx.URL(self.base_url).scheme == "https":
                 raise
-            # Nobody has to be verified where nothing is encrypted; this one trusts nobody.
+            # Plain HTTP verifies no server; this context trusts none.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _proxy_for(base_url: str) -> str | None:
     """The proxy that the environment names; the system's own look-up on macOS is not fork-safe.
 
-    Raises FleetError when it is none that can be used; its value is not shown, as it may hold a password.
+    Raises FleetError if it cannot be used. Its value is not shown: it may hold a password.
     """
     url = httpx.URL(base_url)
     proxies = urllib.request.getproxies_environment()
@@ -124,7 +124,7 @@ def _proxy_for(base_url: str) -> str | None:
 def _checked_base_url(value: str) -> str:
     if "@" in value:
         raise OptionError("base_url", "must not hold a user name or password; give the key with api_key")
-    # What comes behind is not shown: a key may have been put there.
+    # The rest is not shown: it may be a key.
     shown = re.split("[?#]", value)[0]
     if not _is_http_url(value):
         raise OptionError("base_url", f"must be an http or https URL such as https://api.example.com, got {shown!r}")
@@ -161,7 +161,7 @@ def _checked_key(options: Mapping[str, Any], api_key_help: str) -> str:
         raise OptionError(source, f"no key was given; {api_key_help}")
     key = str(key)
     if not key.isascii() or not key.isprintable() or " " in key:
-        # The value is not shown: it is a secret even when it is malformed.
+        # The value is not shown: a malformed key is a secret too.
         raise OptionError(source, "the key has characters that no key has (white space, control or non-ASCII ones)")
     return key
 
@@ -202,6 +202,6 @@ def _no_password() -> str:
     raise OptionError("client_key", "is encrypted, which is not supported: nobody is there to type a pass phrase")
 
 
-# Made before Ansible forks its workers: it costs more than a request.
+# Ansible forks its workers after this import. A context takes longer to make than a request to send.
 with contextlib.suppress(FleetError):
     _tls_context(True, None, None, None)

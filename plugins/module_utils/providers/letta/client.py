@@ -94,7 +94,7 @@ class Client:
             page = reply.read_as(Page, what)
             return paging.Page(page.connections, page.has_next_page, reply.date)
 
-        return await paging.listed(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
+        return await paging.list_pages(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
 
     async def retrieve(self, device_id: str) -> Environment:
         """The environment of a device; the API answers with the newest where a device has several."""

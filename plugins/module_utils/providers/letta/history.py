@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..._deps import pydantic
-from ...http.sanitize import parsed
+from ...http.sanitize import parse_json
 from ..conversation import Question
 
 
@@ -25,7 +25,7 @@ class ToolCall(pydantic.BaseModel):
     def parsed_arguments(self, key: str) -> Any:
         """The arguments as JSON values without the API key, or the text where it is no JSON."""
         try:
-            return parsed(self.arguments or "{}", key)
+            return parse_json(self.arguments or "{}", key)
         except ValueError:
             return self.arguments
 

@@ -113,5 +113,5 @@ class Reader:
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         async with self._slots:
-            await self._pace.turn()
+            await self._pace.wait_for_turn()
             yield

@@ -20,10 +20,10 @@ from typing import Any, NoReturn, Self
 
 from ..._deps import aiohttp
 from ...errors import ApiError
-from ...http.gate import retry_after_seconds
+from ...http.gate import parse_retry_after
 from ...http.problems import tls_error
 from ...http.retry import call_with_retries
-from ...http.sanitize import harmless, parsed
+from ...http.sanitize import parse_json, sanitize
 from ...http.settings import HttpSettings
 from ...text import one_line
 
@@ -254,7 +254,7 @@ class Relay:
 
     def _parsed(self, text: str) -> Frame | None:
         try:
-            frame = parsed(text, self._settings.api_key)
+            frame = parse_json(text, self._settings.api_key)
         except ValueError:
             frame = None
         if not isinstance(frame, dict):
@@ -288,7 +288,7 @@ class Relay:
         code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code
         if code in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE):
             return self.drop_error(name, "the connection was cut")
-        why = harmless(str(message.extra or ""), self._settings.api_key)
+        why = sanitize(str(message.extra or ""), self._settings.api_key)
         return self.drop_error(name, f"the relay closed the connection ({one_line(f'{code} {why}', 120)})")
 
     def _connect_error(self, error: Exception) -> ApiError:
@@ -296,7 +296,7 @@ class Relay:
             return self._refused(error)
         if isinstance(error, aiohttp.ClientHttpProxyError):
             # Its own text holds the proxy's address, and with it the password.
-            why = one_line(harmless(error.message, self._settings.api_key))
+            why = one_line(sanitize(error.message, self._settings.api_key))
             return ApiError(
                 f"{self.url}: cannot connect: the proxy answered {error.status} {why}", code="connect", transient=True
             )
@@ -310,8 +310,8 @@ class Relay:
 
     def _refused(self, error: Any) -> ApiError:
         status = error.status
-        retry_after = retry_after_seconds((error.headers or {}).get("Retry-After"), datetime.now(UTC))
-        message = f"{self.url}: {status} {one_line(harmless(error.message, self._settings.api_key))}"
+        retry_after = parse_retry_after((error.headers or {}).get("Retry-After"), datetime.now(UTC))
+        message = f"{self.url}: {status} {one_line(sanitize(error.message, self._settings.api_key))}"
         if status in (401, 403):
             message += " (the server refused the key given with api_key)"
         return ApiError(

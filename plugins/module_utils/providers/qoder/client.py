@@ -21,7 +21,7 @@ from ...environment import Environment, Listing
 from ...errors import ApiError
 from ...http.client import Answer, HttpClient
 from ...http.gate import Pace
-from ...http.paging import MAX_PAGES, identity_of
+from ...http.paging import MAX_PAGES, find_row_id
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted, idempotency_key
@@ -93,12 +93,12 @@ class Client:
         raise ApiError(f"{where}: did not end after {MAX_PAGES} pages", code="invalid")
 
     async def _get(self, *path: str, params: Mapping[str, str] | None = None) -> Answer:
-        await self._reads.turn()
+        await self._reads.wait_for_turn()
         return await self._http.get(*path, params=params)
 
     async def _post(self, *path: str, body: Any, key: str) -> Answer:
         """POST what the server does once for each key, whatever is repeated within 24 h."""
-        await self._writes.turn()
+        await self._writes.wait_for_turn()
         try:
             return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
         except ApiError as error:
@@ -221,7 +221,7 @@ def _rows_once(pages: Iterable[Page]) -> list[Any]:
     rows = []
     seen = set()
     for row in (row for page in pages for row in page.data):
-        identity = identity_of(row)
+        identity = find_row_id(row)
         if identity is None or identity not in seen:
             rows.append(row)
         seen.add(identity)
@@ -247,4 +247,4 @@ def _echoed(data: Any) -> str | None:
     """The id that the last message got, where the answer has the events."""
     events = data.get("data", data.get("events")) if isinstance(data, dict) else data
     found = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
-    return next((identity for event in reversed(found) if (identity := identity_of(event)) is not None), None)
+    return next((identity for event in reversed(found) if (identity := find_row_id(event)) is not None), None)

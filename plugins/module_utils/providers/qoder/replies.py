@@ -51,7 +51,7 @@ class Conversations:
     async def events(self, question: Question, after_id: str | None) -> AsyncIterator[Event]:
         """The events of a session after one of them, oldest first."""
         async with self._slots:
-            await self._pace.turn()
+            await self._pace.wait_for_turn()
             async for event in self._client.events(str(question.conversation_id), after_id):
                 yield event
 
