@@ -12,12 +12,11 @@ from typing import Any
 from ..module_utils.environment import Environment
 from ..module_utils.errors import OptionError
 from ..module_utils.files import check_directory
-from ..module_utils.fleet.delivery import NEW_CONVERSATION
 from ..module_utils.fleet.replies import Asked, collect, counts, require_one_each, results, write_replies
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.options import given
 from ..module_utils.providers.base import Provider
-from ..module_utils.providers.conversation import Reply
+from ..module_utils.providers.conversation import NEW_CONVERSATION, Reply
 from ..module_utils.providers.letta.provider import PROVIDER as LETTA
 from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
 from ..modules.reply_info import SPEC
@@ -81,7 +80,7 @@ class ActionModule(EnvironmentAction):
         if options["replies"] is None:
             environment = environment_of(host, task_vars)
             provider = provider_named(environment.provider) if environment is not None else LETTA
-            if not options["client_message_id"] and not provider.sessions:
+            if "client_message_id" in provider.reply_keys and not options["client_message_id"]:
                 raise OptionError("replies", "needs what send_message returned in targets; or give client_message_id")
             conversation_id = self._nearest(provider, provider.conversation, options, task_vars)
             if conversation_id == NEW_CONVERSATION:

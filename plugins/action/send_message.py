@@ -17,7 +17,7 @@ from ansible.errors import AnsibleError
 from ..module_utils.campaigns.campaign import Campaign, hold, settle
 from ..module_utils.campaigns.plan import Plan, plan
 from ..module_utils.errors import OptionError
-from ..module_utils.fleet.delivery import NEW_CONVERSATION, STATUSES, Delivery, MessageTarget, await_replies, deliver
+from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.replies import counts_by_state
 from ..module_utils.ledger.audit_log import AuditLog
@@ -25,6 +25,7 @@ from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.store import Ledger, ledger_path
 from ..module_utils.options import given
 from ..module_utils.providers.base import Client, Provider
+from ..module_utils.providers.conversation import NEW_CONVERSATION
 from ..module_utils.providers.message import Message
 from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
 from ..module_utils.text import digest
@@ -69,7 +70,7 @@ class ActionModule(TargetsAction):
         provider = provider_named(item.environment.provider)
         content = self._content(item, provider, options, task_vars)
         to = super().target(item, options, task_vars)
-        if provider.sessions and to.conversation_id is None:
+        if provider.makes_session(to.conversation_id):
             to = replace(to, conversation_id=NEW_CONVERSATION)
         if content.skip is None:
             _check_agent(to, provider, options)
@@ -82,7 +83,6 @@ class ActionModule(TargetsAction):
             to.conversation_id,
             content.skip,
             messages=[share_content(message, self._contents) for message in content.messages],
-            in_session=provider.sessions,
         )
 
     def _content(
@@ -166,7 +166,8 @@ class ActionModule(TargetsAction):
         """Refuse what could not be looked up later, or has ids of its own."""
         if any(message.approvals for message in messages):
             raise OptionError("campaign", "cannot go with approvals, which carry no id to be looked up by")
-        if conversation_id == NEW_CONVERSATION and not provider_named(item.environment.provider).sessions:
+        makes_session = provider_named(item.environment.provider).makes_session(conversation_id)
+        if conversation_id == NEW_CONVERSATION and not makes_session:
             raise OptionError(
                 "campaign",
                 "cannot go with the conversation_id 'new', as nobody could find out which one a lost ledger named; "
@@ -218,7 +219,7 @@ def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> 
     """Refuse a target of which nobody knows who is to answer, where that must be known."""
     if to.agent_id is not None:
         return
-    if to.conversation_id == NEW_CONVERSATION and provider.sessions:
+    if provider.makes_session(to.conversation_id):
         variable = provider.variable_of(provider.agent)
         raise OptionError(
             provider.agent,
@@ -227,7 +228,7 @@ def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> 
         )
     if to.conversation_id == NEW_CONVERSATION:
         raise OptionError(provider.conversation, f"'new' needs an {provider.agent}, and {to.host} has none")
-    if options["wait_for_reply"] and not provider.sessions:
+    if options["wait_for_reply"] and not provider.knows_who_answers(to.agent_id):
         raise OptionError("wait_for_reply", f"needs an {provider.agent}, and {to.host} has none")
 
 
@@ -248,7 +249,7 @@ async def _delivered(
             for target, delivery in zip(targets, deliveries, strict=True):
                 campaign.record(target, delivery)
     for target, delivery in zip(targets, deliveries, strict=True):
-        if delivery.agent_id is None and delivery.status == "sent" and not target.in_session:
+        if delivery.status == "sent" and not target.provider.knows_who_answers(delivery.agent_id):
             delivery.reason = _NO_AGENT
     return deliveries
 

@@ -14,10 +14,10 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     FOUND,
-    NEW_CONVERSATION,
     MessageTarget,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import NEW_CONVERSATION
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message, parse_messages
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_utc
@@ -50,7 +50,7 @@ def ledger(tmp_path: Path) -> Path:
 
 def to(sandbox: Sandbox, session_id: str = NEW_CONVERSATION) -> MessageTarget:
     environment, messages = new_environment(sandbox), parse_messages("messages", [{"content": "hello"}])
-    return MessageTarget(environment.id, environment, AGENT, session_id, messages=messages, in_session=True)
+    return MessageTarget(environment.id, environment, AGENT, session_id, messages=messages)
 
 
 def new_session(sandbox: Sandbox, target: MessageTarget) -> str:

@@ -16,19 +16,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from ..errors import ApiError, OptionError
-from ..fleet.delivery import FOUND, NEW_CONVERSATION, Delivery, MessageTarget
+from ..fleet.delivery import FOUND, Delivery, MessageTarget
 from ..ledger.audit_log import AuditLog
 from ..ledger.schema import ACTIVE, Entry
 from ..ledger.store import Ledger
-from ..providers.base import idempotency_key
-from ..providers.conversation import Question
+from ..providers.conversation import NEW_CONVERSATION, Question
 from ..text import iso_now
 from .plan import Plan, other_content
 
 # The statuses that leave open whether a message was accepted.
 _IN_DOUBT = ("in_flight", "unknown")
 
-# A provider with sessions keeps idempotency keys for 24 h.
+# A provider keeps idempotency keys for 24 h.
 _KEYS_PROTECT_FOR = timedelta(hours=23)
 
 _UNRECORDED = "another delivery could not be put down"
@@ -75,7 +74,7 @@ class _Claim:
         has no id of ours to look up: in one that is given the same text may be another message's, and only the key
         tells them apart.
         """
-        if not target.in_session or (self.earlier is not None and self.earlier.status in _IN_DOUBT):
+        if target.otid is not None or (self.earlier is not None and self.earlier.status in _IN_DOUBT):
             return True
         return self.replaced is None and target.conversation_id == NEW_CONVERSATION
 
@@ -146,8 +145,7 @@ class Campaign:
         if claim is None:
             return False
         self._claims[target.environment.id] = claim
-        if target.in_session:
-            delivery.conversation_id = claim.entry.conversation_id
+        delivery.conversation_id = claim.entry.conversation_id
         return True
 
     def _take_claim(self, target: MessageTarget, delivery: Delivery) -> _Claim | None:
@@ -163,6 +161,7 @@ class Campaign:
     def _in_flight(self, target: MessageTarget, seen: Entry | None) -> Entry:
         """The row of a claim. seen: the row before."""
         now, ids = iso_now(), (target.environment.id, str(target.client_message_id))
+        session_key, message_key = target.provider.idempotency_keys(*ids)
         earlier = seen if seen is not None and seen.attempt == target.attempt else None
         conversation_id = target.conversation_id
         if conversation_id == NEW_CONVERSATION:
@@ -182,8 +181,8 @@ class Campaign:
             claimed_at=now,
             agent_id=target.agent_id,
             conversation_id=conversation_id,
-            session_key=idempotency_key(*ids, "session") if target.in_session else None,
-            message_key=idempotency_key(*ids, "message") if target.in_session else None,
+            session_key=session_key,
+            message_key=message_key,
         )
 
     def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery) -> bool:
@@ -222,8 +221,8 @@ class Campaign:
         Only what is in doubt is looked up. Raises ApiError, unclear if the look-up fails.
         """
         claim = self._claims[target.environment.id]
-        can_be_looked_up = target.agent_id is not None or target.in_session
-        is_wanted = self._verify or _has_no_key(target, claim.entry)
+        can_be_looked_up = target.provider.knows_who_answers(target.agent_id)
+        is_wanted = self._verify or _has_expired_key(claim.entry)
         if not (can_be_looked_up and is_wanted and claim.is_in_doubt(target)):
             return None
         earlier = claim.earlier
@@ -297,6 +296,7 @@ class Campaign:
             self._ledger.wait_for_others(_NOT_LONG)
 
 
-def _has_no_key(target: MessageTarget, entry: Entry) -> bool:
+def _has_expired_key(entry: Entry) -> bool:
     """Whether the idempotency key of a message has expired, or expires soon, so that it no longer protects."""
-    return target.in_session and datetime.now(UTC) - datetime.fromisoformat(entry.began_at) > _KEYS_PROTECT_FOR
+    age = datetime.now(UTC) - datetime.fromisoformat(entry.began_at)
+    return entry.message_key is not None and age > _KEYS_PROTECT_FOR

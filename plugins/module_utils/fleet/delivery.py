@@ -15,9 +15,10 @@ from typing import Protocol
 
 from ..environment import Environment
 from ..errors import ApiError
-from ..providers.base import Client, reachable
-from ..providers.conversation import Look, Question, Reply
+from ..providers.base import Client, Provider, reachable
+from ..providers.conversation import NEW_CONVERSATION, Look, Question, Reply
 from ..providers.message import Message
+from ..providers.registry import provider_named
 from ..stop import Stop
 from ..text import iso_now, one_line
 from .fan_out import FanOut, Outcome, Policy, Target, failures_on
@@ -28,24 +29,24 @@ STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "fail
 DELIVERED = ("sent", "already_sent")
 # The reason of a message that is already in its conversation.
 FOUND = "found in the conversation"
-# As `conversation_id`: make a conversation for the target.
-NEW_CONVERSATION = "new"
 # Seconds between two looks at whether a campaign is to stop.
 _LOOK_EVERY = 1.0
-# With what a session may be refused as its environment was archived, or removed, after it was listed.
-_MAY_BE_ARCHIVED = (400, 404, 409)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageTarget(Target):
     """A target and the messages for it. conversation_id may be `new`.
 
-    attempt: how often a campaign has sent them with this time. in_session: see `Provider.sessions`.
+    attempt: how often a campaign has sent them with this time.
     """
 
     messages: Sequence[Message]
     attempt: int = 1
-    in_session: bool = False
+
+    @property
+    def provider(self) -> Provider:
+        """The environment's provider."""
+        return provider_named(self.environment.provider)
 
     @property
     def client_message_id(self) -> str | None:
@@ -54,10 +55,9 @@ class MessageTarget(Target):
 
     @property
     def otid(self) -> str | None:
-        """The `otid` of the last user message, by which its reply is found; approvals have none, nor have sessions."""
-        if self.in_session:
-            return None
-        return next((message.otid for message in reversed(self.messages) if not message.approvals), None)
+        """The id in the history of the last user message, by which its reply is found; approvals have none."""
+        otid = next((message.otid for message in reversed(self.messages) if not message.approvals), None)
+        return self.provider.history_id(otid)
 
     def question(self, conversation_id: str | None, *, otid: str | None = None, since: str | None = None) -> Question:
         """What a reply is wanted to: the last user message, or the approvals where there is none.
@@ -159,7 +159,7 @@ async def deliver(
         still_waits = delivery.status == "offline" and policy.when_offline == "wait"
         if once is not None and (still_waits or delivery.status == "not_attempted") and delivery.reason is None:
             once.holds(delivery)
-        delivery.session_id = delivery.conversation_id if target.in_session else None
+        delivery.session_id = target.provider.session_of(delivery.conversation_id)
     return [delivery for _target, delivery in pairs]
 
 
@@ -276,7 +276,7 @@ class Sender:
                 environment, str(target.agent_id), str(target.client_message_id)
             )
         except ApiError as error:
-            if target.in_session and error.status in _MAY_BE_ARCHIVED:
+            if target.provider.may_be_archived(error.status):
                 await reachable(self._client_of(target), target.environment, fresh=True)
             # The message itself has not been sent, so nothing about it is unclear.
             raise error.but(may_be_accepted=False) from None

@@ -130,8 +130,7 @@ def results(asked: Sequence[Asked], replies: Sequence[Reply]) -> list[dict[str, 
 
 
 def _session_of(question: Question | None) -> str | None:
-    in_session = question is not None and provider_named(question.provider).sessions
-    return question.conversation_id if question is not None and in_session else None
+    return provider_named(question.provider).session_of(question.conversation_id) if question is not None else None
 
 
 def counts(replies: Sequence[Reply]) -> dict[str, int]:

@@ -18,7 +18,7 @@ from ..environment import Environment, InvalidRow, Listing
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..options import CONNECTION_SPEC, convert_value, merge_connection_options
-from .conversation import Look, Question
+from .conversation import NEW_CONVERSATION, Look, Question
 from .message import Message
 
 
@@ -105,8 +105,9 @@ class Provider:
         `rate` (requests a second, None for no limit).
     looked_up_by: the option that names one environment, `environment_id` or `device_id`. agent, conversation: the
         options that say who is addressed, `agent_id` or `agent`, and `conversation_id` or `session_id`.
-    sessions: whether conversations are sessions: one is made for each target that names none, it alone says who
-        answers, and what is made or sent twice is told by keys that are kept for 24 h.
+    sessions: whether conversations are sessions. A session is made for each target that names none, it decides which
+        agent answers, its history has the API's ids alone, and the API drops repetitions by keys that it keeps for
+        24 h. Only the methods below read this.
     refused: by option of send_message, why the provider's environments do not take it.
     environment_variables: by connection option, those that are not called `<NAME>_<OPTION>`.
     """
@@ -145,6 +146,38 @@ class Provider:
             for option, names in ((option, self.environment_variables_of(option)) for option in CONNECTION_SPEC)
         }
         return {option: value for option, value in found.items() if value}
+
+    def makes_session(self, conversation_id: str | None) -> bool:
+        """Whether a session is made for a target that names this conversation, or none."""
+        return self.sessions and conversation_id in (None, NEW_CONVERSATION)
+
+    def session_of(self, conversation_id: str | None) -> str | None:
+        """The session that a conversation is; None where conversations are not sessions."""
+        return conversation_id if self.sessions else None
+
+    def may_be_archived(self, status: int | None) -> bool:
+        """Whether a session that is refused with a status may mean an environment that is archived or removed now."""
+        return self.sessions and status in (400, 404, 409)
+
+    def knows_who_answers(self, agent_id: str | None) -> bool:
+        """Whether it is known which agent answers a target that names this agent, or none."""
+        return self.sessions or agent_id is not None
+
+    def history_id(self, otid: str | None) -> str | None:
+        """The id in the history of a message that is sent under an id; None where the API makes ids of its own."""
+        return None if self.sessions else otid
+
+    def idempotency_keys(self, environment_id: str, client_message_id: str) -> tuple[str | None, str | None]:
+        """The Idempotency-Keys of a message's session and of the message; None twice where the API takes none."""
+        if not self.sessions:
+            return None, None
+        ids = environment_id, client_message_id
+        return idempotency_key(*ids, "session"), idempotency_key(*ids, "message")
+
+    @property
+    def reply_keys(self) -> Sequence[str]:
+        """What of a sent message is needed to tell its reply from others, as keys of a result of send_message."""
+        return (self.conversation,) if self.sessions else ("client_message_id", "agent_id")
 
     @property
     def key_help(self) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 from ..environment import Environment
 
 STATES = ("replied", "waiting", "needs_approval", "failed", "lost")
+# As `conversation_id`: make a conversation for the target.
+NEW_CONVERSATION = "new"
 
 
 @dataclass(frozen=True, slots=True)

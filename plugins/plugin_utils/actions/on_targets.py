@@ -17,11 +17,10 @@ from ansible.utils.display import Display
 from ...module_utils.environment import Environment
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.files import check_writable
-from ...module_utils.fleet.delivery import NEW_CONVERSATION
 from ...module_utils.fleet.fan_out import Outcome, Policy, Target, counts, failure_budget
 from ...module_utils.fleet.result_files import write_hosts, write_results
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.providers.conversation import Reply
+from ...module_utils.providers.conversation import NEW_CONVERSATION, Reply
 from ...module_utils.providers.registry import provider_named
 from ...module_utils.stop import Stop
 from ...module_utils.text import one_line

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,19 +31,14 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
         environment = None
     provider = provider_named(environment.provider if environment else _text(where, entry, "provider") or LETTA.name)
     conversation_id = _text(where, entry, provider.conversation)
-    needed = (
-        {provider.conversation: conversation_id}
-        if provider.sessions
-        else {"client_message_id": client_message_id, "agent_id": agent_id}
-    )
-    skip = _reason_to_skip(where, entry, needed)
+    skip = _reason_to_skip(where, entry, provider.reply_keys)
     if skip is not None:
         return Asked(host, environment_id, client_message_id, None, skip=skip)
     question = Question(
         provider=provider.name,
         agent_id=agent_id or "",
         conversation_id=conversation_id,
-        otid=_text(where, entry, "otid") or (None if provider.sessions else client_message_id),
+        otid=_text(where, entry, "otid") or provider.history_id(client_message_id),
         environment=environment,
         since=_text(where, entry, "sent_at"),
     )
@@ -51,11 +46,11 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
     return Asked(host, environment_id, client_message_id, question, _moment(where, entry))
 
 
-def _reason_to_skip(where: str, entry: Mapping[str, Any], needed: Mapping[str, str | None]) -> str | None:
+def _reason_to_skip(where: str, entry: Mapping[str, Any], needed: Sequence[str]) -> str | None:
     status = entry.get("status")
     if status not in (None, *_DELIVERED):
         return f"it was not sent: {one_line(status, 40)}"
-    missing = next((name for name, value in needed.items() if value is None), None)
+    missing = next((key for key in needed if _text(where, entry, key) is None), None)
     if missing and status is None:
         raise OptionError(where, f"has no {missing}")
     return f"it was sent without {missing}, so its reply cannot be told from others" if missing else None
