@@ -31,7 +31,7 @@ def targets(sandbox: Sandbox) -> list[MessageTarget]:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what failed be tried again at once."""
-    monkeypatch.setattr(retries, "_wait", lambda _state: 0.0)
+    monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.0)
 
 
 def restart(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> None:

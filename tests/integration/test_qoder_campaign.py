@@ -34,7 +34,7 @@ LATER = 25 * 3600.0
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what failed be tried again at once."""
-    monkeypatch.setattr(retries, "_wait", lambda _state: 0.0)
+    monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.0)
 
 
 @pytest.fixture
