@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # matrix.sh USER_HOME: sanity, unit and integration tests on every supported Python that is installed, each with the newest
-# ansible-core that it takes. PYTHONS="3.12 3.13" narrows it; what is absent is named.
+# ansible-core that it takes, and on the oldest ansible-core. PYTHONS="3.12 3.11/2.19.0" narrows it; what is absent is named.
 set -euo pipefail
 
 user_home=$1
@@ -16,29 +16,38 @@ find_python() { # a name on the PATH proves nothing: pyenv has shims for version
     return 1
 }
 
-check() { # VERSION PYTHON: everything, in a virtual environment of its own
-    local venv=$PWD/.build/matrix/$1
+# One Python also runs modules on real devices: how a connection plugin is called changes with ansible-core.
+with_devices=3.13
+devices=(tests/e2e/test_connection*.py tests/e2e/test_terminal.py)
+
+check() { # PYTHON[/CORE] EXECUTABLE: everything, in a virtual environment of its own
+    local name=${1//\//-core-} tests=(tests/unit tests/integration) core_wanted=()
+    local venv=$PWD/.build/matrix/$name
+    [[ $1 != */* ]] || core_wanted=("ansible-core==${1#*/}")
+    [[ $1 != "$with_devices" ]] || tests+=("${devices[@]}")
     [[ -x $venv/bin/python ]] || "$2" -m venv "$venv"
-    tests/checks/run.sh "pip install $1" "$venv/bin/python" -m pip install --disable-pip-version-check --upgrade \
-        --upgrade-strategy eager -r requirements.txt -r tests/requirements.txt || return
+    tests/checks/run.sh "pip install $name" "$venv/bin/python" -m pip install --disable-pip-version-check --upgrade \
+        --upgrade-strategy eager -r requirements.txt -r tests/requirements.txt "${core_wanted[@]}" || return
     export PATH=$venv/bin:$PATH
     core=$(python -c 'from ansible.release import __version__; print(__version__)')
     tests/checks/artifact.sh || return
-    tests/checks/run.sh "pytest $1" python -m pytest --numprocesses 3 tests/unit tests/integration
+    tests/checks/run.sh "pytest $name" python -m pytest --numprocesses 3 "${tests[@]}"
 }
 
 failed=0
 summary=()
-for version in ${PYTHONS:-3.11 3.12 3.13}; do
-    if ! python=$(find_python "$version"); then
-        summary+=("absent  Python $version")
+for version in ${PYTHONS:-3.11/2.19.0 3.11 3.12 3.13}; do
+    if ! python=$(find_python "${version%/*}"); then
+        summary+=("absent  Python ${version%/*}")
         continue
     fi
     path=$PATH core="no ansible-core"
+    what="sanity, unit and integration tests"
+    [[ $version != "$with_devices" ]] || what+=", and modules on real devices"
     if check "$version" "$python"; then
-        summary+=("ok      Python $version, ansible-core $core: sanity, unit and integration tests")
+        summary+=("ok      Python ${version%/*}, ansible-core $core: $what")
     else
-        summary+=("FAILED  Python $version, ansible-core $core")
+        summary+=("FAILED  Python ${version%/*}, ansible-core $core")
         failed=1
     fi
     PATH=$path
