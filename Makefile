@@ -19,10 +19,11 @@ export TMPDIR := $(CURDIR)/.build/tmp
 
 run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
+linters := lint-ruff-check lint-ruff-format lint-mypy lint-ansible lint-changelog
 workers := 3
 pytest = pytest --numprocesses $(workers)
 
-.PHONY: help home venv chromium shells demo demo-devices test check lint sanity test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench build ee docs release-check clean
+.PHONY: help home venv chromium shells demo demo-devices test check lint $(linters) sanity pytest test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench build ee docs changelog release-check clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -31,17 +32,19 @@ help:
 	@echo 'make check             lint and sanity'
 	@echo 'make lint              ruff, mypy, ansible-lint, changelog fragments'
 	@echo 'make sanity            galaxy-importer, ansible-lint, antsibull-docs and ansible-test on the built collection'
-	@echo 'make test-unit         tests/unit'
+	@echo 'make pytest            some tests (TESTS="tests/unit/test_mode.py -k offline")'
+	@echo 'make test-unit         tests/unit, in about a minute'
 	@echo 'make test-integration  tests/integration'
 	@echo 'make test-e2e          tests/e2e, with real devices'
 	@echo 'make test-molecule     extensions/molecule: the roles, with real devices too (SCENARIOS="instruct self_update" runs these alone)'
 	@echo 'make test-python       tests/unit, tests/integration and tests/e2e'
 	@echo 'make coverage          the same, and the share of plugins/ that they ran'
-	@echo 'make test-matrix       sanity, unit and integration tests on every supported Python that is installed (PYTHONS="3.12 3.13")'
+	@echo 'make test-matrix       sanity, unit and integration tests on every supported Python that is installed, and on the oldest ansible-core (PYTHONS="3.12 3.11/2.19.0")'
 	@echo 'make bench             tests/benchmarks, into docs/performance.md (BENCH="--only play" measures a part, and shows it)'
 	@echo 'make build             the collection as a tar.gz, in .build/dist'
 	@echo 'make ee                an execution environment with the collection, where Podman or Docker runs (TAG=fleetops-ee)'
 	@echo 'make docs              the pages of all plugins, in .build/docs/html'
+	@echo 'make changelog         take the fragments into CHANGELOG.rst, under the version in galaxy.yml'
 	@echo 'make release-check     whether the version in galaxy.yml can be released'
 	@echo 'make venv              only the virtual environment, in .venv (PYTHON=... chooses the Python)'
 	@echo 'make clean             remove everything that these commands made'
@@ -71,14 +74,24 @@ test: check test-molecule test-python
 
 check: lint sanity
 
+# Every tool runs, also after one that found something.
 lint: venv
-	@failed=0; \
-	$(run) 'ruff check' ruff check || failed=1; \
-	$(run) 'ruff format' ruff format --check --diff || failed=1; \
-	(cd .build/collections && ../../$(run) mypy mypy --config-file ../../pyproject.toml) || failed=1; \
-	$(run) 'ansible-lint' ansible-lint --nocolor --profile production --offline || failed=1; \
-	$(run) 'antsibull-changelog' antsibull-changelog lint || failed=1; \
-	exit $$failed
+	@$(MAKE) --keep-going $(linters)
+
+lint-ruff-check: venv
+	@$(run) 'ruff check' ruff check
+
+lint-ruff-format: venv
+	@$(run) 'ruff format' ruff format --check --diff
+
+lint-mypy: venv
+	@cd .build/collections && ../../$(run) mypy mypy --config-file ../../pyproject.toml
+
+lint-ansible: venv
+	@$(run) 'ansible-lint' ansible-lint --nocolor --profile production --offline
+
+lint-changelog: venv
+	@$(run) 'antsibull-changelog' antsibull-changelog lint
 
 sanity: venv
 	@tests/checks/artifact.sh
@@ -99,6 +112,9 @@ test-unit test-integration test-e2e: test-%: venv
 
 test-python: venv
 	@python -m $(pytest)
+
+pytest: venv
+	@python -m pytest $(TESTS)
 
 # Molecule would take what an interrupted run has left for ready.
 test-molecule: venv
@@ -125,7 +141,7 @@ build: venv
 ee: venv
 	@TAG='$(TAG)' tests/checks/ee.sh
 
-docs release-check: %: venv
+docs changelog release-check: %: venv
 	@tests/checks/$(@:-check=).sh
 
 clean:
