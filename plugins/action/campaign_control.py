@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.ledger.sqlite import Ledger, ledger_path
 from ..modules.campaign_control import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.actions.run_facts import run_facts
@@ -27,8 +28,8 @@ class ActionModule(EnvironmentAction):
         before = ACTIVE
         if reading := Ledger.read(path):
             with reading:
-                before = reading.state(campaign)
+                before = Deliveries(reading).state(campaign)
         if before != wanted and not self._task.check_mode:
             with Ledger.open(path, run_facts(self._task, task_vars)) as ledger:
-                ledger.set_state(campaign, wanted)
+                Deliveries(ledger).set_state(campaign, wanted)
         return {"changed": before != wanted, "previous_state": before}

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.store import ledger_to_show
+from ..module_utils.ledger.sqlite import ledger_to_show
 from ..module_utils.providers.conversation import STATES
 from ..modules.campaign_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
@@ -29,8 +30,9 @@ class ActionModule(EnvironmentAction):
         state = ACTIVE
         if ledger := ledger_to_show(options["ledger"], check_mode=bool(self._task.check_mode)):
             with ledger:
-                records = ledger.records(options["campaign"])
-                state = ledger.state(options["campaign"])
+                deliveries = Deliveries(ledger)
+                records = deliveries.records(options["campaign"])
+                state = deliveries.state(options["campaign"])
         found = Counter(record["status"] for record in records)
         replies = Counter(record["reply_state"] for record in records)
         ended = ", ".join(f"{found[status]} {status}" for status in _STATUSES if found[status])

@@ -13,9 +13,10 @@ from typing import Any
 
 from ..module_utils.environment import Environment
 from ..module_utils.errors import OptionError
+from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import rollout_names, rollout_record
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.store import Ledger, ledger_to_show
+from ..module_utils.ledger.sqlite import Ledger, ledger_to_show
 from ..module_utils.report.files import MODES, changes, check_path, save, text_for
 from ..module_utils.report.model import (
     ReportedCampaign,
@@ -86,7 +87,8 @@ def _campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCamp
     """What the ledger has of campaigns; one that it does not have has reached nobody."""
     if ledger is None:
         return [campaign_report(name, ACTIVE, []) for name in names]
-    return [campaign_report(name, ledger.state(name), ledger.records(name)) for name in names]
+    deliveries = Deliveries(ledger)
+    return [campaign_report(name, deliveries.state(name), deliveries.records(name)) for name in names]
 
 
 def _rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:

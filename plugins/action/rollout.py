@@ -14,7 +14,7 @@ from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.ledger.rollouts import add_rollout, find_rollout, hold_rollout, rollout_named
 from ..module_utils.ledger.schema import Rollout
-from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.ledger.sqlite import Ledger, ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.rollouts.preflight import preflight
 from ..module_utils.rollouts.waves import check_same, check_waves, planned, view

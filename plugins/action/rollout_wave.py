@@ -13,7 +13,7 @@ from typing import Any
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger.rollouts import hold_rollout, keep_wave, rollout_named
 from ..module_utils.ledger.schema import Rollout, RolloutTarget, Wave
-from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.ledger.sqlite import Ledger, ledger_path
 from ..module_utils.rollouts.waves import FAILED, Results, begun, judged
 from ..module_utils.text import iso_now
 from ..modules.rollout_wave import SPEC

@@ -12,7 +12,7 @@ from typing import Any
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.update import Update, Updated, self_update
 from ..module_utils.ledger.rollouts import UpdateProgress
-from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.ledger.sqlite import Ledger, ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC

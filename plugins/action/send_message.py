@@ -21,8 +21,9 @@ from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, awa
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.replies import counts_by_state
 from ..module_utils.ledger.audit_log import AuditLog
+from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.store import Ledger, ledger_path
+from ..module_utils.ledger.sqlite import Ledger, ledger_path
 from ..module_utils.options import given
 from ..module_utils.providers.base import Client, Provider
 from ..module_utils.providers.conversation import NEW_CONVERSATION
@@ -109,9 +110,10 @@ class ActionModule(TargetsAction):
                 audit = _audit_log(run.options)
                 if audit is not None:
                     stack.enter_context(audit)
-                planned = plan(ledger, name, run.options["retry"], run.targets, self._source_hash(run))
+                kept = Deliveries(ledger)
+                planned = plan(kept, name, run.options["retry"], run.targets, self._source_hash(run))
                 verify = run.options["verify"] == "history"
-                campaign = Campaign(name, ledger, planned, conversations.arrived, audit, verify=verify)
+                campaign = Campaign(name, kept, planned, conversations.arrived, audit, verify=verify)
                 deliveries = await _delivered(run, clients, conversations, planned.targets, campaign)
                 self._unrecorded = campaign.problem
                 return deliveries
@@ -265,7 +267,7 @@ def _planned_from_ledger(run: Run, source_hash: str | None) -> Plan:
     if not name:
         return Plan(run.targets, {}, {})
     with Ledger.read(ledger_path(run.options["ledger"])) or contextlib.nullcontext() as ledger:
-        return plan(ledger, name, run.options["retry"], run.targets, source_hash)
+        return plan(Deliveries(ledger) if ledger else None, name, run.options["retry"], run.targets, source_hash)
 
 
 def _replies_in(deliveries: Sequence[Delivery]) -> dict[str, int]:

@@ -24,8 +24,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     deliver,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.arrivals import Arrivals
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments
@@ -56,11 +57,11 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
     """Send "hello" to the environments, as one run of the campaign."""
     death = Death(given["die_at"], given["nth"])
 
-    class DyingLedger(Ledger):
+    class DyingDeliveries(Deliveries):
         def replace(self, seen: Entry | None, entry: Entry) -> bool:
             death.at("begun" if entry.status == "in_flight" else "none")
             if given["full_at"] == ("claim" if entry.status == "in_flight" else "record"):
-                self._connection.execute("PRAGMA max_page_count = 1")
+                self.ledger.change("PRAGMA max_page_count = 1")
                 entry = replace(entry, host="x" * 100_000)
             replaced = super().replace(seen, entry)
             death.at("claimed" if entry.status == "in_flight" else "recorded")
@@ -95,9 +96,10 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
             for name in given["environments"]
         ]
         arrivals = Arrivals(Reader(client, concurrency=4, rate=None))
-        with DyingLedger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
-            planned = plan(ledger, "c", given["retry"], targets)
-            once = Campaign("c", ledger, planned, looked_up, verify=given["verify"])
+        with Ledger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
+            deliveries = DyingDeliveries(ledger)
+            planned = plan(deliveries, "c", given["retry"], targets)
+            once = Campaign("c", deliveries, planned, looked_up, verify=given["verify"])
             return await deliver(
                 {"letta": client}, planned.targets, Policy(given["concurrency"], None, given["max_failures"]), once
             )

@@ -24,8 +24,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     Sender,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import FanOut
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import ConversationsOfAll, opened
 from tests.sandbox.process import Sandbox
 from tests.unit.qoder_support import qoder_settings
@@ -87,7 +88,8 @@ async def run(
     settings = qoder_settings(sandbox) if provider == "qoder" else settings_for(sandbox)
     async with opened({provider: settings}) as clients:
         conversations = ConversationsOfAll(clients, concurrency=4, rate=None)
-        with Ledger.open(ledger, RunFacts("tester")) as kept:
+        with Ledger.open(ledger, RunFacts("tester")) as opened_ledger:
+            kept = Deliveries(opened_ledger)
             planned = plan(kept, name, retry, targets)
             once = Campaign(name, kept, planned, conversations.arrived, verify=verify)
             fan_out = FanOut(policy(concurrency=2, max_failures=len(targets)))
@@ -138,7 +140,7 @@ def entries(path: Path) -> dict[str, Entry]:
     ledger = Ledger.read(path)
     assert ledger is not None
     with ledger:
-        return ledger.entries(path.stem)
+        return Deliveries(ledger).entries(path.stem)
 
 
 def each_step(

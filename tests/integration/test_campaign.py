@@ -20,8 +20,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     MessageTarget,
     deliver,
 )
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Conversations
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
@@ -58,7 +59,7 @@ def rows(ledger: Path) -> dict[str, Entry]:
     with contextlib.ExitStack() as stack:
         opened = Ledger.read(ledger)
         assert opened is not None
-        return stack.enter_context(opened).entries("c")
+        return Deliveries(stack.enter_context(opened)).entries("c")
 
 
 def change(ledger: Path, statement: str) -> None:
@@ -317,7 +318,7 @@ def test_a_ledger_that_fills_up_sends_nothing_that_it_cannot_keep(
 def test_a_ledger_that_stays_locked_is_waited_for_once(
     sandbox: Sandbox, ledger: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.ledger.store._UNDER_WAY", 0.2)
+    monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite._UNDER_WAY", 0.2)
     targets = [
         MessageTarget(name, environment_of(row(id=name)), "agent-1", messages=[Message.from_user("a")])
         for name in names
@@ -327,8 +328,8 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
     async def run(opened: Ledger) -> list[Delivery]:
         async with Client(settings_for(sandbox)) as client:
             arrived = Conversations(client, concurrency=1, rate=None).arrived
-            planned = plan(opened, "c", "undelivered", targets)
-            campaign = Campaign("c", opened, planned, arrived)
+            planned = plan(Deliveries(opened), "c", "undelivered", targets)
+            campaign = Campaign("c", Deliveries(opened), planned, arrived)
             waits.append(opened.query("PRAGMA busy_timeout")[0]["timeout"])
             with contextlib.closing(sqlite3.connect(ledger, isolation_level=None)) as other:
                 other.execute("BEGIN IMMEDIATE")

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import rollout_record
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 
 from .conftest import CHECKOUT, Ansible, Run, messages_of
 

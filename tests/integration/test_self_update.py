@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import rollout_record
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 
 from .conftest import Ansible, messages_of, step
 

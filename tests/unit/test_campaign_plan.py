@@ -9,8 +9,9 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import content_hash, message_id, plan
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import STATES
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 
@@ -62,8 +63,9 @@ def test_only_a_turn_that_failed_is_one_that_is_sent_again(tmp_path: Path, reply
     environment = environment_of(row(id="e"))
     sent = MessageTarget("alpha", environment, "agent-1", messages=[Message.from_user("hello")])
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
-        ledger.replace(None, replace(DELIVERED, content_hash=content_hash(sent.messages), reply_state=reply_state))
-        planned = plan(ledger, "c", "failed_turns", [sent])
+        deliveries = Deliveries(ledger)
+        deliveries.replace(None, replace(DELIVERED, content_hash=content_hash(sent.messages), reply_state=reply_state))
+        planned = plan(deliveries, "c", "failed_turns", [sent])
 
     assert [target.attempt for target in planned.targets] == [2 if reply_state == "failed" else 1]
     assert list(planned.settled) == ([] if reply_state == "failed" else ["e"])

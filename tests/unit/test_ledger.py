@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import store as module
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import sqlite as module
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger, ledger_path
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger, ledger_path
 
 FACTS = RunFacts("tester", "7", "alice", "/plays/site.yml")
 ROW = Entry(
@@ -97,7 +98,7 @@ def test_the_path_is_the_option_then_the_environment_then_the_state_directory(mo
 
 def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
     with opened(path) as ledger:
-        ledger.begin("c", None, 0)
+        Deliveries(ledger).begin("c", None, 0)
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
 
     assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -107,23 +108,23 @@ def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
 
 def test_what_is_put_down_is_there_ever_after(path: Path) -> None:
     with opened(path) as ledger:
-        assert ledger.replace(None, ROW)
-        assert ledger.replace(ROW, replace(ROW, status="sent"))
+        assert Deliveries(ledger).replace(None, ROW)
+        assert Deliveries(ledger).replace(ROW, replace(ROW, status="sent"))
 
     with opened(path) as ledger:
-        assert ledger.entry("c", "e") == replace(ROW, status="sent")
-        assert ledger.entries("c") == {"e": replace(ROW, status="sent")}
-        assert ledger.entries("other") == {}
-        assert ledger.entry("c", "other") is None
+        assert Deliveries(ledger).entry("c", "e") == replace(ROW, status="sent")
+        assert Deliveries(ledger).entries("c") == {"e": replace(ROW, status="sent")}
+        assert Deliveries(ledger).entries("other") == {}
+        assert Deliveries(ledger).entry("c", "other") is None
     [run, _second] = sql(path, "SELECT os_user, awx_job_id, awx_user, playbook FROM runs")
     assert run == ("tester", "7", "alice", "/plays/site.yml")
 
 
 def test_a_row_that_is_not_as_it_was_seen_stays(path: Path) -> None:
     with opened(path) as one, opened(path) as other:
-        assert one.replace(None, ROW)
-        assert not other.replace(None, replace(ROW, run=2))
-        assert other.entry("c", "e") == ROW
+        assert Deliveries(one).replace(None, ROW)
+        assert not Deliveries(other).replace(None, replace(ROW, run=2))
+        assert Deliveries(other).entry("c", "e") == ROW
 
 
 @pytest.mark.parametrize("wrong", ["~nobody-of-this-name/ledger", "a\0b"])
@@ -166,50 +167,50 @@ def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
 
 def test_a_campaign_keeps_what_it_sends(path: Path) -> None:
     with opened(path) as ledger:
-        ledger.begin("c", None, 0)
-        ledger.begin("c", "one", 0)
-        ledger.begin("c", None, 0)
-        ledger.begin("other", "other", 0)
-        ledger.check_source("c", "one")
+        Deliveries(ledger).begin("c", None, 0)
+        Deliveries(ledger).begin("c", "one", 0)
+        Deliveries(ledger).begin("c", None, 0)
+        Deliveries(ledger).begin("other", "other", 0)
+        Deliveries(ledger).check_source("c", "one")
         with pytest.raises(
             OptionError, match=r"^campaign: 'c' has had other content since 20.*; give what is new a camp"
         ):
-            ledger.begin("c", "other", 1)
-        assert ledger.repeat("c") == 0
+            Deliveries(ledger).begin("c", "other", 1)
+        assert Deliveries(ledger).repeat("c") == 0
 
 
 def test_a_campaign_keeps_the_last_repeat_that_was_begun(path: Path) -> None:
     with opened(path) as ledger:
-        assert ledger.repeat("c") == 0
+        assert Deliveries(ledger).repeat("c") == 0
         for repeat in (0, 2, 1):
-            ledger.begin("c", None, repeat)
-        assert ledger.repeat("c") == 2
+            Deliveries(ledger).begin("c", None, repeat)
+        assert Deliveries(ledger).repeat("c") == 2
 
 
 def test_reading_makes_nothing(path: Path) -> None:
     assert Ledger.read(path) is None
     assert not path.parent.exists()
     with opened(path) as ledger:
-        ledger.replace(None, ROW)
+        Deliveries(ledger).replace(None, ROW)
     reading = Ledger.read(path)
     assert reading is not None
     with reading:
-        assert reading.entries("c") == {"e": ROW}
+        assert Deliveries(reading).entries("c") == {"e": ROW}
         with pytest.raises(OptionError, match="readonly"):
-            reading.begin("c", None, 0)
+            Deliveries(reading).begin("c", None, 0)
 
 
 def test_one_in_a_directory_that_cannot_be_written_is_read() -> None:
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         with opened(path) as ledger:
-            ledger.replace(None, ROW)
+            Deliveries(ledger).replace(None, ROW)
         path.parent.chmod(0o555)
 
         with_row = Ledger.read(path)
         assert with_row is not None
         with with_row:
-            assert with_row.entries("c") == {"e": ROW}
+            assert Deliveries(with_row).entries("c") == {"e": ROW}
             assert not with_row.is_alive(1)
 
 
@@ -218,13 +219,13 @@ def test_one_in_a_directory_that_cannot_be_written_is_read_as_the_run_has_it_tha
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         with opened(path) as ledger:
-            ledger.replace(None, ROW)
+            Deliveries(ledger).replace(None, ROW)
             path.parent.chmod(0o555)
 
             with_row = Ledger.read(path)
             assert with_row is not None
             with with_row:
-                assert with_row.entries("c") == {"e": ROW}
+                assert Deliveries(with_row).entries("c") == {"e": ROW}
 
 
 def test_one_that_is_written_meanwhile_is_read_as_it_is_then(path: Path) -> None:
@@ -233,8 +234,8 @@ def test_one_that_is_written_meanwhile_is_read_as_it_is_then(path: Path) -> None
     reading = Ledger.read(path)
     assert reading is not None
     with reading, opened(path) as ledger:
-        ledger.replace(None, ROW)
-        assert reading.entries("c") == {"e": ROW}
+        Deliveries(ledger).replace(None, ROW)
+        assert Deliveries(reading).entries("c") == {"e": ROW}
 
 
 # What cannot be used
@@ -252,7 +253,7 @@ def test_one_whose_latest_part_cannot_be_read_is_not_read_without_it() -> None:
         path = directory / "inner" / "ledger.sqlite"
         child = os.fork()
         if child == 0:
-            opened(path).replace(None, ROW)
+            Deliveries(opened(path)).replace(None, ROW)
             os._exit(0)
         os.waitpid(child, 0)
         Path(f"{path}-shm").unlink()
@@ -274,7 +275,7 @@ def test_a_file_that_is_no_database(path: Path, damage: bytes) -> None:
 def test_a_file_that_is_damaged(path: Path) -> None:
     with opened(path) as ledger:
         for number in range(200):
-            ledger.replace(None, replace(ROW, environment_id=str(number)))
+            Deliveries(ledger).replace(None, replace(ROW, environment_id=str(number)))
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
 
@@ -325,7 +326,7 @@ def test_a_ledger_that_is_not_yet_in_its_file_is_one(path: Path) -> None:
     if child == 0:
         # Kept open until the end, or it would write to the file itself.
         killed = opened(path)
-        killed.replace(None, ROW)
+        Deliveries(killed).replace(None, ROW)
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
@@ -333,7 +334,7 @@ def test_a_ledger_that_is_not_yet_in_its_file_is_one(path: Path) -> None:
 
     with opened(path) as ledger:
         assert ledger.run == 2
-        assert ledger.entries("c") == {"e": ROW}
+        assert Deliveries(ledger).entries("c") == {"e": ROW}
 
 
 @pytest.mark.parametrize("use", [opened, Ledger.read])
@@ -386,10 +387,10 @@ def test_a_full_disk(path: Path) -> None:
         with pytest.raises(
             OptionError, match=r"^ledger: cannot use '[^\n]*': database or disk is full; make room, and run this again$"
         ):
-            ledger.replace(None, big)
+            Deliveries(ledger).replace(None, big)
         # It goes on when there is room.
         ledger._connection.execute("PRAGMA max_page_count = 1000000")
-        assert ledger.replace(None, replace(ROW, environment_id="last"))
+        assert Deliveries(ledger).replace(None, replace(ROW, environment_id="last"))
 
 
 def test_a_disk_without_room_for_what_stands_beside_the_file(path: Path) -> None:

@@ -26,7 +26,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
     RunFacts,
     Wave,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import (
     Results,
     begun,

@@ -16,7 +16,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_ou
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update import Update, Updated, self_update
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import UpdateProgress, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import planned
 from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_now
 from tests.sandbox.process import Sandbox
@@ -515,7 +515,7 @@ def test_a_device_is_not_told_where_that_cannot_be_put_down(sandbox: Sandbox, tm
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
         add_rollout(ledger, planned("r", "0.34.12", ["100%"], [target], iso_now()))
         progress = UpdateProgress(ledger, "r", {environment.id: "d"})
-        with ledger.changing() as database:
+        with ledger.transaction(durable=True) as database:
             database.execute("DROP TABLE rollout_targets")
         outcome = updated(sandbox, environment, progress=progress)
 

@@ -18,8 +18,8 @@ from datetime import UTC, datetime, timedelta
 from ..errors import ApiError, OptionError
 from ..fleet.delivery import FOUND, Delivery, MessageTarget
 from ..ledger.audit_log import AuditLog
+from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
-from ..ledger.store import Ledger
 from ..providers.conversation import NEW_CONVERSATION, Question
 from ..text import iso_now
 from .plan import Plan, other_content
@@ -85,7 +85,7 @@ class Campaign:
     def __init__(
         self,
         name: str,
-        ledger: Ledger,
+        deliveries: Deliveries,
         plan: Plan,
         arrived: Arrived,
         audit: AuditLog | None = None,
@@ -93,7 +93,8 @@ class Campaign:
         verify: bool = True,
     ) -> None:
         self._name = name
-        self._ledger = ledger
+        self._deliveries = deliveries
+        self._ledger = deliveries.ledger
         self._plan = plan
         self._arrived = arrived
         # Whether to look up each message that is in doubt, or only those that no key protects.
@@ -104,7 +105,7 @@ class Campaign:
         # Why a delivery could not be recorded, None while all could.
         self.problem: str | None = None
         self._began_at = iso_now()
-        ledger.begin(name, plan.source_hash, plan.repeat)
+        deliveries.begin(name, plan.source_hash, plan.repeat)
 
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether the ledger has the target's message as delivered; the delivery then says so."""
@@ -122,7 +123,7 @@ class Campaign:
             return _UNRECORDED
         with self._ledger_errors():
             if self._state == ACTIVE:
-                self._state = self._ledger.state(self._name)
+                self._state = self._deliveries.state(self._name)
         return None if self._state == ACTIVE else f"the campaign is {self._state}"
 
     def holds(self, delivery: Delivery) -> bool:
@@ -151,11 +152,11 @@ class Campaign:
     def _take_claim(self, target: MessageTarget, delivery: Delivery) -> _Claim | None:
         """Replace the row by one of this run; None if the row does not allow it, and the delivery says why."""
         while True:
-            seen = self._ledger.entry(self._name, target.environment.id)
+            seen = self._deliveries.entry(self._name, target.environment.id)
             if seen is not None and not self._may_claim(seen, target, delivery):
                 return None
             claim = _Claim(self._in_flight(target, seen), seen)
-            if self._ledger.replace(seen, claim.entry):
+            if self._deliveries.replace(seen, claim.entry):
                 return claim
 
     def _in_flight(self, target: MessageTarget, seen: Entry | None) -> Entry:
@@ -212,7 +213,7 @@ class Campaign:
         claim = self._claims[target.environment.id]
         entry = replace(claim.entry, conversation_id=delivery.conversation_id)
         with self._ledger_errors():
-            if self._ledger.replace(claim.entry, entry):
+            if self._deliveries.replace(claim.entry, entry):
                 self._claims[target.environment.id] = replace(claim, entry=entry)
 
     async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
@@ -247,12 +248,12 @@ class Campaign:
         claim = self._claims.pop(target.environment.id, None)
         try:
             # Nobody changes the row of a claim while its run is alive.
-            entry = claim.entry if claim is not None else self._ledger.entry(self._name, target.environment.id)
+            entry = claim.entry if claim is not None else self._deliveries.entry(self._name, target.environment.id)
             if claim is not None and entry is not None and delivery.status in ("skipped", "not_attempted"):
-                self._ledger.restore(entry, claim.replaced)
+                self._deliveries.restore(entry, claim.replaced)
             elif entry is not None and entry.client_message_id == delivery.client_message_id:
                 ended = self._with_end(entry, delivery)
-                if self._ledger.replace(entry, ended) and ended != entry:
+                if self._deliveries.replace(entry, ended) and ended != entry:
                     self._log(target)
         except OptionError as error:
             self._give_up(error)
@@ -261,7 +262,7 @@ class Campaign:
     def _log(self, target: MessageTarget) -> None:
         if self._audit is None:
             return
-        [record] = self._ledger.records(self._name, target.environment.id)
+        [record] = self._deliveries.records(self._name, target.environment.id)
         contents = [message.content_option for message in target.messages]
         self._audit.append({**record, "content": contents} if self._audit.with_content else record)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from ..errors import OptionError
 from ..fleet.delivery import MessageTarget
+from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
-from ..ledger.store import Ledger
 from ..providers.message import Message
 from ..text import digest
 
@@ -53,15 +53,15 @@ class Plan:
 
 
 def plan(
-    ledger: Ledger | None,
+    deliveries: Deliveries | None,
     campaign: str,
     retry: str,
     targets: Sequence[MessageTarget],
     source_hash: str | None = None,
 ) -> Plan:
-    """What is to be sent. ledger: None where there is none yet. Raises OptionError where it had other content."""
-    entries = ledger.entries(campaign) if ledger is not None else {}
-    repeat = ledger.repeat(campaign) if ledger is not None else 0
+    """What is to be sent. deliveries: None if there is no ledger yet. Raises OptionError where it had other content."""
+    entries = deliveries.entries(campaign) if deliveries is not None else {}
+    repeat = deliveries.repeat(campaign) if deliveries is not None else 0
     to_send = [target for target in targets if target.skip is None]
     if retry == "all" and not _goes_on(repeat, entries, to_send):
         repeat += 1
@@ -80,13 +80,13 @@ def plan(
                 attempts[environment_id] += 1
             else:
                 settled[environment_id] = entry
-    if ledger is not None:
-        ledger.check_source(campaign, source_hash)
+    if deliveries is not None:
+        deliveries.check_source(campaign, source_hash)
     planned = [
         _with_ids(campaign, target, attempts[target.environment.id]) if target.skip is None else target
         for target in targets
     ]
-    state = ledger.state(campaign) if ledger is not None else ACTIVE
+    state = deliveries.state(campaign) if deliveries is not None else ACTIVE
     return Plan(planned, settled, hashes, source_hash, repeat, state)
 
 

@@ -19,7 +19,7 @@ from ..errors import ApiError, OptionError
 from ..text import iso_now, one_line
 from .run_lock import hold
 from .schema import Rollout, RolloutTarget, RunFacts, Wave
-from .store import Ledger
+from .sqlite import Ledger
 
 _OF_A_TARGET = [field.name for field in fields(RolloutTarget)]
 _OF_A_WAVE = [field.name for field in fields(Wave)]
@@ -75,7 +75,7 @@ def rollout_named(ledger: Ledger | None, name: str) -> Rollout:
 def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
     """Keep a rollout that was planned; False where another run kept one of that name meanwhile."""
     row = (rollout.name, rollout.version, json.dumps(list(rollout.waves_wanted)), rollout.planned_at, ledger.run)
-    with ledger.changing() as database:
+    with ledger.transaction(durable=True) as database:
         if database.execute("SELECT 1 FROM rollouts WHERE name = ?", (rollout.name,)).fetchone():
             return False
         database.execute(
@@ -90,7 +90,7 @@ def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
 
 def keep_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> None:
     """Keep how a wave stands now, and what became of its targets."""
-    with ledger.changing() as database:
+    with ledger.transaction(durable=True) as database:
         database.execute(_REPLACE_WAVE, (name, *astuple(wave)))
         database.executemany(
             _SET_END,
@@ -150,7 +150,7 @@ class UpdateProgress:
 
     def _change(self, statement: str, *values: str | None) -> None:
         try:
-            with self._ledger.changing() as database:
+            with self._ledger.transaction(durable=True) as database:
                 database.execute(statement, values)
         except OptionError as error:
             raise ApiError(str(error), code="ledger") from None

@@ -14,7 +14,7 @@ SCHEMA_VERSION = 3
 # The state of a campaign that goes on.
 ACTIVE = "active"
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE ledger (created_at TEXT NOT NULL);
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY AUTOINCREMENT, run_id TEXT NOT NULL, started_at TEXT NOT NULL,

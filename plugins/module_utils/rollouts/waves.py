@@ -4,7 +4,7 @@
 """Rollouts: who is updated in which wave, when a wave has passed, and what is to be run next.
 
 A rollout is planned once and then kept: who is in it, in which wave, and the version. All of this is plain data; the
-ledger keeps it (rollout_ledger.py), and preflight.py finds out who can be updated.
+ledger stores it (ledger/rollouts.py), and preflight.py finds out which devices can be updated.
 """
 
 from __future__ import annotations
