@@ -22,6 +22,7 @@ from ..module_utils.providers.registry import ConversationsOfAll, opened, provid
 from ..modules.reply_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.actions.questions import asked
+from ..plugin_utils.actions.targets import write_address
 from ..plugin_utils.hosts import environment_of
 
 _OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")
@@ -103,7 +104,7 @@ class ActionModule(EnvironmentAction):
         """The current host's variable, else the option."""
         name = provider.variable_of(option)
         value = self._read_variable(name, lambda: self._templar.template(task_vars.get(name))) or options.get(option)
-        return str(value) if value else None
+        return write_address(option, str(task_vars["inventory_hostname"]), value)
 
 
 async def _collected(

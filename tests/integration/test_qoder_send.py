@@ -291,6 +291,22 @@ def test_a_reply_is_found_by_its_session(fleet: Fleet) -> None:
     assert errors(alone) == {"no session": "reply_info: has no session_id"}
 
 
+def test_an_agent_given_as_a_dictionary_is_the_same_text_when_it_is_sent_to_and_asked_for(fleet: Fleet) -> None:
+    fleet.add("q-alpha")
+    agent = {"type": "agent", "id": QODER_AGENT, "version": 3}
+    fleet.ansible.file("host_vars/q-alpha.yml", yaml.safe_dump({"qoder_agent": agent}))
+
+    run = fleet.steps(
+        step("ask", "send_message", content="hello") | {"register": "asked"},
+        step("look", "reply_info", session_id="{{ asked.session_id }}"),
+        hosts="q-alpha",
+    )
+
+    run.assert_quiet()
+    [reply] = run.result("look")["replies"]
+    assert reply["agent_id"] == run.result("ask")["agent_id"] == json.dumps(agent, sort_keys=True)
+
+
 @pytest.mark.parametrize(("when_offline", "outcome"), [("skip", "ok"), ("fail", "failed")])
 def test_an_archived_environment_is_offline(fleet: Fleet, when_offline: str, outcome: str) -> None:
     fleet.add("q-alpha")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -23,11 +22,10 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.providers.conversation import NEW_CONVERSATION, Reply
 from ...module_utils.providers.registry import provider_named
 from ...module_utils.stop import Stop
-from ...module_utils.text import one_line
 from ..hosts import HostVariables
 from .base import EnvironmentAction
 from .signals import stopped_by_signals
-from .targets import Item, current_host, listed_hosts
+from .targets import Item, current_host, listed_hosts, write_address
 
 # In a worker it would not be one: Ansible imports this before it forks.
 _ON_A_TERMINAL = sys.stdout.isatty()
@@ -179,12 +177,7 @@ class TargetsAction(EnvironmentAction):
     def _nearest(self, option: str, item: Item, options: Mapping[str, Any]) -> str | None:
         """The value of the target's own entry, else the target's variable, else the option."""
         value = item.given.get(option) or self._variable_of(option, item) or options[option]
-        if isinstance(value, Mapping):
-            return json.dumps(value, sort_keys=True)
-        if isinstance(value, Sequence) and value and not isinstance(value, str):
-            problem = f"that of {item.host} must be an id or a dictionary, got {one_line(repr(value), 60)}"
-            raise OptionError(option, problem)
-        return str(value) if value else None
+        return write_address(option, item.host, value)
 
     def _variable_of(self, option: str, item: Item) -> Any:
         """The value of a target's variable, None where it has none."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,18 @@ def listed_hosts(
         seen[identity] = item.host
         items.append(item)
     return items
+
+
+def write_address(option: str, host: str, value: Any) -> str | None:
+    """Who is addressed at a host, as a text: an id, or the JSON of a dictionary. None for a blank value.
+
+    option: the option that the value is for. Raises OptionError for a list.
+    """
+    if isinstance(value, Mapping):
+        return json.dumps(value, sort_keys=True)
+    if isinstance(value, Sequence) and value and not isinstance(value, str):
+        raise OptionError(option, f"that of {host} must be an id or a dictionary, got {one_line(repr(value), 60)}")
+    return str(value) if value else None
 
 
 def listed_from(option: str, environments: Sequence[Environment]) -> str | None:
