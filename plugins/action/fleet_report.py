@@ -14,7 +14,7 @@ from typing import Any
 from ..module_utils.environment import Environment
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger.deliveries import Deliveries
-from ..module_utils.ledger.rollouts import rollout_names, rollout_record
+from ..module_utils.ledger.rollouts import export_rollout, list_rollout_names
 from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.sqlite import Ledger, ledger_to_show
 from ..module_utils.report.files import MODES, changes, check_path, save, text_for
@@ -95,7 +95,7 @@ def _rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:
     """What the ledger has of a rollout. Raises OptionError for one that it does not have."""
     if name is None:
         return None
-    if ledger is not None and (record := rollout_record(ledger, name)):
+    if ledger is not None and (record := export_rollout(ledger, name)):
         return rollout_report(record)
-    known = ", ".join(map(repr, rollout_names(ledger))) if ledger else ""
+    known = ", ".join(map(repr, list_rollout_names(ledger))) if ledger else ""
     raise OptionError("rollout", f"the ledger has no rollout {name!r}; it has {known or 'none'}")

@@ -12,12 +12,12 @@ from typing import Any
 
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fleet.fan_out import Target
-from ..module_utils.ledger.rollouts import add_rollout, find_rollout, hold_rollout, rollout_named
+from ..module_utils.ledger.rollouts import add_rollout, find_rollout, get_rollout, lock_rollout
 from ..module_utils.ledger.schema import Rollout
 from ..module_utils.ledger.sqlite import Ledger, ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.rollouts.preflight import preflight
-from ..module_utils.rollouts.waves import check_same, check_waves, planned, view
+from ..module_utils.rollouts.waves import check_same, check_waves, describe_rollout, plan_rollout
 from ..module_utils.text import iso_now
 from ..module_utils.versions import check_version
 from ..modules.rollout import SPEC
@@ -41,22 +41,22 @@ class ActionModule(EnvironmentAction):
         self._require_run_once("targets", task_vars, "plan for all of them")
         items = listed_hosts(options["targets"], (), options["max_targets"], task_vars)
         hosts = {item.environment.id: item.host for item in items}
-        known = _kept(options)
+        known = _find_planned(options)
         if known is not None:
             check_same(known, options["version"], options["waves"], list(hosts))
-        plan = known or self._planned(options, items, task_vars)
+        plan = known or self._plan(options, items, task_vars)
         if self._task.check_mode:
             return _result(plan, hosts, changed=known is None)
         path, facts = ledger_path(options["ledger"]), run_facts(self._task, task_vars)
-        hold_rollout(path, options["name"], facts)
+        lock_rollout(path, options["name"], facts)
         with Ledger.open(path, facts) as ledger:
             # Another run may have planned it, or have gone on with it, until this one could have it.
             is_new = add_rollout(ledger, plan)
-            plan = rollout_named(ledger, options["name"])
+            plan = get_rollout(ledger, options["name"])
         check_same(plan, options["version"], options["waves"], list(hosts))
         return _result(plan, hosts, changed=is_new)
 
-    def _planned(self, options: Mapping[str, Any], items: Sequence[Item], task_vars: Mapping[str, Any]) -> Rollout:
+    def _plan(self, options: Mapping[str, Any], items: Sequence[Item], task_vars: Mapping[str, Any]) -> Rollout:
         """A plan for the targets as they are now."""
         for item in items:
             if item.environment.provider != PROVIDER.name:
@@ -69,10 +69,10 @@ class ActionModule(EnvironmentAction):
         targets = [Target(item.host, item.environment) for item in items]
         found = asyncio.run(preflight(settings, targets, options["concurrency"], options["version"]))
         now = iso_now()
-        return planned(options["name"], options["version"], options["waves"], found, now)
+        return plan_rollout(options["name"], options["version"], options["waves"], found, now)
 
 
-def _kept(options: Mapping[str, Any]) -> Rollout | None:
+def _find_planned(options: Mapping[str, Any]) -> Rollout | None:
     ledger = Ledger.read(ledger_path(options["ledger"]))
     if ledger is None:
         return None
@@ -86,4 +86,4 @@ def _result(rollout: Rollout, hosts: Mapping[str, str], *, changed: bool) -> dic
         f"rollout {rollout.name!r}: {found['updatable']} updatable in {len(rollout.waves)} waves, "
         f"{found['current']} current, {found['not_updatable']} not updatable, {found['offline']} offline"
     )
-    return {"changed": changed, "msg": message, **view(rollout, hosts)}
+    return {"changed": changed, "msg": message, **describe_rollout(rollout, hosts)}

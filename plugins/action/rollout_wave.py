@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.ledger.rollouts import hold_rollout, keep_wave, rollout_named
+from ..module_utils.ledger.rollouts import get_rollout, lock_rollout, record_wave
 from ..module_utils.ledger.schema import Rollout, RolloutTarget, Wave
 from ..module_utils.ledger.sqlite import Ledger, ledger_path
-from ..module_utils.rollouts.waves import FAILED, Results, begun, judged
+from ..module_utils.rollouts.waves import FAILED, Results, begin_wave, judge_wave
 from ..module_utils.text import iso_now
 from ..modules.rollout_wave import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
@@ -31,38 +31,38 @@ class ActionModule(EnvironmentAction):
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the wave in the ledger, and return how it stands."""
         path, facts = ledger_path(options["ledger"]), run_facts(self._task, task_vars)
-        rollout = _found(path, options["name"])
+        rollout = _get_rollout(path, options["name"])
         if not self._task.check_mode:
-            hold_rollout(path, rollout.name, facts)
+            lock_rollout(path, rollout.name, facts)
             # Another run may have gone on with it until this one had it.
-            rollout = _found(path, rollout.name)
-        wave, targets = _next(rollout, options)
+            rollout = _get_rollout(path, rollout.name)
+        wave, targets = _move_wave(rollout, options)
         if not self._task.check_mode:
             with Ledger.open(path, facts) as ledger:
-                keep_wave(ledger, rollout.name, wave, targets)
+                record_wave(ledger, rollout.name, wave, targets)
         return _result(rollout, wave, targets)
 
 
-def _found(path: Path, name: str) -> Rollout:
+def _get_rollout(path: Path, name: str) -> Rollout:
     with Ledger.read(path) or nullcontext() as ledger:
-        return rollout_named(ledger, name)
+        return get_rollout(ledger, name)
 
 
-def _next(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list[RolloutTarget]]:
+def _move_wave(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list[RolloutTarget]]:
     """The wave and its targets as they are from now on. Raises OptionError."""
     now = iso_now()
     if options["state"] == "started":
         early = next((name for name in _OF_THE_END if options[name] is not None), None)
         if early is not None:
             raise OptionError(early, "goes with state=ended, when there is something to judge")
-        return begun(rollout, options["wave"], options["max_failures"], now), []
+        return begin_wave(rollout, options["wave"], options["max_failures"], now), []
     if options["updated"] is None:
         raise OptionError("updated", "is needed with state=ended: what self_update returned in targets")
-    results = Results(**{name: _by_id(name, options[name]) for name in _OF_THE_END})
-    return judged(rollout, options["wave"], results, now)
+    results = Results(**{name: _index_by_id(name, options[name]) for name in _OF_THE_END})
+    return judge_wave(rollout, options["wave"], results, now)
 
 
-def _by_id(option: str, entries: Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
+def _index_by_id(option: str, entries: Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
     """What a module returned for its targets, by environment id. Raises OptionError for what none returns."""
     if entries is None:
         return None

@@ -15,7 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 
 from ..module_utils.campaigns.campaign import Campaign, hold, settle
-from ..module_utils.campaigns.plan import Plan, plan
+from ..module_utils.campaigns.plan import CampaignPlan, plan_campaign
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.fleet.fan_out import Target
@@ -111,7 +111,7 @@ class ActionModule(TargetsAction):
                 if audit is not None:
                     stack.enter_context(audit)
                 kept = Deliveries(ledger)
-                planned = plan(kept, name, run.options["retry"], run.targets, self._source_hash(run))
+                planned = plan_campaign(kept, name, run.options["retry"], run.targets, self._source_hash(run))
                 verify = run.options["verify"] == "history"
                 campaign = Campaign(name, kept, planned, conversations.arrived, audit, verify=verify)
                 deliveries = await _delivered(run, clients, conversations, planned.targets, campaign)
@@ -261,13 +261,15 @@ def _audit_log(options: Mapping[str, Any]) -> AuditLog | None:
     return AuditLog(path, with_content=options["audit_content"]) if path else None
 
 
-def _planned_from_ledger(run: Run, source_hash: str | None) -> Plan:
+def _planned_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:
     """What is to be sent, as far as a ledger that is read alone can tell."""
     name = run.options["campaign"]
     if not name:
-        return Plan(run.targets, {}, {})
+        return CampaignPlan(run.targets, {}, {})
     with Ledger.read(ledger_path(run.options["ledger"])) or contextlib.nullcontext() as ledger:
-        return plan(Deliveries(ledger) if ledger else None, name, run.options["retry"], run.targets, source_hash)
+        return plan_campaign(
+            Deliveries(ledger) if ledger else None, name, run.options["retry"], run.targets, source_hash
+        )
 
 
 def _replies_in(deliveries: Sequence[Delivery]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
-from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import plan
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import plan_campaign
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     Delivery,
     MessageTarget,
@@ -98,7 +98,7 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
         arrivals = Arrivals(Reader(client, concurrency=4, rate=None))
         with Ledger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
             deliveries = DyingDeliveries(ledger)
-            planned = plan(deliveries, "c", given["retry"], targets)
+            planned = plan_campaign(deliveries, "c", given["retry"], targets)
             once = Campaign("c", deliveries, planned, looked_up, verify=given["verify"])
             return await deliver(
                 {"letta": client}, planned.targets, Policy(given["concurrency"], None, given["max_failures"]), once

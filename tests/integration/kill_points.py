@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
-from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import plan
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import plan_campaign
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     Delivery,
     MessageTarget,
@@ -90,7 +90,7 @@ async def run(
         conversations = ConversationsOfAll(clients, concurrency=4, rate=None)
         with Ledger.open(ledger, RunFacts("tester")) as opened_ledger:
             kept = Deliveries(opened_ledger)
-            planned = plan(kept, name, retry, targets)
+            planned = plan_campaign(kept, name, retry, targets)
             once = Campaign(name, kept, planned, conversations.arrived, verify=verify)
             fan_out = FanOut(policy(concurrency=2, max_failures=len(targets)))
             sender = Sender(clients, fan_out, once)

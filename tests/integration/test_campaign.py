@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
-from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import message_id, plan
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import message_id, plan_campaign
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     Delivery,
     MessageTarget,
@@ -328,7 +328,7 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
     async def run(opened: Ledger) -> list[Delivery]:
         async with Client(settings_for(sandbox)) as client:
             arrived = Conversations(client, concurrency=1, rate=None).arrived
-            planned = plan(Deliveries(opened), "c", "undelivered", targets)
+            planned = plan_campaign(Deliveries(opened), "c", "undelivered", targets)
             campaign = Campaign("c", Deliveries(opened), planned, arrived)
             waits.append(opened.query("PRAGMA busy_timeout")[0]["timeout"])
             with contextlib.closing(sqlite3.connect(ledger, isolation_level=None)) as other:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import rollout_record
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import export_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 
 from .conftest import CHECKOUT, Ansible, Run, messages_of
@@ -66,7 +66,7 @@ def _record(ansible: Ansible) -> dict[str, Any]:
     ledger = Ledger.read(ansible.directory / LEDGER)
     assert ledger is not None
     with ledger:
-        record = rollout_record(ledger, ROLLOUT)
+        record = export_rollout(ledger, ROLLOUT)
     assert record is not None
     return record
 
@@ -482,7 +482,7 @@ def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
     ledger = Ledger.read(ansible.directory / "mine.sqlite")
     assert ledger is not None
     with ledger:
-        assert (rollout_record(ledger, "mine") or {})["state"] == "passed"
+        assert (export_rollout(ledger, "mine") or {})["state"] == "passed"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import rollout_record
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import export_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 
 from .conftest import Ansible, messages_of, step
@@ -281,6 +281,6 @@ def test_who_was_updated_is_put_down_in_the_rollout(ansible: Ansible, devices: d
     kept = Ledger.read(ansible.directory / "other.sqlite")
     assert kept is not None
     with kept:
-        [target] = (rollout_record(kept, "r") or {})["targets"]
+        [target] = (export_rollout(kept, "r") or {})["targets"]
     assert (target["told_at"], target["to_version"]) == (None, "0.34.12")
     assert target["updated_at"] == updated["updated_at"]

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import content_hash, message_id, plan
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import (
+    content_hash,
+    message_id,
+    plan_campaign,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
@@ -65,7 +69,7 @@ def test_only_a_turn_that_failed_is_one_that_is_sent_again(tmp_path: Path, reply
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
         deliveries = Deliveries(ledger)
         deliveries.replace(None, replace(DELIVERED, content_hash=content_hash(sent.messages), reply_state=reply_state))
-        planned = plan(deliveries, "c", "failed_turns", [sent])
+        planned = plan_campaign(deliveries, "c", "failed_turns", [sent])
 
     assert [target.attempt for target in planned.targets] == [2 if reply_state == "failed" else 1]
     assert list(planned.settled) == ([] if reply_state == "failed" else ["e"])

@@ -29,7 +29,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     HistoryMessage,
     Run,
     ToolCall,
-    turn_of,
+    find_turn,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import DeviceState, Reader
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
@@ -498,7 +498,7 @@ def test_what_the_device_adds_to_a_tools_result_belongs_to_the_turn() -> None:
         ("assistant", "run-3", {"content": "next"}),
     )
 
-    turn = turn_of(question("o-1"), history, set())
+    turn = find_turn(question("o-1"), history, set())
 
     assert turn is not None
     assert (turn.run_id, turn.text, turn.open_calls) == ("run-2", "By the\nskill.", [])
@@ -509,7 +509,7 @@ def test_what_the_device_adds_to_a_tools_result_belongs_to_the_turn() -> None:
 def test_what_is_said_without_words_is_no_reply() -> None:
     history = _history(("user", "run-1", {"otid": "o-1", "content": "?"}), ("assistant", "run-1", {"content": " "}))
 
-    turn = turn_of(question("o-1"), history, set())
+    turn = find_turn(question("o-1"), history, set())
 
     assert turn is not None
     assert turn.text is None
@@ -549,7 +549,7 @@ def test_a_device_that_says_what_is_no_id_is_taken_for_one_that_asks_nothing(
     async def odd(_reader: Reader, _question: Question) -> Any:
         return DeviceState([{"request": {"tool_call_id": ["call-1"]}}], busy=True)
 
-    monkeypatch.setattr(Reader, "device", odd)
+    monkeypatch.setattr(Reader, "ask_device", odd)
     [reply] = looked(sandbox, question("o-1", environment=device))
 
     assert (reply.state, reply.pending_approvals) == ("waiting", [])
@@ -590,10 +590,10 @@ class Served(Reader):
     def __init__(self, history: list[HistoryMessage], run: Run) -> None:
         self._history, self._run, self.asked = history, run, 0
 
-    async def page(self, question: Question, cursor: dict[str, str]) -> list[HistoryMessage]:
+    async def read_page(self, question: Question, cursor: dict[str, str]) -> list[HistoryMessage]:
         return self._history
 
-    async def run(self, run_id: str) -> Run:
+    async def read_run(self, run_id: str) -> Run:
         self.asked += 1
         assert self.asked < 10, "it asks for ever"
         return self._run
@@ -616,15 +616,15 @@ class Steps(Reader):
         self._busy = busy
         self._history = _history(("user", "run-1", {"otid": "o-1", "content": "hello"}))
 
-    async def page(self, question: Question, cursor: dict[str, str]) -> list[HistoryMessage]:
+    async def read_page(self, question: Question, cursor: dict[str, str]) -> list[HistoryMessage]:
         self.read.append("history")
         return self._history
 
-    async def run(self, run_id: str) -> Run:
+    async def read_run(self, run_id: str) -> Run:
         self.read.append(run_id)
         return Run(id=run_id, status="failed") if run_id == "run-1" else Run(id=run_id, status="running")
 
-    async def device(self, question: Question) -> DeviceState:
+    async def ask_device(self, question: Question) -> DeviceState:
         self.read.append("device")
         if not self._busy:
             goes_on = {"approvals": [{"tool_call_id": "call-1", "status": "success"}]}

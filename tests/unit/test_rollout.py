@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
     add_rollout,
+    export_rollout,
     find_rollout,
-    keep_wave,
-    rollout_named,
-    rollout_names,
-    rollout_record,
+    get_rollout,
+    list_rollout_names,
+    record_wave,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import (
     Rollout,
@@ -29,11 +29,11 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import (
     Results,
-    begun,
+    begin_wave,
     check_same,
-    judged,
-    planned,
-    view,
+    describe_rollout,
+    judge_wave,
+    plan_rollout,
     wave_sizes,
 )
 
@@ -46,7 +46,7 @@ def target(name: str, preflight: str = "updatable", **fields: Any) -> RolloutTar
 
 
 def plan(count: int = 4, waves: Sequence[str] = ("1", "100%"), more: Sequence[RolloutTarget] = ()) -> Rollout:
-    return planned("r", VERSION, waves, [*(target(str(number)) for number in range(count)), *more], THEN)
+    return plan_rollout("r", VERSION, waves, [*(target(str(number)) for number in range(count)), *more], THEN)
 
 
 def with_wave(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> Rollout:
@@ -68,9 +68,9 @@ def updated(name: str, status: str = "changed", **fields: Any) -> dict[str, Any]
 
 def ran(rollout: Rollout, number: int, *entries: dict[str, Any], max_failures: str = "0", **more: Any) -> Rollout:
     """A rollout after a wave was begun and judged."""
-    rollout = with_wave(rollout, begun(rollout, number, max_failures, NOW))
+    rollout = with_wave(rollout, begin_wave(rollout, number, max_failures, NOW))
     results = Results({entry["id"]: entry for entry in entries}, **more)
-    return with_wave(rollout, *judged(rollout, number, results, LATER))
+    return with_wave(rollout, *judge_wave(rollout, number, results, LATER))
 
 
 def statuses(rollout: Rollout, number: int) -> list[str | None]:
@@ -116,14 +116,14 @@ def test_a_plan_keeps_the_order_and_puts_those_that_are_updatable_into_waves(
 ) -> None:
     targets = [target(str(number), preflight) for number, preflight in enumerate(preflights)]
 
-    rollout = planned("r", VERSION, waves, targets, THEN)
+    rollout = plan_rollout("r", VERSION, waves, targets, THEN)
 
     assert [replace(one, wave=None) for one in rollout.targets] == targets
     numbers = [one.wave for one in rollout.targets if one.preflight == "updatable"]
     assert numbers == sorted(number for number in numbers if number is not None)
     assert {one.wave for one in rollout.targets if one.preflight != "updatable"} <= {None}
     assert [wave.number for wave in rollout.waves] == sorted(set(numbers))
-    assert rollout == planned("r", VERSION, waves, targets, THEN)
+    assert rollout == plan_rollout("r", VERSION, waves, targets, THEN)
 
 
 @pytest.mark.parametrize(
@@ -171,22 +171,22 @@ def test_waves_that_cannot_be_meant(waves: list[str], problem: str) -> None:
 def test_a_wave_begins_when_those_before_it_have_passed() -> None:
     rollout = plan()
     with pytest.raises(OptionError, match=r"^wave: 2 cannot begin before wave 1 has passed$"):
-        begun(rollout, 2, "0", NOW)
+        begin_wave(rollout, 2, "0", NOW)
     with pytest.raises(OptionError, match=r"^wave: rollout 'r' has the waves 1 to 2, got 3$"):
-        begun(rollout, 3, "0", NOW)
+        begin_wave(rollout, 3, "0", NOW)
 
-    first = begun(rollout, 1, "0", NOW)
+    first = begin_wave(rollout, 1, "0", NOW)
     assert first == Wave(number=1, state="running", started_at=NOW, max_failures=0)
     # When it was begun first is kept.
-    assert begun(with_wave(rollout, first), 1, "100%", LATER) == replace(first, max_failures=1)
+    assert begin_wave(with_wave(rollout, first), 1, "100%", LATER) == replace(first, max_failures=1)
     passed = ran(rollout, 1, updated("0"))
-    assert begun(passed, 2, "67%", LATER).max_failures == 2
+    assert begin_wave(passed, 2, "67%", LATER).max_failures == 2
 
 
 @pytest.mark.parametrize("budget", ["", "some", "-1", "101%"])
 def test_a_budget_is_a_count_or_a_percentage(budget: str) -> None:
     with pytest.raises(OptionError, match=r"^max_failures: "):
-        begun(plan(), 1, budget, NOW)
+        begin_wave(plan(), 1, budget, NOW)
 
 
 def test_a_run_that_wants_something_else_is_refused() -> None:
@@ -321,11 +321,11 @@ def test_who_is_not_attempted_again_keeps_the_end_of_the_run_before() -> None:
 def test_results_are_those_of_the_wave_that_runs() -> None:
     rollout = plan()
     with pytest.raises(OptionError, match=r"^wave: 1 of rollout 'r' is pending; begin it with state=started$"):
-        judged(rollout, 1, Results({}), NOW)
-    running = with_wave(rollout, begun(rollout, 1, "0", NOW))
+        judge_wave(rollout, 1, Results({}), NOW)
+    running = with_wave(rollout, begin_wave(rollout, 1, "0", NOW))
     for option in ("updated", "waited", "probed"):
         with pytest.raises(OptionError, match=f"^{option}: '1' is not in wave 1 of rollout 'r'$"):
-            judged(running, 1, Results(**{"updated": {}, option: {"1": updated("1")}}), NOW)
+            judge_wave(running, 1, Results(**{"updated": {}, option: {"1": updated("1")}}), NOW)
 
 
 # What comes next
@@ -336,7 +336,7 @@ def hosts(*numbers: int) -> dict[str, str]:
 
 
 def to_run(rollout: Rollout, *numbers: int) -> list[tuple[int, list[str]]]:
-    found = view(rollout, hosts(*numbers))["to_run"]
+    found = describe_rollout(rollout, hosts(*numbers))["to_run"]
     return [(wave["number"], wave["hosts"]) for wave in found]
 
 
@@ -351,7 +351,7 @@ def test_the_waves_that_have_not_passed_are_run_with_the_hosts_of_the_run() -> N
     assert to_run(passed, 0, 1, 2) == [(2, ["now-1", "now-2"])]
     failed = ran(passed, 2, updated("1", "failed"), updated("2"), updated("3"))
     assert to_run(failed, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
-    interrupted = with_wave(passed, begun(passed, 2, "0", NOW))
+    interrupted = with_wave(passed, begin_wave(passed, 2, "0", NOW))
     assert to_run(interrupted, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
 
 
@@ -377,7 +377,7 @@ def test_a_view_names_everybody_once() -> None:
     ]
     rollout = ran(plan(2, more=others), 1, updated("0", "failed", error={"message": "it broke"}))
 
-    seen = view(rollout, {"0": "zero", "c": "sea", "new": "new"})
+    seen = describe_rollout(rollout, {"0": "zero", "c": "sea", "new": "new"})
 
     assert seen["failed_targets"] == [{"host": "zero", "wave": 1, "status": "failed", "reason": "it broke"}]
     assert seen["current"] == ["sea"]
@@ -396,7 +396,7 @@ def test_a_view_names_everybody_once() -> None:
 def test_a_rollout_for_nobody_is_done() -> None:
     rollout = plan(0, more=[target("c", "current")])
 
-    seen = view(rollout, {"c": "sea"})
+    seen = describe_rollout(rollout, {"c": "sea"})
 
     assert (rollout.state, seen["done"], seen["to_run"], seen["waves"]) == ("passed", True, [], [])
     assert plan().state == "pending"
@@ -420,7 +420,7 @@ def test_a_rollout_is_kept_once_and_read_as_it_was(path: Path) -> None:
 
     with opened(path) as ledger:
         assert find_rollout(ledger, "r") is None
-        assert rollout_record(ledger, "r") is None
+        assert export_rollout(ledger, "r") is None
         assert add_rollout(ledger, rollout)
         assert not add_rollout(ledger, plan(2))
         assert add_rollout(ledger, replace(rollout, name="'; --", planned_at=NOW))
@@ -429,21 +429,21 @@ def test_a_rollout_is_kept_once_and_read_as_it_was(path: Path) -> None:
     assert reading is not None
     with reading:
         assert find_rollout(reading, "r") == rollout
-        assert rollout_names(reading) == ["r", "'; --"]
+        assert list_rollout_names(reading) == ["r", "'; --"]
 
 
 def test_what_became_of_a_wave_is_kept(path: Path) -> None:
     rollout = plan()
     with opened(path) as ledger:
         add_rollout(ledger, rollout)
-        wave = begun(rollout, 1, "0", NOW)
-        keep_wave(ledger, "r", wave)
+        wave = begin_wave(rollout, 1, "0", NOW)
+        record_wave(ledger, "r", wave)
         assert find_rollout(ledger, "r") == with_wave(rollout, wave)
-        ends = judged(with_wave(rollout, wave), 1, Results({"0": updated("0")}), LATER)
-        keep_wave(ledger, "r", *ends)
+        ends = judge_wave(with_wave(rollout, wave), 1, Results({"0": updated("0")}), LATER)
+        record_wave(ledger, "r", *ends)
 
         kept = find_rollout(ledger, "r")
-        record = rollout_record(ledger, "r")
+        record = export_rollout(ledger, "r")
 
     assert kept == ran(rollout, 1, updated("0"))
     assert record is not None
@@ -464,6 +464,6 @@ def test_what_became_of_a_wave_is_kept(path: Path) -> None:
 def test_a_rollout_that_is_not_there_says_how_it_gets_there(path: Path) -> None:
     for ledger in (None, opened(path)):
         with pytest.raises(OptionError, match=r"^name: the ledger has no rollout 'r'; plan it with fleetops"):
-            rollout_named(ledger, "r")
+            get_rollout(ledger, "r")
         if ledger is not None:
             ledger.close()

@@ -17,7 +17,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import UpdateProgress, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
-from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import planned
+from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_now
 from tests.sandbox.process import Sandbox
 from tests.sandbox.seeded import SELF_UPDATE
@@ -513,7 +513,7 @@ def test_a_device_is_not_told_where_that_cannot_be_put_down(sandbox: Sandbox, tm
     environment = added(sandbox)
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
-        add_rollout(ledger, planned("r", "0.34.12", ["100%"], [target], iso_now()))
+        add_rollout(ledger, plan_rollout("r", "0.34.12", ["100%"], [target], iso_now()))
         progress = UpdateProgress(ledger, "r", {environment.id: "d"})
         with ledger.transaction(durable=True) as database:
             database.execute("DROP TABLE rollout_targets")

@@ -22,7 +22,7 @@ from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
 from ..providers.conversation import NEW_CONVERSATION, Question
 from ..text import iso_now
-from .plan import Plan, other_content
+from .plan import CampaignPlan, describe_other_content
 
 # The statuses that leave open whether a message was accepted.
 _IN_DOUBT = ("in_flight", "unknown")
@@ -86,7 +86,7 @@ class Campaign:
         self,
         name: str,
         deliveries: Deliveries,
-        plan: Plan,
+        plan: CampaignPlan,
         arrived: Arrived,
         audit: AuditLog | None = None,
         *,
@@ -195,7 +195,7 @@ class Campaign:
             settle(delivery, seen)
             return False
         if seen.content_hash != self._plan.content_hashes[target.environment.id]:
-            raise ApiError(other_content(self._name, seen), code="other_content")
+            raise ApiError(describe_other_content(self._name, seen), code="other_content")
         place = (seen.agent_id, seen.conversation_id)
         # The session that an earlier run made takes the place of a new one.
         wanted = seen.conversation_id if target.conversation_id == NEW_CONVERSATION else target.conversation_id

@@ -35,7 +35,7 @@ def content_hash(messages: Sequence[Message]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CampaignPlan:
     """What a campaign is to do for its targets: those that are not settled are to be sent, under the ids they have.
 
     targets: as given, with the messages' ids of their attempt. settled: by environment id, what the ledger knows of
@@ -52,18 +52,18 @@ class Plan:
     state: str = ACTIVE
 
 
-def plan(
+def plan_campaign(
     deliveries: Deliveries | None,
     campaign: str,
     retry: str,
     targets: Sequence[MessageTarget],
     source_hash: str | None = None,
-) -> Plan:
+) -> CampaignPlan:
     """What is to be sent. deliveries: None if there is no ledger yet. Raises OptionError where it had other content."""
     entries = deliveries.entries(campaign) if deliveries is not None else {}
     repeat = deliveries.repeat(campaign) if deliveries is not None else 0
     to_send = [target for target in targets if target.skip is None]
-    if retry == "all" and not _goes_on(repeat, entries, to_send):
+    if retry == "all" and not _is_unfinished(repeat, entries, to_send):
         repeat += 1
     hashes = {target.environment.id: content_hash(target.messages) for target in to_send}
     settled: dict[str, Entry] = {}
@@ -74,7 +74,7 @@ def plan(
         if entry is None:
             continue
         if entry.content_hash != own_hash:
-            raise OptionError("campaign", other_content(campaign, entry))
+            raise OptionError("campaign", describe_other_content(campaign, entry))
         if entry.status == "sent":
             if _is_wanted_again(entry, retry, repeat):
                 attempts[environment_id] += 1
@@ -87,10 +87,10 @@ def plan(
         for target in targets
     ]
     state = deliveries.state(campaign) if deliveries is not None else ACTIVE
-    return Plan(planned, settled, hashes, source_hash, repeat, state)
+    return CampaignPlan(planned, settled, hashes, source_hash, repeat, state)
 
 
-def _goes_on(repeat: int, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> bool:
+def _is_unfinished(repeat: int, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> bool:
     """Whether a repeat that was begun has not come to its end, neither for the targets nor for all in the ledger."""
     reached = {entry.environment_id for entry in entries.values() if entry.repeat >= repeat and entry.status == "sent"}
     wanted = entries.keys() | {target.environment.id for target in targets}
@@ -110,7 +110,7 @@ def _with_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarg
     return replace(target, messages=messages, attempt=attempt)
 
 
-def other_content(campaign: str, entry: Entry) -> str:
+def describe_other_content(campaign: str, entry: Entry) -> str:
     """What is said where the content for a target is not what its row has."""
     return (
         f"{campaign!r} has had other content for {entry.host} since {entry.claimed_at}; "

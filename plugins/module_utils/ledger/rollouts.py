@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ApiError, OptionError
 from ..text import iso_now, one_line
-from .run_lock import hold
+from .run_lock import lock_for_run
 from .schema import Rollout, RolloutTarget, RunFacts, Wave
 from .sqlite import Ledger
 
@@ -45,7 +45,7 @@ _SET_END = (
 _LAST_TASK = 10.0
 
 
-def rollout_names(ledger: Ledger) -> list[str]:
+def list_rollout_names(ledger: Ledger) -> list[str]:
     """The names of all rollouts, the one that was planned first at first."""
     return [row["name"] for row in ledger.query("SELECT name FROM rollouts ORDER BY planned_at, name")]
 
@@ -64,7 +64,7 @@ def find_rollout(ledger: Ledger, name: str) -> Rollout | None:
     )
 
 
-def rollout_named(ledger: Ledger | None, name: str) -> Rollout:
+def get_rollout(ledger: Ledger | None, name: str) -> Rollout:
     """A rollout as it stands. Raises OptionError where there is none of that name."""
     rollout = find_rollout(ledger, name) if ledger is not None else None
     if rollout is None:
@@ -88,7 +88,7 @@ def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
     return True
 
 
-def keep_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> None:
+def record_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> None:
     """Keep how a wave stands now, and what became of its targets."""
     with ledger.transaction(durable=True) as database:
         database.execute(_REPLACE_WAVE, (name, *astuple(wave)))
@@ -101,7 +101,7 @@ def keep_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTa
         )
 
 
-def hold_rollout(path: Path, name: str, facts: RunFacts) -> None:
+def lock_rollout(path: Path, name: str, facts: RunFacts) -> None:
     """Have a rollout for this run alone, until it ends. Raises OptionError where another run has it.
 
     path: of the ledger.
@@ -110,7 +110,7 @@ def hold_rollout(path: Path, name: str, facts: RunFacts) -> None:
     job = f", AWX job {facts.awx_job_id}" if facts.awx_job_id else ""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        holder = hold(lock, f"since {iso_now()}, by {facts.os_user}{job}", _LAST_TASK)
+        holder = lock_for_run(lock, f"since {iso_now()}, by {facts.os_user}{job}", _LAST_TASK)
     except OSError as error:
         raise OptionError("ledger", f"cannot use {str(lock)!r} beside it: {one_line(error.strerror)}") from None
     if holder is not None:
@@ -156,7 +156,7 @@ class UpdateProgress:
             raise ApiError(str(error), code="ledger") from None
 
 
-def rollout_record(ledger: Ledger, name: str) -> dict[str, Any] | None:
+def export_rollout(ledger: Ledger, name: str) -> dict[str, Any] | None:
     """A rollout as plain data for a report, with its `state` and the `size` of each wave; None for an unknown name."""
     rollout = find_rollout(ledger, name)
     if rollout is None:

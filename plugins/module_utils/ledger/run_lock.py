@@ -25,7 +25,7 @@ _MOST_READ = 1000
 _LOOK_EVERY = 0.1
 
 
-def hold(path: Path, note: str, patience: float) -> str | None:
+def lock_for_run(path: Path, note: str, patience: float) -> str | None:
     """Hold the lock on a file until this run has ended; what the holder noted where that is another run.
 
     note: about this run, for others to read. patience: seconds to wait for another run to end. The file is made, and

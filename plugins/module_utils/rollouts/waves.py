@@ -54,7 +54,7 @@ def wave_sizes(waves: Sequence[str], targets: int) -> list[int]:
     return sizes
 
 
-def planned(
+def plan_rollout(
     name: str, version: str, waves: Sequence[str], targets: Sequence[RolloutTarget], planned_at: str
 ) -> Rollout:
     """A new rollout: those that are updatable are put into waves, in the order given. Raises OptionError."""
@@ -85,7 +85,7 @@ def check_same(rollout: Rollout, version: str, waves: Sequence[str], environment
         raise OptionError("targets", f"{known} for others, and none of these is in it; give another name")
 
 
-def begun(rollout: Rollout, number: int, max_failures: str, now: str) -> Wave:
+def begin_wave(rollout: Rollout, number: int, max_failures: str, now: str) -> Wave:
     """A wave as it begins, again or for the first time. Raises OptionError where one before it has not passed."""
     wave = rollout.wave(number)
     before = rollout.next_wave
@@ -137,7 +137,7 @@ class Results:
         return proofs
 
 
-def judged(rollout: Rollout, number: int, results: Results, now: str) -> tuple[Wave, list[RolloutTarget]]:
+def judge_wave(rollout: Rollout, number: int, results: Results, now: str) -> tuple[Wave, list[RolloutTarget]]:
     """A wave and its targets after its updates. Raises OptionError where it was not begun, or results are not its.
 
     It has failed where more targets failed than are allowed, in this run or before. Else it has passed where all have
@@ -170,7 +170,7 @@ def _why(entry: Mapping[str, Any]) -> str | None:
     return error.get("message") or entry.get("reason") or entry.get("state")
 
 
-def view(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, Any]:
+def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, Any]:
     """How a rollout stands for a run that may touch these hosts alone; what the module `rollout` returns.
 
     hosts: environment id → host name, in the order given.

@@ -62,7 +62,7 @@ class Arrivals:
         otids: set[str | None] = set()
         looked_through = 0
         try:
-            async for page in self._reader.history(question):
+            async for page in self._reader.read_history(question):
                 otids |= {message.otid for message in page if message.message_type == "user_message" and message.otid}
                 looked_through += len(page)
                 page.clear()

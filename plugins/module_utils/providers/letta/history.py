@@ -172,7 +172,7 @@ class Turn:
         return following.run_id if pause is not None and pause < _SENT_AGAIN_WITHIN else None
 
 
-def turn_of(question: Question, history: Sequence[HistoryMessage], runs: set[str]) -> Turn | None:
+def find_turn(question: Question, history: Sequence[HistoryMessage], runs: set[str]) -> Turn | None:
     """The turn that is asked about, None when it is not in the history, which is given newest first.
 
     runs: the runs that are known to belong to it, besides the message's own.

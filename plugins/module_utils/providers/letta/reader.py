@@ -39,7 +39,7 @@ class Reader:
         self._slots = asyncio.Semaphore(concurrency)
         self._pace = Pace(rate)
 
-    def approval(
+    def describe_approval(
         self, call: ToolCall, request_id: Any = None, request: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """A tool call that waits for approval, as modules return it. request: what the device says about it."""
@@ -51,12 +51,12 @@ class Reader:
             "arguments": request.get("input") or call.parsed_arguments(self._client.settings.api_key),
         }
 
-    async def page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
+    async def read_page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
         """A page of the conversation, newest first."""
         async with self._slot():
             return await self._client.messages(question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor)
 
-    async def history(self, question: Question) -> AsyncIterator[list[HistoryMessage]]:
+    async def read_history(self, question: Question) -> AsyncIterator[list[HistoryMessage]]:
         """The whole conversation, newest first, a page at a time; a message that comes twice is left out.
 
         The caller may clear a page: messages may be large, and the reader does not need them again.
@@ -65,7 +65,7 @@ class Reader:
         last, way = "", "before"
         cursor: dict[str, str] = {}
         while True:
-            page = list(await self.page(question, cursor))
+            page = list(await self.read_page(question, cursor))
             count = len(page)
             page = [message for message in page if message.id not in known]
             if count and not page and way == "before":
@@ -81,7 +81,7 @@ class Reader:
             if count < _PAGE:
                 return
 
-    async def run(self, run_id: str) -> Run | None:
+    async def read_run(self, run_id: str) -> Run | None:
         """A run, None if the server has deleted it."""
         async with self._slot():
             return await self._client.run(run_id)
@@ -94,7 +94,7 @@ class Reader:
             found = await self._client.resolve(question.environment)
         return found is None or found.status != "online"
 
-    async def device(self, question: Question) -> DeviceState | None:
+    async def ask_device(self, question: Question) -> DeviceState | None:
         """What the device says now, None if it cannot be asked."""
         if question.environment is None:
             return None

@@ -22,7 +22,7 @@ from ...text import one_line
 from ..conversation import Look, Question, Reply
 from .arrivals import Arrivals
 from .client import Client
-from .history import HistoryMessage, Run, Turn, seconds_between, turn_of
+from .history import HistoryMessage, Run, Turn, find_turn, seconds_between
 from .reader import DeviceState, Reader
 
 # A message is searched among the latest 2,000 of its conversation, which are many turns.
@@ -93,7 +93,7 @@ class ReplySearch:
         return step
 
     async def _check_run(self) -> _Next:
-        run = await self.reader.run(self._run_id) if self._run_id is not None else None
+        run = await self.reader.read_run(self._run_id) if self._run_id is not None else None
         if run is not None and run.active:
             return Reply(run_id=run.id)
         return partial(self._read_history, run)
@@ -116,7 +116,7 @@ class ReplySearch:
         return partial(self._ask_device, turn, run)
 
     async def _ask_device(self, turn: Turn, run: Run) -> _Next:
-        device = await self.reader.device(self.question)
+        device = await self.reader.ask_device(self.question)
         if device is None:
             return self._reply_without_device(turn, run)
         if device.busy:
@@ -128,9 +128,9 @@ class ReplySearch:
         """The turn as the history has it now; what an earlier look has searched in vain is not read again."""
         history: list[HistoryMessage] = []
         turn: Turn | None = None
-        async for older in self.reader.history(self.question):
+        async for older in self.reader.read_history(self.question):
             history += older
-            turn = turn_of(self.question, history, self._sent_again_in)
+            turn = find_turn(self.question, history, self._sent_again_in)
             searched = any(message.id == self._searched_to for message in older)
             if turn is not None or searched or len(history) >= _MOST_MESSAGES:
                 break
@@ -142,13 +142,13 @@ class ReplySearch:
         if run.status == "failed":
             return _reply_after(turn, run)
         calls = [call for call in turn.open_calls if call.tool_call_id not in self.question.tool_call_ids]
-        return _reply_so_far(turn, run, [self.reader.approval(call) for call in calls])
+        return _reply_so_far(turn, run, [self.reader.describe_approval(call) for call in calls])
 
     def _pending(self, turn: Turn, device: DeviceState) -> list[dict[str, Any]]:
         """The approvals that the device waits for in this turn."""
         ours = {call.tool_call_id: call for message in turn.messages for call in message.calls}
         return [
-            self.reader.approval(ours[call_id], entry.get("request_id"), entry["request"])
+            self.reader.describe_approval(ours[call_id], entry.get("request_id"), entry["request"])
             for entry in device.pending
             if isinstance(call_id := entry["request"].get("tool_call_id"), str) and call_id in ours
         ]
