@@ -14,7 +14,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.text import short
 from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.groups import (
     Groups,
-    checked_group_name,
+    check_group_name,
     group_rows,
 )
 
@@ -201,8 +201,8 @@ def test_a_host_is_in_the_group_of_each_of_its_commands_once() -> None:
 @pytest.mark.parametrize("name", ["", "1a", "a-b", "a b", "all", "ungrouped", "\N{SNOWMAN}", "a\n"])
 def test_a_group_name_that_ansible_does_not_allow_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match=r"^root_group: "):
-        checked_group_name("root_group", name)
+        check_group_name("root_group", name)
 
 
 def test_a_group_name_that_ansible_allows_is_kept() -> None:
-    assert checked_group_name("root_group", "_fleet1") == "_fleet1"
+    assert check_group_name("root_group", "_fleet1") == "_fleet1"

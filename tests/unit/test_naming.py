@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.text import with_hash
-from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.names import assign, safe, wanted_name
+from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.names import (
+    assign_names,
+    choose_name,
+    to_host_name,
+)
 
 USABLE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 RESERVED = ("all", "ungrouped", "localhost", "127.0.0.1", "::1", "_meta")
@@ -55,7 +59,7 @@ def fleets(draw: st.DrawFn) -> dict[str, list[Any]]:
     fleet = draw(st.dictionaries(ids, st.lists(values, max_size=3), max_size=8))
     for identity in draw(st.lists(st.sampled_from(sorted(fleet)), unique=True)) if fleet else []:
         victim = draw(st.sampled_from(sorted(fleet)))
-        taken = wanted_name(fleet[victim], "", victim)
+        taken = choose_name(fleet[victim], "", victim)
         codes = list(with_hash(taken, victim, separator="-", longest=255))
         fleet[identity] = [draw(st.sampled_from(codes[:3]))]
     return fleet
@@ -66,8 +70,8 @@ prefixes = st.one_of(st.just(""), st.sampled_from(["letta-", "-", ".", "\N{SNOWM
 
 
 def named(fleet: dict[str, list[Any]], forbidden: set[str], prefix: str = "") -> dict[str, str]:
-    wanted = {identity: wanted_name(candidates, prefix, identity) for identity, candidates in fleet.items()}
-    return assign(wanted, forbidden, "suffix")
+    wanted = {identity: choose_name(candidates, prefix, identity) for identity, candidates in fleet.items()}
+    return assign_names(wanted, forbidden, "suffix")
 
 
 @given(fleet=fleets(), forbidden=forbidden_sets, prefix=prefixes)
@@ -95,8 +99,8 @@ def test_names_do_not_depend_on_the_order_of_the_rows(
 
 @given(fleet=fleets(), forbidden=forbidden_sets)
 def test_a_usable_name_that_nobody_else_wants_is_untouched(fleet: dict[str, list[Any]], forbidden: set[str]) -> None:
-    wanted = {identity: wanted_name(candidates, "", identity) for identity, candidates in fleet.items()}
-    hosts = assign(wanted, forbidden, "suffix")
+    wanted = {identity: choose_name(candidates, "", identity) for identity, candidates in fleet.items()}
+    hosts = assign_names(wanted, forbidden, "suffix")
 
     for identity, name in wanted.items():
         alone = list(wanted.values()).count(name) == 1
@@ -108,23 +112,23 @@ def test_a_usable_name_that_nobody_else_wants_is_untouched(fleet: dict[str, list
 def test_fail_mode_raises_exactly_when_suffix_mode_would_change_a_name(
     fleet: dict[str, list[Any]], forbidden: set[str]
 ) -> None:
-    wanted = {identity: wanted_name(candidates, "", identity) for identity, candidates in fleet.items()}
-    if assign(wanted, forbidden, "suffix") == wanted:
-        assert assign(wanted, forbidden, "fail") == wanted
+    wanted = {identity: choose_name(candidates, "", identity) for identity, candidates in fleet.items()}
+    if assign_names(wanted, forbidden, "suffix") == wanted:
+        assert assign_names(wanted, forbidden, "fail") == wanted
     else:
         with pytest.raises(OptionError, match=r"^on_duplicate: "):
-            assign(wanted, forbidden, "fail")
+            assign_names(wanted, forbidden, "fail")
 
 
 @given(values)
 def test_a_safe_name_is_a_usable_one_or_none(value: Any) -> None:
-    name = safe(value)
+    name = to_host_name(value)
 
     assert name is None or USABLE.fullmatch(name)
 
 
 def test_every_one_of_a_colliding_set_gets_a_suffix_so_that_none_takes_the_name() -> None:
-    hosts = assign({"id-1": "alpha", "id-2": "alpha", "id-3": "beta"}, set(), "suffix")
+    hosts = assign_names({"id-1": "alpha", "id-2": "alpha", "id-3": "beta"}, set(), "suffix")
 
     assert hosts["id-3"] == "beta"
     for identity in ("id-1", "id-2"):
@@ -132,13 +136,13 @@ def test_every_one_of_a_colliding_set_gets_a_suffix_so_that_none_takes_the_name(
 
 
 def test_the_name_of_a_static_host_collides_too() -> None:
-    assert assign({"id-1": "web1"}, {"web1"}, "suffix")["id-1"].startswith("web1-")
+    assert assign_names({"id-1": "web1"}, {"web1"}, "suffix")["id-1"].startswith("web1-")
 
 
 def test_a_device_that_takes_the_suffixed_name_of_others_does_not_push_them_together() -> None:
     first = next(with_hash("alpha", "id-1", separator="-"))
 
-    hosts = assign({"id-1": "alpha", "id-2": "alpha", "id-3": first}, set(), "suffix")
+    hosts = assign_names({"id-1": "alpha", "id-2": "alpha", "id-3": first}, set(), "suffix")
 
     assert hosts["id-3"] == first
     assert len(set(hosts.values())) == 3
@@ -161,27 +165,27 @@ def test_a_device_that_takes_the_suffixed_name_of_others_does_not_push_them_toge
     ],
 )
 def test_safe_names(value: Any, expected: str | None) -> None:
-    assert safe(value) == expected
+    assert to_host_name(value) == expected
 
 
 def test_the_first_usable_value_names_the_host() -> None:
-    assert wanted_name([None, "\N{PILE OF POO}", "device-1", "other"], "", "id-1") == "device-1"
+    assert choose_name([None, "\N{PILE OF POO}", "device-1", "other"], "", "id-1") == "device-1"
 
 
 def test_the_prefix_goes_before_the_name() -> None:
-    assert wanted_name(["alpha"], "letta-", "id-1") == "letta-alpha"
+    assert choose_name(["alpha"], "letta-", "id-1") == "letta-alpha"
 
 
 def test_an_environment_without_a_usable_value_is_named_by_its_id() -> None:
-    name = wanted_name([None, "..."], "", "id-1")
+    name = choose_name([None, "..."], "", "id-1")
 
     assert re.fullmatch(r"environment-[0-9a-f]{8}", name)
-    assert name != wanted_name([None], "", "id-2")
+    assert name != choose_name([None], "", "id-2")
 
 
 def test_fail_mode_names_the_first_five_environments() -> None:
     with pytest.raises(OptionError) as raised:
-        assign({f"id-{number}": "alpha" for number in range(7)}, set(), "fail")
+        assign_names({f"id-{number}": "alpha" for number in range(7)}, set(), "fail")
 
     assert "alpha (id-0)" in str(raised.value)
     assert "id-5" not in str(raised.value)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import FIELDS
-from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.trust import marked, own
+from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.trust import mark_trusted, trust_own_text
 
 PLAIN = ["linux", "0.34.12", "v22.19.0", "/home/dev/docs", "2026-01-31T12:00:00.000Z", "ada@example.com", "a:b+c-d_e"]
 NOT_PLAIN = [
@@ -62,7 +62,7 @@ IDENTIFIERS = [
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_a_plain_text_is_trusted(text: str) -> None:
-    value = marked("working_directory", text, "plain")
+    value = mark_trusted("working_directory", text, "plain")
 
     assert value == text
     assert is_trusted_as_template(value)
@@ -72,14 +72,14 @@ def test_a_plain_text_is_trusted(text: str) -> None:
 def test_any_other_text_is_not_trusted(text: str) -> None:
     for name in FIELDS:
         for trust in ("plain", "identifiers", "none"):
-            value = marked(name, text, trust)
+            value = mark_trusted(name, text, trust)
             assert value == text
             assert not is_trusted_as_template(value)
 
 
 @given(st.text())
 def test_what_is_trusted_is_nothing_that_a_template_makes_of_it(text: str) -> None:
-    value = marked("mode", text, "plain")
+    value = mark_trusted("mode", text, "plain")
 
     assert bool(is_trusted_as_template(value)) is bool(re.fullmatch(r"[A-Za-z0-9._:/@+-]+", text))
     assert Templar(loader=DataLoader()).template(value) == text
@@ -87,11 +87,11 @@ def test_what_is_trusted_is_nothing_that_a_template_makes_of_it(text: str) -> No
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_identifiers_are_ids_mode_os_versions_status_and_commands(name: str) -> None:
-    trusted = marked(name, "linux", "identifiers")
+    trusted = mark_trusted(name, "linux", "identifiers")
 
     assert is_trusted_as_template(trusted) is (name in IDENTIFIERS)
-    assert is_trusted_as_template(marked(name, "linux", "plain"))
-    assert not is_trusted_as_template(marked(name, "linux", "none"))
+    assert is_trusted_as_template(mark_trusted(name, "linux", "plain"))
+    assert not is_trusted_as_template(mark_trusted(name, "linux", "none"))
 
 
 def test_texts_inside_of_lists_and_dictionaries_are_trusted_one_by_one_and_keys_are_not() -> None:
@@ -100,7 +100,7 @@ def test_texts_inside_of_lists_and_dictionaries_are_trusted_one_by_one_and_keys_
         "supported_commands": ["clear", "{{ 1 }}"],
     }
 
-    value = marked("metadata", raw, "plain")
+    value = mark_trusted("metadata", raw, "plain")
 
     assert value == raw
     assert is_trusted_as_template(value["machine"]["architecture"])
@@ -111,8 +111,8 @@ def test_texts_inside_of_lists_and_dictionaries_are_trusted_one_by_one_and_keys_
 
 @pytest.mark.parametrize("value", [None, True, 7, 1.5, [], {}])
 def test_what_is_no_text_stays_as_it_is(value: Any) -> None:
-    assert marked("mode", value, "plain") is value or marked("mode", value, "plain") == value
+    assert mark_trusted("mode", value, "plain") is value or mark_trusted("mode", value, "plain") == value
 
 
 def test_the_collections_own_text_is_trusted() -> None:
-    assert is_trusted_as_template(own("https://api.letta.com"))
+    assert is_trusted_as_template(trust_own_text("https://api.letta.com"))

@@ -6,18 +6,17 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible import constants
 from ansible.errors import AnsibleError, AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable, get_cache_plugin
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ...module_utils import _deps
 from ...module_utils.environment import CONTRACT, Environment, Listing, described
@@ -27,18 +26,18 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import CONNECTION_SPEC, convert_value, given
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch, known_providers
-from ...module_utils.text import digest, iso_utc, one_line, short, with_hash
+from ...module_utils.text import digest, one_line, with_hash
 from ..options import forget_blank_environment
-from .groups import Dimension, checked_group_name, group_rows, reads_as_group
-from .names import MAX_LENGTH, assign, wanted_name
-from .trust import marked, own
+from .groups import Dimension, check_group_name, group_rows, reads_as_group
+from .names import MAX_LENGTH, assign_names, check_variable_prefix, choose_name, host_address
+from .source_cache import SourceCache
+from .trust import mark_trusted, trust_own_text
 
 _COLLECTION = "fleetops.environments"
 # In a source, the name of the plugin that it is for.
 _PLUGIN_KEY = re.compile(r"""^[{\s]*["']?plugin["']?\s*:\s*["']?([\w.]+)""", re.MULTILINE)
 # Options of which an empty text is a value: without it there would be no way to have none.
 _MAY_BE_EMPTY = ("hostname_prefix",)
-_HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +110,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             if name not in known and name != "plugin":
                 near = difflib.get_close_matches(str(name), known, n=1)
                 raise OptionError(str(name), "there is no such option" + (f"; {near[0]!r} is nearest" if near else ""))
-        variables = self._templated(given(var_options or {}))
-        options = self._templated(given({name: _as_text(value) for name, value in (direct or {}).items()}))
+        variables = self._render(given(var_options or {}))
+        options = self._render(given({name: _write_time(value) for name, value in (direct or {}).items()}))
         for name, definition in known.items():
             places = [options.get(name)]
             places += [variables.get(place["name"]) for place in definition.get("vars", ())]
@@ -123,8 +122,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         self._layers = options, self.PROVIDER.options_in_variables(variables)
         super().set_options(task_keys=task_keys, var_options=variables, direct=options)
 
-    def _templated(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Connection options may be templates or vault values, in the source and in extra variables."""
+    def _render(self, options: dict[str, Any]) -> dict[str, Any]:
+        """The options without blanks. Those of a connection may be templates or vault values. Raises OptionError."""
         names = {*CONNECTION_SPEC, *map(self.PROVIDER.variable_of, CONNECTION_SPEC)}
         self.templar.available_variables = self._vars or {}
         rendered = dict(options)
@@ -146,9 +145,9 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self._read_source(path)
             settings = connection_settings(self.PROVIDER, *self._layers)
             query = self.query()
-            rules = self._rules()
-            listing = self._listing(settings, query, path, read_cache=cache)
-            self._fill(self._selected(listing, settings.base_url, query, rules), rules)
+            rules = self._read_rules()
+            listing = self._list(settings, query, path, read_cache=cache)
+            self._fill(self._select(listing, settings.base_url, query, rules), rules)
         except FleetError as error:
             raise AnsibleParserError(str(error)) from None
 
@@ -159,78 +158,43 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             # Core looks for the plugin's name before it looks whether there is a dictionary.
             raise FleetError(f"{path} is not a dictionary of options") from None
 
-    def _rules(self) -> _Rules:
+    def _read_rules(self) -> _Rules:
         """The options that say what hosts look like, checked before anything is asked of the API."""
         known = {dimension.name: dimension for dimension in self.DIMENSIONS}
         dimensions = [known[name] for name in dict.fromkeys(self.get_option("group_by"))]
         group_prefix = self.get_option("group_prefix") or ""
-        root_group = checked_group_name("root_group", self.get_option("root_group"))
+        root_group = check_group_name("root_group", self.get_option("root_group"))
         if reads_as_group(root_group, dimensions, group_prefix):
             raise OptionError("root_group", f"{root_group!r} can also be the name of a group of group_by")
         return _Rules(
             filters=Expressions("filters", self.get_option("filters") or [], self.PROVIDER.fields),
             hostnames=Expressions("hostnames", self.get_option("hostnames"), self.PROVIDER.fields),
-            variable_prefix=self._variable_prefix(),
+            variable_prefix=check_variable_prefix(str(self.get_option("hostvars_prefix")), self.PROVIDER),
             dimensions=dimensions,
-            group_prefix=checked_group_name("group_prefix", group_prefix) if group_prefix else "",
+            group_prefix=check_group_name("group_prefix", group_prefix) if group_prefix else "",
             root_group=root_group,
         )
 
-    # The listing and its cache
-
-    def get_cache_key(self, path: str) -> str:
-        """The key of a listing: another URL, query or API key never sees it."""
-        return f"{super().get_cache_key(path)}_{self._fingerprint}"
-
-    def _listing(self, settings: HttpSettings, query: Any, path: str, *, read_cache: bool) -> Listing:
+    def _list(self, settings: HttpSettings, query: Any, path: str, *, read_cache: bool) -> Listing:
+        """The listing of the provider, from the cache where that has it and may be read. Raises ApiError."""
         self.load_cache_plugin()
-        self._fingerprint = digest(repr((settings.base_url, query, settings.api_key)))[:32]
         if not self.get_option("cache"):
             return fetch(self.PROVIDER, settings, query)
-        # Before the rows: some cache plugins, asked for one entry, forget all others that are as old as its time-out.
-        starts = self._starts(path)
-        key = self.get_cache_key(path)
-        cached = self._cached(key) if read_cache else None
+        listed = digest(repr((settings.base_url, query, settings.api_key)))[:32]
+        cache = SourceCache(
+            self._cache,
+            f"{self.get_cache_key(path)}_{listed}",
+            self.get_option("cache_plugin"),
+            {"_uri": self.get_option("cache_connection"), "_prefix": self.get_option("cache_prefix")},
+        )
+        cached = cache.read() if read_cache else None
         if cached is not None:
             return cached
-        listing = fetch(self.PROVIDER, settings, query, starts)
-        # As one text, since cache plugins revive what looks like a mark of Ansible's own in an object.
-        entry = {"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)}
-        self._cache[key] = json.dumps(entry)
-        if list(listing.starts) != starts:
-            self._starts_cache[f"{key}_starts"] = json.dumps(listing.starts)
-            self._starts_cache.set_cache()
+        listing = fetch(self.PROVIDER, settings, query, cache.starts)
+        cache.write(listing)
         return listing
 
-    def _starts(self, path: str) -> list[str]:
-        """Where the pages of the last listing began, however old it is; none where none can be read.
-
-        They are ids of rows, and kept in a cache of their own since they are of use when the rows have expired.
-        """
-        options = {
-            "_uri": self.get_option("cache_connection"),
-            "_prefix": self.get_option("cache_prefix"),
-            "_timeout": 0,
-        }
-        options = {name: value for name, value in options.items() if value is not None}
-        self._starts_cache = get_cache_plugin(self.get_option("cache_plugin"), **options)
-        try:
-            starts = json.loads(self._starts_cache[f"{self.get_cache_key(path)}_starts"])
-        except Exception:  # noqa: BLE001 - whatever a cache plugin raises, a walk needs no starts
-            return []
-        known = isinstance(starts, list) and all(isinstance(start, str) for start in starts)
-        return starts if known else []
-
-    def _cached(self, key: str) -> Listing | None:
-        """The listing under a key of the cache; None where there is none that can be read."""
-        try:
-            entry = json.loads(self._cache[key])
-            fetched_at = datetime.fromisoformat(entry["fetched_at"])
-            return Listing(list(entry["rows"]), fetched_at) if fetched_at.tzinfo else None
-        except Exception:  # noqa: BLE001 - whatever a cache plugin raises, the API has the answer
-            return None
-
-    def _selected(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> list[Environment]:
+    def _select(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> list[Environment]:
         """The environments that validate and that every filter wants."""
         found, invalid = self.PROVIDER.environments(listing, base_url, query)
         if invalid and self.get_option("on_invalid") == "fail":
@@ -242,23 +206,21 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             raise OptionError("fail_on_empty", f"no environment is left of {len(listing.rows)} listed by {base_url}")
         return selected
 
-    # Hosts, groups and variables
-
     def _fill(self, environments: Sequence[Environment], rules: _Rules) -> None:
         rows = [environment.fields for environment in environments]
         groups = group_rows(rows, rules.dimensions, rules.group_prefix)
-        own_groups = dict.fromkeys([rules.root_group, *groups.members, *groups.parents.values()])
-        for group in own_groups:
+        group_names = dict.fromkeys([rules.root_group, *groups.members, *groups.parents.values()])
+        for group in group_names:
             if group in self.inventory.hosts:
-                self._rename_environment(self.inventory.get_host(group), own_groups)
+                self._rename_environment(self.inventory.get_host(group), group_names)
             self.inventory.add_group(group)
         for group, parent in groups.parents.items():
             self.inventory.add_child(parent, group)
 
         named = {self._sanitize_group_name(name) for name in self.get_option("groups")}
-        wanted = self._wanted_names(environments, rules)
+        wanted = self._choose_names(environments, rules)
         like_groups = {name for name in wanted.values() if reads_as_group(name, rules.dimensions, rules.group_prefix)}
-        names = self._free_names(wanted, named | like_groups)
+        names = self._assign_names(wanted, named | like_groups)
         memberships = groups.of_rows(len(environments))
         hosts = [
             _Host(names[environment.id], environment, [rules.root_group, *memberships[index]])
@@ -267,18 +229,18 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         self._add(hosts, rules.variable_prefix)
         self._rename_hosts_like_groups(hosts, rules.variable_prefix)
 
-    def _wanted_names(self, environments: Sequence[Environment], rules: _Rules) -> dict[str, str]:
+    def _choose_names(self, environments: Sequence[Environment], rules: _Rules) -> dict[str, str]:
         prefix = self.get_option("hostname_prefix") or ""
         return {
-            environment.id: wanted_name(rules.hostnames.values(environment.fields), prefix, environment.id)
+            environment.id: choose_name(rules.hostnames.values(environment.fields), prefix, environment.id)
             for environment in environments
         }
 
-    def _free_names(self, wanted: Mapping[str, str], forbidden: set[str]) -> dict[str, str]:
+    def _assign_names(self, wanted: Mapping[str, str], forbidden: set[str]) -> dict[str, str]:
         taken = forbidden | set(self.inventory.hosts) | set(self.inventory.groups)
-        return assign(wanted, taken, self.get_option("on_duplicate"))
+        return assign_names(wanted, taken, self.get_option("on_duplicate"))
 
-    def _rename_environment(self, host: Any, own_groups: Collection[str]) -> None:
+    def _rename_environment(self, host: Any, group_names: Collection[str]) -> None:
         """Give a host of an earlier source of this collection another name, which is that of a group of this one.
 
         Whoever names a device chooses that name, and would get what is meant for the group.
@@ -289,7 +251,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
                 "root_group" if host.name == self.get_option("root_group") else "group_prefix",
                 f"{host.name!r} would be a group, and is a host of another source; choose another name for one of them",
             )
-        taken = {*self.inventory.hosts, *self.inventory.groups, *own_groups}
+        taken = {*self.inventory.hosts, *self.inventory.groups, *group_names}
         names = with_hash(host.name, str(contract.get("id")), separator="-", longest=MAX_LENGTH)
         name = next(name for name in names if name not in taken)
         groups = [group.name for group in host.groups if group.name != "all"]
@@ -304,7 +266,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         clashing = [host for host in hosts if host.name in self.inventory.groups]
         if not clashing:
             return
-        names = self._free_names({host.environment.id: host.name for host in clashing}, set())
+        names = self._assign_names({host.environment.id: host.name for host in clashing}, set())
         for host in clashing:
             self.inventory.remove_host(self.inventory.get_host(host.name))
         renamed = [replace(host, name=names[host.environment.id]) for host in clashing]
@@ -328,30 +290,15 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
 
     def _variables(self, environment: Environment, prefix: str) -> dict[str, Any]:
         trust = self.get_option("trust")
-        variables = {prefix + name: marked(name, value, trust) for name, value in environment.fields.items()}
-        contract = {name: marked(name, value, trust) for name, value in environment.contract().items()}
+        variables = {prefix + name: mark_trusted(name, value, trust) for name, value in environment.fields.items()}
+        contract = {name: mark_trusted(name, value, trust) for name, value in environment.contract().items()}
         # Not a row's value but ours: the URL that this source was listed from.
-        contract["base_url"] = own(environment.base_url)
+        contract["base_url"] = trust_own_text(environment.base_url)
         variables[CONTRACT] = contract
-        variables["ansible_host"] = own(f"{_label(environment.id)}.{self.PROVIDER.name}.invalid")
+        variables["ansible_host"] = trust_own_text(host_address(environment))
         if connection := self.connection():
-            variables["ansible_connection"] = own(connection)
+            variables["ansible_connection"] = trust_own_text(connection)
         return variables
-
-    def _variable_prefix(self) -> str:
-        prefix = str(self.get_option("hostvars_prefix"))
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
-            raise OptionError("hostvars_prefix", f"must be letters, digits and '_', got {prefix!r}")
-        if prefix.casefold().startswith("ansible"):
-            raise OptionError("hostvars_prefix", f"must not begin with 'ansible', got {prefix!r}")
-        of_targets = (self.PROVIDER.agent, self.PROVIDER.conversation)
-        options = {self.PROVIDER.variable_of(option) for option in (*CONNECTION_SPEC, *of_targets)}
-        for name in self.PROVIDER.fields:
-            if prefix + name in options | {CONTRACT}:
-                raise OptionError(
-                    "hostvars_prefix", f"{prefix!r} makes {prefix + name!r}, which is an option's variable"
-                )
-        return prefix
 
     def _construct(self, hosts: Sequence[str]) -> None:
         """Apply the user's own Jinja (`compose`, `groups`, `keyed_groups`) where there is any."""
@@ -366,11 +313,6 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self._add_host_to_keyed_groups(keyed_groups, {}, host, strict)
 
 
-def _as_text(value: Any) -> Any:
-    """An option's value; the text of a time, which YAML makes of one without quotes and core takes for no text."""
+def _write_time(value: Any) -> Any:
+    """An option's value. YAML makes a time of a text without quotes, and core takes a time for no text."""
     return value.isoformat() if isinstance(value, date) else value
-
-
-def _label(identity: str) -> str:
-    """An id as one label of a host name, so that it can be no other name; a hash of it where it cannot be a label."""
-    return identity if _HOST_LABEL.fullmatch(identity) else short(identity)

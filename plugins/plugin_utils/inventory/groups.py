@@ -51,7 +51,7 @@ class Groups:
         return found
 
 
-def checked_group_name(option: str, name: str) -> str:
+def check_group_name(option: str, name: str) -> str:
     """`name` when Ansible allows it for a group. Raises OptionError."""
     if not _GROUP_NAME.fullmatch(name) or name in ("all", "ungrouped"):
         raise OptionError(option, f"must be letters, digits and '_', not begin with a digit, and be free, got {name!r}")
@@ -102,7 +102,7 @@ def _names(dimension: Dimension, values: Mapping[Any, Any]) -> Mapping[Any, str]
     names: dict[Any, str] = {None: f"{dimension.name}_{MISSING}"}
     used = {names[None], *(_series(dimension, text) for text in values if dimension.in_series)}
     texts = sorted(value for value in values if value is not None)
-    for text in sorted(texts, key=lambda text: not _literal(dimension, text)):
+    for text in sorted(texts, key=lambda text: not _is_literal(dimension, text)):
         names[text] = next(name for name in _candidates(dimension, text) if name not in used)
         used.add(names[text])
     return names
@@ -110,8 +110,8 @@ def _names(dimension: Dimension, values: Mapping[Any, Any]) -> Mapping[Any, str]
 
 def _candidates(dimension: Dimension, text: str) -> Iterator[str]:
     """Names for a value, the plainest first. A version that only looks like another one always has a hash."""
-    name = f"{dimension.name}_{_replaced(text)[:_LONGEST_VALUE]}"
-    if _literal(dimension, text) or (not dimension.versions and len(text) <= _LONGEST_VALUE):
+    name = f"{dimension.name}_{_replace_characters(text)[:_LONGEST_VALUE]}"
+    if _is_literal(dimension, text) or (not dimension.versions and len(text) <= _LONGEST_VALUE):
         yield name
     yield from with_hash(name, text)
 
@@ -119,15 +119,15 @@ def _candidates(dimension: Dimension, text: str) -> Iterator[str]:
 def _series(dimension: Dimension, version: str | None) -> str | None:
     """The group that a version's group lies in: `version_0_34` for 0.34.12; None for what only looks like one."""
     match = _VERSION.fullmatch(version or "")
-    return f"{dimension.name}_{_replaced(match[1])}" if match else None
+    return f"{dimension.name}_{_replace_characters(match[1])}" if match else None
 
 
-def _literal(dimension: Dimension, text: str) -> bool:
+def _is_literal(dimension: Dimension, text: str) -> bool:
     """Whether a group's name can be read back as this value."""
     if dimension.versions:
         return _VERSION.fullmatch(text) is not None
     return re.fullmatch(r"[A-Za-z0-9_]+", text) is not None and len(text) <= _LONGEST_VALUE
 
 
-def _replaced(text: str) -> str:
+def _replace_characters(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", text)

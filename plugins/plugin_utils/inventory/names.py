@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Host names: usable, unique and harmless, whatever a device calls itself."""
+"""Names of hosts and of their variables: usable, unique and harmless, whatever a device calls itself."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from typing import Any
 
 from ansible import constants
 
+from ...module_utils.environment import CONTRACT, Environment
 from ...module_utils.errors import OptionError
+from ...module_utils.options import CONNECTION_SPEC
+from ...module_utils.providers.base import Provider
 from ...module_utils.text import one_line, short, with_hash
 
 MAX_LENGTH = 255
 # Names to which Ansible gives a meaning of its own.
 RESERVED = frozenset(name.casefold() for name in constants.LOCALHOST) | {"all", "ungrouped", "_meta"}
 
+_HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
-def safe(value: Any) -> str | None:
+
+def to_host_name(value: Any) -> str | None:
     """A value as a host name of letters, digits, `.`, `_` and `-`; None where nothing readable is left."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
@@ -29,13 +34,13 @@ def safe(value: Any) -> str | None:
     return name if re.search(r"[A-Za-z0-9]", name) else None
 
 
-def wanted_name(values: Iterable[Any], prefix: str, environment_id: str) -> str:
+def choose_name(values: Iterable[Any], prefix: str, environment_id: str) -> str:
     """The first value that can be a host name, with the prefix in front."""
-    names = (name for name in (safe(value) for value in values) if name is not None)
-    return (safe(prefix) or "") + next(names, f"environment-{short(environment_id)}")
+    names = (name for name in (to_host_name(value) for value in values) if name is not None)
+    return (to_host_name(prefix) or "") + next(names, f"environment-{short(environment_id)}")
 
 
-def assign(wanted: Mapping[str, str], forbidden: Collection[str], on_duplicate: str) -> dict[str, str]:
+def assign_names(wanted: Mapping[str, str], forbidden: Collection[str], on_duplicate: str) -> dict[str, str]:
     """A host name for each environment id, no two alike and none forbidden.
 
     wanted: environment id → the name it would have alone.
@@ -47,7 +52,7 @@ def assign(wanted: Mapping[str, str], forbidden: Collection[str], on_duplicate: 
     free = {
         identity: name
         for identity, name in wanted.items()
-        if counts[name] == 1 and _free(name, forbidden) and len(name) <= MAX_LENGTH
+        if counts[name] == 1 and _is_free(name, forbidden) and len(name) <= MAX_LENGTH
     }
     colliding = sorted(wanted.keys() - free.keys())
     if colliding and on_duplicate == "fail":
@@ -56,10 +61,31 @@ def assign(wanted: Mapping[str, str], forbidden: Collection[str], on_duplicate: 
     used = set(free.values())
     for identity in colliding:
         candidates = with_hash(wanted[identity], identity, separator="-", longest=MAX_LENGTH)
-        free[identity] = next(name for name in candidates if name not in used and _free(name, forbidden))
+        free[identity] = next(name for name in candidates if name not in used and _is_free(name, forbidden))
         used.add(free[identity])
     return free
 
 
-def _free(name: str, forbidden: Collection[str]) -> bool:
+def _is_free(name: str, forbidden: Collection[str]) -> bool:
     return name not in forbidden and name.casefold() not in RESERVED
+
+
+def host_address(environment: Environment) -> str:
+    """A name that leads nowhere, for connections that look one up: the id as one label of it, or a hash of the id."""
+    identity = environment.id
+    label = identity if _HOST_LABEL.fullmatch(identity) else short(identity)
+    return f"{label}.{environment.provider}.invalid"
+
+
+def check_variable_prefix(prefix: str, provider: Provider) -> str:
+    """What the variables of the fields may begin with. Raises OptionError for what would replace other variables."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", prefix):
+        raise OptionError("hostvars_prefix", f"must be letters, digits and '_', got {prefix!r}")
+    if prefix.casefold().startswith("ansible"):
+        raise OptionError("hostvars_prefix", f"must not begin with 'ansible', got {prefix!r}")
+    options = (*CONNECTION_SPEC, provider.agent, provider.conversation)
+    taken = {CONTRACT, *map(provider.variable_of, options)}
+    for name in provider.fields:
+        if prefix + name in taken:
+            raise OptionError("hostvars_prefix", f"{prefix!r} makes {prefix + name!r}, which is an option's variable")
+    return prefix

@@ -40,30 +40,30 @@ _IDENTIFIERS = frozenset(
 )
 
 
-def own(text: str) -> str:
+def trust_own_text(text: str) -> str:
     """A text that the collection itself made up."""
     trusted: str = trust_as_template(text)
     return trusted
 
 
-def marked(name: str, value: Any, trust: str) -> Any:
+def mark_trusted(name: str, value: Any, trust: str) -> Any:
     """A row's value with its plain texts trusted. trust: `plain`, `identifiers` or `none`."""
     if trust == "none" or (trust == "identifiers" and name not in _IDENTIFIERS):
         return value
-    return _plain_trusted(value)
+    return _trust_plain_texts(value)
 
 
-def _plain_trusted(value: Any) -> Any:
+def _trust_plain_texts(value: Any) -> Any:
     if isinstance(value, str):
-        return _plain_text_trusted(value)
+        return _trust_plain_text(value)
     if isinstance(value, dict):
-        return {key: _plain_trusted(item) for key, item in value.items()}
+        return {key: _trust_plain_texts(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain_trusted(item) for item in value]
+        return [_trust_plain_texts(item) for item in value]
     return value
 
 
 # Most texts of a fleet are the same few commands, versions and modes.
 @functools.lru_cache(maxsize=1024)
-def _plain_text_trusted(text: str) -> str:
-    return own(text) if _PLAIN.fullmatch(text) else text
+def _trust_plain_text(text: str) -> str:
+    return trust_own_text(text) if _PLAIN.fullmatch(text) else text

@@ -1,0 +1,57 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The listing of an inventory source, kept by the cache plugin that the user chose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from ansible.plugins.inventory import get_cache_plugin
+
+from ...module_utils.environment import Listing
+from ...module_utils.text import iso_utc
+
+
+class SourceCache:
+    """One listing: its rows, and where its pages began. What cannot be read, for any reason, is not there.
+
+    rows: core's cache of the source. key: of the listing; another URL, query or API key has another one.
+    plugin, options: the cache plugin and its options, for the beginnings of pages. They are ids of rows, and have a
+        cache of their own without a time-out, since they are of use when the rows have expired.
+    """
+
+    def __init__(self, rows: Any, key: str, plugin: str, options: Mapping[str, Any]) -> None:
+        self._rows, self._key = rows, key
+        present = {name: value for name, value in options.items() if value is not None}
+        self._starts = get_cache_plugin(plugin, **present, _timeout=0)
+        # Before the rows: some cache plugins, asked for one entry, forget all others that have expired.
+        self.starts = self._read_starts()
+
+    def read(self) -> Listing | None:
+        """The listing that is kept."""
+        try:
+            entry = json.loads(self._rows[self._key])
+            fetched_at = datetime.fromisoformat(entry["fetched_at"])
+            return Listing(list(entry["rows"]), fetched_at) if fetched_at.tzinfo else None
+        except Exception:  # noqa: BLE001 - whatever a cache plugin raises, the API has the answer
+            return None
+
+    def write(self, listing: Listing) -> None:
+        """Keep a listing. Core writes the rows when the source has been read."""
+        # As one text, since cache plugins revive what looks like a mark of Ansible's own in an object.
+        self._rows[self._key] = json.dumps({"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)})
+        if list(listing.starts) != self.starts:
+            self._starts[f"{self._key}_starts"] = json.dumps(listing.starts)
+            self._starts.set_cache()
+
+    def _read_starts(self) -> list[str]:
+        try:
+            starts = json.loads(self._starts[f"{self._key}_starts"])
+        except Exception:  # noqa: BLE001 - whatever a cache plugin raises, a listing needs no starts
+            return []
+        known = isinstance(starts, list) and all(isinstance(start, str) for start in starts)
+        return starts if known else []
