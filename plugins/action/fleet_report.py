@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,7 +77,7 @@ def _read_fleet(hosts: Sequence[Any], hostvars: Mapping[str, Any]) -> dict[str, 
     """Host → environment, with the fields that the inventory has. Hosts that are no environments are left out."""
     names = [check_host("hosts", host, hostvars) for host in hosts]
     return {
-        host: replace(environment, fields=read_fields(host, environment, hostvars))
+        host: environment.with_fields(read_fields(host, environment, hostvars))
         for host, environment in find_environments(names, hostvars)
     }
 

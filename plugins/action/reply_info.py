@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.environment import Environment
+from ..module_utils.environment import EnvironmentReference
 from ..module_utils.errors import OptionError
 from ..module_utils.files import check_directory
 from ..module_utils.fleet.replies import Asked, collect, counts, require_one_each, results, write_replies
@@ -39,7 +39,7 @@ class ActionModule(EnvironmentAction):
         messages = self._asked(options, task_vars)
         if options["reply_dir"]:
             require_one_each(messages)
-        listed: dict[str, list[Environment]] = {}
+        listed: dict[str, list[EnvironmentReference]] = {}
         for question in (one.question for one in messages if one.question is not None):
             of_provider = listed.setdefault(question.provider, [])
             of_provider += [question.environment] if question.environment is not None else []

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Environment: the one row that every part of the collection speaks, whatever the provider."""
+"""Environments, whatever the provider: as the inventory listed them, and as the API describes them now."""
 
 from __future__ import annotations
 
@@ -19,14 +19,12 @@ CONTRACT = "fleetops_environment"
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
-    """One environment of one provider.
+class EnvironmentReference:
+    """An environment as the inventory listed it: enough to find it and to send to it.
 
-    status: `online` where it can be worked with, else `offline`, as of the listing.
+    status: `online` if it could be worked with, else `offline`, as of the listing.
     self_update: what the environment says about updating itself (`supported`, `writable`, `reason`,
         `install_path`, `manual_command`), None where it says nothing.
-    fields: everything known of it under snake_case names, JSON values only: what filters see, what becomes
-        host variables, and what `environment_info` returns.
     """
 
     provider: str
@@ -36,12 +34,6 @@ class Environment:
     base_url: str
     status: str
     self_update: Mapping[str, Any] | None
-    fields: Mapping[str, Any]
-
-    @property
-    def away(self) -> str:
-        """What it is called when it cannot be worked with."""
-        return "archived" if self.fields.get("archived") else "offline"
 
     def contract(self) -> dict[str, Any]:
         """The value of the host variable `fleetops_environment`."""
@@ -55,9 +47,13 @@ class Environment:
             "self_update": dict(self.self_update) if self.self_update is not None else None,
         }
 
-    @classmethod
-    def from_contract(cls, value: Any) -> Environment:
-        """The environment that a host variable `fleetops_environment` describes; `fields` stays empty.
+    def with_fields(self, fields: Mapping[str, Any]) -> Environment:
+        """The environment with fields that were read from host variables."""
+        return Environment(**self.contract(), fields=fields)
+
+    @staticmethod
+    def from_contract(value: Any) -> EnvironmentReference:
+        """The environment that a host variable `fleetops_environment` describes.
 
         Raises FleetError when the variable is not what the inventory set.
         """
@@ -72,12 +68,27 @@ class Environment:
         if connection_id is not None and not isinstance(connection_id, str):
             raise FleetError(f"{CONTRACT}.connection_id is not a text")
         self_update = value.get("self_update")
-        return cls(
+        return EnvironmentReference(
             **{name: str(text) for name, text in texts.items()},
             connection_id=connection_id,
             self_update=self_update if isinstance(self_update, Mapping) else None,
-            fields={},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Environment(EnvironmentReference):
+    """An environment as the API describes it.
+
+    fields: everything that is known of it, under snake_case names and as JSON values. Filters see them, they become
+        host variables, and `environment_info` returns them.
+    """
+
+    fields: Mapping[str, Any]
+
+    @property
+    def away(self) -> str:
+        """The word for its state if it cannot be worked with."""
+        return "archived" if self.fields.get("archived") else "offline"
 
 
 def described_state(environment: Environment | None) -> str:

@@ -18,7 +18,7 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNo
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 
 from ..module_utils import _deps
-from ..module_utils.environment import CONTRACT, Environment
+from ..module_utils.environment import CONTRACT, EnvironmentReference
 from ..module_utils.errors import ApiError, FleetError
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.providers.base import connection_settings
@@ -126,18 +126,18 @@ class Device:
             self.close()
             raise
 
-    def _environment(self) -> Environment:
+    def _environment(self) -> EnvironmentReference:
         """Raises FleetError."""
         if self._contract is None:
             raise FleetError(
                 f"the host has no variable {CONTRACT}, which the inventory fleetops.environments.letta sets"
             )
-        environment = Environment.from_contract(self._contract)
+        environment = EnvironmentReference.from_contract(self._contract)
         if environment.provider != PROVIDER.name:
             raise FleetError(f"the host is an environment of {environment.provider}, and only Letta's have terminals")
         return environment
 
-    def _settings(self, environment: Environment) -> HttpSettings:
+    def _settings(self, environment: EnvironmentReference) -> HttpSettings:
         """As the variables say, then the inventory, then the environment. Raises FleetError."""
         variables = PROVIDER.options_in_variables(self._variables)
         return connection_settings(PROVIDER, variables, {"base_url": environment.base_url})

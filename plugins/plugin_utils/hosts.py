@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from ansible.vars.hostvars import HostVars
 
-from ..module_utils.environment import CONTRACT, Environment, without_unsafe
+from ..module_utils.environment import CONTRACT, Environment, EnvironmentReference, without_unsafe
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.providers.base import Provider
@@ -42,7 +41,7 @@ def check_host(option: str, host: Any, hostvars: Mapping[str, Any]) -> str:
     return host
 
 
-def find_environment(host: str, hostvars: Mapping[str, Any]) -> Environment | None:
+def find_environment(host: str, hostvars: Mapping[str, Any]) -> EnvironmentReference | None:
     """The environment that a host is, without `fields`; None for another host, and for a name that is no host.
 
     Raises FleetError for a host whose variable is not what the inventory set.
@@ -51,12 +50,12 @@ def find_environment(host: str, hostvars: Mapping[str, Any]) -> Environment | No
     if contract is None:
         return None
     try:
-        return Environment.from_contract(contract)
+        return EnvironmentReference.from_contract(contract)
     except FleetError as error:
         raise FleetError(f"{host}: {error}") from None
 
 
-def require_environment(host: str, hostvars: Mapping[str, Any]) -> Environment:
+def require_environment(host: str, hostvars: Mapping[str, Any]) -> EnvironmentReference:
     """As `find_environment`. Raises FleetError also for a host that is no environment."""
     environment = find_environment(host, hostvars)
     if environment is None:
@@ -66,12 +65,12 @@ def require_environment(host: str, hostvars: Mapping[str, Any]) -> Environment:
     return environment
 
 
-def environment_of(host: str, task_vars: Mapping[str, Any]) -> Environment | None:
+def environment_of(host: str, task_vars: Mapping[str, Any]) -> EnvironmentReference | None:
     """As `find_environment`, among the hosts that a task sees."""
     return find_environment(host, task_vars["hostvars"])
 
 
-def find_environments(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> Iterator[tuple[str, Environment]]:
+def find_environments(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> Iterator[tuple[str, EnvironmentReference]]:
     """Those of the hosts that are environments, in the same order, without `fields`. Raises FleetError."""
     for host in hosts:
         if environment := find_environment(host, hostvars):
@@ -79,7 +78,7 @@ def find_environments(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> Iter
 
 
 def read_fields(
-    host: str, environment: Environment, hostvars: Mapping[str, Any], prefix: str | None = None
+    host: str, environment: EnvironmentReference, hostvars: Mapping[str, Any], prefix: str | None = None
 ) -> dict[str, Any]:
     """The fields of an environment that is a host: one for each of its provider, None where the inventory has none.
 
@@ -116,7 +115,7 @@ def read_environments(
                 f"{host} has no variables that begin with {one_line(repr(missing), 60)}, as the inventory's "
                 "hostvars_prefix is another one; give that as the prefix"
             )
-        found.append((host, replace(environment, fields=fields)))
+        found.append((host, environment.with_fields(fields)))
     return found
 
 
@@ -133,7 +132,7 @@ def listing_time(environment: Environment) -> datetime:
         return datetime.now(UTC)
 
 
-def compile_expressions(option: str, expressions: Any, environments: Iterable[Environment]) -> Expressions:
+def compile_expressions(option: str, expressions: Any, environments: Iterable[EnvironmentReference]) -> Expressions:
     """Expressions that may name each field that any of the environments can have. Raises OptionError."""
     providers = sorted({environment.provider for environment in environments}) or known_providers()
     return Expressions(option, expressions, [name for one in providers for name in provider_named(one).fields])

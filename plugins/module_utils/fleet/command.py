@@ -12,7 +12,7 @@ from functools import partial
 from ..environment import Environment
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..providers.base import reachable
+from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
@@ -52,7 +52,7 @@ async def run_command(
     """Run a command on every target; one outcome each, in the same order. Nothing is run in check mode."""
 
     async def run(client: Client, target: Target, outcome: CommandOutcome) -> None:
-        environment = await reachable(client, target.environment, fresh=True)
+        environment = await find_online(client, target.environment)
         outcome.version, outcome.connection_id = environment.fields["version"], environment.connection_id
         _require_listed(command, environment)
         if not check_mode:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from ..environment import Environment
+from ..environment import EnvironmentReference
 from ..errors import ApiError
-from ..providers.base import Client, Provider, reachable
+from ..providers.base import Client, Provider, find_online, find_reachable
 from ..providers.conversation import NEW_CONVERSATION, Look, Question, Reply
 from ..providers.message import Message
 from ..providers.registry import provider_named
@@ -229,11 +229,11 @@ class Sender:
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
         """Send to one target when its turn has come."""
         with self._held_back(delivery):
-            environment = await reachable(self._client_of(target), target.environment)
+            environment = await find_reachable(self._client_of(target), target.environment)
             if await self._fan_out.may_start():
                 await self._send_once(target, environment, delivery)
 
-    async def _send_once(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
+    async def _send_once(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         if self._once is None:
             await self.send_now(target, environment, delivery)
             return
@@ -256,7 +256,7 @@ class Sender:
             if may_be_sent or not later or self._once is None or not self._once.holds(delivery):
                 raise
 
-    async def send_now(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
+    async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send over the target's connection as `environment` has it, late bound."""
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
             delivery.conversation_id = await self._new_conversation(target, environment)
@@ -270,18 +270,18 @@ class Sender:
         await self._late_bound(target, environment, delivery)
         delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_now()
 
-    async def _new_conversation(self, target: MessageTarget, environment: Environment) -> str:
+    async def _new_conversation(self, target: MessageTarget, environment: EnvironmentReference) -> str:
         try:
             return await self._client_of(target).create_conversation(
                 environment, str(target.agent_id), str(target.client_message_id)
             )
         except ApiError as error:
             if target.provider.may_be_archived(error.status):
-                await reachable(self._client_of(target), target.environment, fresh=True)
+                await find_online(self._client_of(target), target.environment)
             # The message itself has not been sent, so nothing about it is unclear.
             raise error.but(may_be_accepted=False) from None
 
-    async def _late_bound(self, target: MessageTarget, environment: Environment, delivery: Delivery) -> None:
+    async def _late_bound(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send; when the connection has gone, look the target up and send once more."""
         client = self._client_of(target)
         try:
@@ -293,7 +293,7 @@ class Sender:
         else:
             return
         try:
-            environment = await reachable(client, target.environment, fresh=True)
+            environment = await find_online(client, target.environment)
             await self._next_start()
             await self._request(target, environment, delivery)
         except ApiError as error:
@@ -308,7 +308,7 @@ class Sender:
             raise ApiError(message, code="stopped", attempts=0)
 
     async def _request(
-        self, target: MessageTarget, environment: Environment, delivery: Delivery, final: Sequence[int] = ()
+        self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery, final: Sequence[int] = ()
     ) -> None:
         delivery.connection_id = environment.connection_id
         try:

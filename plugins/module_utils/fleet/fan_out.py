@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
-from ..environment import Environment
+from ..environment import EnvironmentReference
 from ..errors import ApiError, OptionError
 from ..http.gate import Pace
 from ..stop import GRACE, Stop
@@ -32,7 +32,7 @@ class Target:
     """
 
     host: str
-    environment: Environment
+    environment: EnvironmentReference
     agent_id: str | None = None
     conversation_id: str | None = None
     skip: str | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..http.settings import HttpSettings
-from ..providers.base import reachable
+from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from .fan_out import FanOut, Outcome, Target
@@ -70,6 +70,6 @@ async def find_relay(client: Client, target: Target, outcome: ConversationOutcom
 
     Raises ApiError, with the code `offline` for a device that is offline or gone.
     """
-    environment = await reachable(client, target.environment, fresh=True)
+    environment = await find_online(client, target.environment)
     outcome.connection_id = environment.connection_id
     return Relay(client.settings, environment.connection_id, target.agent_id, target.conversation_id)

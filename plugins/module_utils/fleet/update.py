@@ -19,7 +19,7 @@ from typing import Protocol
 from ..environment import Environment, described_state, updatable
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..providers.base import reachable
+from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.manual_command import instruction, is_known_installer, manual_command, why_not_updatable
 from ..providers.letta.relay import Relay
@@ -160,7 +160,7 @@ class _Job:
         """Update the device, unless it is up to date."""
         outcome = self._outcome
         was_told = await self._wait_for_earlier_run()
-        before = await reachable(self._client, self._target.environment, fresh=True)
+        before = await find_online(self._client, self._target.environment)
         outcome.note(before)
         outcome.previous_version = outcome.version
         if self._is_up_to_date():
@@ -191,7 +191,7 @@ class _Job:
             return False
         elapsed = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(told_at)).total_seconds())
         until = time.monotonic() + self._update.within - elapsed
-        before = await reachable(self._client, listed, fresh=True)
+        before = await find_online(self._client, listed)
         if not self._update.is_reached(before.fields["version"], None):
             await self._wait_until_back(before, until)
         return True

@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ..environment import Environment, InvalidRow, Listing
+from ..environment import Environment, EnvironmentReference, InvalidRow, Listing
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..options import CONNECTION_SPEC, convert_value, merge_connection_options
@@ -63,7 +63,7 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
     async def retrieve(self, identity: str) -> Environment:
         """One environment, by what `environment_info` looks it up by; the status is 404 where there is none."""
 
-    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+    async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None when it is no longer there.
 
         among: how many look-ups are being made, where one answer may serve them all.
@@ -71,7 +71,7 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
 
     async def send(
         self,
-        target: Environment,
+        target: EnvironmentReference,
         messages: Sequence[Message],
         *,
         agent_id: str | None,
@@ -80,7 +80,7 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
     ) -> Accepted:
         """Send over the target's present connection; `final` statuses are not retried."""
 
-    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+    async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
         """Make a conversation with an agent for a message, whose id the API may tell repetitions by; returns its id."""
 
 
@@ -209,16 +209,21 @@ _OPTIONS = {
 }
 
 
-async def reachable(client: Client, listed: Environment, *, fresh: bool = False) -> Environment:
-    """An environment as listed, or as it is now where the listing cannot be right or `fresh` asks for it.
-
-    Raises ApiError, with the code `offline` for one that is offline or gone.
-    """
-    if not fresh and listed.status == "online" and (listed.connection_id is not None or not client.GONE):
-        return listed
+async def find_online(client: Client, listed: EnvironmentReference) -> Environment:
+    """An environment as it is now. Raises ApiError, with the code `offline` for one that is offline or gone."""
     found = await client.resolve(listed)
     if found is None:
         raise ApiError("the environment is no longer there", code="offline")
     if found.status != "online":
         raise ApiError(f"the environment is {found.away}", code="offline")
     return found
+
+
+async def find_reachable(client: Client, listed: EnvironmentReference) -> EnvironmentReference:
+    """An environment as listed; as it is now if the listing has it offline or without a needed connection.
+
+    Raises ApiError as `find_online`.
+    """
+    if listed.status == "online" and (listed.connection_id is not None or not client.GONE):
+        return listed
+    return await find_online(client, listed)

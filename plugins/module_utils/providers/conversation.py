@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..environment import Environment
+from ..environment import EnvironmentReference
 
 STATES = ("replied", "waiting", "needs_approval", "failed", "lost")
 # As `conversation_id`: make a conversation for the target.
@@ -31,7 +31,7 @@ class Question:
     conversation_id: str | None
     otid: str | None = None
     tool_call_ids: Sequence[str] = ()
-    environment: Environment | None = None
+    environment: EnvironmentReference | None = None
     text: str | None = None
     since: str | None = None
 

@@ -16,7 +16,7 @@ from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
 
 from ...module_utils import _deps
-from ...module_utils.environment import Environment
+from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import blank, given
@@ -149,7 +149,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         return settings
 
     def _connections(
-        self, option: str, listed: Mapping[str, Sequence[Environment]], task_vars: Mapping[str, Any]
+        self, option: str, listed: Mapping[str, Sequence[EnvironmentReference]], task_vars: Mapping[str, Any]
     ) -> dict[str, HttpSettings]:
         """How to reach each provider, by its name. listed: its environments that `option` names."""
         alone = next((name for name in _OF_ONE_PROVIDER if name in self._arguments(None)), None)

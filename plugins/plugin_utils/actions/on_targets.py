@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from ansible.utils.display import Display
 
-from ...module_utils.environment import Environment
+from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.files import check_writable
 from ...module_utils.fleet.fan_out import Outcome, Policy, Target, counts, failure_budget
@@ -159,9 +159,9 @@ class TargetsAction(EnvironmentAction):
         display: Callable[[str], None] = Display().display
         return display
 
-    def _listed(self, items: Sequence[Item]) -> dict[str, list[Environment]]:
+    def _listed(self, items: Sequence[Item]) -> dict[str, list[EnvironmentReference]]:
         """The targets of each provider. Raises FleetError for one that the action does not work with."""
-        listed: dict[str, list[Environment]] = {provider.name: [] for provider in self.PROVIDERS or ()}
+        listed: dict[str, list[EnvironmentReference]] = {provider.name: [] for provider in self.PROVIDERS or ()}
         for item in items:
             if self.PROVIDERS and item.environment.provider not in listed:
                 raise FleetError(

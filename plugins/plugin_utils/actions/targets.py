@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...module_utils.environment import Environment
+from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import OptionError
 from ...module_utils.options import blank
 from ...module_utils.text import one_line
@@ -22,7 +22,7 @@ class Item:
     """A target as the task names it. given: what its entry says besides its host."""
 
     host: str
-    environment: Environment
+    environment: EnvironmentReference
     given: Mapping[str, Any]
 
 
@@ -66,7 +66,7 @@ def write_address(option: str, host: str, value: Any) -> str | None:
     return str(value) if value else None
 
 
-def listed_from(option: str, environments: Sequence[Environment]) -> str | None:
+def listed_from(option: str, environments: Sequence[EnvironmentReference]) -> str | None:
     """The URL that environments were listed from. Raises OptionError for `option` when there are several."""
     urls = sorted({environment.base_url for environment in environments})
     if len(urls) > 1:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from ...environment import Environment, Listing
+from ...environment import Environment, EnvironmentReference, Listing
 from ...errors import ApiError
 from ...http import paging
 from ...http.client import HttpClient
@@ -102,7 +102,7 @@ class Client:
         row = reply.read_as(Row, f"GET {self._base_url}/v1/environments/{{deviceId}}")
         return environment(row, reply.data, self._base_url, reply.date)
 
-    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+    async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None when it is no longer there.
 
         among: the number of look-ups that the caller makes. They share a listing if that needs fewer requests.
@@ -124,7 +124,7 @@ class Client:
 
     async def send(
         self,
-        target: Environment,
+        target: EnvironmentReference,
         messages: Sequence[Message],
         *,
         agent_id: str | None,
@@ -169,7 +169,7 @@ class Client:
             )
         return Accepted(one_line(answer.message), reply.attempts, note=note)
 
-    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+    async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
         """Make a conversation with an agent; returns its id. Each call makes another one."""
         reply = await self._http.post(
             "v1", "conversations", "", body={}, params={"agent_id": agent_id}, repeatable=False

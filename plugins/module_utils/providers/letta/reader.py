@@ -13,7 +13,7 @@ from typing import Any
 
 from ...errors import ApiError
 from ...http.gate import Pace
-from ..base import reachable
+from ..base import find_online
 from ..conversation import Question
 from .approvals import requests_in
 from .client import Client
@@ -100,7 +100,7 @@ class Reader:
             return None
         try:
             async with self._slot():
-                environment = await reachable(self._client, question.environment, fresh=True)
+                environment = await find_online(self._client, question.environment)
             relay = Relay(self._client.settings, environment.connection_id, question.agent_id, question.conversation_id)
             async with self._slot(), relay:
                 requests, status = requests_in(relay), relay.loop_status.get("status")

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from ...environment import Environment
+from ...environment import EnvironmentReference
 from ...errors import ApiError, FleetError
 from ...http.settings import HttpSettings
 from ...text import one_line
-from ..base import reachable
+from ..base import find_online
 from .client import Client
 from .relay import Relay, said
 from .terminal_output import Marks, Part, Result, Sink, refusal
@@ -72,7 +72,7 @@ class Finished:
     stderr: bytes
 
 
-async def open_terminal(settings: HttpSettings, listed: Environment, *, any_mode: bool) -> Terminal:
+async def open_terminal(settings: HttpSettings, listed: EnvironmentReference, *, any_mode: bool) -> Terminal:
     """Open a terminal of an environment over its present connection.
 
     any_mode: whether a terminal may be opened where the agent itself may not do all that a terminal can.
@@ -80,7 +80,7 @@ async def open_terminal(settings: HttpSettings, listed: Environment, *, any_mode
     a device on which no terminal may be opened.
     """
     async with Client(settings) as client:
-        environment = await reachable(client, listed, fresh=True)
+        environment = await find_online(client, listed)
     if str(environment.fields["os"]).startswith("win"):
         raise FleetError(f"the device runs {environment.fields['os']}, and only POSIX systems can be worked with")
     if not any_mode and environment.fields["mode"] is not None:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from ..._deps import pydantic
-from ...environment import Environment, Listing
+from ...environment import Environment, EnvironmentReference, Listing
 from ...errors import ApiError
 from ...http.client import Answer, HttpClient
 from ...http.gate import Pace
@@ -114,7 +114,7 @@ class Client:
         row = reply.read_as(Row, f"GET {self._base_url}/environments/{{id}}")
         return environment(row, self._base_url)
 
-    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+    async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same environment as it is now; None when it is no longer there."""
         try:
             return await self.retrieve(wanted.id)
@@ -123,7 +123,7 @@ class Client:
                 return None
             raise
 
-    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+    async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
         """Make a session in an environment for one message, once; returns its id.
 
         agent_id: an id, or the JSON of an object with `id`, `type` and `version`.
@@ -138,7 +138,7 @@ class Client:
 
     async def send(
         self,
-        target: Environment,
+        target: EnvironmentReference,
         messages: Sequence[Message],
         *,
         agent_id: str | None,
