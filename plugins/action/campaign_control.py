@@ -17,7 +17,7 @@ from ..plugin_utils.actions.run_facts import run_facts
 
 
 class ActionModule(EnvironmentAction):
-    """Pause, cancel or go on with a campaign."""
+    """Pause, cancel or continue a campaign."""
 
     SPEC = SPEC
 

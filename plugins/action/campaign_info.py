@@ -20,7 +20,7 @@ _STATUSES = ("sent", "unknown", "failed", "offline", "in_flight", "interrupted")
 
 
 class ActionModule(EnvironmentAction):
-    """Show whom a campaign has reached."""
+    """Show the deliveries of a campaign."""
 
     SPEC = SPEC
 

@@ -15,14 +15,14 @@ from ..plugin_utils.actions.base import EnvironmentAction
 
 
 class ActionModule(EnvironmentAction):
-    """End the current host as a variable of all of them says."""
+    """End the current host with its outcome in a variable that has those of all hosts."""
 
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return the host's own outcome."""
         name, host = options["outcomes"], task_vars["inventory_hostname"]
-        # As it is stored: a template would go through all of it.
+        # The raw variable: templating it would go through all outcomes for each host.
         outcomes = task_vars.get(name)
         if not isinstance(outcomes, Mapping):
             problem = f"must name a variable that has been set to a dictionary, and {one_line(repr(name), 80)} is none"

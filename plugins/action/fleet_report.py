@@ -35,14 +35,14 @@ class ActionModule(EnvironmentAction):
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the files; return what they are about, and whether each is another than before."""
+        """Write the files; return their content in numbers, and whether each file has changed."""
         paths = {option: options[option] for option in MODES if options[option]}
         self._check(paths, task_vars)
         hosts = task_vars["ansible_play_hosts_all"] if options["hosts"] is None else options["hosts"]
         environments = _read_fleet(hosts, task_vars["hostvars"])
         if not environments and not options["allow_empty"]:
             raise OptionError("hosts", "none of them is an environment; set allow_empty=true where that is fine")
-        # Most reports are on neither, and need no ledger that can be read.
+        # A report on neither needs no ledger.
         wanted = options["campaigns"] or options["rollout"]
         ledger = ledger_to_show(options["ledger"], check_mode=bool(self._task.check_mode)) if wanted else None
         with ledger or nullcontext():
@@ -83,7 +83,7 @@ def _read_fleet(hosts: Sequence[Any], hostvars: Mapping[str, Any]) -> dict[str, 
 
 
 def _campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCampaign]:
-    """What the ledger has of campaigns; one that it does not have has reached nobody."""
+    """The campaigns from the ledger; a campaign that it does not have has no deliveries."""
     if ledger is None:
         return [campaign_report(name, ACTIVE, []) for name in names]
     deliveries = Deliveries(ledger)
@@ -91,7 +91,7 @@ def _campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCamp
 
 
 def _rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:
-    """What the ledger has of a rollout. Raises OptionError for one that it does not have."""
+    """A rollout from the ledger. Raises OptionError for one that it does not have."""
     if name is None:
         return None
     if ledger is not None and (record := export_rollout(ledger, name)):

@@ -27,13 +27,13 @@ from ..plugin_utils.actions.targets import Item, listed_hosts
 
 
 class ActionModule(EnvironmentAction):
-    """Plan a rollout, or take one up again."""
+    """Plan a rollout, or continue one."""
 
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the plan, and how it stands."""
+        """Return the plan and its state."""
         check_version("version", options["version"])
         check_waves(options["waves"])
         if options["concurrency"] < 1:
@@ -50,7 +50,7 @@ class ActionModule(EnvironmentAction):
         path, facts = ledger_path(options["ledger"]), run_facts(self._task, task_vars)
         lock_rollout(path, options["name"], facts)
         with Ledger.open(path, facts) as ledger:
-            # Another run may have planned it, or have gone on with it, until this one could have it.
+            # Another run may have planned or continued it while this one waited for the lock.
             is_new = add_rollout(ledger, plan)
             plan = get_rollout(ledger, options["name"])
         check_same(plan, options["version"], options["waves"], list(hosts))

@@ -29,12 +29,12 @@ class ActionModule(EnvironmentAction):
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Keep the wave in the ledger, and return how it stands."""
+        """Record the wave in the ledger, and return its state."""
         path, facts = ledger_path(options["ledger"]), run_facts(self._task, task_vars)
         rollout = _get_rollout(path, options["name"])
         if not self._task.check_mode:
             lock_rollout(path, rollout.name, facts)
-            # Another run may have gone on with it until this one had it.
+            # Another run may have continued it while this one waited for the lock.
             rollout = _get_rollout(path, rollout.name)
         wave, targets = _move_wave(rollout, options)
         if not self._task.check_mode:
@@ -49,7 +49,7 @@ def _get_rollout(path: Path, name: str) -> Rollout:
 
 
 def _move_wave(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list[RolloutTarget]]:
-    """The wave and its targets as they are from now on. Raises OptionError."""
+    """The wave and its targets after the step that `state` names. Raises OptionError."""
     now = iso_now()
     if options["state"] == "started":
         early = next((name for name in _OF_THE_END if options[name] is not None), None)
@@ -63,7 +63,7 @@ def _move_wave(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list
 
 
 def _index_by_id(option: str, entries: Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
-    """What a module returned for its targets, by environment id. Raises OptionError for what none returns."""
+    """The results of a module, by environment id. Raises OptionError for an entry that no module returns."""
     if entries is None:
         return None
     for place, entry in enumerate(entries):

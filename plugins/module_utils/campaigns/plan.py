@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a campaign is to do: whom it sends to, under which ids, as far as its ledger tells before anything is sent.
+"""Plans a campaign from its ledger, before anything is sent: its targets, and the ids of their messages.
 
-A message's id follows from campaign, environment and attempt alone, so that it is the same after a ledger was lost.
+The id of a message follows from campaign, environment and attempt alone, so it is the same after a ledger was lost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _IDS = uuid.UUID("7c1f0c52-9f0e-4c5e-8a1e-3f6b0d2a9e47")
 
 
 def message_id(campaign: str, environment_id: str, attempt: int, place: int = 0) -> str:
-    """The id of the message at a place among those of one attempt."""
+    """The id of a message. place: its index among the messages of one attempt."""
     return str(uuid.uuid5(_IDS, json.dumps([campaign, environment_id, attempt, place])))
 
 
@@ -36,11 +36,13 @@ def content_hash(messages: Sequence[Message]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CampaignPlan:
-    """What a campaign is to do for its targets: those that are not settled are to be sent, under the ids they have.
+    """The plan of a campaign: the targets that are not settled get their messages, under the ids that these have.
 
-    targets: as given, with the messages' ids of their attempt. settled: by environment id, what the ledger knows of
-    those that are not sent again. content_hashes: by environment id, of the messages. source_hash: of what the targets
-    share, None where each has its own. repeat: how often it has been begun to send to all again, this run included.
+    targets: as given, with the ids of their attempt in the messages.
+    settled: by environment id, the delivery of each target that got its message before and gets none now.
+    content_hashes: by environment id, the hash of the messages.
+    source_hash: the hash of the content that the targets share, None if each has its own.
+    repeat: the number of times that a run has begun to send to all again, this run included.
     state: of the campaign; nothing is sent unless it is active.
     """
 
@@ -59,7 +61,7 @@ def plan_campaign(
     targets: Sequence[MessageTarget],
     source_hash: str | None = None,
 ) -> CampaignPlan:
-    """What is to be sent. deliveries: None if there is no ledger yet. Raises OptionError where it had other content."""
+    """The plan of a run. deliveries: None if there is no ledger yet. Raises OptionError if the content has changed."""
     entries = deliveries.entries(campaign) if deliveries is not None else {}
     repeat = deliveries.repeat(campaign) if deliveries is not None else 0
     to_send = [target for target in targets if target.skip is None]
@@ -91,7 +93,7 @@ def plan_campaign(
 
 
 def _is_unfinished(repeat: int, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> bool:
-    """Whether a repeat that was begun has not come to its end, neither for the targets nor for all in the ledger."""
+    """Whether the last repeat has not reached all targets, or all environments in the ledger."""
     reached = {entry.environment_id for entry in entries.values() if entry.repeat >= repeat and entry.status == "sent"}
     wanted = entries.keys() | {target.environment.id for target in targets}
     return repeat > 0 and not wanted <= reached
@@ -111,7 +113,7 @@ def _with_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarg
 
 
 def describe_other_content(campaign: str, entry: Entry) -> str:
-    """What is said where the content for a target is not what its row has."""
+    """The message for a target whose content differs from the content in its row."""
     return (
         f"{campaign!r} has had other content for {entry.host} since {entry.claimed_at}; "
         "give what is new a campaign of its own"

@@ -28,7 +28,7 @@ class AuditLog:
         self.with_content = with_content
         self._path = path
         try:
-            # Not to wait for who reads a FIFO, which is refused below.
+            # O_NONBLOCK: opening a FIFO, which is refused below, does not wait for its reader.
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
             is_file = stat.S_ISREG(os.fstat(self._file).st_mode)
         except OSError as error:
@@ -44,7 +44,7 @@ class AuditLog:
         os.close(self._file)
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a line, at once, so that those of several runs do not mix."""
+        """Add a line with one write, so that the lines of several runs do not mix."""
         line = json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
         try:
             if os.write(self._file, line) < len(line):

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rollouts in the ledger: planned once, and what became of each wave and target since.
+"""Rollouts in the ledger: the plan, and what has happened to each wave and target since.
 
-A rollout is one run's at a time, which shows from a lock on a file beside the ledger.
+One run at a time works on a rollout; it holds a lock on a file beside the ledger.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ _SET_END = (
     "WHERE rollout = ? AND environment_id = ?"
 )
 
-# Seconds that the last task of a run may go on for when its ansible-playbook is killed.
+# Seconds for which the last task of a run may go on after its ansible-playbook was killed.
 _LAST_TASK = 10.0
 
 
 def list_rollout_names(ledger: Ledger) -> list[str]:
-    """The names of all rollouts, the one that was planned first at first."""
+    """The names of all rollouts, in the order in which they were planned."""
     return [row["name"] for row in ledger.query("SELECT name FROM rollouts ORDER BY planned_at, name")]
 
 
 def find_rollout(ledger: Ledger, name: str) -> Rollout | None:
-    """A rollout as it stands, None where there is none of that name."""
+    """A rollout as it stands, None if there is none of that name."""
     found = ledger.query("SELECT name, version, waves_wanted, planned_at FROM rollouts WHERE name = ?", (name,))
     if not found:
         return None
@@ -65,7 +65,7 @@ def find_rollout(ledger: Ledger, name: str) -> Rollout | None:
 
 
 def get_rollout(ledger: Ledger | None, name: str) -> Rollout:
-    """A rollout as it stands. Raises OptionError where there is none of that name."""
+    """A rollout as it stands. Raises OptionError if there is none of that name."""
     rollout = find_rollout(ledger, name) if ledger is not None else None
     if rollout is None:
         raise OptionError("name", f"the ledger has no rollout {name!r}; plan it with fleetops.environments.rollout")
@@ -73,7 +73,7 @@ def get_rollout(ledger: Ledger | None, name: str) -> Rollout:
 
 
 def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
-    """Keep a rollout that was planned; False where another run kept one of that name meanwhile."""
+    """Record a new rollout; False if another run has recorded one of that name meanwhile."""
     row = (rollout.name, rollout.version, json.dumps(list(rollout.waves_wanted)), rollout.planned_at, ledger.run)
     with ledger.transaction(durable=True) as database:
         if database.execute("SELECT 1 FROM rollouts WHERE name = ?", (rollout.name,)).fetchone():
@@ -89,7 +89,7 @@ def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
 
 
 def record_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> None:
-    """Keep how a wave stands now, and what became of its targets."""
+    """Record the state of a wave, and the ends of its targets."""
     with ledger.transaction(durable=True) as database:
         database.execute(_REPLACE_WAVE, (name, *astuple(wave)))
         database.executemany(
@@ -102,7 +102,7 @@ def record_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[Rollout
 
 
 def lock_rollout(path: Path, name: str, facts: RunFacts) -> None:
-    """Have a rollout for this run alone, until it ends. Raises OptionError where another run has it.
+    """Lock a rollout until this run ends. Raises OptionError if another run has locked it.
 
     path: of the ledger.
     """
@@ -118,13 +118,13 @@ def lock_rollout(path: Path, name: str, facts: RunFacts) -> None:
 
 
 class UpdateProgress:
-    """Which devices of a rollout were told to update themselves and are back, put down as it happens.
+    """Records which devices of a rollout were told to update, and which are back, before and after each update.
 
-    So a run that goes on with it neither tells one again that is about to restart, nor forgets who was updated.
+    A later run of the rollout does not tell a device that may be updating again, and knows the devices that are done.
     """
 
     def __init__(self, ledger: Ledger, name: str, hosts: Mapping[str, str]) -> None:
-        """Raise OptionError for hosts that it was not planned for. hosts: environment id → host name."""
+        """Raise OptionError for a host that is not in the rollout. hosts: environment id → host name."""
         self._ledger, self._name = ledger, name
         rollout = find_rollout(ledger, name)
         self._told = {target.environment_id: target.told_at for target in rollout.targets} if rollout else {}
@@ -133,19 +133,19 @@ class UpdateProgress:
             raise OptionError("rollout", f"the ledger has no rollout {name!r} with {stranger}")
 
     def told_at(self, environment_id: str) -> str | None:
-        """When an earlier run told a device, where it is not known what came of that."""
+        """When an earlier run told a device to update, None if the end of that update is known."""
         return self._told.get(environment_id)
 
     def tell(self, environment_id: str) -> None:
-        """Put down that a device is about to be told. Raises ApiError, as the others do, where the ledger fails."""
+        """Record that a device is about to be told. Raises ApiError, as the next two do, if the ledger fails."""
         self._change(_SET_TOLD, iso_now(), self._name, environment_id)
 
     def forget(self, environment_id: str) -> None:
-        """Put down that a device has not been updated, and is not going to be."""
+        """Record that a device was not updated, and is not updating."""
         self._change(_SET_TOLD, None, self._name, environment_id)
 
     def done(self, environment_id: str, version: str | None, updated_at: str | None) -> None:
-        """Put down that a device is back on the version."""
+        """Record that a device is back on the version."""
         self._change(_SET_UPDATED, version, updated_at, self._name, environment_id)
 
     def _change(self, statement: str, *values: str | None) -> None:

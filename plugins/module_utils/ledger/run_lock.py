@@ -1,12 +1,12 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A lock of the kernel's that one task takes and the whole run of `ansible-playbook` holds.
+"""A kernel lock that one task takes and the whole run of `ansible-playbook` holds.
 
-Each task runs in a process of its own, and with that its locks would end. A lock of flock(2) belongs to an open file,
-for as long as that is open anywhere, also on its way through a socket. Ansible imports this before it forks, so all
-tasks of a run have one socket in common. The file is sent into it and never received, so it stays open until the last
-process of the run has ended, however it ends.
+Each task runs in a process of its own, and the locks of a process end with it. A lock of flock(2) belongs to an open
+file, and lasts while the file is open anywhere, also on its way through a socket. Ansible imports this module before it
+forks, so all tasks of a run share one socket. The file is sent into the socket and never received, so it stays open
+until the last process of the run has ended, however it ends.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _LOOK_EVERY = 0.1
 
 
 def lock_for_run(path: Path, note: str, patience: float) -> str | None:
-    """Hold the lock on a file until this run has ended; what the holder noted where that is another run.
+    """Lock a file until this run has ended. Returns None, or the note of another run that holds the lock.
 
-    note: about this run, for others to read. patience: seconds to wait for another run to end. The file is made, and
-    left there: removing it would part those who have it open from those who open it next. Raises OSError.
+    note: about this run, for other runs. patience: seconds to wait for another run to end. The file is made and never
+    removed: a run that has the removed file open and a run that opens the next one would not notice each other.
+    Raises OSError.
     """
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:

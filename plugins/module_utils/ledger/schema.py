@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ..errors import OptionError
 
 SCHEMA_VERSION = 3
-# The state of a campaign that goes on.
+# The state of a campaign that is neither paused nor cancelled.
 ACTIVE = "active"
 
 SCHEMA = """
@@ -53,15 +53,16 @@ CREATE TABLE rollout_targets (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One delivery of a campaign, as its row has it.
+    """One delivery of a campaign, as its row has it. Times are ISO 8601 in UTC.
 
-    status: `in_flight` from just before it is sent until its end is known, then what it ended as. repeat: that of the
-    campaign for which it was claimed last. run: the number of
-    the run that claimed it last, at `claimed_at`; began_at: when this attempt was claimed first. conversation_id: also
-    of a session; session_key, message_key: the idempotency keys with which that is made, and the message sent in it.
-    otid: the id by which the last message is found there, once it is known.
-    Times are ISO 8601 in UTC. outcome: the code of the error, or how it was found to be sent.
-    reply_state: what came of its turn, where that was waited for.
+    status: `in_flight` from just before it is sent until its end is known, then its end.
+    repeat: the repeat of the campaign for which it was claimed last.
+    run: the number of the run that claimed it last, at `claimed_at`. began_at: when this attempt was claimed first.
+    conversation_id: of a conversation or a session. session_key, message_key: the idempotency keys of the calls that
+        make the session and send the message in it.
+    otid: the id of the last message in the conversation, once it is known.
+    outcome: the code of the error, or how the message was found to be sent.
+    reply_state: the state of its reply, if that was waited for.
     """
 
     campaign: str
@@ -88,7 +89,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Who runs what: kept with every delivery of the run."""
+    """Who runs which playbook; stored with the run."""
 
     os_user: str
     awx_job_id: str | None = None
@@ -100,11 +101,11 @@ class RunFacts:
 class RolloutTarget:
     """One target of a rollout.
 
-    preflight: `updatable`, `current`, `offline` or `not_updatable`, as it was found when the rollout was planned.
-    wave: its number, None unless it was updatable. from_version: at the preflight. status: what its update ended as,
-        one of GOOD, FAILED or `not_attempted`, None where nothing was done. told_at: when it was told to update
-        itself, until what came of that is known. updated_at: when it was back on the version. ended_at: when its end
-        was put down. Times are ISO 8601 in UTC.
+    preflight: `updatable`, `current`, `offline` or `not_updatable`, when the rollout was planned.
+    wave: its number, None unless it was updatable. from_version: at the preflight.
+    status: the end of its update: one of GOOD or FAILED in waves.py, or `not_attempted`; None before there is one.
+    told_at: when it was told to update, until the end of that is known. updated_at: when it was back on the version.
+        ended_at: when its end was recorded. Times are ISO 8601 in UTC.
     reason: why it is in no wave, or what was done or went wrong.
     """
 
@@ -127,9 +128,9 @@ class RolloutTarget:
 class Wave:
     """One wave of a rollout.
 
-    state: `pending`, `running` (also where it was interrupted, or waits for targets that a run left out), `passed` or
-        `failed`. max_failures: how many may fail, None before it has begun. started_at: when it was begun first;
-        ended_at: when it was judged last. reason: why it has not passed.
+    state: `pending`, `running` (also if it was interrupted, or a run left targets out), `passed` or `failed`.
+    max_failures: the number of targets that may fail, None before it has begun. started_at: when it began first.
+    ended_at: when it was judged last. reason: why it has not passed.
     """
 
     number: int
@@ -142,7 +143,7 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
-    """A rollout as it stands. waves_wanted: how the waves were asked for, as in `wave_sizes`."""
+    """A rollout as it stands. waves_wanted: the waves as the user gave them, as in `wave_sizes`."""
 
     name: str
     version: str
@@ -153,7 +154,7 @@ class Rollout:
 
     @property
     def state(self) -> str:
-        """`pending`, `running`, `failed` where a wave has, or `passed` where all have; a wave for nobody is none."""
+        """`failed` if a wave has failed, `passed` if all have passed, else `pending` or `running`."""
         states = {wave.state for wave in self.waves}
         if states <= {"passed"}:
             return "passed"

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rollouts: who is updated in which wave, when a wave has passed, and what is to be run next.
+"""Rollouts: which device is updated in which wave, when a wave has passed, and which wave is next.
 
-A rollout is planned once and then kept: who is in it, in which wave, and the version. All of this is plain data; the
+A rollout is planned once. Its version, its devices and their waves then stay the same. All of this is plain data; the
 ledger stores it (ledger/rollouts.py), and preflight.py finds out which devices can be updated.
 """
 
@@ -24,7 +24,7 @@ FAILED = ("failed", "unknown", "offline", "skipped")
 
 
 def check_waves(waves: Sequence[str]) -> None:
-    """Raise OptionError for waves that cannot be meant."""
+    """Raise OptionError for waves that do not grow to 100%."""
     for wave in waves:
         if share_of("waves", wave, 100) < 1:
             raise OptionError("waves", f"must each be 1 or more, got {wave!r}")
@@ -37,10 +37,10 @@ def check_waves(waves: Sequence[str]) -> None:
 
 
 def wave_sizes(waves: Sequence[str], targets: int) -> list[int]:
-    """How many of so many targets are in each wave.
+    """The number of targets in each wave. Raises OptionError.
 
-    waves: how many have been updated by the end of each, as counts or percentages, such as `1`, `5%`, `25%`, `100%`.
-    Each wave has at least one target more; those that would have none are left out. Raises OptionError.
+    waves: the number of targets that are updated by the end of each, as counts or percentages, such as `1`, `5%`,
+        `25%`, `100%`. A wave has at least one target; waves that would have none are left out.
     """
     check_waves(waves)
     sizes: list[int] = []
@@ -57,7 +57,7 @@ def wave_sizes(waves: Sequence[str], targets: int) -> list[int]:
 def plan_rollout(
     name: str, version: str, waves: Sequence[str], targets: Sequence[RolloutTarget], planned_at: str
 ) -> Rollout:
-    """A new rollout: those that are updatable are put into waves, in the order given. Raises OptionError."""
+    """A new rollout, with its updatable targets in waves, in the order given. Raises OptionError."""
     sizes = wave_sizes(waves, sum(target.preflight == "updatable" for target in targets))
     numbers = iter([number for number, size in enumerate(sizes, start=1) for _place in range(size)])
     return Rollout(
@@ -73,7 +73,7 @@ def plan_rollout(
 
 
 def check_same(rollout: Rollout, version: str, waves: Sequence[str], environment_ids: Sequence[str]) -> None:
-    """Raise OptionError where a rollout was planned otherwise than a run wants it."""
+    """Raise OptionError if a rollout was planned otherwise than a run wants it."""
     known = f"rollout {rollout.name!r} was planned at {rollout.planned_at}"
     if version != rollout.version:
         raise OptionError("version", f"{known} for {rollout.version}, got {version}; give another name")
@@ -86,7 +86,7 @@ def check_same(rollout: Rollout, version: str, waves: Sequence[str], environment
 
 
 def begin_wave(rollout: Rollout, number: int, max_failures: str, now: str) -> Wave:
-    """A wave as it begins, again or for the first time. Raises OptionError where one before it has not passed."""
+    """A wave as it begins, again or for the first time. Raises OptionError if an earlier wave has not passed."""
     wave = rollout.wave(number)
     before = rollout.next_wave
     if before is not None and before < number:
@@ -98,10 +98,10 @@ def begin_wave(rollout: Rollout, number: int, max_failures: str, now: str) -> Wa
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What modules returned of the targets of a wave, by environment id.
+    """What modules returned about the targets of a wave, by environment id.
 
-    updated: of self_update. waited: of wait_for_environment, None where that was not asked for. probed: of
-    send_message with wait_for_reply, None where it was not.
+    updated: by self_update. waited: by wait_for_environment. probed: by send_message with wait_for_reply. waited and
+    probed are None if the rollout does not ask for that proof.
     """
 
     updated: Mapping[str, Mapping[str, Any]]
@@ -109,7 +109,7 @@ class Results:
     probed: Mapping[str, Mapping[str, Any]] | None = None
 
     def end_of(self, target: RolloutTarget, now: str) -> RolloutTarget:
-        """A target with its end: good where everything is that was asked for."""
+        """A target with its end, which is good if its update and all proofs are."""
         updated = self.updated.get(target.environment_id)
         if updated is None or (updated["status"] == "not_attempted" and target.status is not None):
             return target
@@ -120,7 +120,7 @@ class Results:
         waited = (self.waited or {}).get(target.environment_id, {})
         to_version = waited.get("version") or updated.get("version") or target.to_version
         if status == "ok" and target.updated_at is not None:
-            # This rollout did it, in a run before.
+            # An earlier run of this rollout has updated it.
             status, reason = "changed", f"updated from {target.from_version} to {to_version}"
         updated_at = updated.get("updated_at") or target.updated_at
         return replace(target, status=status, reason=reason, to_version=to_version, updated_at=updated_at, ended_at=now)
@@ -138,10 +138,10 @@ class Results:
 
 
 def judge_wave(rollout: Rollout, number: int, results: Results, now: str) -> tuple[Wave, list[RolloutTarget]]:
-    """A wave and its targets after its updates. Raises OptionError where it was not begun, or results are not its.
+    """A wave and its targets after its updates. Raises OptionError if it was not begun, or the results are of others.
 
-    It has failed where more targets failed than are allowed, in this run or before. Else it has passed where all have
-    ended, and goes on `running` where a run left some out.
+    The wave has failed if more targets than allowed have failed, in this run or before. Else it has passed if all
+    targets have ended, and stays `running` if a run left some out.
     """
     wave = rollout.wave(number)
     if wave.state != "running":
@@ -171,7 +171,7 @@ def _why(entry: Mapping[str, Any]) -> str | None:
 
 
 def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, Any]:
-    """How a rollout stands for a run that may touch these hosts alone; what the module `rollout` returns.
+    """The state of a rollout for a run that may touch these hosts alone; what the module `rollout` returns.
 
     hosts: environment id → host name, in the order given.
     """
@@ -220,7 +220,7 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
 
 
 def _to_run(rollout: Rollout, hosts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The waves to run, each with its hosts: those that have not passed, or at the end whoever has failed."""
+    """The waves that have not passed, each with its hosts; after the last wave, those with hosts that have failed."""
     waves: list[dict[str, Any]] = []
     for wave in rollout.waves:
         if rollout.next_wave is not None and wave.state == "passed":
@@ -231,7 +231,7 @@ def _to_run(rollout: Rollout, hosts: Mapping[str, str]) -> list[dict[str, Any]]:
             if target.environment_id in hosts and (wave.state != "passed" or target.status in FAILED)
         ]
         if wave.state != "passed" and not mine:
-            # None after it may begin.
+            # No later wave may begin.
             break
         if mine:
             waves.append({"number": wave.number, "hosts": mine})

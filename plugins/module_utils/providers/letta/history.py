@@ -23,7 +23,7 @@ class ToolCall(pydantic.BaseModel):
     arguments: str | None = None
 
     def parsed_arguments(self, key: str) -> Any:
-        """The arguments as JSON values without the API key, or the text where it is no JSON."""
+        """The arguments as JSON values without the API key, or the text if it is no JSON."""
         try:
             return parse_json(self.arguments or "{}", key)
         except ValueError:
@@ -55,7 +55,7 @@ class HistoryMessage(pydantic.BaseModel):
 
     @property
     def text(self) -> str:
-        """The content, which comes as a text or as parts."""
+        """The text of the content, which the API sends as a text or as parts."""
         parts = self.content if isinstance(self.content, list) else [self.content]
         texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
         return "\n".join(text for text in texts if isinstance(text, str))
@@ -79,7 +79,7 @@ class HistoryMessage(pydantic.BaseModel):
 
     @property
     def goes_on(self) -> bool:
-        """Whether it brings the turn what it needs to go on: a tool's result, or leave to call it."""
+        """Whether the turn goes on after it: it has a tool's result, or allows the call."""
         if self.message_type != "approval_response_message":
             return False
         return any(answer.approve or answer.status == "success" for answer in self.approvals or [])
@@ -92,7 +92,7 @@ class History(pydantic.BaseModel):
 
 
 class Run(pydantic.BaseModel):
-    """One request to the model and what came of it; a turn that calls tools on a device has several."""
+    """One request to the model, and its end; a turn that calls tools on a device has several runs."""
 
     id: str
     status: str | None = None
@@ -103,17 +103,17 @@ class Run(pydantic.BaseModel):
 
     @property
     def active(self) -> bool:
-        """Whether it has not ended; a status that is not known is no end."""
+        """Whether it has not ended; an unknown status is no end."""
         return self.status not in ("completed", "failed", "cancelled")
 
     @property
     def may_go_on(self) -> bool:
-        """Whether the device may make another run of the turn: it answers tool calls, and tries again what failed."""
+        """Whether the device may start another run: to answer tool calls, or to try again after a failure."""
         return self.status == "failed" or self.stop_reason == "requires_approval"
 
     @property
     def problem(self) -> str:
-        """Why it failed, in the server's words; empty where it does not say."""
+        """Why it failed, in the server's words; empty if the server does not say."""
         error = (self.metadata or {}).get("error")
         if isinstance(error, dict):
             error = error.get("detail") or error.get("message")
@@ -121,7 +121,7 @@ class Run(pydantic.BaseModel):
 
 
 def seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
-    """Seconds from one moment to another; None where one is unknown. A moment without a zone is in UTC."""
+    """Seconds from one moment to another; None if one is unknown. A moment without a zone is in UTC."""
     if earlier is None or later is None:
         return None
     return round((_aware(later) - _aware(earlier)).total_seconds(), 3)
@@ -131,15 +131,15 @@ def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-# A device sends the same content again within this time, or not at all: its pauses are 1, 2 and 4 s.
+# Seconds within which a device sends the same content again: its pauses are 1, 2 and 4 s.
 _SENT_AGAIN_WITHIN = 60.0
 
 
 @dataclass(slots=True)
 class Turn:
-    """The messages from the one that is asked about to the end of its turn, oldest first.
+    """The messages of a turn, oldest first, beginning with the one that the question is about.
 
-    next_message: the user message with which another turn begins, None while there is none.
+    next_message: the user message that begins the next turn, None if there is none yet.
     """
 
     messages: list[HistoryMessage]
@@ -152,7 +152,7 @@ class Turn:
 
     @property
     def text(self) -> str | None:
-        """The last that the agent said, None where that was nothing."""
+        """The last text of the agent, None if it has said nothing."""
         said = [message.text for message in self.messages if message.message_type == "assistant_message"]
         return next((text for text in reversed(said) if text.strip()), None)
 
@@ -164,7 +164,7 @@ class Turn:
         return [call for call in calls if call.tool_call_id not in answered]
 
     def sent_again_as(self, run: Run) -> str | None:
-        """The run in which the device sent the same again after one that failed, None where it did not."""
+        """The run in which the device sent the same content again after a failed run, None if it did not."""
         following = self.next_message
         if run.status != "failed" or following is None or following.content != self.messages[0].content:
             return None
@@ -173,9 +173,9 @@ class Turn:
 
 
 def find_turn(question: Question, history: Sequence[HistoryMessage], runs: set[str]) -> Turn | None:
-    """The turn that is asked about, None when it is not in the history, which is given newest first.
+    """The turn that a question is about, None if its message is not in the history.
 
-    runs: the runs that are known to belong to it, besides the message's own.
+    history: newest first. runs: known runs of the turn besides the one of its message.
     """
     start = next((place for place, message in enumerate(history) if _is_asked_about(question, message)), None)
     if start is None:
@@ -185,12 +185,12 @@ def find_turn(question: Question, history: Sequence[HistoryMessage], runs: set[s
     ours = runs | ({first.run_id} if first.run_id else set())
     for message in reversed(history[:start]):
         if message.message_type == "user_message" and message.run_id not in ours:
-            # What was answered for this message, a tool call given up, is no part of the turn before.
+            # The device answers a tool call that it gives up for this message; that is no part of the turn before.
             turn.messages = [before for before in turn.messages if before is first or before.run_id != message.run_id]
             turn.next_message = message
             break
         turn.messages.append(message)
-        # The device may add to what a tool returned: a skill's text, or a message that had to wait.
+        # The device may send more with a tool's result: the text of a skill, or a message that had to wait.
         if message.goes_on and message.run_id:
             ours.add(message.run_id)
     return turn

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a message and its reply are found at Qoder: in the events of its session.
+"""Finds a message and its reply at Qoder: in the events of its session.
 
-A session takes no message while a turn goes on, so what follows a message up to the end of a turn is its own turn.
+A session takes no message during a turn, so the events after a message, up to the end of a turn, are its own turn.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..conversation import Look, Question, Reply
 from .client import Client
 from .models import Event
 
-# How far our clock and the server's may be apart.
+# The most by which our clock and the server's may differ.
 _CLOCKS_DIFFER = timedelta(minutes=5)
 _CALLS = ("agent.tool_use", "agent.mcp_tool_use", "agent.custom_tool_use")
 
@@ -34,19 +34,19 @@ class Conversations:
         self._pace = Pace(rate)
 
     async def arrived(self, question: Question, fresh: bool) -> str | None:
-        """The id that the message has among the events of its session, which are read each time."""
+        """The id of the message among the events of its session, which are read each time."""
         try:
             found = [event.id or "" async for event in self.events(question, None) if _is_asked_about(question, event)]
         except ApiError as error:
-            # Nothing has arrived in a session that is not there.
+            # A session that does not exist has no messages.
             if error.status == 404:
                 return None
             raise
         return found[0] if found else None
 
     def look_for(self, question: Question) -> Look:
-        """What looks at one message, again and again."""
-        return _Watch(self, question).look
+        """What looks for the reply to one message, again and again."""
+        return _ReplySearch(self, question).look
 
     async def events(self, question: Question, after_id: str | None) -> AsyncIterator[Event]:
         """The events of a session after one of them, oldest first."""
@@ -56,24 +56,24 @@ class Conversations:
                 yield event
 
 
-class _Watch:
-    """One message, looked at again and again. A look reads only what has come since the one before."""
+class _ReplySearch:
+    """Looks for the reply to one message, again and again. A look reads only the events since the look before."""
 
     def __init__(self, conversations: Conversations, question: Question) -> None:
         self._conversations = conversations
         self._question = question
         self._read_to: str | None = question.otid
-        self._turn = _Turn(question.otid) if question.otid is not None else None
+        self._turn = _SessionTurn(question.otid) if question.otid is not None else None
 
     async def look(self, _seconds: float = 0.0) -> Reply:
-        """What became of the message by now."""
+        """What has happened to the message by now. Raises ApiError."""
         try:
             async for event in self._conversations.events(self._question, self._read_to):
                 self._read_to = event.id or self._read_to
                 if self._turn is not None:
                     self._turn.take(event)
                 elif _is_asked_about(self._question, event):
-                    self._turn = _Turn(event.id, event.processed_at)
+                    self._turn = _SessionTurn(event.id, event.processed_at)
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -81,7 +81,7 @@ class _Watch:
         return self._turn.reply() if self._turn is not None else Reply()
 
 
-class _Turn:
+class _SessionTurn:
     """The events from a message to the end of its turn."""
 
     def __init__(self, event_id: str | None, began_at: datetime | None = None) -> None:
@@ -93,9 +93,9 @@ class _Turn:
         self._is_over = False
 
     def take(self, event: Event) -> None:
-        """Take the next event; those after the end are of other turns."""
+        """Add the next event; events after the end belong to other turns."""
         if self._end is not None and not self._is_over:
-            # It goes on only where somebody has answered what it waited for, instead of saying something else.
+            # The turn goes on only if somebody has answered its approval request, and not if another message came.
             self._is_over = event.type == "user.message" or not _waits(self._end)
         if self._is_over:
             return
@@ -110,7 +110,7 @@ class _Turn:
             self._end = None
 
     def reply(self) -> Reply:
-        """What the turn comes to by now."""
+        """The reply of the turn as it stands."""
         reply = Reply(text=self._text, event_id=self._event_id)
         if self._end is None:
             return reply
@@ -118,7 +118,7 @@ class _Turn:
             reply.duration = round((self._end.processed_at - self._began_at).total_seconds(), 3)
         reply.stop_reason = _stop_reason(self._end)
         if _waits(self._end) and not self._is_over:
-            return self._needing_approval(reply)
+            return self._add_approvals(reply)
         if reply.stop_reason == "deleted":
             return reply.ended("lost", "reply_lost", "the session was deleted before the end of the turn")
         if reply.stop_reason == "end_turn" and self._text is not None:
@@ -126,7 +126,7 @@ class _Turn:
             return reply
         return reply.ended("failed", "reply_failed", _why_failed(reply.stop_reason, self._end))
 
-    def _needing_approval(self, reply: Reply) -> Reply:
+    def _add_approvals(self, reply: Reply) -> Reply:
         stop_reason = self._end.stop_reason if self._end else None
         waiting = (stop_reason.event_ids if stop_reason else None) or list(self._calls)
         reply.pending_approvals = [_approval(call_id, self._calls.get(call_id)) for call_id in waiting]
@@ -135,7 +135,7 @@ class _Turn:
 
 
 def _is_asked_about(question: Question, event: Event) -> bool:
-    """Whether an event is the message: by its id, else by its text if known, and not from before it was sent."""
+    """Whether an event is the message: by its id, else by its text, if known, and its time."""
     if event.type != "user.message":
         return False
     if question.otid is not None:
@@ -148,7 +148,7 @@ def _is_asked_about(question: Question, event: Event) -> bool:
 
 
 def _stop_reason(event: Event) -> str | None:
-    """Why a turn ended with an event: the API's own word, or what the event is called; None where it did not."""
+    """Why a turn ended with an event: the API's own word, or the name of the event; None if it did not end."""
     if event.type == "session.status_idle":
         return (event.stop_reason.type if event.stop_reason else None) or "end_turn"
     if event.type == "session.error":
