@@ -16,13 +16,13 @@ from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import export_rollout, list_rollout_names
 from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.sqlite import Ledger, ledger_to_show
-from ..module_utils.report.files import MODES, changes, check_path, save, text_for
+from ..module_utils.report.files import MODES, check_path, differs_from, render_file, write_report
 from ..module_utils.report.model import (
     ReportedCampaign,
     ReportedRollout,
-    campaign_report,
-    fleet_report,
-    rollout_report,
+    report_campaign,
+    report_fleet,
+    report_rollout,
 )
 from ..modules.fleet_report import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
@@ -48,14 +48,14 @@ class ActionModule(EnvironmentAction):
         with ledger or nullcontext():
             campaigns = _campaigns(ledger, options["campaigns"])
             rollout = _rollout(ledger, options["rollout"])
-        report = fleet_report(environments, campaigns, rollout)
+        report = report_fleet(environments, campaigns, rollout)
         now, files = datetime.now(UTC), []
         for option, path in paths.items():
-            text = text_for(option, report, now)
-            files.append({"path": path, "changed": changes(path, text)})
+            text = render_file(option, report, now)
+            files.append({"path": path, "changed": differs_from(path, text)})
             if not self._task.check_mode:
-                save(option, path, text)
-        counts = report.counts()
+                write_report(option, path, text)
+        counts = report.count_values()
         statuses = ", ".join(f"{count} {status}" for status, count in counts.get("status", {}).items())
         return {
             "changed": any(file["changed"] for file in files),
@@ -85,9 +85,9 @@ def _read_fleet(hosts: Sequence[Any], hostvars: Mapping[str, Any]) -> dict[str, 
 def _campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCampaign]:
     """The campaigns from the ledger; a campaign that it does not have has no deliveries."""
     if ledger is None:
-        return [campaign_report(name, ACTIVE, []) for name in names]
+        return [report_campaign(name, ACTIVE, []) for name in names]
     deliveries = Deliveries(ledger)
-    return [campaign_report(name, deliveries.state(name), deliveries.records(name)) for name in names]
+    return [report_campaign(name, deliveries.state(name), deliveries.records(name)) for name in names]
 
 
 def _rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:
@@ -95,6 +95,6 @@ def _rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:
     if name is None:
         return None
     if ledger is not None and (record := export_rollout(ledger, name)):
-        return rollout_report(record)
+        return report_rollout(record)
     known = ", ".join(map(repr, list_rollout_names(ledger))) if ledger else ""
     raise OptionError("rollout", f"the ledger has no rollout {name!r}; it has {known or 'none'}")

@@ -12,12 +12,12 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.report.files import text_for
+from ansible_collections.fleetops.environments.plugins.module_utils.report.files import render_file
 from ansible_collections.fleetops.environments.plugins.module_utils.report.model import (
     Report,
-    campaign_report,
-    fleet_report,
-    rollout_report,
+    report_campaign,
+    report_fleet,
+    report_rollout,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.text import one_line
 from tests.integration.conftest import AGENT, Ansible, awake, step
@@ -125,7 +125,7 @@ def typical() -> Report:
     """Devices and Qoder's environments with a rollout and a campaign."""
     fleet = {f"device-{number:03}": letta(number) for number in range(120)}
     fleet |= {f"qoder-{number}": qoder(number) for number in range(3)}
-    return fleet_report(fleet, [campaign_report("rotate", "active", deliveries(fleet))], rollout_report(rollout(fleet)))
+    return report_fleet(fleet, [report_campaign("rotate", "active", deliveries(fleet))], report_rollout(rollout(fleet)))
 
 
 def hostile() -> Report:
@@ -137,14 +137,14 @@ def hostile() -> Report:
         target |= {"reason": HOSTILE[0], "status": HOSTILE[1], "manual_command": HOSTILE[2]}
     for wave in record["waves"]:
         wave |= {"state": HOSTILE[0], "reason": HOSTILE[7]}
-    return fleet_report(
-        fleet, [campaign_report(HOSTILE[1], HOSTILE[0], deliveries(fleet, HOSTILE[7]))], rollout_report(record)
+    return report_fleet(
+        fleet, [report_campaign(HOSTILE[1], HOSTILE[0], deliveries(fleet, HOSTILE[7]))], report_rollout(record)
     )
 
 
 def saved(directory: Path, report: Report) -> Path:
     path = directory / "fleet.html"
-    path.write_text(text_for("path", report, NOW), encoding="utf-8")
+    path.write_text(render_file("path", report, NOW), encoding="utf-8")
     return path
 
 
@@ -333,9 +333,9 @@ def test_a_change_of_scheme_draws_the_charts_anew(browser: Browser, tmp_path: Pa
 def test_ten_thousand_environments_are_searched_and_sorted_page_by_page(browser: Browser, tmp_path: Path) -> None:
     fleet = {f"device-{number:05}": letta(number) for number in range(10_000)}
 
-    campaign = campaign_report("spring", "active", deliveries(fleet))
+    campaign = report_campaign("spring", "active", deliveries(fleet))
 
-    with opened(browser, saved(tmp_path, fleet_report(fleet, [campaign]))) as page:
+    with opened(browser, saved(tmp_path, report_fleet(fleet, [campaign]))) as page:
         assert shown(page) == "10,000 environments"
         assert len(hosts(page)) == 50
         control(page, "Search").fill("device-09999")
@@ -346,7 +346,7 @@ def test_ten_thousand_environments_are_searched_and_sorted_page_by_page(browser:
 
 
 def test_without_environments_it_is_a_page_all_the_same(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, saved(tmp_path, fleet_report({}))) as page:
+    with opened(browser, saved(tmp_path, report_fleet({}))) as page:
         assert shown(page) == "0 environments"
 
 

@@ -20,19 +20,19 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.report.files import (
     MODES,
-    changes,
     check_path,
-    save,
-    text_for,
+    differs_from,
+    render_file,
+    write_report,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.report.metrics import metrics
+from ansible_collections.fleetops.environments.plugins.module_utils.report.metrics import render_metrics
 from ansible_collections.fleetops.environments.plugins.module_utils.report.model import (
     Report,
-    campaign_report,
-    fleet_report,
-    rollout_report,
+    report_campaign,
+    report_fleet,
+    report_rollout,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.report.page import page
+from ansible_collections.fleetops.environments.plugins.module_utils.report.page import render_page
 from tests.sandbox.process import CHECKOUT
 
 from .support import NOW
@@ -92,8 +92,8 @@ def whole() -> Report:
         "alpha": letta(mode=HOSTILE, os=HOSTILE, version=HOSTILE, updatable=False),
         HOSTILE: qoder(status=HOSTILE, config_type=HOSTILE),
     }
-    campaign = campaign_report(HOSTILE, "active", [record(host=HOSTILE, outcome=HOSTILE)])
-    return fleet_report(fleet, [campaign], rollout_report(rollout(target(host=HOSTILE, reason=HOSTILE))))
+    campaign = report_campaign(HOSTILE, "active", [record(host=HOSTILE, outcome=HOSTILE)])
+    return report_fleet(fleet, [campaign], report_rollout(rollout(target(host=HOSTILE, reason=HOSTILE))))
 
 
 def test_environments_are_counted_by_what_their_provider_has() -> None:
@@ -102,10 +102,10 @@ def test_environments_are_counted_by_what_their_provider_has() -> None:
         "q": qoder(), "p": qoder(status=None, networking_type=None),
     }  # fmt: skip
 
-    report = fleet_report(fleet)
+    report = report_fleet(fleet)
 
     assert [row.host for row in report.environments] == ["a", "b", "c", "p", "q"]
-    assert report.counts() == {
+    assert report.count_values() == {
         "provider": {"letta": 3, "qoder": 2},
         "status": {"online": 3, "offline": 1, "ready": 1},
         "mode": {"standard": 2, "unknown": 1},
@@ -124,14 +124,14 @@ def test_environments_are_counted_by_what_their_provider_has() -> None:
 def test_a_host_without_the_inventorys_variables_shows_what_the_contract_says() -> None:
     bare = Environment("letta", "environment-1", "device-1", None, "https://letta.invalid", "online", None, {})
 
-    report = fleet_report({"alpha": bare})
+    report = report_fleet({"alpha": bare})
 
-    assert report.counts() == {"provider": {"letta": 1}, "status": {"online": 1}}
+    assert report.count_values() == {"provider": {"letta": 1}, "status": {"online": 1}}
     assert report.listed_at is None
 
 
 def test_a_rollouts_targets_say_how_they_ended_or_why_they_are_in_no_wave() -> None:
-    shown = rollout_report(
+    shown = report_rollout(
         rollout(
             target(),
             target(status=None, to_version=None, reason=None, ended_at=None),
@@ -148,14 +148,14 @@ def test_a_rollouts_targets_say_how_they_ended_or_why_they_are_in_no_wave() -> N
 
 
 def test_a_campaign_is_counted_by_how_its_deliveries_ended() -> None:
-    shown = campaign_report("c", "paused", [record(), record(status="failed", outcome="http_400", reply_state=None)])
+    shown = report_campaign("c", "paused", [record(), record(status="failed", outcome="http_400", reply_state=None)])
 
     assert (shown.state, shown.counts, shown.replies) == ("paused", {"failed": 1, "sent": 1}, {"replied": 1})
     assert [entry.outcome for entry in shown.deliveries] == [None, "http_400"]
 
 
 def test_json_is_the_whole_report_with_the_time_first() -> None:
-    data = json.loads(text_for("json_path", whole(), NOW))
+    data = json.loads(render_file("json_path", whole(), NOW))
 
     assert list(data) == ["generated_at", "schema", "fleet", "environments", "rollout", "campaigns"]
     assert data["generated_at"] == "2026-01-31T12:00:00.000Z"
@@ -176,9 +176,9 @@ class TestMetrics:
 
     def test_they_say_how_many_there_are_of_each(self) -> None:
         fleet = {"a": letta(), "b": letta(status="offline", updatable=False), "q": qoder()}
-        campaign = campaign_report("c", "active", [record(), record(status="failed")])
+        campaign = report_campaign("c", "active", [record(), record(status="failed")])
 
-        found = self.samples(metrics(fleet_report(fleet, [campaign], rollout_report(rollout(target()))), NOW))
+        found = self.samples(render_metrics(report_fleet(fleet, [campaign], report_rollout(rollout(target()))), NOW))
 
         assert found["fleetops_report_generated_timestamp_seconds"] == [({}, NOW.timestamp())]
         assert found["fleetops_environments"] == [
@@ -203,7 +203,7 @@ class TestMetrics:
         versions = ["0.34.12"] * 3 + ["other"] * 2 + [f"0.1.{number}" for number in range(500)]
         fleet = {f"host-{number}": letta(version=version) for number, version in enumerate(versions)}
 
-        found = self.samples(metrics(fleet_report(fleet), NOW))["fleetops_environments_by_version"]
+        found = self.samples(render_metrics(report_fleet(fleet), NOW))["fleetops_environments_by_version"]
 
         assert len(found) == 20
         assert sum(count for _labels, count in found) == len(versions)
@@ -212,14 +212,14 @@ class TestMetrics:
 
     @given(st.text())
     def test_no_text_breaks_the_format(self, text: str) -> None:
-        campaign = campaign_report(text, "active", [record(status="sent")])
+        campaign = report_campaign(text, "active", [record(status="sent")])
 
-        found = self.samples(metrics(fleet_report({"a": letta(version=text, mode=text)}, [campaign]), NOW))
+        found = self.samples(render_metrics(report_fleet({"a": letta(version=text, mode=text)}, [campaign]), NOW))
 
         assert len(found["fleetops_environments_by_version"]) == 1
 
     def test_no_host_and_no_id_is_in_them(self) -> None:
-        text = metrics(fleet_report({"alpha-host": letta()}, [campaign_report("c", "active", [record()])]), NOW)
+        text = render_metrics(report_fleet({"alpha-host": letta()}, [report_campaign("c", "active", [record()])]), NOW)
 
         assert "alpha" not in text
         assert "environment-1" not in text
@@ -227,8 +227,8 @@ class TestMetrics:
 
 class TestPage:
     def test_data_come_out_of_it_as_they_went_in_and_end_no_element(self) -> None:
-        data = whole().as_json(NOW) | {"raw": HOSTILE}
-        text = page(data)
+        data = whole().to_json(NOW) | {"raw": HOSTILE}
+        text = render_page(data)
 
         embedded = text.partition('<script id="report" type="application/json">')[2].partition("</script>")[0]
         assert json.loads(embedded) == data
@@ -236,7 +236,7 @@ class TestPage:
         assert text.count("<script") == text.count("</script>") == 3
 
     def test_its_policy_lets_its_own_scripts_and_style_run_and_nothing_else(self) -> None:
-        text = page(whole().as_json(NOW))
+        text = render_page(whole().to_json(NOW))
 
         elements = re.findall(r"<(script|style)>(.*?)</\1>", text, re.DOTALL)
         hashes = {
@@ -278,7 +278,7 @@ class TestPage:
         for part in (b"</script", b"<!--", b"innerHTML", b"eval(", b"new Function", b"XMLHttpRequest", b"fetch("):
             assert part not in library
         assert "MIT License" in (CHART_JS / "LICENSE.md").read_text()
-        assert "sourceMappingURL" not in page({})
+        assert "sourceMappingURL" not in render_page({})
 
 
 class TestFiles:
@@ -286,26 +286,26 @@ class TestFiles:
     def test_another_time_is_no_change_and_another_fleet_is(self, option: str, tmp_path: Path) -> None:
         path = str(tmp_path / "file")
         report, later = whole(), NOW + timedelta(hours=1)
-        assert changes(path, text_for(option, report, NOW))
-        save(option, path, text_for(option, report, NOW))
+        assert differs_from(path, render_file(option, report, NOW))
+        write_report(option, path, render_file(option, report, NOW))
 
-        assert text_for(option, report, later) != text_for(option, report, NOW)
-        assert not changes(path, text_for(option, report, later))
-        assert changes(path, text_for(option, fleet_report({"a": letta(version="0.1.0")}), NOW))
+        assert render_file(option, report, later) != render_file(option, report, NOW)
+        assert not differs_from(path, render_file(option, report, later))
+        assert differs_from(path, render_file(option, report_fleet({"a": letta(version="0.1.0")}), NOW))
 
     def test_what_is_no_text_is_replaced(self, tmp_path: Path) -> None:
         Path(tmp_path, "file").write_bytes(b"\xff\xfe")
 
-        assert changes(str(tmp_path / "file"), "text")
+        assert differs_from(str(tmp_path / "file"), "text")
 
     @pytest.mark.parametrize(("option", "mode"), [("path", 0o600), ("json_path", 0o600), ("metrics_path", 0o644)])
     def test_a_file_keeps_its_permissions(self, option: str, mode: int, tmp_path: Path) -> None:
         path = tmp_path / "file"
 
-        save(option, str(path), "first")
+        write_report(option, str(path), "first")
         assert stat.S_IMODE(path.stat().st_mode) == mode
         path.chmod(0o640)
-        save(option, str(path), "second")
+        write_report(option, str(path), "second")
 
         assert stat.S_IMODE(path.stat().st_mode) == 0o640
         assert path.read_text() == "second"
@@ -323,4 +323,4 @@ class TestFiles:
 def test_times_are_utc() -> None:
     elsewhere = datetime.fromisoformat("2026-01-31T13:00:00+01:00")
 
-    assert fleet_report({}).as_json(elsewhere) == fleet_report({}).as_json(elsewhere.astimezone(UTC))
+    assert report_fleet({}).to_json(elsewhere) == report_fleet({}).to_json(elsewhere.astimezone(UTC))

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..errors import OptionError
 from ..files import check_writable, write_text
-from .metrics import metrics
-from .model import Report, same_but_for_the_time
-from .page import page
+from .metrics import render_metrics
+from .model import Report, equals_except_time
+from .page import render_page
 
 # The options that name the files, and the permissions of a new one: the exporter runs as a user of its own.
 MODES = {"path": 0o600, "json_path": 0o600, "metrics_path": 0o644}
@@ -27,26 +27,26 @@ def check_path(option: str, path: str) -> None:
     check_writable(option, path)
 
 
-def text_for(option: str, report: Report, generated_at: datetime) -> str:
+def render_file(option: str, report: Report, generated_at: datetime) -> str:
     """What the file that an option names is to hold."""
     match option:
         case "path":
-            return page(report.as_json(generated_at))
+            return render_page(report.to_json(generated_at))
         case "json_path":
-            return json.dumps(report.as_json(generated_at), ensure_ascii=False, indent=2) + "\n"
+            return json.dumps(report.to_json(generated_at), ensure_ascii=False, indent=2) + "\n"
         case _:
-            return metrics(report, generated_at)
+            return render_metrics(report, generated_at)
 
 
-def changes(path: str, text: str) -> bool:
+def differs_from(path: str, text: str) -> bool:
     """Whether there is no such file, or it holds something else, the time of the report aside."""
     try:
-        return not same_but_for_the_time(Path(path).read_text(encoding="utf-8"), text)
+        return not equals_except_time(Path(path).read_text(encoding="utf-8"), text)
     except (OSError, UnicodeDecodeError):
         return True
 
 
-def save(option: str, path: str, text: str) -> None:
+def write_report(option: str, path: str, text: str) -> None:
     """Replace the file at once, with the permissions that it had. Raises OptionError."""
     try:
         mode = stat.S_IMODE(Path(path).stat().st_mode)

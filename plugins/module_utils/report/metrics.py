@@ -29,7 +29,7 @@ _BY_DIMENSION = {
 Samples = Iterable[tuple[Mapping[str, str], float]]
 
 
-def metrics(report: Report, generated_at: datetime) -> str:
+def render_metrics(report: Report, generated_at: datetime) -> str:
     """The text of a `.prom` file: no metric says anything of one environment alone."""
     return "".join(_lines(report, generated_at))
 

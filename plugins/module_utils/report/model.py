@@ -1,41 +1,48 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report: a fleet as it was listed, and what became of each environment in campaigns."""
+"""The report: a fleet as it was listed, and what happened to each environment in campaigns and a rollout."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
+from .._deps import pydantic
 from ..environment import Environment, updatable
 from ..text import iso_utc, one_line
 
-# Of the shape of the JSON; a reader of it need not know how the page looks.
 SCHEMA = 1
-# What environments are counted by. Which of them a provider has shows from its fields.
 DIMENSIONS = ("provider", "status", "mode", "os", "version", "config_type", "networking_type")
 UNKNOWN = "unknown"
 _LONGEST = 200
-# Written at the beginning of each file, before anything that a device said.
 _GENERATED = re.compile(r'("generated_at": ?)"[^"]*"|(^fleetops_report_generated_timestamp_seconds )\S+', re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
+def _clean(value: Any) -> str | None:
+    """A text of a device or a user as one short line; None for no text."""
+    return one_line(value, _LONGEST) or None if isinstance(value, str) else None
+
+
+# `Line` is always a text.
+Line = Annotated[str, pydantic.BeforeValidator(lambda value: one_line(value, _LONGEST))]
+OptionalLine = Annotated[str | None, pydantic.BeforeValidator(_clean)]
+
+
+class FleetRow(pydantic.BaseModel):
     """One environment of the fleet.
 
-    A dimension is None where the provider has no such field, and `unknown` where it has one without a value.
-    updatable: whether it says that it can update itself, None where the provider has no such thing. reason: why not.
+    A dimension is None if the provider has no such field, and `unknown` if the field has no value.
+    updatable: whether it says that it can update itself, None if the provider has no such field.
     last_seen_at: ISO 8601 in UTC.
     """
 
-    host: str
-    id: str
+    host: Line
+    id: Line
     provider: str
     status: str
     mode: str | None
@@ -44,72 +51,76 @@ class Listed:
     config_type: str | None
     networking_type: str | None
     updatable: bool | None
-    not_updatable_reason: str | None
-    last_seen_at: str | None
+    not_updatable_reason: OptionalLine
+    last_seen_at: OptionalLine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedDelivery:
-    """What became of one environment in a campaign. outcome: the code of its error, or how it was found to be sent."""
+class ReportedDelivery(pydantic.BaseModel):
+    """What happened to one environment in a campaign, from its record in the ledger.
 
-    host: str
-    id: str
+    outcome: the code of its error, or how it was found to be sent.
+    """
+
+    host: Line
+    id: str = pydantic.Field(validation_alias="environment_id")
     status: str
-    outcome: str | None
+    outcome: OptionalLine
     reply_state: str | None
     attempt: int
     sent_at: str | None
     ended_at: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ReportedCampaign:
-    """A campaign of the ledger. counts, replies: deliveries by status, and turns by what came of them."""
+class ReportedCampaign(pydantic.BaseModel):
+    """A campaign of the ledger. counts: deliveries by status. replies: turns by how they ended."""
 
-    name: str
+    name: Line
     state: str
     counts: Mapping[str, int]
     replies: Mapping[str, int]
     deliveries: Sequence[ReportedDelivery]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedWave:
-    """A wave of a rollout. size: how many targets are in it. reason: why it failed."""
+class ReportedWave(pydantic.BaseModel):
+    """A wave of a rollout. size: its number of targets. reason: why it failed."""
 
     number: int
     size: int
     state: str
     started_at: str | None
     ended_at: str | None
-    reason: str | None
+    reason: OptionalLine
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportedTarget:
-    """What became of one environment in a rollout.
+class ReportedTarget(pydantic.BaseModel):
+    """What happened to one environment in a rollout, from its record in the ledger.
 
     status: how its update ended, else why it has none (`current`, `offline`, `not_updatable`), else `waiting`.
-    wave: None where it is in none. manual_command: how to update by hand what cannot update itself, in its own words.
+    wave: None if it is in no wave. manual_command: how to update it by hand, in the device's own words.
     """
 
-    host: str
-    id: str
+    host: Line
+    id: str = pydantic.Field(validation_alias="environment_id")
     status: str
-    reason: str | None
+    reason: OptionalLine
     wave: int | None
-    from_version: str | None
-    to_version: str | None
-    manual_command: str | None
+    from_version: OptionalLine
+    to_version: OptionalLine
+    manual_command: OptionalLine
     ended_at: str | None
 
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _complete_status(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        planned = "waiting" if record["preflight"] == "updatable" else record["preflight"]
+        return {**record, "status": record["status"] or planned}
 
-@dataclass(frozen=True, slots=True)
-class ReportedRollout:
-    """A rollout of the ledger. version: the one that is wanted at least. counts: targets by status."""
 
-    name: str
-    version: str
+class ReportedRollout(pydantic.BaseModel):
+    """A rollout of the ledger. version: the lowest one wanted. counts: targets by status."""
+
+    name: Line
+    version: Line
     state: str
     planned_at: str
     counts: Mapping[str, int]
@@ -121,132 +132,84 @@ class ReportedRollout:
 class Report:
     """Everything that the report is about.
 
-    listed_at: when the newest of the rows was listed, None where no provider says so.
+    listed_at: when the newest of the rows was listed, None if no provider says so.
     """
 
     listed_at: str | None
-    environments: Sequence[Listed]
+    environments: Sequence[FleetRow]
     campaigns: Sequence[ReportedCampaign] = ()
     rollout: ReportedRollout | None = None
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """How many environments have each value of each dimension that any has; the most frequent first."""
-        found = {name: _counted(getattr(row, name) for row in self.environments) for name in DIMENSIONS}
+    def count_values(self) -> dict[str, dict[str, int]]:
+        """How many environments have each value of each dimension that occurs; the most frequent first."""
+        found = {name: _count(getattr(row, name) for row in self.environments) for name in DIMENSIONS}
         return {name: values for name, values in found.items() if values}
 
-    def as_json(self, generated_at: datetime) -> dict[str, Any]:
+    def to_json(self, generated_at: datetime) -> dict[str, Any]:
         """The report as JSON values; the time of its generation comes first."""
         return {
             "generated_at": iso_utc(generated_at),
             "schema": SCHEMA,
-            "fleet": {"total": len(self.environments), "listed_at": self.listed_at, "counts": self.counts()},
-            "environments": [asdict(row) for row in self.environments],
-            "rollout": asdict(self.rollout) if self.rollout else None,
-            "campaigns": [asdict(campaign) for campaign in self.campaigns],
+            "fleet": {"total": len(self.environments), "listed_at": self.listed_at, "counts": self.count_values()},
+            "environments": [row.model_dump() for row in self.environments],
+            "rollout": self.rollout.model_dump() if self.rollout else None,
+            "campaigns": [campaign.model_dump() for campaign in self.campaigns],
         }
 
 
-def fleet_report(
+def report_fleet(
     fleet: Mapping[str, Environment], campaigns: Sequence[ReportedCampaign] = (), rollout: ReportedRollout | None = None
 ) -> Report:
-    """The report on the environments that hosts of the inventory are. Their `fields` say what is known of them."""
-    listed_at = [text for item in fleet.values() if (text := _text(item.fields.get("listed_at")))]
-    rows = [_listed(host, environment) for host, environment in sorted(fleet.items())]
+    """The report on a fleet. fleet: host name → environment, whose `fields` say what is known of it."""
+    listed_at = [text for item in fleet.values() if (text := _clean(item.fields.get("listed_at")))]
+    rows = [_report_environment(host, environment) for host, environment in sorted(fleet.items())]
     return Report(max(listed_at, default=None), rows, campaigns, rollout)
 
 
-def campaign_report(name: str, state: str, records: Iterable[Mapping[str, Any]]) -> ReportedCampaign:
-    """A campaign, from the records that the ledger has of it."""
-    deliveries = [
-        ReportedDelivery(
-            host=one_line(record["host"], _LONGEST),
-            id=record["environment_id"],
-            status=record["status"],
-            outcome=_text(record["outcome"]),
-            reply_state=record["reply_state"],
-            attempt=record["attempt"],
-            sent_at=record["sent_at"],
-            ended_at=record["ended_at"],
-        )
-        for record in records
-    ]
+def report_campaign(name: str, state: str, records: Iterable[Mapping[str, Any]]) -> ReportedCampaign:
+    """A campaign, from its records in the ledger."""
+    deliveries = [ReportedDelivery.model_validate(record) for record in records]
     return ReportedCampaign(
-        name=one_line(name, _LONGEST),
+        name=name,
         state=state,
-        counts=_counted(delivery.status for delivery in deliveries),
-        replies=_counted(delivery.reply_state for delivery in deliveries),
+        counts=_count(delivery.status for delivery in deliveries),
+        replies=_count(delivery.reply_state for delivery in deliveries),
         deliveries=deliveries,
     )
 
 
-def rollout_report(record: Mapping[str, Any]) -> ReportedRollout:
-    """A rollout, from the record that the ledger has of it."""
-    targets = [
-        ReportedTarget(
-            host=one_line(target["host"], _LONGEST),
-            id=target["environment_id"],
-            status=target["status"] or ("waiting" if target["preflight"] == "updatable" else target["preflight"]),
-            reason=_text(target["reason"]),
-            wave=target["wave"],
-            from_version=_text(target["from_version"]),
-            to_version=_text(target["to_version"]),
-            manual_command=_text(target["manual_command"]),
-            ended_at=target["ended_at"],
-        )
-        for target in record["targets"]
-    ]
-    return ReportedRollout(
-        name=one_line(record["name"], _LONGEST),
-        version=one_line(record["version"], _LONGEST),
-        state=record["state"],
-        planned_at=record["planned_at"],
-        counts=_counted(target.status for target in targets),
-        waves=[
-            ReportedWave(
-                number=wave["number"],
-                size=wave["size"],
-                state=wave["state"],
-                started_at=wave["started_at"],
-                ended_at=wave["ended_at"],
-                reason=_text(wave["reason"]),
-            )
-            for wave in record["waves"]
-        ],
-        targets=targets,
-    )
+def report_rollout(record: Mapping[str, Any]) -> ReportedRollout:
+    """A rollout, from its record in the ledger."""
+    targets = [ReportedTarget.model_validate(target) for target in record["targets"]]
+    return ReportedRollout(**{**record, "targets": targets, "counts": _count(target.status for target in targets)})
 
 
-def same_but_for_the_time(text: str, other: str) -> bool:
+def equals_except_time(text: str, other: str) -> bool:
     """Whether two files of the report differ in nothing but the time of their generation."""
-    return _without_time(text) == _without_time(other)
+    return _remove_time(text) == _remove_time(other)
 
 
-def _without_time(text: str) -> str:
+def _remove_time(text: str) -> str:
     return _GENERATED.sub(r"\1\2", text, count=1)
 
 
-def _listed(host: str, environment: Environment) -> Listed:
+def _report_environment(host: str, environment: Environment) -> FleetRow:
     fields = environment.fields
-    of_provider = {name: (_text(fields[name]) or UNKNOWN) if name in fields else None for name in DIMENSIONS[2:]}
-    says = environment.self_update or {}
+    of_provider = {name: (_clean(fields[name]) or UNKNOWN) if name in fields else None for name in DIMENSIONS[2:]}
     can_update = updatable(environment.self_update) if "updatable" in fields else None
-    return Listed(
-        host=one_line(host, _LONGEST),
-        id=one_line(environment.id, _LONGEST),
+    return FleetRow(
+        host=host,
+        id=environment.id,
         provider=environment.provider,
-        # Qoder's own word where there is one: online says only that it takes messages.
-        status=_text(fields.get("status")) or environment.status,
+        # Qoder has a status of its own; `online` says only that an environment takes messages.
+        status=_clean(fields.get("status")) or environment.status,
         **of_provider,
         updatable=can_update,
-        not_updatable_reason=_text(says.get("reason")) if can_update is False else None,
-        last_seen_at=_text(fields.get("last_seen_at")),
+        not_updatable_reason=(environment.self_update or {}).get("reason") if can_update is False else None,
+        last_seen_at=fields.get("last_seen_at"),
     )
 
 
-def _counted(values: Iterable[str | None]) -> dict[str, int]:
+def _count(values: Iterable[str | None]) -> dict[str, int]:
     found = Counter(value for value in values if value is not None)
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _text(value: Any) -> str | None:
-    return one_line(value, _LONGEST) or None if isinstance(value, str) else None

@@ -24,7 +24,7 @@ _SCRIPTS = ("basics.js", "charts.js", "environments.js", "page.js")
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
-def page(data: Mapping[str, Any]) -> str:
+def render_page(data: Mapping[str, Any]) -> str:
     """The page that shows the JSON values of a report."""
     # The map of its source, which only its developers have.
     library, _comment, _map = _file("chart.js/chart.umd.min.js").rpartition("//# sourceMappingURL=")
