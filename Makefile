@@ -74,9 +74,9 @@ test: check test-molecule test-python
 
 check: lint sanity
 
-# Every tool runs, also after one that found something.
+# Every tool runs, also after one that found something. The inner make has the HOME and the Python of this one.
 lint: venv
-	@$(MAKE) --keep-going $(linters)
+	@$(MAKE) --keep-going user_home='$(user_home)' PYTHON= $(linters)
 
 lint-ruff-check: venv
 	@$(run) 'ruff check' ruff check

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,10 @@ def test_the_changelog_is_of_no_newer_version_than_the_collection() -> None:
 
 def test_what_only_a_checkout_needs_is_not_in_the_collection() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
-    hidden = {path.partition("/")[0] for path in tracked.splitlines() if path.startswith(".")}
-    ignored = [re.compile(pattern.replace(".", r"\.").replace("*", ".*")) for pattern in GALAXY["build_ignore"]]
+    hidden = {match[1] for match in re.finditer(r"^((?:.*/)?\.[^/\n]+)", tracked, flags=re.MULTILINE)}
 
-    assert [name for name in sorted(hidden) if not any(pattern.fullmatch(name) for pattern in ignored)] == []
+    assert hidden
+    # As ansible-galaxy does it: a pattern is of the whole path, and `*` of slashes too.
+    assert [
+        path for path in sorted(hidden) if not any(fnmatch(path, pattern) for pattern in GALAXY["build_ignore"])
+    ] == []
