@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 
-from ..module_utils.campaigns.campaign import Campaign, hold, settle
+from ..module_utils.campaigns.campaign import Campaign, mark_inactive, settle
 from ..module_utils.campaigns.plan import CampaignPlan, plan_campaign
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, await_replies, deliver
@@ -140,7 +140,7 @@ class ActionModule(TargetsAction):
         for target, delivery in zip(planned.targets, deliveries, strict=True):
             if entry := planned.settled.get(delivery.id):
                 settle(delivery, entry)
-            elif target.skip is None and not hold(delivery, planned.state):
+            elif target.skip is None and not mark_inactive(delivery, planned.state):
                 wanted.append(target)
         offline = sum(target.environment.status != "online" for target in wanted)
         expected = len(wanted) - offline if run.options["when_offline"] == "skip" else len(wanted)

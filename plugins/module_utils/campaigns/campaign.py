@@ -45,7 +45,7 @@ def settle(delivery: Delivery, entry: Entry) -> None:
     delivery.sent_at = entry.sent_at or entry.ended_at
 
 
-def hold(delivery: Delivery, state: str) -> bool:
+def mark_inactive(delivery: Delivery, state: str) -> bool:
     """Whether a campaign in this state sends nothing; the delivery then says so."""
     if state == ACTIVE:
         return False
@@ -114,10 +114,10 @@ class Campaign:
             settle(delivery, entry)
         return entry is not None
 
-    def stopped(self) -> str | None:
-        """Whether somebody has paused or cancelled the campaign, or a delivery could not be put down.
+    def find_stop(self) -> str | None:
+        """Why this run sends no more messages: the campaign is paused or cancelled, or a delivery was not recorded.
 
-        Once it was, it is so for this run, in which nothing is taken up again. Raises ApiError where the ledger fails.
+        A reason that was found once stays for the whole run. Raises ApiError if the ledger fails.
         """
         if self.problem is not None:
             return _UNRECORDED
@@ -126,20 +126,20 @@ class Campaign:
                 self._state = self._deliveries.state(self._name)
         return None if self._state == ACTIVE else f"the campaign is {self._state}"
 
-    def holds(self, delivery: Delivery) -> bool:
-        """Whether nothing more is sent for a reason that `stopped` has found; the delivery then says so."""
+    def mark_unsent(self, delivery: Delivery) -> bool:
+        """Whether `find_stop` has found a reason; the delivery then gives it as its own."""
         if self.problem is not None:
             delivery.status, delivery.reason, delivery.error = "not_attempted", _UNRECORDED, None
             return True
-        return hold(delivery, self._state)
+        return mark_inactive(delivery, self._state)
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Record the target's message as in flight; False if it is not to be sent, and the delivery says why.
 
         Raises ApiError, unclear only if the message may have been sent before.
         """
-        self.stopped()
-        if self.holds(delivery):
+        self.find_stop()
+        if self.mark_unsent(delivery):
             return False
         with self._ledger_errors():
             claim = self._take_claim(target, delivery)

@@ -124,11 +124,11 @@ class Once(Protocol):
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether it is known to be delivered; the delivery then says so."""
 
-    def stopped(self) -> str | None:
-        """Why nothing is to be sent any more, in a few words; None while something is. Raises ApiError."""
+    def find_stop(self) -> str | None:
+        """Why no more messages may be sent, in a few words; None while they may. Raises ApiError."""
 
-    def holds(self, delivery: Delivery) -> bool:
-        """Whether nothing was to be sent any more when that was last asked; the delivery then says why."""
+    def mark_unsent(self, delivery: Delivery) -> bool:
+        """Whether `find_stop` has found a reason; the delivery then gives it as its own."""
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether it may be sent now by this run; the delivery says why it may not. Raises ApiError."""
@@ -153,30 +153,30 @@ async def deliver(
     pairs = [(target, Delivery.of(target)) for target in targets]
     wanted = [pair for pair in pairs if once is None or not once.settles(*pair)]
     fan_out = FanOut(policy)
-    async with _watched(once, policy.stop):
+    async with _stopped_by(once, policy.stop):
         await fan_out.run(wanted, Sender(clients, fan_out, once).send)
     for target, delivery in pairs:
         still_waits = delivery.status == "offline" and policy.when_offline == "wait"
         if once is not None and (still_waits or delivery.status == "not_attempted") and delivery.reason is None:
-            once.holds(delivery)
+            once.mark_unsent(delivery)
         delivery.session_id = target.provider.session_of(delivery.conversation_id)
     return [delivery for _target, delivery in pairs]
 
 
 @asynccontextmanager
-async def _watched(once: Once | None, stop: Stop) -> AsyncIterator[None]:
-    """Have nothing more start as soon as `once` says so, whatever those that are to start wait for."""
+async def _stopped_by(once: Once | None, stop: Stop) -> AsyncIterator[None]:
+    """Request a stop as soon as `once` finds a reason, whatever the targets that have not started wait for."""
 
-    async def watch(stopped: Callable[[], str | None]) -> None:
+    async def watch(once: Once) -> None:
         while not stop.requested:
-            # Where the ledger fails, the next delivery does too, and says so.
+            # Where the ledger fails, the next delivery fails too, and says so.
             with contextlib.suppress(ApiError):
-                if why := stopped():
+                if why := once.find_stop():
                     stop.finish(why)
             await asyncio.sleep(_LOOK_EVERY)
 
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(watch(once.stopped)) if once is not None else None
+        watching = group.create_task(watch(once)) if once is not None else None
         yield
         if watching is not None:
             watching.cancel()
@@ -228,7 +228,7 @@ class Sender:
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
         """Send to one target when its turn has come."""
-        with self._held_back(delivery):
+        with self._unsent_after_stop(delivery):
             environment = await find_reachable(self._client_of(target), target.environment)
             if await self._fan_out.may_start():
                 await self._send_once(target, environment, delivery)
@@ -238,7 +238,7 @@ class Sender:
             await self.send_now(target, environment, delivery)
             return
         try:
-            with failures_on(delivery), self._held_back(delivery):
+            with failures_on(delivery), self._unsent_after_stop(delivery):
                 if self._once.claim(target, delivery):
                     await self.send_now(target, environment, delivery)
         finally:
@@ -246,14 +246,14 @@ class Sender:
             self._once.record(target, delivery)
 
     @contextmanager
-    def _held_back(self, delivery: Delivery) -> Iterator[None]:
-        """Have what was to be sent later, when nothing was to be sent any more, say that instead of failing."""
+    def _unsent_after_stop(self, delivery: Delivery) -> Iterator[None]:
+        """Have a message that failed only because no other try may start any more count as unsent, not as failed."""
         try:
             yield
         except ApiError as error:
             may_be_sent = error.may_be_accepted and delivery.attempts > 0
             later = error.transient or error.code == "stopped"
-            if may_be_sent or not later or self._once is None or not self._once.holds(delivery):
+            if may_be_sent or not later or self._once is None or not self._once.mark_unsent(delivery):
                 raise
 
     async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
@@ -302,7 +302,7 @@ class Sender:
 
     async def _next_start(self) -> None:
         await self._fan_out.may_start()
-        # Too many failures let what is under way finish; a signal does not let it begin anew.
+        # Above the failure budget work under way finishes. After a stop it may not send anew.
         if self._fan_out.stop.requested:
             message = f"its connection has gone, and it was not sent over the new one, as {self._fan_out.stop.why}"
             raise ApiError(message, code="stopped", attempts=0)

@@ -24,7 +24,7 @@ from ...module_utils.providers.registry import provider_named
 from ...module_utils.stop import Stop
 from ..hosts import HostVariables
 from .base import EnvironmentAction
-from .signals import stopped_by_signals
+from .signals import stop_on_signals
 from .targets import Item, current_host, listed_hosts, write_address
 
 # In a worker it would not be one: Ansible imports this before it forks.
@@ -116,7 +116,7 @@ class TargetsAction(EnvironmentAction):
             return self.checked(run)
         if not fans_out:
             return self.result(run, asyncio.run(self.outcomes(run)))
-        with stopped_by_signals(run.policy.stop):
+        with stop_on_signals(run.policy.stop):
             result = self.result(run, asyncio.run(self.outcomes(run)))
             _write_files(options, result)
         return result

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ends a worker: SIGINT and SIGTERM, which core passes on to it, and the end of Ansible itself."""
+"""Signals that end a worker: SIGINT and SIGTERM, which core passes on. The end of Ansible itself counts as one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from collections.abc import Iterator
 
 from ...module_utils.stop import Stop
 
-# Seconds between two looks at whether Ansible itself is still there.
+# Seconds between two checks that Ansible itself is still there.
 _LOOK_EVERY = 1.0
 
 
 @contextlib.contextmanager
-def stopped_by_signals(stop: Stop) -> Iterator[None]:
-    """Have a signal stop what is done in here, files included, and only then end the worker as core does.
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """While this is open, a signal stops the work. The signal ends the worker, as core does, only when this is left.
 
-    Core's own handler ends it at once. On SIGINT core sends a SIGTERM right after, and then waits for its workers; on
-    SIGTERM it is gone itself. Neither takes a result any more. A worker outlives an Ansible that is killed, so the end
-    of its parent stops it as well.
+    Core's own handler ends the worker at once, before results and files are written. On SIGINT core sends a SIGTERM
+    right after, and then waits for its workers. On SIGTERM core is gone itself. In both cases it takes no result any
+    more. A worker outlives an Ansible that is killed, so the end of its parent stops the work as well.
     """
     received: list[int] = []
 
@@ -48,7 +48,7 @@ def stopped_by_signals(stop: Stop) -> Iterator[None]:
 
 
 def _watch_parent(stop: Stop, parent: int, ended: threading.Event) -> None:
-    """Have what is done stop when the parent is gone, whose place another process then takes."""
+    """Stop the work when the parent is gone; another process is the parent then."""
     while not ended.wait(_LOOK_EVERY):
         if os.getppid() != parent:
             stop.cut()
