@@ -12,16 +12,24 @@ from typing import Any
 from ..module_utils.environment import EnvironmentReference
 from ..module_utils.errors import OptionError
 from ..module_utils.files import check_directory
-from ..module_utils.fleet.replies import Asked, collect, counts, require_one_each, results, write_replies
+from ..module_utils.fleet.replies import (
+    SKIPPED,
+    SentMessage,
+    collect_replies,
+    count_states,
+    reply_results,
+    require_one_each,
+    write_replies,
+)
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.options import given
 from ..module_utils.providers.base import Provider
-from ..module_utils.providers.conversation import NEW_CONVERSATION, Reply
+from ..module_utils.providers.conversation import NEW_CONVERSATION, STATES, Reply
 from ..module_utils.providers.letta.provider import PROVIDER as LETTA
 from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
 from ..modules.reply_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.actions.questions import asked
+from ..plugin_utils.actions.questions import read_sent_message
 from ..plugin_utils.actions.targets import write_address
 from ..plugin_utils.hosts import environment_of
 
@@ -36,7 +44,7 @@ class ActionModule(EnvironmentAction):
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return `replies` and `counts`; write `reply_dir`."""
         self._check(options)
-        messages = self._asked(options, task_vars)
+        messages = self._read_messages(options, task_vars)
         if options["reply_dir"]:
             require_one_each(messages)
         listed: dict[str, list[EnvironmentReference]] = {}
@@ -44,13 +52,13 @@ class ActionModule(EnvironmentAction):
             of_provider = listed.setdefault(question.provider, [])
             of_provider += [question.environment] if question.environment is not None else []
         connections = self._connections("replies", listed, task_vars)
-        replies = asyncio.run(_collected(connections, options, messages))
-        found = counts(replies)
+        replies = asyncio.run(_collect(connections, options, messages))
+        found = count_states(replies, (*STATES, SKIPPED))
         states = ", ".join(f"{count} {state}" for state, count in found.items() if count)
         result = {
             "changed": False,
             "msg": f"{len(replies)} messages: {states or 'nothing to do'}",
-            "replies": results(messages, replies),
+            "replies": reply_results(messages, replies),
             "counts": found,
         }
         if options["reply_dir"]:
@@ -59,7 +67,7 @@ class ActionModule(EnvironmentAction):
                     options["reply_dir"], messages, replies, check_mode=bool(self._task.check_mode)
                 )
             except OptionError as error:
-                # What was found is returned even where it cannot be written.
+                # The replies are returned also if they cannot be written.
                 result.update(failed=True, msg=f"{result['msg']}; {error}")
         return result
 
@@ -76,7 +84,7 @@ class ActionModule(EnvironmentAction):
         if options["reply_dir"]:
             check_directory("reply_dir", options["reply_dir"])
 
-    def _asked(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[Asked]:
+    def _read_messages(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[SentMessage]:
         host = str(task_vars["inventory_hostname"])
         if options["replies"] is None:
             environment = environment_of(host, task_vars)
@@ -92,8 +100,10 @@ class ActionModule(EnvironmentAction):
                 "agent_id": self._nearest(provider, provider.agent, options, task_vars),
                 provider.conversation: conversation_id,
             }
-            return [asked("reply_info", entry, task_vars)]
-        messages = [asked(f"replies[{place}]", entry, task_vars) for place, entry in enumerate(options["replies"])]
+            return [read_sent_message("reply_info", entry, task_vars)]
+        messages = [
+            read_sent_message(f"replies[{place}]", entry, task_vars) for place, entry in enumerate(options["replies"])
+        ]
         if any(one.host != host for one in messages):
             self._require_run_once("replies", task_vars, "collect all of them")
         return messages
@@ -107,9 +117,9 @@ class ActionModule(EnvironmentAction):
         return write_address(option, str(task_vars["inventory_hostname"]), value)
 
 
-async def _collected(
-    connections: Mapping[str, HttpSettings], options: Mapping[str, Any], messages: Sequence[Asked]
+async def _collect(
+    connections: Mapping[str, HttpSettings], options: Mapping[str, Any], messages: Sequence[SentMessage]
 ) -> list[Reply]:
     async with opened(connections) as clients:
         conversations = ConversationsOfAll(clients, concurrency=options["concurrency"], rate=options["rate"])
-        return await collect(messages, conversations.look_for, options["lost_after"])
+        return await collect_replies(messages, conversations.look_for, options["lost_after"])

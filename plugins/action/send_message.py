@@ -19,7 +19,7 @@ from ..module_utils.campaigns.plan import CampaignPlan, plan_campaign
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, await_replies, deliver
 from ..module_utils.fleet.fan_out import Target
-from ..module_utils.fleet.replies import counts_by_state
+from ..module_utils.fleet.replies import count_states
 from ..module_utils.ledger.audit_log import AuditLog
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
@@ -31,14 +31,22 @@ from ..module_utils.providers.message import Message
 from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
 from ..module_utils.text import digest
 from ..modules.send_message import SPEC
-from ..plugin_utils.actions.messages import Content, chosen_source, content_of, read_text, rendered, share_content
+from ..plugin_utils.actions.messages import (
+    Content,
+    choose_source,
+    content_of,
+    read_text,
+    render_template,
+    share_content,
+    source_for,
+)
 from ..plugin_utils.actions.on_targets import Run, TargetsAction
 from ..plugin_utils.actions.run_facts import run_facts
 from ..plugin_utils.actions.targets import Item
 
 _MOST_RENDERED = 5
 _OF_A_CAMPAIGN = ("ledger", "verify", "retry", "audit_log", "audit_content")
-# Where the files of an option are looked for, in a role or beside the playbook.
+# The folder of a role, or beside the playbook, in which an option's file is looked for.
 _FOLDERS = {"content_file": "files", "content_template": "templates"}
 _NO_AGENT = "no agent_id: the environment decides who answers"
 
@@ -56,9 +64,9 @@ class ActionModule(TargetsAction):
     def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Refuse options that cannot be meant."""
         super().check(options, task_vars)
-        chosen_source(options)
+        choose_source(options)
         self._contents: dict[Any, Any] = {}
-        # Why not all of what a campaign did is put down, None while it is.
+        # Why the ledger or the audit log does not have all that a campaign did; None while they do.
         self._unrecorded: str | None = None
         alone = next((name for name in _OF_A_CAMPAIGN if name in given(self._task.args)), None)
         if not options["campaign"] and alone:
@@ -89,12 +97,14 @@ class ActionModule(TargetsAction):
     def _content(
         self, item: Item, provider: Provider, options: Mapping[str, Any], task_vars: Mapping[str, Any]
     ) -> Content:
-        source = chosen_source(options)
-        content = content_of(item, source, options, lambda option, to: self._text(option, to, options, task_vars))
+        source = source_for(item, options)
+        in_file = source in _FOLDERS
+        value = self._text(source, item, options, task_vars) if in_file else item.given.get(source, options[source])
+        content = content_of(item, source, value, options)
         answers = any(message.approvals for message in content.messages)
-        kind = "approvals" if answers else source if "content" not in item.given else None
-        if kind in provider.refused:
-            raise OptionError(str(source), f"cannot be sent to {item.host}: {provider.refused[kind]}")
+        refusal = provider.refused.get("approvals" if answers else source)
+        if refusal is not None:
+            raise OptionError(source, f"cannot be sent to {item.host}: {refusal}")
         return content
 
     async def outcomes(self, run: Run) -> Sequence[Delivery]:
@@ -103,7 +113,7 @@ class ActionModule(TargetsAction):
         async with opened(run.connections) as clients:
             conversations = ConversationsOfAll(clients, concurrency=run.policy.concurrency, rate=run.policy.rate)
             if not name:
-                return await _delivered(run, clients, conversations, run.targets)
+                return await _deliver(run, clients, conversations, run.targets)
             with contextlib.ExitStack() as stack:
                 facts = run_facts(self._task, self._templar.available_variables)
                 ledger = stack.enter_context(Ledger.open(ledger_path(run.options["ledger"]), facts))
@@ -114,12 +124,12 @@ class ActionModule(TargetsAction):
                 planned = plan_campaign(kept, name, run.options["retry"], run.targets, self._source_hash(run))
                 verify = run.options["verify"] == "history"
                 campaign = Campaign(name, kept, planned, conversations.arrived, audit, verify=verify)
-                deliveries = await _delivered(run, clients, conversations, planned.targets, campaign)
+                deliveries = await _deliver(run, clients, conversations, planned.targets, campaign)
                 self._unrecorded = campaign.problem
                 return deliveries
 
     def result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
-        """The task's result, with how many replies are in each state; failed where not all could be put down."""
+        """The task's result, with how many replies are in each state. It is failed if not all was recorded."""
         result = super().result(run, outcomes)
         if run.fans_out and run.options["wait_for_reply"]:
             result["replies"] = _replies_in(outcomes)
@@ -128,12 +138,12 @@ class ActionModule(TargetsAction):
         return result
 
     def more_of(self, outcomes: Sequence[Any]) -> str:
-        """How many replies are in each state, where they were waited for."""
+        """How many replies are in each state, if they were waited for."""
         states = ", ".join(f"{count} {state}" for state, count in _replies_in(outcomes).items() if count)
         return f"; replies: {states}" if states else ""
 
     def checked(self, run: Run) -> dict[str, Any]:
-        """The result of check mode: nothing is attempted, and the first targets' messages are shown."""
+        """The result of check mode: nothing is sent, and the first targets' messages are shown."""
         planned = _planned_from_ledger(run, self._source_hash(run))
         deliveries = [Delivery.of(target) for target in planned.targets]
         wanted = []
@@ -165,7 +175,7 @@ class ActionModule(TargetsAction):
     def _check_campaign(
         self, item: Item, conversation_id: str | None, messages: Sequence[Message], options: Mapping[str, Any]
     ) -> None:
-        """Refuse what could not be looked up later, or has ids of its own."""
+        """Refuse messages that could not be looked up later, or that have ids of their own."""
         if any(message.approvals for message in messages):
             raise OptionError("campaign", "cannot go with approvals, which carry no id to be looked up by")
         makes_session = provider_named(item.environment.provider).makes_session(conversation_id)
@@ -181,11 +191,11 @@ class ActionModule(TargetsAction):
             raise OptionError("campaign", "cannot go with a client_message_id or otid, as it makes those itself")
 
     def _source_hash(self, run: Run) -> str | None:
-        """What tells the content that all targets share from another, None where each may have its own.
+        """A hash of the content that all targets share, None if each may have its own.
 
         Without `targets` each host has a task of its own, for which Ansible has rendered the options.
         """
-        source = chosen_source(run.options)
+        source = choose_source(run.options)
         if not run.fans_out or source in (None, "self_update"):
             return None
         given_as = run.options[source]
@@ -199,13 +209,13 @@ class ActionModule(TargetsAction):
         if option == "content_file":
             return text
         search = task_vars.get("ansible_search_path") or []
-        return rendered(text, path, self._templar, self._host_variables.read_all(item.host), search)
+        return render_template(text, path, self._templar, self._host_variables.read_all(item.host), search)
 
     def _path(self, option: str, options: Mapping[str, Any]) -> str:
         try:
             path: str = self._find_needle(_FOLDERS[option], options[option])
         except AnsibleError:
-            # A playbook of the collection has none of its user's files beside it.
+            # The files of a user are not beside a playbook of the collection.
             here = Path(options[option]).absolute()
             if here.is_file():
                 return str(here)
@@ -218,7 +228,7 @@ class ActionModule(TargetsAction):
 
 
 def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> None:
-    """Refuse a target of which nobody knows who is to answer, where that must be known."""
+    """Refuse a target without an agent if its agent must be known."""
     if to.agent_id is not None:
         return
     if provider.makes_session(to.conversation_id):
@@ -234,14 +244,14 @@ def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> 
         raise OptionError("wait_for_reply", f"needs an {provider.agent}, and {to.host} has none")
 
 
-async def _delivered(
+async def _deliver(
     run: Run,
     clients: Mapping[str, Client],
     conversations: ConversationsOfAll,
     targets: Sequence[MessageTarget],
     campaign: Campaign | None = None,
 ) -> Sequence[Delivery]:
-    """Send, and wait for the replies where they are wanted."""
+    """Send, and wait for the replies if they are wanted."""
     deliveries = await deliver(clients, targets, run.policy, campaign)
     if run.options["wait_for_reply"]:
         within = run.options["reply_timeout"]
@@ -262,7 +272,7 @@ def _audit_log(options: Mapping[str, Any]) -> AuditLog | None:
 
 
 def _planned_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:
-    """What is to be sent, as far as a ledger that is read alone can tell."""
+    """The plan of what would be sent, from a ledger that is only read."""
     name = run.options["campaign"]
     if not name:
         return CampaignPlan(run.targets, {}, {})
@@ -273,4 +283,4 @@ def _planned_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:
 
 
 def _replies_in(deliveries: Sequence[Delivery]) -> dict[str, int]:
-    return counts_by_state([delivery.reply for delivery in deliveries if delivery.reply is not None])
+    return count_states([delivery.reply for delivery in deliveries if delivery.reply is not None])

@@ -14,7 +14,7 @@ from ._deps import pydantic
 from .errors import FleetError, first_problem
 from .text import one_line
 
-# The host variable through which the inventory tells the actions what a host is.
+# The host variable by which the actions learn from the inventory which environment a host is.
 CONTRACT = "fleetops_environment"
 
 
@@ -92,7 +92,7 @@ class Environment(EnvironmentReference):
 
 
 def described_state(environment: Environment | None) -> str:
-    """How an environment is, as one line; None stands for one that is no longer there."""
+    """The state of an environment as one line; None stands for one that is no longer there."""
     if environment is None:
         return "no longer there"
     fields = environment.fields
@@ -118,14 +118,15 @@ def without_unsafe(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a provider answered to a listing: the rows as its API sent them.
+    """A provider's answer to a listing: the rows as its API sent them.
 
-    fetched_at: when, by the server's clock; online is judged at this moment, also when the rows come from a cache.
-    next_after: the cursor of the next page where the listing was stopped before the end.
-    starts: ids of the rows that its pages began after, with which the next listing can ask for all pages at once.
+    fetched_at: when, by the server's clock. Which environments are online is judged at this moment, also when the rows
+        come from a cache.
+    next_after: the cursor of the next page, if the listing stopped before the end.
+    starts: ids of the rows after which its pages began. With them the next listing can ask for all pages at once.
     """
 
-    # Not in the repr, which asyncio.run makes of what it returns when it puts the signal handler back.
+    # asyncio.run makes a repr of its result, and that of many rows takes long.
     rows: Sequence[Mapping[str, Any]] = field(repr=False)
     fetched_at: datetime
     next_after: str | None = None
@@ -134,19 +135,24 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class InvalidRow:
-    """A row that is not what the API promises. id: its id as text, or its place in the listing."""
+    """A row that does not validate. id: its id as text, or its place in the listing."""
 
     id: str
     problem: str
 
 
-def validated(rows: Sequence[Any], made: Callable[[Any], Environment]) -> tuple[list[Environment], list[InvalidRow]]:
-    """Rows as environments, and those that do not validate. made: makes one, or raises pydantic's ValidationError."""
+def validate_rows(
+    rows: Sequence[Any], make: Callable[[Any], Environment]
+) -> tuple[list[Environment], list[InvalidRow]]:
+    """Rows as environments, and the rows that do not validate.
+
+    make: makes one from a row. Raises pydantic's ValidationError for a row that does not validate.
+    """
     valid: list[Environment] = []
     invalid: list[InvalidRow] = []
     for number, raw in enumerate(rows, start=1):
         try:
-            valid.append(made(raw))
+            valid.append(make(raw))
         except pydantic.ValidationError as error:
             identity = raw.get("id") if isinstance(raw, Mapping) else None
             name = one_line(identity, 80) if isinstance(identity, str) and identity else f"number {number}"
@@ -155,7 +161,7 @@ def validated(rows: Sequence[Any], made: Callable[[Any], Environment]) -> tuple[
 
 
 def described(invalid: Sequence[InvalidRow], most: int = 5) -> str:
-    """Rows that do not validate, as one line; the first ones by id."""
+    """Rows that do not validate, as one line: the first `most` by id, and how many more there are."""
     shown = "; ".join(f"environment {row.id}: {row.problem}" for row in invalid[:most])
     more = f"; and {len(invalid) - most} more" if len(invalid) > most else ""
     return f"not as the API promises: {shown}{more}"

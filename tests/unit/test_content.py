@@ -13,11 +13,12 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.messages import (
     SOURCES,
     Content,
-    chosen_source,
+    choose_source,
     content_of,
     read_text,
-    rendered,
+    render_template,
     share_content,
+    source_for,
 )
 from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.targets import Item
 
@@ -43,9 +44,10 @@ def item(self_update: Any = None, **given: Any) -> Item:
 def content(of: Item | None = None, **options: Any) -> Content:
     """The content for a target by these options; the text of a file or template is its name in capitals."""
     all_options = {**NO_OPTIONS, **options}
-    return content_of(
-        of or item(), chosen_source(all_options), all_options, lambda option, _item: all_options[option].upper()
-    )
+    to = of or item()
+    source = source_for(to, all_options)
+    value = to.given.get(source, all_options[source])
+    return content_of(to, source, value.upper() if source.startswith("content_") else value, all_options)
 
 
 # Which option counts
@@ -53,11 +55,11 @@ def content(of: Item | None = None, **options: Any) -> Content:
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_one_option_that_is_given_counts(source: str) -> None:
-    assert chosen_source({**NO_OPTIONS, source: VALUES[source]}) == source
+    assert choose_source({**NO_OPTIONS, source: VALUES[source]}) == source
 
 
 def test_without_any_the_targets_own_entries_count() -> None:
-    assert chosen_source(NO_OPTIONS) is None
+    assert choose_source(NO_OPTIONS) is None
 
 
 @pytest.mark.parametrize("first", SOURCES)
@@ -65,7 +67,7 @@ def test_without_any_the_targets_own_entries_count() -> None:
 def test_two_of_them_are_refused_by_name(first: str, second: str) -> None:
     if first != second:
         with pytest.raises(OptionError, match="cannot go with") as raised:
-            chosen_source({**NO_OPTIONS, first: VALUES[first], second: VALUES[second]})
+            choose_source({**NO_OPTIONS, first: VALUES[first], second: VALUES[second]})
         assert {first, second} <= set(str(raised.value).replace(":", " ").replace(";", " ").split())
 
 
@@ -74,9 +76,9 @@ def test_an_id_goes_with_one_message_only(source: str) -> None:
     options = {**NO_OPTIONS, source: VALUES[source], "client_message_id": "m-1"}
     if source in ("messages", "approvals"):
         with pytest.raises(OptionError, match=f"^client_message_id: cannot go with {source}$"):
-            chosen_source(options)
+            choose_source(options)
     else:
-        assert chosen_source(options) == source
+        assert choose_source(options) == source
 
 
 # What each of them stands for
@@ -229,7 +231,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, content_of_file: 
 
 def render(template: str, directory: Path, search: tuple[str, ...] = (), **variables: Any) -> str:
     templar = Templar(loader=DataLoader())
-    return rendered(template, str(directory / "a.j2"), templar, variables, search)
+    return render_template(template, str(directory / "a.j2"), templar, variables, search)
 
 
 def test_a_template_is_rendered_with_the_targets_variables(tmp_path: Path) -> None:
@@ -282,9 +284,7 @@ def test_a_text_that_many_targets_get_exists_once(content: Any) -> None:
     first, second = (
         share_content(message, contents)
         for _number in range(2)
-        for message in content_of(
-            item(), "content", {**NO_OPTIONS, "content": tagged}, lambda _option, _to: ""
-        ).messages
+        for message in content_of(item(), "content", tagged, NO_OPTIONS).messages
     )
 
     assert first.client_message_id != second.client_message_id

@@ -21,7 +21,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     deliver,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.replies import Asked, collect
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.replies import SentMessage, collect_replies
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Look, Question, Reply
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import replies as letta_replies
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
@@ -439,7 +439,7 @@ def test_the_pauses_between_looks_grow_to_15_seconds(monkeypatch: pytest.MonkeyP
         return Reply(run_id="run-1", state="waiting" if len(slept) < 14 else "replied")
 
     monkeypatch.setattr(replies.asyncio, "sleep", sleep)
-    asyncio.run(replies.awaited(look, datetime.now(UTC), 600))
+    asyncio.run(replies.wait_for_reply(look, datetime.now(UTC), 600))
 
     assert 0.4 <= slept[0] <= 0.6
     assert all(earlier < later * 1.01 for earlier, later in zip(slept[:6], slept[2:8], strict=True))
@@ -452,7 +452,7 @@ def test_all_of_the_time_is_waited(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(replies.random, "uniform", lambda least, _most: least)
     started = time.monotonic()
-    reply = asyncio.run(replies.awaited(look, datetime.now(UTC), 0.48))
+    reply = asyncio.run(replies.wait_for_reply(look, datetime.now(UTC), 0.48))
 
     assert time.monotonic() - started >= 0.48
     assert code(reply) == "reply_timeout"
@@ -564,7 +564,7 @@ def test_one_waits_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> No
         return Reply(run_id="run-1")
 
     started = time.monotonic()
-    reply = asyncio.run(replies.awaited(look, datetime.now(UTC), 1))
+    reply = asyncio.run(replies.wait_for_reply(look, datetime.now(UTC), 1))
 
     assert reply.state == "waiting"
     assert time.monotonic() - started >= 0.99
@@ -578,8 +578,8 @@ def test_a_fault_of_ours_with_one_message_loses_no_other_reply() -> None:
 
         return look
 
-    messages = [Asked("alpha", None, otid, question(otid)) for otid in ("m-1", "m-2")]
-    fine, broken = asyncio.run(collect(messages, look_for, 0))
+    messages = [SentMessage("alpha", None, otid, question(otid)) for otid in ("m-1", "m-2")]
+    fine, broken = asyncio.run(collect_replies(messages, look_for, 0))
 
     assert (fine.text, broken.state, code(broken)) == ("Fine.", "waiting", "internal")
 
@@ -679,8 +679,8 @@ def test_an_agent_id_that_the_server_does_not_take_loses_no_other_reply() -> Non
 
         return look
 
-    messages = [Asked(name, None, "o-1", question("o-1", agent_id=name)) for name in ("no id", AGENT)]
-    refused, replied = asyncio.run(collect(messages, look_for, 600))
+    messages = [SentMessage(name, None, "o-1", question("o-1", agent_id=name)) for name in ("no id", AGENT)]
+    refused, replied = asyncio.run(collect_replies(messages, look_for, 600))
 
     assert (refused.state, code(refused)) == ("waiting", "http_422")
     assert (replied.state, replied.text) == ("replied", "Done.")

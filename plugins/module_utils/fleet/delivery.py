@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Delivery: messages to one environment or to many, and what became of each."""
+"""Delivery: messages to one environment or to many, and what happened to each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..stop import Stop
 from ..text import iso_now, one_line
 from .fan_out import FanOut, Outcome, Policy, Target, failures_on
 from .progress import Progress
-from .replies import awaited
+from .replies import wait_for_reply
 
 STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
 DELIVERED = ("sent", "already_sent")
@@ -60,9 +60,9 @@ class MessageTarget(Target):
         return self.provider.history_id(otid)
 
     def question(self, conversation_id: str | None, *, otid: str | None = None, since: str | None = None) -> Question:
-        """What a reply is wanted to: the last user message, or the approvals where there is none.
+        """What a reply is wanted to: the last user message, or the approvals if there is none.
 
-        otid: where the API gave it one. since: ISO 8601, from when it may have been sent.
+        otid: the id that the API gave the message, if it gave one. since: ISO 8601, before which it was not sent.
         """
         answers = [answer for message in self.messages for answer in message.approvals]
         return Question(
@@ -79,11 +79,11 @@ class MessageTarget(Target):
 
 @dataclass(slots=True, kw_only=True)
 class Delivery(Outcome):
-    """What became of the messages for one target.
+    """What happened to the messages for one target.
 
     status: one of STATUSES. attempts: message requests made. sent_at: when they were accepted, ISO 8601 in UTC.
-    session_id: the conversation, where that is a session. via: `rest` or `relay`.
-    reply: what came of them, where that was waited for; it changes no status.
+    session_id: the conversation, if it is a session. via: `rest` or `relay`.
+    reply: the reply, if it was waited for; it changes no status.
     """
 
     provider: str
@@ -101,7 +101,7 @@ class Delivery(Outcome):
 
     @property
     def has_failed(self) -> bool:
-        """Whether it was not delivered, or not replied to."""
+        """Whether the messages were not delivered, or not replied to."""
         return self.status in ("failed", "unknown") or (self.reply is not None and self.reply.state != "replied")
 
     @classmethod
@@ -119,10 +119,10 @@ class Delivery(Outcome):
 
 
 class Once(Protocol):
-    """What keeps a message from being delivered twice, over all runs that are to deliver it: see campaign.py."""
+    """Keeps a message from being delivered twice by several runs: see campaigns/campaign.py."""
 
     def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether it is known to be delivered; the delivery then says so."""
+        """Whether the message is known to be delivered; the delivery then says so."""
 
     def find_stop(self) -> str | None:
         """Why no more messages may be sent, in a few words; None while they may. Raises ApiError."""
@@ -131,7 +131,7 @@ class Once(Protocol):
         """Whether `find_stop` has found a reason; the delivery then gives it as its own."""
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether it may be sent now by this run; the delivery says why it may not. Raises ApiError."""
+        """Whether this run may send the message now; the delivery says why it may not. Raises ApiError."""
 
     def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
         """Record the conversation that was made for a target. Raises ApiError."""
@@ -143,13 +143,13 @@ class Once(Protocol):
         """
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
-        """Keep what became of it."""
+        """Record what happened to the message."""
 
 
 async def deliver(
     clients: Mapping[str, Client], targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
 ) -> list[Delivery]:
-    """Send to every target; one Delivery each, in the same order. clients: of each provider, by its name."""
+    """Send to every target; a Delivery each, in the same order. clients: a client for each provider, by its name."""
     pairs = [(target, Delivery.of(target)) for target in targets]
     wanted = [pair for pair in pairs if once is None or not once.settles(*pair)]
     fan_out = FanOut(policy)
@@ -189,9 +189,9 @@ async def await_replies(
     within: float,
     report: Callable[[str], None] | None = None,
 ) -> None:
-    """Wait for the reply to everything that was delivered; puts it, and why there is none, on the deliveries.
+    """Wait for the reply to everything that was delivered. Each delivery gets its reply, or why there is none.
 
-    look_for: what looks for the reply to one question. within: seconds from when each was sent.
+    look_for: gives the function that looks for the reply to one question. within: seconds since each was sent.
     report: as in Policy.
     """
     pairs = [pair for pair in zip(targets, deliveries, strict=True) if pair[1].status in DELIVERED]
@@ -200,11 +200,11 @@ async def await_replies(
     async def reply_to(target: MessageTarget, delivery: Delivery) -> Reply:
         question = target.question(delivery.conversation_id, otid=delivery.otid, since=delivery.sent_at)
         if question.tool_call_ids and question.otid is None and delivery.reason is not None:
-            # An answer that the device does not wait for: the turn that is found would be another answer's.
+            # The device does not wait for this answer, so a turn that is found belongs to another answer.
             return Reply().ended("lost", "reply_lost", delivery.reason)
         sent_at = datetime.fromisoformat(str(delivery.sent_at))
         try:
-            return await awaited(look_for(question), sent_at, within)
+            return await wait_for_reply(look_for(question), sent_at, within)
         except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose the others' replies
             return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
 
@@ -227,7 +227,7 @@ class Sender:
         self._once = once
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
-        """Send to one target when its turn has come."""
+        """Send to one target when the fan-out lets it start."""
         with self._unsent_after_stop(delivery):
             environment = await find_reachable(self._client_of(target), target.environment)
             if await self._fan_out.may_start():
@@ -242,7 +242,7 @@ class Sender:
                 if self._once.claim(target, delivery):
                     await self.send_now(target, environment, delivery)
         finally:
-            # Also of what a signal cuts off.
+            # Also for a delivery that a signal cuts off.
             self._once.record(target, delivery)
 
     @contextmanager
@@ -257,7 +257,7 @@ class Sender:
                 raise
 
     async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
-        """Send over the target's connection as `environment` has it, late bound."""
+        """Send over the connection that `environment` has; over a newer one if that has gone. Raises ApiError."""
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
             delivery.conversation_id = await self._new_conversation(target, environment)
             if self._once is not None:
@@ -282,7 +282,7 @@ class Sender:
             raise error.but(may_be_accepted=False) from None
 
     async def _late_bound(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
-        """Send; when the connection has gone, look the target up and send once more."""
+        """Send. If the connection has gone, look the target up and send once more."""
         client = self._client_of(target)
         try:
             await self._request(target, environment, delivery, final=tuple(client.GONE))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Waits for replies, or collects them later."""
+"""Replies: wait for them while a message is sent, or collect them later."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ from ..providers.registry import provider_named
 from ..text import one_line
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGER_BY = 0.5, 15.0, 1.5
-# What no look can mend: the address, the key.
+# The state of a message without a question.
+SKIPPED = "skipped"
+# No look succeeds until the address or the key is mended.
 HOPELESS_CODES = ("tls", "redirect", "http_401", "http_403")
-# What repeating a look cannot mend, while one at another message may succeed.
+# The same look never succeeds; a look at another message may.
 _REFUSED_CODES = ("http_400", "http_422")
 
 
-def counts_by_state(replies: Sequence[Reply]) -> dict[str, int]:
-    """How many replies are in each of STATES."""
+def count_states(replies: Sequence[Reply], states: Sequence[str] = STATES) -> dict[str, int]:
+    """How many replies are in each state, all of `states` in order."""
     found = Counter(reply.state for reply in replies)
-    return {state: found[state] for state in STATES}
+    return {state: found[state] for state in states}
 
 
-async def awaited(look: Look, sent_at: datetime, within: float) -> Reply:
-    """Look until the turn is over, needs approval or `within` seconds have passed since `sent_at`.
+async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
+    """Look until the turn is over, needs approval, or `within` seconds have passed since `sent_at`.
 
-    The pauses between looks grow from 0.5 to 15 s, with jitter. A look that fails is repeated where that may help.
+    The pauses between looks grow from 0.5 to 15 s, with jitter. A look that fails is repeated if that may help.
     """
     pause = _FIRST_PAUSE
     trouble = ""
@@ -69,12 +71,12 @@ def _timed_out(reply: Reply, within: float, trouble: str) -> Reply:
     return reply.ended("lost", "reply_timeout", message)
 
 
-SKIPPED = "skipped"
-
-
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A message that was sent. id: the environment's. skip: why there is no reply to look for, None otherwise."""
+class SentMessage:
+    """A message whose reply is collected.
+
+    id: the environment's. question: None if there is no reply to look for, and skip is the reason.
+    """
 
     host: str
     id: str | None
@@ -84,15 +86,17 @@ class Asked:
     skip: str | None = None
 
 
-async def collect(asked: Sequence[Asked], look_for: Callable[[Question], Look], lost_after: float) -> list[Reply]:
-    """One look at each; a reply each, in the same order, with the state `skipped` where there is nothing to look for.
+async def collect_replies(
+    messages: Sequence[SentMessage], look_for: Callable[[Question], Look], lost_after: float
+) -> list[Reply]:
+    """Look once for the reply to each message; a reply each, in the same order.
 
-    lost_after: seconds since it was sent after which a message that is not in the history is lost. One whose time is
-    not known stays `waiting`. Raises ApiError where no look can succeed; one that fails otherwise is `waiting` with
-    its error.
+    The state is `skipped` for a message without a question. After a look that failed it is `waiting`, with an error.
+    lost_after: seconds after which a message that is not in the history is lost; a message without a time is never.
+    Raises ApiError if no look can succeed.
     """
 
-    async def look(one: Asked) -> Reply:
+    async def look(one: SentMessage) -> Reply:
         if one.question is None:
             return Reply(state=SKIPPED)
         try:
@@ -109,11 +113,11 @@ async def collect(asked: Sequence[Asked], look_for: Callable[[Question], Look], 
             return reply.ended("lost", "reply_lost", message)
         return reply
 
-    return list(await asyncio.gather(*(look(one) for one in asked)))
+    return list(await asyncio.gather(*(look(one) for one in messages)))
 
 
-def results(asked: Sequence[Asked], replies: Sequence[Reply]) -> list[dict[str, Any]]:
-    """What is returned for each message."""
+def reply_results(messages: Sequence[SentMessage], replies: Sequence[Reply]) -> list[dict[str, Any]]:
+    """The result of reply_info for each message."""
     return [
         {
             "host": one.host,
@@ -125,7 +129,7 @@ def results(asked: Sequence[Asked], replies: Sequence[Reply]) -> list[dict[str, 
             **asdict(reply),
             "reason": one.skip,
         }
-        for one, reply in zip(asked, replies, strict=True)
+        for one, reply in zip(messages, replies, strict=True)
     ]
 
 
@@ -133,21 +137,17 @@ def _session_of(question: Question | None) -> str | None:
     return provider_named(question.provider).session_of(question.conversation_id) if question is not None else None
 
 
-def counts(replies: Sequence[Reply]) -> dict[str, int]:
-    """How many there are of each state, skipped ones at the end."""
-    found = Counter(reply.state for reply in replies)
-    return {state: found[state] for state in (*STATES, SKIPPED)}
+def write_replies(
+    directory: str, messages: Sequence[SentMessage], replies: Sequence[Reply], *, check_mode: bool
+) -> bool:
+    """Write `<host>.txt` for each answer. Returns whether one is new or differs. Check mode writes nothing.
 
-
-def write_replies(directory: str, asked: Sequence[Asked], replies: Sequence[Reply], *, check_mode: bool) -> bool:
-    """Write `<host>.txt` for each answer; whether one is new or differs. Nothing is written in check mode.
-
-    The directory is made when only its parent exists. Raises OptionError.
+    The directory is made if its parent exists. Raises OptionError.
     """
     if not check_mode:
         make_directory("reply_dir", directory)
     changed = False
-    for one, reply in zip(asked, replies, strict=True):
+    for one, reply in zip(messages, replies, strict=True):
         if reply.state != "replied":
             continue
         path, text = file_for(directory, one.host, ".txt"), f"{(reply.text or '').rstrip()}\n"
@@ -158,9 +158,9 @@ def write_replies(directory: str, asked: Sequence[Asked], replies: Sequence[Repl
     return changed
 
 
-def require_one_each(asked: Sequence[Asked]) -> None:
-    """Raise OptionError where two answers would go into one file."""
-    hosts = Counter(one.host for one in asked if one.question is not None)
+def require_one_each(messages: Sequence[SentMessage]) -> None:
+    """Raise OptionError if two answers would go into one file."""
+    hosts = Counter(message.host for message in messages if message.question is not None)
     twice = next((host for host, count in hosts.items() if count > 1), None)
     if twice is not None:
         raise OptionError("reply_dir", f"{twice!r} is in replies more than once, and there is one file for each host")

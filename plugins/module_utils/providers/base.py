@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every provider gives to the other parts."""
+"""What every provider offers to the other rooms."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from .message import Message
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A message that was taken. message: what was said to it. attempts: how many requests that needed.
+    """A message that was accepted. message: the API's answer as text. attempts: requests made.
 
-    via: `rest` for the provider's API, `relay` for the device itself. note: what may come of that, None for nothing.
-    message_id: the id that the last message has in its conversation, where the API says so.
+    via: `rest` for the provider's API, `relay` for the device itself. note: what the user should know of it, or None.
+    message_id: the id of the last message in its conversation, if the API gives it.
     """
 
     message: str
@@ -38,35 +38,35 @@ class Accepted:
 
 
 class Conversations(Protocol):
-    """Where messages are found again, and what became of them. Raises ApiError."""
+    """Finds messages in their conversations, and the replies to them. Every call raises ApiError."""
 
     def look_for(self, question: Question) -> Look:
-        """What looks at one message, again and again."""
+        """A function that looks for the reply to one message each time it is called."""
 
     async def arrived(self, question: Question, fresh: bool) -> str | None:
-        """The id that a message has in its conversation, None where it is not there; fresh: as it is now.
+        """The id of a message in its conversation: empty if it has none there, None if the message is not there.
 
-        Empty for one that is there without an id.
+        fresh: read the conversation anew, whatever was read of it before.
         """
 
 
 class Client(AbstractAsyncContextManager["Client"], Protocol):
     """A provider's client. Every call raises ApiError."""
 
-    # Statuses with which the API says that a connection has gone, so that nothing was delivered over it; none where
-    # environments are not reached over connections.
+    # The statuses that mean that a connection has gone and nothing was delivered over it. Empty if environments are not
+    # reached over connections.
     GONE: frozenset[int]
 
     async def list(self, query: Any, starts: Sequence[str] = ()) -> Listing:
-        """The rows that match, whole or not at all. starts: those of an earlier listing of the same query."""
+        """All rows that match the query. starts: those of an earlier listing of the same query."""
 
     async def retrieve(self, identity: str) -> Environment:
-        """One environment, by what `environment_info` looks it up by; the status is 404 where there is none."""
+        """One environment, by the option `Provider.looked_up_by`. The error has the status 404 if there is none."""
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
-        """The same row as it is now; None when it is no longer there.
+        """The same environment as it is now; None if it is no longer there.
 
-        among: how many look-ups are being made, where one answer may serve them all.
+        among: how many look-ups are made together; one listing may answer them all.
         """
 
     async def send(
@@ -78,16 +78,20 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
         conversation_id: str | None,
         final: Sequence[int] = (),
     ) -> Accepted:
-        """Send over the target's present connection; `final` statuses are not retried."""
+        """Send over the connection that the target has. final: statuses after which the request is not repeated."""
 
     async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
-        """Make a conversation with an agent for a message, whose id the API may tell repetitions by; returns its id."""
+        """Make a conversation with an agent for a message, and return its id.
+
+        client_message_id: the message's, by which the API may recognize repetitions.
+        """
 
 
 def idempotency_key(environment_id: str, client_message_id: str, call: str) -> str:
-    """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, the same whenever asked.
+    """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, always the same.
 
-    The user may give several environments a message with the same id, and the key is known to all of an account.
+    It includes the environment, because a user may give several environments a message with the same id, and a key is
+    valid for a whole account.
     """
     parts = json.dumps([environment_id, client_message_id, call])
     return str(uuid.UUID(bytes=hashlib.sha256(parts.encode()).digest()[:16], version=4))
@@ -95,14 +99,14 @@ def idempotency_key(environment_id: str, client_message_id: str, call: str) -> s
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A provider, as the other parts see it.
+    """A provider, as the other rooms see it.
 
     name: as in the inventory's variables (`<name>_api_key`), and of its folder and its inventory plugin.
     base_url: the usual one. fields: every name that a row has, in the order of the documentation.
     query: the listing's parameters, a dataclass whose fields are named like the options. Raises OptionError.
     client: makes a client. environments: the rows of a listing, and those that do not validate.
-    conversations: what finds messages again over a client: called with it, `concurrency` (requests at a time) and
-        `rate` (requests a second, None for no limit).
+    conversations: makes the Conversations of a client, from the client, `concurrency` (requests at a time) and `rate`
+        (requests a second, None for no limit).
     looked_up_by: the option that names one environment, `environment_id` or `device_id`. agent, conversation: the
         options that say who is addressed, `agent_id` or `agent`, and `conversation_id` or `session_id`.
     sessions: whether conversations are sessions. A session is made for each target that names none, it decides which
@@ -131,7 +135,7 @@ class Provider:
         return f"{self.name}_{option}"
 
     def environment_variables_of(self, option: str) -> Sequence[str]:
-        """The environment variables of a connection option, the one that counts most first: `LETTA_API_KEY`."""
+        """The environment variables of a connection option, such as `LETTA_API_KEY`. The first one set counts."""
         return self.environment_variables.get(option, (self.variable_of(option).upper(),))
 
     def options_in_variables(self, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +205,7 @@ def connection_settings(provider: Provider, *layers: Mapping[str, Any]) -> HttpS
     return HttpSettings.from_options(converted, api_key_help=provider.key_help)
 
 
-# The options that modules have for what a provider calls its own.
+# The options among which each of these entries of a provider chooses.
 _OPTIONS = {
     "looked_up_by": ("environment_id", "device_id"),
     "agent": ("agent_id", "agent"),

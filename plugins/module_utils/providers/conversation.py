@@ -18,12 +18,12 @@ NEW_CONVERSATION = "new"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a reply is wanted to.
+    """A message whose reply is wanted.
 
-    provider: its name. agent_id: empty where a session alone says who answers. otid: the message's id in the history.
+    provider: its name. agent_id: empty if a session decides who answers. otid: the message's id in the history.
     tool_call_ids: for answers to tool calls, which have no id of their own.
-    text: of the message, for an API whose history has no id of ours, and since: ISO 8601, before which it was not sent.
-    conversation_id: None is the agent's default one. environment: None where nothing is known of it.
+    text: the message's, for an API whose history has only its own ids. since: ISO 8601, before which it was not sent.
+    conversation_id: None is the agent's default one. environment: None if nothing is known of it.
     """
 
     provider: str
@@ -38,14 +38,14 @@ class Question:
 
 @dataclass(slots=True)
 class Reply:
-    """What became of a message.
+    """What happened to a message.
 
-    state: one of STATES. `waiting`: it is not in the history yet, or its turn goes on. `lost`: it did not get there
-        in time, or its agent or conversation is gone, or in mid-turn its device.
-    text: the last that the agent said in the turn. duration: seconds from the message to the end of the turn.
-    run_id: the turn's last run; event_id: the event of a session that the message is.
+    state: one of STATES. `waiting`: it is not in the history yet, or its turn goes on. `lost`: it did not get into the
+        history in time, its agent or conversation is gone, or its device disappeared in mid-turn.
+    text: the agent's last text in the turn. duration: seconds from the message to the end of the turn.
+    run_id: the turn's last run. event_id: the message's event in a session.
     stop_reason: why the turn, or its last run, ended. pending_approvals: `{request_id, tool_call_id, tool_name,
-        arguments}` each; request_id is None where the device could not be asked. error: `{code, message}`.
+        arguments}` each; request_id is None if the device could not be asked. error: `{code, message}`.
     """
 
     state: str = "waiting"
@@ -58,7 +58,7 @@ class Reply:
     error: dict[str, str] | None = None
 
     def ended(self, state: str, code: str, message: str) -> Reply:
-        """The same with a state, and the reason for it."""
+        """Set the state and the reason for it, and return this reply."""
         self.state, self.error = state, {"code": code, "message": message}
         return self
 
@@ -68,5 +68,5 @@ class Reply:
         return self.run_id is not None or self.event_id is not None
 
 
-# One look at what became of a message, told how many seconds passed since the one before.
+# Looks once for the reply to a message. Its argument is the number of seconds since the look before.
 Look = Callable[[float], Awaitable[Reply]]

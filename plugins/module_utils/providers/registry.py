@@ -22,7 +22,7 @@ from .conversation import Look, Question
 
 
 class ConversationsOfAll:
-    """Those of several providers as one. clients: of each, by its name."""
+    """The Conversations of several providers as one. clients: a client for each provider, by its name."""
 
     def __init__(self, clients: Mapping[str, Client], *, concurrency: int, rate: float | None) -> None:
         self._of = {
@@ -31,17 +31,17 @@ class ConversationsOfAll:
         }
 
     def look_for(self, question: Question) -> Look:
-        """What looks at one message, again and again."""
+        """A function that looks for the reply to one message each time it is called."""
         return self._of[question.provider].look_for(question)
 
     async def arrived(self, question: Question, fresh: bool) -> str | None:
-        """The id that a message has in its conversation, None where it is not there."""
+        """The id of a message in its conversation, None if it is not there. See `Conversations.arrived`."""
         return await self._of[question.provider].arrived(question, fresh)
 
 
 @functools.cache
 def known_providers() -> Sequence[str]:
-    """The names of all that there are: each is a folder beside this file with a `provider.py`."""
+    """The names of all providers: each is a folder beside this file with a `provider.py`."""
     return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/provider.py")))
 
 

@@ -1,11 +1,11 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a target is to get: the messages that the options of send_message stand for."""
+"""Turns the options of send_message into the messages for a target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ class Content:
     skip: str | None = None
 
 
-def chosen_source(options: Mapping[str, Any]) -> str | None:
-    """Which of the options says what to send; None when only the targets' own entries can. Raises OptionError."""
+def choose_source(options: Mapping[str, Any]) -> str | None:
+    """The option that says what to send; None if only the targets' own entries can. Raises OptionError for several."""
     chosen = [name for name in SOURCES if options[name] not in (None, False)]
     if len(chosen) > 1:
         raise OptionError(chosen[1], f"cannot go with {chosen[0]}; give one of {', '.join(SOURCES)}")
@@ -40,31 +40,29 @@ def chosen_source(options: Mapping[str, Any]) -> str | None:
     return chosen[0] if chosen else None
 
 
-def content_of(
-    item: Item, source: str | None, options: Mapping[str, Any], text_of: Callable[[str, Item], str]
-) -> Content:
-    """The messages for a target. text_of: option and target → text of the file or rendered template.
+def source_for(item: Item, options: Mapping[str, Any]) -> str:
+    """The option that says what a target gets: its own entry's `content`, else that of the task. Raises OptionError."""
+    source = "content" if "content" in item.given else choose_source(options)
+    if source is None:
+        raise OptionError("content", f"nothing to send to {item.host}; give one of {', '.join(SOURCES)}")
+    return source
+
+
+def content_of(item: Item, source: str, value: Any, options: Mapping[str, Any]) -> Content:
+    """The messages for a target. value: of the option `source`, or the text of the file or template that it names.
 
     Raises OptionError.
     """
-    if "content" in item.given:
-        return Content(_user_message("content", item.given["content"], item, options))
-    if source is None:
-        raise OptionError("content", f"nothing to send to {item.host}; give one of {', '.join(SOURCES)}")
     if source == "self_update":
         return _self_update(item, options)
-    if source in ("messages", "approvals") and "client_message_id" in item.given:
+    if source not in ("messages", "approvals"):
+        return Content(_user_message(source, value, item, options))
+    if "client_message_id" in item.given:
         raise OptionError("client_message_id", f"that of {item.host} cannot go with {source}")
-    if source == "messages":
-        return Content(parse_messages("messages", options["messages"]))
     if source == "approvals":
-        approvals = [
-            {key: value for key, value in entry.items() if value is not None} for entry in options["approvals"]
-        ]
-        return Content(parse_messages("approvals", [{"type": "approval", "approvals": approvals}]))
-    if source in ("content_file", "content_template"):
-        return Content(_user_message(source, text_of(source, item), item, options))
-    return Content(_user_message("content", options["content"], item, options))
+        approvals = [{key: given for key, given in entry.items() if given is not None} for entry in value]
+        value = [{"type": "approval", "approvals": approvals}]
+    return Content(parse_messages(source, value))
 
 
 def _user_message(option: str, content: Any, item: Item, options: Mapping[str, Any]) -> list[Message]:
@@ -101,8 +99,8 @@ def read_text(option: str, path: str) -> str:
         raise OptionError(option, f"cannot read {path!r}: {one_line(error)}") from None
 
 
-def rendered(template: str, path: str, templar: Any, variables: Mapping[str, Any], search: Sequence[str]) -> str:
-    """A template's text for one target. Only the template itself is trusted, never what its variables hold.
+def render_template(template: str, path: str, templar: Any, variables: Mapping[str, Any], search: Sequence[str]) -> str:
+    """A template's text for one target. Only the template itself is trusted, never the values of its variables.
 
     Raises OptionError.
     """

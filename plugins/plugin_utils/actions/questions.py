@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which messages a task wants the replies to, as send_message returned them."""
+"""Reads the messages whose replies a task wants from the results of send_message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...module_utils.errors import OptionError
-from ...module_utils.fleet.replies import Asked
+from ...module_utils.fleet.replies import SentMessage
 from ...module_utils.providers.conversation import Question
 from ...module_utils.providers.letta.provider import PROVIDER as LETTA
 from ...module_utils.providers.registry import provider_named
@@ -20,8 +20,8 @@ from ..hosts import environment_of
 _DELIVERED = ("sent", "already_sent", "unknown")
 
 
-def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Asked:
-    """The message that one result of send_message tells of. Raises OptionError for `where`."""
+def read_sent_message(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> SentMessage:
+    """The message of one result of send_message. Raises OptionError for `where`."""
     host, client_message_id, agent_id = (_text(where, entry, key) for key in ("host", "client_message_id", "agent_id"))
     if host is None:
         raise OptionError(where, "has no host")
@@ -33,7 +33,7 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
     conversation_id = _text(where, entry, provider.conversation)
     skip = _reason_to_skip(where, entry, provider.reply_keys)
     if skip is not None:
-        return Asked(host, environment_id, client_message_id, None, skip=skip)
+        return SentMessage(host, environment_id, client_message_id, None, skip=skip)
     question = Question(
         provider=provider.name,
         agent_id=agent_id or "",
@@ -43,7 +43,7 @@ def asked(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) ->
         since=_text(where, entry, "sent_at"),
     )
     environment_id = environment_id or (environment.id if environment else None)
-    return Asked(host, environment_id, client_message_id, question, _moment(where, entry))
+    return SentMessage(host, environment_id, client_message_id, question, _moment(where, entry))
 
 
 def _reason_to_skip(where: str, entry: Mapping[str, Any], needed: Sequence[str]) -> str | None:

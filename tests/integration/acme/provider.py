@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..._deps import pydantic
-from ...environment import Environment, InvalidRow, Listing, validated
+from ...environment import Environment, InvalidRow, Listing, validate_rows
 from ...errors import ApiError
 from ...http.client import HttpClient
 from ...http.settings import HttpSettings
@@ -124,7 +124,7 @@ def environments(listing: Listing, base_url: str, query: Query) -> tuple[list[En
             fields={"id": row.id, "name": row.name, "awake": row.awake},
         )
 
-    return validated(listing.rows, made)
+    return validate_rows(listing.rows, made)
 
 
 PROVIDER = Provider(

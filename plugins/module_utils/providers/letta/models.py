@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from ..._deps import pydantic
-from ...environment import Environment, InvalidRow, Listing, updatable, validated
+from ...environment import Environment, InvalidRow, Listing, updatable, validate_rows
 from ...text import iso_utc
 from ..message import Message
 
@@ -114,7 +114,7 @@ def environments(
 
     online_only: leave out the ones that are not online; the API answers with some of them even when asked not to.
     """
-    found, invalid = validated(
+    found, invalid = validate_rows(
         listing.rows, lambda raw: environment(Row.model_validate(raw), raw, base_url, listing.fetched_at)
     )
     return [item for item in found if item.status == "online" or not online_only], invalid

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from ..._deps import pydantic
-from ...environment import Environment, InvalidRow, Listing, validated
+from ...environment import Environment, InvalidRow, Listing, validate_rows
 from ...errors import OptionError
 from ...text import iso_utc, one_line
 
@@ -170,7 +170,7 @@ class Event(pydantic.BaseModel):
 
 def environments(listing: Listing, base_url: str, _query: Any) -> tuple[list[Environment], list[InvalidRow]]:
     """The rows of a listing as environments, and those that do not validate."""
-    return validated(listing.rows, lambda raw: environment(Row.model_validate(raw), base_url))
+    return validate_rows(listing.rows, lambda raw: environment(Row.model_validate(raw), base_url))
 
 
 def environment(row: Row, base_url: str) -> Environment:
