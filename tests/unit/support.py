@@ -63,11 +63,13 @@ async def raw_server(answer: Callable[[bytes], bytes]) -> AsyncIterator[tuple[st
     received: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        received.append(head)
-        writer.write(answer(head))
-        await writer.drain()
-        writer.close()
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            received.append(head)
+            writer.write(answer(head))
+            await writer.drain()
+        finally:
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:

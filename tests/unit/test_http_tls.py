@@ -266,8 +266,10 @@ def test_a_connection_that_ends_during_the_handshake_may_succeed_later() -> None
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal connections
         connections += 1
-        await reader.read(1 << 16)
-        writer.close()
+        try:
+            await reader.read(1 << 16)
+        finally:
+            writer.close()
 
     async def run() -> None:
         async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as listener:
