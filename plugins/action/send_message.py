@@ -14,7 +14,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 
-from ..module_utils.campaigns.campaign import Campaign, mark_inactive, settle
+from ..module_utils.campaigns.campaign import Campaign, mark_delivered, mark_inactive
 from ..module_utils.campaigns.plan import CampaignPlan, plan_campaign
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, await_replies, deliver
@@ -149,7 +149,7 @@ class ActionModule(TargetsAction):
         wanted = []
         for target, delivery in zip(planned.targets, deliveries, strict=True):
             if entry := planned.settled.get(delivery.id):
-                settle(delivery, entry)
+                mark_delivered(delivery, entry)
             elif target.skip is None and not mark_inactive(delivery, planned.state):
                 wanted.append(target)
         offline = sum(target.environment.status != "online" for target in wanted)

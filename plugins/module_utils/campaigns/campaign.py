@@ -37,7 +37,7 @@ _NOT_LONG = 0.1
 Arrived = Callable[[Question, bool], Awaitable[str | None]]
 
 
-def settle(delivery: Delivery, entry: Entry) -> None:
+def mark_delivered(delivery: Delivery, entry: Entry) -> None:
     """Report that the message was delivered before."""
     delivery.status, delivery.reason = "already_sent", f"delivered before, {entry.sent_at or entry.ended_at}"
     delivery.client_message_id, delivery.conversation_id = entry.client_message_id, entry.conversation_id
@@ -107,11 +107,11 @@ class Campaign:
         self._began_at = iso_now()
         deliveries.begin(name, plan.source_hash, plan.repeat)
 
-    def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether the ledger has the target's message as delivered; the delivery then says so."""
+    def mark_settled(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Whether the plan has the target's message as delivered before; the delivery then says so."""
         entry = self._plan.settled.get(target.environment.id)
         if entry is not None:
-            settle(delivery, entry)
+            mark_delivered(delivery, entry)
         return entry is not None
 
     def find_stop(self) -> str | None:
@@ -192,7 +192,7 @@ class Campaign:
             delivery.reason = f"another run of the campaign has it in flight since {seen.claimed_at}"
             return False
         if seen.attempt > target.attempt or (seen.attempt == target.attempt and seen.status == "sent"):
-            settle(delivery, seen)
+            mark_delivered(delivery, seen)
             return False
         if seen.content_hash != self._plan.content_hashes[target.environment.id]:
             raise ApiError(describe_other_content(self._name, seen), code="other_content")
@@ -234,9 +234,7 @@ class Campaign:
             return await self._arrived(question, fresh)
         except ApiError as error:
             message = f"whether it was delivered before cannot be looked up: {error}"
-            raise ApiError(
-                message, code=error.code, status=error.status, may_be_accepted=True, transient=error.transient
-            ) from None
+            raise error.but(message, may_be_accepted=True) from None
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
         """Record what happened to the target's message, and to its turn if that was waited for.

@@ -121,7 +121,7 @@ class Delivery(Outcome):
 class Once(Protocol):
     """Keeps a message from being delivered twice by several runs: see campaigns/campaign.py."""
 
-    def settles(self, target: MessageTarget, delivery: Delivery) -> bool:
+    def mark_settled(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether the message is known to be delivered; the delivery then says so."""
 
     def find_stop(self) -> str | None:
@@ -151,7 +151,7 @@ async def deliver(
 ) -> list[Delivery]:
     """Send to every target; a Delivery each, in the same order. clients: a client for each provider, by its name."""
     pairs = [(target, Delivery.of(target)) for target in targets]
-    wanted = [pair for pair in pairs if once is None or not once.settles(*pair)]
+    wanted = [pair for pair in pairs if once is None or not once.mark_settled(*pair)]
     fan_out = FanOut(policy)
     async with _stopped_by(once, policy.stop):
         await fan_out.run(wanted, Sender(clients, fan_out, once).send)

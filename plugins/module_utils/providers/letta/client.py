@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Letta's REST API for environments: the client.
 
-Source of the rules: the API reference, "Environments" (list, retrieve, send message). What it leaves open (which row a
-device's look-up answers with, how a connection that has gone is reported) is handled so that either answer works.
+Source of the rules: the API reference, "Environments" (list, retrieve, send message). It leaves open which row the
+look-up of a device answers with, and how a lost connection is reported; the client works with either answer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _PAGE_SIZE = 100
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The list call's own parameters, and where to stop.
+    """The parameters of a listing.
 
-    limit: rows a page. all_pages: go on to the end.
+    limit: rows a page. all_pages: whether to read all pages, or one.
     """
 
     online_only: bool = False
@@ -44,7 +44,7 @@ class Query:
     all_pages: bool = True
 
     def parameters(self) -> dict[str, str]:
-        """As the API wants them: all strings."""
+        """The query string's parameters, as the API names them."""
         given = {
             "limit": str(self.limit) if self.limit is not None else None,
             "onlineOnly": "true" if self.online_only else None,
@@ -56,7 +56,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """What cancelling did. run_ids: the runs that it ended. unclear: whether it may have ended others before."""
+    """The effect of cancelling. run_ids: the runs that it ended. unclear: whether it may have ended others too."""
 
     run_ids: list[str]
     unclear: bool
@@ -65,7 +65,7 @@ class Cancelled:
 class Client:
     """Letta's environments over REST. Use as an async context manager; every call raises ApiError."""
 
-    # The reference does not say which of the two an offline connection is answered with.
+    # The reference does not say which of the two the API sends for an offline connection.
     GONE = frozenset({404, 503})
 
     def __init__(self, settings: HttpSettings) -> None:
@@ -81,9 +81,9 @@ class Client:
         await self._http.__aexit__(*exc_info)
 
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
-        """The rows that match, whole or not at all; a row that comes twice is kept once.
+        """All rows that match, each once. Raises ApiError rather than returning a part of them.
 
-        starts: those of an earlier listing of the same query, to ask for all pages at once: see `paging`.
+        starts: the `starts` of an earlier listing of the same query, to request all pages at once: see `paging`.
         """
 
         what = f"GET {self._base_url}/v1/environments"
@@ -97,13 +97,13 @@ class Client:
         return await paging.list_pages(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
 
     async def retrieve(self, device_id: str) -> Environment:
-        """The environment of a device; the API answers with the newest where a device has several."""
+        """The environment of a device; if it has several, the API answers with the newest."""
         reply = await self._http.get("v1", "environments", device_id)
         row = reply.read_as(Row, f"GET {self._base_url}/v1/environments/{{deviceId}}")
         return environment(row, reply.data, self._base_url, reply.date)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
-        """The same row as it is now; None when it is no longer there.
+        """The same row as it is now; None if it is gone.
 
         among: the number of look-ups that the caller makes. They share a listing if that needs fewer requests.
         A device can own several rows, and the look-up by device answers with one of them. If that is another row, the
@@ -133,9 +133,9 @@ class Client:
     ) -> Accepted:
         """Send messages over the environment's connection.
 
-        User messages are repeated after an unclear failure, since the device drops a `client_message_id` that it
-        has seen; approvals carry none and are not. Decisions about tool calls that the device waits for go to the
-        device itself, since devices refuse them among messages.
+        User messages are sent again after an unclear failure, since the device drops a `client_message_id` that it
+        has seen. Approvals have none and are sent once. Decisions about tool calls that the device waits for go over
+        the relay, since devices refuse them among messages.
         """
         if target.connection_id is None:
             raise ApiError("the environment has no connection", code="offline")
@@ -195,7 +195,7 @@ class Client:
         return page.messages
 
     async def run(self, run_id: str) -> Run | None:
-        """A run; None when the server has it no more."""
+        """A run; None if the server has deleted it."""
         try:
             reply = await self._http.get("v1", "runs", run_id)
         except ApiError as error:
@@ -206,9 +206,9 @@ class Client:
         return found
 
     async def cancel(self, agent_id: str, conversation_id: str | None, run_id: str | None) -> Cancelled:
-        """Cancel the runs that are under way in an agent's conversation, or one run of the agent alone.
+        """Cancel the active runs of an agent's conversation, or one run of the agent.
 
-        Doing so twice does no harm, so an unclear failure is repeated.
+        Cancelling twice does no harm, so the call is repeated after an unclear failure.
         """
         call, params, body = ["conversations", conversation_id or "default", "cancel"], None, {}
         if run_id is not None:

@@ -53,7 +53,7 @@ class SharedListing:
             if self._listing is listing:
                 self._listing = None
             # Each look-up gets an error of its own: what is unclear about one message is not about another.
-            raise ApiError(str(error), code=error.code, status=error.status, transient=error.transient) from None
+            raise error.but(may_be_accepted=False) from None
 
     def _listing_for(self, environment_id: str) -> asyncio.Task[Mapping[str, Environment]]:
         now = time.monotonic()
