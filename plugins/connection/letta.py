@@ -129,7 +129,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         self._device: Device | None = None
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
-        """Read the options without the blank ones, which Ansible would take for false or for an error."""
+        """Read the options without blank ones, which Ansible would take for false or reject."""
         forget_blank_environment(f"LETTA_{name}".upper() for name in CONNECTION_SPEC)
         self._variables = given(var_options or {})
         # Core would take a task's keywords for options of the same names: its environment, and a time-out of 10 s.
@@ -140,29 +140,29 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         _display.vvv(f"EXEC {to_text(cmd)}", host=self._host)
         become = self.become if sudoable and self.become and self.become.expect_prompt() else None
-        return self._opened().run(to_bytes(cmd), in_data or b"", become)
+        return self._open_device().run(to_bytes(cmd), in_data or b"", become)
 
     def put_file(self, in_path: str, out_path: str) -> None:
         """Copy a file to the device; one that is new there gets its mode, less the umask."""
         super().put_file(in_path, out_path)
         _display.vvv(f"PUT {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
-        self._opened().put(to_bytes(in_path), to_bytes(out_path))
+        self._open_device().put(to_bytes(in_path), to_bytes(out_path))
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
         """Copy a file from the device; one that is new here gets its mode, less the umask."""
         super().fetch_file(in_path, out_path)
         _display.vvv(f"FETCH {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
-        self._opened().fetch(to_bytes(in_path), to_bytes(out_path))
+        self._open_device().fetch(to_bytes(in_path), to_bytes(out_path))
 
     def close(self) -> None:
-        """End the shell on the device, and with it what may still run in it."""
+        """End the shell on the device, and everything that still runs in it."""
         device, self._device = self._device, None
         self._connected = False
         if device is not None:
             device.close()
 
     def reset(self) -> None:
-        """Begin anew with the next command. A connection is a task's own, so there is none to end between tasks."""
+        """Connect again with the next command. Each task has its own connection, so none is left from a task before."""
         self.close()
 
     def _connect(self) -> Connection:
@@ -181,13 +181,13 @@ class Connection(ConnectionBase):  # type: ignore[misc]
             self._connected = True
         return self
 
-    def _opened(self) -> Device:
+    def _open_device(self) -> Device:
         self._connect()
         device: Device = self._device
         return device
 
     def _require_allowed(self) -> None:
-        """Raise AnsibleError where a variable or the environment forbids the connection."""
+        """Raise AnsibleError if a variable or the environment forbids the connection."""
         value = os.environ.get(_FORBIDDEN_BY, "").strip()
         try:
             forbidden = bool(value) and not boolean(value)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Letta device as the connection plugin works with it, and the event loop behind it."""
+"""A Letta device for the connection plugin, and the event loop that its terminal runs in."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ Value = TypeVar("Value")
 
 
 class Device:
-    """A device and the shell on it. contract: what the inventory says of the host. variables: those of the options.
+    """A device and the shell on it.
 
-    Every call raises AnsibleConnectionFailure where the device cannot be reached any more, so that the host is
-    unreachable, and AnsibleError for everything else.
+    contract: the variable that the inventory sets for the host. variables: those of the connection options.
+    Every call raises AnsibleConnectionFailure if the device cannot be reached, which makes the host unreachable, and
+    AnsibleError for any other problem.
     """
 
     def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool) -> None:
@@ -41,14 +42,14 @@ class Device:
         self._lost = False
 
     def open(self) -> tuple[Background, Terminal]:
-        """Connect, and start the shell, which is returned with what to run it in."""
+        """Connect and start the shell; returns it with the event loop to run it in."""
         background = Background()
         try:
             _deps.require()
             environment = self._environment()
             settings = self._settings(environment)
             if self._lost:
-                # A device that vanished is reported in time, also where Ansible then goes on to clean up.
+                # Ansible may still clean up on a device that vanished; without retries the host is reported in time.
                 settings = replace(settings, retries=0)
             terminal = background.run(open_terminal(settings, environment, any_mode=self._any_mode))
         except ApiError as error:
@@ -71,12 +72,15 @@ class Device:
             background.close()
 
     def run(self, command: bytes, stdin: bytes, become: Any) -> tuple[int, bytes, bytes]:
-        """Run a command; its exit status, standard output and standard error. become: whose prompt is answered."""
+        """Run a command; returns its exit status, standard output and standard error.
+
+        become: the plugin whose prompt is answered, None for a command without one.
+        """
         prompts = Prompts(become) if become else None
         finished = self._do(lambda terminal: terminal.run(command, stdin, prompts))
         if prompts is None:
             return finished.status, finished.stdout, finished.stderr
-        # A become plugin's command that ends at once with a wrong password has not been asked about that.
+        # The prompts have not seen a command that ended at once because of a wrong password.
         prompts(finished.stdout + finished.stderr)
         return finished.status, finished.stdout, prompts.removed_from(finished.stderr)
 
@@ -103,7 +107,7 @@ class Device:
             raise AnsibleError(f"cannot write {to_text(target)}: {error.strerror}") from None
 
     def _do(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
-        """Do something once; over a new connection where the present one has ended before it began."""
+        """Do an operation; once more over a new connection if the present one had ended before it began."""
         try:
             return self._try(operation)
         except ApiError as error:
@@ -121,13 +125,13 @@ class Device:
         except RefusedError as error:
             raise AnsibleError(str(error)) from None
         except BaseException as error:
-            # Also for a time-out of the task or a wrong password: what runs there is ended.
+            # After a time-out of the task or a wrong password too, the command on the device is ended.
             self._lost = isinstance(error, ApiError)
             self.close()
             raise
 
     def _environment(self) -> EnvironmentReference:
-        """Raises FleetError."""
+        """The environment of the host. Raises FleetError if it has none with terminals."""
         if self._contract is None:
             raise FleetError(
                 f"the host has no variable {CONTRACT}, which the inventory fleetops.environments.letta sets"
@@ -138,20 +142,20 @@ class Device:
         return environment
 
     def _settings(self, environment: EnvironmentReference) -> HttpSettings:
-        """As the variables say, then the inventory, then the environment. Raises FleetError."""
+        """The settings from the variables, then the inventory, then the environment. Raises FleetError."""
         variables = PROVIDER.options_in_variables(self._variables)
         return connection_settings(PROVIDER, variables, {"base_url": environment.base_url})
 
 
 class Prompts:
-    """Gives a become plugin's password to the prompt for it. become: the plugin, whose command is run."""
+    """Answers a become plugin's prompt with the password. become: the plugin that the command was made with."""
 
     def __init__(self, become: Any) -> None:
         self._become = become
         self._answered_up_to: int | None = None
 
     def __call__(self, said: bytes) -> bytes | None:
-        """What a command that has said so much is to get: see `Answers`. Raises AnsibleError for a wrong password."""
+        """The line for a command with this output: see `Answers`. Raises AnsibleError for a wrong password."""
         become = self._become
         if become.check_success(said):
             return b""
@@ -178,7 +182,7 @@ def _umask() -> int:
 
 
 class Background:
-    """An event loop in a thread of its own, which does not keep the process from ending."""
+    """An event loop in a daemon thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -186,7 +190,7 @@ class Background:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
-        """Wait for a coroutine's result; raises what it raises. What interrupts the wait ends it."""
+        """Run a coroutine and wait for its result; raises what it raises. An interrupted wait cancels it."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()

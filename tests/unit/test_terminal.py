@@ -42,7 +42,7 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
 
 @given(before=NOISE, stdout=st.binary(max_size=300), cuts=st.lists(st.integers(0, 2000), max_size=8))
 def test_an_answer_is_the_same_however_it_is_cut(before: str, stdout: bytes, cuts: list[int]) -> None:
-    encoded = terminal._encoded(stdout)
+    encoded = terminal._encode(stdout)
     shown = f"{before}<{MARK} out ->{encoded}<{MARK} err><{MARK} end 0>"
 
     marks, out, err = Marks(MARK), bytearray(), bytearray()
@@ -157,7 +157,7 @@ def test_the_shell_on_the_device_is_one_line_that_shells_understand(shell: str) 
     [("-rw-r--r--", 0o644), ("-rwsr-x--t", 0o751), ("-rw-------+", 0o600), ("lrwxrwxrwx", 0o777), ("", 0)],
 )
 def test_permissions_are_read_as_ls_shows_them(permissions: str, mode: int) -> None:
-    assert terminal._mode(permissions) == mode
+    assert terminal._mode_of(permissions) == mode
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The tool calls that wait for approval on devices, as the devices themselves say."""
+"""The tool calls that wait for approval on devices, as the devices themselves report them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .jobs import ConversationOutcome, find_relay, on_each
 
 @dataclass(slots=True, kw_only=True)
 class PendingOutcome(ConversationOutcome):
-    """What waits on one device. status: `ok` where it said so.
+    """What waits on one device. status: `ok` when the device reported it.
 
     pending_approvals: `{request_id, tool_call_id, tool_name, arguments}` each, in the agent's words.
     """
@@ -47,14 +47,14 @@ async def list_pending(
 
 
 def matches(tool_name: Any, patterns: Sequence[str] | None) -> bool:
-    """Whether a tool's name is what one of the patterns means, as in a shell; None means every tool."""
+    """Whether a tool's name matches one of the patterns, as in a shell. None matches every tool."""
     return patterns is None or any(fnmatchcase(str(tool_name), pattern) for pattern in patterns)
 
 
 def decided(
     pending: Sequence[Mapping[str, Any]], allow: Sequence[str], deny: Sequence[str], reason: str | None
 ) -> list[dict[str, Any]]:
-    """Answers `{tool_call_id, approve, reason}` to those whose tool a pattern means; what both mean is denied."""
+    """Answers `{tool_call_id, approve, reason}` to the calls whose tools match a pattern; deny wins over allow."""
     answers = []
     for call in pending:
         denied = matches(call["tool_name"], deny)

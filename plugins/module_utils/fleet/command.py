@@ -20,7 +20,7 @@ from ..versions import parsed
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
-# Devices from here on answer a command; older ones may run it and say so only to those who watch the conversation.
+# Devices from this version on answer a command. Older ones may run it, and report that to the conversation only.
 _ANSWERS_SINCE = "0.30.0"
 
 
@@ -35,9 +35,9 @@ class Command:
 
 @dataclass(slots=True, kw_only=True)
 class CommandOutcome(Outcome):
-    """What became of the command on one device.
+    """What happened to the command on one device.
 
-    status: `changed` when it ran with success. output: what the device answered, also with a failure.
+    status: `changed` when it ran with success. output: the device's answer, also of a command that failed.
     """
 
     command: str
@@ -78,9 +78,9 @@ def _require_listed(command: Command, environment: Environment) -> None:
 
 
 async def execute(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:
-    """Run a command over a relay that is not open yet; what the device answered, and whether it says success.
+    """Run a command over a relay that is not open yet; returns the device's answer, and whether it reports success.
 
-    version: what the device runs, for what an answer that does not come may mean. Raises ApiError.
+    version: that of the device, for the error when no answer comes. Raises ApiError.
     """
     frame = {"type": "execute_command", "command_id": command.name}
     if command.args is not None:
@@ -89,12 +89,12 @@ async def execute(relay: Relay, command: Command, version: str | None) -> tuple[
         try:
             answer = await relay.request(frame, "execute_command_response", command.within)
         except ApiError as error:
-            raise _with_age(error, version) from None
+            raise _explain_time_out(error, version) from None
     return str(answer.get("output") or ""), answer.get("success") is True
 
 
-def _with_age(error: ApiError, version: str | None) -> ApiError:
-    """A time-out, with what may be behind it on an old device."""
+def _explain_time_out(error: ApiError, version: str | None) -> ApiError:
+    """The error; a time-out says what it may mean if the device is an old one."""
     found, since = parsed(version), parsed(_ANSWERS_SINCE)
     if error.code == "timeout" and (found is None or found < since):
         age = f"the device runs {one_line(version or 'an unknown version')}"

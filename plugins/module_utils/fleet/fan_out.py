@@ -25,10 +25,10 @@ LONGEST_PAUSE = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One environment, and on whose behalf something is done there.
+    """One environment, with the agent and the conversation that a job is about.
 
     conversation_id: an id, or None for the agent's default conversation.
-    skip: why nothing is to be done, None otherwise.
+    skip: why the target is left alone, None for one that is worked on.
     """
 
     host: str
@@ -40,10 +40,10 @@ class Target:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one target.
+    """What happened to one target.
 
-    status: `not_attempted` and `skipped` to begin with; the work sets what it ends as, and an ApiError makes it
-        `offline`, `unknown` (may have been accepted) or `failed`. `offline` and `waiting` are worked on again while
+    status: `not_attempted` or `skipped` at first. The work sets the final one; an ApiError makes it `offline`,
+        `unknown` (may have been accepted) or `failed`. A target that is `offline` or `waiting` is worked on again while
         the policy waits.
     duration: seconds. error: `{code, message}`.
     """
@@ -57,7 +57,7 @@ class Outcome:
 
     @property
     def has_failed(self) -> bool:
-        """Whether it counts as failed, whatever the policy."""
+        """Whether the target counts as failed under every policy."""
         return self.status in ("failed", "unknown")
 
     @classmethod
@@ -84,7 +84,7 @@ class Policy:
     max_failures: how many targets may fail before no new one starts.
     when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
     longest_pause: seconds between two rounds of waiting; the first pauses are shorter.
-    report: is told in a line how far it is, at most once a second; None where nobody looks on.
+    report: is called with a line of progress, at most once a second; None to report nothing.
     stop: once it is requested no new target starts. At the level CUT, targets under way have GRACE seconds to finish.
     """
 
@@ -108,7 +108,7 @@ def failure_budget(value: str, targets: int) -> int:
 
 
 def share_of(option: str, value: str, targets: int) -> int:
-    """A count, or a percentage of the targets rounded down, as a count. Raises OptionError for what is neither."""
+    """A count, or a percentage of the targets rounded down, as a count. Raises OptionError for any other value."""
     text = value.strip()
     number = text.removesuffix("%").strip()
     if not (number.isascii() and number.isdigit()) or (text.endswith("%") and int(number) > 100):
@@ -129,8 +129,9 @@ O = TypeVar("O", bound=Outcome)  # noqa: E741
 class FanOut:
     """Does a piece of work for each target.
 
-    Above the failure budget no new work starts, what is under way finishes, and the rest stays `not_attempted`. So it
-    is when the policy's `stop` is requested; what is then cut off may have been done, and ends `unknown`.
+    Above the failure budget no new work starts, work under way finishes, and the other targets stay `not_attempted`.
+    The same happens when the policy's `stop` is requested. Work that is then cut off may have been done, so its target
+    ends `unknown`.
     """
 
     def __init__(self, policy: Policy) -> None:
@@ -146,22 +147,22 @@ class FanOut:
         work: Callable[[T, O], Awaitable[None]],
         before_waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """Work in rounds: a second round and more only for targets that are waited for.
+        """Work in rounds. After the first round only targets that are waited for are worked on.
 
-        work: does it for one target and sets the outcome's status, or raises ApiError.
-        before_waiting: called before each pause between rounds.
+        work: works on one target and sets the outcome's status, or raises ApiError.
+        before_waiting: is called before each pause between rounds.
         """
         self._progress = Progress("targets", sum(target.skip is None for target, _outcome in pairs))
         async with self._progress.shown(self._tell if self._policy.report is not None else None):
             await self._rounds(pairs, work, before_waiting)
 
     async def may_start(self) -> bool:
-        """Wait until `rate` allows another start; False when none is to start any more."""
+        """Wait until `rate` allows another start; False when no more targets start."""
         await self._pace.wait_for_turn(self.stop.sleep)
         return not self.is_closed
 
     def _tell(self, line: str) -> None:
-        # Once core ends, nobody reads what a worker shows.
+        # After a signal core has ended, and nobody reads the lines of a worker.
         if self._policy.report is not None and not self.stop.requested:
             self._policy.report(line)
 
@@ -183,7 +184,7 @@ class FanOut:
     async def _round(
         self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], *, waits: bool
     ) -> list[tuple[T, O]]:
-        """Try every pair once; returns those that are to be waited for."""
+        """Work on every pair once; returns those that are waited for."""
         queue = iter(pairs)
         waited_for: list[tuple[T, O]] = []
 
@@ -193,7 +194,7 @@ class FanOut:
                     continue
                 if self.is_closed:
                     return
-                await _timed(work, target, outcome)
+                await _time(work, target, outcome)
                 if outcome.status in ("offline", "waiting") and waits:
                     waited_for.append((target, outcome))
                     continue
@@ -215,7 +216,7 @@ class FanOut:
         return self._failures > self._policy.max_failures or self.stop.requested
 
 
-async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
+async def _time(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
     started = time.monotonic()
     with failures_on(outcome):
         await work(target, outcome)
@@ -224,13 +225,13 @@ async def _timed(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O)
 
 @contextmanager
 def failures_on(outcome: Outcome) -> Iterator[None]:
-    """Put what is raised on the outcome: its status and its error."""
+    """Record an exception on the outcome, as its status and its error."""
     try:
         yield
     except ApiError as error:
         outcome.status = "unknown" if error.may_be_accepted else "offline" if error.code == "offline" else "failed"
         outcome.error = {"code": error.code, "message": str(error)}
-    except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose what became of the others
+    except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose the other outcomes
         outcome.status = "unknown"
         outcome.error = {"code": "internal", "message": f"{type(error).__name__}: {one_line(error)}"}
     except asyncio.CancelledError:

@@ -20,7 +20,7 @@ O = TypeVar("O", bound=Outcome)  # noqa: E741
 
 @dataclass(slots=True, kw_only=True)
 class ConversationOutcome(Outcome):
-    """What happened to one agent's conversation. connection_id: the connection of the device that was asked."""
+    """What happened to one agent's conversation. connection_id: the connection over which the device was asked."""
 
     agent_id: str | None
     conversation_id: str | None

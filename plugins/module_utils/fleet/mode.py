@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The mode in which an agent's conversation runs on a device: what it may do without asking.
 
-Source of the rules: Letta Code 0.34. A device confirms a mode by saying anew how it is, and answers one that it does
-not know with a notice. Reading the mode does no harm, so where the confirmation is lost it is read once more.
+Source of the rules: Letta Code 0.34. A device confirms a mode by reporting its states again, and answers an unknown
+mode with a notice. Reading the mode does no harm, so it is read once more if the confirmation is lost.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .jobs import ConversationOutcome, find_relay, on_each
 
 @dataclass(slots=True, kw_only=True)
 class ModeOutcome(ConversationOutcome):
-    """What became of the mode on one device, in the device's own words.
+    """What happened to the mode on one device, in the device's own words.
 
-    status: `changed`, or `ok` when it had the mode. mode: the present one, None where the device did not say;
-    in check mode the one that it would get. previous_mode: the one that it had.
+    status: `changed`, or `ok` when the device had the mode already.
+    mode: the present one, or in check mode the one that would be set; None where the device did not report it.
     """
 
     mode: str | None = None
@@ -68,7 +68,7 @@ async def _change(relay: Relay, outcome: ModeOutcome, mode: str, within: float, 
     if same_mode(outcome.mode, mode):
         outcome.status = "ok"
         return
-    # Not known until the device has confirmed it.
+    # The mode is unknown until the device has confirmed it.
     outcome.mode = mode if check_mode else None
     if not check_mode:
         outcome.mode = await _set(relay, mode, within)
@@ -76,7 +76,7 @@ async def _change(relay: Relay, outcome: ModeOutcome, mode: str, within: float, 
 
 
 async def _set(relay: Relay, mode: str, within: float) -> str:
-    """Set the mode, and return the word that the device has for it."""
+    """Set the mode; returns the device's word for it."""
 
     def decides(frame: Frame) -> bool:
         if frame.get("type") == "update_device_status":
@@ -86,13 +86,13 @@ async def _set(relay: Relay, mode: str, within: float) -> str:
     frame = await relay.exchange({"type": "change_device_state", "payload": {"mode": mode}}, decides, within)
     refused = _notice(frame)
     if refused is not None:
-        # It may as well be about a turn that is under way.
+        # The notice may be about a turn that is under way instead.
         raise ApiError(f"the device refused the mode: {refused}", code="refused", may_be_accepted=True)
     return str(relay.device_status["current_permission_mode"])
 
 
 async def _read_again(relay: Relay, outcome: ModeOutcome, mode: str, unclear: ApiError) -> None:
-    """Decide by the mode that the device has now. unclear: why it has to be asked."""
+    """Read the mode after a request whose answer was lost, and set the outcome. unclear: the error of that request."""
     try:
         async with relay:
             outcome.mode = _mode_of(relay)
@@ -111,7 +111,7 @@ def _mode_of(relay: Relay) -> str:
 
 
 def _notice(frame: Frame) -> str | None:
-    """What a notice of an error says; None for any other frame."""
+    """The text of an error notice; None for any other frame."""
     delta = frame.get("delta")
     if frame.get("type") != "stream_delta" or not isinstance(delta, dict) or delta.get("message_type") != "loop_error":
         return None

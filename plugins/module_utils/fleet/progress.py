@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Progress: how many of many have ended, as what, how fast that goes, and how long the rest takes."""
+"""Progress: how many targets have ended, with which status, at what rate, and how long the others will take."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-# Seconds between two lines, and those of which the pace is told.
-_SHOW_EVERY, _WINDOW = 1.0, 10.0
+# Seconds between two lines.
+_SHOW_EVERY = 1.0
+# The rate is that of the last so many seconds.
+_WINDOW = 10.0
 
 
 class Progress:
-    """Counts what ends. what: the name of all that are to, `total` of them."""
+    """Counts things that end. what: their name, in the plural. total: how many there are."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total = what, total
         self._ended: Counter[str] = Counter()
         self._failed = 0
-        # When how many had ended.
+        # Pairs of a time and how many had ended then.
         self._looks = deque([(time.monotonic(), 0)])
 
     def count(self, status: str, *, failed: bool) -> None:
-        """Count one that has ended."""
+        """Count one more that has ended."""
         if failed:
             self._failed += 1
         else:
@@ -38,7 +40,7 @@ class Progress:
         return self._ended.total() + self._failed
 
     def line(self, now: float) -> str:
-        """How far it is. now: by the monotonic clock, never earlier than in the line before."""
+        """The line to show. now: time of the monotonic clock, not earlier than in the line before."""
         while len(self._looks) > 1 and self._looks[0][0] < now - _WINDOW:
             self._looks.popleft()
         then, done_then = self._looks[0]
@@ -50,7 +52,7 @@ class Progress:
 
     @asynccontextmanager
     async def shown(self, show: Callable[[str], None] | None) -> AsyncIterator[None]:
-        """Show a line at first, and each second in which more have ended, while this is open; None shows nobody."""
+        """While this is open, show a line for each second in which more have ended. show: None shows nothing."""
 
         async def keep_showing(show: Callable[[str], None]) -> None:
             said = -1

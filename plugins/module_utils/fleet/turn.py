@@ -1,12 +1,12 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stopping what an agent does on a device, and letting its queue go on.
+"""Aborting an agent's turn on a device, and resuming its queue.
 
-Source of the rules: Letta Code 0.34, and what real devices were seen to do. An abort ends the turn, and pauses the
-messages that wait for its end; they go on when the queue is resumed or another message comes. Aborting or resuming
-twice does no harm, so where an answer is lost the device is asked once more. Without the relay, the server can cancel
-what it runs; that is not all of a turn, since tools run, and wait for approval, on the device.
+Source of the rules: Letta Code 0.34, and observations of real devices. An abort ends the turn, and pauses the messages
+that wait for its end. They go on when the queue is resumed or another message comes. Aborting or resuming twice does no
+harm, so the device is asked once more if an answer is lost. Without the relay the server can cancel its own runs. That
+is only a part of a turn: tools run, and wait for approval, on the device.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .jobs import ConversationOutcome, find_relay, on_each
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to become of the turns.
+    """What to do with the turns.
 
     state: `aborted` or `resumed`. run_id: abort this run alone. within: seconds to wait for a device's answer.
     """
@@ -38,11 +38,11 @@ class Wanted:
 
 @dataclass(slots=True, kw_only=True)
 class TurnOutcome(ConversationOutcome):
-    """What became of the turn on one device.
+    """What happened to the turn on one device.
 
-    status: `changed` when a turn was aborted or messages go on, `ok` when there was nothing to do.
-    via: `relay`, `rest`, or None where neither answered. run_ids: the runs that were aborted, where they are known.
-    queue_paused: whether messages wait on the device until the queue is resumed; None where it did not say.
+    status: `changed` when a turn was aborted or messages were resumed, `ok` when there was nothing to do.
+    via: `relay`, `rest`, or None when neither answered. run_ids: the runs that were aborted, as far as they are known.
+    queue_paused: whether messages wait on the device until the queue is resumed; None if the device did not report it.
     """
 
     via: str | None = None
@@ -73,14 +73,14 @@ class _Turn:
         self._target = target
         self._outcome = outcome
         self._check_mode = check_mode
-        # Whether a request whose answer was lost had something to do.
+        # Whether there was something to do when an answer was lost.
         self._unsettled = False
-        # Whether the device said last that no turn is under way.
+        # Whether the device last reported that no turn is under way.
         self._idle = False
         self._runs: list[str] = []
 
     async def abort(self) -> None:
-        """Abort over the relay, or over REST where the relay or the device is gone. Raises ApiError."""
+        """Abort over the relay, or over REST if the relay or the device is gone. Raises ApiError."""
         try:
             relay = await find_relay(self._client, self._target, self._outcome)
         except ApiError as error:
@@ -96,7 +96,7 @@ class _Turn:
             await self._cancel(error)
 
     async def resume(self) -> None:
-        """Resume the queue, which only the device can. Raises ApiError."""
+        """Resume the queue; only the device can. Raises ApiError."""
         try:
             relay = await find_relay(self._client, self._target, self._outcome)
             await self._over_relay(relay, self._resume_by)
@@ -106,7 +106,7 @@ class _Turn:
             raise error.but(f"{error}; a queue can be resumed over the relay only") from None
 
     async def _over_relay(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
-        """Ask the device, and once more where the answer was lost."""
+        """Ask the device, and once more if the answer was lost."""
         try:
             await self._once(relay, ask)
         except ApiError as error:
@@ -131,18 +131,18 @@ class _Turn:
             frame = {"type": "abort_message"}
             if self._wanted.run_id is not None:
                 frame["run_id"] = self._wanted.run_id
-            aborted = await self._answered(relay, frame, "aborted", expected=under_way)
+            aborted = await self._request(relay, frame, "aborted", expected=under_way)
         if not aborted:
             await relay.require_runtime()
         elif not self._check_mode:
-            # What waits now; the turn is aborted whether the device says it or not.
+            # For the messages that wait now. The turn is aborted whether the device reports them or not.
             with contextlib.suppress(ApiError):
                 await relay.sync()
         paused = _paused(relay, all_messages=aborted and self._check_mode)
         self._outcome.queue_paused = None if paused is None else paused > 0
         self._end(done=aborted, nothing="no turn is under way")
         if aborted or paused:
-            self._say(_what_waits(paused))
+            self._add_reason(_what_waits(paused))
 
     def _under_way(self, relay: Relay) -> bool:
         """Whether there is a turn to abort: one under way, or one that waits for approval."""
@@ -160,16 +160,16 @@ class _Turn:
         paused = _paused(relay)
         resumed = paused != 0
         if not self._check_mode:
-            resumed = await self._answered(relay, {"type": "resume_queue"}, "resumed", expected=resumed)
+            resumed = await self._request(relay, {"type": "resume_queue"}, "resumed", expected=resumed)
         if not resumed:
             await relay.require_runtime()
         self._outcome.queue_paused = False
         self._end(done=resumed, nothing="no message is paused")
         if self._check_mode and paused is None:
-            self._say("the device does not say whether messages are paused")
+            self._add_reason("the device does not say whether messages are paused")
 
-    async def _answered(self, relay: Relay, frame: dict[str, Any], done: str, *, expected: bool) -> bool:
-        """Whether the device did it, by the key `done` of its answer. expected: whether there is something to do."""
+    async def _request(self, relay: Relay, frame: dict[str, Any], done: str, *, expected: bool) -> bool:
+        """Whether the device did something, by the key `done` of its answer. expected: whether it should have."""
         try:
             answer = await relay.request(frame, f"{frame['type']}_response", self._wanted.within)
         except ApiError as error:
@@ -177,15 +177,15 @@ class _Turn:
             raise
         if answer.get("success") is False:
             raise ApiError(f"the device refused {frame['type']}: {said(answer)}", code="refused")
-        # resumed is the number of messages that go on.
+        # The value of `resumed` is the number of messages that were resumed.
         return bool(answer.get(done))
 
     async def _cancel(self, gone: ApiError) -> None:
-        """Have the server cancel what it runs. gone: what ended the way over the relay."""
+        """Have the server cancel the runs that it knows of. gone: the error of the relay."""
         self._outcome.via = "rest"
         if self._check_mode:
             self._end(done=True, nothing="")
-            self._say(f"over REST, since {gone}; only cancelling shows whether the server runs anything")
+            self._add_reason(f"over REST, since {gone}; only cancelling shows whether the server runs anything")
             return
         agent_id, conversation_id = str(self._target.agent_id), self._target.conversation_id
         try:
@@ -196,18 +196,18 @@ class _Turn:
             self._outcome.via = None
             raise ApiError(
                 f"{gone}; over REST: {error}",
-                # Only the device can do it, so that it counts how that is gone: the server does not know what is meant
-                # (404), or has done its part.
+                # The server does not know the run (404), or has no part in it. Only the device can end it, so the code
+                # is that of the device's error.
                 code=gone.code if error.status == 404 or error.code == "open_call" else error.code,
                 may_be_accepted=gone.may_be_accepted or error.may_be_accepted,
             ) from None
         self._runs = cancelled.run_ids or self._runs
         self._unsettled = self._unsettled or cancelled.unclear
         self._end(done=bool(cancelled.run_ids), nothing="the server has no run under way")
-        self._say(f"over REST, since {gone}")
+        self._add_reason(f"over REST, since {gone}")
 
     async def _require_no_open_call(self, agent_id: str, conversation_id: str | None) -> None:
-        """Raise ApiError when the conversation ends with a tool call that nothing has answered."""
+        """Raise ApiError if the conversation ends with a tool call that has no result."""
         for newest in await self._client.messages(agent_id, conversation_id, limit=1, cursor={}):
             if newest.calls and self._wanted.run_id in (None, newest.run_id):
                 raise ApiError(
@@ -217,7 +217,7 @@ class _Turn:
                 )
 
     def _end(self, *, done: bool, nothing: str) -> None:
-        """Set the outcome. nothing: what is said when nothing was done."""
+        """Set the outcome. nothing: the reason when nothing was done."""
         outcome = self._outcome
         if done:
             outcome.status, outcome.reason = "changed", None
@@ -228,13 +228,13 @@ class _Turn:
             outcome.status, outcome.reason = "ok", nothing
         outcome.run_ids = self._runs if outcome.status == "changed" else []
 
-    def _say(self, more: str | None) -> None:
+    def _add_reason(self, more: str | None) -> None:
         """Add to the reason."""
         self._outcome.reason = "; ".join(part for part in (self._outcome.reason, more) if part) or None
 
 
 def _paused(relay: Relay, *, all_messages: bool = False) -> int | None:
-    """How many messages are paused on the device, or with `all_messages` wait there; None where it does not say."""
+    """How many messages are paused on the device, or with `all_messages` wait there; None if it does not report it."""
     if relay.queue is None:
         return None
     waiting = [item for item in relay.queue if isinstance(item, dict)]

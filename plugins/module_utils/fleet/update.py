@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Updating Letta Code on devices, and proving it: an update counts when the same row is back on a newer version.
+"""Updates of Letta Code on devices. An update counts when the same row is back online on a newer version.
 
 Source of the rules: `handleUpgradeLettaCodeCommand` of Letta Code 0.34. The device answers "Updated to <version>. ...",
 restarts a second later and registers again; any other answer means that nothing was installed.
@@ -38,12 +38,12 @@ _LONGEST_PAUSE = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What is wanted.
+    """What to update to, and how.
 
-    target_version: at least this one; None for whatever the device is offered.
+    target_version: the least version; None for the version that the device is offered.
     method: `command` (over the relay), `message` (to an agent), or `auto`, the first of them that is possible.
-    within: seconds, from the moment when it is told to, until the device must be back.
-    any_manual_command: have an agent run also a manual command that is no known installer's.
+    within: seconds in which the device must be back after it was told to update.
+    any_manual_command: whether an agent may run a manual command that no known installer has.
     """
 
     target_version: str | None
@@ -53,7 +53,7 @@ class Update:
 
     @property
     def wanted(self) -> str:
-        """The version that is wanted, in words."""
+        """The version wanted, in words."""
         return f"version {self.target_version} or newer" if self.target_version else "a newer version"
 
     def is_reached(self, version: str | None, previous: str | None) -> bool:
@@ -65,10 +65,10 @@ class Update:
 
 
 class UpdateProgress(Protocol):
-    """What a rollout's ledger keeps of each device. Every call but `told_at` raises ApiError where that fails."""
+    """What a rollout's ledger stores of each device. Every call except `told_at` raises ApiError if storing fails."""
 
     def told_at(self, environment_id: str) -> str | None:
-        """When an earlier run told a device to update itself, where it is not known what came of that."""
+        """When an earlier run told a device to update itself; None unless the result of that is unknown."""
 
     def tell(self, environment_id: str) -> None:
         """Record that a device is about to be told."""
@@ -82,12 +82,13 @@ class UpdateProgress(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Updated(Outcome):
-    """What became of the update of one device.
+    """What happened to the update of one device.
 
-    status: `changed` when it is back on the version wanted, `ok` when it had it already.
-    method: how it was updated, None where it was not. previous_version: what it ran before.
-    updated_at: when it was found to be back on the version wanted, ISO 8601 in UTC.
-    output: what it answered to the command. client_message_id and those beside it: of the message to the agent.
+    status: `changed` when the device is back on the version wanted, `ok` when it had that version already.
+    method: how it was updated, None if it was not. previous_version: the version before.
+    updated_at: when the device was found back on the version wanted, ISO 8601 in UTC.
+    output: the device's answer to the command.
+    agent_id, conversation_id, client_message_id: those of the message to the agent.
     """
 
     method: str | None = None
@@ -101,7 +102,7 @@ class Updated(Outcome):
     client_message_id: str | None = None
 
     def note(self, environment: Environment) -> None:
-        """Remember how the device is now."""
+        """Record the device's present version and connection."""
         self.version, self.connection_id = environment.fields["version"], environment.connection_id
 
 
@@ -116,10 +117,10 @@ async def self_update(
 ) -> list[Updated]:
     """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
 
-    progress: where it is put down who was told and is back, and where an earlier run has put it down.
+    progress: records which devices were told to update and which are back; it also has the records of earlier runs.
 
-    A target is under way until its device is back, so that `concurrency` is how many restart at a time, and one that
-    does not come back counts before the next one starts.
+    A target is under way until its device is back. So `concurrency` is how many devices restart at a time, and a device
+    that does not come back counts as failed before the next one starts.
     """
     fan_out = FanOut(policy)
 

@@ -23,10 +23,10 @@ STATUSES = ("ok", "skipped", "not_attempted", "failed", "unknown")
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is waited for; all of it must hold at once.
+    """What to wait for; all conditions must hold at the same time.
 
-    state: `online` or `offline`. version: at least this semantic version. mode: one that means the same.
-    steady_for: seconds for which it must have held, on one connection.
+    state: `online` or `offline`. version: the least semantic version. mode: this one, or another name of it.
+    steady_for: seconds for which the conditions must have held, on one connection.
     """
 
     state: str
@@ -35,7 +35,7 @@ class Goal:
     steady_for: float = 0.0
 
     def is_met(self, environment: Environment | None) -> bool:
-        """Whether an environment is so at a look; None stands for one that is no longer there."""
+        """Whether the conditions hold for an environment; None stands for one that is no longer there."""
         if environment is None:
             return self.state == "offline" and self.version is None and self.mode is None
         return (
@@ -53,11 +53,11 @@ class Goal:
 
 @dataclass(slots=True, kw_only=True)
 class Wait(Outcome):
-    """What became of waiting for one environment, and what was last known of it.
+    """The result of waiting for one environment, and what was last known of it.
 
-    status: one of STATUSES. online: None where nothing is known. elapsed: seconds from the start to the last look.
-    steady: seconds for which it had been as wanted on one connection, as of the last look.
-    reason: while it is waited for, what the last look showed.
+    status: one of STATUSES. online: None if nothing is known. elapsed: seconds from the start to the last look.
+    steady: seconds for which the goal had been met on one connection, as of the last look.
+    reason: while the environment is waited for, what the last look showed.
     """
 
     online: bool | None = None
@@ -69,7 +69,7 @@ class Wait(Outcome):
     steady: float = 0.0
 
     def note(self, found: Environment | None) -> None:
-        """Remember what a look showed; of one that is no longer there, what it was before."""
+        """Record what a look showed. An environment that is no longer there keeps its last version and mode."""
         self.online, self.connection_id = False, None
         if found is not None:
             self.online, self.connection_id = found.status == "online", found.connection_id
@@ -77,7 +77,7 @@ class Wait(Outcome):
             self.last_seen_at = found.fields["last_seen_at"]
 
     def give_up(self, goal: Goal, *, check_mode: bool, why_early: str | None) -> None:
-        """End the waiting. why_early: what ended it before the time was over, None where that was over."""
+        """End the waiting. why_early: what ended it before its time was over, None if the time was over."""
         known, self.reason = self.reason, None
         if check_mode:
             self.status, self.reason = "skipped", f"would wait until {goal}: it is {known}"
@@ -100,11 +100,11 @@ async def wait_for(
     check_mode: bool,
     report: Callable[[str], None],
 ) -> list[Wait]:
-    """Wait up to `within` seconds until every target is as wanted; one outcome each, in the same order.
+    """Wait up to `within` seconds until every target meets the goal; one outcome each, in the same order.
 
-    check_mode: look once. report: is told from time to time how it stands, in one line.
+    check_mode: look once. report: is called with a line of progress before each pause.
     """
-    # What `report` is told here says more than how many are done.
+    # The lines for `report` say more than those of the fan-out.
     policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within, report=None)
     fan_out = FanOut(policy)
     watch = _Watch(goal, report)
@@ -112,7 +112,7 @@ async def wait_for(
     why_early = policy.stop.why or "too many others failed"
     for wait in waits:
         if wait.error is not None and wait.error["code"] == "interrupted":
-            # It only reads: a look that is cut off leaves nothing in doubt.
+            # A look only reads, so one that is cut off leaves nothing in doubt.
             wait.status, wait.error, wait.reason = "waiting", None, wait.reason or "not known yet"
         if wait.status == "waiting":
             early = fan_out.is_closed and wait.elapsed < within
@@ -121,7 +121,7 @@ async def wait_for(
 
 
 class _Watch:
-    """Looks at each target until it is as wanted, and reports how many are."""
+    """Looks at each target until it meets the goal, and reports how many do."""
 
     def __init__(self, goal: Goal, report: Callable[[str], None]) -> None:
         self._goal, self._report = goal, report
@@ -129,7 +129,7 @@ class _Watch:
         # How many targets each round looks up.
         self._open = 0
         self._started = time.monotonic()
-        # Target's id → the connection on which it is as wanted, and since when.
+        # Environment id → the connection on which the goal is met, and since when.
         self._held: dict[str, tuple[str | None, float]] = {}
 
     def begin(self, target: Target) -> Wait:
@@ -161,9 +161,10 @@ class _Watch:
             wait.elapsed = self._elapsed()
 
     def _steady(self, target: Target, found: Environment | None, asked_at: float) -> float | None:
-        """Seconds, up to when it was asked about, for which a target has been as wanted on its connection.
+        """Seconds, up to `asked_at`, for which a target has met the goal on its present connection.
 
-        None for one that is not. A look-up in between that failed proves nothing, a connection that stays does.
+        None for a target that does not meet it. A look-up that failed in between does not count against the target, as
+        long as the connection is the same afterwards.
         """
         if not self._goal.is_met(found):
             self._held.pop(target.environment.id, None)
@@ -176,7 +177,7 @@ class _Watch:
         return asked_at - since
 
     def between_looks(self) -> None:
-        """Say how it stands, and how many look-ups come next."""
+        """Report how many targets are waited for, which is also how many the next round looks up."""
         waiting = [wait for wait in self._waits if wait.status == "waiting"]
         self._open = len(waiting)
         of_one = f"{waiting[0].host} is {waiting[0].reason}"

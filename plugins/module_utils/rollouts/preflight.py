@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The preflight of a rollout: who is on the version already, who can be updated, who cannot and why. It only reads."""
+"""The preflight of a rollout: which targets have the version, can be updated, or cannot and why. It only reads."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class _Look(Outcome):
 async def preflight(
     settings: HttpSettings, targets: Sequence[Target], concurrency: int, version: str
 ) -> list[RolloutTarget]:
-    """Every target as a rollout to a version finds it, in the same order.
+    """Look at every target before a rollout to a version; returns them in the same order.
 
-    Raises FleetError where one cannot be looked up: a plan that leaves some out would be kept like that.
+    Raises FleetError if a target cannot be looked up: a rollout keeps its plan, so a plan must not leave targets out.
     """
 
     async def look(client: Client, target: Target, outcome: _Look) -> None:
@@ -51,10 +51,10 @@ async def preflight(
 
 
 def found_as(target: Target, found: Environment | None, version: str) -> RolloutTarget:
-    """A target as it is now; None stands for one that is no longer there.
+    """A target by what was found of it; None stands for an environment that is no longer there.
 
-    One that is offline needs nothing where it was last seen on the version. How to update by hand is said of those
-    alone that cannot do it themselves.
+    An offline target that was last seen on the version is current. Only targets that cannot update themselves get the
+    manual command.
     """
     known: dict[str, Any] = {"host": target.host, "environment_id": target.environment.id}
     if found is None:

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Answers to tool calls that wait, given to the device over the relay.
+"""Answers to tool calls that wait for approval, sent to the device over the relay.
 
-Source of the rules: Letta Code 0.34. A device asks about one tool call after the other, refuses answers among messages,
-and takes each answer once.
+Source of the rules: Letta Code 0.34. A device asks about one tool call after another, refuses answers that come as
+messages, and accepts each answer once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Decision = Mapping[str, Any]
 
 
 def decisions_in(messages: Sequence[Message]) -> list[Decision]:
-    """The decisions, where the messages hold nothing else; a tool's result and user messages have no such form."""
+    """The decisions in messages that contain nothing else; else an empty list."""
     answers = [answer for message in messages for answer in message.approvals]
     alone = all(message.approvals for message in messages) and all("approve" in answer for answer in answers)
     return answers if alone else []
@@ -51,7 +51,7 @@ async def answered_over_relay(
     all_of_them = len(left)
     give_up_at: float | None = None
     while left:
-        # Entering has the device say what it waits for.
+        # On entering, the device reports what it waits for.
         relay = Relay(settings, connection_id, agent_id, conversation_id)
         async with AsyncExitStack() as stack:
             try:
@@ -82,7 +82,7 @@ async def answered_over_relay(
 def requests_in(relay: Relay) -> list[dict[str, Any]] | None:
     """What a device asks about, each as `{request_id, request: {tool_call_id, tool_name, input}}`.
 
-    None where it does not say.
+    None if it does not report it.
     """
     pending = relay.device_status.get("pending_control_requests")
     if not isinstance(pending, list):
@@ -97,7 +97,7 @@ def requests_in(relay: Relay) -> list[dict[str, Any]] | None:
 
 
 def _waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, str]:
-    """Tool call id → request id, of what the device waits for and there is a decision about."""
+    """Tool call id → request id, of each decision that the device waits for."""
     found = {entry["request"]["tool_call_id"]: entry.get("request_id") for entry in requests_in(relay) or []}
     return {call: request_id for call, request_id in found.items() if call in decisions and isinstance(request_id, str)}
 
@@ -109,7 +109,7 @@ async def _answer(relay: Relay, request_id: str, decision: Decision, within: flo
         optional = {"message": reason, "updated_input": decision.get("updated_input")}
         said |= {name: value for name, value in optional.items() if value is not None}
     else:
-        # A device takes no denial without a message.
+        # A device rejects a denial without a message.
         said = {"behavior": "deny", "message": reason or _DENIED}
     payload = {"kind": "approval_response", "request_id": request_id, "decision": said}
     answer = await relay.request({"type": "input", "payload": payload}, "input_accepted", within)
@@ -119,7 +119,7 @@ async def _answer(relay: Relay, request_id: str, decision: Decision, within: flo
 
 
 def _doubtful(error: ApiError, left: Mapping[str, Decision], *, begun: bool) -> ApiError:
-    """An error; where some tool calls were answered before, it leaves the whole in doubt and is not to be repeated."""
+    """The error; if some tool calls were answered before, one that says so and may not be repeated."""
     if not begun:
         return error
     message = f"some tool calls were answered, but not {one_line(', '.join(left))}: {error}"

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Letta's relay: a WebSocket through which a client and a device exchange frames.
 
-Source of the rules: Letta Code's own remote client, and what real devices were seen to answer (0.34). Frames are JSON
-objects with a `type`; those from the device carry a `seq` that is acknowledged, and a `ping` wants a `pong`.
+Source of the rules: Letta Code's own remote client, and answers of real devices (0.34). Frames are JSON objects with a
+`type`. Frames from the device carry a `seq` to acknowledge, and a `ping` is answered with a `pong`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ Frame = Mapping[str, Any]
 DEFAULT_CONVERSATION = "default"
 # A device answers nothing to a command without an agent, but the agent need not exist.
 NO_AGENT = "agent-none"
-# Seconds after its answer within which a device's states come, where they come.
+# Seconds after a device's answer within which its states come, if they come.
 _STATES_COME_WITHIN = 1.0
-# Seconds for a relay to take the end of a connection, for which a network that takes nothing more would wait on.
+# Seconds for a relay to accept the end of a connection. A network that takes no more data would block for ever.
 _CLOSED_WITHIN = 2.0
 _LONGEST_FRAME = 16 * 1024 * 1024
-# The frames that say how a device is: type, key, shape.
+# The frames that report a device's states: type, key, shape.
 _STATES = (
     ("update_device_status", "device_status", dict),
     ("update_loop_status", "loop_status", dict),
@@ -48,15 +48,15 @@ _LOOK_UP_WITHIN = 5.0
 
 
 class Relay:
-    """The channel to a device for one agent's conversation. Use as an async context manager.
+    """The channel to a device for one agent's conversation. Use as an async context manager, more than once if needed.
 
-    On entering, the device has answered once, so that a relay or device that does not answer is found out before
-    anything is asked of it; this alone is retried. Every call raises ApiError.
+    On entering, the device has answered once. A relay or a device that does not answer is found before any command is
+    sent, and only this part is retried. Every call raises ApiError.
 
-    device_status: what the device said last of itself (`current_permission_mode`, `pending_control_requests`, ...).
-    loop_status: what it said last of the conversation (`status`, `active_run_ids`, ...).
+    device_status: the device's last report on itself (`current_permission_mode`, `pending_control_requests`, ...).
+    loop_status: its last report on the conversation (`status`, `active_run_ids`, ...).
     queue: the conversation's messages that wait on the device (`content`, `paused`, ...).
-    Old devices leave out some of them, which are then empty or None.
+    Old devices do not report all of them; those are empty, or None for the queue.
     """
 
     def __init__(
@@ -142,9 +142,9 @@ class Relay:
             raise error.but(may_be_accepted=True) from None
 
     async def sync(self) -> None:
-        """Have the device say anew how it is."""
+        """Have the device report its states again."""
         self.device_status, self.loop_status, self.queue = {}, {}, None
-        # Unless forced, a device leaves out a state that it has sent before, to whomever.
+        # Unless forced, a device leaves out a state that it has sent before, to any client.
         sync = {"type": "sync", "recover_approvals": False, "force_device_status": True}
         reply = await self._look_up(sync, "sync_response", self._settings.timeout)
         if reply.get("success") is False:
@@ -152,13 +152,12 @@ class Relay:
         await self._settle()
 
     async def require_runtime(self) -> None:
-        """Raise ApiError with the code `no_agent` when the device does not find the agent or its conversation.
+        """Raise ApiError with the code `no_agent` if the device does not find the agent or its conversation.
 
-        Without being asked, a device takes what is meant for an agent that nobody has. It is asked rather than the
+        Unless it is asked, a device accepts frames for an agent that does not exist. The device is asked and not the
         API, since it may have agents of its own.
         """
-        asked = [name for name, value in self.runtime.items() if value != DEFAULT_CONVERSATION]
-        for name in asked:
+        for name in [name for name, value in self.runtime.items() if value != DEFAULT_CONVERSATION]:
             kind = f"{name.removesuffix('_id')}_retrieve"
             try:
                 reply = await self._look_up(
@@ -178,14 +177,14 @@ class Relay:
         try:
             await self._socket.send_str(json.dumps({**frame, "runtime": self.runtime}))
         except (aiohttp.ClientError, OSError) as error:
-            # What the socket refuses to write has not left.
+            # A frame that the socket refuses to write was not sent.
             cause = "the connection was cut" if isinstance(error, ConnectionError) else error
             raise self.drop_error(str(frame["type"]), cause) from None
 
     async def receive(self, name: str) -> Frame:
         """The next frame from the device. Pings are answered, frames acknowledged, and states remembered.
 
-        name: what is waited for, for the error.
+        name: what the caller waits for, for the error.
         """
         while True:
             message = await self._socket.receive()
@@ -193,8 +192,8 @@ class Relay:
                 if message.type is aiohttp.WSMsgType.BINARY:
                     self._not_json = True
                     continue
-                raise self._closed(name, message)
-            frame = self._parsed(message.data)
+                raise self._close_error(name, message)
+            frame = self._parse(message.data)
             if frame is None:
                 continue
             await self._answer(frame)
@@ -216,7 +215,7 @@ class Relay:
         )
 
     async def _look_up(self, question: Frame, answer: str, within: float) -> Frame:
-        """As `request`, for what only reads, so that nothing can have happened."""
+        """As `request`, for a question that only reads: after an error it may be asked again."""
         try:
             return await self.request(question, answer, within)
         except ApiError as error:
@@ -252,7 +251,7 @@ class Relay:
                 while not (self.device_status and self.loop_status) or self.queue is None:
                     await self.receive("sync")
 
-    def _parsed(self, text: str) -> Frame | None:
+    def _parse(self, text: str) -> Frame | None:
         try:
             frame = parse_json(text, self._settings.api_key)
         except ValueError:
@@ -271,7 +270,7 @@ class Relay:
             for answer in answers:
                 await self._socket.send_str(json.dumps(answer))
         except (aiohttp.ClientError, OSError):
-            # The next receive says what became of the connection.
+            # The next receive reports the state of the connection.
             return
 
     def _remember(self, frame: Frame) -> None:
@@ -284,7 +283,7 @@ class Relay:
     def _doubt(self) -> str:
         return "; frames that are not JSON came meanwhile" if self._not_json else ""
 
-    def _closed(self, name: str, message: Any) -> ApiError:
+    def _close_error(self, name: str, message: Any) -> ApiError:
         code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code
         if code in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE):
             return self.drop_error(name, "the connection was cut")
@@ -293,9 +292,9 @@ class Relay:
 
     def _connect_error(self, error: Exception) -> ApiError:
         if isinstance(error, aiohttp.WSServerHandshakeError):
-            return self._refused(error)
+            return self._handshake_error(error)
         if isinstance(error, aiohttp.ClientHttpProxyError):
-            # Its own text holds the proxy's address, and with it the password.
+            # The error's own text contains the proxy's address, and with it the password.
             why = one_line(sanitize(error.message, self._settings.api_key))
             return ApiError(
                 f"{self.url}: cannot connect: the proxy answered {error.status} {why}", code="connect", transient=True
@@ -308,7 +307,7 @@ class Relay:
         cause = getattr(error, "os_error", error)
         return ApiError(f"{self.url}: cannot connect: {one_line(cause)}", code="connect", transient=True)
 
-    def _refused(self, error: Any) -> ApiError:
+    def _handshake_error(self, error: Any) -> ApiError:
         status = error.status
         retry_after = parse_retry_after((error.headers or {}).get("Retry-After"), datetime.now(UTC))
         message = f"{self.url}: {status} {one_line(sanitize(error.message, self._settings.api_key))}"
@@ -316,7 +315,7 @@ class Relay:
             message += " (the server refused the key given with api_key)"
         return ApiError(
             message,
-            # As for messages: the connection has gone.
+            # As for messages, these mean that the connection is gone.
             code="offline" if status in (404, 503) else f"http_{status}",
             status=status,
             retry_after=retry_after,
@@ -330,7 +329,7 @@ def said(reply: Frame) -> str:
 
 
 def _no_redirects(url: str) -> Any:
-    """Have a redirect fail: the key must reach no other host."""
+    """Refuse redirects: the key must reach no other host."""
 
     async def refuse(_session: Any, _context: Any, params: Any) -> NoReturn:
         status = params.response.status

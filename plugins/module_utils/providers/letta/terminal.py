@@ -3,10 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Commands and files over a terminal of a device, byte for byte.
 
-Source of the rules: Letta Code (0.34) starts the user's own shell in a terminal and passes on what it prints as UTF-8
-text, a frame every 16 ms. It does not end a terminal when the client goes, and refuses to in the first two seconds. So
-the shell is replaced by one of ours (terminal.sh), which speaks base64 between marks, and ends by itself when it hears
-nothing.
+Source of the rules: Letta Code (0.34) starts the user's own shell in a terminal and forwards its output as UTF-8 text,
+a frame every 16 ms. It does not end a terminal when the client disconnects, and never in the first two seconds. So the
+shell is replaced by ours (terminal.sh). Ours speaks base64 between marks, and ends by itself when the client is silent.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ from .client import Client
 from .relay import Relay, said
 from .terminal_output import Marks, Part, Result, Sink, refusal
 
-# Modes in which the agent itself may do whatever a terminal can; the second is what older devices call the first.
+# Modes in which the agent itself may do everything that a terminal can. Older devices call the first by the second.
 UNRESTRICTED = ("unrestricted", "bypassPermissions")
 
-# Wider than any prompt, and too low for zsh to ask a new user how it should be set up.
+# Wider than any prompt, and with too few rows for zsh to ask a new user for its configuration.
 _SIZE = {"cols": 500, "rows": 10}
-# Typed into the user's shell, whichever that is. The space keeps it out of the history of some, the variable of others.
-# Where it was typed again, ours passes over it.
+# Typed into the user's shell, whichever that is. The space keeps the line out of the history of some shells, the
+# variable out of that of others. Our shell ignores a second copy.
 _LOADER = (
     " HISTFILE= exec /bin/sh -c '"
     "n={mark}; stty raw -echo min 0 time 255; "
@@ -47,25 +46,26 @@ _LOADER = (
     'while read -r s; do case $s in H*) ;; *) eval "$s"; esac; done'
     "'\n"
 )
-# Seconds after which it is typed again: what that shell runs at its start may have read it.
+# Seconds after which the line is typed again: a program that the shell runs at its start may have read it.
 _TYPED_AGAIN_AFTER = 1.0
 # Seconds between two signs of life; the shell on the device gives up after 25.5.
 _SIGN_OF_LIFE = 5.0
-# Seconds for the farewell, which a network that takes nothing more would hold up.
+# Seconds to say goodbye in. A network that takes no more data would block for ever.
 _FAREWELL_WITHIN = 2.0
-# Characters in a frame, bytes of a command in a line, which a shell reads one by one, and bytes of a file before the
-# device has to say that it has them.
+# Most characters in a frame.
 _FRAME = 64 * 1024
+# Most bytes of a command that goes in one line, which a shell reads byte by byte.
 _LINE = 4 * 1024
+# Most bytes of a file that are sent before the device confirms them.
 _PIECE = 1024 * 1024
 
-# Given all that a command has said so far: the line that it is to get, empty to go on, None to wait for more.
+# Called with the whole output of a command so far; returns the line to type, empty to go on, None to wait for more.
 Answers: TypeAlias = "Callable[[bytes], bytes | None]"
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A command that has ended. status: its exit status, 128 and the signal's number where one ended it."""
+    """A command that has ended. status: its exit status, or 128 plus the number of the signal that ended it."""
 
     status: int
     stdout: bytes
@@ -137,16 +137,16 @@ class Terminal:
     async def run(self, command: bytes, stdin: bytes = b"", answers: Answers | None = None) -> Finished:
         """Run a command with /bin/sh, in a session of its own, and wait for its end.
 
-        answers: what the command gets before its standard input; asked whenever it has said more, until it is to go on,
-        for which it has the timeout.
+        answers: gives the lines that are typed before standard input. It is called after each output until it says to
+        go on, which must be within the timeout.
         """
         line, encoded = "", ""
         if len(command) <= _LINE:
-            line = _encoded(command or b":")
+            line = _encode(command or b":")
         else:
             await self._put(io.BytesIO(command), ".command", "-")
         if len(stdin) <= _PIECE:
-            encoded = _encoded(stdin)
+            encoded = _encode(stdin)
         else:
             await self._put(io.BytesIO(stdin), ".in", "-")
         how = "ask" if answers else "all"
@@ -156,16 +156,16 @@ class Terminal:
         return Finished(self._exit_status(status, stderr), bytes(stdout), bytes(stderr))
 
     async def put(self, source: BinaryIO, path: bytes, mode: int) -> None:
-        """Write a file. mode: what one that is new gets, less the umask. Raises RefusedError where it cannot be."""
-        await self._put(source, _encoded(path), f"{mode:o}")
+        """Write a file. mode: of a new file, less the umask. Raises RefusedError if the file cannot be written."""
+        await self._put(source, _encode(path), f"{mode:o}")
 
     async def fetch(self, path: bytes, sink: BinaryIO) -> int:
-        """Read a file into `sink`; returns its permissions. Raises RefusedError where it cannot be read."""
-        await self._begin(f"get {_encoded(path)}")
+        """Read a file into `sink`; returns its permissions. Raises RefusedError if it cannot be read."""
+        await self._begin(f"get {_encode(path)}")
         stderr = bytearray()
         status, permissions = await self._end(sink.write, stderr.extend)
         self._require_success(status, stderr)
-        return _mode(permissions)
+        return _mode_of(permissions)
 
     async def _put(self, source: BinaryIO, path: str, mode: str) -> None:
         source.seek(0)
@@ -173,7 +173,7 @@ class Terminal:
         while how == "new" or piece:
             following = source.read(_PIECE)
             size += len(piece)
-            encoded, final_mode = _encoded(piece), "-" if following else mode
+            encoded, final_mode = _encode(piece), "-" if following else mode
             await self._begin(f"put {how} {len(encoded)} {size} {final_mode} {path}", encoded)
             stderr = bytearray()
             status, _note = await self._end(lambda _data: None, stderr.extend)
@@ -181,7 +181,7 @@ class Terminal:
             how, piece = "more", following
 
     async def _start_shell(self) -> None:
-        """Have the device start a terminal, and our shell in it in place of the user's."""
+        """Have the device start a terminal, and replace the user's shell in it by ours."""
         if self._id:
             await self._abandon()
         self._id = str(uuid.uuid4())
@@ -198,7 +198,7 @@ class Terminal:
         await self._type(_script() + "\n")
 
     async def _abandon(self) -> None:
-        """End a terminal in which our shell may not have begun: the user's would wait there for ever."""
+        """End a terminal in which our shell may not have begun. The user's shell would wait there for ever."""
         with contextlib.suppress(ApiError):
             # A device does not kill a terminal in its first two seconds.
             await self._type(" exit\n")
@@ -251,7 +251,7 @@ class Terminal:
         try:
             while time.monotonic() - self._heard <= self._timeout:
                 await asyncio.sleep(min(_SIGN_OF_LIFE, self._timeout / 3))
-                # While what is typed is for an operation, this would be taken for a part of it.
+                # During an operation the shell would read this as a part of the operation.
                 if not self._busy:
                     heard = self._heard
                     await self._type(".\n")
@@ -279,12 +279,12 @@ class Terminal:
             else:
                 await self._type(f"{operation}\n{payload}")
         except ApiError as error:
-            # What did not arrive whole is not begun.
+            # The shell does not begin an operation that did not arrive completely.
             self._lose(error)
             raise
 
     async def _wait_for_more(self) -> None:
-        """Wait until the shell wants what belongs to an operation."""
+        """Wait until the shell asks for the payload of an operation."""
         while (part := await self._parts.get()) != ["more"]:
             if isinstance(part, ApiError):
                 raise part
@@ -292,7 +292,7 @@ class Terminal:
                 raise refusal(part)
 
     async def _end(self, stdout: Sink, stderr: Sink, answers: Answers | None = None) -> tuple[str, str]:
-        """Wait for the end of an operation; returns its status and what it notes of standard output."""
+        """Wait for the end of an operation; returns its status and its note on standard output."""
         result = Result(stdout, stderr)
         try:
             async with asyncio.timeout(self._timeout if answers else None) as to_answer:
@@ -328,10 +328,10 @@ class Terminal:
 
     async def _give(self, line: bytes | None) -> None:
         if line is not None:
-            await self._type(f"pass {_encoded(line)}\n" if line else "go\n")
+            await self._type(f"pass {_encode(line)}\n" if line else "go\n")
 
     def _exit_status(self, status: str, stderr: bytearray) -> int:
-        """An exit status. Raises ApiError where the shell has none to tell."""
+        """The exit status as a number. Raises ApiError if the shell could not tell it."""
         if not re.fullmatch("[0-9]{1,3}", status):
             why = one_line(stderr.decode(errors="replace")) or "its output could not be read"
             raise ApiError(f"{self._url}: the command's result is lost: {why}", code="garbled", may_be_accepted=True)
@@ -339,28 +339,28 @@ class Terminal:
 
     def _require_success(self, status: str, stderr: bytearray) -> None:
         if self._exit_status(status, stderr) != 0:
-            # The shell's own words begin with its name and its line.
+            # The shell's message begins with its name and the line.
             why = one_line(stderr.decode(errors="replace")).rpartition(": ")[2]
             raise RefusedError(why or f"exit status {status}", code="refused")
 
 
 class RefusedError(ApiError):
-    """The device did not do what it was asked for; the text is its reason."""
+    """The device refused an operation; the text is its reason."""
 
 
 @functools.cache
 def _script() -> str:
-    """Our shell as one line."""
+    """The script of our shell as one line."""
     lines = Path(__file__).with_suffix(".sh").read_text(encoding="ascii").splitlines()
     return " ".join(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
-def _encoded(data: bytes) -> str:
+def _encode(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _mode(permissions: str) -> int:
-    """The mode that `ls -l` shows as `-rw-r--r--`."""
+def _mode_of(permissions: str) -> int:
+    """The mode as a number, from the form `-rw-r--r--` of `ls -l`."""
     letters = permissions[1:10].ljust(9, "-")
     return sum(1 << (8 - place) for place, letter in enumerate(letters) if letter in "rwxst")
 

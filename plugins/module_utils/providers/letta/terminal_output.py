@@ -15,13 +15,13 @@ from typing import Any, TypeAlias
 from ...errors import ApiError
 from ...text import one_line
 
-# A word of ours with what belongs to it, or the text in between.
+# A mark as a list of words, or the text between two marks.
 Part: TypeAlias = "str | list[str]"
 Sink = Callable[[Any], object]
 
 
 class Marks:
-    """Tells what is ours from all else that a terminal shows. mark: in front of every word of ours."""
+    """Finds our marks in the output of a terminal. mark: the random text with which each of them begins."""
 
     def __init__(self, mark: str) -> None:
         self.mark = mark
@@ -29,7 +29,7 @@ class Marks:
         self._word = re.compile(f"<{mark}((?: [^ <>]*)+)>")
 
     def split(self, text: str) -> list[Part]:
-        """What more of the terminal's output holds: words as lists, and the text between them, as it came."""
+        """The parts of the next piece of output: marks as lists of words, and the text between them, unchanged."""
         *whole, self._rest = self._split(self._rest + text)
         return whole
 
@@ -45,13 +45,13 @@ class Marks:
         return [*parts, text[at:end], text[end:]]
 
     def _begins(self, word: str) -> bool:
-        """Whether a text may be the beginning of a word of ours, none of which holds another `<`."""
+        """Whether a text may be the beginning of a mark. No mark contains another `<`."""
         begin = f"<{self.mark} "
         return word.startswith(begin) or begin.startswith(word)
 
 
 class Result:
-    """What an operation came to, as its parts come. status: None until it has ended. note: on standard output."""
+    """The result of an operation, built part by part. status: None until it has ended. note: on standard output."""
 
     def __init__(self, stdout: Sink, stderr: Sink) -> None:
         self.status: str | None = None
@@ -60,7 +60,7 @@ class Result:
         self._now: _Decoder | None = None
 
     def take(self, part: Part) -> None:
-        """Take the next part. Raises ValueError and IndexError for what is none, ApiError where the shell refuses."""
+        """Take the next part. Raises ValueError or IndexError for one that is not valid, ApiError for a refusal."""
         if isinstance(part, str):
             if self._now is not None:
                 self._now.feed(part)
@@ -78,7 +78,7 @@ class Result:
 
 
 class _Decoder:
-    """Base64 that comes in pieces. Raises ValueError for what is none."""
+    """Decodes base64 that comes in pieces. Raises ValueError for text that is not base64."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink, self._rest = sink, ""
@@ -98,7 +98,7 @@ _NO_BREAKS = {ord("\r"): None, ord("\n"): None}
 
 
 def refusal(words: list[str]) -> ApiError:
-    """Of a shell that could not begin, with its reason in base64, or as it came where it is none."""
+    """The error of a shell that could not begin. Its reason is in base64, or else taken as it is."""
     why = "".join(words[1:]).encode(errors="replace")
     with contextlib.suppress(ValueError):
         why = base64.b64decode(why, validate=True)
