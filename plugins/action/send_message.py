@@ -37,7 +37,6 @@ from ..plugin_utils.actions.messages import (
     content_of,
     read_text,
     render_template,
-    share_content,
     source_for,
 )
 from ..plugin_utils.actions.on_targets import Run, TargetsAction
@@ -65,7 +64,6 @@ class ActionModule(TargetsAction):
         """Refuse options that cannot be meant."""
         super().check(options, task_vars)
         choose_source(options)
-        self._contents: dict[Any, Any] = {}
         # Why the ledger or the audit log does not have all that a campaign did; None while they do.
         self._unrecorded: str | None = None
         alone = next((name for name in _OF_A_CAMPAIGN if name in given(self._task.args)), None)
@@ -91,7 +89,7 @@ class ActionModule(TargetsAction):
             to.agent_id,
             to.conversation_id,
             content.skip,
-            messages=[share_content(message, self._contents) for message in content.messages],
+            messages=content.messages,
         )
 
     def _content(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,11 @@ def parse_message(where: str, entry: Any) -> Message:
         raise OptionError(where, f"holds what JSON cannot: {one_line(error)}") from None
     if not given.content:
         raise OptionError(where, "content is empty")
-    content = given.content if isinstance(given.content, str) else tuple(part.text for part in given.content)
+    # Validating copies a text for each target. An interned text exists once, however many targets get it.
+    content: str | tuple[str, ...]
+    if isinstance(given.content, str):
+        content = sys.intern(given.content)
+    else:
+        content = tuple(sys.intern(part.text) for part in given.content)
     otid = given.otid if given.otid is not None else given.client_message_id
     return Message(content, given.client_message_id, otid)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +81,6 @@ def _self_update(item: Item, options: Mapping[str, Any]) -> Content:
     if updatable(said) and command is not None:
         return Content(_user_message("self_update", instruction(command), item, options))
     return Content([], skip=why_not_updatable(said))
-
-
-def share_content(message: Message, contents: dict[Any, Any]) -> Message:
-    """The same message; contents that are equal exist once in memory. contents: those so far, each by itself.
-
-    Validating makes a copy of a text for each target.
-    """
-    return replace(message, content=contents.setdefault(message.content, message.content))
 
 
 def read_text(option: str, path: str) -> str:
