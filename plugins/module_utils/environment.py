@@ -24,7 +24,7 @@ class EnvironmentReference:
 
     status: `online` if it could be worked with, else `offline`, as of the listing.
     self_update: what the environment says about updating itself (`supported`, `writable`, `reason`,
-        `install_path`, `manual_command`), None where it says nothing.
+        `install_path`, `manual_command`), None if it says nothing.
     """
 
     provider: str

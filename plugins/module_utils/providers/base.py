@@ -156,7 +156,7 @@ class Provider:
         return self.sessions and conversation_id in (None, NEW_CONVERSATION)
 
     def session_of(self, conversation_id: str | None) -> str | None:
-        """The session that a conversation is; None where conversations are not sessions."""
+        """The session that a conversation is; None if conversations are not sessions."""
         return conversation_id if self.sessions else None
 
     def may_be_archived(self, status: int | None) -> bool:
@@ -168,11 +168,11 @@ class Provider:
         return self.sessions or agent_id is not None
 
     def history_id(self, otid: str | None) -> str | None:
-        """The id in the history of a message that is sent under an id; None where the API makes ids of its own."""
+        """The id in the history of a message that is sent under an id; None if the API makes its own ids."""
         return None if self.sessions else otid
 
     def idempotency_keys(self, environment_id: str, client_message_id: str) -> tuple[str | None, str | None]:
-        """The Idempotency-Keys of a message's session and of the message; None twice where the API takes none."""
+        """The Idempotency-Keys of a message's session and of the message; None twice if the API takes none."""
         if not self.sessions:
             return None, None
         ids = environment_id, client_message_id

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a device says about updating itself: its manual command, and why it is not updatable.
+"""A device's report about updating itself: its manual command, and why it is not updatable.
 
 Source: `getSelfUpdateStatus` of Letta Code, whose `manual_command` is a command line, or prose such as "Upgrade with
 your installer: uv tool upgrade letta, ...".
@@ -25,7 +25,7 @@ Update Letta Code on the machine you run on. This installation reports the follo
 
 Do exactly that and nothing else, then report the output and the version that is installed afterwards."""
 
-# Whole command lines that can do nothing but install a newer Letta Code from the installer's own registry.
+# Whole command lines that only install a newer Letta Code from the installer's own registry.
 _VERSION = r"[0-9][0-9A-Za-z.+-]*"
 _KNOWN_INSTALLERS = re.compile(
     rf"(?:npm (?:install|i) (?:-g|--global)|(?:pnpm|bun) add (?:-g|--global)|yarn global add)"
@@ -40,23 +40,23 @@ _KNOWN_INSTALLERS = re.compile(
 
 
 def manual_command(said: Said | None) -> str | None:
-    """The `manual_command` of a device's `self_update`; None where it reports none."""
+    """The `manual_command` of a device's `self_update`; None if it reports none."""
     command = (said or {}).get("manual_command")
     return command.strip() or None if isinstance(command, str) else None
 
 
 def is_known_installer(command: str) -> bool:
-    """Whether a manual command is one of the installers' own; prose and anything with shell syntax is not."""
+    """Whether a manual command is that of a known installer. Prose and shell syntax never are."""
     return _KNOWN_INSTALLERS.fullmatch(command) is not None
 
 
 def instruction(command: str) -> str:
-    """The message that has an agent update its machine with a manual command."""
+    """The text that tells an agent to update its machine with a manual command."""
     return _INSTRUCTION.format(manual_command=command)
 
 
 def why_not_updatable(said: Said | None) -> str:
-    """Why a device does not update itself, or cannot be told how, in its own words where it has some."""
+    """Why a device does not update itself or reports no command, in its own words if it gives a reason."""
     said = said or {}
     reason = said.get("reason") or (
         "reports no manual_command" if updatable(said) else "reports no self_update support"

@@ -1,9 +1,9 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Letta's wire models: rows of environment connections coming in, messages going out.
+"""Letta's wire models: environment connections coming in, messages going out.
 
-Source of the shapes: the API reference, "Environments"; what real devices send beyond it is kept.
+Source of the shapes: the API reference, "Environments". Keys that real devices send beyond it are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAME = "letta"
 # An environment is online while its last heartbeat is younger than this.
 HEARTBEAT_LIMIT = timedelta(seconds=120)
 
-# Modes by an older name, as devices themselves read them.
+# Older names of modes, which devices still accept.
 _RENAMED_MODES = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
 
 # Up to 9999-12-31T23:59:59Z, the last moment that a date can hold.
@@ -30,7 +30,7 @@ _Milliseconds = Annotated[float, pydantic.Field(ge=0, le=253402300799000, allow_
 
 
 class _Wire(pydantic.BaseModel):
-    """Reads the API's camelCase; keeps what it does not know."""
+    """Reads the API's camelCase and keeps unknown keys."""
 
     model_config = pydantic.ConfigDict(alias_generator=pydantic.alias_generators.to_camel, extra="allow")
 
@@ -59,7 +59,7 @@ class Metadata(_Wire):
 
 @functools.cache
 def _own_fields() -> frozenset[str | None]:
-    """What of the metadata has a field of its own."""
+    """The keys of the metadata that have a field of their own."""
     return frozenset(field.alias for field in Metadata.model_fields.values())
 
 
@@ -112,7 +112,7 @@ def environments(
 ) -> tuple[list[Environment], list[InvalidRow]]:
     """The rows of a listing as environments, and those that do not validate.
 
-    online_only: leave out the ones that are not online; the API answers with some of them even when asked not to.
+    online_only: leave out offline environments. The API returns some of them even with `onlineOnly`.
     """
     found, invalid = validate_rows(
         listing.rows, lambda raw: environment(Row.model_validate(raw), raw, base_url, listing.fetched_at)
@@ -152,7 +152,7 @@ def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) 
         "last_seen_at": _iso(row.last_seen_at),
         "first_seen_at": _iso(row.first_seen_at),
         "listed_at": iso_utc(now),
-        # Of a large inventory this would be a quarter, and all of that is in the fields above.
+        # The rest of the metadata is in the fields above; both would make an inventory a quarter larger.
         "metadata": {name: value for name, value in raw_metadata.items() if name not in _own_fields()},
         "extra": dict(row.model_extra or {}),
     }
@@ -173,7 +173,7 @@ def same_mode(one: str | None, other: str | None) -> bool:
     return _RENAMED_MODES.get(str(one), one) == _RENAMED_MODES.get(str(other), other)
 
 
-# What every row has, for checking expressions and documenting variables.
+# The fields of every row. Expressions are checked against them, and the documentation lists them.
 FIELDS: tuple[str, ...] = (
     "id", "device_id", "connection_id", "connection_name", "listener_instance_id", "organization_id", "user_id",
     "api_key_owner", "pod_id", "mode", "os", "version", "node_version", "git_branch", "working_directory",

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Qoder's REST API for cloud environments: the client.
+"""The client of Qoder's REST API for cloud environments.
 
-An environment is a template: to instruct one, a session is made in it, and the message is an event of that session.
-Source of the rules: the Cloud Agents API reference, in both of its generations, which page in different ways.
+An environment is a template. To instruct one, a session is made in it, and the message is an event of that session.
+Source of the rules: the Cloud Agents API reference. It has two generations, which page in different ways.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..base import Accepted, idempotency_key
 from ..message import Message
 from .models import Event, Page, Query, Row, Session, environment
 
-# What the reference asks clients to keep to: requests a second, and seconds between two pages.
+# The limits of the reference: reads and writes a second, and seconds between two pages.
 _READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
 # Seconds between two tries to send to a session that is busy.
 _BUSY_PAUSE = 1.0
@@ -39,7 +39,7 @@ _EVENTS_A_PAGE = 100
 class Client:
     """Qoder's environments and sessions over REST. Use as an async context manager; every call raises ApiError."""
 
-    # Nothing is addressed to a connection.
+    # Environments are not reached over connections.
     GONE: frozenset[int] = frozenset()
 
     def __init__(self, settings: HttpSettings) -> None:
@@ -55,9 +55,9 @@ class Client:
         await self._http.__aexit__(*exc_info)
 
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
-        """The rows that match, whole or not at all, newest first; a row that comes twice is kept once.
+        """All rows that match, newest first, each once.
 
-        starts: of no use, as the API asks for a pause between pages.
+        starts: not used, because the API asks for a pause between pages.
         """
         pages: list[Page] = []
         dates = []
@@ -75,15 +75,15 @@ class Client:
     async def _pages(
         self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
     ) -> AsyncIterator[tuple[Page, Any]]:
-        """Each page of a list call with its date, in whichever way the server pages."""
+        """Each page of a list call with its date, in both generations of the API."""
         where = f"GET {self._base_url}/{'/'.join(path)}"
         cursors: list[Mapping[str, str]] = []
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
-            reply = await self._get(*path, params={**parameters, **cursor})
-            page = reply.read_as(Page, where)
+            answer = await self._get(*path, params={**parameters, **cursor})
+            page = answer.read_as(Page, where)
             cursor = _following(where, page, backwards=backwards)
-            yield page, reply.date
+            yield page, answer.date
             if not page.more:
                 return
             if cursor in cursors:
@@ -97,7 +97,7 @@ class Client:
         return await self._http.get(*path, params=params)
 
     async def _post(self, *path: str, body: Any, key: str) -> Answer:
-        """POST what the server does once for each key, whatever is repeated within 24 h."""
+        """POST a request that the server carries out once for each key within 24 h."""
         await self._writes.wait_for_turn()
         try:
             return await self._http.post(*path, body=body, headers={"Idempotency-Key": key}, repeatable=True)
@@ -110,12 +110,12 @@ class Client:
 
     async def retrieve(self, identity: str) -> Environment:
         """The environment with this id."""
-        reply = await self._get("environments", identity)
-        row = reply.read_as(Row, f"GET {self._base_url}/environments/{{id}}")
+        answer = await self._get("environments", identity)
+        row = answer.read_as(Row, f"GET {self._base_url}/environments/{{id}}")
         return environment(row, self._base_url)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
-        """The same environment as it is now; None when it is no longer there."""
+        """The same environment as it is now; None if it is no longer there."""
         try:
             return await self.retrieve(wanted.id)
         except ApiError as error:
@@ -124,16 +124,16 @@ class Client:
             raise
 
     async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
-        """Make a session in an environment for one message, once; returns its id.
+        """Make one session in an environment for a message, and return its id.
 
         agent_id: an id, or the JSON of an object with `id`, `type` and `version`.
         """
-        reply = await self._post(
+        answer = await self._post(
             "sessions",
             body={"agent": _agent(agent_id), "environment_id": target.id},
             key=idempotency_key(target.id, client_message_id, "session"),
         )
-        session: Session = reply.read_as(Session, f"POST {self._base_url}/sessions", may_be_accepted=True)
+        session: Session = answer.read_as(Session, f"POST {self._base_url}/sessions", may_be_accepted=True)
         return session.id
 
     async def send(
@@ -145,9 +145,9 @@ class Client:
         conversation_id: str | None,
         final: Sequence[int] = (),
     ) -> Accepted:
-        """Send user messages as events of a session, once; one that is busy is waited for until the deadline.
+        """Send user messages once as events of a session. A busy session is waited for until the deadline.
 
-        Unclear is an error also where an earlier try was: what that one brought about may be what it is busy with.
+        An error is unclear also if an earlier try was: the session may be busy with what that try sent.
         """
         contents = [[{"type": "text", "text": text} for text in message.texts] for message in messages]
         events = [{"type": "user.message", "content": content} for content in contents]
@@ -157,7 +157,7 @@ class Client:
         attempts, unclear = 0, False
         while True:
             try:
-                reply = await self._post(*path, body={"events": events}, key=key)
+                answer = await self._post(*path, body={"events": events}, key=key)
                 break
             except ApiError as error:
                 attempts, unclear = attempts + error.attempts, unclear or error.may_be_accepted
@@ -165,10 +165,10 @@ class Client:
                 if error.status != _CONFLICT or _is_of_another_request(error):
                     raise failure from None
                 await self._wait_for_busy(failure, give_up_at)
-        return Accepted("the session accepted the message", attempts + reply.attempts, message_id=_echoed(reply.data))
+        return Accepted("the session accepted the message", attempts + answer.attempts, message_id=_echoed(answer.data))
 
     async def _wait_for_busy(self, error: ApiError, give_up_at: float) -> None:
-        """Wait for a session that is in a turn. Raises its error where it has been waited for long enough."""
+        """Wait a moment for a session that is in a turn. Raises its error at the deadline and after a stop."""
         pause, stop = _BUSY_PAUSE * random.uniform(1, 2), self._settings.gate.stop  # noqa: S311 - spreads the requests
         if time.monotonic() + pause < give_up_at:
             await stop.sleep(pause)
@@ -181,7 +181,7 @@ class Client:
         raise error
 
     async def events(self, session_id: str, after_id: str | None) -> AsyncIterator[Event]:
-        """The events of a session after one of them, oldest first; what is no event is left out."""
+        """The events of a session after one of them, oldest first. Entries that are no events are left out."""
         parameters = {"limit": str(_EVENTS_A_PAGE), "order": "asc"}
         cursor = {"after_id": after_id} if after_id is not None else {}
         async for page, _date in self._pages(("sessions", session_id, "events"), parameters, cursor):
@@ -193,9 +193,9 @@ class Client:
 
 
 def _following(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
-    """The cursor of the page after one, of which only one kind may be sent; empty after the last one.
+    """The cursor of the page after this one: a single parameter, none after the last page.
 
-    Raises ApiError for a page that does not add up: what came before it cannot be the whole list.
+    Raises ApiError for a page that contradicts itself, because the list may then be incomplete.
     """
     if page.more is None:
         raise ApiError(f"{where}: neither has_more nor next_page says whether others follow", code="invalid")
@@ -209,7 +209,7 @@ def _following(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
 
 
 def _end(where: str, page: Page, *, backwards: bool) -> str:
-    """The id that the rows after a page come after, or before where the walk goes backwards. Raises ApiError."""
+    """The id at which the next page begins: of the last row, or of the first if the walk goes backwards."""
     end = page.first_id if backwards else page.last_id
     if not end:
         raise ApiError(f"{where}: has_more is true, and no cursor tells where to go on", code="invalid")
@@ -217,7 +217,7 @@ def _end(where: str, page: Page, *, backwards: bool) -> str:
 
 
 def _rows_once(pages: Iterable[Page]) -> list[Any]:
-    """The rows of pages, each id once; a row without one is kept, to be reported."""
+    """The rows of pages, each id once. A row without an id is kept, so that it is reported."""
     rows = []
     seen = set()
     for row in (row for page in pages for row in page.data):
@@ -229,7 +229,7 @@ def _rows_once(pages: Iterable[Page]) -> list[Any]:
 
 
 def _agent(agent_id: str) -> Any:
-    """An agent as the API takes it: an id, or what a JSON object says. Raises ApiError."""
+    """An agent as the API takes it: an id, or the value of a JSON object. Raises ApiError."""
     if not agent_id.startswith("{"):
         return agent_id
     try:
@@ -239,12 +239,12 @@ def _agent(agent_id: str) -> Any:
 
 
 def _is_of_another_request(error: ApiError) -> bool:
-    """Whether the server had another request under the same key, which no waiting mends."""
+    """Whether the server had another request under the same key, so that waiting does not help."""
     return error.status == _CONFLICT and (error.param or "").lower() == "idempotency-key"
 
 
 def _echoed(data: Any) -> str | None:
-    """The id that the last message got, where the answer has the events."""
+    """The id of the last message, if the answer has the events."""
     events = data.get("data", data.get("events")) if isinstance(data, dict) else data
     found = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
     return next((identity for event in reversed(found) if (identity := find_row_id(event)) is not None), None)

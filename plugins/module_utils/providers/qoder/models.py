@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Qoder's wire models: environments and events coming in, the parameters of a listing going out.
 
-Source of the shapes: the Cloud Agents API reference, in both of its generations. A row of the older one has `status`
-and `archived`; one of the newer one has neither, and more in `config`. So every key but `id` is optional.
+Source of the shapes: the Cloud Agents API reference, which has two generations. A row of the older one has `status`
+and `archived`. A row of the newer one has neither, and more in `config`. So every key but `id` is optional.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...errors import OptionError
 from ...text import iso_utc, one_line
 
 NAME = "qoder"
-# The newer generation refuses more, the older one takes it for this.
+# The newer generation of the API refuses more. The older one returns this many.
 _MOST_ROWS = 100
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]([01]\d|2[0-3]):\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
@@ -49,16 +49,16 @@ class Query:
             raise OptionError("before_id", "cannot go with after_id; a walk starts at one of them")
         for name in ("created_at_gte", "created_at_lte"):
             if getattr(self, name) is not None:
-                _sent(name, getattr(self, name))
+                _write_time(name, getattr(self, name))
 
     def parameters(self) -> dict[str, str]:
-        """What each request carries, whichever page it asks for."""
+        """The parameters that are the same for each page."""
         parameters = {"limit": str(min(self.limit, _MOST_ROWS))}
         if self.include_archived:
             parameters["include_archived"] = "true"
         for name, key in (("created_at_gte", "created_at[gte]"), ("created_at_lte", "created_at[lte]")):
             if getattr(self, name) is not None:
-                parameters[key] = _sent(name, getattr(self, name))
+                parameters[key] = _write_time(name, getattr(self, name))
         return parameters
 
     def start(self) -> dict[str, str]:
@@ -67,8 +67,8 @@ class Query:
         return {name: value for name, value in cursors.items() if value is not None}
 
 
-def _sent(option: str, text: str) -> str:
-    """A time in RFC 3339 as the API is sent it: with `T` and `Z` as capitals. Raises OptionError."""
+def _write_time(option: str, text: str) -> str:
+    """A time in RFC 3339 in the form that the API takes: with `T` and `Z` as capitals. Raises OptionError."""
     text = text.strip()
     if _moment(text) is None:
         shown = one_line(repr(text), 60)
@@ -91,7 +91,7 @@ def _in_utc(text: str) -> str:
     moment = _moment(text)
     if moment is None:
         raise ValueError("must be a time in RFC 3339")
-    # To the microsecond, as the API has it: it can be asked for what was made at this very time.
+    # To the microsecond, as in the API, so that created_at_gte and created_at_lte can name this very time.
     return iso_utc(moment, "microseconds")
 
 
@@ -124,14 +124,14 @@ class Page(pydantic.BaseModel):
 
     @property
     def more(self) -> bool | None:
-        """Whether others follow; None where the page does not say."""
+        """Whether another page follows; None if the page does not say."""
         if self.has_more is None and "next_page" in self.model_fields_set:
             return bool(self.next_page)
         return self.has_more
 
 
 class Session(pydantic.BaseModel):
-    """A session, as far as it is of use here."""
+    """A session; the other keys are not needed."""
 
     id: str = pydantic.Field(min_length=1)
 
@@ -206,7 +206,7 @@ def environment(row: Row, base_url: str) -> Environment:
     )
 
 
-# What every row has, for checking expressions and documenting variables.
+# The fields of every row. Expressions are checked against them, and the documentation lists them.
 FIELDS: tuple[str, ...] = (
     "id", "name", "description", "status", "config", "config_type", "networking_type", "packages", "metadata",
     "archived", "archived_at", "created_at", "updated_at",
