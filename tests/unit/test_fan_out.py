@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def fanned_out(
     **rules: Any,
 ) -> list[Outcome]:
     """Do the work for the targets; their outcomes in the same order."""
-    pairs = [(to, Outcome(**Outcome.begin(to))) for to in targets]
+    pairs = [(to, Outcome.make(to)) for to in targets]
 
     async def run() -> None:
         async with asyncio.timeout(20):
@@ -184,7 +185,7 @@ def test_an_offline_target_that_counts_as_failed_uses_the_budget() -> None:
     ],
 )
 def test_what_counts_as_failed(status: str, when_offline: str, expected: bool) -> None:
-    outcome = Outcome(**{**Outcome.begin(target()), "status": status})
+    outcome = replace(Outcome.make(target()), status=status)
 
     assert policy(when_offline=when_offline).is_failure(outcome) is expected
 

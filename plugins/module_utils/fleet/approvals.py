@@ -43,7 +43,7 @@ async def list_pending(
         outcome.pending_approvals = [call for call in pending if matches(call["tool_name"], tool_names)]
         outcome.status = "ok"
 
-    return await on_each(FanOut(policy), settings, targets, PendingOutcome.make, ask)
+    return await on_each(FanOut(policy), settings, targets, PendingOutcome.of, ask)
 
 
 def matches(tool_name: Any, patterns: Sequence[str] | None) -> bool:

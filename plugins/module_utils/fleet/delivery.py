@@ -107,8 +107,8 @@ class Delivery(Outcome):
     @classmethod
     def of(cls, target: MessageTarget) -> Delivery:
         """A delivery that has not begun, or that is not to begin."""
-        return cls(
-            **cls.begin(target),
+        return cls.make(
+            target,
             provider=target.environment.provider,
             client_message_id=target.client_message_id,
             otid=target.otid,

@@ -61,19 +61,10 @@ class Outcome:
         return self.status in ("failed", "unknown")
 
     @classmethod
-    def begin(cls, target: Target) -> dict[str, Any]:
-        """The fields of an outcome whose work has not begun, or is not to begin."""
-        return {
-            "host": target.host,
-            "id": target.environment.id,
-            "status": "not_attempted" if target.skip is None else "skipped",
-            "reason": target.skip,
-        }
-
-    @classmethod
     def make(cls, target: Target, **more: Any) -> Self:
         """The outcome of a target whose work has not begun, or is not to begin. more: its other fields."""
-        return cls(**cls.begin(target), **more)
+        status = "not_attempted" if target.skip is None else "skipped"
+        return cls(host=target.host, id=target.environment.id, status=status, reason=target.skip, **more)
 
 
 @dataclass(frozen=True, slots=True)

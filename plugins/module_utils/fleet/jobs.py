@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Self, TypeVar
 
 from ..http.settings import HttpSettings
 from ..providers.base import find_online
@@ -27,13 +27,9 @@ class ConversationOutcome(Outcome):
     connection_id: str | None = None
 
     @classmethod
-    def begin(cls, target: Target) -> dict[str, Any]:
-        """The fields of an outcome whose job has not begun."""
-        return {
-            **Outcome.begin(target),
-            "agent_id": target.agent_id,
-            "conversation_id": target.conversation_id,
-        }
+    def of(cls, target: Target) -> Self:
+        """The outcome of a target whose job has not begun."""
+        return cls.make(target, agent_id=target.agent_id, conversation_id=target.conversation_id)
 
 
 async def on_each(

@@ -58,7 +58,7 @@ async def set_mode(
                 raise
             await _read_again(relay, outcome, mode, error)
 
-    return await on_each(FanOut(policy), settings, targets, ModeOutcome.make, change)
+    return await on_each(FanOut(policy), settings, targets, ModeOutcome.of, change)
 
 
 async def _change(relay: Relay, outcome: ModeOutcome, mode: str, within: float, *, check_mode: bool) -> None:

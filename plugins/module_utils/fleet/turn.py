@@ -56,33 +56,33 @@ async def set_turn(
     """Abort or resume on every target; one outcome each, in the same order. Nothing is changed in check mode."""
 
     async def change(client: Client, target: Target, outcome: TurnOutcome) -> None:
-        turn = _Turn(client, wanted, target, outcome, check_mode=check_mode)
+        turn = _Turn(client, wanted, target, outcome, check_mode)
         await (turn.abort() if wanted.state == "aborted" else turn.resume())
 
-    return await on_each(FanOut(policy), settings, targets, TurnOutcome.make, change)
+    return await on_each(FanOut(policy), settings, targets, TurnOutcome.of, change)
 
 
+@dataclass(slots=True)
 class _Turn:
-    """The turn of one target's agent."""
+    """The turn of one target's agent.
 
-    def __init__(
-        self, client: Client, wanted: Wanted, target: Target, outcome: TurnOutcome, *, check_mode: bool
-    ) -> None:
-        self._client = client
-        self._wanted = wanted
-        self._target = target
-        self._outcome = outcome
-        self._check_mode = check_mode
-        # Whether there was something to do when an answer was lost.
-        self._unsettled = False
-        # Whether the device last reported that no turn is under way.
-        self._idle = False
-        self._runs: list[str] = []
+    unsettled: whether there was something to do when an answer was lost.
+    idle: whether the device last reported that no turn is under way.
+    """
+
+    client: Client
+    wanted: Wanted
+    target: Target
+    outcome: TurnOutcome
+    check_mode: bool
+    unsettled: bool = False
+    idle: bool = False
+    runs: list[str] = field(default_factory=list)
 
     async def abort(self) -> None:
         """Abort over the relay, or over REST if the relay or the device is gone. Raises ApiError."""
         try:
-            relay = await find_relay(self._client, self._target, self._outcome)
+            relay = await find_relay(self.client, self.target, self.outcome)
         except ApiError as error:
             if error.code != "offline":
                 raise
@@ -98,7 +98,7 @@ class _Turn:
     async def resume(self) -> None:
         """Resume the queue; only the device can. Raises ApiError."""
         try:
-            relay = await find_relay(self._client, self._target, self._outcome)
+            relay = await find_relay(self.client, self.target, self.outcome)
             await self._over_relay(relay, self._resume_by)
         except ApiError as error:
             if error.code == "no_agent":
@@ -109,37 +109,35 @@ class _Turn:
         """Ask the device, and once more if the answer was lost."""
         try:
             await self._once(relay, ask)
-        except ApiError as error:
-            if not error.may_be_accepted:
+        except ApiError as lost:
+            if not lost.may_be_accepted:
                 raise
-        else:
-            return
-        try:
-            await self._once(relay, ask)
-        except ApiError as error:
-            raise error.but(may_be_accepted=True) from None
+            try:
+                await self._once(relay, ask)
+            except ApiError as error:
+                raise error.but(may_be_accepted=True) from None
 
     async def _once(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
         async with relay:
             await ask(relay)
-        self._outcome.via = "relay"
+        self.outcome.via = "relay"
 
     async def _abort_by(self, relay: Relay) -> None:
         under_way = aborted = self._under_way(relay)
-        self._idle = not under_way
-        if not self._check_mode:
+        self.idle = not under_way
+        if not self.check_mode:
             frame = {"type": "abort_message"}
-            if self._wanted.run_id is not None:
-                frame["run_id"] = self._wanted.run_id
+            if self.wanted.run_id is not None:
+                frame["run_id"] = self.wanted.run_id
             aborted = await self._request(relay, frame, "aborted", expected=under_way)
         if not aborted:
             await relay.require_runtime()
-        elif not self._check_mode:
+        elif not self.check_mode:
             # For the messages that wait now. The turn is aborted whether the device reports them or not.
             with contextlib.suppress(ApiError):
                 await relay.sync()
-        paused = _paused(relay, all_messages=aborted and self._check_mode)
-        self._outcome.queue_paused = None if paused is None else paused > 0
+        paused = _paused(relay, all_messages=aborted and self.check_mode)
+        self.outcome.queue_paused = None if paused is None else paused > 0
         self._end(done=aborted, nothing="no turn is under way")
         if aborted or paused:
             self._add_reason(_what_waits(paused))
@@ -148,10 +146,10 @@ class _Turn:
         """Whether there is a turn to abort: one under way, or one that waits for approval."""
         active = relay.loop_status.get("active_run_ids")
         runs = [str(run) for run in active] if isinstance(active, list) else []
-        if self._wanted.run_id is not None:
-            runs = [run for run in runs if run == self._wanted.run_id]
-        self._runs = self._runs or runs
-        if self._wanted.run_id is not None:
+        if self.wanted.run_id is not None:
+            runs = [run for run in runs if run == self.wanted.run_id]
+        self.runs = self.runs or runs
+        if self.wanted.run_id is not None:
             return bool(runs)
         status = relay.device_status
         return bool(runs or status.get("is_processing") or status.get("pending_control_requests"))
@@ -159,21 +157,21 @@ class _Turn:
     async def _resume_by(self, relay: Relay) -> None:
         paused = _paused(relay)
         resumed = paused != 0
-        if not self._check_mode:
+        if not self.check_mode:
             resumed = await self._request(relay, {"type": "resume_queue"}, "resumed", expected=resumed)
         if not resumed:
             await relay.require_runtime()
-        self._outcome.queue_paused = False
+        self.outcome.queue_paused = False
         self._end(done=resumed, nothing="no message is paused")
-        if self._check_mode and paused is None:
+        if self.check_mode and paused is None:
             self._add_reason("the device does not say whether messages are paused")
 
     async def _request(self, relay: Relay, frame: dict[str, Any], done: str, *, expected: bool) -> bool:
         """Whether the device did something, by the key `done` of its answer. expected: whether it should have."""
         try:
-            answer = await relay.request(frame, f"{frame['type']}_response", self._wanted.within)
+            answer = await relay.request(frame, f"{frame['type']}_response", self.wanted.within)
         except ApiError as error:
-            self._unsettled = self._unsettled or (expected and error.may_be_accepted)
+            self.unsettled = self.unsettled or (expected and error.may_be_accepted)
             raise
         if answer.get("success") is False:
             raise ApiError(f"the device refused {frame['type']}: {said(answer)}", code="refused")
@@ -182,18 +180,18 @@ class _Turn:
 
     async def _cancel(self, gone: ApiError) -> None:
         """Have the server cancel the runs that it knows of. gone: the error of the relay."""
-        self._outcome.via = "rest"
-        if self._check_mode:
+        self.outcome.via = "rest"
+        if self.check_mode:
             self._end(done=True, nothing="")
             self._add_reason(f"over REST, since {gone}; only cancelling shows whether the server runs anything")
             return
-        agent_id, conversation_id = str(self._target.agent_id), self._target.conversation_id
+        agent_id, conversation_id = str(self.target.agent_id), self.target.conversation_id
         try:
-            cancelled = await self._client.cancel(agent_id, conversation_id, self._wanted.run_id)
-            if not cancelled.run_ids and not self._idle:
+            cancelled = await self.client.cancel(agent_id, conversation_id, self.wanted.run_id)
+            if not cancelled.run_ids and not self.idle:
                 await self._require_no_open_call(agent_id, conversation_id)
         except ApiError as error:
-            self._outcome.via = None
+            self.outcome.via = None
             raise ApiError(
                 f"{gone}; over REST: {error}",
                 # The server does not know the run (404), or has no part in it. Only the device can end it, so the code
@@ -201,15 +199,15 @@ class _Turn:
                 code=gone.code if error.status == 404 or error.code == "open_call" else error.code,
                 may_be_accepted=gone.may_be_accepted or error.may_be_accepted,
             ) from None
-        self._runs = cancelled.run_ids or self._runs
-        self._unsettled = self._unsettled or cancelled.unclear
+        self.runs = cancelled.run_ids or self.runs
+        self.unsettled = self.unsettled or cancelled.unclear
         self._end(done=bool(cancelled.run_ids), nothing="the server has no run under way")
         self._add_reason(f"over REST, since {gone}")
 
     async def _require_no_open_call(self, agent_id: str, conversation_id: str | None) -> None:
         """Raise ApiError if the conversation ends with a tool call that has no result."""
-        for newest in await self._client.messages(agent_id, conversation_id, limit=1, cursor={}):
-            if newest.calls and self._wanted.run_id in (None, newest.run_id):
+        for newest in await self.client.messages(agent_id, conversation_id, limit=1, cursor={}):
+            if newest.calls and self.wanted.run_id in (None, newest.run_id):
                 raise ApiError(
                     f"the server has no run under way, but a tool call of {newest.run_id} is open, "
                     "which only the device can end",
@@ -218,19 +216,19 @@ class _Turn:
 
     def _end(self, *, done: bool, nothing: str) -> None:
         """Set the outcome. nothing: the reason when nothing was done."""
-        outcome = self._outcome
+        outcome = self.outcome
         if done:
             outcome.status, outcome.reason = "changed", None
-        elif self._unsettled:
+        elif self.unsettled:
             outcome.status = "changed"
             outcome.reason = f"{nothing} any more, after a request whose answer was lost"
         else:
             outcome.status, outcome.reason = "ok", nothing
-        outcome.run_ids = self._runs if outcome.status == "changed" else []
+        outcome.run_ids = self.runs if outcome.status == "changed" else []
 
     def _add_reason(self, more: str | None) -> None:
         """Add to the reason."""
-        self._outcome.reason = "; ".join(part for part in (self._outcome.reason, more) if part) or None
+        self.outcome.reason = "; ".join(part for part in (self.outcome.reason, more) if part) or None
 
 
 def _paused(relay: Relay, *, all_messages: bool = False) -> int | None:

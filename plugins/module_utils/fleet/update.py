@@ -125,7 +125,7 @@ async def self_update(
     fan_out = FanOut(policy)
 
     async def job(client: Client, target: Target, outcome: Updated) -> None:
-        await _Job(client, fan_out, update, target, outcome, progress=progress, check_mode=check_mode).run()
+        await _Job(client, fan_out, update, progress, check_mode, target, outcome).run()
 
     return await on_each(fan_out, settings, targets, Updated.make, job)
 
@@ -139,29 +139,23 @@ def why_no_command(environment: Environment) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
 class _Job:
     """The update of one device. Every call raises ApiError."""
 
-    def __init__(
-        self,
-        client: Client,
-        fan_out: FanOut,
-        update: Update,
-        target: Target,
-        outcome: Updated,
-        *,
-        progress: UpdateProgress | None,
-        check_mode: bool,
-    ) -> None:
-        self._client, self._fan_out, self._update, self._progress = client, fan_out, update, progress
-        self._target, self._outcome = target, outcome
-        self._check_mode = check_mode
+    client: Client
+    fan_out: FanOut
+    update: Update
+    progress: UpdateProgress | None
+    check_mode: bool
+    target: Target
+    outcome: Updated
 
     async def run(self) -> None:
         """Update the device, unless it is up to date."""
-        outcome = self._outcome
+        outcome = self.outcome
         was_told = await self._wait_for_earlier_run()
-        before = await find_online(self._client, self._target.environment)
+        before = await find_online(self.client, self.target.environment)
         outcome.note(before)
         outcome.previous_version = outcome.version
         if self._is_up_to_date():
@@ -171,13 +165,13 @@ class _Job:
                 self._record()
             return
         method = self._method(before)
-        if self._progress is not None:
-            self._progress.tell(before.id)
+        if self.progress is not None:
+            self.progress.tell(before.id)
         try:
             await (self._run_command(before) if method == "command" else self._send_message(before))
         except ApiError as error:
-            if self._progress is not None and not error.may_be_accepted:
-                self._progress.forget(before.id)
+            if self.progress is not None and not error.may_be_accepted:
+                self.progress.forget(before.id)
             raise
         self._record()
 
@@ -186,29 +180,29 @@ class _Job:
 
         Returns whether an earlier run told it so.
         """
-        listed = self._target.environment
-        told_at = self._progress.told_at(listed.id) if self._progress is not None else None
+        listed = self.target.environment
+        told_at = self.progress.told_at(listed.id) if self.progress is not None else None
         if told_at is None:
             return False
         elapsed = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(told_at)).total_seconds())
-        until = time.monotonic() + self._update.within - elapsed
-        before = await find_online(self._client, listed)
-        if not self._update.is_reached(before.fields["version"], None):
+        until = time.monotonic() + self.update.within - elapsed
+        before = await find_online(self.client, listed)
+        if not self.update.is_reached(before.fields["version"], None):
             await self._wait_until_back(before, until)
         return True
 
     def _record(self) -> None:
         """Record that the device is updated, or that it is neither updated nor told to be."""
-        if self._progress is None:
+        if self.progress is None:
             return
-        outcome = self._outcome
+        outcome = self.outcome
         if outcome.status == "changed":
-            self._progress.done(outcome.id, outcome.version, outcome.updated_at)
+            self.progress.done(outcome.id, outcome.version, outcome.updated_at)
         else:
-            self._progress.forget(outcome.id)
+            self.progress.forget(outcome.id)
 
     def _is_up_to_date(self) -> bool:
-        outcome, wanted = self._outcome, self._update.target_version
+        outcome, wanted = self.outcome, self.update.target_version
         if wanted is None:
             return False
         found = parsed(outcome.version)
@@ -226,13 +220,13 @@ class _Job:
 
     def _method(self, before: Environment) -> str:
         """How to update the device. Once this method has begun, no other one is tried."""
-        if self._update.method != "message":
+        if self.update.method != "message":
             problem = why_no_command(before)
             if problem is None:
                 return "command"
-            if self._update.method == "command":
+            if self.update.method == "command":
                 raise ApiError(problem, code="not_updatable")
-        if self._target.agent_id is None:
+        if self.target.agent_id is None:
             why = why_no_command(before)
             by_hand = one_line(manual_command(before.self_update) or "the device does not say how")
             raise ApiError(
@@ -242,15 +236,15 @@ class _Job:
         return "message"
 
     async def _run_command(self, before: Environment) -> None:
-        outcome = self._outcome
+        outcome = self.outcome
         outcome.method = "command"
-        if self._check_mode:
+        if self.check_mode:
             outcome.status, outcome.reason = "changed", f"would run {COMMAND}"
             return
-        until = time.monotonic() + self._update.within
-        relay = Relay(self._client.settings, before.connection_id)
+        until = time.monotonic() + self.update.within
+        relay = Relay(self.client.settings, before.connection_id)
         try:
-            command = Command(COMMAND, self._update.within)
+            command = Command(COMMAND, self.update.within)
             outcome.output, success = await execute(relay, command, outcome.previous_version)
         except ApiError as error:
             if not error.may_be_accepted:
@@ -262,30 +256,30 @@ class _Job:
             raise ApiError(f"the device did not update; it said: {answer}", code="command_failed")
         if outcome.output.startswith(_UPDATED):
             await self._prove(before, until, f"the device said: {answer}", unclear=False)
-        elif self._update.target_version is None:
+        elif self.update.target_version is None:
             outcome.status, outcome.reason = "ok", answer
         else:
-            raise ApiError(f"the device is not offered {self._update.wanted}; it said: {answer}", code="not_offered")
+            raise ApiError(f"the device is not offered {self.update.wanted}; it said: {answer}", code="not_offered")
 
     async def _send_message(self, before: Environment) -> None:
-        target, outcome = self._target, self._outcome
+        target, outcome = self.target, self.outcome
         command = manual_command(before.self_update)
-        problem = _why_no_message(command, known_only=not self._update.any_manual_command)
+        problem = _why_no_message(command, known_only=not self.update.any_manual_command)
         if command is None or problem is not None:
             why = f"{why_not_updatable(before.self_update)}; " if not updatable(before.self_update) else ""
             outcome.status, outcome.reason = "skipped", f"{why}{problem}"
             return
         outcome.method, outcome.agent_id = "message", target.agent_id
-        if self._check_mode:
+        if self.check_mode:
             outcome.status, outcome.reason = "changed", f"would have {target.agent_id} do this: {one_line(command)}"
             return
         message = Message.from_user(instruction(command))
         to = MessageTarget(target.host, before, target.agent_id, target.conversation_id, messages=[message])
         delivery = Delivery.of(to)
-        until = time.monotonic() + self._update.within
+        until = time.monotonic() + self.update.within
         how, unclear = "the message was delivered", False
         try:
-            await Sender({to.environment.provider: self._client}, self._fan_out).send_now(to, before, delivery)
+            await Sender({to.environment.provider: self.client}, self.fan_out).send_now(to, before, delivery)
         except ApiError as error:
             if not error.may_be_accepted:
                 raise
@@ -299,19 +293,19 @@ class _Job:
 
         how: what was done to update it, for the error. unclear: whether it is unknown that this was done.
         """
-        outcome = self._outcome
+        outcome = self.outcome
         try:
             now = await self._wait_until_back(before, until)
         except ApiError as error:
             raise ApiError(f"{how}; then {error}", code=error.code, may_be_accepted=True) from None
-        if _is_back(before, now) and self._update.is_reached(outcome.version, outcome.previous_version):
+        if _is_back(before, now) and self.update.is_reached(outcome.version, outcome.previous_version):
             outcome.status, outcome.updated_at = "changed", iso_now()
             outcome.reason = f"updated from {outcome.previous_version} to {outcome.version}"
             return
-        within = "" if _is_restarted(before, now) else f" within {self._update.within:g} s"
+        within = "" if _is_restarted(before, now) else f" within {self.update.within:g} s"
         is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {described_state(now)}"
         where = await self._elsewhere(before)
-        message = f"not back on {self._update.wanted}{within}: {is_now}{where}; {how}"
+        message = f"not back on {self.update.wanted}{within}: {is_now}{where}; {how}"
         raise ApiError(message, code="not_updated", may_be_accepted=unclear)
 
     async def _wait_until_back(self, before: Environment, until: float) -> Environment | None:
@@ -319,13 +313,13 @@ class _Job:
         pause = 0.5
         while True:
             try:
-                now = await self._client.resolve(before)
+                now = await self.client.resolve(before)
             except ApiError as error:
                 if not error.transient or time.monotonic() > until:
                     raise
             else:
                 if now is not None:
-                    self._outcome.note(now)
+                    self.outcome.note(now)
                 if _is_restarted(before, now) or time.monotonic() > until:
                     return now
             await asyncio.sleep(max(0.0, min(pause, until - time.monotonic())))
@@ -334,7 +328,7 @@ class _Job:
     async def _elsewhere(self, before: Environment) -> str:
         """For the error: the other row that the device now answers as; empty where there is none."""
         try:
-            found = await self._client.retrieve(before.device_id)
+            found = await self.client.retrieve(before.device_id)
         except ApiError:
             return ""
         if found.id == before.id or found.status != "online":

@@ -306,7 +306,8 @@ class Terminal:
                         line = answers(base64.b64decode(part[1]))
                         if line == b"":
                             to_answer.reschedule(None)
-                        await self._give(line)
+                        if line is not None:
+                            await self._type(f"pass {_encode(line)}\n" if line else "go\n")
                     else:
                         result.take(part)
         except TimeoutError:
@@ -325,10 +326,6 @@ class Terminal:
 
     def _unreadable(self, error: Exception) -> ApiError:
         return ApiError(f"{self._url}: the terminal's answer cannot be read: {one_line(error)}", code="garbled")
-
-    async def _give(self, line: bytes | None) -> None:
-        if line is not None:
-            await self._type(f"pass {_encode(line)}\n" if line else "go\n")
 
     def _exit_status(self, status: str, stderr: bytearray) -> int:
         """The exit status as a number. Raises ApiError if the shell could not tell it."""
