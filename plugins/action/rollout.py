@@ -23,7 +23,7 @@ from ..module_utils.versions import check_version
 from ..modules.rollout import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.actions.run_facts import run_facts
-from ..plugin_utils.actions.targets import Item, listed_hosts
+from ..plugin_utils.actions.targets import Item, read_targets
 
 
 class ActionModule(EnvironmentAction):
@@ -39,7 +39,7 @@ class ActionModule(EnvironmentAction):
         if options["concurrency"] < 1:
             raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
         self._require_run_once("targets", task_vars, "plan for all of them")
-        items = listed_hosts(options["targets"], (), options["max_targets"], task_vars)
+        items = read_targets(options["targets"], (), options["max_targets"], task_vars)
         hosts = {item.environment.id: item.host for item in items}
         known = _find_planned(options)
         if known is not None:

@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.text import one_line
-from ..plugin_utils.hosts import compile_expressions, hold, read_environments
+from ..plugin_utils.hosts import compile_expressions, fulfills, read_environments
 
 DOCUMENTATION = r"""
 name: environment_findings
@@ -94,7 +94,7 @@ def environment_findings(
         return [
             {
                 "host": host,
-                "findings": [name for name, rule in compiled.items() if hold(rule, environment)],
+                "findings": [name for name, rule in compiled.items() if fulfills(rule, environment)],
                 # A device may say what a terminal would take for more than text.
                 **{name: one_line(environment.fields.get(name) or "unknown", 60) for name in _SHOWN},
             }

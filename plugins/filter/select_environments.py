@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError
-from ..plugin_utils.hosts import compile_expressions, find_environments, hold, read_environments
+from ..plugin_utils.hosts import compile_expressions, find_environments, fulfills, read_environments
 
 DOCUMENTATION = r"""
 name: select_environments
@@ -22,7 +22,7 @@ author:
   - fleetops.environments authors (@fleetops)
 description:
   - Returns the names of those hosts that the inventory plugins of this collection listed and for which all of
-    O(filters) hold, in the order given. Other hosts are left out.
+    O(filters) fulfills, in the order given. Other hosts are left out.
 positional: hostvars, filters
 options:
   _input:
@@ -79,7 +79,7 @@ def select_environments(
             return [host for host, _environment in find_environments(hosts, hostvars)]
         environments = read_environments(hosts, hostvars, prefix)
         expressions = compile_expressions("filters", filters, (environment for _host, environment in environments))
-        return [host for host, environment in environments if hold(expressions, environment)]
+        return [host for host, environment in environments if fulfills(expressions, environment)]
     except FleetError as error:
         raise AnsibleFilterError(str(error)) from None
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files that are written at once, or not at all."""
+"""Writes files whole or not at all, and checks beforehand that they can be written."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FORMATS = (".jsonl", ".csv")
 
 
 def check_writable(option: str, path: str) -> None:
-    """Raise OptionError when a file cannot be written at `path`, so that it is known before anything is sent."""
+    """Raise OptionError when a file cannot be written at `path`. It is called before anything is sent."""
     if option == "result_file" and not path.endswith(_FORMATS):
         raise OptionError(option, f"must end in .jsonl (JSON Lines) or .csv, got {path!r}")
     if Path(path).is_dir():
         raise OptionError(option, f"cannot write {path!r}: it is a directory")
     try:
-        # Only trying tells: root may write where a file system is read-only or takes no files.
+        # Permissions do not tell it: root has them on a file system that is read-only or takes no files.
         with tempfile.TemporaryFile(dir=Path(path).absolute().parent):
             pass
     except OSError as error:
@@ -31,14 +31,14 @@ def check_writable(option: str, path: str) -> None:
 
 
 def check_directory(option: str, path: str) -> None:
-    """Raise OptionError when there is no directory to write to, and none can be made at `path`."""
+    """Raise OptionError when `path` is no directory that can be written to, and none can be made there."""
     if Path(path).exists() and not Path(path).is_dir():
         raise OptionError(option, f"{path!r} is no directory")
     check_writable(option, str(Path(path, "file") if Path(path).is_dir() else path))
 
 
 def make_directory(option: str, path: str) -> None:
-    """Make a directory for the user alone unless there is one. Raises OptionError."""
+    """Make a directory that only the user can read, unless there is one. Raises OptionError."""
     try:
         Path(path).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -46,7 +46,7 @@ def make_directory(option: str, path: str) -> None:
 
 
 def file_for(directory: str, name: str, ending: str) -> str:
-    """The path of a file that is named after something, in the directory whatever that something is called."""
+    """The path of a file that is named after something. No name leads out of the directory."""
     safe = "".join(
         character if character.isprintable() and character not in "/\\%" else quote(character, safe="")
         for character in name
@@ -55,7 +55,7 @@ def file_for(directory: str, name: str, ending: str) -> str:
 
 
 def differs(path: str, text: str) -> bool:
-    """Whether there is no such file, or it holds another text."""
+    """Whether there is no such file, or its text is another one."""
     try:
         return Path(path).read_bytes() != text.encode()
     except OSError:
@@ -63,12 +63,12 @@ def differs(path: str, text: str) -> bool:
 
 
 def write_text(option: str, path: str, text: str, *, mode: int = 0o600) -> None:
-    """Write a file, replacing one or a link of that name. mode: its permissions. Raises OptionError."""
-    _write(option, path, [text], mode)
+    """Replace a file, or a link of that name, by a text. mode: the permissions of the file. Raises OptionError."""
+    write_lines(option, path, [text], mode)
 
 
-def _write(option: str, path: str, lines: Sequence[str], mode: int = 0o600) -> None:
-    """Replace the file at once, so that a reader never sees half of it."""
+def write_lines(option: str, path: str, lines: Sequence[str], mode: int = 0o600) -> None:
+    """As `write_text`, for lines with their ends. A reader never sees a part of the file."""
     temporary = ""
     try:
         with tempfile.NamedTemporaryFile(

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""JMESPath over an environment's fields, with the functions that fleets need."""
+"""JMESPath expressions over the fields of an environment, with functions for versions, ages and ids."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
 
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_semver(self, version: str | None, wanted: str) -> bool:
-        """Whether a version is in a range such as `<0.34` or `>=0.34.2,<0.36`; what is no version is in none."""
+        """Whether a version is in a range such as `<0.34` or `>=0.34.2,<0.36`. A text that is no version is in none."""
         spec, found = _range(wanted), parsed(version)
         return found is not None and bool(spec.match(found))
 
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_older_than(self, moment: str | None, age: str) -> bool:
-        """Whether an ISO 8601 moment lies further back than an age such as `90s`, `15m`, `12h`, `7d` or `2w`."""
+        """Whether an ISO 8601 time is longer ago than an age such as `90s`, `15m`, `12h`, `7d` or `2w`."""
         seconds = _seconds(age)
         if moment is None:
             return False
@@ -67,7 +67,7 @@ def _seconds(age: str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-# What a function's second argument must be; one written as a literal is checked before any row is there.
+# The type of each function's second argument. A literal is checked when the expression is compiled.
 _ARGUMENTS: dict[str, Callable[[str], Any]] = {"semver": _range, "older_than": _seconds}
 
 
@@ -75,7 +75,7 @@ class Expressions:
     """Compiled expressions of one option.
 
     option: the option's name, for errors. known: the names that a row can have.
-    Raises OptionError for an expression that does not compile, names what no row has, or fails on a row.
+    Raises OptionError for an expression that does not compile, that has a name that no row has, or that fails on a row.
     """
 
     def __init__(self, option: str, expressions: Any, known: Sequence[str]) -> None:
@@ -111,9 +111,9 @@ class Expressions:
         return compiled
 
     def all_hold(self, row: Mapping[str, Any], now: datetime) -> bool:
-        """Whether every expression is true of a row, as JMESPath counts truth. now: the moment that ages count from."""
+        """Whether every expression is true of a row, in the sense of JMESPath. now: the time from which ages count."""
         self._functions.now = now
-        return all(_truth(self._search(text, compiled, row)) for text, compiled in self._compiled)
+        return all(_is_true(self._search(text, compiled, row)) for text, compiled in self._compiled)
 
     def values(self, row: Mapping[str, Any]) -> Iterator[Any]:
         """Each expression's value for a row, in order."""
@@ -123,7 +123,7 @@ class Expressions:
         try:
             return compiled.search(row, options=self._options)
         except jmespath.exceptions.JMESPathTypeError as error:
-            # A function's argument that this row does not have: the expression says nothing of it.
+            # The row has no value for an argument of a function, so the expression has none for the row.
             if error.actual_type == "null":
                 return None
             raise OptionError(self._option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
@@ -131,12 +131,12 @@ class Expressions:
             raise OptionError(self._option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
 
 
-def _truth(value: Any) -> bool:
-    """JMESPath: false, null and empty strings, lists and objects are false; 0 is true."""
+def _is_true(value: Any) -> bool:
+    """JMESPath takes null and empty strings, lists and objects for false, and 0 for true."""
     return value is not None and value is not False and value not in ("", [], {})
 
 
-# Nodes whose first child sees the row, and whose other children see what the first one found.
+# Nodes whose first child is applied to the row, and the other children to the result of the first.
 _NARROWING = {
     "subexpression", "index_expression", "pipe", "projection", "value_projection", "filter_projection",
     "flatten", "slice", "index",
@@ -147,7 +147,7 @@ _OF_A_LIST = {"filter_projection", "projection", "index_expression", "flatten", 
 
 
 def _takes_a_list(node: Mapping[str, Any]) -> bool:
-    """Whether an expression does to the row what is only done to a list, which is always null: `[?mode == 'x']`."""
+    """Whether an expression applies to the row what only lists have, such as `[?mode == 'x']`: that is always null."""
     if node["type"] in ("identity", "current"):
         return False
     while isinstance(node, Mapping) and node["children"]:
@@ -173,7 +173,7 @@ def _names_of_the_row(node: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _literal_arguments(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each of our functions in an expression with its second argument, where that is written out."""
+    """Each of our functions in an expression with its second argument, where that is a literal."""
     children = node["children"]
     if node["type"] == "function_expression" and node["value"] in _ARGUMENTS and len(children) == 2:
         argument = children[1]

@@ -21,20 +21,20 @@ _BOOLEANS: dict[Any, bool] = {
 }
 
 
-def blank(value: Any) -> bool:
-    """Whether a value is the same as no value. AWX gives an optional field that was left empty as an empty string."""
+def is_blank(value: Any) -> bool:
+    """Whether a value is no value. AWX passes an empty optional field as an empty string."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are not blank."""
-    return {name: value for name, value in options.items() if not blank(value)}
+    return {name: value for name, value in options.items() if not is_blank(value)}
 
 
 def convert_value(option: str, value: Any, kind: str) -> Any:
-    """The value of an option as its type has it, which may have come as a text; None stays. Raises OptionError.
+    """The value of an option in the type of the option; it may be a text. None stays None. Raises OptionError.
 
-    kind: `bool`, `float`, `int`, `path` or `str`, as in an Ansible specification; another one converts nothing.
+    kind: `bool`, `float`, `int`, `path` or `str`, as in an Ansible specification. Other kinds convert nothing.
     """
     if value is None or kind not in _CONVERTERS:
         return value
@@ -53,7 +53,7 @@ def _to_bool(value: Any) -> bool:
 
 
 def _to_int(value: Any) -> int:
-    """Also of `5.0`, which a template makes of a division, and not of `5.5`."""
+    """A template makes `5.0` of a division, which is a whole number; `5.5` is none."""
     number = float(value)
     if not number.is_integer():
         raise ValueError
@@ -61,7 +61,7 @@ def _to_int(value: Any) -> int:
 
 
 def _to_float(value: Any) -> float:
-    """Python also takes `nan` and `inf` for numbers."""
+    """Python takes also `nan` and `inf`, which no option can have."""
     number = float(value)
     if not math.isfinite(number):
         raise ValueError
@@ -84,7 +84,7 @@ def merge_connection_options(layers: Iterable[Mapping[str, Any]]) -> dict[str, A
     """
     options: dict[str, Any] = {}
     for layer in layers:
-        present = {name: value for name, value in layer.items() if name in CONNECTION_SPEC and not blank(value)}
+        present = {name: value for name, value in layer.items() if name in CONNECTION_SPEC and not is_blank(value)}
         if "api_key" in options or "api_key_file" in options:
             present.pop("api_key", None)
             present.pop("api_key_file", None)

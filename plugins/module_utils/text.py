@@ -29,8 +29,8 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def with_hash(name: str, text: str, *, separator: str = "_", longest: int | None = None) -> Iterator[str]:
-    """`name` with a hash of `text` behind it, at first a short one; within `longest` characters."""
+def add_hash(name: str, text: str, *, separator: str = "_", longest: int | None = None) -> Iterator[str]:
+    """Names made of `name` and a hash of `text`, of at most `longest` characters: the shortest hash first."""
     code = digest(text)
     for length in range(8, len(code) + 1, 8):
         cut = name if longest is None else name[: longest - len(separator) - length]
@@ -38,10 +38,10 @@ def with_hash(name: str, text: str, *, separator: str = "_", longest: int | None
 
 
 def iso_utc(moment: datetime, precision: str = "milliseconds") -> str:
-    """A moment as ISO 8601 in UTC with `Z`. precision: as for `datetime.isoformat`."""
+    """A time as ISO 8601 in UTC with `Z`. precision: as for `datetime.isoformat`."""
     return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def iso_now() -> str:
-    """This moment as `iso_utc` has it."""
+    """The present time, in the form of `iso_utc`."""
     return iso_utc(datetime.now(UTC))

@@ -13,7 +13,7 @@ from .text import one_line
 
 
 def parsed(text: str | None) -> Any:
-    """A version that can be compared, of `0.34.12`, `v22.19.0` or `0.35.0-rc.1`; None for what is no version."""
+    """A version that can be compared, from `0.34.12`, `v22.19.0` or `0.35.0-rc.1`; None for another text."""
     try:
         return semantic_version.Version(text.removeprefix("v")) if text else None
     except ValueError:
@@ -21,7 +21,7 @@ def parsed(text: str | None) -> Any:
 
 
 def at_least(text: str | None, least: str) -> bool:
-    """Whether a version is `least` or newer; what is no version is not."""
+    """Whether a version is `least` or newer. A text that is no version is not."""
     found = parsed(text)
     return found is not None and bool(found >= parsed(least))
 

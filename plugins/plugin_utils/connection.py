@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A Letta device for the connection plugin, and the event loop that its terminal runs in."""
+"""The shell on a Letta device, for the connection plugin: calls that block, over a relay that is asynchronous."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ..module_utils import _deps
 from ..module_utils.environment import CONTRACT, EnvironmentReference
 from ..module_utils.errors import ApiError, FleetError
-from ..module_utils.http.settings import HttpSettings
 from ..module_utils.providers.base import connection_settings
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.providers.letta.terminal import RefusedError, Terminal, open_terminal
@@ -31,9 +30,10 @@ Value = TypeVar("Value")
 class Device:
     """A device and the shell on it.
 
-    contract: the variable that the inventory sets for the host. variables: those of the connection options.
-    Every call raises AnsibleConnectionFailure if the device cannot be reached, which makes the host unreachable, and
-    AnsibleError for any other problem.
+    contract: the host variable `fleetops_environment`. variables: the host's, among them those of the options.
+    any_mode: whether the shell also starts in a mode in which the agent may do less than a terminal can.
+    Every call raises AnsibleConnectionFailure where the device cannot be reached, so that the host is unreachable,
+    and AnsibleError for everything else.
     """
 
     def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool) -> None:
@@ -42,14 +42,15 @@ class Device:
         self._lost = False
 
     def open(self) -> tuple[Background, Terminal]:
-        """Connect and start the shell; returns it with the event loop to run it in."""
+        """Connect and start the shell. Returns the shell with the event loop that it runs in."""
         background = Background()
         try:
             _deps.require()
             environment = self._environment()
-            settings = self._settings(environment)
+            variables = PROVIDER.options_in_variables(self._variables)
+            settings = connection_settings(PROVIDER, variables, {"base_url": environment.base_url})
             if self._lost:
-                # Ansible may still clean up on a device that vanished; without retries the host is reported in time.
+                # Ansible goes on to clean up, which must not wait once more for a device that has gone.
                 settings = replace(settings, retries=0)
             terminal = background.run(open_terminal(settings, environment, any_mode=self._any_mode))
         except ApiError as error:
@@ -72,20 +73,20 @@ class Device:
             background.close()
 
     def run(self, command: bytes, stdin: bytes, become: Any) -> tuple[int, bytes, bytes]:
-        """Run a command; returns its exit status, standard output and standard error.
+        """Run a command. Returns its exit status, standard output and standard error.
 
-        become: the plugin whose prompt is answered, None for a command without one.
+        become: the become plugin whose prompt is answered, None for none.
         """
         prompts = Prompts(become) if become else None
         finished = self._do(lambda terminal: terminal.run(command, stdin, prompts))
         if prompts is None:
             return finished.status, finished.stdout, finished.stderr
-        # The prompts have not seen a command that ended at once because of a wrong password.
+        # A command that ended at once may have said that the password is wrong.
         prompts(finished.stdout + finished.stderr)
-        return finished.status, finished.stdout, prompts.removed_from(finished.stderr)
+        return finished.status, finished.stdout, prompts.remove_from(finished.stderr)
 
     def put(self, source: bytes, path: bytes) -> None:
-        """Copy a file to the device; one that is new there gets its mode, less the umask."""
+        """Copy a file to the device. A new file there gets the mode of the source, without the bits of the umask."""
         try:
             with Path(os.fsdecode(source)).open("rb") as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -96,7 +97,7 @@ class Device:
             raise AnsibleError(f"cannot read {to_text(source)}: {error.strerror}") from None
 
     def fetch(self, path: bytes, target: bytes) -> None:
-        """Copy a file from the device; one that is new here gets its mode, less the umask."""
+        """Copy a file from the device. A new file here gets the mode of the source, without the bits of the umask."""
         new = not os.path.lexists(target)
         try:
             with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -107,7 +108,7 @@ class Device:
             raise AnsibleError(f"cannot write {to_text(target)}: {error.strerror}") from None
 
     def _do(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
-        """Do an operation; once more over a new connection if the present one had ended before it began."""
+        """Do an operation once. A connection that ended before the operation began is opened again, once."""
         try:
             return self._try(operation)
         except ApiError as error:
@@ -125,13 +126,13 @@ class Device:
         except RefusedError as error:
             raise AnsibleError(str(error)) from None
         except BaseException as error:
-            # After a time-out of the task or a wrong password too, the command on the device is ended.
+            # A time-out of the task and a wrong password also end what runs on the device.
             self._lost = isinstance(error, ApiError)
             self.close()
             raise
 
     def _environment(self) -> EnvironmentReference:
-        """The environment of the host. Raises FleetError if it has none with terminals."""
+        """The device, as the inventory says. Raises FleetError."""
         if self._contract is None:
             raise FleetError(
                 f"the host has no variable {CONTRACT}, which the inventory fleetops.environments.letta sets"
@@ -141,21 +142,16 @@ class Device:
             raise FleetError(f"the host is an environment of {environment.provider}, and only Letta's have terminals")
         return environment
 
-    def _settings(self, environment: EnvironmentReference) -> HttpSettings:
-        """The settings from the variables, then the inventory, then the environment. Raises FleetError."""
-        variables = PROVIDER.options_in_variables(self._variables)
-        return connection_settings(PROVIDER, variables, {"base_url": environment.base_url})
-
 
 class Prompts:
-    """Answers a become plugin's prompt with the password. become: the plugin that the command was made with."""
+    """Answers the password prompt of a command. become: the become plugin that wrapped the command."""
 
     def __init__(self, become: Any) -> None:
         self._become = become
         self._answered_up_to: int | None = None
 
     def __call__(self, said: bytes) -> bytes | None:
-        """The line for a command with this output: see `Answers`. Raises AnsibleError for a wrong password."""
+        """The answer to the output so far, as `Answers` defines it. Raises AnsibleError for a wrong password."""
         become = self._become
         if become.check_success(said):
             return b""
@@ -170,7 +166,7 @@ class Prompts:
         self._answered_up_to = len(said)
         return f"{become.get_option('become_pass')}\n".encode()
 
-    def removed_from(self, stderr: bytes) -> bytes:
+    def remove_from(self, stderr: bytes) -> bytes:
         """Standard error without the prompt that was answered."""
         return stderr if self._answered_up_to is None else stderr.replace(to_bytes(self._become.prompt), b"", 1)
 
@@ -182,7 +178,7 @@ def _umask() -> int:
 
 
 class Background:
-    """An event loop in a daemon thread."""
+    """An event loop in a daemon thread, which does not keep the process from ending."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -190,7 +186,7 @@ class Background:
         self._thread.start()
 
     def run(self, coroutine: Coroutine[Any, Any, Value]) -> Value:
-        """Run a coroutine and wait for its result; raises what it raises. An interrupted wait cancels it."""
+        """Wait for a coroutine's result. Raises what it raises. An interruption of the wait cancels the coroutine."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -199,7 +195,7 @@ class Background:
             raise
 
     def close(self) -> None:
-        """Stop the loop; nothing may be under way."""
+        """Stop the loop. No coroutine may be running."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

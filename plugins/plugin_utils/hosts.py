@@ -119,7 +119,7 @@ def read_environments(
     return found
 
 
-def hold(expressions: Expressions, environment: Environment) -> bool:
+def fulfills(expressions: Expressions, environment: Environment) -> bool:
     """Whether all expressions are true of an environment with its `fields`. Raises OptionError."""
     return expressions.all_hold(environment.fields, listing_time(environment))
 

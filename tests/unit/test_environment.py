@@ -20,11 +20,11 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.text import (
+    add_hash,
     digest,
     iso_utc,
     one_line,
     short,
-    with_hash,
 )
 
 from .support import environment_of, row
@@ -113,7 +113,7 @@ def test_a_short_id_is_eight_digits_of_the_long_one(text: str) -> None:
 
 @given(name=st.text("ab", min_size=1, max_size=400), text=st.text(max_size=5), longest=st.none() | st.just(255))
 def test_names_with_a_hash_differ_and_keep_to_their_length(name: str, text: str, longest: int | None) -> None:
-    names = list(with_hash(name, text, separator="-", longest=longest))
+    names = list(add_hash(name, text, separator="-", longest=longest))
 
     assert len(set(names)) == len(names) == 8
     assert names[0].endswith(f"-{short(text)}")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.text import with_hash
+from ansible_collections.fleetops.environments.plugins.module_utils.text import add_hash
 from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.names import (
     assign_names,
     choose_name,
@@ -60,7 +60,7 @@ def fleets(draw: st.DrawFn) -> dict[str, list[Any]]:
     for identity in draw(st.lists(st.sampled_from(sorted(fleet)), unique=True)) if fleet else []:
         victim = draw(st.sampled_from(sorted(fleet)))
         taken = choose_name(fleet[victim], "", victim)
-        codes = list(with_hash(taken, victim, separator="-", longest=255))
+        codes = list(add_hash(taken, victim, separator="-", longest=255))
         fleet[identity] = [draw(st.sampled_from(codes[:3]))]
     return fleet
 
@@ -140,7 +140,7 @@ def test_the_name_of_a_static_host_collides_too() -> None:
 
 
 def test_a_device_that_takes_the_suffixed_name_of_others_does_not_push_them_together() -> None:
-    first = next(with_hash("alpha", "id-1", separator="-"))
+    first = next(add_hash("alpha", "id-1", separator="-"))
 
     hosts = assign_names({"id-1": "alpha", "id-2": "alpha", "id-3": first}, set(), "suffix")
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.options import (
     CONNECTION_SPEC,
-    blank,
     convert_value,
     given,
+    is_blank,
     merge_connection_options,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import connection_settings
@@ -25,12 +25,12 @@ from ansible_collections.fleetops.environments.plugins.plugin_utils.options impo
 
 @pytest.mark.parametrize("value", [None, "", " ", "\n\t"])
 def test_nothing_and_white_space_are_blank(value: Any) -> None:
-    assert blank(value)
+    assert is_blank(value)
 
 
 @pytest.mark.parametrize("value", [False, 0, 0.5, "00", "no", [], {}])
 def test_every_other_value_is_a_value(value: Any) -> None:
-    assert not blank(value)
+    assert not is_blank(value)
 
 
 def test_blank_options_are_left_out() -> None:
@@ -66,11 +66,11 @@ def test_each_option_is_that_of_the_first_source_that_has_one(layers: list[dict[
     options = merge_connection_options(layers)
 
     for name in CONNECTION_SPEC.keys() - {"api_key", "api_key_file"}:
-        present = [layer[name] for layer in layers if not blank(layer.get(name))]
+        present = [layer[name] for layer in layers if not is_blank(layer.get(name))]
         assert (name in options) is bool(present)
         assert not present or options[name] == present[0]
     keys = [
-        {name: layer[name] for name in ("api_key", "api_key_file") if not blank(layer.get(name))} for layer in layers
+        {name: layer[name] for name in ("api_key", "api_key_file") if not is_blank(layer.get(name))} for layer in layers
     ]
     found = {name: options[name] for name in ("api_key", "api_key_file") if name in options}
     assert found == next((key for key in keys if key), {})

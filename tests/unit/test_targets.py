@@ -12,7 +12,10 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
-from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.targets import current_host, listed_hosts
+from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.targets import (
+    read_current_host,
+    read_targets,
+)
 
 from .support import environment_of, row
 
@@ -50,20 +53,20 @@ TASK_VARS: dict[str, Any] = {
 
 
 def test_the_current_host_is_a_target() -> None:
-    [item] = current_host(TASK_VARS)
+    [item] = read_current_host(TASK_VARS)
 
     assert (item.host, item.environment.id, item.given) == ("alpha", "environment-1", {})
 
 
 def test_a_current_host_that_is_no_environment_is_refused() -> None:
     with pytest.raises(FleetError, match=r"^server is no environment: it has no variable fleetops_environment, "):
-        current_host({**TASK_VARS, "inventory_hostname": "server"})
+        read_current_host({**TASK_VARS, "inventory_hostname": "server"})
 
 
 def test_targets_are_names_or_entries_in_their_order() -> None:
     entry = {"host": "alpha", "content": "a", "agent_id": "", "conversation_id": None, "client_message_id": "m-1"}
 
-    first, second = listed_hosts(["beta", entry], KEYS, None, TASK_VARS)
+    first, second = read_targets(["beta", entry], KEYS, None, TASK_VARS)
 
     assert (first.host, first.given) == ("beta", {})
     assert (second.host, second.given) == ("alpha", {"content": "a", "client_message_id": "m-1"})
@@ -71,13 +74,13 @@ def test_targets_are_names_or_entries_in_their_order() -> None:
 
 
 def test_the_same_id_at_another_url_is_another_environment() -> None:
-    assert len(listed_hosts(["alpha", "elsewhere"], KEYS, None, TASK_VARS)) == 2
+    assert len(read_targets(["alpha", "elsewhere"], KEYS, None, TASK_VARS)) == 2
 
 
 @pytest.mark.parametrize("name", ["alpha", "twin"])
 def test_an_environment_that_comes_twice_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match=rf"^targets\[2\]: '{name}' is the same environment as 'alpha'$"):
-        listed_hosts(["alpha", "beta", name], KEYS, None, TASK_VARS)
+        read_targets(["alpha", "beta", name], KEYS, None, TASK_VARS)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_an_environment_that_comes_twice_is_refused(name: str) -> None:
 )
 def test_an_entry_that_is_no_target_is_refused_by_its_place(target: Any, problem: str) -> None:
     with pytest.raises(OptionError) as raised:
-        listed_hosts(["beta", target], KEYS, None, TASK_VARS)
+        read_targets(["beta", target], KEYS, None, TASK_VARS)
 
     assert str(raised.value).startswith("targets[1]: ")
     assert problem in str(raised.value)
@@ -105,10 +108,10 @@ def test_an_entry_that_is_no_target_is_refused_by_its_place(target: Any, problem
 @pytest.mark.parametrize("name", ["server", "damaged"])
 def test_a_host_that_is_no_environment_is_refused_by_name(name: str) -> None:
     with pytest.raises(FleetError, match=f"^{name}[: ]"):
-        listed_hosts(["alpha", name], KEYS, None, TASK_VARS)
+        read_targets(["alpha", name], KEYS, None, TASK_VARS)
 
 
 def test_more_targets_than_allowed_are_refused() -> None:
-    assert len(listed_hosts(["alpha", "beta"], KEYS, 2, TASK_VARS)) == 2
+    assert len(read_targets(["alpha", "beta"], KEYS, 2, TASK_VARS)) == 2
     with pytest.raises(OptionError, match=r"^max_targets: 2 targets are more than the 1 allowed$"):
-        listed_hosts(["alpha", "beta"], KEYS, 1, TASK_VARS)
+        read_targets(["alpha", "beta"], KEYS, 1, TASK_VARS)

@@ -176,14 +176,14 @@ def test_the_password_goes_to_the_prompt_once(sudo: Any) -> None:
     assert prompts(prompt) == b"open sesame\n"
     assert prompts(prompt) is None
     assert prompts(prompt + sudo.success.encode() + b"\n") == b""
-    assert prompts.removed_from(prompt + b"err\n") == b"err\n"
+    assert prompts.remove_from(prompt + b"err\n") == b"err\n"
 
 
 def test_no_password_is_given_where_nobody_asks(sudo: Any) -> None:
     prompts = Prompts(sudo)
 
     assert prompts(sudo.success.encode() + b"\n") == b""
-    assert prompts.removed_from(b"err\n") == b"err\n"
+    assert prompts.remove_from(b"err\n") == b"err\n"
 
 
 @pytest.mark.parametrize("after", [b"Sorry, try again.\n", b"\nNochmal:\nPROMPT"])

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
-from ..files import _write
+from ..files import write_lines
 from ..text import one_line
 
 
 def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
     """One line for each target: JSON Lines, or CSV where the name ends in `.csv`. Raises OptionError."""
-    _write("result_file", path, _csv(results) if path.endswith(".csv") else _json_lines(results))
+    write_lines("result_file", path, _csv(results) if path.endswith(".csv") else _json_lines(results))
 
 
 def write_hosts(path: str, hosts: Sequence[str]) -> None:
@@ -27,7 +27,7 @@ def write_hosts(path: str, hosts: Sequence[str]) -> None:
     No file is left when there are none: Ansible takes an empty one for no limit at all.
     """
     if hosts:
-        _write("retry_file", path, [f"{host}\n" for host in hosts])
+        write_lines("retry_file", path, [f"{host}\n" for host in hosts])
         return
     try:
         Path(path).unlink(missing_ok=True)

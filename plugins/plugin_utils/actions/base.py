@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The base of the action plugins: options in, result out, in-process on the controller."""
+"""The base of the action plugins: from options to a result, in the process of the controller."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ...module_utils import _deps
 from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.options import blank, given
+from ...module_utils.options import given, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import known_providers, provider_named
 from ...module_utils.text import one_line
 from ..core_internals import hide_source
 from ..options import validate_arguments
-from .targets import listed_from
+from .targets import find_listing_url
 
-# Imported before Ansible forks its workers: models and TLS cost more than a request.
+# Providers are imported before Ansible forks its workers: models and TLS cost more than a request.
 for _known in known_providers():
     provider_named(_known)
 
 _GROUP = "group/fleetops.environments.{}"
-# What cannot be given for several providers at once.
+# Options that only one provider can have.
 _OF_ONE_PROVIDER = ("api_key", "api_key_file", "base_url")
 _STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
 
@@ -54,7 +54,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         raise NotImplementedError
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Validate the options, do the work, and let no secret out with the result."""
+        """Validate the options, do the work, and remove secrets from the result."""
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         self._secrets: set[str] = set()
@@ -80,23 +80,23 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             hide_source(self._task)
 
     def _options(self) -> dict[str, Any]:
-        """The task's options, validated. Connection options are as the task has them: see `_settings`."""
+        """The task's options, validated. `_settings` reads those of the connection."""
         return validate_arguments(self.SPEC, given(self._task.args))
 
     def _learn_secrets(self, task_vars: Mapping[str, Any]) -> None:
-        """Know every key that may stand around the task, before anything can fail."""
+        """Collect every key that a message about the task could show, before anything can fail."""
         keys = [self._task.args.get("api_key")]
         for provider in map(provider_named, known_providers()):
             keys += [provider.options_in_environment().get("api_key")]
             with contextlib.suppress(AnsibleError):
                 keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
-        self._secrets.update(str(key) for key in keys if not blank(key))
+        self._secrets.update(str(key) for key in keys if not is_blank(key))
 
     def _arguments(self, provider: Provider | None) -> dict[str, Any]:
-        """The task's options for a provider, None for those that are for any.
+        """The task's options for a provider; with None those that are for every provider.
 
-        What comes from the `module_defaults` of an action group is for the provider that the group is called after:
-        with the play's defaults for group/fleetops.environments.letta, Letta's key must not get to anybody else.
+        The `module_defaults` of an action group are for the provider that the group is named after: Letta's key in
+        the defaults for group/fleetops.environments.letta is never sent to another provider.
         """
         arguments = given(self._task.args)
         for option in _OF_ONE_PROVIDER:
@@ -108,7 +108,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         return arguments
 
     def _group_defaults(self, option: str) -> dict[str, Any]:
-        """Provider → what its action group's defaults have for an option, as far as that can be rendered."""
+        """Provider → its action group's default for an option. A default that cannot be rendered is left out."""
         found: dict[str, Any] = {}
         for defaults in self._task.module_defaults or []:
             for name in known_providers():
@@ -160,12 +160,12 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
                 alone, f"is one provider's, and {option} are of {', '.join(names)}; give each its own with {variables}"
             )
         return {
-            name: self._settings(provider_named(name), task_vars, listed_from(option, environments))
+            name: self._settings(provider_named(name), task_vars, find_listing_url(option, environments))
             for name, environments in listed.items()
         }
 
     def _require_run_once(self, option: str, task_vars: Mapping[str, Any], otherwise: str) -> None:
-        """Raise OptionError where each host of the play would do what one of them is to do for all."""
+        """Raise OptionError where each host of the play would do what one host does for all."""
         strategy = str(self._task.get_play().strategy).rpartition(".")[2]
         once = bool(self._task.run_once) and strategy not in _STRATEGIES_WITHOUT_RUN_ONCE
         if len(task_vars["ansible_play_hosts_all"]) > 1 and not once:

@@ -19,15 +19,16 @@ from ...module_utils.files import check_writable
 from ...module_utils.fleet.fan_out import Outcome, Policy, Target, counts, failure_budget
 from ...module_utils.fleet.result_files import write_hosts, write_results
 from ...module_utils.http.settings import HttpSettings
+from ...module_utils.providers.base import Provider
 from ...module_utils.providers.conversation import NEW_CONVERSATION, Reply
 from ...module_utils.providers.registry import provider_named
 from ...module_utils.stop import Stop
 from ..hosts import HostVariables
 from .base import EnvironmentAction
 from .signals import stop_on_signals
-from .targets import Item, current_host, listed_hosts, write_address
+from .targets import Item, read_current_host, read_targets, write_address
 
-# In a worker it would not be one: Ansible imports this before it forks.
+# Ansible imports this before it forks its workers, which have no terminal.
 _ON_A_TERMINAL = sys.stdout.isatty()
 _MOST_FAILURES_SHOWN = 20
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
@@ -35,7 +36,7 @@ _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One task: what it is to do with which targets, and how.
+    """What one task does with which targets, and how.
 
     connections: how to reach each provider that the targets are of, by its name. fans_out: whether `targets` was given.
     """
@@ -55,25 +56,25 @@ class Run:
 
 
 class TargetsAction(EnvironmentAction):
-    """An action on environments. A subclass says what a target is to get (`target`) and does it (`outcomes`)."""
+    """An action on environments. A subclass says what is done with a target (`target`), and does it (`outcomes`)."""
 
-    # What an outcome can end as, in the order of the summary, and which of that has changed something.
+    # The statuses of outcomes in the order of the summary, and those that mean a change.
     STATUSES: ClassVar[Sequence[str]] = ("changed", "ok", "offline", "skipped", "not_attempted", "failed", "unknown")
     CHANGED: ClassVar[frozenset[str]] = frozenset({"changed", "unknown"})
     # What an entry of `targets` may say besides its host.
     ITEM_KEYS: ClassVar[Sequence[str]] = ("agent_id", "conversation_id")
-    # Whether nothing can be done without knowing whose turn, mode, ... is meant.
+    # Whether each target needs an agent.
     NEEDS_AGENT: ClassVar[bool] = False
-    # Whether `new` as conversation_id makes one.
+    # Whether `new` is a conversation_id, for one that is made.
     MAKES_CONVERSATIONS: ClassVar[bool] = False
     # Options that must be more than 0.
     POSITIVE: ClassVar[Sequence[str]] = ()
 
     def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
-        """What is to be done with one host. Raises FleetError for what cannot be meant, before anything is done."""
+        """What is done with one host. Raises FleetError for options that do not fit it, before anything is done."""
         provider = provider_named(item.environment.provider)
-        agent_id = self._nearest(provider.agent, item, options)
-        conversation_id = self._nearest(provider.conversation, item, options)
+        agent_id = self._find_address(provider, provider.agent, item, options)
+        conversation_id = self._find_address(provider, provider.conversation, item, options)
         if self.NEEDS_AGENT and agent_id is None:
             variable = provider.variable_of(provider.agent)
             raise OptionError(
@@ -84,20 +85,20 @@ class TargetsAction(EnvironmentAction):
         return Target(item.host, item.environment, agent_id, conversation_id)
 
     async def outcomes(self, run: Run) -> Sequence[Outcome]:
-        """Do it, or in check mode find out what would be done; an outcome for each target, in the same order."""
+        """Do it, or in check mode find out what would be done. An outcome for each target, in the same order."""
         raise NotImplementedError
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Do it for all targets; what became of every one is returned whether the task fails or not."""
+        """Do it for all targets. The result says what happened to each one, whether the task fails or not."""
         self.check(options, task_vars)
         fans_out = options["targets"] is not None
         items = (
-            listed_hosts(options["targets"], self.ITEM_KEYS, options["max_targets"], task_vars)
+            read_targets(options["targets"], self.ITEM_KEYS, options["max_targets"], task_vars)
             if fans_out
-            else current_host(task_vars)
+            else read_current_host(task_vars)
         )
         self._host_variables = HostVariables(self._task, task_vars, self._templar, [item.host for item in items])
-        connections, stop = self._connections("targets", self._listed(items), task_vars), Stop()
+        connections, stop = self._connections("targets", self._group_by_provider(items), task_vars), Stop()
         for settings in connections.values():
             settings.gate.stop = stop
         run = Run(
@@ -122,7 +123,7 @@ class TargetsAction(EnvironmentAction):
         return result
 
     def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Refuse options that cannot be meant."""
+        """Raise OptionError for values that no target can be given."""
         if options["targets"] is None:
             alone = next((name for name in _OF_A_FAN_OUT if options[name] is not None), None)
             if alone:
@@ -153,36 +154,33 @@ class TargetsAction(EnvironmentAction):
         return ""
 
     def onlooker(self) -> Callable[[str], None] | None:
-        """What tells somebody at a terminal how it stands; None where nobody is to be told."""
+        """Shows the progress at a terminal; None where there is no terminal or the task has `no_log`."""
         if not _ON_A_TERMINAL or self._task.no_log:
             return None
         display: Callable[[str], None] = Display().display
         return display
 
-    def _listed(self, items: Sequence[Item]) -> dict[str, list[EnvironmentReference]]:
+    def _group_by_provider(self, items: Sequence[Item]) -> dict[str, list[EnvironmentReference]]:
         """The targets of each provider. Raises FleetError for one that the action does not work with."""
         listed: dict[str, list[EnvironmentReference]] = {provider.name: [] for provider in self.PROVIDERS or ()}
         for item in items:
             if self.PROVIDERS and item.environment.provider not in listed:
                 raise FleetError(
-                    f"{item.host} is an environment of {item.environment.provider}, and {self._name()} works with "
-                    f"{', '.join(listed)} only"
+                    f"{item.host} is an environment of {item.environment.provider}, and "
+                    f"{str(self._task.action).rpartition('.')[2]} works with {', '.join(listed)} only"
                 )
             listed.setdefault(item.environment.provider, []).append(item.environment)
         return listed
 
-    def _name(self) -> str:
-        return str(self._task.action).rpartition(".")[2]
-
-    def _nearest(self, option: str, item: Item, options: Mapping[str, Any]) -> str | None:
-        """The value of the target's own entry, else the target's variable, else the option."""
-        value = item.given.get(option) or self._variable_of(option, item) or options[option]
+    def _find_address(self, provider: Provider, option: str, item: Item, options: Mapping[str, Any]) -> str | None:
+        """Who is addressed: as the target's own entry says, else the target's variable, else the option."""
+        name = provider.variable_of(option)
+        value = (
+            item.given.get(option)
+            or self._read_variable(name, lambda: self._host_variables.read(item.host, name))
+            or options[option]
+        )
         return write_address(option, item.host, value)
-
-    def _variable_of(self, option: str, item: Item) -> Any:
-        """The value of a target's variable, None where it has none."""
-        name = provider_named(item.environment.provider).variable_of(option)
-        return self._read_variable(name, lambda: self._host_variables.read(item.host, name))
 
     def _single(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
         failed = policy.is_failure(outcome)
@@ -215,7 +213,7 @@ class TargetsAction(EnvironmentAction):
 
 def _policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) -> Policy:
     if check_mode and options.get("when_offline") == "wait":
-        # Who comes online later is nothing to wait for, and no failure, where nothing is done.
+        # Nothing is done, so nothing waits for an environment, and an offline one is no failure.
         options = {**options, "when_offline": "skip"}
     return Policy(
         concurrency=options["concurrency"],
@@ -226,7 +224,7 @@ def _policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) -> Po
 
 
 def _entry(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as the result has it. Not by asdict, which copies all that there is, for each target."""
+    """An outcome as the result has it. `asdict` of the whole would copy every value of every target."""
     values = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
     return {name: asdict(value) if isinstance(value, Reply) else value for name, value in values.items()}
 
@@ -237,7 +235,7 @@ def _line(outcome: Outcome) -> str:
 
 
 def _write_files(options: Mapping[str, Any], result: dict[str, Any]) -> None:
-    """Write the files; what was done is reported even where that fails."""
+    """Write the files. An error fails the task, and the result still says what was done."""
     again = [
         entry["host"]
         for entry in result["targets"]

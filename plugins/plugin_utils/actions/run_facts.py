@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who runs what, for the record of a campaign."""
+"""Who runs which playbook, for the record of a campaign."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ def _os_user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        # As in a container that runs under any number.
+        # A container may run under an id that has no name.
         return str(os.getuid())

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which environments a task acts on: the current host, or the list in `targets`."""
+"""Reads which environments a task acts on: the current host, or the hosts in `targets`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import OptionError
-from ...module_utils.options import blank
+from ...module_utils.options import is_blank
 from ...module_utils.text import one_line
 from ..hosts import check_host, require_environment
 
@@ -26,26 +26,26 @@ class Item:
     given: Mapping[str, Any]
 
 
-def current_host(task_vars: Mapping[str, Any]) -> list[Item]:
+def read_current_host(task_vars: Mapping[str, Any]) -> list[Item]:
     """The play's current host as the only target. Raises FleetError when it is no environment."""
     host = str(task_vars["inventory_hostname"])
     return [Item(host, require_environment(host, task_vars["hostvars"]), {})]
 
 
-def listed_hosts(
+def read_targets(
     targets: Sequence[Any], item_keys: Sequence[str], max_targets: int | None, task_vars: Mapping[str, Any]
 ) -> list[Item]:
     """The hosts that `targets` names. item_keys: what an entry may say besides its host.
 
-    Raises OptionError for an entry that is no host of the inventory or no environment, for an environment that comes
-    twice, and for more than `max_targets`.
+    Raises OptionError for an entry that is no host of the inventory, for an environment that comes twice, and for more
+    than `max_targets`; FleetError for a host that is no environment.
     """
     if max_targets is not None and len(targets) > max_targets:
         raise OptionError("max_targets", f"{len(targets)} targets are more than the {max_targets} allowed")
     items: list[Item] = []
     seen: dict[tuple[str, str], str] = {}
     for index, target in enumerate(targets):
-        item = _item(f"targets[{index}]", target, item_keys, task_vars["hostvars"])
+        item = _read_target(f"targets[{index}]", target, item_keys, task_vars["hostvars"])
         identity = (item.environment.base_url, item.environment.id)
         if identity in seen:
             raise OptionError(f"targets[{index}]", f"{item.host!r} is the same environment as {seen[identity]!r}")
@@ -66,8 +66,8 @@ def write_address(option: str, host: str, value: Any) -> str | None:
     return str(value) if value else None
 
 
-def listed_from(option: str, environments: Sequence[EnvironmentReference]) -> str | None:
-    """The URL that environments were listed from. Raises OptionError for `option` when there are several."""
+def find_listing_url(option: str, environments: Sequence[EnvironmentReference]) -> str | None:
+    """The URL that the inventory listed environments from. Raises OptionError for `option` when there are several."""
     urls = sorted({environment.base_url for environment in environments})
     if len(urls) > 1:
         raise OptionError(
@@ -76,7 +76,7 @@ def listed_from(option: str, environments: Sequence[EnvironmentReference]) -> st
     return urls[0] if urls else None
 
 
-def _item(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[str, Any]) -> Item:
+def _read_target(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[str, Any]) -> Item:
     entry = {"host": target} if isinstance(target, str) else target
     if not isinstance(entry, Mapping):
         raise OptionError(where, f"must be a host name or a dictionary with host, got {one_line(repr(target), 60)}")
@@ -85,5 +85,5 @@ def _item(where: str, target: Any, item_keys: Sequence[str], hostvars: Mapping[s
     if unknown:
         raise OptionError(where, f"has no key {unknown[0]!r}; it may have {', '.join(known)}")
     host = check_host(where, entry.get("host"), hostvars)
-    values = {key: value for key, value in entry.items() if key != "host" and not blank(value)}
+    values = {key: value for key, value in entry.items() if key != "host" and not is_blank(value)}
     return Item(host, require_environment(host, hostvars), values)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The base of the inventory plugins: from a provider's listing to hosts, groups and variables."""
+"""The base of the inventory plugins: options, then the listing, then hosts, groups and variables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import CONNECTION_SPEC, convert_value, given
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch, known_providers
-from ...module_utils.text import digest, one_line, with_hash
+from ...module_utils.text import add_hash, digest, one_line
 from ..options import forget_blank_environment
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
 from .names import MAX_LENGTH, assign_names, check_variable_prefix, choose_name, host_address
@@ -34,15 +34,15 @@ from .source_cache import SourceCache
 from .trust import mark_trusted, trust_own_text
 
 _COLLECTION = "fleetops.environments"
-# In a source, the name of the plugin that it is for.
+# The name of the plugin in an inventory source.
 _PLUGIN_KEY = re.compile(r"""^[{\s]*["']?plugin["']?\s*:\s*["']?([\w.]+)""", re.MULTILINE)
-# Options of which an empty text is a value: without it there would be no way to have none.
+# Options for which an empty text is a value.
 _MAY_BE_EMPTY = ("hostname_prefix",)
 
 
 @dataclass(frozen=True, slots=True)
 class _Rules:
-    """What hosts are to look like, as the options say."""
+    """The options about hosts: which there are, and their names, groups and variables."""
 
     filters: Expressions
     hostnames: Expressions
@@ -64,12 +64,12 @@ class _Host:
 class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
     """An inventory plugin for one provider.
 
-    A subclass names the provider and says what to list (`query`) and what to group by; everything else, the naming,
-    grouping, trust, cache and filter rules, is here.
+    A subclass has the provider, its query and its dimensions. The rules for names, groups, trust, the cache and
+    filters are the same for all providers.
     """
 
     PROVIDER: ClassVar[Provider]
-    # What `group_by` can name, in the order of the documentation.
+    # The values of `group_by`, in the order of the documentation.
     DIMENSIONS: ClassVar[Sequence[Dimension]]
 
     def query(self) -> Any:
@@ -81,10 +81,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         return None
 
     def verify_file(self, path: str) -> bool:
-        """Any YAML file: what AWX calls an inventory source is up to its user, and the `plugin` key decides.
+        """Whether a file is a source for this plugin. The `plugin` key decides: users of AWX choose the file name.
 
-        One that is for another plugin is left to that, and one that is for none to the first of this collection's that
-        is enabled, or each would add an error to the other's. Whom a vaulted file is for shows when it is parsed.
+        A file without the key is for the first enabled plugin of this collection, so that only one reports an error.
+        The key of a vaulted file is known only when it is parsed.
         """
         if not super().verify_file(path) or not path.endswith((".yml", ".yaml")):
             return False
@@ -103,7 +103,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         return not enabled or enabled[0] == self.NAME
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
-        """Read the options: blank ones left out, templates rendered, mistakes that core lets pass refused."""
+        """Read the options: no blanks, templates rendered. Raises OptionError for mistakes that core lets pass."""
         known = constants.config.get_configuration_definitions("inventory", self._load_name)
         forget_blank_environment(place["name"] for option in known.values() for place in option.get("env", ()))
         for name in direct or {}:
@@ -131,14 +131,14 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             try:
                 rendered[name] = self.templar.template(options[name])
             except AnsibleError as error:
-                # Only the cause, as the whole message shows the source; not even that where a key may stand in it.
+                # The whole message shows the source. The cause may show a key.
                 secret = name.endswith("api_key")
                 cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
                 raise OptionError(name, f"its template cannot be rendered: {cause}") from None
         return given(rendered)
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
-        """List the provider, or take the listing from the cache, and fill the inventory."""
+        """List the environments, or read them from the cache, and fill the inventory. Raises AnsibleParserError."""
         super().parse(inventory, loader, path, cache)
         try:
             _deps.require()
@@ -155,11 +155,11 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         try:
             self._read_config_data(path)
         except AttributeError:
-            # Core looks for the plugin's name before it looks whether there is a dictionary.
+            # Core looks for the plugin's name in a source that is no dictionary.
             raise FleetError(f"{path} is not a dictionary of options") from None
 
     def _read_rules(self) -> _Rules:
-        """The options that say what hosts look like, checked before anything is asked of the API."""
+        """The options about hosts, checked before a request is sent. Raises OptionError."""
         known = {dimension.name: dimension for dimension in self.DIMENSIONS}
         dimensions = [known[name] for name in dict.fromkeys(self.get_option("group_by"))]
         group_prefix = self.get_option("group_prefix") or ""
@@ -195,7 +195,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         return listing
 
     def _select(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> list[Environment]:
-        """The environments that validate and that every filter wants."""
+        """The environments for which all filters hold. Raises OptionError."""
         found, invalid = self.PROVIDER.environments(listing, base_url, query)
         if invalid and self.get_option("on_invalid") == "fail":
             raise OptionError("on_invalid", f"rows are {described(invalid)}")
@@ -241,9 +241,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         return assign_names(wanted, taken, self.get_option("on_duplicate"))
 
     def _rename_environment(self, host: Any, group_names: Collection[str]) -> None:
-        """Give a host of an earlier source of this collection another name, which is that of a group of this one.
+        """Rename a host of an earlier source of this collection that has the name of a group of this one.
 
-        Whoever names a device chooses that name, and would get what is meant for the group.
+        The owner of a device chooses its name, and would receive what is meant for the group. Raises OptionError for a
+        host of another plugin.
         """
         contract = host.vars.get(CONTRACT)
         if not isinstance(contract, Mapping):
@@ -252,7 +253,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
                 f"{host.name!r} would be a group, and is a host of another source; choose another name for one of them",
             )
         taken = {*self.inventory.hosts, *self.inventory.groups, *group_names}
-        names = with_hash(host.name, str(contract.get("id")), separator="-", longest=MAX_LENGTH)
+        names = add_hash(host.name, str(contract.get("id")), separator="-", longest=MAX_LENGTH)
         name = next(name for name in names if name not in taken)
         groups = [group.name for group in host.groups if group.name != "all"]
         self.inventory.remove_host(host)
@@ -262,7 +263,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self.inventory.get_host(name).set_variable(variable, value)
 
     def _rename_hosts_like_groups(self, hosts: Sequence[_Host], variable_prefix: str) -> None:
-        """Give hosts another name that have the name of a group, which only `keyed_groups` can have made by now."""
+        """Rename hosts that have the name of a group. Only `keyed_groups` can have made such a group by now."""
         clashing = [host for host in hosts if host.name in self.inventory.groups]
         if not clashing:
             return
@@ -281,8 +282,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         for host in hosts:
             for group in host.groups:
                 self.inventory.add_host(host.name, group=group)
-            # The inventory's own set_variable copies each value to note which file it comes from: a fifth of the whole
-            # command for 10,000 hosts. These are JSON values, trusted where they may be, and nobody else's.
+            # The inventory's own set_variable copies each value to note its file, which takes a fifth of the whole
+            # command for 10,000 hosts. These are JSON values that nothing else refers to.
             added = self.inventory.get_host(host.name)
             for name, value in self._variables(host.environment, variable_prefix).items():
                 added.set_variable(name, value)
@@ -292,7 +293,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         trust = self.get_option("trust")
         variables = {prefix + name: mark_trusted(name, value, trust) for name, value in environment.fields.items()}
         contract = {name: mark_trusted(name, value, trust) for name, value in environment.contract().items()}
-        # Not a row's value but ours: the URL that this source was listed from.
+        # The URL comes from this source, and not from a row.
         contract["base_url"] = trust_own_text(environment.base_url)
         variables[CONTRACT] = contract
         variables["ansible_host"] = trust_own_text(host_address(environment))
@@ -301,7 +302,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         return variables
 
     def _construct(self, hosts: Sequence[str]) -> None:
-        """Apply the user's own Jinja (`compose`, `groups`, `keyed_groups`) where there is any."""
+        """Apply the user's own expressions: `compose`, `groups` and `keyed_groups`."""
         compose, groups, keyed_groups = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
         if not (compose or groups or keyed_groups):
             return

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Groups by mode, OS, version and whatever else a provider's rows have, added without Jinja."""
+"""Groups by the fields of a provider's rows, such as mode, OS and version. Jinja would take much longer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...module_utils.errors import OptionError
-from ...module_utils.text import with_hash
+from ...module_utils.text import add_hash
 
 MISSING = "unknown"
 _LONGEST_VALUE = 64
@@ -22,10 +22,10 @@ _GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """What rows can be grouped by: one of their fields.
+    """A field by which rows can be grouped.
 
-    name: as in `group_by`, and the start of the groups' names. names: the group of each value, where there are only
-    these. versions: whether the values are versions; in_series: whether their groups lie in those of their series.
+    name: as in `group_by`, and the start of the groups' names. names: value → group, where no other values exist.
+    versions: whether the values are versions. in_series: whether a version's group is in the group of its series.
     """
 
     name: str
@@ -59,7 +59,7 @@ def check_group_name(option: str, name: str) -> str:
 
 
 def reads_as_group(name: str, dimensions: Sequence[Dimension], prefix: str) -> bool:
-    """Whether a name is one that a group of these dimensions could have, though perhaps no row is in it now."""
+    """Whether a group of these dimensions can have a name, whether a row is in it now or not."""
     return any(
         name in (prefix + value for value in dimension.names.values())
         if dimension.names is not None
@@ -69,10 +69,10 @@ def reads_as_group(name: str, dimensions: Sequence[Dimension], prefix: str) -> b
 
 
 def group_rows(rows: Sequence[Mapping[str, Any]], dimensions: Sequence[Dimension], prefix: str) -> Groups:
-    """Groups for rows of fields; every row is in exactly one group of each dimension that has one value.
+    """Groups for rows of fields. A row is in one group of each dimension, or in one for each value of a list.
 
     Group names keep the API's own words; characters that Ansible does not allow become `_`. Where two values would
-    share a name, or a version would read as another, the less literal one gets a short hash.
+    have one name, or a text would read as another version, the less literal one gets a short hash.
     """
     groups = Groups()
     for dimension in dimensions:
@@ -90,13 +90,13 @@ def group_rows(rows: Sequence[Mapping[str, Any]], dimensions: Sequence[Dimension
 
 
 def _values(value: Any) -> Iterator[Any]:
-    """The values of one row: one, or each of a list once; None where there is none."""
+    """The values of one row without repetitions, None for no value."""
     values = dict.fromkeys(value) if isinstance(value, list) else [value]
     yield from ([None if item == "" else item for item in values]) or [None]
 
 
 def _names(dimension: Dimension, values: Mapping[Any, Any]) -> Mapping[Any, str]:
-    """A group name for each value, no two alike, independent of their order."""
+    """Value → group name. No two are alike, and the order of the values does not matter."""
     if dimension.names is not None:
         return dimension.names
     names: dict[Any, str] = {None: f"{dimension.name}_{MISSING}"}
@@ -109,15 +109,15 @@ def _names(dimension: Dimension, values: Mapping[Any, Any]) -> Mapping[Any, str]
 
 
 def _candidates(dimension: Dimension, text: str) -> Iterator[str]:
-    """Names for a value, the plainest first. A version that only looks like another one always has a hash."""
+    """Names for a value, the plainest first. A text that only looks like a version always has a hash."""
     name = f"{dimension.name}_{_replace_characters(text)[:_LONGEST_VALUE]}"
     if _is_literal(dimension, text) or (not dimension.versions and len(text) <= _LONGEST_VALUE):
         yield name
-    yield from with_hash(name, text)
+    yield from add_hash(name, text)
 
 
 def _series(dimension: Dimension, version: str | None) -> str | None:
-    """The group that a version's group lies in: `version_0_34` for 0.34.12; None for what only looks like one."""
+    """The group of a version's series: `version_0_34` for 0.34.12; None for a text that only looks like a version."""
     match = _VERSION.fullmatch(version or "")
     return f"{dimension.name}_{_replace_characters(match[1])}" if match else None
 

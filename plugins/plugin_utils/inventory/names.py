@@ -16,26 +16,26 @@ from ...module_utils.environment import CONTRACT, Environment
 from ...module_utils.errors import OptionError
 from ...module_utils.options import CONNECTION_SPEC
 from ...module_utils.providers.base import Provider
-from ...module_utils.text import one_line, short, with_hash
+from ...module_utils.text import add_hash, one_line, short
 
 MAX_LENGTH = 255
-# Names to which Ansible gives a meaning of its own.
+# Names that have a meaning for Ansible.
 RESERVED = frozenset(name.casefold() for name in constants.LOCALHOST) | {"all", "ungrouped", "_meta"}
 
 _HOST_LABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
 def to_host_name(value: Any) -> str | None:
-    """A value as a host name of letters, digits, `.`, `_` and `-`; None where nothing readable is left."""
+    """A value as a host name of letters, digits, `.`, `_` and `-`; None without any letter or digit."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
-    # A leading "-" reads as a command-line option, a leading "." hides a file or climbs out of a directory.
+    # A leading "-" is a command-line option; a leading "." hides a file or leads out of a directory.
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", str(value)).lstrip("-.")[:MAX_LENGTH]
     return name if re.search(r"[A-Za-z0-9]", name) else None
 
 
 def choose_name(values: Iterable[Any], prefix: str, environment_id: str) -> str:
-    """The first value that can be a host name, with the prefix in front."""
+    """The first value that can be a host name, after the prefix; a hash of the id where none can."""
     names = (name for name in (to_host_name(value) for value in values) if name is not None)
     return (to_host_name(prefix) or "") + next(names, f"environment-{short(environment_id)}")
 
@@ -45,8 +45,8 @@ def assign_names(wanted: Mapping[str, str], forbidden: Collection[str], on_dupli
 
     wanted: environment id → the name it would have alone.
     forbidden: names of groups and of hosts that other sources gave.
-    on_duplicate: `suffix` gives every environment of a colliding set a short hash of its id, so that none takes the
-        name from another; `fail` raises OptionError.
+    on_duplicate: `suffix` gives every environment of a colliding set a short hash of its id, so that no environment
+        can take the name of another one; `fail` raises OptionError.
     """
     counts = Counter(wanted.values())
     free = {
@@ -60,7 +60,7 @@ def assign_names(wanted: Mapping[str, str], forbidden: Collection[str], on_dupli
         raise OptionError("on_duplicate", f"host names that are taken or come twice, with their environments: {listed}")
     used = set(free.values())
     for identity in colliding:
-        candidates = with_hash(wanted[identity], identity, separator="-", longest=MAX_LENGTH)
+        candidates = add_hash(wanted[identity], identity, separator="-", longest=MAX_LENGTH)
         free[identity] = next(name for name in candidates if name not in used and _is_free(name, forbidden))
         used.add(free[identity])
     return free

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which of the API's values Ansible may treat as its own.
+"""Marks the texts of the API that Ansible may treat as trusted.
 
 Since ansible-core 2.19 a text is templated only when it is trusted, and an untrusted one is exported as
 `{"__ansible_unsafe": ...}`, which AWX stores like that. Trust goes to a text only when the whole of it matches a
@@ -17,7 +17,7 @@ from typing import Any
 from ansible.template import trust_as_template
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]+")
-# What `trust: identifiers` covers: ids, mode, OS, versions, status, commands and types.
+# The fields of `trust: identifiers`: ids, mode, OS, versions, status, commands and types.
 _IDENTIFIERS = frozenset(
     {
         "id",
@@ -41,13 +41,13 @@ _IDENTIFIERS = frozenset(
 
 
 def trust_own_text(text: str) -> str:
-    """A text that the collection itself made up."""
+    """A text of the collection itself, marked as trusted."""
     trusted: str = trust_as_template(text)
     return trusted
 
 
 def mark_trusted(name: str, value: Any, trust: str) -> Any:
-    """A row's value with its plain texts trusted. trust: `plain`, `identifiers` or `none`."""
+    """A row's value with its plain texts marked as trusted. trust: `plain`, `identifiers` or `none`."""
     if trust == "none" or (trust == "identifiers" and name not in _IDENTIFIERS):
         return value
     return _trust_plain_texts(value)
@@ -63,7 +63,7 @@ def _trust_plain_texts(value: Any) -> Any:
     return value
 
 
-# Most texts of a fleet are the same few commands, versions and modes.
+# A fleet has few different commands, versions and modes.
 @functools.lru_cache(maxsize=1024)
 def _trust_plain_text(text: str) -> str:
     return trust_own_text(text) if _PLAIN.fullmatch(text) else text

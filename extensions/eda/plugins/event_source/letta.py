@@ -103,7 +103,7 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
 
 
 class _Options:
-    """The source's options, checked."""
+    """The source's options. Raises OptionError for those that cannot be used."""
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         own = given(args)
@@ -111,8 +111,8 @@ class _Options:
         unknown = next((name for name in own if name not in known), None)
         if unknown:
             raise OptionError(unknown, f"there is no such option; there are {', '.join(known)}")
-        self.interval = _seconds("interval", own.get("interval", 60), least=1)
-        self.jitter = _seconds("jitter", own.get("jitter", 10), least=0)
+        self.interval = _read_seconds("interval", own.get("interval", 60), least=1)
+        self.jitter = _read_seconds("jitter", own.get("jitter", 10), least=0)
         self.state_file = convert_value("state_file", own.get("state_file"), "path")
         self.types = own.get("types", list(fleet_events.TYPES))
         wrong = (
@@ -123,7 +123,7 @@ class _Options:
         self.settings = connection_settings(PROVIDER, own)
 
 
-def _seconds(name: str, value: Any, least: float) -> float:
+def _read_seconds(name: str, value: Any, least: float) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -140,24 +140,24 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) ->
     listed, invalid = PROVIDER.environments(listing, options.settings.base_url, Query())
     reported = state.reported()
     if reported is None:
-        # What there is at the very first start is no news.
-        _put_down(state, {environment.id: fleet_events.Reported.of(environment) for environment in listed})
+        # The fleet of the very first start is no change.
+        _record(state, {environment.id: fleet_events.Reported.of(environment) for environment in listed})
         return
     for environment in listed:
         before = reported.get(environment.id)
         await _queue(queue, options, fleet_events.events_of(before, environment, listing.fetched_at))
         after = fleet_events.Reported.of(environment)
         if after != before:
-            _put_down(state, {environment.id: after})
+            _record(state, {environment.id: after})
     rows = [*(environment.id for environment in listed), *(str(row.id) for row in invalid)]
     for id_, after in fleet_events.gone(reported, rows).items():
         missing = Environment("letta", id_, id_, None, "", "offline", None, {"id": id_, "mode": after.mode})
         await _queue(queue, options, fleet_events.events_of(reported[id_], missing, listing.fetched_at))
-        _put_down(state, {id_: after})
+        _record(state, {id_: after})
 
 
-def _put_down(state: State, devices: Mapping[str, fleet_events.Reported]) -> None:
-    """Put down what was reported; a disk that is full must not have it reported again and again."""
+def _record(state: State, devices: Mapping[str, fleet_events.Reported]) -> None:
+    """Record what was reported. On a full disk the source goes on without the record."""
     try:
         state.put_down(devices)
     except OptionError as error:
