@@ -1,0 +1,106 @@
+"""The steps of a delivery in a campaign: what each one asks, and what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import plan_campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import Delivery, MessageTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Question
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
+
+from .support import environment_of, row
+
+
+@pytest.fixture
+def deliveries(tmp_path: Path) -> Iterator[Deliveries]:
+    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
+        yield Deliveries(ledger)
+
+
+class Steps:
+    """One target of a campaign that has claimed its message. found: what its conversation has of the message."""
+
+    def __init__(self, deliveries: Deliveries, conversation_id: str | None = None, found: str | None = None) -> None:
+        self.asked: list[Question] = []
+        self.error: ApiError | None = None
+        self._deliveries, self._found = deliveries, found
+        environment = environment_of(row(id="e"))
+        given = MessageTarget("alpha", environment, "agent-1", conversation_id, messages=[Message.from_user("hello")])
+        plan = plan_campaign(deliveries, "c", "undelivered", [given])
+        [self.target] = plan.targets
+        self.delivery = Delivery.of(self.target)
+        self.campaign = Campaign("c", deliveries, plan, self._look_up)
+        assert self.campaign.claim(self.target, self.delivery)
+
+    async def _look_up(self, question: Question, fresh: bool) -> str | None:
+        self.asked.append(question)
+        if self.error is not None:
+            raise self.error
+        return self._found
+
+    @property
+    def entry(self) -> Entry:
+        found = self._deliveries.entry("c", "e")
+        assert found is not None
+        return found
+
+    def find_earlier(self) -> str | None:
+        return asyncio.run(self.campaign.find_earlier(self.target, self.delivery))
+
+
+@pytest.mark.parametrize("found", [None, "", "message-1"])
+def test_looking_for_an_earlier_delivery_changes_nothing(deliveries: Deliveries, found: str | None) -> None:
+    steps = Steps(deliveries, "conv-1", found)
+    entry, delivery = steps.entry, replace(steps.delivery)
+
+    assert steps.find_earlier() == found
+
+    assert [question.conversation_id for question in steps.asked] == ["conv-1"]
+    assert (steps.entry, steps.delivery) == (entry, delivery)
+
+
+def test_a_look_up_that_fails_leaves_the_delivery_in_doubt(deliveries: Deliveries) -> None:
+    steps = Steps(deliveries)
+    steps.error = ApiError("HTTP 503", code="http_503", status=503, transient=True)
+
+    with pytest.raises(ApiError, match=r"^whether it was delivered before cannot be looked up: HTTP 503$") as raised:
+        steps.find_earlier()
+
+    error = raised.value
+    assert (error.code, error.status, error.transient, error.may_be_accepted) == ("http_503", 503, True, True)
+
+
+def test_a_session_is_recorded_before_anything_is_sent_in_it(deliveries: Deliveries) -> None:
+    steps = Steps(deliveries)
+    claimed = steps.entry
+
+    steps.delivery.conversation_id = "session-1"
+    steps.campaign.record_session(steps.target, steps.delivery)
+
+    assert steps.entry == replace(claimed, conversation_id="session-1")
+    # The end of the delivery replaces the row that has the session.
+    steps.delivery.status = "sent"
+    steps.campaign.record(steps.target, steps.delivery)
+    assert (steps.entry.status, steps.entry.conversation_id) == ("sent", "session-1")
+
+
+def test_a_claim_names_the_conversation_of_its_own_target_and_not_that_of_the_row_before(
+    deliveries: Deliveries,
+) -> None:
+    before = Steps(deliveries, "conv-1")
+    before.delivery.status, before.delivery.error = "failed", {"code": "http_500", "message": "HTTP 500"}
+    before.campaign.record(before.target, before.delivery)
+    assert (before.entry.status, before.entry.conversation_id) == ("failed", "conv-1")
+
+    assert Steps(deliveries, None).entry.conversation_id is None
