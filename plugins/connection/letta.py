@@ -120,7 +120,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
 
     transport = "fleetops.environments.letta"
     has_pipelining = True
-    # Commands have none; core then refuses the become plugins that need one.
+    # Commands have no terminal, so core refuses the become plugins that need one.
     has_tty = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -132,24 +132,24 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         """Read the options without blank ones, which Ansible would take for false or reject."""
         forget_blank_environment(f"LETTA_{name}".upper() for name in CONNECTION_SPEC)
         self._variables = given(var_options or {})
-        # Core would take a task's keywords for options of the same names: its environment, and a time-out of 10 s.
+        # Core takes a task's keywords for options of the same names: its environment, and a time-out of 10 s.
         super().set_options(var_options=self._variables, direct=direct)
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
-        """Run a command; its exit status, standard output and standard error."""
+        """Run a command. Returns its exit status, standard output and standard error."""
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         _display.vvv(f"EXEC {to_text(cmd)}", host=self._host)
         become = self.become if sudoable and self.become and self.become.expect_prompt() else None
         return self._open_device().run(to_bytes(cmd), in_data or b"", become)
 
     def put_file(self, in_path: str, out_path: str) -> None:
-        """Copy a file to the device; one that is new there gets its mode, less the umask."""
+        """Copy a file to the device. A new file there gets the mode of the source, without the bits of the umask."""
         super().put_file(in_path, out_path)
         _display.vvv(f"PUT {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
         self._open_device().put(to_bytes(in_path), to_bytes(out_path))
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
-        """Copy a file from the device; one that is new here gets its mode, less the umask."""
+        """Copy a file from the device. A new file here gets the mode of the source, without the bits of the umask."""
         super().fetch_file(in_path, out_path)
         _display.vvv(f"FETCH {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
         self._open_device().fetch(to_bytes(in_path), to_bytes(out_path))

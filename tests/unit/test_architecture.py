@@ -107,6 +107,18 @@ def test_nothing_imports_itself_in_a_circle() -> None:
         pytest.fail(" imports ".join(error.args[1]))
 
 
+def test_no_module_imports_a_private_name_of_another() -> None:
+    private = [
+        f"{name} imports {alias.name} of {node.module}"
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+        if alias.name.startswith("_") and alias.name != "_deps"
+    ]
+    assert not private, private
+
+
 @pytest.mark.parametrize(("folder", "most"), [("module_utils", 16), ("plugin_utils", 9)])
 def test_a_reader_sees_few_names_at_a_time(folder: str, most: int) -> None:
     names = sorted(path.name for path in (PLUGINS / folder).iterdir() if path.name != "__pycache__")

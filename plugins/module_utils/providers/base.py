@@ -206,7 +206,7 @@ def connection_settings(provider: Provider, *layers: Mapping[str, Any]) -> HttpS
 
 
 # The options among which each of these entries of a provider chooses.
-_OPTIONS = {
+MODULE_OPTIONS = {
     "looked_up_by": ("environment_id", "device_id"),
     "agent": ("agent_id", "agent"),
     "conversation": ("conversation_id", "session_id"),
