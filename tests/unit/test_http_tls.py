@@ -19,7 +19,7 @@ from cryptography import x509
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer
-from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import _tls_context
+from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import _make_tls_context
 from tests.sandbox.process import Sandbox
 
 from .support import http_get, http_post, settings_for
@@ -228,14 +228,14 @@ def test_certificates_that_the_environment_names_and_are_not_there_fail_https_al
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
     # What was read before is kept.
-    _tls_context.cache_clear()
+    _make_tls_context.cache_clear()
     try:
         with pytest.raises(FleetError, match=r"^cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR"):
             settings_for(server).tls_context()
         for settings in (settings_for(sandbox), settings_for(server, ca_path=files.ca)):
             assert http_get(settings, "v1", "environments").attempts == 1
     finally:
-        _tls_context.cache_clear()
+        _make_tls_context.cache_clear()
 
 
 def test_http_on_a_tls_port_and_the_other_way_round_are_errors(server: Sandbox, sandbox: Sandbox) -> None:

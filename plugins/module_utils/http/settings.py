@@ -58,10 +58,10 @@ class HttpSettings:
             raise OptionError("retries", f"must be 0 or more, got {options['retries']}")
         if options.get("client_key") and not options.get("client_cert"):
             raise OptionError("client_key", "needs client_cert")
-        base_url = _checked_base_url(options["base_url"])
+        base_url = _check_base_url(options["base_url"])
         settings = cls(
             base_url=base_url,
-            api_key=_checked_key(options, api_key_help),
+            api_key=_read_key(options, api_key_help),
             timeout=float(options["timeout"]),
             retries=int(options["retries"]),
             deadline=float(options["deadline"]),
@@ -69,7 +69,7 @@ class HttpSettings:
             ca_path=options.get("ca_path"),
             client_cert=options.get("client_cert"),
             client_key=options.get("client_key"),
-            proxy=_proxy_for(base_url),
+            proxy=_find_proxy(base_url),
         )
         settings.tls_context()
         return settings
@@ -89,7 +89,7 @@ class HttpSettings:
     def tls_context(self) -> ssl.SSLContext:
         """The context that verifies the server and shows our certificate; made once for each set of options."""
         try:
-            return _tls_context(self.validate_certs, self.ca_path, self.client_cert, self.client_key)
+            return _make_tls_context(self.validate_certs, self.ca_path, self.client_cert, self.client_key)
         except OptionError:
             raise
         except FleetError:
@@ -99,7 +99,7 @@ class HttpSettings:
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def _proxy_for(base_url: str) -> str | None:
+def _find_proxy(base_url: str) -> str | None:
     """The proxy that the environment names; the system's own look-up on macOS is not fork-safe.
 
     Raises FleetError if it cannot be used. Its value is not shown: it may hold a password.
@@ -121,7 +121,7 @@ def _proxy_for(base_url: str) -> str | None:
     return proxy
 
 
-def _checked_base_url(value: str) -> str:
+def _check_base_url(value: str) -> str:
     if "@" in value:
         raise OptionError("base_url", "must not hold a user name or password; give the key with api_key")
     # The rest is not shown: it may be a key.
@@ -145,7 +145,7 @@ def _is_http_url(value: str) -> bool:
     return url.scheme in ("http", "https") and is_host and 0 < (url.port or 80) < 65536
 
 
-def _checked_key(options: Mapping[str, Any], api_key_help: str) -> str:
+def _read_key(options: Mapping[str, Any], api_key_help: str) -> str:
     key = options.get("api_key")
     source = "api_key"
     path = options.get("api_key_file")
@@ -167,7 +167,7 @@ def _checked_key(options: Mapping[str, Any], api_key_help: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _tls_context(
+def _make_tls_context(
     validate: bool, ca_path: str | None, client_cert: str | None, client_key: str | None
 ) -> ssl.SSLContext:
     if not validate:
@@ -190,7 +190,7 @@ def _tls_context(
             raise OptionError("ca_path", f"cannot load {ca_path!r}: {one_line(error)}") from None
     if client_cert:
         try:
-            context.load_cert_chain(client_cert, client_key, password=_no_password)
+            context.load_cert_chain(client_cert, client_key, password=_refuse_password)
         except (OSError, ssl.SSLError) as error:
             raise OptionError(
                 "client_cert", f"cannot load {client_cert!r} with client_key {client_key!r}: {one_line(error)}"
@@ -198,10 +198,10 @@ def _tls_context(
     return context
 
 
-def _no_password() -> str:
+def _refuse_password() -> str:
     raise OptionError("client_key", "is encrypted, which is not supported: nobody is there to type a pass phrase")
 
 
 # Ansible forks its workers after this import. A context takes longer to make than a request to send.
 with contextlib.suppress(FleetError):
-    _tls_context(True, None, None, None)
+    _make_tls_context(True, None, None, None)

@@ -83,7 +83,7 @@ async def _mark_as_sent(_session: Any, context: Any, _params: Any) -> None:
 
 
 async def _send_once(request: Any, handler: Any) -> Any:
-    """Keep aiohttp from repeating a GET by itself, which nobody would count."""
+    """Keep aiohttp from repeating a GET by itself: the repetition would not be counted."""
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
