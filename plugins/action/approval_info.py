@@ -22,11 +22,11 @@ class ActionModule(TargetsAction):
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
 
-    async def outcomes(self, run: Run) -> Sequence[PendingOutcome]:
+    async def run_on_targets(self, run: Run) -> Sequence[PendingOutcome]:
         """Ask every target's device."""
         return await list_pending(run.settings, run.targets, run.policy, run.options["tool_names"])
 
-    def more_of(self, outcomes: Sequence[PendingOutcome]) -> str:
+    def summarize_more(self, outcomes: Sequence[PendingOutcome]) -> str:
         """How many tool calls wait."""
         waiting = sum(len(outcome.pending_approvals) for outcome in outcomes)
         return f"; {waiting} tool calls wait" if waiting else ""

@@ -10,10 +10,10 @@ from typing import Any
 
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.sqlite import Ledger, ledger_path
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
 from ..modules.campaign_control import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.actions.run_facts import run_facts
+from ..plugin_utils.actions.run_facts import find_run_facts
 
 
 class ActionModule(EnvironmentAction):
@@ -24,12 +24,12 @@ class ActionModule(EnvironmentAction):
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Set the state; return `previous_state`."""
         campaign, wanted = options["campaign"], options["state"]
-        path = ledger_path(options["ledger"])
+        path = find_ledger_path(options["ledger"])
         before = ACTIVE
         if reading := Ledger.read(path):
             with reading:
                 before = Deliveries(reading).state(campaign)
         if before != wanted and not self._task.check_mode:
-            with Ledger.open(path, run_facts(self._task, task_vars)) as ledger:
+            with Ledger.open(path, find_run_facts(self._task, task_vars)) as ledger:
                 Deliveries(ledger).set_state(campaign, wanted)
         return {"changed": before != wanted, "previous_state": before}

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.sqlite import ledger_to_show
+from ..module_utils.ledger.sqlite import open_to_show
 from ..module_utils.providers.conversation import STATES
 from ..modules.campaign_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
@@ -28,7 +28,7 @@ class ActionModule(EnvironmentAction):
         """Return `counts`, `replies` and on request `deliveries`."""
         records: list[dict[str, Any]] = []
         state = ACTIVE
-        if ledger := ledger_to_show(options["ledger"], check_mode=bool(self._task.check_mode)):
+        if ledger := open_to_show(options["ledger"], check_mode=bool(self._task.check_mode)):
             with ledger:
                 deliveries = Deliveries(ledger)
                 records = deliveries.records(options["campaign"])

@@ -20,7 +20,7 @@ class ActionModule(TargetsAction):
     PROVIDERS = (PROVIDER,)
     POSITIVE = ("command_timeout",)
 
-    async def outcomes(self, run: Run) -> Sequence[CommandOutcome]:
+    async def run_on_targets(self, run: Run) -> Sequence[CommandOutcome]:
         """Run the command on every target."""
         command = Command(run.options["command"], run.options["command_timeout"], run.options["args"])
         return await run_command(run.settings, run.targets, run.policy, command, check_mode=run.check_mode)

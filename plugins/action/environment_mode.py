@@ -23,7 +23,7 @@ class ActionModule(TargetsAction):
     NEEDS_AGENT = True
     POSITIVE = ("answer_timeout",)
 
-    async def outcomes(self, run: Run) -> Sequence[ModeOutcome]:
+    async def run_on_targets(self, run: Run) -> Sequence[ModeOutcome]:
         """Set the mode on every target."""
         return await set_mode(
             run.settings,
@@ -34,7 +34,7 @@ class ActionModule(TargetsAction):
             check_mode=run.check_mode,
         )
 
-    def result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def make_result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The result, with the modes before and after where they differ."""
         changed = [outcome for outcome in outcomes if isinstance(outcome, ModeOutcome) and outcome.status == "changed"]
         diff = [
@@ -46,4 +46,4 @@ class ActionModule(TargetsAction):
             }
             for outcome in changed
         ]
-        return {**super().result(run, outcomes), **({"diff": diff} if self._task.diff and diff else {})}
+        return {**super().make_result(run, outcomes), **({"diff": diff} if self._task.diff and diff else {})}

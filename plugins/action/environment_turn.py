@@ -23,13 +23,13 @@ class ActionModule(TargetsAction):
     NEEDS_AGENT = True
     POSITIVE = ("answer_timeout",)
 
-    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Refuse options that cannot be meant."""
-        super().check(options, task_vars)
+        super().check_options(options, task_vars)
         if options["run_id"] is not None and options["state"] != "aborted":
             raise OptionError("run_id", f"needs state=aborted, got state={options['state']}")
 
-    async def outcomes(self, run: Run) -> Sequence[TurnOutcome]:
+    async def run_on_targets(self, run: Run) -> Sequence[TurnOutcome]:
         """Abort or resume on every target."""
         wanted = Wanted(run.options["state"], run.options["run_id"], run.options["answer_timeout"])
         return await set_turn(run.settings, run.targets, run.policy, wanted, check_mode=run.check_mode)

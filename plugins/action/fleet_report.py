@@ -15,7 +15,7 @@ from ..module_utils.errors import OptionError
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import export_rollout, list_rollout_names
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.sqlite import Ledger, ledger_to_show
+from ..module_utils.ledger.sqlite import Ledger, open_to_show
 from ..module_utils.report.files import MODES, check_path, differs_from, render_file, write_report
 from ..module_utils.report.model import (
     ReportedCampaign,
@@ -44,10 +44,10 @@ class ActionModule(EnvironmentAction):
             raise OptionError("hosts", "none of them is an environment; set allow_empty=true where that is fine")
         # A report on neither needs no ledger.
         wanted = options["campaigns"] or options["rollout"]
-        ledger = ledger_to_show(options["ledger"], check_mode=bool(self._task.check_mode)) if wanted else None
+        ledger = open_to_show(options["ledger"], check_mode=bool(self._task.check_mode)) if wanted else None
         with ledger or nullcontext():
-            campaigns = _campaigns(ledger, options["campaigns"])
-            rollout = _rollout(ledger, options["rollout"])
+            campaigns = _report_campaigns(ledger, options["campaigns"])
+            rollout = _report_rollout(ledger, options["rollout"])
         report = report_fleet(environments, campaigns, rollout)
         now, files = datetime.now(UTC), []
         for option, path in paths.items():
@@ -82,7 +82,7 @@ def _read_fleet(hosts: Sequence[Any], hostvars: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCampaign]:
+def _report_campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCampaign]:
     """The campaigns from the ledger; a campaign that it does not have has no deliveries."""
     if ledger is None:
         return [report_campaign(name, ACTIVE, []) for name in names]
@@ -90,7 +90,7 @@ def _campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCamp
     return [report_campaign(name, deliveries.state(name), deliveries.records(name)) for name in names]
 
 
-def _rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:
+def _report_rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:
     """A rollout from the ledger. Raises OptionError for one that it does not have."""
     if name is None:
         return None

@@ -17,21 +17,21 @@ from ..module_utils.fleet.replies import (
     SentMessage,
     collect_replies,
     count_states,
-    reply_results,
+    describe_replies,
     require_one_each,
     write_replies,
 )
 from ..module_utils.http.settings import HttpSettings
-from ..module_utils.options import given
+from ..module_utils.options import drop_blanks
 from ..module_utils.providers.base import Provider
 from ..module_utils.providers.conversation import NEW_CONVERSATION, STATES, Reply
 from ..module_utils.providers.letta.provider import PROVIDER as LETTA
-from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
+from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
 from ..modules.reply_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.actions.questions import read_sent_message
 from ..plugin_utils.actions.targets import write_address
-from ..plugin_utils.hosts import environment_of
+from ..plugin_utils.hosts import find_environment
 
 _OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")
 
@@ -58,7 +58,7 @@ class ActionModule(EnvironmentAction):
         result = {
             "changed": False,
             "msg": f"{len(replies)} messages: {states or 'nothing to do'}",
-            "replies": reply_results(messages, replies),
+            "replies": describe_replies(messages, replies),
             "counts": found,
         }
         if options["reply_dir"]:
@@ -72,7 +72,7 @@ class ActionModule(EnvironmentAction):
         return result
 
     def _check(self, options: Mapping[str, Any]) -> None:
-        of_one = [name for name in _OF_ONE if name in given(self._task.args)]
+        of_one = [name for name in _OF_ONE if name in drop_blanks(self._task.args)]
         if options["replies"] is not None and of_one:
             raise OptionError(of_one[0], "cannot go with replies, whose entries have their own")
         if options["lost_after"] < 0:
@@ -87,8 +87,8 @@ class ActionModule(EnvironmentAction):
     def _read_messages(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> list[SentMessage]:
         host = str(task_vars["inventory_hostname"])
         if options["replies"] is None:
-            environment = environment_of(host, task_vars)
-            provider = provider_named(environment.provider) if environment is not None else LETTA
+            environment = find_environment(host, task_vars["hostvars"])
+            provider = find_provider(environment.provider) if environment is not None else LETTA
             if "client_message_id" in provider.reply_keys and not options["client_message_id"]:
                 raise OptionError("replies", "needs what send_message returned in targets; or give client_message_id")
             conversation_id = self._nearest(provider, provider.conversation, options, task_vars)
@@ -120,6 +120,6 @@ class ActionModule(EnvironmentAction):
 async def _collect(
     connections: Mapping[str, HttpSettings], options: Mapping[str, Any], messages: Sequence[SentMessage]
 ) -> list[Reply]:
-    async with opened(connections) as clients:
-        conversations = ConversationsOfAll(clients, concurrency=options["concurrency"], rate=options["rate"])
-        return await collect_replies(messages, conversations.look_for, options["lost_after"])
+    async with open_clients(connections) as clients:
+        conversations = AllConversations(clients, concurrency=options["concurrency"], rate=options["rate"])
+        return await collect_replies(messages, conversations.search_reply, options["lost_after"])

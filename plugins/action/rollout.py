@@ -14,15 +14,15 @@ from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.ledger.rollouts import add_rollout, find_rollout, get_rollout, lock_rollout
 from ..module_utils.ledger.schema import Rollout
-from ..module_utils.ledger.sqlite import Ledger, ledger_path
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
-from ..module_utils.rollouts.preflight import preflight
+from ..module_utils.rollouts.preflight import find_preflights
 from ..module_utils.rollouts.waves import check_same, check_waves, describe_rollout, plan_rollout
-from ..module_utils.text import iso_now
+from ..module_utils.text import format_now
 from ..module_utils.versions import check_version
 from ..modules.rollout import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.actions.run_facts import run_facts
+from ..plugin_utils.actions.run_facts import find_run_facts
 from ..plugin_utils.actions.targets import Item, read_targets
 
 
@@ -46,15 +46,15 @@ class ActionModule(EnvironmentAction):
             check_same(known, options["version"], options["waves"], list(hosts))
         plan = known or self._plan(options, items, task_vars)
         if self._task.check_mode:
-            return _result(plan, hosts, changed=known is None)
-        path, facts = ledger_path(options["ledger"]), run_facts(self._task, task_vars)
+            return _describe(plan, hosts, changed=known is None)
+        path, facts = find_ledger_path(options["ledger"]), find_run_facts(self._task, task_vars)
         lock_rollout(path, options["name"], facts)
         with Ledger.open(path, facts) as ledger:
             # Another run may have planned or continued it while this one waited for the lock.
             is_new = add_rollout(ledger, plan)
             plan = get_rollout(ledger, options["name"])
         check_same(plan, options["version"], options["waves"], list(hosts))
-        return _result(plan, hosts, changed=is_new)
+        return _describe(plan, hosts, changed=is_new)
 
     def _plan(self, options: Mapping[str, Any], items: Sequence[Item], task_vars: Mapping[str, Any]) -> Rollout:
         """A plan for the targets as they are now."""
@@ -67,20 +67,20 @@ class ActionModule(EnvironmentAction):
         listed = {PROVIDER.name: [item.environment for item in items]}
         settings = self._connections("targets", listed, task_vars)[PROVIDER.name]
         targets = [Target(item.host, item.environment) for item in items]
-        found = asyncio.run(preflight(settings, targets, options["concurrency"], options["version"]))
-        now = iso_now()
+        found = asyncio.run(find_preflights(settings, targets, options["concurrency"], options["version"]))
+        now = format_now()
         return plan_rollout(options["name"], options["version"], options["waves"], found, now)
 
 
 def _find_planned(options: Mapping[str, Any]) -> Rollout | None:
-    ledger = Ledger.read(ledger_path(options["ledger"]))
+    ledger = Ledger.read(find_ledger_path(options["ledger"]))
     if ledger is None:
         return None
     with ledger:
         return find_rollout(ledger, options["name"])
 
 
-def _result(rollout: Rollout, hosts: Mapping[str, str], *, changed: bool) -> dict[str, Any]:
+def _describe(rollout: Rollout, hosts: Mapping[str, str], *, changed: bool) -> dict[str, Any]:
     found = Counter(target.preflight for target in rollout.targets)
     message = (
         f"rollout {rollout.name!r}: {found['updatable']} updatable in {len(rollout.waves)} waves, "

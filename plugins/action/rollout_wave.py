@@ -13,12 +13,12 @@ from typing import Any
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger.rollouts import get_rollout, lock_rollout, record_wave
 from ..module_utils.ledger.schema import Rollout, RolloutTarget, Wave
-from ..module_utils.ledger.sqlite import Ledger, ledger_path
-from ..module_utils.rollouts.waves import FAILED, Results, begin_wave, judge_wave
-from ..module_utils.text import iso_now
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
+from ..module_utils.rollouts.waves import FAILED, WaveResults, begin_wave, judge_wave
+from ..module_utils.text import format_now
 from ..modules.rollout_wave import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.actions.run_facts import run_facts
+from ..plugin_utils.actions.run_facts import find_run_facts
 
 _OF_THE_END = ("updated", "waited", "probed")
 
@@ -30,7 +30,7 @@ class ActionModule(EnvironmentAction):
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Record the wave in the ledger, and return its state."""
-        path, facts = ledger_path(options["ledger"]), run_facts(self._task, task_vars)
+        path, facts = find_ledger_path(options["ledger"]), find_run_facts(self._task, task_vars)
         rollout = _get_rollout(path, options["name"])
         if not self._task.check_mode:
             lock_rollout(path, rollout.name, facts)
@@ -40,7 +40,7 @@ class ActionModule(EnvironmentAction):
         if not self._task.check_mode:
             with Ledger.open(path, facts) as ledger:
                 record_wave(ledger, rollout.name, wave, targets)
-        return _result(rollout, wave, targets)
+        return _describe(rollout, wave, targets)
 
 
 def _get_rollout(path: Path, name: str) -> Rollout:
@@ -50,7 +50,7 @@ def _get_rollout(path: Path, name: str) -> Rollout:
 
 def _move_wave(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list[RolloutTarget]]:
     """The wave and its targets after the step that `state` names. Raises OptionError."""
-    now = iso_now()
+    now = format_now()
     if options["state"] == "started":
         early = next((name for name in _OF_THE_END if options[name] is not None), None)
         if early is not None:
@@ -58,7 +58,7 @@ def _move_wave(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list
         return begin_wave(rollout, options["wave"], options["max_failures"], now), []
     if options["updated"] is None:
         raise OptionError("updated", "is needed with state=ended: what self_update returned in targets")
-    results = Results(**{name: _index_by_id(name, options[name]) for name in _OF_THE_END})
+    results = WaveResults(**{name: _index_by_id(name, options[name]) for name in _OF_THE_END})
     return judge_wave(rollout, options["wave"], results, now)
 
 
@@ -72,7 +72,7 @@ def _index_by_id(option: str, entries: Sequence[Mapping[str, Any]] | None) -> di
     return {entry["id"]: entry for entry in entries}
 
 
-def _result(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget]) -> dict[str, Any]:
+def _describe(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget]) -> dict[str, Any]:
     before = rollout.wave(wave.number)
     why = f": {wave.reason}" if wave.reason else ""
     failed = {target.host: target.reason for target in targets if target.status in FAILED}

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.fleet.update import Update, Updated, self_update
+from ..module_utils.fleet.update import Update, UpdateOutcome, update_environments
 from ..module_utils.ledger.rollouts import UpdateProgress
-from ..module_utils.ledger.sqlite import Ledger, ledger_path
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
 from ..plugin_utils.actions.on_targets import Run, TargetsAction
-from ..plugin_utils.actions.run_facts import run_facts
+from ..plugin_utils.actions.run_facts import find_run_facts
 
 
 class ActionModule(TargetsAction):
@@ -28,18 +28,18 @@ class ActionModule(TargetsAction):
     MAKES_CONVERSATIONS = True
     POSITIVE = ("update_timeout",)
 
-    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Refuse options that cannot be meant."""
-        super().check(options, task_vars)
+        super().check_options(options, task_vars)
         if options["target_version"] is not None:
             check_version("target_version", options["target_version"])
         if options["ledger"] and not options["rollout"]:
             raise OptionError("ledger", "needs rollout")
         if options["rollout"] and options["target_version"] is None:
             raise OptionError("rollout", "needs target_version")
-        self._facts = run_facts(self._task, task_vars)
+        self._facts = find_run_facts(self._task, task_vars)
 
-    async def outcomes(self, run: Run) -> Sequence[Updated]:
+    async def run_on_targets(self, run: Run) -> Sequence[UpdateOutcome]:
         """Update every target."""
         update = Update(
             target_version=run.options["target_version"],
@@ -48,13 +48,15 @@ class ActionModule(TargetsAction):
             any_manual_command=run.options["allow_any_manual_command"],
         )
         with self._progress(run) as progress:
-            return await self_update(run.settings, run.targets, run.policy, update, progress, check_mode=run.check_mode)
+            return await update_environments(
+                run.settings, run.targets, run.policy, update, progress, check_mode=run.check_mode
+            )
 
     @contextlib.contextmanager
     def _progress(self, run: Run) -> Iterator[UpdateProgress | None]:
         if not run.options["rollout"] or run.check_mode:
             yield None
             return
-        with Ledger.open(ledger_path(run.options["ledger"]), self._facts) as ledger:
+        with Ledger.open(find_ledger_path(run.options["ledger"]), self._facts) as ledger:
             hosts = {target.environment.id: target.host for target in run.targets}
             yield UpdateProgress(ledger, run.options["rollout"], hosts)

@@ -23,24 +23,24 @@ from ..module_utils.fleet.replies import count_states
 from ..module_utils.ledger.audit_log import AuditLog
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.sqlite import Ledger, ledger_path
-from ..module_utils.options import given
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
+from ..module_utils.options import drop_blanks
 from ..module_utils.providers.base import Client, Provider
 from ..module_utils.providers.conversation import NEW_CONVERSATION
 from ..module_utils.providers.message import Message
-from ..module_utils.providers.registry import ConversationsOfAll, opened, provider_named
-from ..module_utils.text import digest
+from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
+from ..module_utils.text import hash_text
 from ..modules.send_message import SPEC
 from ..plugin_utils.actions.messages import (
     Content,
     choose_source,
-    content_of,
+    find_source,
+    make_content,
     read_text,
     render_template,
-    source_for,
 )
 from ..plugin_utils.actions.on_targets import Run, TargetsAction
-from ..plugin_utils.actions.run_facts import run_facts
+from ..plugin_utils.actions.run_facts import find_run_facts
 from ..plugin_utils.actions.targets import Item
 
 _MOST_RENDERED = 5
@@ -60,23 +60,23 @@ class ActionModule(TargetsAction):
     MAKES_CONVERSATIONS = True
     POSITIVE = ("reply_timeout",)
 
-    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Refuse options that cannot be meant."""
-        super().check(options, task_vars)
+        super().check_options(options, task_vars)
         choose_source(options)
         # Why the ledger or the audit log does not have all that a campaign did; None while they do.
         self._unrecorded: str | None = None
-        alone = next((name for name in _OF_A_CAMPAIGN if name in given(self._task.args)), None)
+        alone = next((name for name in _OF_A_CAMPAIGN if name in drop_blanks(self._task.args)), None)
         if not options["campaign"] and alone:
             raise OptionError(alone, "needs campaign")
         if options["audit_content"] and not options["audit_log"]:
             raise OptionError("audit_content", "needs audit_log")
 
-    def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> MessageTarget:
+    def make_target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> MessageTarget:
         """The messages for one host."""
-        provider = provider_named(item.environment.provider)
+        provider = find_provider(item.environment.provider)
         content = self._content(item, provider, options, task_vars)
-        to = super().target(item, options, task_vars)
+        to = super().make_target(item, options, task_vars)
         if provider.makes_session(to.conversation_id):
             to = replace(to, conversation_id=NEW_CONVERSATION)
         if content.skip is None:
@@ -95,54 +95,54 @@ class ActionModule(TargetsAction):
     def _content(
         self, item: Item, provider: Provider, options: Mapping[str, Any], task_vars: Mapping[str, Any]
     ) -> Content:
-        source = source_for(item, options)
+        source = find_source(item, options)
         in_file = source in _FOLDERS
         value = self._text(source, item, options, task_vars) if in_file else item.given.get(source, options[source])
-        content = content_of(item, source, value, options)
+        content = make_content(item, source, value, options)
         answers = any(message.approvals for message in content.messages)
         refusal = provider.refused.get("approvals" if answers else source)
         if refusal is not None:
             raise OptionError(source, f"cannot be sent to {item.host}: {refusal}")
         return content
 
-    async def outcomes(self, run: Run) -> Sequence[Delivery]:
+    async def run_on_targets(self, run: Run) -> Sequence[Delivery]:
         """Send to every target."""
         name = run.options["campaign"]
-        async with opened(run.connections) as clients:
-            conversations = ConversationsOfAll(clients, concurrency=run.policy.concurrency, rate=run.policy.rate)
+        async with open_clients(run.connections) as clients:
+            conversations = AllConversations(clients, concurrency=run.policy.concurrency, rate=run.policy.rate)
             if not name:
                 return await _deliver(run, clients, conversations, run.targets)
             with contextlib.ExitStack() as stack:
-                facts = run_facts(self._task, self._templar.available_variables)
-                ledger = stack.enter_context(Ledger.open(ledger_path(run.options["ledger"]), facts))
-                audit = _audit_log(run.options)
+                facts = find_run_facts(self._task, self._templar.available_variables)
+                ledger = stack.enter_context(Ledger.open(find_ledger_path(run.options["ledger"]), facts))
+                audit = _open_audit_log(run.options)
                 if audit is not None:
                     stack.enter_context(audit)
                 kept = Deliveries(ledger)
                 planned = plan_campaign(kept, name, run.options["retry"], run.targets, self._source_hash(run))
                 verify = run.options["verify"] == "history"
-                campaign = Campaign(name, kept, planned, conversations.arrived, audit, verify=verify)
+                campaign = Campaign(name, kept, planned, conversations.find_message, audit, verify=verify)
                 deliveries = await _deliver(run, clients, conversations, planned.targets, campaign)
                 self._unrecorded = campaign.problem
                 return deliveries
 
-    def result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
+    def make_result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
         """The task's result, with how many replies are in each state. It is failed if not all was recorded."""
-        result = super().result(run, outcomes)
+        result = super().make_result(run, outcomes)
         if run.fans_out and run.options["wait_for_reply"]:
-            result["replies"] = _replies_in(outcomes)
+            result["replies"] = _count_replies(outcomes)
         if self._unrecorded is not None:
             result.update(failed=True, msg=f"{result['msg']}; {self._unrecorded}")
         return result
 
-    def more_of(self, outcomes: Sequence[Any]) -> str:
+    def summarize_more(self, outcomes: Sequence[Any]) -> str:
         """How many replies are in each state, if they were waited for."""
-        states = ", ".join(f"{count} {state}" for state, count in _replies_in(outcomes).items() if count)
+        states = ", ".join(f"{count} {state}" for state, count in _count_replies(outcomes).items() if count)
         return f"; replies: {states}" if states else ""
 
-    def checked(self, run: Run) -> dict[str, Any]:
+    def run_in_check_mode(self, run: Run) -> dict[str, Any]:
         """The result of check mode: nothing is sent, and the first targets' messages are shown."""
-        planned = _planned_from_ledger(run, self._source_hash(run))
+        planned = _plan_from_ledger(run, self._source_hash(run))
         deliveries = [Delivery.of(target) for target in planned.targets]
         wanted = []
         for target, delivery in zip(planned.targets, deliveries, strict=True):
@@ -153,7 +153,7 @@ class ActionModule(TargetsAction):
         offline = sum(target.environment.status != "online" for target in wanted)
         expected = len(wanted) - offline if run.options["when_offline"] == "skip" else len(wanted)
         return {
-            **self.result(run, deliveries),
+            **self.make_result(run, deliveries),
             "changed": expected > 0,
             "msg": f"would send to {len(wanted)} of {len(run.targets)} targets"
             + (f", {offline} of them listed as offline" if offline else "")
@@ -176,7 +176,7 @@ class ActionModule(TargetsAction):
         """Refuse messages that could not be looked up later, or that have ids of their own."""
         if any(message.approvals for message in messages):
             raise OptionError("campaign", "cannot go with approvals, which carry no id to be looked up by")
-        makes_session = provider_named(item.environment.provider).makes_session(conversation_id)
+        makes_session = find_provider(item.environment.provider).makes_session(conversation_id)
         if conversation_id == NEW_CONVERSATION and not makes_session:
             raise OptionError(
                 "campaign",
@@ -198,7 +198,7 @@ class ActionModule(TargetsAction):
             return None
         given_as = run.options[source]
         value = read_text(source, self._path(source, run.options)) if source in _FOLDERS else given_as
-        return digest(json.dumps(value, sort_keys=True))
+        return hash_text(json.dumps(value, sort_keys=True))
 
     def _text(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str:
         """The text of `content_file`, or of `content_template` rendered with the target's variables."""
@@ -245,7 +245,7 @@ def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> 
 async def _deliver(
     run: Run,
     clients: Mapping[str, Client],
-    conversations: ConversationsOfAll,
+    conversations: AllConversations,
     targets: Sequence[MessageTarget],
     campaign: Campaign | None = None,
 ) -> Sequence[Delivery]:
@@ -253,7 +253,7 @@ async def _deliver(
     deliveries = await deliver(clients, targets, run.policy, campaign)
     if run.options["wait_for_reply"]:
         within = run.options["reply_timeout"]
-        waiting = await_replies(targets, deliveries, conversations.look_for, within, run.policy.report)
+        waiting = await_replies(targets, deliveries, conversations.search_reply, within, run.policy.report)
         await run.policy.stop.run(waiting, grace=0)
         if campaign is not None:
             for target, delivery in zip(targets, deliveries, strict=True):
@@ -264,21 +264,21 @@ async def _deliver(
     return deliveries
 
 
-def _audit_log(options: Mapping[str, Any]) -> AuditLog | None:
+def _open_audit_log(options: Mapping[str, Any]) -> AuditLog | None:
     path = options["audit_log"]
     return AuditLog(path, with_content=options["audit_content"]) if path else None
 
 
-def _planned_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:
+def _plan_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:
     """The plan of what would be sent, from a ledger that is only read."""
     name = run.options["campaign"]
     if not name:
         return CampaignPlan(run.targets, {}, {})
-    with Ledger.read(ledger_path(run.options["ledger"])) or contextlib.nullcontext() as ledger:
+    with Ledger.read(find_ledger_path(run.options["ledger"])) or contextlib.nullcontext() as ledger:
         return plan_campaign(
             Deliveries(ledger) if ledger else None, name, run.options["retry"], run.targets, source_hash
         )
 
 
-def _replies_in(deliveries: Sequence[Delivery]) -> dict[str, int]:
+def _count_replies(deliveries: Sequence[Delivery]) -> dict[str, int]:
     return count_states([delivery.reply for delivery in deliveries if delivery.reply is not None])

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.fan_out import Target
-from ..module_utils.fleet.wait import STATUSES, Goal, Wait, wait_for
+from ..module_utils.fleet.wait import STATUSES, Goal, WaitOutcome, wait_for_environments
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.wait_for_environment import SPEC
@@ -29,9 +29,9 @@ class ActionModule(TargetsAction):
     ITEM_KEYS = ()
     POSITIVE = ("poll_interval",)
 
-    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Refuse options that cannot be meant."""
-        super().check(options, task_vars)
+        super().check_options(options, task_vars)
         if options["version"] is not None:
             check_version("version", options["version"])
         for name in ("wait_timeout", "steady_for"):
@@ -43,18 +43,18 @@ class ActionModule(TargetsAction):
                 f"must be at most the wait_timeout of {options['wait_timeout']}, got {options['steady_for']}",
             )
 
-    def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
+    def make_target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """One host; no agent is asked anything."""
         return Target(item.host, item.environment)
 
-    async def outcomes(self, run: Run) -> Sequence[Wait]:
+    async def run_on_targets(self, run: Run) -> Sequence[WaitOutcome]:
         """Wait for every target."""
-        return await wait_for(
+        return await wait_for_environments(
             run.settings,
             run.targets,
             replace(run.policy, longest_pause=run.options["poll_interval"]),
             Goal(run.options["state"], run.options["version"], run.options["mode"], run.options["steady_for"]),
             run.options["wait_timeout"],
             check_mode=run.check_mode,
-            report=self.onlooker() or (lambda _line: None),
+            report=self.find_display() or (lambda _line: None),
         )

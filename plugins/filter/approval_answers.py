@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils.fleet.approvals import decided
+from ..module_utils.fleet.approvals import decide_approvals
 from ..module_utils.text import one_line
 
 DOCUMENTATION = r"""
@@ -79,7 +79,7 @@ def approval_answers(
         if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
             raise AnsibleFilterError(f"{name}: must be a list of names of tools, got {one_line(repr(patterns), 60)}")
     answers = {
-        str(target["host"]): decided(target["pending_approvals"], allow, deny, reason)
+        str(target["host"]): decide_approvals(target["pending_approvals"], allow, deny, reason)
         for target in targets
     }  # fmt: skip
     return {host: given for host, given in answers.items() if given}

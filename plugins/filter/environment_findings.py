@@ -85,7 +85,7 @@ def environment_findings(
 ) -> list[dict[str, Any]]:
     """Return what was found of each host that is an environment."""
     try:
-        _deps.require()
+        _deps.require_packages()
         if not isinstance(rules, Mapping):
             raise OptionError("rules", f"must be names and expressions, got {one_line(repr(rules), 60)}")
         environments = read_environments(hosts, hostvars, prefix, provider)

@@ -74,7 +74,7 @@ def select_environments(
 ) -> list[str]:
     """Return the hosts that are environments for which all filters hold."""
     try:
-        _deps.require()
+        _deps.require_packages()
         if not filters:
             return [host for host, _environment in find_environments(hosts, hostvars)]
         environments = read_environments(hosts, hostvars, prefix)

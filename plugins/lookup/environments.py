@@ -65,12 +65,12 @@ from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
 from ..module_utils import _deps
-from ..module_utils.environment import described
+from ..module_utils.environment import describe_invalid
 from ..module_utils.errors import FleetError
 from ..module_utils.filters import Expressions
-from ..module_utils.options import CONNECTION_SPEC, given
+from ..module_utils.options import CONNECTION_SPEC, drop_blanks
 from ..module_utils.providers.base import connection_settings
-from ..module_utils.providers.registry import fetch, provider_named
+from ..module_utils.providers.registry import fetch_listing, find_provider
 from ..plugin_utils.options import validate_arguments
 
 SPEC = {"provider": {"type": "str", "default": "letta"}, **CONNECTION_SPEC}
@@ -82,18 +82,18 @@ class LookupModule(LookupBase):
     def run(self, terms: Sequence[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """Return a list of rows. Raises AnsibleLookupError."""
         try:
-            _deps.require()
-            provider = provider_named(validate_arguments(SPEC, given(kwargs))["provider"])
+            _deps.require_packages()
+            provider = find_provider(validate_arguments(SPEC, drop_blanks(kwargs))["provider"])
             filters = Expressions("terms", list(terms), provider.fields)
             of_variables = provider.options_in_variables(variables or {})
             rendered = {option: self._templar.template(value) for option, value in of_variables.items()}
             settings = connection_settings(provider, kwargs, rendered)
             query = provider.query()
-            listing = fetch(provider, settings, query)
+            listing = fetch_listing(provider, settings, query)
             found, invalid = provider.environments(listing, settings.base_url, query)
             rows = [dict(item.fields) for item in found if filters.all_hold(item.fields, listing.fetched_at)]
         except FleetError as error:
             raise AnsibleLookupError(str(error)) from None
         if invalid:
-            Display().warning(f"skipped rows that are {described(invalid)}")
+            Display().warning(f"skipped rows that are {describe_invalid(invalid)}")
         return rows

@@ -62,10 +62,10 @@ try:
 except ImportError:
     semantic_version = _Absent("semantic_version")
 
-__all__ = ["aiohttp", "httpx", "jmespath", "pydantic", "require", "semantic_version", "yarl"]
+__all__ = ["aiohttp", "httpx", "jmespath", "pydantic", "require_packages", "semantic_version", "yarl"]
 
 
-def require() -> None:
+def require_packages() -> None:
     """Raise FleetError naming the missing packages and the Python that lacks them."""
     if _missing:
         raise FleetError(

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from ._deps import pydantic
-from .errors import FleetError, first_problem
+from .errors import FleetError, find_first_problem
 from .text import one_line
 
 # The host variable by which the actions learn from the inventory which environment a host is.
@@ -57,7 +57,7 @@ class EnvironmentReference:
 
         Raises FleetError when the variable is not what the inventory set.
         """
-        value = without_unsafe(value)
+        value = remove_unsafe(value)
         if not isinstance(value, Mapping):
             raise FleetError(f"{CONTRACT} is not a dictionary")
         texts = {name: value.get(name) for name in ("provider", "id", "device_id", "base_url", "status")}
@@ -91,7 +91,7 @@ class Environment(EnvironmentReference):
         return "archived" if self.fields.get("archived") else "offline"
 
 
-def described_state(environment: Environment | None) -> str:
+def describe_state(environment: Environment | None) -> str:
     """The state of an environment as one line; None stands for one that is no longer there."""
     if environment is None:
         return "no longer there"
@@ -101,19 +101,19 @@ def described_state(environment: Environment | None) -> str:
     return one_line(f"{environment.status}{seen}, version {version}, mode {mode}")
 
 
-def updatable(self_update: Mapping[str, Any] | None) -> bool:
+def is_updatable(self_update: Mapping[str, Any] | None) -> bool:
     """Whether an environment can update itself: `supported` and `writable` are both true."""
     said = self_update or {}
     return said.get("supported") is True and said.get("writable") is True
 
 
-def without_unsafe(value: Any) -> Any:
+def remove_unsafe(value: Any) -> Any:
     """Undo `{"__ansible_unsafe": text}`, in which AWX stores an exported inventory's untrusted text."""
     if isinstance(value, Mapping):
         if set(value) == {"__ansible_unsafe"}:
             return value["__ansible_unsafe"]
-        return {key: without_unsafe(item) for key, item in value.items()}
-    return [without_unsafe(item) for item in value] if isinstance(value, list) else value
+        return {key: remove_unsafe(item) for key, item in value.items()}
+    return [remove_unsafe(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +156,11 @@ def validate_rows(
         except pydantic.ValidationError as error:
             identity = raw.get("id") if isinstance(raw, Mapping) else None
             name = one_line(identity, 80) if isinstance(identity, str) and identity else f"number {number}"
-            invalid.append(InvalidRow(name, first_problem(error)))
+            invalid.append(InvalidRow(name, find_first_problem(error)))
     return valid, invalid
 
 
-def described(invalid: Sequence[InvalidRow], most: int = 5) -> str:
+def describe_invalid(invalid: Sequence[InvalidRow], most: int = 5) -> str:
     """Rows that do not validate, as one line: the first `most` by id, and how many more there are."""
     shown = "; ".join(f"environment {row.id}: {row.problem}" for row in invalid[:most])
     more = f"; and {len(invalid) - most} more" if len(invalid) > most else ""

@@ -10,7 +10,7 @@ from typing import Any, Final
 from .text import one_line
 
 
-def first_problem(error: Any) -> str:
+def find_first_problem(error: Any) -> str:
     """The first fault that a pydantic ValidationError names, as one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])

@@ -45,7 +45,7 @@ def make_directory(option: str, path: str) -> None:
         raise OptionError(option, f"cannot make the directory {path!r}: {one_line(error.strerror)}") from None
 
 
-def file_for(directory: str, name: str, ending: str) -> str:
+def name_file(directory: str, name: str, ending: str) -> str:
     """The path of a file that is named after something. No name leads out of the directory."""
     safe = "".join(
         character if character.isprintable() and character not in "/\\%" else quote(character, safe="")
@@ -54,7 +54,7 @@ def file_for(directory: str, name: str, ending: str) -> str:
     return str(Path(directory) / f"{safe}{ending}")
 
 
-def differs(path: str, text: str) -> bool:
+def differs_from(path: str, text: str) -> bool:
     """Whether there is no such file, or its text is another one."""
     try:
         return Path(path).read_bytes() != text.encode()

@@ -14,8 +14,8 @@ from typing import Any
 
 from ._deps import jmespath, semantic_version
 from .errors import OptionError
-from .text import one_line, short
-from .versions import parsed
+from .text import one_line, shorten
+from .versions import parse_version
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -30,13 +30,13 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_semver(self, version: str | None, wanted: str) -> bool:
         """Whether a version is in a range such as `<0.34` or `>=0.34.2,<0.36`. A text that is no version is in none."""
-        spec, found = _range(wanted), parsed(version)
+        spec, found = _parse_range(wanted), parse_version(version)
         return found is not None and bool(spec.match(found))
 
     @jmespath.functions.signature({"types": ["string", "null"]}, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_older_than(self, moment: str | None, age: str) -> bool:
         """Whether an ISO 8601 time is longer ago than an age such as `90s`, `15m`, `12h`, `7d` or `2w`."""
-        seconds = _seconds(age)
+        seconds = _parse_age(age)
         if moment is None:
             return False
         try:
@@ -49,18 +49,18 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
     @jmespath.functions.signature({"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_short(self, text: str) -> str:
         """Eight hexadecimal digits that stand for an id."""
-        return short(text)
+        return shorten(text)
 
 
 @functools.lru_cache(maxsize=256)
-def _range(wanted: str) -> Any:
+def _parse_range(wanted: str) -> Any:
     try:
         return semantic_version.SimpleSpec(wanted.replace(" ", ""))
     except ValueError:
         raise ValueError(f"semver: {wanted!r} is not a range such as '<0.34' or '>=0.34.2,<0.36'") from None
 
 
-def _seconds(age: str) -> int:
+def _parse_age(age: str) -> int:
     match = re.fullmatch(r"([0-9]{1,9})([smhdw])", age.strip())
     if match is None:
         raise ValueError(f"older_than: {age!r} is not an age such as '90s', '12h' or '7d'")
@@ -68,7 +68,7 @@ def _seconds(age: str) -> int:
 
 
 # The type of each function's second argument. A literal is checked when the expression is compiled.
-_ARGUMENTS: dict[str, Callable[[str], Any]] = {"semver": _range, "older_than": _seconds}
+_ARGUMENTS: dict[str, Callable[[str], Any]] = {"semver": _parse_range, "older_than": _parse_age}
 
 
 class Expressions:
@@ -93,7 +93,7 @@ class Expressions:
             compiled = jmespath.compile(text)
         except (jmespath.exceptions.JMESPathError, RecursionError) as error:
             raise OptionError(self._option, f"{text!r} is not a JMESPath expression: {one_line(error)}") from None
-        for function, argument in _literal_arguments(compiled.parsed):
+        for function, argument in _find_literal_arguments(compiled.parsed):
             try:
                 _ARGUMENTS[function](argument)
             except ValueError as error:
@@ -102,7 +102,7 @@ class Expressions:
             raise OptionError(
                 self._option, f"{text!r} takes the environment for a list; write a condition such as mode == 'standard'"
             )
-        for name in _names_of_the_row(compiled.parsed):
+        for name in _find_names(compiled.parsed):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
                 raise OptionError(
@@ -158,7 +158,7 @@ def _takes_a_list(node: Mapping[str, Any]) -> bool:
     return False
 
 
-def _names_of_the_row(node: Mapping[str, Any]) -> Iterator[str]:
+def _find_names(node: Mapping[str, Any]) -> Iterator[str]:
     """The names that an expression looks up in the row itself."""
     if node["type"] == "field":
         yield node["value"]
@@ -169,10 +169,10 @@ def _names_of_the_row(node: Mapping[str, Any]) -> Iterator[str]:
     if node["type"] in ("subexpression", "pipe") and children[0]["type"] in ("current", "identity"):
         children = children[1:]
     for child in children[:1] if node["type"] in _NARROWING else children:
-        yield from _names_of_the_row(child)
+        yield from _find_names(child)
 
 
-def _literal_arguments(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _find_literal_arguments(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Each of our functions in an expression with its second argument, where that is a literal."""
     children = node["children"]
     if node["type"] == "function_expression" and node["value"] in _ARGUMENTS and len(children) == 2:
@@ -182,4 +182,4 @@ def _literal_arguments(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     # A slice's children are numbers.
     for child in children:
         if isinstance(child, Mapping):
-            yield from _literal_arguments(child)
+            yield from _find_literal_arguments(child)

@@ -26,7 +26,7 @@ def is_blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Any]:
+def drop_blanks(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are not blank."""
     return {name: value for name, value in options.items() if not is_blank(value)}
 

@@ -19,29 +19,29 @@ def one_line(text: object, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def short(text: str) -> str:
+def shorten(text: str) -> str:
     """Eight hexadecimal digits that stand for an id (the start of its SHA-256)."""
-    return digest(text)[:8]
+    return hash_text(text)[:8]
 
 
-def digest(text: str) -> str:
+def hash_text(text: str) -> str:
     """The SHA-256 of a text in hexadecimal digits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def add_hash(name: str, text: str, *, separator: str = "_", longest: int | None = None) -> Iterator[str]:
     """Names made of `name` and a hash of `text`, of at most `longest` characters: the shortest hash first."""
-    code = digest(text)
+    code = hash_text(text)
     for length in range(8, len(code) + 1, 8):
         cut = name if longest is None else name[: longest - len(separator) - length]
         yield f"{cut}{separator}{code[:length]}"
 
 
-def iso_utc(moment: datetime, precision: str = "milliseconds") -> str:
+def format_time(moment: datetime, precision: str = "milliseconds") -> str:
     """A time as ISO 8601 in UTC with `Z`. precision: as for `datetime.isoformat`."""
     return moment.astimezone(UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
-def iso_now() -> str:
-    """The present time, in the form of `iso_utc`."""
-    return iso_utc(datetime.now(UTC))
+def format_now() -> str:
+    """The present time, in the form of `format_time`."""
+    return format_time(datetime.now(UTC))

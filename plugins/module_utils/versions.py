@@ -12,7 +12,7 @@ from .errors import OptionError
 from .text import one_line
 
 
-def parsed(text: str | None) -> Any:
+def parse_version(text: str | None) -> Any:
     """A version that can be compared, from `0.34.12`, `v22.19.0` or `0.35.0-rc.1`; None for another text."""
     try:
         return semantic_version.Version(text.removeprefix("v")) if text else None
@@ -20,13 +20,13 @@ def parsed(text: str | None) -> Any:
         return None
 
 
-def at_least(text: str | None, least: str) -> bool:
+def is_at_least(text: str | None, least: str) -> bool:
     """Whether a version is `least` or newer. A text that is no version is not."""
-    found = parsed(text)
-    return found is not None and bool(found >= parsed(least))
+    found = parse_version(text)
+    return found is not None and bool(found >= parse_version(least))
 
 
 def check_version(option: str, text: str) -> None:
     """Raise OptionError when an option's value is no version."""
-    if parsed(text) is None:
+    if parse_version(text) is None:
         raise OptionError(option, f"must be a semantic version such as 0.34.12, got {one_line(repr(text), 60)}")

@@ -45,7 +45,7 @@ class Device:
         """Connect and start the shell. Returns the shell with the event loop that it runs in."""
         background = Background()
         try:
-            _deps.require()
+            _deps.require_packages()
             environment = self._environment()
             variables = PROVIDER.options_in_variables(self._variables)
             settings = connection_settings(PROVIDER, variables, {"base_url": environment.base_url})
@@ -103,7 +103,7 @@ class Device:
             with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 mode = self._do(lambda terminal: terminal.fetch(path, file))
                 if new:
-                    os.fchmod(file.fileno(), mode & ~_umask())
+                    os.fchmod(file.fileno(), mode & ~_read_umask())
         except OSError as error:
             raise AnsibleError(f"cannot write {to_text(target)}: {error.strerror}") from None
 
@@ -171,7 +171,7 @@ class Prompts:
         return stderr if self._answered_up_to is None else stderr.replace(to_bytes(self._become.prompt), b"", 1)
 
 
-def _umask() -> int:
+def _read_umask() -> int:
     umask = os.umask(0o077)
     os.umask(umask)
     return umask

@@ -20,13 +20,13 @@ from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_
 _HOST_GROUP_VARS = "ansible.builtin.host_group_vars"
 
 
-def host_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
+def read_host_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
     """The variables that inventory sources and add_host set for a host itself, not rendered."""
     variables: Mapping[str, Any] = hostvars._inventory.get_host(host).vars
     return variables
 
 
-def stored_variables(hostvars: Any, host: str) -> Iterator[Mapping[str, Any]]:
+def read_stored_variables(hostvars: Any, host: str) -> Iterator[Mapping[str, Any]]:
     """What tasks stored for a host: facts and cacheable set_fact, include_vars, then set_fact and register."""
     manager = hostvars._variable_manager
     with contextlib.suppress(KeyError):
@@ -35,7 +35,7 @@ def stored_variables(hostvars: Any, host: str) -> Iterator[Mapping[str, Any]]:
     yield manager._nonpersistent_fact_cache.get(host, {})
 
 
-def shared_names(hostvars: Any, hosts: Iterable[str]) -> frozenset[str]:
+def find_shared_names(hostvars: Any, hosts: Iterable[str]) -> frozenset[str]:
     """The names that groups, extra variables, and files for any of the hosts or their groups set."""
     manager, inventory = hostvars._variable_manager, hostvars._inventory
     members = [inventory.get_host(host) for host in hosts]
@@ -61,7 +61,7 @@ def has_own_vars_plugins() -> bool:
     return vars_loader._paths is None or bool(set(vars_loader._plugin_instance_cache) - {_HOST_GROUP_VARS})
 
 
-def task_variables(hostvars: Any, host: str, task: Any) -> dict[str, Any]:
+def read_task_variables(hostvars: Any, host: str, task: Any) -> dict[str, Any]:
     """The variables that a task would have if it ran on a host, not rendered."""
     found: dict[str, Any] = hostvars._variable_manager.get_vars(
         play=task.get_play(), host=hostvars._inventory.get_host(host), task=task

@@ -18,19 +18,19 @@ from typing import Any
 
 from ansible.vars.hostvars import HostVars
 
-from ..module_utils.environment import CONTRACT, Environment, EnvironmentReference, without_unsafe
+from ..module_utils.environment import CONTRACT, Environment, EnvironmentReference, remove_unsafe
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.providers.base import Provider
-from ..module_utils.providers.registry import known_providers, provider_named
+from ..module_utils.providers.registry import find_provider, list_providers
 from ..module_utils.text import one_line
 from .core_internals import (
+    find_shared_names,
     has_own_vars_plugins,
-    host_variables,
     is_in_role,
-    shared_names,
-    stored_variables,
-    task_variables,
+    read_host_variables,
+    read_stored_variables,
+    read_task_variables,
 )
 
 
@@ -65,11 +65,6 @@ def require_environment(host: str, hostvars: Mapping[str, Any]) -> EnvironmentRe
     return environment
 
 
-def environment_of(host: str, task_vars: Mapping[str, Any]) -> EnvironmentReference | None:
-    """As `find_environment`, among the hosts that a task sees."""
-    return find_environment(host, task_vars["hostvars"])
-
-
 def find_environments(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> Iterator[tuple[str, EnvironmentReference]]:
     """Those of the hosts that are environments, in the same order, without `fields`. Raises FleetError."""
     for host in hosts:
@@ -86,14 +81,14 @@ def read_fields(
         else the provider's usual one, such as `letta_`.
     It is empty where no variable has the prefix. The values are plain JSON values, as JMESPath takes no others.
     """
-    variables, provider = _listed_variables(host, hostvars), provider_named(environment.provider)
+    variables, provider = _listed_variables(host, hostvars), find_provider(environment.provider)
     if prefix is None:
         prefix = _find_prefix(provider, variables)
     found = {name: variables[prefix + name] for name in provider.fields if prefix + name in variables}
     if not found:
         return {}
     # YAML has times, of which JSON has only texts.
-    plain: dict[str, Any] = json.loads(json.dumps(without_unsafe(found), default=str))
+    plain: dict[str, Any] = json.loads(json.dumps(remove_unsafe(found), default=str))
     return dict.fromkeys(provider.fields) | plain
 
 
@@ -110,7 +105,7 @@ def read_environments(
             continue
         fields = read_fields(host, environment, hostvars, prefix)
         if not fields:
-            missing = provider_named(environment.provider).variable_of("") if prefix is None else prefix
+            missing = find_provider(environment.provider).variable_of("") if prefix is None else prefix
             raise FleetError(
                 f"{host} has no variables that begin with {one_line(repr(missing), 60)}, as the inventory's "
                 "hostvars_prefix is another one; give that as the prefix"
@@ -121,10 +116,10 @@ def read_environments(
 
 def fulfills(expressions: Expressions, environment: Environment) -> bool:
     """Whether all expressions are true of an environment with its `fields`. Raises OptionError."""
-    return expressions.all_hold(environment.fields, listing_time(environment))
+    return expressions.all_hold(environment.fields, find_listing_time(environment))
 
 
-def listing_time(environment: Environment) -> datetime:
+def find_listing_time(environment: Environment) -> datetime:
     """The time from which ages count: when the environment was listed, now where the inventory does not say."""
     try:
         return datetime.fromisoformat(environment.fields["listed_at"])
@@ -134,8 +129,8 @@ def listing_time(environment: Environment) -> datetime:
 
 def compile_expressions(option: str, expressions: Any, environments: Iterable[EnvironmentReference]) -> Expressions:
     """Expressions that may name each field that any of the environments can have. Raises OptionError."""
-    providers = sorted({environment.provider for environment in environments}) or known_providers()
-    return Expressions(option, expressions, [name for one in providers for name in provider_named(one).fields])
+    providers = sorted({environment.provider for environment in environments}) or list_providers()
+    return Expressions(option, expressions, [name for one in providers for name in find_provider(one).fields])
 
 
 def _listed_variables(host: str, hostvars: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -143,7 +138,7 @@ def _listed_variables(host: str, hostvars: Mapping[str, Any]) -> Mapping[str, An
     if not isinstance(hostvars, HostVars):
         variables: Mapping[str, Any] = hostvars[host]
         return variables
-    listed = host_variables(hostvars, host)
+    listed = read_host_variables(hostvars, host)
     return listed if CONTRACT in listed else hostvars.raw_get(host)
 
 
@@ -177,7 +172,7 @@ class HostVariables:
             return self._task_vars
         loop_names = (*(str(self._task_vars.get(f"ansible_{kind}_var")) for kind in ("loop", "index")), "ansible_loop")
         of_the_loop = {name: self._task_vars[name] for name in loop_names if name in self._task_vars}
-        return {**task_variables(self._hostvars, host, self._task), **of_the_loop, "hostvars": self._hostvars}
+        return {**read_task_variables(self._hostvars, host, self._task), **of_the_loop, "hostvars": self._hostvars}
 
     def _may_be_of_the_play(self, name: str) -> bool:
         """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""
@@ -191,10 +186,10 @@ class HostVariables:
         return (
             has_own_vars_plugins()
             or name in self._shared_names
-            or name in host_variables(self._hostvars, host)
-            or any(name in variables for variables in stored_variables(self._hostvars, host))
+            or name in read_host_variables(self._hostvars, host)
+            or any(name in variables for variables in read_stored_variables(self._hostvars, host))
         )
 
     @cached_property
     def _shared_names(self) -> frozenset[str]:
-        return shared_names(self._hostvars, self._hosts)
+        return find_shared_names(self._hostvars, self._hosts)

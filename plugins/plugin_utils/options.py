@@ -32,11 +32,11 @@ def validate_arguments(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -
             convert_value(name, parameters[name], "float")
     found = ArgumentSpecValidator(spec).validate(parameters)
     if found.error_messages:
-        raise FleetError("; ".join(_problem(error) for error in found.errors))
+        raise FleetError("; ".join(_describe_problem(error) for error in found.errors))
     options: dict[str, Any] = found.validated_parameters
     return options
 
 
-def _problem(error: Exception) -> str:
+def _describe_problem(error: Exception) -> str:
     message = one_line(error, 1000)
     return f"unsupported option: {message}" if isinstance(error, UnsupportedError) else message

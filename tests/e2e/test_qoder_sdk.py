@@ -15,7 +15,7 @@ from qca.managed import AsyncManaged, Managed
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.provider import PROVIDER
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch_listing
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 
@@ -93,7 +93,7 @@ class TestEnvironments:
 
         for query in (EVERY, {"limit": 4}, {**EVERY, "created_at_gte": since}):
             theirs = [each.to_dict() for each in client.environments.list(**query)]
-            assert list(fetch(PROVIDER, settings, Query(**query)).rows) == theirs
+            assert list(fetch_listing(PROVIDER, settings, Query(**query)).rows) == theirs
             assert theirs
 
     def test_created_at(self, sandbox: Sandbox, client: Managed) -> None:

@@ -20,7 +20,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.terminal import (
-    Finished,
+    CommandResult,
     RefusedError,
     Terminal,
     open_terminal,
@@ -80,7 +80,7 @@ def gone(device: Device) -> None:
 def test_any_bytes_come_back_as_they_went(fleet: Fleet, stdin: bytes, status: int) -> None:
     copies = f"tee /dev/stderr; exit {status}".encode()
 
-    assert _in_shell(fleet, lambda shell: shell.run(copies, stdin)) == Finished(status, stdin, stdin)
+    assert _in_shell(fleet, lambda shell: shell.run(copies, stdin)) == CommandResult(status, stdin, stdin)
 
 
 @REPEATED
@@ -105,7 +105,7 @@ def test_what_is_large_arrives_whole(fleet: Fleet, tmp_path: Path) -> None:
     sink, path = io.BytesIO(), os.fsencode(tmp_path / "large")
     command = b": " + b"x" * 100_000 + b"; sha256sum"
 
-    async def work(shell: Terminal) -> tuple[Finished, Finished, Finished]:
+    async def work(shell: Terminal) -> tuple[CommandResult, CommandResult, CommandResult]:
         await shell.put(io.BytesIO(content), path, 0o640)
         await shell.fetch(path, sink)
         printed = await shell.run(b"cat " + path)
@@ -115,13 +115,13 @@ def test_what_is_large_arrives_whole(fleet: Fleet, tmp_path: Path) -> None:
     printed, counted, nothing = _in_shell(fleet, work)
 
     assert sink.getvalue() == content
-    assert printed == Finished(0, content, b"")
+    assert printed == CommandResult(0, content, b"")
     assert counted.stdout.split()[0].decode() == hashlib.sha256(content[:5_000_000]).hexdigest()
-    assert nothing == Finished(0, b"", b"")
+    assert nothing == CommandResult(0, b"", b"")
 
 
 def test_a_command_runs_as_one_over_ssh_would(fleet: Fleet) -> None:
-    async def work(shell: Terminal) -> dict[str, Finished]:
+    async def work(shell: Terminal) -> dict[str, CommandResult]:
         commands = {
             "home": b"pwd",
             "environment": b"env",
@@ -143,8 +143,8 @@ def test_a_command_runs_as_one_over_ssh_would(fleet: Fleet) -> None:
     assert "TERM=" not in environment
     assert f"LETTA_BASE_URL={fleet.sandbox.url}" in environment
     assert ends["terminal"].status != 0
-    assert (ends["killed"], ends["interrupted"].status) == (Finished(137, b"", b""), 130)
-    assert ends["nothing"] == Finished(0, b"", b"")
+    assert (ends["killed"], ends["interrupted"].status) == (CommandResult(137, b"", b""), 130)
+    assert ends["nothing"] == CommandResult(0, b"", b"")
     # As under SSH, what goes on in the background outlives the connection.
     sleeper = int(ends["background"].stdout)
     gone(fleet.alpha)
@@ -209,7 +209,7 @@ def test_a_shell_that_never_comes_to_its_prompt_is_ended(letta: None, lone_sandb
 
 
 def test_a_device_in_another_mode_is_left_alone_also_when_only_it_knows_its_mode(fleet: Fleet) -> None:
-    async def work(shell: Terminal) -> Finished:
+    async def work(shell: Terminal) -> CommandResult:
         return await shell.run(b"true")
 
     row = fleet.alpha_row
@@ -221,4 +221,4 @@ def test_a_device_in_another_mode_is_left_alone_also_when_only_it_knows_its_mode
 
     for known in ("bypassPermissions", "unrestricted", None):
         fleet.sandbox.patch(row["id"], currentMode=known)
-        assert _in_shell(fleet, work) == Finished(0, b"", b"")
+        assert _in_shell(fleet, work) == CommandResult(0, b"", b"")

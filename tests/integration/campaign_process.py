@@ -29,7 +29,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.arrivals import Arrivals
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import Reader
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 from tests.sandbox.process import CHECKOUT, Sandbox
@@ -79,13 +79,13 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
             return accepted
 
     async def looked_up(question: Any, fresh: bool) -> bool:
-        arrived = await arrivals.arrived(question, fresh)
+        arrived = await arrivals.find_message(question, fresh)
         death.at("looked_up")
         return arrived
 
     settings = settings_for(given["url"], api_key=given["api_key"])
     async with DyingClient(settings) as client:
-        listed = {item.id: item for item in environments(await client.list(Query()), settings.base_url)[0]}
+        listed = {item.id: item for item in read_environments(await client.list(Query()), settings.base_url)[0]}
         targets = [
             MessageTarget(
                 name,

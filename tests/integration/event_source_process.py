@@ -53,14 +53,14 @@ async def _end(_seconds: float) -> NoReturn:
 
 def main() -> None:
     source, arguments, queued, nth = sys.argv[1:]
-    step, put_down = Steps(int(nth)), State.put_down
+    step, record = Steps(int(nth)), State.record
 
     def stepwise(state: State, devices: Any) -> None:
         step()
-        put_down(state, devices)
+        record(state, devices)
         step()
 
-    State.put_down = stepwise  # type: ignore[method-assign]
+    State.record = stepwise  # type: ignore[method-assign]
     loaded = runpy.run_path(source)
     # The functions of a module that runpy has run keep its names in this dictionary.
     names = loaded["main"].__globals__

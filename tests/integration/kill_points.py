@@ -27,7 +27,10 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_ou
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import ConversationsOfAll, opened
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import (
+    AllConversations,
+    open_clients,
+)
 from tests.sandbox.process import Sandbox
 from tests.unit.qoder_support import qoder_settings
 from tests.unit.support import policy, settings_for
@@ -86,12 +89,12 @@ async def run(
     """One run of the campaign that is called as its ledger, as `deliver` does it."""
     name, provider = ledger.stem, targets[0].environment.provider
     settings = qoder_settings(sandbox) if provider == "qoder" else settings_for(sandbox)
-    async with opened({provider: settings}) as clients:
-        conversations = ConversationsOfAll(clients, concurrency=4, rate=None)
+    async with open_clients({provider: settings}) as clients:
+        conversations = AllConversations(clients, concurrency=4, rate=None)
         with Ledger.open(ledger, RunFacts("tester")) as opened_ledger:
             kept = Deliveries(opened_ledger)
             planned = plan_campaign(kept, name, retry, targets)
-            once = Campaign(name, kept, planned, conversations.arrived, verify=verify)
+            once = Campaign(name, kept, planned, conversations.find_message, verify=verify)
             fan_out = FanOut(policy(concurrency=2, max_failures=len(targets)))
             sender = Sender(clients, fan_out, once)
             pairs = [(target, Delivery.of(target)) for target in planned.targets]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign import Campaign
-from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import message_id, plan_campaign
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import make_message_id, plan_campaign
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     Delivery,
     MessageTarget,
@@ -101,7 +101,7 @@ def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path,
     second = ended(start(sandbox, ledger, names))
 
     assert (statuses(first), statuses(second)) == (["sent"] * 4, ["already_sent"] * 4)
-    assert [one["client_message_id"] for one in first] == [message_id("c", name, 1) for name in names]
+    assert [one["client_message_id"] for one in first] == [make_message_id("c", name, 1) for name in names]
     assert [one["client_message_id"] for one in first] == [one["client_message_id"] for one in second]
     assert turns(sandbox) == once_each(names)
     assert [entry["route"] for entry in sandbox.requests()] == ["list"]
@@ -260,7 +260,7 @@ def test_all_again_is_another_attempt_under_another_id(sandbox: Sandbox, ledger:
     done = ended(start(sandbox, ledger, names[:2], retry="all"))
 
     assert statuses(done) == ["sent", "sent"]
-    assert [one["client_message_id"] for one in done] == [message_id("c", name, 2) for name in names[:2]]
+    assert [one["client_message_id"] for one in done] == [make_message_id("c", name, 2) for name in names[:2]]
     assert turns(sandbox) == dict.fromkeys(names[:2], 2)
 
 
@@ -286,7 +286,7 @@ def test_several_messages_have_an_id_each(sandbox: Sandbox, ledger: Path, names:
 
     sent = sandbox.received()[names[0]]["messages"]
     assert [message["client_message_id"] for message in sent] == [
-        message_id("c", names[0], 1, place) for place in (0, 1)
+        make_message_id("c", names[0], 1, place) for place in (0, 1)
     ]
     assert [message["otid"] for message in sent] == [message["client_message_id"] for message in sent]
 
@@ -327,7 +327,7 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
 
     async def run(opened: Ledger) -> list[Delivery]:
         async with Client(settings_for(sandbox)) as client:
-            arrived = Conversations(client, concurrency=1, rate=None).arrived
+            arrived = Conversations(client, concurrency=1, rate=None).find_message
             planned = plan_campaign(Deliveries(opened), "c", "undelivered", targets)
             campaign = Campaign("c", Deliveries(opened), planned, arrived)
             waits.append(opened.query("PRAGMA busy_timeout")[0]["timeout"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import message_id
+from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import make_message_id
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
     def complete(ledger: Path) -> None:
         done = forked(sandbox, ledger, targets)
         assert set(done["statuses"]) <= {"sent", "already_sent"}
-        ids = [message_id(ledger.stem, target.environment.id, 1) for target in targets]
+        ids = [make_message_id(ledger.stem, target.environment.id, 1) for target in targets]
         assert had(sandbox, targets) == [{own: 1} for own in ids]
 
     each_step(tmp_path, kill, complete)
@@ -123,6 +123,6 @@ def test_a_repeat_that_is_killed_at_any_await_has_each_of_its_attempts_once(
         last = 3 if complete else 2
         assert {entry.attempt for entry in entries(ledger).values()} == {last}
         for target, turns in zip(targets, had(sandbox, targets), strict=True):
-            assert turns == {message_id(ledger.stem, target.environment.id, nth): 1 for nth in range(1, last + 1)}
+            assert turns == {make_message_id(ledger.stem, target.environment.id, nth): 1 for nth in range(1, last + 1)}
 
     each_step(tmp_path, kill, go_on)

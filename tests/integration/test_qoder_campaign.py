@@ -20,7 +20,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.http import 
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import NEW_CONVERSATION
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message, parse_messages
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_utc
+from ansible_collections.fleetops.environments.plugins.module_utils.text import format_time
 from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 from tests.unit.qoder_support import AGENT, new_environment, qoder_settings, with_client
@@ -69,7 +69,7 @@ def a_day_later(sandbox: Sandbox, ledger: Path) -> None:
     sandbox.qoder.pass_time(LATER)
     connection = sqlite3.connect(ledger)
     with connection:
-        before = iso_utc(datetime.now(UTC) - timedelta(seconds=LATER))
+        before = format_time(datetime.now(UTC) - timedelta(seconds=LATER))
         connection.execute("UPDATE deliveries SET began_at = ?, claimed_at = ?", (before, before))
     connection.close()
 

@@ -16,7 +16,7 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.terminal import (
-    Finished,
+    CommandResult,
     RefusedError,
     Terminal,
 )
@@ -107,7 +107,7 @@ def in_shell(sh: Path, directory: Path, work: Callable[[Terminal], Awaitable[Any
 
 
 def test_commands_get_their_input_and_give_their_output(sh: Path, tmp_path: Path) -> None:
-    async def work(shell: Terminal) -> list[Finished]:
+    async def work(shell: Terminal) -> list[CommandResult]:
         return [
             await shell.run(b"cat; echo err >&2; exit 3", b"\0in\n"),
             await shell.run(b"wc -c", LARGE),
@@ -119,11 +119,11 @@ def test_commands_get_their_input_and_give_their_output(sh: Path, tmp_path: Path
         ]
 
     assert in_shell(sh, tmp_path / "there", work) == [
-        Finished(3, b"\0in\n", b"err\n"),
-        Finished(0, f"{len(LARGE)}\n".encode(), b""),
-        Finished(137, b"", b""),
-        Finished(0, b"one\ntwo\nthree\nfour\n", b"five\n6\n"),
-        Finished(0, b"begun\n", b""),
+        CommandResult(3, b"\0in\n", b"err\n"),
+        CommandResult(0, f"{len(LARGE)}\n".encode(), b""),
+        CommandResult(137, b"", b""),
+        CommandResult(0, b"one\ntwo\nthree\nfour\n", b"five\n6\n"),
+        CommandResult(0, b"begun\n", b""),
     ]
 
 
@@ -145,14 +145,14 @@ def test_a_pipe_that_has_no_other_end_is_refused_and_the_shell_goes_on(sh: Path,
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
-    async def work(shell: Terminal) -> Finished:
+    async def work(shell: Terminal) -> CommandResult:
         with pytest.raises(RefusedError, match=r"^it is not a regular file$"):
             await shell.fetch(os.fsencode(pipe), io.BytesIO())
         with pytest.raises(RefusedError, match=r"^it is a pipe$"):
             await shell.put(io.BytesIO(b"content"), os.fsencode(pipe), 0o600)
         return await shell.run(b"echo still here")
 
-    assert in_shell(sh, tmp_path / "there", work) == Finished(0, b"still here\n", b"")
+    assert in_shell(sh, tmp_path / "there", work) == CommandResult(0, b"still here\n", b"")
 
 
 def test_a_command_that_asks_is_answered_and_one_that_ends_at_once_does_no_harm(sh: Path, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_command_that_asks_is_answered_and_one_that_ends_at_once_does_no_harm(
             return b""
         return b"open sesame\n" if said.endswith(b"password: ") else None
 
-    async def work(shell: Terminal) -> list[Finished]:
+    async def work(shell: Terminal) -> list[CommandResult]:
         asks = b"printf 'password: ' >&2; read -r password; echo go; echo $password; cat"
         return [
             await shell.run(asks, b"in", answers),
@@ -170,9 +170,9 @@ def test_a_command_that_asks_is_answered_and_one_that_ends_at_once_does_no_harm(
         ]
 
     assert in_shell(sh, tmp_path / "there", work) == [
-        Finished(0, b"go\nopen sesame\nin", b"password: "),
-        *[Finished(7, b"", b"")] * 5,
-        Finished(0, b"in", b""),
+        CommandResult(0, b"go\nopen sesame\nin", b"password: "),
+        *[CommandResult(7, b"", b"")] * 5,
+        CommandResult(0, b"in", b""),
     ]
 
 

@@ -12,7 +12,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient, HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import Row, environment
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import Row, read_environment
 from tests.sandbox.process import Sandbox
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -101,4 +101,4 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def environment_of(raw: dict[str, Any], base_url: str = "https://api.letta.com", now: datetime = NOW) -> Environment:
     """A row as an Environment."""
-    return environment(Row.model_validate(raw), raw, base_url, now)
+    return read_environment(Row.model_validate(raw), raw, base_url, now)

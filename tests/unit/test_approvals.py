@@ -14,8 +14,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import approvals as letta_approvals
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.approvals import (
-    answered_over_relay,
-    decisions_in,
+    answer_over_relay,
+    find_decisions,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message, parse_messages
 
@@ -65,7 +65,7 @@ def answer(device: FakeDevice, decisions: Sequence[dict[str, Any]]) -> str | Non
         async with serve(device.serve, "127.0.0.1", 0) as server:
             port = next(iter(server.sockets)).getsockname()[1]
             settings = settings_for(f"http://127.0.0.1:{port}", retries=0, timeout=2)
-            return await answered_over_relay(settings, "connection-1", "agent-1", None, decisions)
+            return await answer_over_relay(settings, "connection-1", "agent-1", None, decisions)
 
     return asyncio.run(run())
 
@@ -117,10 +117,10 @@ def test_only_decisions_alone_can_go_to_the_device() -> None:
     result = {"type": "tool", "tool_call_id": "call-1", "status": "success", "tool_return": "ok"}
     user = Message("go on", "m-1")
 
-    assert decisions_in([Message(approvals=(ALLOW, DENY))]) == [ALLOW, DENY]
-    assert decisions_in([Message(approvals=(ALLOW, result))]) == []
-    assert decisions_in([Message(approvals=(ALLOW,)), user]) == []
-    assert decisions_in([user]) == []
+    assert find_decisions([Message(approvals=(ALLOW, DENY))]) == [ALLOW, DENY]
+    assert find_decisions([Message(approvals=(ALLOW, result))]) == []
+    assert find_decisions([Message(approvals=(ALLOW,)), user]) == []
+    assert find_decisions([user]) == []
 
 
 def test_two_answers_to_one_tool_call_are_none() -> None:

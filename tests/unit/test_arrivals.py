@@ -48,7 +48,7 @@ def arrived(client: OneConversation, *otids: str) -> list[Any]:
     async def run() -> list[Any]:
         arrivals = Arrivals(reader)
         questions = [Question("letta", "agent-1", None, otid, since="2026-01-31T12:00:00.000Z") for otid in otids]
-        return await asyncio.gather(*(arrivals.arrived(one, False) for one in questions), return_exceptions=True)
+        return await asyncio.gather(*(arrivals.find_message(one, False) for one in questions), return_exceptions=True)
 
     return asyncio.run(run())
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import (
-    content_hash,
-    message_id,
+    hash_content,
+    make_message_id,
     plan_campaign,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
@@ -37,17 +37,18 @@ DELIVERED = Entry(
 
 
 def test_an_id_is_the_same_ever_after_and_differs_for_all_else() -> None:
-    assert message_id("c", "environment-1", 1) == "794d9ae4-1c81-5e04-bd91-4ca96d6401b5"
+    assert make_message_id("c", "environment-1", 1) == "794d9ae4-1c81-5e04-bd91-4ca96d6401b5"
     ids = {
-        message_id(*parts) for parts in [("c", "e", 1), ("d", "e", 1), ("c", "f", 1), ("c", "e", 2), ("c", "e", 1, 1)]
+        make_message_id(*parts)
+        for parts in [("c", "e", 1), ("d", "e", 1), ("c", "f", 1), ("c", "e", 2), ("c", "e", 1, 1)]
     }
     assert len(ids) == 5
 
 
 def test_the_hash_is_of_what_is_said_and_not_of_ids() -> None:
-    one = content_hash([Message("a", "1", "1")])
-    assert one == content_hash([Message("a", "2", "2")])
-    assert one != content_hash([Message("b")])
+    one = hash_content([Message("a", "1", "1")])
+    assert one == hash_content([Message("a", "2", "2")])
+    assert one != hash_content([Message("b")])
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_the_hash_is_of_what_is_said_and_not_of_ids() -> None:
     ],
 )
 def test_the_hash_of_a_content_never_changes(content: str | tuple[str, ...], expected: str) -> None:
-    assert content_hash([Message(content, "1", "1")]) == expected
+    assert hash_content([Message(content, "1", "1")]) == expected
 
 
 @pytest.mark.parametrize("reply_state", [None, *STATES])
@@ -68,7 +69,7 @@ def test_only_a_turn_that_failed_is_one_that_is_sent_again(tmp_path: Path, reply
     sent = MessageTarget("alpha", environment, "agent-1", messages=[Message.from_user("hello")])
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
         deliveries = Deliveries(ledger)
-        deliveries.replace(None, replace(DELIVERED, content_hash=content_hash(sent.messages), reply_state=reply_state))
+        deliveries.replace(None, replace(DELIVERED, content_hash=hash_content(sent.messages), reply_state=reply_state))
         planned = plan_campaign(deliveries, "c", "failed_turns", [sent])
 
     assert [target.attempt for target in planned.targets] == [2 if reply_state == "failed" else 1]

@@ -10,9 +10,9 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch_listing
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, http_answer, raw_server, row, settings_for
@@ -27,8 +27,8 @@ def retrieved(sandbox: Sandbox, device_id: str) -> Environment:
 
 
 def test_a_device_is_retrieved_as_it_is_listed(sandbox: Sandbox) -> None:
-    listing = fetch(PROVIDER, settings_for(sandbox), Query(limit=7))
-    found, invalid = environments(listing, sandbox.url)
+    listing = fetch_listing(PROVIDER, settings_for(sandbox), Query(limit=7))
+    found, invalid = read_environments(listing, sandbox.url)
 
     assert invalid == []
     assert [environment.id for environment in found] == [entry["id"] for entry in sandbox.fleet()]

@@ -14,10 +14,10 @@ from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.mess
     SOURCES,
     Content,
     choose_source,
-    content_of,
+    find_source,
+    make_content,
     read_text,
     render_template,
-    source_for,
 )
 from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.targets import Item
 
@@ -44,9 +44,9 @@ def content(of: Item | None = None, **options: Any) -> Content:
     """The content for a target by these options; the text of a file or template is its name in capitals."""
     all_options = {**NO_OPTIONS, **options}
     to = of or item()
-    source = source_for(to, all_options)
+    source = find_source(to, all_options)
     value = to.given.get(source, all_options[source])
-    return content_of(to, source, value.upper() if source.startswith("content_") else value, all_options)
+    return make_content(to, source, value.upper() if source.startswith("content_") else value, all_options)
 
 
 # Which option counts
@@ -280,7 +280,7 @@ def test_a_text_that_many_targets_get_exists_once(content: Any) -> None:
     tagged = trust_as_template(content) if isinstance(content, str) else [{"type": "text", "text": content[0]}]
 
     first, second = (
-        message for _number in range(2) for message in content_of(item(), "content", tagged, NO_OPTIONS).messages
+        message for _number in range(2) for message in make_content(item(), "content", tagged, NO_OPTIONS).messages
     )
 
     assert first.client_message_id != second.client_message_id

@@ -124,7 +124,7 @@ def test_no_other_file_uses_private_attributes() -> None:
 
 
 def test_variables_that_the_inventory_sets_for_a_host(core: Core) -> None:
-    found = core_internals.host_variables(core.hostvars, "alpha")
+    found = core_internals.read_host_variables(core.hostvars, "alpha")
 
     assert "of_source" in found
     assert "of_group" not in found
@@ -134,20 +134,20 @@ def test_variables_that_the_inventory_sets_for_a_host(core: Core) -> None:
     ("host", "expected"), [("alpha", ["of_facts", "of_include_vars", "of_set_fact"]), ("beta", [])]
 )
 def test_variables_that_tasks_stored_for_a_host(core: Core, host: str, expected: list[str]) -> None:
-    assert [name for found in core_internals.stored_variables(core.hostvars, host) for name in found] == expected
+    assert [name for found in core_internals.read_stored_variables(core.hostvars, host) for name in found] == expected
 
 
 @pytest.mark.parametrize(
     ("hosts", "expected"), [(["alpha"], {"of_group", "of_source_file"}), (["beta"], {"of_playbook_file"})]
 )
 def test_names_that_groups_and_files_set(core: Core, hosts: list[str], expected: set[str]) -> None:
-    found = core_internals.shared_names(core.hostvars, hosts)
+    found = core_internals.find_shared_names(core.hostvars, hosts)
 
     assert {name for name in found if name.startswith("of_")} == expected
 
 
 def test_variables_of_a_task_on_another_host(core: Core) -> None:
-    found = core_internals.task_variables(core.hostvars, "beta", core.task)
+    found = core_internals.read_task_variables(core.hostvars, "beta", core.task)
 
     assert {name for name in found if name.startswith("of_")} == {"of_playbook_file", "of_play", "of_task"}
     assert found["inventory_hostname"] == "beta"

@@ -18,12 +18,12 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     MessageTarget,
     deliver,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, counts
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, count_statuses
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import environments
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch_listing
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from tests.sandbox.process import Sandbox
 
@@ -32,9 +32,9 @@ from .support import environment_of, http_answer, policy, raw_server, row, setti
 
 def listed(sandbox: Sandbox) -> dict[str, Environment]:
     """What an inventory knows at this moment, by id."""
-    listing = fetch(PROVIDER, settings_for(sandbox), Query())
+    listing = fetch_listing(PROVIDER, settings_for(sandbox), Query())
     sandbox.clear_requests()
-    return {found.id: found for found in environments(listing, sandbox.url)[0]}
+    return {found.id: found for found in read_environments(listing, sandbox.url)[0]}
 
 
 def online(sandbox: Sandbox, count: int = 1) -> list[Environment]:
@@ -534,8 +534,8 @@ def test_no_send_that_waits_for_its_turn_starts_above_the_budget(sandbox: Sandbo
 
     deliveries = delivered(sandbox, targets, policy(concurrency=10, rate=8))
 
-    assert counts(deliveries, STATUSES)["not_attempted"] > 0
-    assert len(sandbox.requests("messages")) == counts(deliveries, STATUSES)["failed"]
+    assert count_statuses(deliveries, STATUSES)["not_attempted"] > 0
+    assert len(sandbox.requests("messages")) == count_statuses(deliveries, STATUSES)["failed"]
 
 
 def test_sends_are_under_way_at_the_same_time(sandbox: Sandbox) -> None:

@@ -31,7 +31,7 @@ for path in sorted(pathlib.Path("plugins").rglob("*.py")):
 from ansible_collections.fleetops.environments.plugins.module_utils import _deps, errors
 message = None
 try:
-    _deps.require()
+    _deps.require_packages()
 except errors.FleetError as error:
     message = str(error)
 print(json.dumps({"imported": imported, "message": message}))

@@ -15,7 +15,7 @@ from ansible_collections.fleetops.environments.plugins.inventory import letta as
 from ansible_collections.fleetops.environments.plugins.inventory import qoder as qoder_inventory
 from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC, LIST_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import known_providers
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import list_providers
 from tests.sandbox.process import CHECKOUT
 
 COLLECTION = "ansible_collections.fleetops.environments.plugins"
@@ -77,7 +77,7 @@ def test_a_providers_action_group_has_every_module_that_connects_to_it_and_no_ot
     groups = yaml.safe_load((CHECKOUT / "meta/runtime.yml").read_text())["action_groups"]
     connecting = [name for name in MODULES if CONNECTION_SPEC.keys() <= _module(name).SPEC.keys()]
 
-    assert sorted(groups) == sorted(known_providers())
+    assert sorted(groups) == sorted(list_providers())
     for provider, members in groups.items():
         assert sorted(members) == [name for name in connecting if provider in _providers(name)]
 
@@ -225,7 +225,7 @@ def test_no_field_of_a_row_is_the_variable_of_an_option() -> None:
 def _providers(name: str) -> Sequence[str]:
     """The names of the providers that a module works with."""
     only = importlib.import_module(f"{COLLECTION}.action.{name}").ActionModule.PROVIDERS
-    return known_providers() if only is None else [provider.name for provider in only]
+    return list_providers() if only is None else [provider.name for provider in only]
 
 
 def _module(name: str) -> Any:

@@ -15,16 +15,16 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
     Environment,
     EnvironmentReference,
     InvalidRow,
-    described,
-    updatable,
+    describe_invalid,
+    is_updatable,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.text import (
     add_hash,
-    digest,
-    iso_utc,
+    format_time,
+    hash_text,
     one_line,
-    short,
+    shorten,
 )
 
 from .support import environment_of, row
@@ -101,14 +101,14 @@ def test_a_contract_without_a_connection_has_none(value: Any) -> None:
     ],
 )
 def test_updatable_is_only_what_says_true_twice(self_update: Any, expected: bool) -> None:
-    assert updatable(self_update) is expected
+    assert is_updatable(self_update) is expected
 
 
 @given(st.text())
 def test_a_short_id_is_eight_digits_of_the_long_one(text: str) -> None:
-    assert len(short(text)) == 8
-    assert digest(text).startswith(short(text))
-    int(digest(text), 16)
+    assert len(shorten(text)) == 8
+    assert hash_text(text).startswith(shorten(text))
+    int(hash_text(text), 16)
 
 
 @given(name=st.text("ab", min_size=1, max_size=400), text=st.text(max_size=5), longest=st.none() | st.just(255))
@@ -116,8 +116,8 @@ def test_names_with_a_hash_differ_and_keep_to_their_length(name: str, text: str,
     names = list(add_hash(name, text, separator="-", longest=longest))
 
     assert len(set(names)) == len(names) == 8
-    assert names[0].endswith(f"-{short(text)}")
-    assert names[-1].endswith(f"-{digest(text)}")
+    assert names[0].endswith(f"-{shorten(text)}")
+    assert names[-1].endswith(f"-{hash_text(text)}")
     assert longest is None or max(map(len, names)) <= longest
     assert all(other.startswith(name[:100]) for other in names)
 
@@ -131,14 +131,14 @@ def test_names_with_a_hash_differ_and_keep_to_their_length(name: str, text: str,
     ],
 )
 def test_moments_are_utc_with_a_z(moment: datetime, expected: str) -> None:
-    assert iso_utc(moment) == expected
+    assert format_time(moment) == expected
 
 
 def test_invalid_rows_are_described_on_one_line() -> None:
     rows = [InvalidRow(f"id-{number}", "name: missing") for number in range(3)]
 
-    assert described(rows[:1]) == "not as the API promises: environment id-0: name: missing"
-    assert described(rows, most=2).endswith("environment id-1: name: missing; and 1 more")
+    assert describe_invalid(rows[:1]) == "not as the API promises: environment id-0: name: missing"
+    assert describe_invalid(rows, most=2).endswith("environment id-1: name: missing; and 1 more")
 
 
 @given(st.text(), st.integers(1, 60))

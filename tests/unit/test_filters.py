@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.filters import Expressions
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import FIELDS
-from ansible_collections.fleetops.environments.plugins.module_utils.text import short
+from ansible_collections.fleetops.environments.plugins.module_utils.text import shorten
 
 from .support import NOW, environment_of, row
 
@@ -99,7 +99,7 @@ def test_nothing_is_older_than_the_longest_age() -> None:
 
 
 def test_short_stands_for_an_id() -> None:
-    assert holds(f"short(id) == '{short('environment-1')}'")
+    assert holds(f"short(id) == '{shorten('environment-1')}'")
 
 
 def test_each_expression_gives_its_value_in_order() -> None:
@@ -107,7 +107,7 @@ def test_each_expression_gives_its_value_in_order() -> None:
 
     assert list(expressions.values(fields(os="linux", pod_id=None))) == [
         "alpha",
-        f"linux-{short('environment-1')}",
+        f"linux-{shorten('environment-1')}",
         None,
     ]
 

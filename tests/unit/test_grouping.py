@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.inventory.letta import InventoryModule
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.text import short
+from ansible_collections.fleetops.environments.plugins.module_utils.text import shorten
 from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.groups import (
     Groups,
     check_group_name,
@@ -148,39 +148,41 @@ def test_a_version_lies_in_its_minor_version() -> None:
 
 @pytest.mark.parametrize("others", [[], ["0.34.12"]])
 def test_what_only_looks_like_a_version_has_a_hash_alone_or_not(others: list[str]) -> None:
-    assert names("version", "0.34-12", *others)[0] == f"version_0_34_12_{short('0.34-12')}"
+    assert names("version", "0.34-12", *others)[0] == f"version_0_34_12_{shorten('0.34-12')}"
 
 
 def test_a_version_of_two_parts_is_not_the_group_of_its_minor_version() -> None:
     groups = group_rows([{"version": "0.34"}, {"version": "0.34.12"}], [DIMENSIONS["version"]], "")
 
-    assert groups.members == {f"version_0_34_{short('0.34')}": [0], "version_0_34_12": [1]}
+    assert groups.members == {f"version_0_34_{shorten('0.34')}": [0], "version_0_34_12": [1]}
     assert groups.parents == {"version_0_34_12": "version_0_34"}
 
 
 def test_a_hashed_name_is_never_the_group_of_a_minor_version() -> None:
     # A version chosen so that its hash has digits only, and another whose minor version is that hash.
-    chosen = next(str(number) for number in range(10_000) if short(str(number)).isdigit())
-    groups = group_rows([{"version": chosen}, {"version": f"{chosen}.{short(chosen)}.0"}], [DIMENSIONS["version"]], "")
+    chosen = next(str(number) for number in range(10_000) if shorten(str(number)).isdigit())
+    groups = group_rows(
+        [{"version": chosen}, {"version": f"{chosen}.{shorten(chosen)}.0"}], [DIMENSIONS["version"]], ""
+    )
 
     assert not set(groups.parents.values()) & groups.members.keys()
 
 
 @pytest.mark.parametrize("missing", [None, ""])
 def test_a_missing_value_is_unknown_and_the_word_unknown_is_another_group(missing: str | None) -> None:
-    assert names("mode", missing, "unknown") == ["mode_unknown", f"mode_unknown_{short('unknown')}"]
+    assert names("mode", missing, "unknown") == ["mode_unknown", f"mode_unknown_{shorten('unknown')}"]
 
 
 def test_of_values_that_would_share_a_name_the_literal_one_keeps_it() -> None:
     assert names("mode", "accept.edits", "accept_edits", "accept-edits") == [
-        f"mode_accept_edits_{short('accept.edits')}",
+        f"mode_accept_edits_{shorten('accept.edits')}",
         "mode_accept_edits",
-        f"mode_accept_edits_{short('accept-edits')}",
+        f"mode_accept_edits_{shorten('accept-edits')}",
     ]
 
 
 def test_a_long_value_is_cut_and_has_a_hash() -> None:
-    assert names("git_branch", "x" * 65) == [f"git_branch_{'x' * 64}_{short('x' * 65)}"]
+    assert names("git_branch", "x" * 65) == [f"git_branch_{'x' * 64}_{shorten('x' * 65)}"]
 
 
 def test_status_and_updatable_have_names_of_their_own() -> None:

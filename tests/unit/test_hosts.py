@@ -15,8 +15,8 @@ from ansible.vars.manager import VariableManager
 
 from ansible_collections.fleetops.environments.plugins.filter.environment_findings import environment_findings
 from ansible_collections.fleetops.environments.plugins.filter.select_environments import select_environments
-from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_utc
-from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import listing_time, read_environments
+from ansible_collections.fleetops.environments.plugins.module_utils.text import format_time
+from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import find_listing_time, read_environments
 
 from .support import NOW, environment_of, row
 
@@ -29,8 +29,8 @@ def _host(prefix: str = "letta_", **fields: Any) -> dict[str, Any]:
 
 
 HOSTVARS = {
-    "old": _host(version="0.33.1", last_seen_at=iso_utc(NOW - timedelta(days=9)), listed_at=iso_utc(NOW)),
-    "new": _host(version="0.34.12", last_seen_at=iso_utc(NOW), listed_at=iso_utc(NOW)),
+    "old": _host(version="0.33.1", last_seen_at=format_time(NOW - timedelta(days=9)), listed_at=format_time(NOW)),
+    "new": _host(version="0.34.12", last_seen_at=format_time(NOW), listed_at=format_time(NOW)),
     "server": {"letta_version": "0.1"},
 }
 
@@ -51,7 +51,7 @@ def test_environments_are_kept_for_which_all_filters_hold(filters: Any, expected
 def test_ages_count_from_the_listing() -> None:
     [(_host, found)] = read_environments(["new"], HOSTVARS)
 
-    assert listing_time(found) == NOW
+    assert find_listing_time(found) == NOW
     assert found.fields["version"] == "0.34.12"
 
 

@@ -20,7 +20,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import sqlite as module
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger, ledger_path
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger, find_ledger_path
 
 FACTS = RunFacts("tester", "7", "alice", "/plays/site.yml")
 ROW = Entry(
@@ -86,14 +86,14 @@ def test_the_path_is_the_option_then_the_environment_then_the_state_directory(mo
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.delenv("FLEETOPS_LEDGER", raising=False)
-    assert ledger_path(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
+    assert find_ledger_path(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
     monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
-    assert ledger_path(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
+    assert find_ledger_path(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert ledger_path("") == Path("/state/fleetops/ledger.sqlite")
+    assert find_ledger_path("") == Path("/state/fleetops/ledger.sqlite")
     monkeypatch.setenv("FLEETOPS_LEDGER", "~/ledger")
-    assert ledger_path(None) == Path("/home/someone/ledger")
-    assert ledger_path("/option") == Path("/option")
+    assert find_ledger_path(None) == Path("/home/someone/ledger")
+    assert find_ledger_path("/option") == Path("/option")
 
 
 def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_row_that_is_not_as_it_was_seen_stays(path: Path) -> None:
 @pytest.mark.parametrize("wrong", ["~nobody-of-this-name/ledger", "a\0b"])
 def test_what_is_no_path_is_one_line_that_names_the_option(wrong: str) -> None:
     with pytest.raises(OptionError, match=r"^ledger: .* is no path: .*; name another file$"):
-        ledger_path(wrong)
+        find_ledger_path(wrong)
 
 
 def test_runs_over_a_link_and_over_the_file_itself_know_each_other(path: Path) -> None:
@@ -139,8 +139,8 @@ def test_runs_over_a_link_and_over_the_file_itself_know_each_other(path: Path) -
     link.symlink_to(path)
 
     with (
-        Ledger.open(ledger_path(str(path)), RunFacts("tester")) as one,
-        Ledger.open(ledger_path(str(link)), RunFacts("tester")) as other,
+        Ledger.open(find_ledger_path(str(path)), RunFacts("tester")) as one,
+        Ledger.open(find_ledger_path(str(link)), RunFacts("tester")) as other,
     ):
         numbers = (one.run, other.run)
     assert numbers == (1, 2)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.manual_command import (
-    instruction,
+    explain_not_updatable,
+    find_manual_command,
     is_known_installer,
-    manual_command,
-    why_not_updatable,
+    write_instruction,
 )
 from tests.sandbox.seeded import SELF_UPDATE
 
@@ -81,15 +81,15 @@ def test_anything_else_is_not(command: str) -> None:
     ],
 )
 def test_the_manual_command_is_what_the_device_reports(said: Any, command: str | None) -> None:
-    assert manual_command(said) == command
+    assert find_manual_command(said) == command
 
 
 def test_the_instruction_has_the_command_on_a_line_of_its_own() -> None:
-    assert "pipx upgrade letta" in instruction("pipx upgrade letta").splitlines()
+    assert "pipx upgrade letta" in write_instruction("pipx upgrade letta").splitlines()
 
 
 def test_a_device_that_is_not_updatable_says_why_in_one_line() -> None:
     said = {"supported": True, "writable": False, "reason": "Needs\nwrite access.", "install_path": "/opt/letta"}
 
-    assert why_not_updatable(said) == "not updatable: Needs write access.; installed in /opt/letta"
-    assert why_not_updatable(None) == "not updatable: reports no self_update support"
+    assert explain_not_updatable(said) == "not updatable: Needs write access.; installed in /opt/letta"
+    assert explain_not_updatable(None) == "not updatable: reports no self_update support"

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.mode import ModeOutcome, set_mode
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import same_mode
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import is_same_mode
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import LongTurn
 
@@ -72,7 +72,7 @@ def present(sandbox: Sandbox, device: dict[str, Any], **whose: Any) -> str | Non
     ],
 )
 def test_words_are_compared_by_what_they_mean(first: str | None, second: str, same: bool) -> None:
-    assert same_mode(first, second) is same
+    assert is_same_mode(first, second) is same
 
 
 def test_a_mode_is_set_once(sandbox: Sandbox, device: dict[str, Any]) -> None:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing, described
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing, describe_invalid
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import (
     FIELDS,
-    environments,
-    wire_form,
+    read_environments,
+    write_message,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 
@@ -51,7 +51,7 @@ WHOLE = row(
 
 def sorted_out(rows: Sequence[Any], **options: Any) -> tuple[list[str], list[str]]:
     """The ids of the rows that validate, and of those that do not."""
-    valid, invalid = environments(Listing(rows, NOW), "https://api.letta.com", **options)
+    valid, invalid = read_environments(Listing(rows, NOW), "https://api.letta.com", **options)
     return [found.id for found in valid], [found.id for found in invalid]
 
 
@@ -117,7 +117,7 @@ def test_what_the_api_always_sends_must_be_there(missing: str) -> None:
     raw = row()
     del raw[missing]
 
-    _valid, invalid = environments(Listing([raw], NOW), "https://api.letta.com")
+    _valid, invalid = read_environments(Listing([raw], NOW), "https://api.letta.com")
 
     assert [(found.id, found.problem.split(",")[0]) for found in invalid] == [
         ("environment-1", f"{missing}: Field required")
@@ -209,7 +209,7 @@ def test_updatable_is_supported_and_writable(self_update: dict[str, bool], expec
 def test_an_invalid_row_is_reported_with_its_place_and_the_others_are_kept(changes: dict[str, Any], place: str) -> None:
     bad = row(id="bad", **changes) if "id" not in changes else row(**changes)
 
-    valid, invalid = environments(Listing([row(id="a"), bad, row(id="b")], NOW), "https://api.letta.com")
+    valid, invalid = read_environments(Listing([row(id="a"), bad, row(id="b")], NOW), "https://api.letta.com")
 
     assert [found.id for found in valid] == ["a", "b"]
     assert [found.id for found in invalid] == ["number 2" if "id" in changes else "bad"]
@@ -229,7 +229,7 @@ def test_the_longest_time_is_a_date() -> None:
 def test_a_report_names_the_first_five_rows_on_one_line() -> None:
     rows = [row(id=f"bad\n{number}", deviceId=None) for number in range(7)]
 
-    report = described(environments(Listing(rows, NOW), "https://api.letta.com")[1])
+    report = describe_invalid(read_environments(Listing(rows, NOW), "https://api.letta.com")[1])
 
     assert report.startswith("not as the API promises: environment bad 0: deviceId: Input should be a valid string, ")
     assert "bad 4" in report
@@ -253,7 +253,7 @@ json_values = st.recursive(
 def test_any_json_is_a_valid_row_or_a_report(changes: list[dict[str, Any]]) -> None:
     rows = [row(**change) for change in changes]
 
-    valid, invalid = environments(Listing(rows, NOW), "https://api.letta.com")
+    valid, invalid = read_environments(Listing(rows, NOW), "https://api.letta.com")
 
     assert len(valid) + len(invalid) == len(rows)
     for found in valid:
@@ -266,7 +266,7 @@ def test_any_json_is_a_valid_row_or_a_report(changes: list[dict[str, Any]]) -> N
 def outgoing(option: str, entries: Sequence[Any]) -> list[dict[str, Any]]:
     """What an option gives, as the API takes it."""
     messages = parse_messages(option, entries)
-    sent = [wire_form(message) for message in messages]
+    sent = [write_message(message) for message in messages]
     assert sent == [message.as_option() for message in messages]
     return sent
 

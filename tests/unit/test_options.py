@@ -14,7 +14,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.options import (
     CONNECTION_SPEC,
     convert_value,
-    given,
+    drop_blanks,
     is_blank,
     merge_connection_options,
 )
@@ -34,7 +34,7 @@ def test_every_other_value_is_a_value(value: Any) -> None:
 
 
 def test_blank_options_are_left_out() -> None:
-    assert given({"a": "", "b": None, "c": False, "d": " x "}) == {"c": False, "d": " x "}
+    assert drop_blanks({"a": "", "b": None, "c": False, "d": " x "}) == {"c": False, "d": " x "}
 
 
 @pytest.mark.parametrize(

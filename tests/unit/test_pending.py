@@ -8,8 +8,11 @@ import pytest
 from ansible.errors import AnsibleFilterError
 
 from ansible_collections.fleetops.environments.plugins.filter.approval_answers import approval_answers
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.approvals import decided, matches
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.approvals import requests_in
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.approvals import (
+    decide_approvals,
+    matches_tool,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.approvals import find_requests
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 
 
@@ -30,7 +33,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     ],
 )
 def test_a_tool_is_meant_by_its_whole_name(tool: Any, patterns: list[str] | None, expected: bool) -> None:
-    assert matches(tool, patterns) is expected
+    assert matches_tool(tool, patterns) is expected
 
 
 def _calls(*tools: str) -> list[dict[str, Any]]:
@@ -40,13 +43,15 @@ def _calls(*tools: str) -> list[dict[str, Any]]:
 def test_nothing_is_answered_that_is_not_named_and_a_denial_goes_first() -> None:
     calls = _calls("Read", "Bash", "Write")
 
-    assert decided(calls, [], [], "why") == []
-    assert decided(calls, ["*"], ["Bash"], None) == [
+    assert decide_approvals(calls, [], [], "why") == []
+    assert decide_approvals(calls, ["*"], ["Bash"], None) == [
         {"tool_call_id": "call-0", "approve": True},
         {"tool_call_id": "call-1", "approve": False},
         {"tool_call_id": "call-2", "approve": True},
     ]
-    assert decided(calls, [], ["Bash"], "why") == [{"tool_call_id": "call-1", "approve": False, "reason": "why"}]
+    assert decide_approvals(calls, [], ["Bash"], "why") == [
+        {"tool_call_id": "call-1", "approve": False, "reason": "why"}
+    ]
 
 
 def test_each_host_gets_its_own_answers() -> None:
@@ -80,4 +85,4 @@ def test_what_a_device_says_in_another_shape_is_left_out(said: Any, expected: An
     relay = Relay.__new__(Relay)
     relay.device_status = {"pending_control_requests": said}
 
-    assert requests_in(relay) == expected
+    assert find_requests(relay) == expected

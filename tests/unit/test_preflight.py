@@ -11,7 +11,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget
-from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.preflight import preflight
+from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.preflight import find_preflights
 from tests.sandbox.process import Sandbox
 
 from .support import environment_of, settings_for
@@ -32,7 +32,7 @@ def added(sandbox: Sandbox, version: Any = "0.33.9", **metadata: Any) -> Environ
 
 def checked(sandbox: Sandbox, *environments: Environment, **settings: Any) -> list[RolloutTarget]:
     targets = [Target(environment.id, environment) for environment in environments]
-    return asyncio.run(preflight(settings_for(sandbox, **settings), targets, 4, "0.34.12"))
+    return asyncio.run(find_preflights(settings_for(sandbox, **settings), targets, 4, "0.34.12"))
 
 
 def test_each_device_is_found_as_it_is_now(sandbox: Sandbox) -> None:

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import Accepted, idempotency_key
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import Accepted, make_idempotency_key
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder import client as qoder
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
@@ -321,9 +321,9 @@ def test_hostile_answers_raise_nothing_but_api_errors(answer: Any, status: int) 
 
 
 def test_an_idempotency_key_is_the_same_ever_after_and_differs_for_all_else() -> None:
-    assert idempotency_key("env_1", "message-1", "session") == "cb74d90b-7c7b-46d3-8097-1fdde9e66dec"
+    assert make_idempotency_key("env_1", "message-1", "session") == "cb74d90b-7c7b-46d3-8097-1fdde9e66dec"
     keys = {
-        idempotency_key(*parts)
+        make_idempotency_key(*parts)
         for parts in [("e", "m", "session"), ("e", "m", "message"), ("e", "n", "session"), ("f", "m", "session")]
     }
     assert len(keys) == 4

@@ -15,9 +15,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client, Query
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import environments
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import read_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.provider import PROVIDER
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import fetch_listing
 from tests.sandbox.process import Sandbox
 
 from .support import http_answer, raw_server, settings_for
@@ -51,7 +51,7 @@ def settings(sandbox: Sandbox, **changes: Any) -> HttpSettings:
 
 
 def listed(sandbox: Sandbox, **query: Any) -> Listing:
-    return fetch(PROVIDER, settings(sandbox), Query(**query))
+    return fetch_listing(PROVIDER, settings(sandbox), Query(**query))
 
 
 def ids(listing: Listing) -> list[Any]:
@@ -70,7 +70,7 @@ def queries(sandbox: Sandbox) -> list[dict[str, str]]:
 def failed(sandbox: Sandbox, query: Mapping[str, Any] | None = None, **changes: Any) -> ApiError:
     """The error of a listing, which names the call on one line and no key."""
     with pytest.raises(ApiError) as raised:
-        fetch(PROVIDER, settings(sandbox, **changes), Query(**(query or {})))
+        fetch_listing(PROVIDER, settings(sandbox, **changes), Query(**(query or {})))
 
     message = str(raised.value)
     assert message.startswith(f"GET {sandbox.qoder.url}{PATH}: ")
@@ -96,7 +96,7 @@ def test_a_listing_is_every_environment_once_the_newest_first(sandbox: Sandbox, 
 
 def test_archived_environments_come_when_they_are_asked_for(sandbox: Sandbox) -> None:
     everything = listed(sandbox, include_archived=True, limit=7)
-    found, invalid = environments(everything, sandbox.qoder.url, Query())
+    found, invalid = read_environments(everything, sandbox.qoder.url, Query())
 
     assert ids(everything) == expected(sandbox, archived=True)
     assert invalid == []
@@ -178,7 +178,7 @@ def test_there_is_a_pause_between_pages_and_none_before_the_first(newer: Sandbox
 def test_an_account_without_environments_is_an_empty_listing(sandbox: Sandbox) -> None:
     sandbox.qoder.account("empty", "key-of-an-empty-account")
 
-    assert ids(fetch(PROVIDER, settings(sandbox, api_key="key-of-an-empty-account"), Query())) == []
+    assert ids(fetch_listing(PROVIDER, settings(sandbox, api_key="key-of-an-empty-account"), Query())) == []
 
 
 def test_a_row_that_comes_twice_is_kept_once() -> None:
@@ -214,7 +214,7 @@ def resolved(sandbox: Sandbox, wanted: Environment) -> Environment | None:
 
 
 def test_an_environment_is_retrieved_as_it_is_listed(sandbox: Sandbox) -> None:
-    found, invalid = environments(listed(sandbox, include_archived=True), sandbox.qoder.url, Query())
+    found, invalid = read_environments(listed(sandbox, include_archived=True), sandbox.qoder.url, Query())
 
     assert invalid == []
     for item in found[:5]:
@@ -492,7 +492,7 @@ def test_a_damaged_row_is_reported_and_the_others_are_kept(sandbox: Sandbox, dam
     broken = expected(sandbox)[9]
     sandbox.add_fault("invalid_rows", route="qoder_list", rows=[broken], damage=damage)
 
-    found, invalid = environments(listed(sandbox, limit=4), sandbox.qoder.url, Query())
+    found, invalid = read_environments(listed(sandbox, limit=4), sandbox.qoder.url, Query())
 
     assert [item.id for item in found] == [identity for identity in expected(sandbox) if identity != broken]
     assert [row.id for row in invalid] == ["number 10" if DAMAGES[damage] in ("", "id") else broken]
@@ -505,7 +505,7 @@ def test_a_damaged_row_is_reported_and_the_others_are_kept(sandbox: Sandbox, dam
 def test_a_row_that_is_only_strange_is_kept(sandbox: Sandbox, damage: str) -> None:
     sandbox.add_fault("invalid_rows", route="qoder_list", rows=[0], damage=damage)
 
-    found, invalid = environments(listed(sandbox, limit=4), sandbox.qoder.url, Query())
+    found, invalid = read_environments(listed(sandbox, limit=4), sandbox.qoder.url, Query())
 
     assert ([item.id for item in found], invalid) == (expected(sandbox), [])
 
@@ -513,8 +513,10 @@ def test_a_row_that_is_only_strange_is_kept(sandbox: Sandbox, damage: str) -> No
 def test_a_hostile_account_is_a_listing(sandbox: Sandbox) -> None:
     sandbox.qoder.account("hostile", "key-of-a-hostile-account", environments=60, seed=3, hostile=True)
 
-    listing = fetch(PROVIDER, settings(sandbox, api_key="key-of-a-hostile-account"), Query(include_archived=True))
-    found, invalid = environments(listing, sandbox.qoder.url, Query())
+    listing = fetch_listing(
+        PROVIDER, settings(sandbox, api_key="key-of-a-hostile-account"), Query(include_archived=True)
+    )
+    found, invalid = read_environments(listing, sandbox.qoder.url, Query())
 
     entries = sandbox.qoder.environments("hostile")
     assert len(found) + len(invalid) == len(entries)

@@ -16,8 +16,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.qo
     FIELDS,
     Query,
     Row,
-    environment,
-    environments,
+    read_environment,
+    read_environments,
 )
 
 from .support import NOW
@@ -62,7 +62,7 @@ NEWER: dict[str, Any] = {
 
 def environment_of(row: dict[str, Any]) -> Environment:
     """A row as an Environment."""
-    return environment(Row.model_validate(row), URL)
+    return read_environment(Row.model_validate(row), URL)
 
 
 def made(**changes: Any) -> Environment:
@@ -71,7 +71,7 @@ def made(**changes: Any) -> Environment:
 
 
 def sorted_out(*rows: Any) -> tuple[list[Environment], list[InvalidRow]]:
-    return environments(Listing(rows, NOW), URL, Query())
+    return read_environments(Listing(rows, NOW), URL, Query())
 
 
 def test_every_field_of_the_older_generation() -> None:

@@ -68,7 +68,7 @@ class Sessions(Client):
 
 def look_at(sessions: Client, question: Question, times: int = 1) -> Reply:
     async def run() -> Reply:
-        look = Conversations(sessions, concurrency=1, rate=None).look_for(question)
+        look = Conversations(sessions, concurrency=1, rate=None).search_reply(question)
         for _number in range(times):
             reply = await look(0.0)
         return reply
@@ -83,7 +83,7 @@ def reply_to(*events: dict[str, Any], question: Question = BY_ID) -> Reply:
 
 def arrived(question: Question, *events: dict[str, Any]) -> bool:
     async def run() -> bool:
-        return bool(await Conversations(Sessions(events), concurrency=1, rate=None).arrived(question, True))
+        return bool(await Conversations(Sessions(events), concurrency=1, rate=None).find_message(question, True))
 
     return asyncio.run(run())
 
@@ -348,5 +348,5 @@ class TestInTheSandbox:
     def _look(sandbox: Sandbox, question: Question) -> Reply:
         return with_client(
             qoder_settings(sandbox),
-            lambda client: Conversations(client, concurrency=2, rate=None).look_for(question)(0.0),
+            lambda client: Conversations(client, concurrency=2, rate=None).search_reply(question)(0.0),
         )

@@ -531,11 +531,11 @@ def test_what_is_said_without_words_is_no_reply() -> None:
     ids=["JSON", "none", "text", "NaN", "infinite", "too deep", "half a character", "the key", "a mark of Ansible's"],
 )
 def test_the_arguments_of_a_tool_call_are_made_harmless(arguments: str | None, parsed: Any) -> None:
-    assert ToolCall(arguments=arguments).parsed_arguments(KEY) == parsed
+    assert ToolCall(arguments=arguments).parse_arguments(KEY) == parsed
 
 
 def test_arguments_that_lie_deep_are_cut() -> None:
-    text = json.dumps(ToolCall(arguments="[" * 500 + "]" * 500).parsed_arguments(KEY))
+    text = json.dumps(ToolCall(arguments="[" * 500 + "]" * 500).parse_arguments(KEY))
 
     assert text == "[" * 64 + "null" + "]" * 64
 

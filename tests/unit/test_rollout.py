@@ -28,13 +28,13 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import (
-    Results,
+    WaveResults,
     begin_wave,
     check_same,
     describe_rollout,
     judge_wave,
     plan_rollout,
-    wave_sizes,
+    size_waves,
 )
 
 VERSION, WAVES = "0.34.12", ["1", "5%", "25%", "100%"]
@@ -69,7 +69,7 @@ def updated(name: str, status: str = "changed", **fields: Any) -> dict[str, Any]
 def ran(rollout: Rollout, number: int, *entries: dict[str, Any], max_failures: str = "0", **more: Any) -> Rollout:
     """A rollout after a wave was begun and judged."""
     rollout = with_wave(rollout, begin_wave(rollout, number, max_failures, NOW))
-    results = Results({entry["id"]: entry for entry in entries}, **more)
+    results = WaveResults({entry["id"]: entry for entry in entries}, **more)
     return with_wave(rollout, *judge_wave(rollout, number, results, LATER))
 
 
@@ -90,7 +90,7 @@ def waves_that_grow(draw: st.DrawFn) -> list[str]:
 
 @given(waves_that_grow(), st.integers(0, 400))
 def test_each_target_is_in_one_wave_and_no_wave_is_empty(waves: list[str], targets: int) -> None:
-    sizes = wave_sizes(waves, targets)
+    sizes = size_waves(waves, targets)
 
     assert sum(sizes) == targets
     assert all(size >= 1 for size in sizes)
@@ -100,7 +100,7 @@ def test_each_target_is_in_one_wave_and_no_wave_is_empty(waves: list[str], targe
 @given(waves_that_grow(), st.integers(1, 400))
 def test_a_wave_ends_where_it_says_or_one_target_after_the_last(waves: list[str], targets: int) -> None:
     done = 0
-    for size, wave in zip(wave_sizes(waves, targets), waves, strict=False):
+    for size, wave in zip(size_waves(waves, targets), waves, strict=False):
         number = int(wave.removesuffix("%"))
         wanted = number * targets // 100 if wave.endswith("%") else number
         assert done + size == min(targets, max(wanted, done + 1))
@@ -139,7 +139,7 @@ def test_a_plan_keeps_the_order_and_puts_those_that_are_updatable_into_waves(
     ],
 )
 def test_the_waves_of_fleets(targets: int, sizes: list[int]) -> None:
-    assert wave_sizes(WAVES, targets) == sizes
+    assert size_waves(WAVES, targets) == sizes
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_the_waves_of_fleets(targets: int, sizes: list[int]) -> None:
 )
 def test_waves_that_cannot_be_meant(waves: list[str], problem: str) -> None:
     with pytest.raises(OptionError, match=r"^waves: ") as caught:
-        wave_sizes(waves, 10)
+        size_waves(waves, 10)
 
     assert problem in str(caught.value)
 
@@ -321,11 +321,11 @@ def test_who_is_not_attempted_again_keeps_the_end_of_the_run_before() -> None:
 def test_results_are_those_of_the_wave_that_runs() -> None:
     rollout = plan()
     with pytest.raises(OptionError, match=r"^wave: 1 of rollout 'r' is pending; begin it with state=started$"):
-        judge_wave(rollout, 1, Results({}), NOW)
+        judge_wave(rollout, 1, WaveResults({}), NOW)
     running = with_wave(rollout, begin_wave(rollout, 1, "0", NOW))
     for option in ("updated", "waited", "probed"):
         with pytest.raises(OptionError, match=f"^{option}: '1' is not in wave 1 of rollout 'r'$"):
-            judge_wave(running, 1, Results(**{"updated": {}, option: {"1": updated("1")}}), NOW)
+            judge_wave(running, 1, WaveResults(**{"updated": {}, option: {"1": updated("1")}}), NOW)
 
 
 # What comes next
@@ -439,7 +439,7 @@ def test_what_became_of_a_wave_is_kept(path: Path) -> None:
         wave = begin_wave(rollout, 1, "0", NOW)
         record_wave(ledger, "r", wave)
         assert find_rollout(ledger, "r") == with_wave(rollout, wave)
-        ends = judge_wave(with_wave(rollout, wave), 1, Results({"0": updated("0")}), LATER)
+        ends = judge_wave(with_wave(rollout, wave), 1, WaveResults({"0": updated("0")}), LATER)
         record_wave(ledger, "r", *ends)
 
         kept = find_rollout(ledger, "r")

@@ -13,12 +13,16 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, Target
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update import Update, Updated, self_update
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update import (
+    Update,
+    UpdateOutcome,
+    update_environments,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import UpdateProgress, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
-from ansible_collections.fleetops.environments.plugins.module_utils.text import iso_now
+from ansible_collections.fleetops.environments.plugins.module_utils.text import format_now
 from tests.sandbox.process import Sandbox
 from tests.sandbox.seeded import SELF_UPDATE
 
@@ -50,28 +54,28 @@ def updated_all(
     policy: dict[str, Any] | None = None,
     progress: UpdateProgress | None = None,
     **settings: Any,
-) -> list[Updated]:
+) -> list[UpdateOutcome]:
     """Update these while something else goes on in a thread."""
     rules = Policy(**{"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", **(policy or {})})
     update = Update(target_version, method, within, any_manual_command)
 
-    async def run() -> list[Updated]:
+    async def run() -> list[UpdateOutcome]:
         targets = [Target(environment.id, environment, agent_id) for environment in environments]
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(meanwhile))
-            return await self_update(
+            return await update_environments(
                 settings_for(sandbox, **settings), targets, rules, update, progress, check_mode=check_mode
             )
 
     return asyncio.run(run())
 
 
-def updated(sandbox: Sandbox, environment: Environment, *arguments: Any, **options: Any) -> Updated:
+def updated(sandbox: Sandbox, environment: Environment, *arguments: Any, **options: Any) -> UpdateOutcome:
     [outcome] = updated_all(sandbox, [environment], *arguments, **options)
     return outcome
 
 
-def message_of(outcome: Updated) -> str:
+def message_of(outcome: UpdateOutcome) -> str:
     assert outcome.error is not None
     assert "\n" not in outcome.error["message"]
     return outcome.error["message"]
@@ -513,7 +517,7 @@ def test_a_device_is_not_told_where_that_cannot_be_put_down(sandbox: Sandbox, tm
     environment = added(sandbox)
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
-        add_rollout(ledger, plan_rollout("r", "0.34.12", ["100%"], [target], iso_now()))
+        add_rollout(ledger, plan_rollout("r", "0.34.12", ["100%"], [target], format_now()))
         progress = UpdateProgress(ledger, "r", {environment.id: "d"})
         with ledger.transaction(durable=True) as database:
             database.execute("DROP TABLE rollout_targets")

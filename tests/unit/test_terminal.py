@@ -146,7 +146,7 @@ def test_a_network_that_takes_nothing_more_is_reported_within_the_timeout(monkey
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
 def test_the_shell_on_the_device_is_one_line_that_shells_understand(shell: str) -> None:
-    script = terminal._script()
+    script = terminal._read_script()
 
     assert "\n" not in script
     subprocess.run([shell, "-n", "-c", script], check=True)
@@ -157,7 +157,7 @@ def test_the_shell_on_the_device_is_one_line_that_shells_understand(shell: str) 
     [("-rw-r--r--", 0o644), ("-rwsr-x--t", 0o751), ("-rw-------+", 0o600), ("lrwxrwxrwx", 0o777), ("", 0)],
 )
 def test_permissions_are_read_as_ls_shows_them(permissions: str, mode: int) -> None:
-    assert terminal._mode_of(permissions) == mode
+    assert terminal._read_mode(permissions) == mode
 
 
 @pytest.fixture

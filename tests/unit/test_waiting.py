@@ -11,7 +11,11 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import FanOut, Policy, Target
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.wait import Goal, Wait, wait_for
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.wait import (
+    Goal,
+    WaitOutcome,
+    wait_for_environments,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from tests.sandbox.process import Sandbox
 
@@ -33,16 +37,16 @@ def waited(
     lines: list[str] | None = None,
     policy: dict[str, Any] | None = None,
     **settings: Any,
-) -> list[Wait]:
+) -> list[WaitOutcome]:
     """Wait for these while something else goes on in a thread."""
     rules = Policy(**{"concurrency": 4, "rate": None, "max_failures": 0, "longest_pause": 0.2, **(policy or {})})
     report = (lines if lines is not None else []).append
 
-    async def run() -> list[Wait]:
+    async def run() -> list[WaitOutcome]:
         targets = [Target(environment.id, environment) for environment in environments]
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(meanwhile))
-            return await wait_for(
+            return await wait_for_environments(
                 settings_for(sandbox, **settings), targets, rules, goal, within, check_mode=check_mode, report=report
             )
 

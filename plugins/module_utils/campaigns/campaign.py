@@ -21,7 +21,7 @@ from ..ledger.audit_log import AuditLog
 from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
 from ..providers.conversation import NEW_CONVERSATION, Question
-from ..text import iso_now
+from ..text import format_now
 from .plan import CampaignPlan, describe_other_content
 
 # The statuses that leave open whether a message was accepted.
@@ -33,7 +33,7 @@ _KEYS_PROTECT_FOR = timedelta(hours=23)
 _UNRECORDED = "another delivery could not be put down"
 # Seconds to wait for another process to unlock the ledger after a longer wait was in vain.
 _NOT_LONG = 0.1
-# See `Conversations.arrived` in providers/base.py.
+# See `Conversations.find_message` in providers/base.py.
 Arrived = Callable[[Question, bool], Awaitable[str | None]]
 
 
@@ -104,7 +104,7 @@ class Campaign:
         self._state = ACTIVE
         # Why a delivery could not be recorded, None while all could.
         self.problem: str | None = None
-        self._began_at = iso_now()
+        self._began_at = format_now()
         deliveries.begin(name, plan.source_hash, plan.repeat)
 
     def mark_settled(self, target: MessageTarget, delivery: Delivery) -> bool:
@@ -161,7 +161,7 @@ class Campaign:
 
     def _in_flight(self, target: MessageTarget, seen: Entry | None) -> Entry:
         """The row of a claim. seen: the row before."""
-        now, ids = iso_now(), (target.environment.id, str(target.client_message_id))
+        now, ids = format_now(), (target.environment.id, str(target.client_message_id))
         session_key, message_key = target.provider.idempotency_keys(*ids)
         earlier = seen if seen is not None and seen.attempt == target.attempt else None
         conversation_id = target.conversation_id
@@ -274,7 +274,7 @@ class Campaign:
             entry,
             status="sent" if found else delivery.status,
             sent_at=delivery.sent_at,
-            ended_at=iso_now(),
+            ended_at=format_now(),
             otid=delivery.otid,
             outcome=FOUND if found else delivery.error["code"] if delivery.error else None,
             reply_state=reply_state,

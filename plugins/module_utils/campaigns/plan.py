@@ -18,20 +18,20 @@ from ..fleet.delivery import MessageTarget
 from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
 from ..providers.message import Message
-from ..text import digest
+from ..text import hash_text
 
 _IDS = uuid.UUID("7c1f0c52-9f0e-4c5e-8a1e-3f6b0d2a9e47")
 
 
-def message_id(campaign: str, environment_id: str, attempt: int, place: int = 0) -> str:
+def make_message_id(campaign: str, environment_id: str, attempt: int, place: int = 0) -> str:
     """The id of a message. place: its index among the messages of one attempt."""
     return str(uuid.uuid5(_IDS, json.dumps([campaign, environment_id, attempt, place])))
 
 
-def content_hash(messages: Sequence[Message]) -> str:
+def hash_content(messages: Sequence[Message]) -> str:
     """The SHA-256 of user messages without their ids, as JSON with sorted keys. Ledgers store it: it never changes."""
     bare = [{"role": "user", "content": message.content_option} for message in messages]
-    return digest(json.dumps(bare, sort_keys=True))
+    return hash_text(json.dumps(bare, sort_keys=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def plan_campaign(
     to_send = [target for target in targets if target.skip is None]
     if retry == "all" and not _is_unfinished(repeat, entries, to_send):
         repeat += 1
-    hashes = {target.environment.id: content_hash(target.messages) for target in to_send}
+    hashes = {target.environment.id: hash_content(target.messages) for target in to_send}
     settled: dict[str, Entry] = {}
     attempts: dict[str, int] = {}
     for environment_id, own_hash in hashes.items():
@@ -104,7 +104,7 @@ def _is_wanted_again(entry: Entry, retry: str, repeat: int) -> bool:
 
 
 def _with_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarget:
-    ids = [message_id(campaign, target.environment.id, attempt, place) for place in range(len(target.messages))]
+    ids = [make_message_id(campaign, target.environment.id, attempt, place) for place in range(len(target.messages))]
     messages = [
         replace(message, client_message_id=own_id, otid=own_id)
         for message, own_id in zip(target.messages, ids, strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..providers.letta.approvals import requests_in
+from ..providers.letta.approvals import find_requests
 from ..providers.letta.client import Client
 from .fan_out import FanOut, Policy, Target
 from .jobs import ConversationOutcome, find_relay, on_each
@@ -36,35 +36,35 @@ async def list_pending(
     async def ask(client: Client, target: Target, outcome: PendingOutcome) -> None:
         async with await find_relay(client, target, outcome) as relay:
             await relay.require_runtime()
-            requests = requests_in(relay)
+            requests = find_requests(relay)
         if requests is None:
             raise ApiError("the device does not say what waits for approval", code="invalid")
-        pending = [_approval(entry) for entry in requests]
-        outcome.pending_approvals = [call for call in pending if matches(call["tool_name"], tool_names)]
+        pending = [_describe_approval(entry) for entry in requests]
+        outcome.pending_approvals = [call for call in pending if matches_tool(call["tool_name"], tool_names)]
         outcome.status = "ok"
 
     return await on_each(FanOut(policy), settings, targets, PendingOutcome.of, ask)
 
 
-def matches(tool_name: Any, patterns: Sequence[str] | None) -> bool:
+def matches_tool(tool_name: Any, patterns: Sequence[str] | None) -> bool:
     """Whether a tool's name matches one of the patterns, as in a shell. None matches every tool."""
     return patterns is None or any(fnmatchcase(str(tool_name), pattern) for pattern in patterns)
 
 
-def decided(
+def decide_approvals(
     pending: Sequence[Mapping[str, Any]], allow: Sequence[str], deny: Sequence[str], reason: str | None
 ) -> list[dict[str, Any]]:
     """Answers `{tool_call_id, approve, reason}` to the calls whose tools match a pattern; deny wins over allow."""
     answers = []
     for call in pending:
-        denied = matches(call["tool_name"], deny)
-        if denied or matches(call["tool_name"], allow):
+        denied = matches_tool(call["tool_name"], deny)
+        if denied or matches_tool(call["tool_name"], allow):
             said = {"reason": reason} if reason else {}
             answers.append({"tool_call_id": str(call["tool_call_id"]), "approve": not denied, **said})
     return answers
 
 
-def _approval(entry: dict[str, Any]) -> dict[str, Any]:
+def _describe_approval(entry: dict[str, Any]) -> dict[str, Any]:
     request = entry["request"]
     return {
         "request_id": entry.get("request_id"),

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from ..environment import Environment
 from ..errors import OptionError
-from ..text import iso_utc, one_line
+from ..text import format_time, one_line
 
 TYPES = ("new_device", "online", "offline", "version", "mode")
 
@@ -55,7 +55,7 @@ def plain(value: Any) -> Any:
     return _UNSAFE.sub("_", value)[:_LONGEST] if isinstance(value, str) else None
 
 
-def events_of(before: Reported | None, environment: Environment, now: datetime) -> list[dict[str, Any]]:
+def find_events(before: Reported | None, environment: Environment, now: datetime) -> list[dict[str, Any]]:
     """The events of a device: what differs from what it was reported as, however often it changed in between.
 
     A device that was never reported is a `new_device`, and nothing else. Each event is
@@ -71,7 +71,7 @@ def events_of(before: Reported | None, environment: Environment, now: datetime) 
     device = {name: plain(environment.fields.get(name)) for name in _TEXTS}
     previous = {name: plain(getattr(before, name)) for name in ("status", "version", "mode")} if before else None
     common = {"provider": environment.provider, **device, "status": after.status, "previous": previous}
-    return [{"type": name, **common, "at": iso_utc(now)} for name in types]
+    return [{"type": name, **common, "at": format_time(now)} for name in types]
 
 
 class State:
@@ -106,7 +106,7 @@ class State:
         found = {row[0]: Reported(*row[1:]) for row in rows}
         return found | self._kept if known or self._kept else None
 
-    def put_down(self, devices: Mapping[str, Reported]) -> None:
+    def record(self, devices: Mapping[str, Reported]) -> None:
         """Put down what devices have been reported as, all of them or none.
 
         Raises OptionError; they are known all the same while the process lives, and put down with the next ones.
@@ -128,7 +128,7 @@ class State:
             raise OptionError("state_file", message) from None
 
 
-def gone(reported: Mapping[str, Reported], listed: Collection[str]) -> dict[str, Reported]:
+def find_gone(reported: Mapping[str, Reported], listed: Collection[str]) -> dict[str, Reported]:
     """The devices that were online and are no longer in the list, as offline. listed: the ids of all rows."""
     missing = reported.keys() - set(listed)
     return {

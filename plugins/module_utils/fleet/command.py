@@ -16,7 +16,7 @@ from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
-from ..versions import parsed
+from ..versions import parse_version
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
@@ -57,7 +57,7 @@ async def run_command(
         _require_listed(command, environment)
         if not check_mode:
             relay = Relay(client.settings, outcome.connection_id, target.agent_id, target.conversation_id)
-            outcome.output, success = await execute(relay, command, outcome.version)
+            outcome.output, success = await execute_command(relay, command, outcome.version)
             if not success:
                 said = one_line(outcome.output) or "without a word"
                 raise ApiError(f"the command failed: {said}", code="command_failed")
@@ -77,7 +77,7 @@ def _require_listed(command: Command, environment: Environment) -> None:
         )
 
 
-async def execute(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:
+async def execute_command(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:
     """Run a command over a relay that is not open yet; returns the device's answer, and whether it reports success.
 
     version: that of the device, for the error when no answer comes. Raises ApiError.
@@ -95,7 +95,7 @@ async def execute(relay: Relay, command: Command, version: str | None) -> tuple[
 
 def _explain_time_out(error: ApiError, version: str | None) -> ApiError:
     """The error; a time-out says what it may mean if the device is an old one."""
-    found, since = parsed(version), parsed(_ANSWERS_SINCE)
+    found, since = parse_version(version), parse_version(_ANSWERS_SINCE)
     if error.code == "timeout" and (found is None or found < since):
         age = f"the device runs {one_line(version or 'an unknown version')}"
         return error.but(f"{error}; {age}, and those before {_ANSWERS_SINCE} may run a command without answering")

@@ -18,10 +18,10 @@ from ..errors import ApiError
 from ..providers.base import Client, Provider, find_online, find_reachable
 from ..providers.conversation import NEW_CONVERSATION, Look, Question, Reply
 from ..providers.message import Message
-from ..providers.registry import provider_named
+from ..providers.registry import find_provider
 from ..stop import Stop
-from ..text import iso_now, one_line
-from .fan_out import FanOut, Outcome, Policy, Target, failures_on
+from ..text import format_now, one_line
+from .fan_out import FanOut, Outcome, Policy, Target, record_failures
 from .progress import Progress
 from .replies import wait_for_reply
 
@@ -46,7 +46,7 @@ class MessageTarget(Target):
     @property
     def provider(self) -> Provider:
         """The environment's provider."""
-        return provider_named(self.environment.provider)
+        return find_provider(self.environment.provider)
 
     @property
     def client_message_id(self) -> str | None:
@@ -238,7 +238,7 @@ class Sender:
             await self.send_now(target, environment, delivery)
             return
         try:
-            with failures_on(delivery), self._unsent_after_stop(delivery):
+            with record_failures(delivery), self._unsent_after_stop(delivery):
                 if self._once.claim(target, delivery):
                     await self.send_now(target, environment, delivery)
         finally:
@@ -264,11 +264,11 @@ class Sender:
                 self._once.record_session(target, delivery)
         found = await self._once.find_earlier(target, delivery) if self._once is not None else None
         if found is not None:
-            delivery.status, delivery.reason, delivery.sent_at = "already_sent", FOUND, iso_now()
+            delivery.status, delivery.reason, delivery.sent_at = "already_sent", FOUND, format_now()
             delivery.otid = found or delivery.otid
             return
         await self._late_bound(target, environment, delivery)
-        delivery.status, delivery.error, delivery.sent_at = "sent", None, iso_now()
+        delivery.status, delivery.error, delivery.sent_at = "sent", None, format_now()
 
     async def _new_conversation(self, target: MessageTarget, environment: EnvironmentReference) -> str:
         try:

@@ -93,12 +93,12 @@ class Policy:
         return outcome.has_failed or (outcome.status == "offline" and self.when_offline != "skip")
 
 
-def failure_budget(value: str, targets: int) -> int:
+def parse_failure_budget(value: str, targets: int) -> int:
     """`max_failures` as a count. Raises OptionError."""
-    return share_of("max_failures", value, targets)
+    return parse_share("max_failures", value, targets)
 
 
-def share_of(option: str, value: str, targets: int) -> int:
+def parse_share(option: str, value: str, targets: int) -> int:
     """A count, or a percentage of the targets rounded down, as a count. Raises OptionError for any other value."""
     text = value.strip()
     number = text.removesuffix("%").strip()
@@ -107,7 +107,7 @@ def share_of(option: str, value: str, targets: int) -> int:
     return int(number) * targets // 100 if text.endswith("%") else int(number)
 
 
-def counts(outcomes: Sequence[Outcome], statuses: Sequence[str]) -> dict[str, int]:
+def count_statuses(outcomes: Sequence[Outcome], statuses: Sequence[str]) -> dict[str, int]:
     """How many outcomes have each status, all of `statuses` in order."""
     found = Counter(outcome.status for outcome in outcomes)
     return {status: found[status] for status in statuses}
@@ -209,13 +209,13 @@ class FanOut:
 
 async def _time(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
     started = time.monotonic()
-    with failures_on(outcome):
+    with record_failures(outcome):
         await work(target, outcome)
     outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
 
 
 @contextmanager
-def failures_on(outcome: Outcome) -> Iterator[None]:
+def record_failures(outcome: Outcome) -> Iterator[None]:
     """Record an exception on the outcome, as its status and its error."""
     try:
         yield

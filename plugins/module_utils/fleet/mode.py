@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
-from ..providers.letta.models import same_mode
+from ..providers.letta.models import is_same_mode
 from ..providers.letta.relay import Frame, Relay
 from ..text import one_line
 from .fan_out import FanOut, Policy, Target
@@ -63,9 +63,9 @@ async def set_mode(
 
 async def _change(relay: Relay, outcome: ModeOutcome, mode: str, within: float, *, check_mode: bool) -> None:
     """Set the mode unless the device has it."""
-    outcome.previous_mode = outcome.mode = _mode_of(relay)
+    outcome.previous_mode = outcome.mode = _read_mode(relay)
     await relay.require_runtime()
-    if same_mode(outcome.mode, mode):
+    if is_same_mode(outcome.mode, mode):
         outcome.status = "ok"
         return
     # The mode is unknown until the device has confirmed it.
@@ -80,7 +80,7 @@ async def _set(relay: Relay, mode: str, within: float) -> str:
 
     def decides(frame: Frame) -> bool:
         if frame.get("type") == "update_device_status":
-            return same_mode(relay.device_status.get("current_permission_mode"), mode)
+            return is_same_mode(relay.device_status.get("current_permission_mode"), mode)
         return relay.is_ours(frame) and _notice(frame) is not None
 
     frame = await relay.exchange({"type": "change_device_state", "payload": {"mode": mode}}, decides, within)
@@ -95,15 +95,15 @@ async def _read_again(relay: Relay, outcome: ModeOutcome, mode: str, unclear: Ap
     """Read the mode after a request whose answer was lost, and set the outcome. unclear: the error of that request."""
     try:
         async with relay:
-            outcome.mode = _mode_of(relay)
+            outcome.mode = _read_mode(relay)
     except ApiError:
         raise unclear from None
-    if not same_mode(outcome.mode, mode):
+    if not is_same_mode(outcome.mode, mode):
         raise ApiError(f"{unclear}; the mode is still {one_line(outcome.mode, 60)!r}", code=unclear.code)
     outcome.status = "changed"
 
 
-def _mode_of(relay: Relay) -> str:
+def _read_mode(relay: Relay) -> str:
     mode = relay.device_status.get("current_permission_mode")
     if not isinstance(mode, str):
         raise ApiError("the device does not say its mode", code="invalid")

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import ApiError, OptionError
-from ..files import differs, file_for, make_directory, write_text
+from ..files import differs_from, make_directory, name_file, write_text
 from ..providers.conversation import STATES, Look, Question, Reply
-from ..providers.registry import provider_named
+from ..providers.registry import find_provider
 from ..text import one_line
 
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGER_BY = 0.5, 15.0, 1.5
@@ -56,11 +56,11 @@ async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
         if reply.state != "waiting":
             return reply
         if last:
-            return _timed_out(reply, within, trouble)
+            return _end_waiting(reply, within, trouble)
         pause = min(pause * _LONGER_BY, _LONGEST_PAUSE)
 
 
-def _timed_out(reply: Reply, within: float, trouble: str) -> Reply:
+def _end_waiting(reply: Reply, within: float, trouble: str) -> Reply:
     if reply.found or trouble:
         message = f"no reply within the reply_timeout of {within:g} s; the turn may go on{trouble}"
         return reply.ended("waiting", "reply_timeout", message)
@@ -116,7 +116,7 @@ async def collect_replies(
     return list(await asyncio.gather(*(look(one) for one in messages)))
 
 
-def reply_results(messages: Sequence[SentMessage], replies: Sequence[Reply]) -> list[dict[str, Any]]:
+def describe_replies(messages: Sequence[SentMessage], replies: Sequence[Reply]) -> list[dict[str, Any]]:
     """The result of reply_info for each message."""
     return [
         {
@@ -125,7 +125,7 @@ def reply_results(messages: Sequence[SentMessage], replies: Sequence[Reply]) -> 
             "client_message_id": one.client_message_id,
             "agent_id": (one.question.agent_id or None) if one.question else None,
             "conversation_id": one.question.conversation_id if one.question else None,
-            "session_id": _session_of(one.question),
+            "session_id": _find_session(one.question),
             **asdict(reply),
             "reason": one.skip,
         }
@@ -133,8 +133,8 @@ def reply_results(messages: Sequence[SentMessage], replies: Sequence[Reply]) -> 
     ]
 
 
-def _session_of(question: Question | None) -> str | None:
-    return provider_named(question.provider).session_of(question.conversation_id) if question is not None else None
+def _find_session(question: Question | None) -> str | None:
+    return find_provider(question.provider).session_of(question.conversation_id) if question is not None else None
 
 
 def write_replies(
@@ -150,8 +150,8 @@ def write_replies(
     for one, reply in zip(messages, replies, strict=True):
         if reply.state != "replied":
             continue
-        path, text = file_for(directory, one.host, ".txt"), f"{(reply.text or '').rstrip()}\n"
-        if differs(path, text):
+        path, text = name_file(directory, one.host, ".txt"), f"{(reply.text or '').rstrip()}\n"
+        if differs_from(path, text):
             changed = True
             if not check_mode:
                 write_text("reply_dir", path, text)

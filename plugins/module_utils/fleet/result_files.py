@@ -18,7 +18,7 @@ from ..text import one_line
 
 def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
     """One line for each target: JSON Lines, or CSV where the name ends in `.csv`. Raises OptionError."""
-    write_lines("result_file", path, _csv(results) if path.endswith(".csv") else _json_lines(results))
+    write_lines("result_file", path, _write_csv(results) if path.endswith(".csv") else _write_json_lines(results))
 
 
 def write_hosts(path: str, hosts: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def write_hosts(path: str, hosts: Sequence[str]) -> None:
         raise OptionError("retry_file", f"cannot remove {path!r}: {one_line(error.strerror)}") from None
 
 
-def _json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _write_json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return [json.dumps(result, ensure_ascii=False) + "\n" for result in results]
 
 
@@ -46,18 +46,18 @@ class _Lines(list[str]):
         self.append(line)
 
 
-def _csv(results: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+def _write_csv(results: Sequence[Mapping[str, Any]]) -> Sequence[str]:
     if not results:
         return []
     lines = _Lines()
-    writer = csv.DictWriter(lines, _flat(results[0]))
+    writer = csv.DictWriter(lines, _flatten(results[0]))
     writer.writeheader()
     for result in results:
-        writer.writerow({name: _harmless(value) for name, value in _flat(result).items()})
+        writer.writerow({name: _escape_formula(value) for name, value in _flatten(result).items()})
     return lines
 
 
-def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result with its error in two columns, at the end, and other structures as JSON."""
     error = result.get("error") or {}
     plain = {name: value for name, value in result.items() if name != "error"}
@@ -67,6 +67,6 @@ def _flat(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, "error_code": error.get("code"), "error_message": error.get("message")}
 
 
-def _harmless(value: Any) -> Any:
+def _escape_formula(value: Any) -> Any:
     """A spreadsheet takes a text that begins with one of these for a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

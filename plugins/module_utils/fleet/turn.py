@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
-from ..providers.letta.relay import Relay, said
+from ..providers.letta.relay import Relay, describe_refusal
 from .fan_out import FanOut, Policy, Target
 from .jobs import ConversationOutcome, find_relay, on_each
 
@@ -136,11 +136,11 @@ class _Turn:
             # For the messages that wait now. The turn is aborted whether the device reports them or not.
             with contextlib.suppress(ApiError):
                 await relay.sync()
-        paused = _paused(relay, all_messages=aborted and self.check_mode)
+        paused = _count_paused(relay, all_messages=aborted and self.check_mode)
         self.outcome.queue_paused = None if paused is None else paused > 0
         self._end(done=aborted, nothing="no turn is under way")
         if aborted or paused:
-            self._add_reason(_what_waits(paused))
+            self._add_reason(_describe_waiting(paused))
 
     def _under_way(self, relay: Relay) -> bool:
         """Whether there is a turn to abort: one under way, or one that waits for approval."""
@@ -155,7 +155,7 @@ class _Turn:
         return bool(runs or status.get("is_processing") or status.get("pending_control_requests"))
 
     async def _resume_by(self, relay: Relay) -> None:
-        paused = _paused(relay)
+        paused = _count_paused(relay)
         resumed = paused != 0
         if not self.check_mode:
             resumed = await self._request(relay, {"type": "resume_queue"}, "resumed", expected=resumed)
@@ -174,7 +174,7 @@ class _Turn:
             self.unsettled = self.unsettled or (expected and error.may_be_accepted)
             raise
         if answer.get("success") is False:
-            raise ApiError(f"the device refused {frame['type']}: {said(answer)}", code="refused")
+            raise ApiError(f"the device refused {frame['type']}: {describe_refusal(answer)}", code="refused")
         # The value of `resumed` is the number of messages that were resumed.
         return bool(answer.get(done))
 
@@ -231,7 +231,7 @@ class _Turn:
         self.outcome.reason = "; ".join(part for part in (self.outcome.reason, more) if part) or None
 
 
-def _paused(relay: Relay, *, all_messages: bool = False) -> int | None:
+def _count_paused(relay: Relay, *, all_messages: bool = False) -> int | None:
     """How many messages are paused on the device, or with `all_messages` wait there; None if it does not report it."""
     if relay.queue is None:
         return None
@@ -239,7 +239,7 @@ def _paused(relay: Relay, *, all_messages: bool = False) -> int | None:
     return sum(all_messages or item.get("paused") is True for item in waiting)
 
 
-def _what_waits(paused: int | None) -> str | None:
+def _describe_waiting(paused: int | None) -> str | None:
     if paused is None:
         return "the device does not say whether messages wait there, paused until state=resumed or another message"
     if paused == 0:

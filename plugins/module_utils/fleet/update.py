@@ -16,17 +16,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from ..environment import Environment, described_state, updatable
+from ..environment import Environment, describe_state, is_updatable
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.base import find_online
 from ..providers.letta.client import Client
-from ..providers.letta.manual_command import instruction, is_known_installer, manual_command, why_not_updatable
+from ..providers.letta.manual_command import (
+    explain_not_updatable,
+    find_manual_command,
+    is_known_installer,
+    write_instruction,
+)
 from ..providers.letta.relay import Relay
 from ..providers.message import Message
-from ..text import iso_now, one_line
-from ..versions import at_least, parsed
-from .command import Command, execute
+from ..text import format_now, one_line
+from ..versions import is_at_least, parse_version
+from .command import Command, execute_command
 from .delivery import Delivery, MessageTarget, Sender
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
@@ -59,8 +64,8 @@ class Update:
     def is_reached(self, version: str | None, previous: str | None) -> bool:
         """Whether a device that had the version `previous` is up to date with `version`."""
         if self.target_version is not None:
-            return at_least(version, self.target_version)
-        found, before = parsed(version), parsed(previous)
+            return is_at_least(version, self.target_version)
+        found, before = parse_version(version), parse_version(previous)
         return found is not None and (before is None or bool(found > before))
 
 
@@ -81,7 +86,7 @@ class UpdateProgress(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Updated(Outcome):
+class UpdateOutcome(Outcome):
     """What happened to the update of one device.
 
     status: `changed` when the device is back on the version wanted, `ok` when it had that version already.
@@ -106,7 +111,7 @@ class Updated(Outcome):
         self.version, self.connection_id = environment.fields["version"], environment.connection_id
 
 
-async def self_update(
+async def update_environments(
     settings: HttpSettings,
     targets: Sequence[Target],
     policy: Policy,
@@ -114,7 +119,7 @@ async def self_update(
     progress: UpdateProgress | None = None,
     *,
     check_mode: bool,
-) -> list[Updated]:
+) -> list[UpdateOutcome]:
     """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
 
     progress: records which devices were told to update and which are back; it also has the records of earlier runs.
@@ -124,16 +129,16 @@ async def self_update(
     """
     fan_out = FanOut(policy)
 
-    async def job(client: Client, target: Target, outcome: Updated) -> None:
+    async def job(client: Client, target: Target, outcome: UpdateOutcome) -> None:
         await _Job(client, fan_out, update, progress, check_mode, target, outcome).run()
 
-    return await on_each(fan_out, settings, targets, Updated.make, job)
+    return await on_each(fan_out, settings, targets, UpdateOutcome.make, job)
 
 
-def why_no_command(environment: Environment) -> str | None:
+def explain_no_command(environment: Environment) -> str | None:
     """Why a device cannot be told to update itself; None when it can."""
-    if not updatable(environment.self_update):
-        return why_not_updatable(environment.self_update)
+    if not is_updatable(environment.self_update):
+        return explain_not_updatable(environment.self_update)
     if COMMAND not in (environment.fields["supported_commands"] or []):
         return f"the device does not list {COMMAND} in its supported_commands"
     return None
@@ -149,7 +154,7 @@ class _Job:
     progress: UpdateProgress | None
     check_mode: bool
     target: Target
-    outcome: Updated
+    outcome: UpdateOutcome
 
     async def run(self) -> None:
         """Update the device, unless it is up to date."""
@@ -160,7 +165,7 @@ class _Job:
         outcome.previous_version = outcome.version
         if self._is_up_to_date():
             if was_told:
-                outcome.status, outcome.updated_at = "changed", iso_now()
+                outcome.status, outcome.updated_at = "changed", format_now()
                 outcome.reason = f"an earlier run told it to update itself, and it is back on {outcome.version}"
                 self._record()
             return
@@ -205,30 +210,30 @@ class _Job:
         outcome, wanted = self.outcome, self.update.target_version
         if wanted is None:
             return False
-        found = parsed(outcome.version)
+        found = parse_version(outcome.version)
         if found is None:
             runs = one_line(repr(outcome.version), 60)
             raise ApiError(
                 f"target_version: the device reports {runs} as its version, which cannot be compared with {wanted}",
                 code="no_version",
             )
-        if not at_least(outcome.version, wanted):
+        if not is_at_least(outcome.version, wanted):
             return False
         outcome.status = "ok"
-        outcome.reason = f"{outcome.version} is newer than {wanted}" if found > parsed(wanted) else None
+        outcome.reason = f"{outcome.version} is newer than {wanted}" if found > parse_version(wanted) else None
         return True
 
     def _method(self, before: Environment) -> str:
         """How to update the device. Once this method has begun, no other one is tried."""
         if self.update.method != "message":
-            problem = why_no_command(before)
+            problem = explain_no_command(before)
             if problem is None:
                 return "command"
             if self.update.method == "command":
                 raise ApiError(problem, code="not_updatable")
         if self.target.agent_id is None:
-            why = why_no_command(before)
-            by_hand = one_line(manual_command(before.self_update) or "the device does not say how")
+            why = explain_no_command(before)
+            by_hand = one_line(find_manual_command(before.self_update) or "the device does not say how")
             raise ApiError(
                 f"{f'{why}; ' if why else ''}there is no agent_id to send a message to; to update by hand: {by_hand}",
                 code="no_method",
@@ -245,7 +250,7 @@ class _Job:
         relay = Relay(self.client.settings, before.connection_id)
         try:
             command = Command(COMMAND, self.update.within)
-            outcome.output, success = await execute(relay, command, outcome.previous_version)
+            outcome.output, success = await execute_command(relay, command, outcome.previous_version)
         except ApiError as error:
             if not error.may_be_accepted:
                 raise
@@ -263,17 +268,17 @@ class _Job:
 
     async def _send_message(self, before: Environment) -> None:
         target, outcome = self.target, self.outcome
-        command = manual_command(before.self_update)
-        problem = _why_no_message(command, known_only=not self.update.any_manual_command)
+        command = find_manual_command(before.self_update)
+        problem = _explain_no_message(command, known_only=not self.update.any_manual_command)
         if command is None or problem is not None:
-            why = f"{why_not_updatable(before.self_update)}; " if not updatable(before.self_update) else ""
+            why = f"{explain_not_updatable(before.self_update)}; " if not is_updatable(before.self_update) else ""
             outcome.status, outcome.reason = "skipped", f"{why}{problem}"
             return
         outcome.method, outcome.agent_id = "message", target.agent_id
         if self.check_mode:
             outcome.status, outcome.reason = "changed", f"would have {target.agent_id} do this: {one_line(command)}"
             return
-        message = Message.from_user(instruction(command))
+        message = Message.from_user(write_instruction(command))
         to = MessageTarget(target.host, before, target.agent_id, target.conversation_id, messages=[message])
         delivery = Delivery.of(to)
         until = time.monotonic() + self.update.within
@@ -299,11 +304,11 @@ class _Job:
         except ApiError as error:
             raise ApiError(f"{how}; then {error}", code=error.code, may_be_accepted=True) from None
         if _is_back(before, now) and self.update.is_reached(outcome.version, outcome.previous_version):
-            outcome.status, outcome.updated_at = "changed", iso_now()
+            outcome.status, outcome.updated_at = "changed", format_now()
             outcome.reason = f"updated from {outcome.previous_version} to {outcome.version}"
             return
         within = "" if _is_restarted(before, now) else f" within {self.update.within:g} s"
-        is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {described_state(now)}"
+        is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {describe_state(now)}"
         where = await self._elsewhere(before)
         message = f"not back on {self.update.wanted}{within}: {is_now}{where}; {how}"
         raise ApiError(message, code="not_updated", may_be_accepted=unclear)
@@ -333,10 +338,10 @@ class _Job:
             return ""
         if found.id == before.id or found.status != "online":
             return ""
-        return one_line(f"; its device is there as another environment, {found.id}: {described_state(found)}")
+        return one_line(f"; its device is there as another environment, {found.id}: {describe_state(found)}")
 
 
-def _why_no_message(command: str | None, *, known_only: bool) -> str | None:
+def _explain_no_message(command: str | None, *, known_only: bool) -> str | None:
     """Why an agent cannot be told to run a manual command; None when it can."""
     if command is None:
         return "reports no manual_command"

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..environment import Environment, described_state
+from ..environment import Environment, describe_state
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
-from ..providers.letta.models import same_mode
-from ..versions import at_least
+from ..providers.letta.models import is_same_mode
+from ..versions import is_at_least
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
@@ -40,8 +40,8 @@ class Goal:
             return self.state == "offline" and self.version is None and self.mode is None
         return (
             environment.status == self.state
-            and (self.version is None or at_least(environment.fields["version"], self.version))
-            and (self.mode is None or same_mode(environment.fields["mode"], self.mode))
+            and (self.version is None or is_at_least(environment.fields["version"], self.version))
+            and (self.mode is None or is_same_mode(environment.fields["mode"], self.mode))
         )
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Goal:
 
 
 @dataclass(slots=True, kw_only=True)
-class Wait(Outcome):
+class WaitOutcome(Outcome):
     """The result of waiting for one environment, and what was last known of it.
 
     status: one of STATUSES. online: None if nothing is known. elapsed: seconds from the start to the last look.
@@ -90,7 +90,7 @@ class Wait(Outcome):
             self.error = {"code": "timeout", "message": f"not {goal} after {self.elapsed:.0f} s: it is {known}"}
 
 
-async def wait_for(
+async def wait_for_environments(
     settings: HttpSettings,
     targets: Sequence[Target],
     policy: Policy,
@@ -99,7 +99,7 @@ async def wait_for(
     *,
     check_mode: bool,
     report: Callable[[str], None],
-) -> list[Wait]:
+) -> list[WaitOutcome]:
     """Wait up to `within` seconds until every target meets the goal; one outcome each, in the same order.
 
     check_mode: look once. report: is called with a line of progress before each pause.
@@ -125,21 +125,21 @@ class _Watch:
 
     def __init__(self, goal: Goal, report: Callable[[str], None]) -> None:
         self._goal, self._report = goal, report
-        self._waits: list[Wait] = []
+        self._waits: list[WaitOutcome] = []
         # How many targets each round looks up.
         self._open = 0
         self._started = time.monotonic()
         # Environment id → the connection on which the goal is met, and since when.
         self._held: dict[str, tuple[str | None, float]] = {}
 
-    def begin(self, target: Target) -> Wait:
+    def begin(self, target: Target) -> WaitOutcome:
         """The outcome of a target that nobody has looked at yet."""
-        wait = Wait.make(target)
+        wait = WaitOutcome.make(target)
         self._waits.append(wait)
         self._open += 1
         return wait
 
-    async def look(self, client: Client, target: Target, wait: Wait) -> None:
+    async def look(self, client: Client, target: Target, wait: WaitOutcome) -> None:
         """Look at one target. A transient error leaves it waiting for the next look."""
         asked_at = time.monotonic()
         try:
@@ -156,7 +156,7 @@ class _Watch:
                 wait.status, wait.reason = "ok", None
             else:
                 so_far = f", steady for {steady:.1f} s" if steady is not None else ""
-                wait.status, wait.reason = "waiting", f"{described_state(found)}{so_far}"
+                wait.status, wait.reason = "waiting", f"{describe_state(found)}{so_far}"
         finally:
             wait.elapsed = self._elapsed()
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from .._deps import httpx, pydantic
-from ..errors import ApiError, first_problem
+from ..errors import ApiError, find_first_problem
 from ..text import one_line
 from .gate import parse_date
 from .problems import (
@@ -20,9 +20,9 @@ from .problems import (
     find_param,
     find_server_message,
     hide_secrets,
-    redirect_error,
-    status_error,
-    transport_error,
+    make_redirect_error,
+    make_status_error,
+    make_transport_error,
 )
 from .retry import call_with_retries
 from .sanitize import parse_json, sanitize
@@ -51,7 +51,7 @@ class Answer:
             return model.model_validate(self.data)
         except pydantic.ValidationError as error:
             raise ApiError(
-                f"{where}: unexpected answer: {first_problem(error)}",
+                f"{where}: unexpected answer: {find_first_problem(error)}",
                 code="invalid",
                 may_be_accepted=may_be_accepted,
                 attempts=self.attempts,
@@ -172,7 +172,7 @@ class HttpClient:
         try:
             response = await self._client.send(request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise transport_error(where, error, _may_be_accepted(request), self._settings.timeout) from None
+            raise make_transport_error(where, error, _may_be_accepted(request), self._settings.timeout) from None
         # It refers back to the response: both bodies would be kept until the garbage collector comes.
         del response.stream
         return self._read(where, response, _may_be_accepted(request))
@@ -182,7 +182,7 @@ class HttpClient:
         now = datetime.now(UTC)
         if 300 <= response.status_code < 400:
             location = hide_secrets(self._clean(response.headers.get("location", "")))
-            raise redirect_error(where, location, response.status_code, may_be_accepted)
+            raise make_redirect_error(where, location, response.status_code, may_be_accepted)
         try:
             data = parse_json(text, self._settings.api_key)
         except ValueError:
@@ -190,7 +190,7 @@ class HttpClient:
         if not response.is_success:
             status = f"{response.status_code} {one_line(self._clean(response.reason_phrase))}".rstrip()
             message = f"{where}: {status}: {find_server_message(data, text)}"
-            raise status_error(message, response, find_param(data), may_be_accepted, now)
+            raise make_status_error(message, response, find_param(data), may_be_accepted, now)
         if data is _NOT_JSON:
             raise ApiError(
                 f"{where}: answered {response.status_code} with {describe_body(text)} instead of JSON",

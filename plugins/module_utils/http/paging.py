@@ -84,9 +84,9 @@ async def list_pages(
             if identity is not None:
                 seen.add(identity)
         if not page.more:
-            return Listing(rows, min(dates), starts=_starts(rows, size))
+            return Listing(rows, min(dates), starts=_find_starts(rows, size))
         cursors.add(after)
-        after = _join(page, ahead) or _last(what, page)
+        after = _find_join(page, ahead) or _find_cursor(what, page)
         if after in cursors:
             raise _error(what, f"the cursor {one_line(after, 80)!r} came back; the pages repeat")
         if not all_pages:
@@ -115,7 +115,7 @@ async def _fetch_ahead(ask: Ask, first: str | None, starts: Sequence[str]) -> di
         for _number in range(_PAGES_AHEAD):
             page = pages[after] = await ask(after)
             after = find_row_id(page.rows[-1]) if page.rows else None
-            if not page.more or after is None or not known.isdisjoint(_identities(page)):
+            if not page.more or after is None or not known.isdisjoint(_find_row_ids(page)):
                 return
 
     try:
@@ -127,12 +127,12 @@ async def _fetch_ahead(ask: Ask, first: str | None, starts: Sequence[str]) -> di
     return pages
 
 
-def _join(page: Page, ahead: dict[str | None, Page]) -> str | None:
+def _find_join(page: Page, ahead: dict[str | None, Page]) -> str | None:
     """The first row of a page after which another page was fetched ahead."""
-    return next((identity for identity in _identities(page) if identity in ahead), None)
+    return next((identity for identity in _find_row_ids(page) if identity in ahead), None)
 
 
-def _last(what: str, page: Page) -> str:
+def _find_cursor(what: str, page: Page) -> str:
     if not page.rows:
         raise _error(what, "hasNextPage is true on an empty page")
     cursor = find_row_id(page.rows[-1])
@@ -141,12 +141,12 @@ def _last(what: str, page: Page) -> str:
     return cursor
 
 
-def _starts(rows: Sequence[Any], size: int) -> list[str]:
+def _find_starts(rows: Sequence[Any], size: int) -> list[str]:
     """The ids that the second page and later ones begin after, if each has `size` of these rows."""
     return [identity for identity in map(find_row_id, rows[size - 1 : -1 : size]) if identity]
 
 
-def _identities(page: Page) -> Iterator[str]:
+def _find_row_ids(page: Page) -> Iterator[str]:
     return (identity for identity in map(find_row_id, page.rows) if identity)
 
 

@@ -16,14 +16,14 @@ from ..text import one_line
 from .gate import parse_retry_after
 
 
-def transport_error(where: str, error: Exception, may_be_accepted: bool, timeout: float) -> ApiError:
+def make_transport_error(where: str, error: Exception, may_be_accepted: bool, timeout: float) -> ApiError:
     """The error of a request without an answer.
 
     where: names the call. error: what httpx raised. timeout: seconds that a connection or an answer may take.
     """
     tls = _find_tls_cause(error)
     if tls is not None:
-        return tls_error(where, tls)
+        return make_tls_error(where, tls)
     if isinstance(error, httpx.TimeoutException):
         phase = "connection" if isinstance(error, httpx.ConnectTimeout) else "answer"
         message = f"{where}: no {phase} within the timeout of {timeout:g} s"
@@ -34,12 +34,12 @@ def transport_error(where: str, error: Exception, may_be_accepted: bool, timeout
         return ApiError(f"{where}: {one_line(error)}", code="invalid")
     if isinstance(error, httpx.RemoteProtocolError):
         # Our transport raises none: httpx cannot read the address of a redirect.
-        return redirect_error(where, "an unreadable address", None, may_be_accepted)
+        return make_redirect_error(where, "an unreadable address", None, may_be_accepted)
     message = f"{where}: the connection was dropped: {one_line(error) or type(error).__name__}"
     return ApiError(message, code="dropped", may_be_accepted=may_be_accepted, transient=True)
 
 
-def redirect_error(where: str, location: str, status: int | None, may_be_accepted: bool) -> ApiError:
+def make_redirect_error(where: str, location: str, status: int | None, may_be_accepted: bool) -> ApiError:
     """The error of a redirect, which is never followed."""
     return ApiError(
         f"{where}: redirected to {location}, which is not followed so that the key reaches no other host; "
@@ -51,7 +51,7 @@ def redirect_error(where: str, location: str, status: int | None, may_be_accepte
     )
 
 
-def tls_error(where: str, cause: BaseException) -> ApiError:
+def make_tls_error(where: str, cause: BaseException) -> ApiError:
     """The error of a connection that TLS did not let come about."""
     reason = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or cause
     return ApiError(f"{where}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
@@ -66,7 +66,7 @@ def _find_tls_cause(error: BaseException | None) -> ssl.SSLError | None:
     return None if isinstance(found, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) else found
 
 
-def status_error(
+def make_status_error(
     message: str, response: httpx.Response, param: str | None, may_be_accepted: bool, now: datetime
 ) -> ApiError:
     """The error that a status stands for. param: the parameter that it blames. now: when it came, for Retry-After."""

@@ -64,7 +64,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, OSError, ValueError, TypeError) as error:
-            raise _httpx_error(error) from error
+            raise _make_httpx_error(error) from error
         return httpx.Response(
             response.status,
             headers=response.raw_headers,
@@ -92,7 +92,7 @@ async def _send_once(request: Any, handler: Any) -> Any:
         raise aiohttp.ClientConnectionError(one_line(error)) from error
 
 
-def _httpx_error(error: Exception) -> Exception:
+def _make_httpx_error(error: Exception) -> Exception:
     """The httpx exception that means the same; its text is the reason alone."""
     if isinstance(error, TimeoutError):
         kind = httpx.ConnectTimeout if isinstance(error, aiohttp.ConnectionTimeoutError) else httpx.ReadTimeout

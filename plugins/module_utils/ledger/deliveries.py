@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any
 
 from ..errors import OptionError
-from ..text import iso_now
+from ..text import format_now
 from .schema import ACTIVE, Entry
 from .sqlite import Ledger
 
@@ -41,12 +41,12 @@ class Deliveries:
         Raises OptionError for `campaign` if it has sent something else.
         """
         with self.ledger.transaction(durable=False) as database:
-            database.execute(_ADD_CAMPAIGN, (campaign, iso_now()))
+            database.execute(_ADD_CAMPAIGN, (campaign, format_now()))
             self.check_source(campaign, source_hash)
             if source_hash is not None:
                 database.execute(
                     "UPDATE campaigns SET source_hash = ?, source_since = ? WHERE campaign = ? AND source_hash IS NULL",
-                    (source_hash, iso_now(), campaign),
+                    (source_hash, format_now(), campaign),
                 )
             database.execute("UPDATE campaigns SET repeat = max(repeat, ?) WHERE campaign = ?", (repeat, campaign))
 
@@ -72,7 +72,7 @@ class Deliveries:
     def set_state(self, campaign: str, state: str) -> None:
         """Set the state, which runs read before each delivery; a campaign may have one before its first run."""
         with self.ledger.transaction(durable=True) as database:
-            database.execute(_ADD_CAMPAIGN, (campaign, iso_now()))
+            database.execute(_ADD_CAMPAIGN, (campaign, format_now()))
             database.execute("UPDATE campaigns SET state = ? WHERE campaign = ?", (state, campaign))
 
     def entries(self, campaign: str) -> dict[str, Entry]:
@@ -99,17 +99,17 @@ class Deliveries:
     def replace(self, seen: Entry | None, entry: Entry) -> bool:
         """Record a delivery if its row is still as it was seen, None for no row; returns whether it was."""
         if seen is None:
-            return self.ledger.change(_INSERT, _values(entry)) == 1
-        return self.ledger.change(_UPDATE, (*_values(entry), *_values(seen))) == 1
+            return self.ledger.change(_INSERT, _list_values(entry)) == 1
+        return self.ledger.change(_UPDATE, (*_list_values(entry), *_list_values(seen))) == 1
 
     def restore(self, entry: Entry, before: Entry | None) -> None:
         """Put a delivery's row back to what it was before `entry`, None for no row, unless it has changed since."""
         if before is not None:
             self.replace(entry, before)
         else:
-            self.ledger.change(_DELETE, _values(entry))
+            self.ledger.change(_DELETE, _list_values(entry))
 
 
-def _values(entry: Entry) -> list[Any]:
+def _list_values(entry: Entry) -> list[Any]:
     """An entry's values, in the order of the columns."""
     return [getattr(entry, name) for name in _COLUMNS]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ApiError, OptionError
-from ..text import iso_now, one_line
+from ..text import format_now, one_line
 from .run_lock import lock_for_run
 from .schema import Rollout, RolloutTarget, RunFacts, Wave
 from .sqlite import Ledger
@@ -110,7 +110,7 @@ def lock_rollout(path: Path, name: str, facts: RunFacts) -> None:
     job = f", AWX job {facts.awx_job_id}" if facts.awx_job_id else ""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        holder = lock_for_run(lock, f"since {iso_now()}, by {facts.os_user}{job}", _LAST_TASK)
+        holder = lock_for_run(lock, f"since {format_now()}, by {facts.os_user}{job}", _LAST_TASK)
     except OSError as error:
         raise OptionError("ledger", f"cannot use {str(lock)!r} beside it: {one_line(error.strerror)}") from None
     if holder is not None:
@@ -138,7 +138,7 @@ class UpdateProgress:
 
     def tell(self, environment_id: str) -> None:
         """Record that a device is about to be told. Raises ApiError, as the next two do, if the ledger fails."""
-        self._change(_SET_TOLD, iso_now(), self._name, environment_id)
+        self._change(_SET_TOLD, format_now(), self._name, environment_id)
 
     def forget(self, environment_id: str) -> None:
         """Record that a device was not updated, and is not updating."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import OptionError
-from ..text import iso_now, one_line
+from ..text import format_now, one_line
 from .schema import SCHEMA, SCHEMA_VERSION, RunFacts
 from .sqlite_errors import explain_errors
 
@@ -39,7 +39,7 @@ _AT_FIRST, _UNDER_WAY = 5.0, 30.0
 _BETWEEN_TRIES = 0.02
 
 
-def ledger_path(option: str | None) -> Path:
+def find_ledger_path(option: str | None) -> Path:
     """The path of the ledger: the option, else FLEETOPS_LEDGER, else below the XDG state directory. Raises OptionError.
 
     Links are followed: runs find each other by a file beside the ledger, which must be the same one for all of them.
@@ -196,7 +196,7 @@ class Ledger:
             if self._is_new():
                 for statement in SCHEMA.split(";"):
                     self._connection.execute(statement)
-                self._connection.execute("INSERT INTO ledger VALUES (?)", (iso_now(),))
+                self._connection.execute("INSERT INTO ledger VALUES (?)", (format_now(),))
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             self._check_schema()
@@ -223,7 +223,7 @@ class Ledger:
             cursor = self._connection.execute(
                 "INSERT INTO runs (run_id, started_at, os_user, awx_job_id, awx_user, playbook) "
                 "VALUES (?, ?, ?, ?, ?, ?)",
-                (str(uuid.uuid4()), iso_now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook),
+                (str(uuid.uuid4()), format_now(), facts.os_user, facts.awx_job_id, facts.awx_user, facts.playbook),
             )
             self.run = int(cursor.lastrowid or 0)
             # No other run sees the number before the lock is held.
@@ -233,12 +233,12 @@ class Ledger:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def ledger_to_show(option: str | None, *, check_mode: bool) -> Ledger | None:
+def open_to_show(option: str | None, *, check_mode: bool) -> Ledger | None:
     """The ledger opened to read alone; None if there is none yet, and the option names none. Raises OptionError.
 
     In check mode a task before this one has not made the ledger that it would make.
     """
-    path = ledger_path(option)
+    path = find_ledger_path(option)
     ledger = Ledger.read(path)
     if ledger is None and option and not check_mode and not path.exists():
         raise OptionError("ledger", f"there is no {str(path)!r}; give the file that a run has made")

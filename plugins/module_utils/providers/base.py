@@ -40,10 +40,10 @@ class Accepted:
 class Conversations(Protocol):
     """Finds messages in their conversations, and the replies to them. Every call raises ApiError."""
 
-    def look_for(self, question: Question) -> Look:
+    def search_reply(self, question: Question) -> Look:
         """A function that looks for the reply to one message each time it is called."""
 
-    async def arrived(self, question: Question, fresh: bool) -> str | None:
+    async def find_message(self, question: Question, fresh: bool) -> str | None:
         """The id of a message in its conversation: empty if it has none there, None if the message is not there.
 
         fresh: read the conversation anew, whatever was read of it before.
@@ -87,7 +87,7 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
         """
 
 
-def idempotency_key(environment_id: str, client_message_id: str, call: str) -> str:
+def make_idempotency_key(environment_id: str, client_message_id: str, call: str) -> str:
     """The Idempotency-Key of one of a message's calls, `session` or `message`: a UUIDv4, always the same.
 
     It includes the environment, because a user may give several environments a message with the same id, and a key is
@@ -176,7 +176,7 @@ class Provider:
         if not self.sessions:
             return None, None
         ids = environment_id, client_message_id
-        return idempotency_key(*ids, "session"), idempotency_key(*ids, "message")
+        return make_idempotency_key(*ids, "session"), make_idempotency_key(*ids, "message")
 
     @property
     def reply_keys(self) -> Sequence[str]:

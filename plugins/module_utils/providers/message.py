@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .._deps import pydantic
-from ..errors import OptionError, first_problem
+from ..errors import OptionError, find_first_problem
 from ..text import one_line
 
 
-def _new_id() -> str:
+def _make_id() -> str:
     return str(uuid.uuid4())
 
 
@@ -39,7 +39,7 @@ class Message:
     @classmethod
     def from_user(cls, content: str) -> Message:
         """A text from the user, under a new id."""
-        new_id = _new_id()
+        new_id = _make_id()
         return cls(content, new_id, new_id)
 
     @property
@@ -83,7 +83,7 @@ class UserMessage(_Given):
 
     role: Literal["user"] = "user"
     content: str | list[TextPart]
-    client_message_id: str = pydantic.Field(min_length=1, default_factory=_new_id)
+    client_message_id: str = pydantic.Field(min_length=1, default_factory=_make_id)
     otid: str | None = None
 
 
@@ -144,7 +144,7 @@ def parse_message(where: str, entry: Any) -> Message:
             return Message(approvals=tuple(answers))
         given = UserMessage.model_validate(dict(entry))
     except pydantic.ValidationError as error:
-        raise OptionError(where, first_problem(error)) from None
+        raise OptionError(where, find_first_problem(error)) from None
     except (TypeError, ValueError) as error:
         raise OptionError(where, f"holds what JSON cannot: {one_line(error)}") from None
     if not given.content:

@@ -21,34 +21,34 @@ from .base import MODULE_OPTIONS, Client, Provider
 from .conversation import Look, Question
 
 
-class ConversationsOfAll:
+class AllConversations:
     """The Conversations of several providers as one. clients: a client for each provider, by its name."""
 
     def __init__(self, clients: Mapping[str, Client], *, concurrency: int, rate: float | None) -> None:
         self._of = {
-            name: provider_named(name).conversations(client, concurrency=concurrency, rate=rate)
+            name: find_provider(name).conversations(client, concurrency=concurrency, rate=rate)
             for name, client in clients.items()
         }
 
-    def look_for(self, question: Question) -> Look:
+    def search_reply(self, question: Question) -> Look:
         """A function that looks for the reply to one message each time it is called."""
-        return self._of[question.provider].look_for(question)
+        return self._of[question.provider].search_reply(question)
 
-    async def arrived(self, question: Question, fresh: bool) -> str | None:
-        """The id of a message in its conversation, None if it is not there. See `Conversations.arrived`."""
-        return await self._of[question.provider].arrived(question, fresh)
+    async def find_message(self, question: Question, fresh: bool) -> str | None:
+        """The id of a message in its conversation, None if it is not there. See `Conversations.find_message`."""
+        return await self._of[question.provider].find_message(question, fresh)
 
 
 @functools.cache
-def known_providers() -> Sequence[str]:
+def list_providers() -> Sequence[str]:
     """The names of all providers: each is a folder beside this file with a `provider.py`."""
     return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/provider.py")))
 
 
 @functools.cache
-def provider_named(name: str) -> Provider:
+def find_provider(name: str) -> Provider:
     """The provider of a name. Raises FleetError."""
-    known = known_providers()
+    known = list_providers()
     if name not in known:
         raise FleetError(f"there is no provider {one_line(repr(name), 60)}; there are {', '.join(known)}")
     found: Provider = importlib.import_module(f".{name}.provider", __package__).PROVIDER
@@ -59,16 +59,16 @@ def provider_named(name: str) -> Provider:
 
 
 @asynccontextmanager
-async def opened(connections: Mapping[str, HttpSettings]) -> AsyncIterator[dict[str, Client]]:
+async def open_clients(connections: Mapping[str, HttpSettings]) -> AsyncIterator[dict[str, Client]]:
     """A client for each provider, by its name. connections: how to reach it."""
     async with AsyncExitStack() as stack:
         yield {
-            name: await stack.enter_async_context(provider_named(name).client(settings))
+            name: await stack.enter_async_context(find_provider(name).client(settings))
             for name, settings in connections.items()
         }
 
 
-def fetch(provider: Provider, settings: HttpSettings, query: Any, starts: Sequence[str] = ()) -> Listing:
+def fetch_listing(provider: Provider, settings: HttpSettings, query: Any, starts: Sequence[str] = ()) -> Listing:
     """List once, from synchronous code; `starts` as for `Client.list`. Raises ApiError."""
 
     async def run() -> Listing:

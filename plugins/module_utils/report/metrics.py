@@ -31,30 +31,30 @@ Samples = Iterable[tuple[Mapping[str, str], float]]
 
 def render_metrics(report: Report, generated_at: datetime) -> str:
     """The text of a `.prom` file: no metric says anything of one environment alone."""
-    return "".join(_lines(report, generated_at))
+    return "".join(_render_lines(report, generated_at))
 
 
-def _lines(report: Report, generated_at: datetime) -> Iterator[str]:
-    yield from _gauge(
+def _render_lines(report: Report, generated_at: datetime) -> Iterator[str]:
+    yield from _render_gauge(
         "fleetops_report_generated_timestamp_seconds",
         "When this report was written, as a Unix time.",
         [({}, round(generated_at.timestamp(), 3))],
     )
     rows = report.environments
-    yield from _gauge(
+    yield from _render_gauge(
         "fleetops_environments",
         "Environments of the fleet.",
-        _by(("provider", "status"), [(row.provider, row.status) for row in rows]),
+        _count_labels(("provider", "status"), [(row.provider, row.status) for row in rows]),
     )
     for name, meaning in _BY_DIMENSION.items():
         values = [(row.provider, str(value)) for row in rows if (value := getattr(row, name)) is not None]
-        yield from _gauge(f"fleetops_environments_by_{name}", meaning, _by(("provider", name), values))
-    yield from _gauge(
+        yield from _render_gauge(f"fleetops_environments_by_{name}", meaning, _count_labels(("provider", name), values))
+    yield from _render_gauge(
         "fleetops_environments_updatable",
         "Environments that say they can update themselves.",
-        _by(("provider",), [(row.provider,) for row in rows if row.updatable]),
+        _count_labels(("provider",), [(row.provider,) for row in rows if row.updatable]),
     )
-    yield from _gauge(
+    yield from _render_gauge(
         "fleetops_campaign_deliveries",
         "Deliveries of a campaign by how they ended.",
         [
@@ -65,12 +65,12 @@ def _lines(report: Report, generated_at: datetime) -> Iterator[str]:
     )
     if report.rollout:
         of_rollout = {"rollout": report.rollout.name}
-        yield from _gauge(
+        yield from _render_gauge(
             "fleetops_rollout_targets",
             "Targets of a rollout by what became of them.",
             [({**of_rollout, "status": status}, count) for status, count in report.rollout.counts.items()],
         )
-        yield from _gauge(
+        yield from _render_gauge(
             "fleetops_rollout_waves",
             "Waves of a rollout by their state.",
             [
@@ -80,7 +80,7 @@ def _lines(report: Report, generated_at: datetime) -> Iterator[str]:
         )
 
 
-def _by(labels: Sequence[str], values: Iterable[tuple[str, ...]]) -> Samples:
+def _count_labels(labels: Sequence[str], values: Iterable[tuple[str, ...]]) -> Samples:
     """How often each of the most frequent values comes, in an order that stays, and all the rest together."""
     found = Counter(values)
     kept = Counter(dict(found.most_common(_MOST_VALUES)))
@@ -90,18 +90,18 @@ def _by(labels: Sequence[str], values: Iterable[tuple[str, ...]]) -> Samples:
     return [(dict(zip(labels, value, strict=True)), count) for value, count in sorted(kept.items())]
 
 
-def _gauge(name: str, meaning: str, samples: Samples) -> Iterator[str]:
+def _render_gauge(name: str, meaning: str, samples: Samples) -> Iterator[str]:
     """A metric with its samples; nothing where there are none."""
-    lines = [f"{name}{_labels(labels)} {value}\n" for labels, value in samples]
+    lines = [f"{name}{_render_labels(labels)} {value}\n" for labels, value in samples]
     if lines:
         yield f"# HELP {name} {meaning}\n# TYPE {name} gauge\n"
         yield from lines
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    pairs = [f'{name}="{_escaped(value)}"' for name, value in labels.items()]
+def _render_labels(labels: Mapping[str, str]) -> str:
+    pairs = [f'{name}="{_escape(value)}"' for name, value in labels.items()]
     return f"{{{','.join(pairs)}}}" if pairs else ""
 
 
-def _escaped(value: str) -> str:
+def _escape(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -13,8 +13,8 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from .._deps import pydantic
-from ..environment import Environment, updatable
-from ..text import iso_utc, one_line
+from ..environment import Environment, is_updatable
+from ..text import format_time, one_line
 
 SCHEMA = 1
 DIMENSIONS = ("provider", "status", "mode", "os", "version", "config_type", "networking_type")
@@ -148,7 +148,7 @@ class Report:
     def to_json(self, generated_at: datetime) -> dict[str, Any]:
         """The report as JSON values; the time of its generation comes first."""
         return {
-            "generated_at": iso_utc(generated_at),
+            "generated_at": format_time(generated_at),
             "schema": SCHEMA,
             "fleet": {"total": len(self.environments), "listed_at": self.listed_at, "counts": self.count_values()},
             "environments": [row.model_dump() for row in self.environments],
@@ -196,7 +196,7 @@ def _remove_time(text: str) -> str:
 def _report_environment(host: str, environment: Environment) -> FleetRow:
     fields = environment.fields
     of_provider = {name: (_clean(fields[name]) or UNKNOWN) if name in fields else None for name in DIMENSIONS[2:]}
-    can_update = updatable(environment.self_update) if "updatable" in fields else None
+    can_update = is_updatable(environment.self_update) if "updatable" in fields else None
     return FleetRow(
         host=host,
         id=environment.id,

@@ -27,25 +27,26 @@ _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in
 def render_page(data: Mapping[str, Any]) -> str:
     """The page that shows the JSON values of a report."""
     # The map of its source, which only its developers have.
-    library, _comment, _map = _file("chart.js/chart.umd.min.js").rpartition("//# sourceMappingURL=")
-    script, style = "".join(map(_file, _SCRIPTS)), _file("page.css")
+    library, _comment, _map = _read_file("chart.js/chart.umd.min.js").rpartition("//# sourceMappingURL=")
+    script, style = "".join(map(_read_file, _SCRIPTS)), _read_file("page.css")
     policy = (
-        f"default-src 'none'; script-src {_hash(library)} {_hash(script)}; style-src {_hash(style)}; "
+        f"default-src 'none'; script-src {_hash_source(library)} {_hash_source(script)}; "
+        f"style-src {_hash_source(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    return string.Template(_file("page.html")).substitute(
-        policy=policy, style=style, library=library, script=script, data=_embedded(data)
+    return string.Template(_read_file("page.html")).substitute(
+        policy=policy, style=style, library=library, script=script, data=_embed(data)
     )
 
 
-def _embedded(data: Mapping[str, Any]) -> str:
+def _embed(data: Mapping[str, Any]) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
 
 
-def _file(name: str) -> str:
+def _read_file(name: str) -> str:
     return (_FILES / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def _hash_source(text: str) -> str:
     """The source of an inline element, as a Content-Security-Policy names it."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

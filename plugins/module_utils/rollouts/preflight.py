@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..environment import Environment, described_state
+from ..environment import Environment, describe_state
 from ..errors import FleetError
 from ..fleet.fan_out import FanOut, Outcome, Policy, Target
 from ..fleet.jobs import on_each
-from ..fleet.update import why_no_command
+from ..fleet.update import explain_no_command
 from ..http.settings import HttpSettings
 from ..ledger.schema import RolloutTarget
 from ..providers.letta.client import Client
-from ..providers.letta.manual_command import manual_command
+from ..providers.letta.manual_command import find_manual_command
 from ..text import one_line
-from ..versions import at_least, parsed
+from ..versions import is_at_least, parse_version
 
 _MOST_SHOWN = 5
 
@@ -29,7 +29,7 @@ class _Look(Outcome):
     target: RolloutTarget | None = None
 
 
-async def preflight(
+async def find_preflights(
     settings: HttpSettings, targets: Sequence[Target], concurrency: int, version: str
 ) -> list[RolloutTarget]:
     """Look at every target before a rollout to a version; returns them in the same order.
@@ -39,7 +39,7 @@ async def preflight(
 
     async def look(client: Client, target: Target, outcome: _Look) -> None:
         found = await client.resolve(target.environment, among=len(targets))
-        outcome.status, outcome.target = "ok", found_as(target, found, version)
+        outcome.status, outcome.target = "ok", classify_target(target, found, version)
 
     policy = Policy(concurrency=concurrency, rate=None, max_failures=0, when_offline="skip")
     looks = await on_each(FanOut(policy), settings, targets, _Look.make, look)
@@ -50,7 +50,7 @@ async def preflight(
     return [outcome.target for outcome in looks if outcome.target is not None]
 
 
-def found_as(target: Target, found: Environment | None, version: str) -> RolloutTarget:
+def classify_target(target: Target, found: Environment | None, version: str) -> RolloutTarget:
     """A target by what was found of it; None stands for an environment that is no longer there.
 
     An offline target that was last seen on the version is current. Only targets that cannot update themselves get the
@@ -58,13 +58,13 @@ def found_as(target: Target, found: Environment | None, version: str) -> Rollout
     """
     known: dict[str, Any] = {"host": target.host, "environment_id": target.environment.id}
     if found is None:
-        return RolloutTarget(**known, preflight="offline", reason=described_state(None))
+        return RolloutTarget(**known, preflight="offline", reason=describe_state(None))
     known["from_version"] = found.fields["version"]
-    if at_least(found.fields["version"], version):
+    if is_at_least(found.fields["version"], version):
         return RolloutTarget(**known, preflight="current")
     if found.status != "online":
-        return RolloutTarget(**known, preflight="offline", reason=described_state(found))
-    why_not = _why_not_updatable(found, version)
+        return RolloutTarget(**known, preflight="offline", reason=describe_state(found))
+    why_not = _explain_not_updatable(found, version)
     if why_not is None:
         return RolloutTarget(**known, preflight="updatable")
     path = (found.self_update or {}).get("install_path")
@@ -72,13 +72,13 @@ def found_as(target: Target, found: Environment | None, version: str) -> Rollout
         **known,
         preflight="not_updatable",
         reason=why_not,
-        manual_command=one_line(manual_command(found.self_update) or "") or None,
+        manual_command=one_line(find_manual_command(found.self_update) or "") or None,
         install_path=one_line(path) if isinstance(path, str) and path else None,
     )
 
 
-def _why_not_updatable(found: Environment, version: str) -> str | None:
+def _explain_not_updatable(found: Environment, version: str) -> str | None:
     runs = found.fields["version"]
-    if parsed(runs) is None:
+    if parse_version(runs) is None:
         return f"reports {one_line(repr(runs), 60)} as its version, which cannot be compared with {version}"
-    return why_no_command(found)
+    return explain_no_command(found)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import OptionError
-from ..fleet.fan_out import share_of
+from ..fleet.fan_out import parse_share
 from ..ledger.schema import Rollout, RolloutTarget, Wave
 
 # A target's good ends, and those that count against the failure budget.
@@ -26,17 +26,17 @@ FAILED = ("failed", "unknown", "offline", "skipped")
 def check_waves(waves: Sequence[str]) -> None:
     """Raise OptionError for waves that do not grow to 100%."""
     for wave in waves:
-        if share_of("waves", wave, 100) < 1:
+        if parse_share("waves", wave, 100) < 1:
             raise OptionError("waves", f"must each be 1 or more, got {wave!r}")
     if not waves or waves[-1].strip() != "100%":
         raise OptionError("waves", "must end with '100%', so that each target is in one of them")
     for before, wave in itertools.pairwise(waves):
         alike = before.endswith("%") == wave.endswith("%")
-        if alike and share_of("waves", wave, 100) <= share_of("waves", before, 100):
+        if alike and parse_share("waves", wave, 100) <= parse_share("waves", before, 100):
             raise OptionError("waves", f"count all targets so far, so each must be more than before, got {list(waves)}")
 
 
-def wave_sizes(waves: Sequence[str], targets: int) -> list[int]:
+def size_waves(waves: Sequence[str], targets: int) -> list[int]:
     """The number of targets in each wave. Raises OptionError.
 
     waves: the number of targets that are updated by the end of each, as counts or percentages, such as `1`, `5%`,
@@ -48,7 +48,7 @@ def wave_sizes(waves: Sequence[str], targets: int) -> list[int]:
     for wave in waves:
         if done == targets:
             break
-        until = min(targets, max(done + 1, share_of("waves", wave, targets)))
+        until = min(targets, max(done + 1, parse_share("waves", wave, targets)))
         sizes.append(until - done)
         done = until
     return sizes
@@ -58,7 +58,7 @@ def plan_rollout(
     name: str, version: str, waves: Sequence[str], targets: Sequence[RolloutTarget], planned_at: str
 ) -> Rollout:
     """A new rollout, with its updatable targets in waves, in the order given. Raises OptionError."""
-    sizes = wave_sizes(waves, sum(target.preflight == "updatable" for target in targets))
+    sizes = size_waves(waves, sum(target.preflight == "updatable" for target in targets))
     numbers = iter([number for number, size in enumerate(sizes, start=1) for _place in range(size)])
     return Rollout(
         name=name,
@@ -91,13 +91,13 @@ def begin_wave(rollout: Rollout, number: int, max_failures: str, now: str) -> Wa
     before = rollout.next_wave
     if before is not None and before < number:
         raise OptionError("wave", f"{number} cannot begin before wave {before} has passed")
-    allowed = share_of("max_failures", max_failures, len(rollout.targets_of(number)))
+    allowed = parse_share("max_failures", max_failures, len(rollout.targets_of(number)))
     started_at = wave.started_at or now
     return replace(wave, state="running", started_at=started_at, ended_at=None, max_failures=allowed, reason=None)
 
 
 @dataclass(frozen=True, slots=True)
-class Results:
+class WaveResults:
     """What modules returned about the targets of a wave, by environment id.
 
     updated: by self_update. waited: by wait_for_environment. probed: by send_message with wait_for_reply. waited and
@@ -113,10 +113,10 @@ class Results:
         updated = self.updated.get(target.environment_id)
         if updated is None or (updated["status"] == "not_attempted" and target.status is not None):
             return target
-        status, reason = updated["status"], _why(updated)
+        status, reason = updated["status"], _explain_failure(updated)
         for step, entry, is_good in self._proofs(target):
             if status in GOOD and not is_good:
-                status, reason = "failed", f"{step}: {_why(entry) or 'it was not done'}"
+                status, reason = "failed", f"{step}: {_explain_failure(entry) or 'it was not done'}"
         waited = (self.waited or {}).get(target.environment_id, {})
         to_version = waited.get("version") or updated.get("version") or target.to_version
         if status == "ok" and target.updated_at is not None:
@@ -137,7 +137,7 @@ class Results:
         return proofs
 
 
-def judge_wave(rollout: Rollout, number: int, results: Results, now: str) -> tuple[Wave, list[RolloutTarget]]:
+def judge_wave(rollout: Rollout, number: int, results: WaveResults, now: str) -> tuple[Wave, list[RolloutTarget]]:
     """A wave and its targets after its updates. Raises OptionError if it was not begun, or the results are of others.
 
     The wave has failed if more targets than allowed have failed, in this run or before. Else it has passed if all
@@ -165,7 +165,7 @@ def judge_wave(rollout: Rollout, number: int, results: Results, now: str) -> tup
     return replace(wave, state=state, ended_at=None if state == "running" else now, reason=reason), after
 
 
-def _why(entry: Mapping[str, Any]) -> str | None:
+def _explain_failure(entry: Mapping[str, Any]) -> str | None:
     error = entry.get("error") or {}
     return error.get("message") or entry.get("reason") or entry.get("state")
 
@@ -201,7 +201,7 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
             }
             for wave in rollout.waves
         ],
-        "to_run": _to_run(rollout, hosts),
+        "to_run": _list_hosts_to_run(rollout, hosts),
         "current": [entry["host"] for entry in entries("current")],
         "offline": entries("offline", "reason"),
         "not_updatable": entries("not_updatable", "reason", "manual_command", "install_path"),
@@ -219,7 +219,7 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
     }
 
 
-def _to_run(rollout: Rollout, hosts: Mapping[str, str]) -> list[dict[str, Any]]:
+def _list_hosts_to_run(rollout: Rollout, hosts: Mapping[str, str]) -> list[dict[str, Any]]:
     """The waves that have not passed, each with its hosts; after the last wave, those with hosts that have failed."""
     waves: list[dict[str, Any]] = []
     for wave in rollout.waves:

@@ -19,17 +19,17 @@ from ...module_utils import _deps
 from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.options import given, is_blank
+from ...module_utils.options import drop_blanks, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
-from ...module_utils.providers.registry import known_providers, provider_named
+from ...module_utils.providers.registry import find_provider, list_providers
 from ...module_utils.text import one_line
 from ..core_internals import hide_source
 from ..options import validate_arguments
 from .targets import find_listing_url
 
 # Providers are imported before Ansible forks its workers: models and TLS cost more than a request.
-for _known in known_providers():
-    provider_named(_known)
+for _known in list_providers():
+    find_provider(_known)
 
 _GROUP = "group/fleetops.environments.{}"
 # Options that only one provider can have.
@@ -59,7 +59,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         self._secrets: set[str] = set()
         try:
-            _deps.require()
+            _deps.require_packages()
             self._learn_secrets(task_vars)
             result.update(self.execute(self._options(), task_vars))
         except FleetError as error:
@@ -81,12 +81,12 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
 
     def _options(self) -> dict[str, Any]:
         """The task's options, validated. `_settings` reads those of the connection."""
-        return validate_arguments(self.SPEC, given(self._task.args))
+        return validate_arguments(self.SPEC, drop_blanks(self._task.args))
 
     def _learn_secrets(self, task_vars: Mapping[str, Any]) -> None:
         """Collect every key that a message about the task could show, before anything can fail."""
         keys = [self._task.args.get("api_key")]
-        for provider in map(provider_named, known_providers()):
+        for provider in map(find_provider, list_providers()):
             keys += [provider.options_in_environment().get("api_key")]
             with contextlib.suppress(AnsibleError):
                 keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
@@ -98,7 +98,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         The `module_defaults` of an action group are for the provider that the group is named after: Letta's key in
         the defaults for group/fleetops.environments.letta is never sent to another provider.
         """
-        arguments = given(self._task.args)
+        arguments = drop_blanks(self._task.args)
         for option in _OF_ONE_PROVIDER:
             defaults = self._group_defaults(option)
             if arguments.get(option) in defaults.values():
@@ -111,10 +111,10 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         """Provider → its action group's default for an option. A default that cannot be rendered is left out."""
         found: dict[str, Any] = {}
         for defaults in self._task.module_defaults or []:
-            for name in known_providers():
+            for name in list_providers():
                 value = (defaults.get(_GROUP.format(name)) or {}).get(option)
                 with contextlib.suppress(AnsibleError):
-                    found |= given({name: self._templar.template(value)})
+                    found |= drop_blanks({name: self._templar.template(value)})
         return found
 
     def _variables(self, provider: Provider, task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,12 +155,12 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         alone = next((name for name in _OF_ONE_PROVIDER if name in self._arguments(None)), None)
         if len(listed) > 1 and alone:
             names = sorted(listed)
-            variables = ", ".join(provider_named(name).variable_of(alone) for name in names)
+            variables = ", ".join(find_provider(name).variable_of(alone) for name in names)
             raise OptionError(
                 alone, f"is one provider's, and {option} are of {', '.join(names)}; give each its own with {variables}"
             )
         return {
-            name: self._settings(provider_named(name), task_vars, find_listing_url(option, environments))
+            name: self._settings(find_provider(name), task_vars, find_listing_url(option, environments))
             for name, environments in listed.items()
         }
 

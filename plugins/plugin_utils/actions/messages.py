@@ -12,9 +12,9 @@ from typing import Any
 
 from ansible.template import trust_as_template
 
-from ...module_utils.environment import updatable
+from ...module_utils.environment import is_updatable
 from ...module_utils.errors import OptionError
-from ...module_utils.providers.letta.manual_command import instruction, manual_command, why_not_updatable
+from ...module_utils.providers.letta.manual_command import explain_not_updatable, find_manual_command, write_instruction
 from ...module_utils.providers.message import Message, parse_message, parse_messages
 from ...module_utils.text import one_line
 from .targets import Item
@@ -40,7 +40,7 @@ def choose_source(options: Mapping[str, Any]) -> str | None:
     return chosen[0] if chosen else None
 
 
-def source_for(item: Item, options: Mapping[str, Any]) -> str:
+def find_source(item: Item, options: Mapping[str, Any]) -> str:
     """The option that says what a target gets: its own entry's `content`, else that of the task. Raises OptionError."""
     source = "content" if "content" in item.given else choose_source(options)
     if source is None:
@@ -48,15 +48,15 @@ def source_for(item: Item, options: Mapping[str, Any]) -> str:
     return source
 
 
-def content_of(item: Item, source: str, value: Any, options: Mapping[str, Any]) -> Content:
+def make_content(item: Item, source: str, value: Any, options: Mapping[str, Any]) -> Content:
     """The messages for a target. value: of the option `source`, or the text of the file or template that it names.
 
     Raises OptionError.
     """
     if source == "self_update":
-        return _self_update(item, options)
+        return _make_self_update(item, options)
     if source not in ("messages", "approvals"):
-        return Content(_user_message(source, value, item, options))
+        return Content(_make_user_message(source, value, item, options))
     if "client_message_id" in item.given:
         raise OptionError("client_message_id", f"that of {item.host} cannot go with {source}")
     if source == "approvals":
@@ -65,7 +65,7 @@ def content_of(item: Item, source: str, value: Any, options: Mapping[str, Any]) 
     return Content(parse_messages(source, value))
 
 
-def _user_message(option: str, content: Any, item: Item, options: Mapping[str, Any]) -> list[Message]:
+def _make_user_message(option: str, content: Any, item: Item, options: Mapping[str, Any]) -> list[Message]:
     if not isinstance(content, (str, list)):
         raise OptionError(option, f"must be a text or a list of text parts, got {one_line(repr(content), 60)}")
     message: dict[str, Any] = {"role": "user", "content": content}
@@ -75,12 +75,12 @@ def _user_message(option: str, content: Any, item: Item, options: Mapping[str, A
     return [parse_message(option, message)]
 
 
-def _self_update(item: Item, options: Mapping[str, Any]) -> Content:
+def _make_self_update(item: Item, options: Mapping[str, Any]) -> Content:
     said = item.environment.self_update
-    command = manual_command(said)
-    if updatable(said) and command is not None:
-        return Content(_user_message("self_update", instruction(command), item, options))
-    return Content([], skip=why_not_updatable(said))
+    command = find_manual_command(said)
+    if is_updatable(said) and command is not None:
+        return Content(_make_user_message("self_update", write_instruction(command), item, options))
+    return Content([], skip=explain_not_updatable(said))
 
 
 def read_text(option: str, path: str) -> str:

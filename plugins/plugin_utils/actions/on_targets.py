@@ -16,12 +16,12 @@ from ansible.utils.display import Display
 from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.files import check_writable
-from ...module_utils.fleet.fan_out import Outcome, Policy, Target, counts, failure_budget
+from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_statuses, parse_failure_budget
 from ...module_utils.fleet.result_files import write_hosts, write_results
 from ...module_utils.http.settings import HttpSettings
 from ...module_utils.providers.base import Provider
 from ...module_utils.providers.conversation import NEW_CONVERSATION, Reply
-from ...module_utils.providers.registry import provider_named
+from ...module_utils.providers.registry import find_provider
 from ...module_utils.stop import Stop
 from ..hosts import HostVariables
 from .base import EnvironmentAction
@@ -56,7 +56,7 @@ class Run:
 
 
 class TargetsAction(EnvironmentAction):
-    """An action on environments. A subclass says what is done with a target (`target`), and does it (`outcomes`)."""
+    """An action on environments. A subclass makes the targets (`make_target`), and works on them (`run_on_targets`)."""
 
     # The statuses of outcomes in the order of the summary, and those that mean a change.
     STATUSES: ClassVar[Sequence[str]] = ("changed", "ok", "offline", "skipped", "not_attempted", "failed", "unknown")
@@ -70,9 +70,9 @@ class TargetsAction(EnvironmentAction):
     # Options that must be more than 0.
     POSITIVE: ClassVar[Sequence[str]] = ()
 
-    def target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
+    def make_target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """What is done with one host. Raises FleetError for options that do not fit it, before anything is done."""
-        provider = provider_named(item.environment.provider)
+        provider = find_provider(item.environment.provider)
         agent_id = self._find_address(provider, provider.agent, item, options)
         conversation_id = self._find_address(provider, provider.conversation, item, options)
         if self.NEEDS_AGENT and agent_id is None:
@@ -84,13 +84,13 @@ class TargetsAction(EnvironmentAction):
             raise OptionError(provider.conversation, f"must be one that exists, got 'new' for {item.host}")
         return Target(item.host, item.environment, agent_id, conversation_id)
 
-    async def outcomes(self, run: Run) -> Sequence[Outcome]:
+    async def run_on_targets(self, run: Run) -> Sequence[Outcome]:
         """Do it, or in check mode find out what would be done. An outcome for each target, in the same order."""
         raise NotImplementedError
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Do it for all targets. The result says what happened to each one, whether the task fails or not."""
-        self.check(options, task_vars)
+        self.check_options(options, task_vars)
         fans_out = options["targets"] is not None
         items = (
             read_targets(options["targets"], self.ITEM_KEYS, options["max_targets"], task_vars)
@@ -104,25 +104,25 @@ class TargetsAction(EnvironmentAction):
         run = Run(
             connections=connections,
             options=options,
-            targets=[self.target(item, options, task_vars) for item in items],
+            targets=[self.make_target(item, options, task_vars) for item in items],
             policy=replace(
-                _policy(options, len(items), check_mode=bool(self._task.check_mode)),
-                report=self.onlooker() if fans_out else None,
+                _make_policy(options, len(items), check_mode=bool(self._task.check_mode)),
+                report=self.find_display() if fans_out else None,
                 stop=stop,
             ),
             fans_out=fans_out,
             check_mode=bool(self._task.check_mode),
         )
         if run.check_mode:
-            return self.checked(run)
+            return self.run_in_check_mode(run)
         if not fans_out:
-            return self.result(run, asyncio.run(self.outcomes(run)))
+            return self.make_result(run, asyncio.run(self.run_on_targets(run)))
         with stop_on_signals(run.policy.stop):
-            result = self.result(run, asyncio.run(self.outcomes(run)))
+            result = self.make_result(run, asyncio.run(self.run_on_targets(run)))
             _write_files(options, result)
         return result
 
-    def check(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
+    def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Raise OptionError for values that no target can be given."""
         if options["targets"] is None:
             alone = next((name for name in _OF_A_FAN_OUT if options[name] is not None), None)
@@ -141,19 +141,19 @@ class TargetsAction(EnvironmentAction):
             if options[name]:
                 check_writable(name, options[name])
 
-    def checked(self, run: Run) -> dict[str, Any]:
+    def run_in_check_mode(self, run: Run) -> dict[str, Any]:
         """The result of check mode."""
-        return self.result(run, asyncio.run(self.outcomes(run)))
+        return self.make_result(run, asyncio.run(self.run_on_targets(run)))
 
-    def result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def make_result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The task's result: of the one target at the top, or of all with a summary."""
         return self._summary(outcomes, run.policy) if run.fans_out else self._single(outcomes[0], run.policy)
 
-    def more_of(self, outcomes: Sequence[Any]) -> str:
+    def summarize_more(self, outcomes: Sequence[Any]) -> str:
         """What the summary says besides how many targets ended in each status."""
         return ""
 
-    def onlooker(self) -> Callable[[str], None] | None:
+    def find_display(self) -> Callable[[str], None] | None:
         """Shows the progress at a terminal; None where there is no terminal or the task has `no_log`."""
         if not _ON_A_TERMINAL or self._task.no_log:
             return None
@@ -184,52 +184,52 @@ class TargetsAction(EnvironmentAction):
 
     def _single(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
         failed = policy.is_failure(outcome)
-        result = {**_entry(outcome), "changed": outcome.status in self.CHANGED, "failed": failed}
-        result["msg"] = _line(outcome)
+        result = {**_describe_outcome(outcome), "changed": outcome.status in self.CHANGED, "failed": failed}
+        result["msg"] = _write_line(outcome)
         if outcome.status == "skipped" or (outcome.status == "offline" and not failed):
             result["skipped"] = True
         return result
 
     def _summary(self, outcomes: Sequence[Outcome], policy: Policy) -> dict[str, Any]:
-        found = counts(outcomes, self.STATUSES)
+        found = count_statuses(outcomes, self.STATUSES)
         failures = [outcome for outcome in outcomes if policy.is_failure(outcome)]
         failed = len(failures) > policy.max_failures
         ended = ", ".join(f"{count} {status}" for status, count in found.items() if count)
-        message = f"{len(outcomes)} targets: {ended or 'nothing to do'}{self.more_of(outcomes)}"
+        message = f"{len(outcomes)} targets: {ended or 'nothing to do'}{self.summarize_more(outcomes)}"
         if failures:
-            shown = [_line(outcome) for outcome in failures[:_MOST_FAILURES_SHOWN]]
+            shown = [_write_line(outcome) for outcome in failures[:_MOST_FAILURES_SHOWN]]
             more = len(failures) - len(shown)
             message += f"; failed: {'; '.join(shown)}" + (f"; and {more} more" if more else "")
         return {
             "changed": any(outcome.status in self.CHANGED for outcome in outcomes),
             "failed": failed,
             "msg": message,
-            "targets": [_entry(outcome) for outcome in outcomes],
+            "targets": [_describe_outcome(outcome) for outcome in outcomes],
             "counts": found,
             "failed_hosts": [outcome.host for outcome in failures],
             "max_failures_exceeded": failed,
         }
 
 
-def _policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) -> Policy:
+def _make_policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) -> Policy:
     if check_mode and options.get("when_offline") == "wait":
         # Nothing is done, so nothing waits for an environment, and an offline one is no failure.
         options = {**options, "when_offline": "skip"}
     return Policy(
         concurrency=options["concurrency"],
         rate=options["rate"],
-        max_failures=failure_budget(options["max_failures"], targets),
+        max_failures=parse_failure_budget(options["max_failures"], targets),
         **{name: options[name] for name in ("when_offline", "offline_timeout") if name in options},
     )
 
 
-def _entry(outcome: Outcome) -> dict[str, Any]:
+def _describe_outcome(outcome: Outcome) -> dict[str, Any]:
     """An outcome as the result has it. `asdict` of the whole would copy every value of every target."""
     values = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
     return {name: asdict(value) if isinstance(value, Reply) else value for name, value in values.items()}
 
 
-def _line(outcome: Outcome) -> str:
+def _write_line(outcome: Outcome) -> str:
     why = outcome.error["message"] if outcome.error else outcome.reason
     return f"{outcome.host}: {outcome.status}" + (f": {why}" if why else "")
 

@@ -13,58 +13,62 @@ from ...module_utils.errors import OptionError
 from ...module_utils.fleet.replies import SentMessage
 from ...module_utils.providers.conversation import Question
 from ...module_utils.providers.letta.provider import PROVIDER as LETTA
-from ...module_utils.providers.registry import provider_named
+from ...module_utils.providers.registry import find_provider
 from ...module_utils.text import one_line
-from ..hosts import environment_of
+from ..hosts import find_environment
 
 _DELIVERED = ("sent", "already_sent", "unknown")
 
 
 def read_sent_message(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> SentMessage:
     """The message of one result of send_message. Raises OptionError for `where`."""
-    host, client_message_id, agent_id = (_text(where, entry, key) for key in ("host", "client_message_id", "agent_id"))
+    host, client_message_id, agent_id = (
+        _read_text(where, entry, key) for key in ("host", "client_message_id", "agent_id")
+    )
     if host is None:
         raise OptionError(where, "has no host")
-    environment_id = _text(where, entry, "id")
-    environment = environment_of(host, task_vars)
+    environment_id = _read_text(where, entry, "id")
+    environment = find_environment(host, task_vars["hostvars"])
     if environment is not None and environment_id not in (None, environment.id):
         environment = None
-    provider = provider_named(environment.provider if environment else _text(where, entry, "provider") or LETTA.name)
-    conversation_id = _text(where, entry, provider.conversation)
-    skip = _reason_to_skip(where, entry, provider.reply_keys)
+    provider = find_provider(
+        environment.provider if environment else _read_text(where, entry, "provider") or LETTA.name
+    )
+    conversation_id = _read_text(where, entry, provider.conversation)
+    skip = _explain_skip(where, entry, provider.reply_keys)
     if skip is not None:
         return SentMessage(host, environment_id, client_message_id, None, skip=skip)
     question = Question(
         provider=provider.name,
         agent_id=agent_id or "",
         conversation_id=conversation_id,
-        otid=_text(where, entry, "otid") or provider.history_id(client_message_id),
+        otid=_read_text(where, entry, "otid") or provider.history_id(client_message_id),
         environment=environment,
-        since=_text(where, entry, "sent_at"),
+        since=_read_text(where, entry, "sent_at"),
     )
     environment_id = environment_id or (environment.id if environment else None)
-    return SentMessage(host, environment_id, client_message_id, question, _moment(where, entry))
+    return SentMessage(host, environment_id, client_message_id, question, _read_time(where, entry))
 
 
-def _reason_to_skip(where: str, entry: Mapping[str, Any], needed: Sequence[str]) -> str | None:
+def _explain_skip(where: str, entry: Mapping[str, Any], needed: Sequence[str]) -> str | None:
     status = entry.get("status")
     if status not in (None, *_DELIVERED):
         return f"it was not sent: {one_line(status, 40)}"
-    missing = next((key for key in needed if _text(where, entry, key) is None), None)
+    missing = next((key for key in needed if _read_text(where, entry, key) is None), None)
     if missing and status is None:
         raise OptionError(where, f"has no {missing}")
     return f"it was sent without {missing}, so its reply cannot be told from others" if missing else None
 
 
-def _text(where: str, entry: Mapping[str, Any], key: str) -> str | None:
+def _read_text(where: str, entry: Mapping[str, Any], key: str) -> str | None:
     value = entry.get(key)
     if value is not None and not isinstance(value, str):
         raise OptionError(where, f"{key} must be a text, got {one_line(repr(value), 60)}")
     return value or None
 
 
-def _moment(where: str, entry: Mapping[str, Any]) -> datetime | None:
-    text = _text(where, entry, "sent_at")
+def _read_time(where: str, entry: Mapping[str, Any]) -> datetime | None:
+    text = _read_text(where, entry, "sent_at")
     if text is None:
         return None
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from ...module_utils.ledger.schema import RunFacts
 
 
-def run_facts(task: Any, variables: Mapping[str, Any]) -> RunFacts:
+def find_run_facts(task: Any, variables: Mapping[str, Any]) -> RunFacts:
     """The user, the AWX job and its user where there is one, and the playbook.
 
     AWX gives a job the extra variables awx_job_id and, where a person started it and no schedule, awx_user_name; the
@@ -25,7 +25,7 @@ def run_facts(task: Any, variables: Mapping[str, Any]) -> RunFacts:
         job_id = os.environ.get("JOB_ID")
     user = variables.get("awx_user_name") or variables.get("tower_user_name")
     return RunFacts(
-        os_user=_os_user(),
+        os_user=_find_os_user(),
         awx_job_id=str(job_id) if job_id else None,
         awx_user=str(user) if user else None,
         # The place is "path:line".
@@ -33,7 +33,7 @@ def run_facts(task: Any, variables: Mapping[str, Any]) -> RunFacts:
     )
 
 
-def _os_user() -> str:
+def _find_os_user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

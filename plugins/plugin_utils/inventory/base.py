@@ -19,17 +19,17 @@ from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ...module_utils import _deps
-from ...module_utils.environment import CONTRACT, Environment, Listing, described
+from ...module_utils.environment import CONTRACT, Environment, Listing, describe_invalid
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.filters import Expressions
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.options import CONNECTION_SPEC, convert_value, given
+from ...module_utils.options import CONNECTION_SPEC, convert_value, drop_blanks
 from ...module_utils.providers.base import Provider, connection_settings
-from ...module_utils.providers.registry import fetch, known_providers
-from ...module_utils.text import add_hash, digest, one_line
+from ...module_utils.providers.registry import fetch_listing, list_providers
+from ...module_utils.text import add_hash, hash_text, one_line
 from ..options import forget_blank_environment
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
-from .names import MAX_LENGTH, assign_names, check_variable_prefix, choose_name, host_address
+from .names import MAX_LENGTH, assign_names, check_variable_prefix, choose_name, make_host_address
 from .source_cache import SourceCache
 from .trust import mark_trusted, trust_own_text
 
@@ -96,7 +96,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         named = found[1] if found else ""
         if named == self.NAME or text.startswith("$ANSIBLE_VAULT"):
             return True
-        ours = [f"{_COLLECTION}.{provider}" for provider in known_providers()]
+        ours = [f"{_COLLECTION}.{provider}" for provider in list_providers()]
         if named in ours or ("." in named and not named.startswith(f"{_COLLECTION}.")):
             return False
         enabled: list[str] = [name for name in constants.INVENTORY_ENABLED if name in ours]
@@ -110,8 +110,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             if name not in known and name != "plugin":
                 near = difflib.get_close_matches(str(name), known, n=1)
                 raise OptionError(str(name), "there is no such option" + (f"; {near[0]!r} is nearest" if near else ""))
-        variables = self._render(given(var_options or {}))
-        options = self._render(given({name: _write_time(value) for name, value in (direct or {}).items()}))
+        variables = self._render(drop_blanks(var_options or {}))
+        options = self._render(drop_blanks({name: _write_time(value) for name, value in (direct or {}).items()}))
         for name, definition in known.items():
             places = [options.get(name)]
             places += [variables.get(place["name"]) for place in definition.get("vars", ())]
@@ -135,13 +135,13 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
                 secret = name.endswith("api_key")
                 cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
                 raise OptionError(name, f"its template cannot be rendered: {cause}") from None
-        return given(rendered)
+        return drop_blanks(rendered)
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """List the environments, or read them from the cache, and fill the inventory. Raises AnsibleParserError."""
         super().parse(inventory, loader, path, cache)
         try:
-            _deps.require()
+            _deps.require_packages()
             self._read_source(path)
             settings = connection_settings(self.PROVIDER, *self._layers)
             query = self.query()
@@ -179,8 +179,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         """The listing of the provider, from the cache where that has it and may be read. Raises ApiError."""
         self.load_cache_plugin()
         if not self.get_option("cache"):
-            return fetch(self.PROVIDER, settings, query)
-        listed = digest(repr((settings.base_url, query, settings.api_key)))[:32]
+            return fetch_listing(self.PROVIDER, settings, query)
+        listed = hash_text(repr((settings.base_url, query, settings.api_key)))[:32]
         cache = SourceCache(
             self._cache,
             f"{self.get_cache_key(path)}_{listed}",
@@ -190,7 +190,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         cached = cache.read() if read_cache else None
         if cached is not None:
             return cached
-        listing = fetch(self.PROVIDER, settings, query, cache.starts)
+        listing = fetch_listing(self.PROVIDER, settings, query, cache.starts)
         cache.write(listing)
         return listing
 
@@ -198,9 +198,9 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         """The environments for which all filters hold. Raises OptionError."""
         found, invalid = self.PROVIDER.environments(listing, base_url, query)
         if invalid and self.get_option("on_invalid") == "fail":
-            raise OptionError("on_invalid", f"rows are {described(invalid)}")
+            raise OptionError("on_invalid", f"rows are {describe_invalid(invalid)}")
         if invalid:
-            self.display.warning(f"skipped rows that are {described(invalid)}")
+            self.display.warning(f"skipped rows that are {describe_invalid(invalid)}")
         selected = [item for item in found if rules.filters.all_hold(item.fields, listing.fetched_at)]
         if not selected and self.get_option("fail_on_empty"):
             raise OptionError("fail_on_empty", f"no environment is left of {len(listing.rows)} listed by {base_url}")
@@ -296,7 +296,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         # The URL comes from this source, and not from a row.
         contract["base_url"] = trust_own_text(environment.base_url)
         variables[CONTRACT] = contract
-        variables["ansible_host"] = trust_own_text(host_address(environment))
+        variables["ansible_host"] = trust_own_text(make_host_address(environment))
         if connection := self.connection():
             variables["ansible_connection"] = trust_own_text(connection)
         return variables

@@ -78,37 +78,37 @@ def group_rows(rows: Sequence[Mapping[str, Any]], dimensions: Sequence[Dimension
     for dimension in dimensions:
         by_value: dict[Any, list[int]] = {}
         for index, row in enumerate(rows):
-            for value in _values(row.get(dimension.field)):
+            for value in _list_values(row.get(dimension.field)):
                 by_value.setdefault(value, []).append(index)
-        names = _names(dimension, by_value)
+        names = _name_groups(dimension, by_value)
         for value, indices in by_value.items():
             name = prefix + names[value]
             groups.members[name] = indices
-            if dimension.in_series and (series := _series(dimension, value)):
+            if dimension.in_series and (series := _find_series(dimension, value)):
                 groups.parents[name] = prefix + series
     return groups
 
 
-def _values(value: Any) -> Iterator[Any]:
+def _list_values(value: Any) -> Iterator[Any]:
     """The values of one row without repetitions, None for no value."""
     values = dict.fromkeys(value) if isinstance(value, list) else [value]
     yield from ([None if item == "" else item for item in values]) or [None]
 
 
-def _names(dimension: Dimension, values: Mapping[Any, Any]) -> Mapping[Any, str]:
+def _name_groups(dimension: Dimension, values: Mapping[Any, Any]) -> Mapping[Any, str]:
     """Value → group name. No two are alike, and the order of the values does not matter."""
     if dimension.names is not None:
         return dimension.names
     names: dict[Any, str] = {None: f"{dimension.name}_{MISSING}"}
-    used = {names[None], *(_series(dimension, text) for text in values if dimension.in_series)}
+    used = {names[None], *(_find_series(dimension, text) for text in values if dimension.in_series)}
     texts = sorted(value for value in values if value is not None)
     for text in sorted(texts, key=lambda text: not _is_literal(dimension, text)):
-        names[text] = next(name for name in _candidates(dimension, text) if name not in used)
+        names[text] = next(name for name in _list_candidates(dimension, text) if name not in used)
         used.add(names[text])
     return names
 
 
-def _candidates(dimension: Dimension, text: str) -> Iterator[str]:
+def _list_candidates(dimension: Dimension, text: str) -> Iterator[str]:
     """Names for a value, the plainest first. A text that only looks like a version always has a hash."""
     name = f"{dimension.name}_{_replace_characters(text)[:_LONGEST_VALUE]}"
     if _is_literal(dimension, text) or (not dimension.versions and len(text) <= _LONGEST_VALUE):
@@ -116,7 +116,7 @@ def _candidates(dimension: Dimension, text: str) -> Iterator[str]:
     yield from add_hash(name, text)
 
 
-def _series(dimension: Dimension, version: str | None) -> str | None:
+def _find_series(dimension: Dimension, version: str | None) -> str | None:
     """The group of a version's series: `version_0_34` for 0.34.12; None for a text that only looks like a version."""
     match = _VERSION.fullmatch(version or "")
     return f"{dimension.name}_{_replace_characters(match[1])}" if match else None

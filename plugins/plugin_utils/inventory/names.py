@@ -16,7 +16,7 @@ from ...module_utils.environment import CONTRACT, Environment
 from ...module_utils.errors import OptionError
 from ...module_utils.options import CONNECTION_SPEC
 from ...module_utils.providers.base import Provider
-from ...module_utils.text import add_hash, one_line, short
+from ...module_utils.text import add_hash, one_line, shorten
 
 MAX_LENGTH = 255
 # Names that have a meaning for Ansible.
@@ -37,7 +37,7 @@ def to_host_name(value: Any) -> str | None:
 def choose_name(values: Iterable[Any], prefix: str, environment_id: str) -> str:
     """The first value that can be a host name, after the prefix; a hash of the id where none can."""
     names = (name for name in (to_host_name(value) for value in values) if name is not None)
-    return (to_host_name(prefix) or "") + next(names, f"environment-{short(environment_id)}")
+    return (to_host_name(prefix) or "") + next(names, f"environment-{shorten(environment_id)}")
 
 
 def assign_names(wanted: Mapping[str, str], forbidden: Collection[str], on_duplicate: str) -> dict[str, str]:
@@ -70,10 +70,10 @@ def _is_free(name: str, forbidden: Collection[str]) -> bool:
     return name not in forbidden and name.casefold() not in RESERVED
 
 
-def host_address(environment: Environment) -> str:
+def make_host_address(environment: Environment) -> str:
     """A name that leads nowhere, for connections that look one up: the id as one label of it, or a hash of the id."""
     identity = environment.id
-    label = identity if _HOST_LABEL.fullmatch(identity) else short(identity)
+    label = identity if _HOST_LABEL.fullmatch(identity) else shorten(identity)
     return f"{label}.{environment.provider}.invalid"
 
 

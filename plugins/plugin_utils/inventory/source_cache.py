@@ -13,7 +13,7 @@ from typing import Any
 from ansible.plugins.inventory import get_cache_plugin
 
 from ...module_utils.environment import Listing
-from ...module_utils.text import iso_utc
+from ...module_utils.text import format_time
 
 
 class SourceCache:
@@ -43,7 +43,7 @@ class SourceCache:
     def write(self, listing: Listing) -> None:
         """Keep a listing. Core writes the rows when the source has been read."""
         # As one text, since cache plugins revive what looks like a mark of Ansible's own in an object.
-        self._rows[self._key] = json.dumps({"fetched_at": iso_utc(listing.fetched_at), "rows": list(listing.rows)})
+        self._rows[self._key] = json.dumps({"fetched_at": format_time(listing.fetched_at), "rows": list(listing.rows)})
         if list(listing.starts) != self.starts:
             self._starts[f"{self._key}_starts"] = json.dumps(listing.starts)
             self._starts.set_cache()

@@ -95,7 +95,7 @@ class Conversations:
     def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
         """Need none of it."""
 
-    def look_for(self, question: Question) -> Look:
+    def search_reply(self, question: Question) -> Look:
         """Machines do not reply."""
 
         async def look(seconds: float = 0.0) -> Reply:
@@ -103,7 +103,7 @@ class Conversations:
 
         return look
 
-    async def arrived(self, question: Question, fresh: bool) -> str | None:
+    async def find_message(self, question: Question, fresh: bool) -> str | None:
         """Nobody can see into an inbox."""
         return None
 

@@ -23,7 +23,11 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes as fleet_events
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
-from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC, convert_value, given
+from ansible_collections.fleetops.environments.plugins.module_utils.options import (
+    CONNECTION_SPEC,
+    convert_value,
+    drop_blanks,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import connection_settings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
@@ -89,7 +93,7 @@ logger = logging.getLogger(__name__)
 
 async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Put `{"letta": event}` on the queue for each change. Raises FleetError for an option that cannot be used."""
-    _deps.require()
+    _deps.require_packages()
     options = _Options(args)
     with State(options.state_file, options.settings.base_url) as state:
         while True:
@@ -106,7 +110,7 @@ class _Options:
     """The source's options. Raises OptionError for those that cannot be used."""
 
     def __init__(self, args: Mapping[str, Any]) -> None:
-        own = given(args)
+        own = drop_blanks(args)
         known = ("interval", "jitter", "state_file", "types", *CONNECTION_SPEC)
         unknown = next((name for name in own if name not in known), None)
         if unknown:
@@ -145,21 +149,21 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) ->
         return
     for environment in listed:
         before = reported.get(environment.id)
-        await _queue(queue, options, fleet_events.events_of(before, environment, listing.fetched_at))
+        await _queue(queue, options, fleet_events.find_events(before, environment, listing.fetched_at))
         after = fleet_events.Reported.of(environment)
         if after != before:
             _record(state, {environment.id: after})
     rows = [*(environment.id for environment in listed), *(str(row.id) for row in invalid)]
-    for id_, after in fleet_events.gone(reported, rows).items():
+    for id_, after in fleet_events.find_gone(reported, rows).items():
         missing = Environment("letta", id_, id_, None, "", "offline", None, {"id": id_, "mode": after.mode})
-        await _queue(queue, options, fleet_events.events_of(reported[id_], missing, listing.fetched_at))
+        await _queue(queue, options, fleet_events.find_events(reported[id_], missing, listing.fetched_at))
         _record(state, {id_: after})
 
 
 def _record(state: State, devices: Mapping[str, fleet_events.Reported]) -> None:
     """Record what was reported. On a full disk the source goes on without the record."""
     try:
-        state.put_down(devices)
+        state.record(devices)
     except OptionError as error:
         logger.warning("after a restart events may come once more: %s", error)
 

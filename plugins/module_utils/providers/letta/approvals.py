@@ -29,14 +29,14 @@ _PAUSE = 0.3
 Decision = Mapping[str, Any]
 
 
-def decisions_in(messages: Sequence[Message]) -> list[Decision]:
+def find_decisions(messages: Sequence[Message]) -> list[Decision]:
     """The decisions in messages that contain nothing else; else an empty list."""
     answers = [answer for message in messages for answer in message.approvals]
     alone = all(message.approvals for message in messages) and all("approve" in answer for answer in answers)
     return answers if alone else []
 
 
-async def answered_over_relay(
+async def answer_over_relay(
     settings: HttpSettings,
     connection_id: str | None,
     agent_id: str | None,
@@ -59,13 +59,13 @@ async def answered_over_relay(
             except ApiError as error:
                 if give_up_at is None and error.code != "offline":
                     return f"the device could not be asked whether it waits for this answer: {error}"
-                raise _doubtful(error, left, begun=give_up_at is not None) from None
-            waiting = _waiting(relay, left)
+                raise _make_doubtful(error, left, begun=give_up_at is not None) from None
+            waiting = _find_waiting(relay, left)
             for tool_call_id, request_id in waiting.items():
                 try:
                     await _answer(relay, request_id, left[tool_call_id], settings.timeout)
                 except ApiError as error:
-                    raise _doubtful(error, left, begun=len(left) < all_of_them) from None
+                    raise _make_doubtful(error, left, begun=len(left) < all_of_them) from None
                 del left[tool_call_id]
         if waiting:
             give_up_at = time.monotonic() + _NEXT_WITHIN
@@ -73,13 +73,13 @@ async def answered_over_relay(
             return "the device does not wait for this answer, and may refuse it"
         elif time.monotonic() > give_up_at:
             late = ApiError(f"the device did not ask within {_NEXT_WITHIN:g} s", code="timeout")
-            raise _doubtful(late, left, begun=True)
+            raise _make_doubtful(late, left, begun=True)
         else:
             await asyncio.sleep(_PAUSE)
     return None
 
 
-def requests_in(relay: Relay) -> list[dict[str, Any]] | None:
+def find_requests(relay: Relay) -> list[dict[str, Any]] | None:
     """What a device asks about, each as `{request_id, request: {tool_call_id, tool_name, input}}`.
 
     None if it does not report it.
@@ -96,9 +96,9 @@ def requests_in(relay: Relay) -> list[dict[str, Any]] | None:
     ]
 
 
-def _waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, str]:
+def _find_waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, str]:
     """Tool call id → request id, of each decision that the device waits for."""
-    found = {entry["request"]["tool_call_id"]: entry.get("request_id") for entry in requests_in(relay) or []}
+    found = {entry["request"]["tool_call_id"]: entry.get("request_id") for entry in find_requests(relay) or []}
     return {call: request_id for call, request_id in found.items() if call in decisions and isinstance(request_id, str)}
 
 
@@ -118,7 +118,7 @@ async def _answer(relay: Relay, request_id: str, decision: Decision, within: flo
         raise ApiError(f"the device refused the answer to {decision['tool_call_id']}: {why}", code="refused")
 
 
-def _doubtful(error: ApiError, left: Mapping[str, Decision], *, begun: bool) -> ApiError:
+def _make_doubtful(error: ApiError, left: Mapping[str, Decision], *, begun: bool) -> ApiError:
     """The error; if some tool calls were answered before, one that says so and may not be repeated."""
     if not begun:
         return error

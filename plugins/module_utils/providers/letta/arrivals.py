@@ -31,7 +31,7 @@ class Arrivals:
         self._reader = reader
         self._readings: dict[tuple[str, str | None], asyncio.Task[_UserMessages]] = {}
 
-    async def arrived(self, question: Question, fresh: bool) -> str | None:
+    async def find_message(self, question: Question, fresh: bool) -> str | None:
         """The message's id if it is anywhere in its conversation, else None. fresh: read the conversation again.
 
         Raises ApiError if the message is not in what was read, and that is not the whole conversation.

@@ -21,9 +21,9 @@ from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted
 from ..message import Message
-from .approvals import answered_over_relay, decisions_in
+from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run
-from .models import Page, Row, SendReply, environment, wire_form
+from .models import Page, Row, SendReply, read_environment, write_message
 from .shared_listing import SharedListing
 
 _PAGE_SIZE = 100
@@ -100,7 +100,7 @@ class Client:
         """The environment of a device; if it has several, the API answers with the newest."""
         reply = await self._http.get("v1", "environments", device_id)
         row = reply.read_as(Row, f"GET {self._base_url}/v1/environments/{{deviceId}}")
-        return environment(row, reply.data, self._base_url, reply.date)
+        return read_environment(row, reply.data, self._base_url, reply.date)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None if it is gone.
@@ -140,11 +140,11 @@ class Client:
         if target.connection_id is None:
             raise ApiError("the environment has no connection", code="offline")
         note = None
-        if decisions := decisions_in(messages):
-            note = await answered_over_relay(self.settings, target.connection_id, agent_id, conversation_id, decisions)
+        if decisions := find_decisions(messages):
+            note = await answer_over_relay(self.settings, target.connection_id, agent_id, conversation_id, decisions)
             if note is None:
                 return Accepted("the device accepted the answer", 1, via="relay")
-        body: dict[str, Any] = {"messages": [wire_form(message) for message in messages]}
+        body: dict[str, Any] = {"messages": [write_message(message) for message in messages]}
         if agent_id is not None:
             body["agentId"] = agent_id
         if conversation_id is not None:

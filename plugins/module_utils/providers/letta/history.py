@@ -22,7 +22,7 @@ class ToolCall(pydantic.BaseModel):
     name: str | None = None
     arguments: str | None = None
 
-    def parsed_arguments(self, key: str) -> Any:
+    def parse_arguments(self, key: str) -> Any:
         """The arguments as JSON values without the API key, or the text if it is no JSON."""
         try:
             return parse_json(self.arguments or "{}", key)
@@ -124,10 +124,10 @@ def seconds_between(earlier: datetime | None, later: datetime | None) -> float |
     """Seconds from one moment to another; None if one is unknown. A moment without a zone is in UTC."""
     if earlier is None or later is None:
         return None
-    return round((_aware(later) - _aware(earlier)).total_seconds(), 3)
+    return round((_read_time(later) - _read_time(earlier)).total_seconds(), 3)
 
 
-def _aware(moment: datetime) -> datetime:
+def _read_time(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ...environment import updatable
+from ...environment import is_updatable
 from ...text import one_line
 
 Said = Mapping[str, Any]
@@ -39,7 +39,7 @@ _KNOWN_INSTALLERS = re.compile(
 )
 
 
-def manual_command(said: Said | None) -> str | None:
+def find_manual_command(said: Said | None) -> str | None:
     """The `manual_command` of a device's `self_update`; None if it reports none."""
     command = (said or {}).get("manual_command")
     return command.strip() or None if isinstance(command, str) else None
@@ -50,16 +50,16 @@ def is_known_installer(command: str) -> bool:
     return _KNOWN_INSTALLERS.fullmatch(command) is not None
 
 
-def instruction(command: str) -> str:
+def write_instruction(command: str) -> str:
     """The text that tells an agent to update its machine with a manual command."""
     return _INSTRUCTION.format(manual_command=command)
 
 
-def why_not_updatable(said: Said | None) -> str:
+def explain_not_updatable(said: Said | None) -> str:
     """Why a device does not update itself or reports no command, in its own words if it gives a reason."""
     said = said or {}
     reason = said.get("reason") or (
-        "reports no manual_command" if updatable(said) else "reports no self_update support"
+        "reports no manual_command" if is_updatable(said) else "reports no self_update support"
     )
     path = f"; installed in {said['install_path']}" if said.get("install_path") else ""
     return one_line(f"not updatable: {reason}{path}")

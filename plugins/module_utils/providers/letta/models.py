@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from ..._deps import pydantic
-from ...environment import Environment, InvalidRow, Listing, updatable, validate_rows
-from ...text import iso_utc
+from ...environment import Environment, InvalidRow, Listing, is_updatable, validate_rows
+from ...text import format_time
 from ..message import Message
 
 NAME = "letta"
@@ -58,7 +58,7 @@ class Metadata(_Wire):
 
 
 @functools.cache
-def _own_fields() -> frozenset[str | None]:
+def _find_own_fields() -> frozenset[str | None]:
     """The keys of the metadata that have a field of their own."""
     return frozenset(field.alias for field in Metadata.model_fields.values())
 
@@ -94,7 +94,7 @@ class SendReply(pydantic.BaseModel):
     success: pydantic.StrictBool
 
 
-def wire_form(message: Message) -> dict[str, Any]:
+def write_message(message: Message) -> dict[str, Any]:
     """A message as the API takes it."""
     if message.approvals:
         return {"type": "approval", "approvals": list(message.approvals)}
@@ -107,7 +107,7 @@ def wire_form(message: Message) -> dict[str, Any]:
     }
 
 
-def environments(
+def read_environments(
     listing: Listing, base_url: str, *, online_only: bool = False
 ) -> tuple[list[Environment], list[InvalidRow]]:
     """The rows of a listing as environments, and those that do not validate.
@@ -115,16 +115,16 @@ def environments(
     online_only: leave out offline environments. The API returns some of them even with `onlineOnly`.
     """
     found, invalid = validate_rows(
-        listing.rows, lambda raw: environment(Row.model_validate(raw), raw, base_url, listing.fetched_at)
+        listing.rows, lambda raw: read_environment(Row.model_validate(raw), raw, base_url, listing.fetched_at)
     )
     return [item for item in found if item.status == "online" or not online_only], invalid
 
 
-def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) -> Environment:
+def read_environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) -> Environment:
     """A row as an Environment, online or not as of `now`."""
     metadata = row.metadata or Metadata()
     raw_metadata = raw.get("metadata") or {}
-    status = "online" if _online(row, now) else "offline"
+    status = "online" if _is_online(row, now) else "offline"
     self_update = raw_metadata.get("self_update")
     fields: dict[str, Any] = {
         "id": row.id,
@@ -146,14 +146,14 @@ def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) 
         "supported_commands": metadata.supported_commands,
         "online": status == "online",
         "status": status,
-        "updatable": updatable(self_update),
-        "connected_at": _iso(row.connected_at),
-        "last_heartbeat": _iso(row.last_heartbeat),
-        "last_seen_at": _iso(row.last_seen_at),
-        "first_seen_at": _iso(row.first_seen_at),
-        "listed_at": iso_utc(now),
+        "updatable": is_updatable(self_update),
+        "connected_at": _write_time(row.connected_at),
+        "last_heartbeat": _write_time(row.last_heartbeat),
+        "last_seen_at": _write_time(row.last_seen_at),
+        "first_seen_at": _write_time(row.first_seen_at),
+        "listed_at": format_time(now),
         # The rest of the metadata is in the fields above; both would make an inventory a quarter larger.
-        "metadata": {name: value for name, value in raw_metadata.items() if name not in _own_fields()},
+        "metadata": {name: value for name, value in raw_metadata.items() if name not in _find_own_fields()},
         "extra": dict(row.model_extra or {}),
     }
     return Environment(
@@ -168,7 +168,7 @@ def environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) 
     )
 
 
-def same_mode(one: str | None, other: str | None) -> bool:
+def is_same_mode(one: str | None, other: str | None) -> bool:
     """Whether two modes mean the same: `default` is `standard`, `bypassPermissions` is `unrestricted`."""
     return _RENAMED_MODES.get(str(one), one) == _RENAMED_MODES.get(str(other), other)
 
@@ -182,16 +182,16 @@ FIELDS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def _online(row: Row, now: datetime) -> bool:
+def _is_online(row: Row, now: datetime) -> bool:
     """The API's own rule: a connection, and a heartbeat younger than 120 s."""
     if not row.connection_id or row.last_heartbeat is None:
         return False
-    return now - _moment(row.last_heartbeat) < HEARTBEAT_LIMIT
+    return now - _read_time(row.last_heartbeat) < HEARTBEAT_LIMIT
 
 
-def _moment(milliseconds: float) -> datetime:
+def _read_time(milliseconds: float) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def _iso(milliseconds: float | None) -> str | None:
-    return None if milliseconds is None else iso_utc(_moment(milliseconds))
+def _write_time(milliseconds: float | None) -> str | None:
+    return None if milliseconds is None else format_time(_read_time(milliseconds))

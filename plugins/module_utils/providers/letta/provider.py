@@ -8,12 +8,12 @@ from __future__ import annotations
 from ...environment import Environment, InvalidRow, Listing
 from ..base import Provider
 from .client import Client, Query
-from .models import FIELDS, NAME, environments
+from .models import FIELDS, NAME, read_environments
 from .replies import Conversations
 
 
-def _environments(listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
-    return environments(listing, base_url, online_only=query.online_only)
+def _read_environments(listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
+    return read_environments(listing, base_url, online_only=query.online_only)
 
 
 PROVIDER = Provider(
@@ -22,7 +22,7 @@ PROVIDER = Provider(
     fields=FIELDS,
     query=Query,
     client=Client,
-    environments=_environments,
+    environments=_read_environments,
     conversations=Conversations,
     looked_up_by="device_id",
 )

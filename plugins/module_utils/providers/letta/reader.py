@@ -15,7 +15,7 @@ from ...errors import ApiError
 from ...http.gate import Pace
 from ..base import find_online
 from ..conversation import Question
-from .approvals import requests_in
+from .approvals import find_requests
 from .client import Client
 from .history import HistoryMessage, Run, ToolCall
 from .relay import Relay
@@ -48,7 +48,7 @@ class Reader:
             "request_id": request_id,
             "tool_call_id": call.tool_call_id,
             "tool_name": request.get("tool_name") or call.name,
-            "arguments": request.get("input") or call.parsed_arguments(self._client.settings.api_key),
+            "arguments": request.get("input") or call.parse_arguments(self._client.settings.api_key),
         }
 
     async def read_page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
@@ -103,7 +103,7 @@ class Reader:
                 environment = await find_online(self._client, question.environment)
             relay = Relay(self._client.settings, environment.connection_id, question.agent_id, question.conversation_id)
             async with self._slot(), relay:
-                requests, status = requests_in(relay), relay.loop_status.get("status")
+                requests, status = find_requests(relay), relay.loop_status.get("status")
         except ApiError:
             return None
         if requests is None:

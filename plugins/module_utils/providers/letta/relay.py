@@ -21,7 +21,7 @@ from typing import Any, NoReturn, Self
 from ..._deps import aiohttp
 from ...errors import ApiError
 from ...http.gate import parse_retry_after
-from ...http.problems import tls_error
+from ...http.problems import make_tls_error
 from ...http.retry import call_with_retries
 from ...http.sanitize import parse_json, sanitize
 from ...http.settings import HttpSettings
@@ -148,7 +148,7 @@ class Relay:
         sync = {"type": "sync", "recover_approvals": False, "force_device_status": True}
         reply = await self._look_up(sync, "sync_response", self._settings.timeout)
         if reply.get("success") is False:
-            raise ApiError(f"{self.url}: the device refused: {said(reply)}", code="refused")
+            raise ApiError(f"{self.url}: the device refused: {describe_refusal(reply)}", code="refused")
         await self._settle()
 
     async def require_runtime(self) -> None:
@@ -169,7 +169,8 @@ class Relay:
                 continue
             if reply.get("success") is False:
                 raise ApiError(
-                    f"{name}: the device does not find {self.runtime[name]!r}: {said(reply)}", code="no_agent"
+                    f"{name}: the device does not find {self.runtime[name]!r}: {describe_refusal(reply)}",
+                    code="no_agent",
                 )
 
     async def send(self, frame: Frame) -> None:
@@ -223,7 +224,7 @@ class Relay:
 
     async def _connect(self) -> None:
         await self.close()
-        self._session = aiohttp.ClientSession(trace_configs=[_no_redirects(self.url)])
+        self._session = aiohttp.ClientSession(trace_configs=[_refuse_redirects(self.url)])
         try:
             async with asyncio.timeout(self._settings.timeout):
                 self._socket = await self._session.ws_connect(
@@ -301,7 +302,7 @@ class Relay:
             )
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
             cause = getattr(error, "certificate_error", error)
-            return tls_error(self.url, cause)
+            return make_tls_error(self.url, cause)
         if isinstance(error, (aiohttp.InvalidURL, ValueError)):
             return ApiError(f"{self.url}: {one_line(error)}", code="invalid")
         cause = getattr(error, "os_error", error)
@@ -323,12 +324,12 @@ class Relay:
         )
 
 
-def said(reply: Frame) -> str:
+def describe_refusal(reply: Frame) -> str:
     """Why a device refused, in its words."""
     return one_line(reply.get("error") or reply.get("output") or "without a reason")
 
 
-def _no_redirects(url: str) -> Any:
+def _refuse_redirects(url: str) -> Any:
     """Refuse redirects: the key must reach no other host."""
 
     async def refuse(_session: Any, _context: Any, params: Any) -> NoReturn:

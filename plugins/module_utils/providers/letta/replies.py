@@ -44,9 +44,9 @@ class Conversations:
 
     def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
         self._reader = Reader(client, concurrency=concurrency, rate=rate)
-        self.arrived = Arrivals(self._reader).arrived
+        self.find_message = Arrivals(self._reader).find_message
 
-    def look_for(self, question: Question) -> Look:
+    def search_reply(self, question: Question) -> Look:
         """What looks for the reply to one message, again and again."""
         return ReplySearch(self._reader, question).look
 
@@ -112,7 +112,7 @@ class ReplySearch:
             self._sent_again_in.add(again)
             return partial(self._read_history, run)
         if device_is_idle or turn.next_message is not None or not run.may_go_on:
-            return _reply_after(turn, run)
+            return _describe_end(turn, run)
         return partial(self._ask_device, turn, run)
 
     async def _ask_device(self, turn: Turn, run: Run) -> _Next:
@@ -140,7 +140,7 @@ class ReplySearch:
     def _reply_without_device(self, turn: Turn, run: Run) -> Reply:
         """The reply if the device cannot be asked: a tool call without an answer in the history waits for approval."""
         if run.status == "failed":
-            return _reply_after(turn, run)
+            return _describe_end(turn, run)
         calls = [call for call in turn.open_calls if call.tool_call_id not in self.question.tool_call_ids]
         return _reply_so_far(turn, run, [self.reader.describe_approval(call) for call in calls])
 
@@ -163,7 +163,7 @@ class ReplySearch:
         return now - self._offline_since >= _OFFLINE_FOR
 
 
-def _reply_after(turn: Turn, run: Run) -> Reply:
+def _describe_end(turn: Turn, run: Run) -> Reply:
     """The reply of a turn that does not go on after its last run, which is over."""
     started = turn.messages[0].date if len({message.run_id for message in turn.messages}) > 1 else run.created_at
     reply = Reply(

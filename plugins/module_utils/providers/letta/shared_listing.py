@@ -13,7 +13,7 @@ from typing import Any
 
 from ...environment import Environment, Listing
 from ...errors import ApiError
-from .models import environments
+from .models import read_environments
 
 # Seconds for which look-ups share a listing.
 _SHARED_FOR = 5.0
@@ -66,4 +66,4 @@ class SharedListing:
     async def _read(self) -> Mapping[str, Environment]:
         listing = await self._list_all()
         self._pages = max(1, math.ceil(len(listing.rows) / self._page_size))
-        return {found.id: found for found in environments(listing, self._base_url)[0]}
+        return {found.id: found for found in read_environments(listing, self._base_url)[0]}

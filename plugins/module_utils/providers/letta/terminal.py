@@ -29,8 +29,8 @@ from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import find_online
 from .client import Client
-from .relay import Relay, said
-from .terminal_output import Marks, Part, Result, Sink, refusal
+from .relay import Relay, describe_refusal
+from .terminal_output import Marks, Part, Result, Sink, make_refusal
 
 # Modes in which the agent itself may do everything that a terminal can. Older devices call the first by the second.
 UNRESTRICTED = ("unrestricted", "bypassPermissions")
@@ -60,11 +60,11 @@ _LINE = 4 * 1024
 _PIECE = 1024 * 1024
 
 # Called with the whole output of a command so far; returns the line to type, empty to go on, None to wait for more.
-Answers: TypeAlias = "Callable[[bytes], bytes | None]"
+Prompter: TypeAlias = "Callable[[bytes], bytes | None]"
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class CommandResult:
     """A command that has ended. status: its exit status, or 128 plus the number of the signal that ended it."""
 
     status: int
@@ -134,7 +134,7 @@ class Terminal:
                 await self._type("bye\n")
         await self._relay.close()
 
-    async def run(self, command: bytes, stdin: bytes = b"", answers: Answers | None = None) -> Finished:
+    async def run(self, command: bytes, stdin: bytes = b"", answers: Prompter | None = None) -> CommandResult:
         """Run a command with /bin/sh, in a session of its own, and wait for its end.
 
         answers: gives the lines that are typed before standard input. It is called after each output until it says to
@@ -153,7 +153,7 @@ class Terminal:
         await self._begin(f"run {how} {len(encoded)} {len(stdin)} {line}", encoded)
         stdout, stderr = bytearray(), bytearray()
         status, _note = await self._end(stdout.extend, stderr.extend, answers)
-        return Finished(self._exit_status(status, stderr), bytes(stdout), bytes(stderr))
+        return CommandResult(self._exit_status(status, stderr), bytes(stdout), bytes(stderr))
 
     async def put(self, source: BinaryIO, path: bytes, mode: int) -> None:
         """Write a file. mode: of a new file, less the umask. Raises RefusedError if the file cannot be written."""
@@ -165,7 +165,7 @@ class Terminal:
         stderr = bytearray()
         status, permissions = await self._end(sink.write, stderr.extend)
         self._require_success(status, stderr)
-        return _mode_of(permissions)
+        return _read_mode(permissions)
 
     async def _put(self, source: BinaryIO, path: str, mode: str) -> None:
         source.seek(0)
@@ -195,7 +195,7 @@ class Terminal:
             await self._abandon()
             message = f"{self._url}: no shell on the device within the timeout of {self._timeout:g} s"
             raise ApiError(message, code="timeout", transient=True) from None
-        await self._type(_script() + "\n")
+        await self._type(_read_script() + "\n")
 
     async def _abandon(self) -> None:
         """End a terminal in which our shell may not have begun. The user's shell would wait there for ever."""
@@ -236,7 +236,7 @@ class Terminal:
             if frame.get("type") == "terminal_output":
                 return self._marks.split(str(frame.get("data")))
             if frame.get("type") == "terminal_exited":
-                raise self._relay.drop_error("the terminal", f"it has ended ({said(frame)})")
+                raise self._relay.drop_error("the terminal", f"it has ended ({describe_refusal(frame)})")
 
     async def _listen(self) -> None:
         try:
@@ -289,9 +289,9 @@ class Terminal:
             if isinstance(part, ApiError):
                 raise part
             if isinstance(part, list) and part[:1] == ["refused"]:
-                raise refusal(part)
+                raise make_refusal(part)
 
-    async def _end(self, stdout: Sink, stderr: Sink, answers: Answers | None = None) -> tuple[str, str]:
+    async def _end(self, stdout: Sink, stderr: Sink, answers: Prompter | None = None) -> tuple[str, str]:
         """Wait for the end of an operation; returns its status and its note on standard output."""
         result = Result(stdout, stderr)
         try:
@@ -346,7 +346,7 @@ class RefusedError(ApiError):
 
 
 @functools.cache
-def _script() -> str:
+def _read_script() -> str:
     """The script of our shell as one line."""
     lines = Path(__file__).with_suffix(".sh").read_text(encoding="ascii").splitlines()
     return " ".join(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
@@ -356,7 +356,7 @@ def _encode(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _mode_of(permissions: str) -> int:
+def _read_mode(permissions: str) -> int:
     """The mode as a number, from the form `-rw-r--r--` of `ls -l`."""
     letters = permissions[1:10].ljust(9, "-")
     return sum(1 << (8 - place) for place, letter in enumerate(letters) if letter in "rwxst")

@@ -74,7 +74,7 @@ class Result:
         elif word == "end":
             self.status = rest[0]
         elif word == "refused":
-            raise refusal(part)
+            raise make_refusal(part)
 
 
 class _Decoder:
@@ -97,7 +97,7 @@ class _Decoder:
 _NO_BREAKS = {ord("\r"): None, ord("\n"): None}
 
 
-def refusal(words: list[str]) -> ApiError:
+def make_refusal(words: list[str]) -> ApiError:
     """The error of a shell that could not begin. Its reason is in base64, or else taken as it is."""
     why = "".join(words[1:]).encode(errors="replace")
     with contextlib.suppress(ValueError):

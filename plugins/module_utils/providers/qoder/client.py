@@ -24,9 +24,9 @@ from ...http.gate import Pace
 from ...http.paging import MAX_PAGES, find_row_id
 from ...http.settings import HttpSettings
 from ...text import one_line
-from ..base import Accepted, idempotency_key
+from ..base import Accepted, make_idempotency_key
 from ..message import Message
-from .models import Event, Page, Query, Row, Session, environment
+from .models import Event, Page, Query, Row, Session, read_environment
 
 # The limits of the reference: reads and writes a second, and seconds between two pages.
 _READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
@@ -68,9 +68,9 @@ class Client:
             pages.append(page)
             dates.append(date)
             if page.more and not query.all_pages:
-                next_after = _end(f"GET {self._base_url}/environments", page, backwards=backwards)
+                next_after = _find_end(f"GET {self._base_url}/environments", page, backwards=backwards)
                 break
-        return Listing(_rows_once(reversed(pages) if backwards else pages), min(dates), next_after)
+        return Listing(_drop_repeated_rows(reversed(pages) if backwards else pages), min(dates), next_after)
 
     async def _pages(
         self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
@@ -82,7 +82,7 @@ class Client:
             cursors.append(cursor)
             answer = await self._get(*path, params={**parameters, **cursor})
             page = answer.read_as(Page, where)
-            cursor = _following(where, page, backwards=backwards)
+            cursor = _find_cursor(where, page, backwards=backwards)
             yield page, answer.date
             if not page.more:
                 return
@@ -112,7 +112,7 @@ class Client:
         """The environment with this id."""
         answer = await self._get("environments", identity)
         row = answer.read_as(Row, f"GET {self._base_url}/environments/{{id}}")
-        return environment(row, self._base_url)
+        return read_environment(row, self._base_url)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same environment as it is now; None if it is no longer there."""
@@ -130,8 +130,8 @@ class Client:
         """
         answer = await self._post(
             "sessions",
-            body={"agent": _agent(agent_id), "environment_id": target.id},
-            key=idempotency_key(target.id, client_message_id, "session"),
+            body={"agent": _write_agent(agent_id), "environment_id": target.id},
+            key=make_idempotency_key(target.id, client_message_id, "session"),
         )
         session: Session = answer.read_as(Session, f"POST {self._base_url}/sessions", may_be_accepted=True)
         return session.id
@@ -152,7 +152,7 @@ class Client:
         contents = [[{"type": "text", "text": text} for text in message.texts] for message in messages]
         events = [{"type": "user.message", "content": content} for content in contents]
         path = ("sessions", str(conversation_id), "events")
-        key = idempotency_key(target.id, str(messages[0].client_message_id), "message")
+        key = make_idempotency_key(target.id, str(messages[0].client_message_id), "message")
         give_up_at = time.monotonic() + self._settings.deadline
         attempts, unclear = 0, False
         while True:
@@ -165,7 +165,9 @@ class Client:
                 if error.status != _CONFLICT or _is_of_another_request(error):
                     raise failure from None
                 await self._wait_for_busy(failure, give_up_at)
-        return Accepted("the session accepted the message", attempts + answer.attempts, message_id=_echoed(answer.data))
+        return Accepted(
+            "the session accepted the message", attempts + answer.attempts, message_id=_find_echoed_id(answer.data)
+        )
 
     async def _wait_for_busy(self, error: ApiError, give_up_at: float) -> None:
         """Wait a moment for a session that is in a turn. Raises its error at the deadline and after a stop."""
@@ -192,7 +194,7 @@ class Client:
                     continue
 
 
-def _following(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
+def _find_cursor(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
     """The cursor of the page after this one: a single parameter, none after the last page.
 
     Raises ApiError for a page that contradicts itself, because the list may then be incomplete.
@@ -205,10 +207,10 @@ def _following(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
         raise ApiError(f"{where}: has_more is true on an empty page", code="invalid")
     if page.next_page:
         return {"page": page.next_page}
-    return {"before_id" if backwards else "after_id": _end(where, page, backwards=backwards)}
+    return {"before_id" if backwards else "after_id": _find_end(where, page, backwards=backwards)}
 
 
-def _end(where: str, page: Page, *, backwards: bool) -> str:
+def _find_end(where: str, page: Page, *, backwards: bool) -> str:
     """The id at which the next page begins: of the last row, or of the first if the walk goes backwards."""
     end = page.first_id if backwards else page.last_id
     if not end:
@@ -216,7 +218,7 @@ def _end(where: str, page: Page, *, backwards: bool) -> str:
     return end
 
 
-def _rows_once(pages: Iterable[Page]) -> list[Any]:
+def _drop_repeated_rows(pages: Iterable[Page]) -> list[Any]:
     """The rows of pages, each id once. A row without an id is kept, so that it is reported."""
     rows = []
     seen = set()
@@ -228,7 +230,7 @@ def _rows_once(pages: Iterable[Page]) -> list[Any]:
     return rows
 
 
-def _agent(agent_id: str) -> Any:
+def _write_agent(agent_id: str) -> Any:
     """An agent as the API takes it: an id, or the value of a JSON object. Raises ApiError."""
     if not agent_id.startswith("{"):
         return agent_id
@@ -243,7 +245,7 @@ def _is_of_another_request(error: ApiError) -> bool:
     return error.status == _CONFLICT and (error.param or "").lower() == "idempotency-key"
 
 
-def _echoed(data: Any) -> str | None:
+def _find_echoed_id(data: Any) -> str | None:
     """The id of the last message, if the answer has the events."""
     events = data.get("data", data.get("events")) if isinstance(data, dict) else data
     found = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []

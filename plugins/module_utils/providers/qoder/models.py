@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from ..._deps import pydantic
 from ...environment import Environment, InvalidRow, Listing, validate_rows
 from ...errors import OptionError
-from ...text import iso_utc, one_line
+from ...text import format_time, one_line
 
 NAME = "qoder"
 # The newer generation of the API refuses more. The older one returns this many.
@@ -70,13 +70,13 @@ class Query:
 def _write_time(option: str, text: str) -> str:
     """A time in RFC 3339 in the form that the API takes: with `T` and `Z` as capitals. Raises OptionError."""
     text = text.strip()
-    if _moment(text) is None:
+    if _read_time(text) is None:
         shown = one_line(repr(text), 60)
         raise OptionError(option, f"must be a time in RFC 3339 such as 2026-01-31T12:00:00Z, got {shown}")
     return text.upper().replace(" ", "T")
 
 
-def _moment(text: str) -> datetime | None:
+def _read_time(text: str) -> datetime | None:
     """The moment in UTC that RFC 3339 names, None for any other text. A leap second counts as the one before it."""
     if not _RFC_3339.fullmatch(text):
         return None
@@ -87,15 +87,15 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
-def _in_utc(text: str) -> str:
-    moment = _moment(text)
+def _to_utc(text: str) -> str:
+    moment = _read_time(text)
     if moment is None:
         raise ValueError("must be a time in RFC 3339")
     # To the microsecond, as in the API, so that created_at_gte and created_at_lte can name this very time.
-    return iso_utc(moment, "microseconds")
+    return format_time(moment, "microseconds")
 
 
-_Time = Annotated[str, pydantic.AfterValidator(_in_utc)]
+_Time = Annotated[str, pydantic.AfterValidator(_to_utc)]
 
 
 class Row(pydantic.BaseModel):
@@ -168,15 +168,15 @@ class Event(pydantic.BaseModel):
         return "".join(block.text or "" for block in self.content if block.type == "text")
 
 
-def environments(listing: Listing, base_url: str, _query: Any) -> tuple[list[Environment], list[InvalidRow]]:
+def read_environments(listing: Listing, base_url: str, _query: Any) -> tuple[list[Environment], list[InvalidRow]]:
     """The rows of a listing as environments, and those that do not validate."""
-    return validate_rows(listing.rows, lambda raw: environment(Row.model_validate(raw), base_url))
+    return validate_rows(listing.rows, lambda raw: read_environment(Row.model_validate(raw), base_url))
 
 
-def environment(row: Row, base_url: str) -> Environment:
+def read_environment(row: Row, base_url: str) -> Environment:
     """A row as an Environment, online unless it is archived, which refuses sessions."""
     config = row.config or {}
-    networking, packages = _mapping(config.get("networking")), _mapping(config.get("packages"))
+    networking, packages = _read_mapping(config.get("networking")), _read_mapping(config.get("packages"))
     archived = row.archived_at is not None or row.archived is True or row.status == "archived"
     fields: dict[str, Any] = {
         "id": row.id,
@@ -184,8 +184,8 @@ def environment(row: Row, base_url: str) -> Environment:
         "description": row.description,
         "status": row.status,
         "config": config,
-        "config_type": _text(config.get("type")),
-        "networking_type": _text(networking.get("type")),
+        "config_type": _read_text(config.get("type")),
+        "networking_type": _read_text(networking.get("type")),
         # The newer generation names its own kind beside the package managers.
         "packages": {name: value for name, value in packages.items() if name != "type"},
         "metadata": row.metadata or {},
@@ -213,9 +213,9 @@ FIELDS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _read_mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _text(value: Any) -> str | None:
+def _read_text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None

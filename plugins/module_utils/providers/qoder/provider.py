@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..base import Provider
 from .client import Client
-from .models import FIELDS, NAME, Query, environments
+from .models import FIELDS, NAME, Query, read_environments
 from .replies import Conversations
 
 PROVIDER = Provider(
@@ -16,7 +16,7 @@ PROVIDER = Provider(
     fields=FIELDS,
     query=Query,
     client=Client,
-    environments=environments,
+    environments=read_environments,
     conversations=Conversations,
     agent="agent",
     conversation="session_id",

@@ -33,7 +33,7 @@ class Conversations:
         self._slots = asyncio.Semaphore(concurrency)
         self._pace = Pace(rate)
 
-    async def arrived(self, question: Question, fresh: bool) -> str | None:
+    async def find_message(self, question: Question, fresh: bool) -> str | None:
         """The id of the message among the events of its session, which are read each time."""
         try:
             found = [event.id or "" async for event in self.events(question, None) if _is_asked_about(question, event)]
@@ -44,7 +44,7 @@ class Conversations:
             raise
         return found[0] if found else None
 
-    def look_for(self, question: Question) -> Look:
+    def search_reply(self, question: Question) -> Look:
         """What looks for the reply to one message, again and again."""
         return _ReplySearch(self, question).look
 
@@ -104,7 +104,7 @@ class _SessionTurn:
             self._text = event.text if event.text.strip() else self._text
         elif event.type in _CALLS and event.id is not None:
             self._calls[event.id] = event
-        if _stop_reason(event) is not None:
+        if _find_stop_reason(event) is not None:
             self._end = event
         elif event.type == "session.status_running" or event.type.startswith("agent."):
             self._end = None
@@ -116,7 +116,7 @@ class _SessionTurn:
             return reply
         if self._began_at is not None and self._end.processed_at is not None:
             reply.duration = round((self._end.processed_at - self._began_at).total_seconds(), 3)
-        reply.stop_reason = _stop_reason(self._end)
+        reply.stop_reason = _find_stop_reason(self._end)
         if _waits(self._end) and not self._is_over:
             return self._add_approvals(reply)
         if reply.stop_reason == "deleted":
@@ -124,12 +124,12 @@ class _SessionTurn:
         if reply.stop_reason == "end_turn" and self._text is not None:
             reply.state = "replied"
             return reply
-        return reply.ended("failed", "reply_failed", _why_failed(reply.stop_reason, self._end))
+        return reply.ended("failed", "reply_failed", _explain_failure(reply.stop_reason, self._end))
 
     def _add_approvals(self, reply: Reply) -> Reply:
         stop_reason = self._end.stop_reason if self._end else None
         waiting = (stop_reason.event_ids if stop_reason else None) or list(self._calls)
-        reply.pending_approvals = [_approval(call_id, self._calls.get(call_id)) for call_id in waiting]
+        reply.pending_approvals = [_describe_approval(call_id, self._calls.get(call_id)) for call_id in waiting]
         calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in reply.pending_approvals)
         return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}")
 
@@ -147,7 +147,7 @@ def _is_asked_about(question: Question, event: Event) -> bool:
     return question.text is None or event.text == question.text
 
 
-def _stop_reason(event: Event) -> str | None:
+def _find_stop_reason(event: Event) -> str | None:
     """Why a turn ended with an event: the API's own word, or the name of the event; None if it did not end."""
     if event.type == "session.status_idle":
         return (event.stop_reason.type if event.stop_reason else None) or "end_turn"
@@ -160,10 +160,10 @@ def _stop_reason(event: Event) -> str | None:
 
 def _waits(end: Event) -> bool:
     """Whether a turn that stopped here waits for somebody to allow or answer a tool call."""
-    return _stop_reason(end) == "requires_action"
+    return _find_stop_reason(end) == "requires_action"
 
 
-def _why_failed(stop_reason: str | None, end: Event) -> str:
+def _explain_failure(stop_reason: str | None, end: Event) -> str:
     if stop_reason == "end_turn":
         return "the turn ended without an answer"
     if stop_reason == "cancelled":
@@ -176,7 +176,7 @@ def _why_failed(stop_reason: str | None, end: Event) -> str:
     return f"the turn failed: {one_line(said or stop_reason)}"
 
 
-def _approval(call_id: str, call: Event | None) -> dict[str, Any]:
+def _describe_approval(call_id: str, call: Event | None) -> dict[str, Any]:
     return {
         "request_id": call_id,
         "tool_call_id": call_id,
