@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from .text import one_line
 
@@ -64,6 +64,6 @@ class ApiError(FleetError):
         self.transient: Final = transient
         self.attempts: Final = attempts
 
-    def but(self, message: str | None = None, **changes: Any) -> ApiError:
+    def but(self, message: str | None = None, **changes: Any) -> Self:
         """The same error with another message, or with other values of the fields named."""
-        return ApiError(str(self) if message is None else message, **{**vars(self), **changes})
+        return type(self)(str(self) if message is None else message, **{**vars(self), **changes})

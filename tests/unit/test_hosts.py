@@ -96,7 +96,7 @@ def test_fields_are_those_of_the_inventory_and_not_rendered() -> None:
     [(_host_name, found)] = read_environments(["new"], HostVars(inventory, manager, loader))
 
     assert (found.fields["mode"], found.fields["version"]) == ("standard", "{{ 1 + 1 }}")
-    assert type(found.fields["version"]) is str
+    assert found.fields["version"].__class__ is str
 
 
 def test_texts_that_a_controller_stored_as_unsafe_are_texts() -> None:

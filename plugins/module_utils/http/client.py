@@ -59,26 +59,12 @@ class Answer:
 
 
 class _NoCookies(httpx.Cookies):
-    """Keeps no cookie: what one answer sets must not go out with the next request."""
-
     def extract_cookies(self, response: httpx.Response) -> None:
-        """Keep none."""
+        """Keep no cookie: what one answer sets must not go out with the next request."""
 
 
 class _AsyncClient(httpx.AsyncClient):
-    """httpx's client, without what our requests never use."""
-
-    @property
-    def cookies(self) -> httpx.Cookies:
-        """Always empty."""
-        return _NO_COOKIES
-
-    @cookies.setter
-    def cookies(self, cookies: object) -> None:
-        """Take none."""
-
-
-_NO_COOKIES = _NoCookies()
+    cookies: Any = _NoCookies()
 
 
 class HttpClient:

@@ -28,9 +28,8 @@ def _clean(value: Any) -> str | None:
     return one_line(value, _LONGEST) or None if isinstance(value, str) else None
 
 
-# `Line` is always a text.
+_Clean = pydantic.BeforeValidator(_clean)
 Line = Annotated[str, pydantic.BeforeValidator(lambda value: one_line(value, _LONGEST))]
-OptionalLine = Annotated[str | None, pydantic.BeforeValidator(_clean)]
 
 
 class FleetRow(pydantic.BaseModel):
@@ -51,8 +50,8 @@ class FleetRow(pydantic.BaseModel):
     config_type: str | None
     networking_type: str | None
     updatable: bool | None
-    not_updatable_reason: OptionalLine
-    last_seen_at: OptionalLine
+    not_updatable_reason: Annotated[str | None, _Clean]
+    last_seen_at: Annotated[str | None, _Clean]
 
 
 class ReportedDelivery(pydantic.BaseModel):
@@ -64,7 +63,7 @@ class ReportedDelivery(pydantic.BaseModel):
     host: Line
     id: str = pydantic.Field(validation_alias="environment_id")
     status: str
-    outcome: OptionalLine
+    outcome: Annotated[str | None, _Clean]
     reply_state: str | None
     attempt: int
     sent_at: str | None
@@ -89,7 +88,7 @@ class ReportedWave(pydantic.BaseModel):
     state: str
     started_at: str | None
     ended_at: str | None
-    reason: OptionalLine
+    reason: Annotated[str | None, _Clean]
 
 
 class ReportedTarget(pydantic.BaseModel):
@@ -102,11 +101,11 @@ class ReportedTarget(pydantic.BaseModel):
     host: Line
     id: str = pydantic.Field(validation_alias="environment_id")
     status: str
-    reason: OptionalLine
+    reason: Annotated[str | None, _Clean]
     wave: int | None
-    from_version: OptionalLine
-    to_version: OptionalLine
-    manual_command: OptionalLine
+    from_version: Annotated[str | None, _Clean]
+    to_version: Annotated[str | None, _Clean]
+    manual_command: Annotated[str | None, _Clean]
     ended_at: str | None
 
     @pydantic.model_validator(mode="before")

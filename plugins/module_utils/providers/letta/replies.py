@@ -36,7 +36,7 @@ _RARE = 4.0
 _OFFLINE_FOR = 20.0
 
 # What a step of a look leads to: the reply as it stands, or the next step.
-_Next: TypeAlias = "Reply | Callable[[], Awaitable[_Next]]"
+_Next: TypeAlias = Reply | Callable[[], Awaitable["_Next"]]
 
 
 class Conversations:

@@ -60,7 +60,7 @@ _LINE = 4 * 1024
 _PIECE = 1024 * 1024
 
 # Called with the whole output of a command so far; returns the line to type, empty to go on, None to wait for more.
-Prompter: TypeAlias = "Callable[[bytes], bytes | None]"
+Prompter: TypeAlias = Callable[[bytes], "bytes | None"]
 
 
 @dataclass(frozen=True, slots=True)
