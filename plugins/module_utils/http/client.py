@@ -142,7 +142,7 @@ class HttpClient:
             raise ApiError(f"{where}: {one_line(error)}", code="invalid") from None
 
     async def _call(self, request: httpx.Request, *, repeatable: bool, final: Sequence[int] = ()) -> Answer:
-        done = await call_with_retries(
+        answer, tries = await call_with_retries(
             self._settings,
             request.extensions["where"],
             lambda: self._send(request),
@@ -150,7 +150,7 @@ class HttpClient:
             final=final,
             may_be_accepted=lambda: _may_be_accepted(request),
         )
-        return replace(done.value, attempts=done.attempts, unclear=done.unclear)
+        return replace(answer, attempts=tries.count, unclear=tries.unclear)
 
     async def _send(self, request: httpx.Request) -> Answer:
         """Send a request once. Raises ApiError."""

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from ..errors import ApiError
 from .gate import MAX_RETRY_AFTER, add_jitter
@@ -21,13 +21,12 @@ Value = TypeVar("Value")
 _FIRST_PAUSE, _LONGEST_PAUSE, _JITTER = 0.2, 15.0, 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Success(Generic[Value]):
-    """What succeeded. attempts: how many tries it took. unclear: whether one before may have been accepted."""
+@dataclass(slots=True)
+class Tries:
+    """How often a call was tried. unclear: whether a try that failed may have been accepted."""
 
-    value: Value
-    attempts: int
-    unclear: bool
+    count: int = 0
+    unclear: bool = False
 
 
 async def call_with_retries(
@@ -38,8 +37,8 @@ async def call_with_retries(
     repeatable: bool,
     final: Sequence[int] = (),
     may_be_accepted: Callable[[], bool] = lambda: False,
-) -> Success[Value]:
-    """Call until it succeeds, fails for good, or the deadline of `settings` is over.
+) -> tuple[Value, Tries]:
+    """Call until it succeeds, fails for good, or the deadline of `settings` is over; what it returned, and the tries.
 
     No try starts before the moment that the server named to any caller with the same `settings`. The deadline counts
     from when the first try may start: a call that was held back for the sake of others has all of it left, and the
@@ -53,10 +52,24 @@ async def call_with_retries(
     Raises ApiError, with `attempts` and `may_be_accepted` of all tries together.
     """
     await settings.gate.wait_until_open(what, time.monotonic() + settings.deadline)
-    tries = _Tries(settings, what, repeatable=repeatable, final=final)
+    tries, gate, deadline = Tries(), settings.gate, time.monotonic() + settings.deadline
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.deadline):
-            return Success(await tries.run(call), tries.count, tries.unclear)
+            while True:
+                try:
+                    await gate.wait_until_open(what, deadline)
+                    tries.count += 1
+                    return await call(), tries
+                except ApiError as error:
+                    gate.note_error(error)
+                    tries.unclear = tries.unclear or error.may_be_accepted
+                    may_repeat = (repeatable or not error.may_be_accepted) and tries.count <= settings.retries
+                    pause = _find_pause(error, tries.count, deadline) if may_repeat else None
+                    if pause is None or error.status in final or gate.stop.requested:
+                        raise
+                    await gate.stop.sleep(pause)
+                    if gate.stop.requested:
+                        raise
     except TimeoutError:
         raise ApiError(
             f"{what}: no answer within the deadline of {settings.deadline:g} s",
@@ -69,48 +82,12 @@ async def call_with_retries(
         raise error.but(may_be_accepted=tries.unclear, attempts=tries.count) from None
 
 
-class _Tries:
-    """The tries of one call; the arguments are those of `call_with_retries`.
-
-    count: how many there were. unclear: whether one that failed may have been accepted.
-    """
-
-    def __init__(self, settings: HttpSettings, what: str, *, repeatable: bool, final: Sequence[int]) -> None:
-        self.count = 0
-        self.unclear = False
-        self._settings, self._what, self._repeatable, self._final = settings, what, repeatable, final
-        self._deadline = time.monotonic() + settings.deadline
-
-    async def run(self, call: Callable[[], Awaitable[Value]]) -> Value:
-        """Try until it succeeds or fails for good. Raises the ApiError of the last try."""
-        gate = self._settings.gate
-        while True:
-            try:
-                await gate.wait_until_open(self._what, self._deadline)
-                self.count += 1
-                return await call()
-            except ApiError as error:
-                gate.note_error(error)
-                self.unclear = self.unclear or error.may_be_accepted
-                pause = self._pause_after(error)
-                if pause is None:
-                    raise
-                await gate.stop.sleep(pause)
-                if gate.stop.requested:
-                    raise
-
-    def _pause_after(self, error: ApiError) -> float | None:
-        """Seconds until the next try; None where there is none."""
-        if not error.transient or error.status in self._final or self._settings.gate.stop.requested:
-            return None
-        if self.count > self._settings.retries or (error.may_be_accepted and not self._repeatable):
-            return None
-        left = self._deadline - time.monotonic()
-        if error.retry_after is None:
-            back_off = min(_FIRST_PAUSE * 2 ** (self.count - 1), _LONGEST_PAUSE)
-            pause = back_off + random.uniform(0, _JITTER)  # noqa: S311 - only spreads the requests
-        elif error.retry_after > min(MAX_RETRY_AFTER, left):
-            return None
-        else:
-            pause = add_jitter(error.retry_after)
-        return pause if pause < left else None
+def _find_pause(error: ApiError, tries: int, deadline: float) -> float | None:
+    """Seconds until the next try; None if another try is in vain, or too late."""
+    if error.retry_after is None:
+        back_off = min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE)
+        pause = back_off + random.uniform(0, _JITTER)  # noqa: S311 - only spreads the requests
+    else:
+        pause = add_jitter(error.retry_after)
+    is_in_time = pause < deadline - time.monotonic() and (error.retry_after or 0) <= MAX_RETRY_AFTER
+    return pause if error.transient and is_in_time else None
