@@ -70,7 +70,7 @@ def answer(device: FakeDevice, decisions: Sequence[dict[str, Any]]) -> str | Non
     return asyncio.run(run())
 
 
-def test_each_is_answered_when_the_device_asks_for_it() -> None:
+def test_each_tool_call_is_answered_when_the_device_asks_for_it() -> None:
     device = FakeDevice(["call-2", "call-1"])
 
     assert answer(device, [ALLOW | {"reason": "fine", "updated_input": {"command": "ls"}}, DENY]) is None
@@ -82,14 +82,14 @@ def test_each_is_answered_when_the_device_asks_for_it() -> None:
     ]
 
 
-def test_none_that_the_device_asks_for_is_no_answer() -> None:
+def test_a_decision_that_the_device_does_not_ask_for_is_not_sent() -> None:
     device = FakeDevice(["call-9"])
 
     assert answer(device, [ALLOW, DENY]) == "the device does not wait for this answer, and may refuse it"
     assert device.taken == []
 
 
-def test_the_rest_of_what_was_begun_is_in_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_stops_after_the_first_tool_call_is_unclear(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letta_approvals, "_NEXT_WITHIN", 0.5)
     never, refused = FakeDevice(["call-1"]), FakeDevice(["call-1", "call-2"], refuses="call-2")
 
@@ -106,14 +106,14 @@ def test_the_rest_of_what_was_begun_is_in_doubt(monkeypatch: pytest.MonkeyPatch)
     assert str(errors[1]).endswith("refused the answer to call-2: Approval request is no longer pending")
 
 
-def test_an_answer_that_is_refused_has_done_nothing() -> None:
+def test_a_refused_answer_has_no_effect() -> None:
     with pytest.raises(ApiError) as raised:
         answer(FakeDevice(["call-1"], refuses="call-1"), [ALLOW])
 
     assert (raised.value.code, raised.value.may_be_accepted) == ("refused", False)
 
 
-def test_only_decisions_alone_can_go_to_the_device() -> None:
+def test_only_messages_of_decisions_alone_go_to_the_device() -> None:
     result = {"type": "tool", "tool_call_id": "call-1", "status": "success", "tool_return": "ok"}
     user = Message("go on", "m-1")
 
@@ -123,7 +123,7 @@ def test_only_decisions_alone_can_go_to_the_device() -> None:
     assert find_decisions([user]) == []
 
 
-def test_two_answers_to_one_tool_call_are_none() -> None:
+def test_two_answers_to_one_tool_call_are_refused() -> None:
     message = {"type": "approval", "approvals": [ALLOW, {**ALLOW, "approve": False}]}
 
     with pytest.raises(OptionError, match="approvals: the same tool_call_id comes twice"):

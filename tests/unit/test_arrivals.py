@@ -54,7 +54,7 @@ def arrived(client: OneConversation, *otids: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("length", [0, 1, 2_001, 3_000])
-def test_all_of_a_long_conversation_is_looked_through_once(length: int) -> None:
+def test_a_long_conversation_is_searched_once(length: int) -> None:
     client = OneConversation(length)
     expected = [f"otid-{number}" for number in range(length)][:1]
 
@@ -62,7 +62,7 @@ def test_all_of_a_long_conversation_is_looked_through_once(length: int) -> None:
     assert client.requests == length // 100 + 1
 
 
-def test_no_message_is_kept_once_it_was_looked_at() -> None:
+def test_no_message_is_kept_after_it_was_read() -> None:
     """Each may be of some megabytes."""
     client = OneConversation(1_000)
 
@@ -74,7 +74,7 @@ class ToolReturn:
     """What a tool returned; one can tell whether it is still kept."""
 
 
-def test_what_a_tool_returned_is_not_kept_with_its_message() -> None:
+def test_the_result_of_a_tool_is_not_kept_with_its_message() -> None:
     """It may be of some megabytes, and a turn may have hundreds of them."""
     large = ToolReturn()
     kept = weakref.ref(large)
@@ -88,7 +88,7 @@ def test_what_a_tool_returned_is_not_kept_with_its_message() -> None:
     assert kept() is None
 
 
-def test_what_is_not_in_the_part_that_was_read_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_may_be_in_the_part_that_was_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_LOOKED_THROUGH", 200)
     client = OneConversation(1_000)
 

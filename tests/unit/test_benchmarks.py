@@ -47,17 +47,17 @@ def test_a_goal_holds_the_median_against_the_others(goal: Goal, ours: float, res
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(1.0, -0.1), (-0.1, 1.0)])
-def test_what_is_lost_in_noise_meets_no_goal(ours: float, theirs: float) -> None:
+def test_a_difference_smaller_than_the_noise_meets_no_goal(ours: float, theirs: float) -> None:
     goals = [Goal("at most", 4), Goal("faster", -100)]
 
     assert not any(compared([ours], [theirs], goal).is_met for goal in goals)
 
 
-def test_what_one_thing_costs_over_and_above_another() -> None:
+def test_the_extra_cost_of_one_case_over_another() -> None:
     assert less([5.0, 7.0, 6.0], [2.0, 1.0, 40.0]) == [3.0, 5.0, 4.0]
 
 
-def test_things_are_done_in_turn_and_every_second_round_backwards() -> None:
+def test_cases_take_turns_and_every_second_round_runs_backwards() -> None:
     order: list[str] = []
 
     def action(name: str) -> Figures:
@@ -131,7 +131,7 @@ def test_the_documentation_has_the_marks() -> None:
         assert "text between" in replaced(document, name, "text between")
 
 
-def test_what_is_said_of_a_measurement_has_the_machine_and_the_versions() -> None:
+def test_a_measurement_is_described_with_the_machine_and_the_versions() -> None:
     said = circumstances(5)
 
     for part in (" cores of ", " GiB of memory", "; Python 3.", "ansible-core ", "aiohttp ", "httpx ", "letta-client "):

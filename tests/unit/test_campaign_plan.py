@@ -36,7 +36,7 @@ DELIVERED = Entry(
 )
 
 
-def test_an_id_is_the_same_ever_after_and_differs_for_all_else() -> None:
+def test_an_id_never_changes_and_differs_for_every_other_input() -> None:
     assert make_message_id("c", "environment-1", 1) == "794d9ae4-1c81-5e04-bd91-4ca96d6401b5"
     ids = {
         make_message_id(*parts)
@@ -45,7 +45,7 @@ def test_an_id_is_the_same_ever_after_and_differs_for_all_else() -> None:
     assert len(ids) == 5
 
 
-def test_the_hash_is_of_what_is_said_and_not_of_ids() -> None:
+def test_the_hash_covers_the_content_and_not_the_ids() -> None:
     one = hash_content([Message("a", "1", "1")])
     assert one == hash_content([Message("a", "2", "2")])
     assert one != hash_content([Message("b")])
@@ -63,7 +63,7 @@ def test_the_hash_of_a_content_never_changes(content: str | tuple[str, ...], exp
 
 
 @pytest.mark.parametrize("reply_state", [None, *STATES])
-def test_only_a_turn_that_failed_is_one_that_is_sent_again(tmp_path: Path, reply_state: str | None) -> None:
+def test_only_a_failed_turn_is_sent_again(tmp_path: Path, reply_state: str | None) -> None:
     """What is lost, or still waits, may yet become a turn, and the same message again would be a second one."""
     environment = environment_of(row(id="e"))
     sent = MessageTarget("alpha", environment, "agent-1", messages=[Message.from_user("hello")])

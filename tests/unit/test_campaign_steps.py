@@ -95,7 +95,7 @@ def test_a_session_is_recorded_before_anything_is_sent_in_it(deliveries: Deliver
     assert (steps.entry.status, steps.entry.conversation_id) == ("sent", "session-1")
 
 
-def test_a_claim_names_the_conversation_of_its_own_target_and_not_that_of_the_row_before(
+def test_a_claim_names_the_conversation_of_its_own_target_and_not_of_the_earlier_row(
     deliveries: Deliveries,
 ) -> None:
     before = Steps(deliveries, "conv-1")

@@ -53,17 +53,17 @@ def content(of: Item | None = None, **options: Any) -> Content:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_one_option_that_is_given_counts(source: str) -> None:
+def test_the_only_option_given_is_used(source: str) -> None:
     assert choose_source({**NO_OPTIONS, source: VALUES[source]}) == source
 
 
-def test_without_any_the_targets_own_entries_count() -> None:
+def test_without_options_the_entries_of_the_target_are_used() -> None:
     assert choose_source(NO_OPTIONS) is None
 
 
 @pytest.mark.parametrize("first", SOURCES)
 @pytest.mark.parametrize("second", SOURCES)
-def test_two_of_them_are_refused_by_name(first: str, second: str) -> None:
+def test_two_content_options_are_refused_by_name(first: str, second: str) -> None:
     if first != second:
         with pytest.raises(OptionError, match="cannot go with") as raised:
             choose_source({**NO_OPTIONS, first: VALUES[first], second: VALUES[second]})
@@ -99,14 +99,14 @@ def test_text_parts_are_kept() -> None:
     assert message.content_option == [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
 
 
-def test_an_id_that_nobody_gave_is_another_for_each_target() -> None:
+def test_a_generated_id_differs_for_each_target() -> None:
     ids = {content(content="hello").messages[0].client_message_id for _number in range(3)}
 
     assert len(ids) == 3
 
 
 @pytest.mark.parametrize("source", ["content", "content_file", "content_template", "self_update"])
-def test_the_targets_own_id_goes_before_the_option(source: str) -> None:
+def test_the_id_of_the_target_overrides_the_option(source: str) -> None:
     options = {source: VALUES[source], "client_message_id": "from-option"}
 
     [message] = content(item(UPDATABLE, client_message_id="from-target"), **options).messages
@@ -115,13 +115,13 @@ def test_the_targets_own_id_goes_before_the_option(source: str) -> None:
 
 
 @pytest.mark.parametrize("source", ["messages", "approvals"])
-def test_the_targets_own_id_cannot_go_where_the_option_cannot(source: str) -> None:
+def test_the_id_of_the_target_is_refused_where_the_option_is(source: str) -> None:
     with pytest.raises(OptionError, match="client_message_id"):
         content(item(client_message_id="from-target"), **{source: VALUES[source]})
 
 
 @pytest.mark.parametrize("source", [None, *SOURCES])
-def test_the_targets_own_content_goes_before_every_option(source: str | None) -> None:
+def test_the_content_of_the_target_overrides_every_option(source: str | None) -> None:
     options = {} if source is None else {source: VALUES[source]}
 
     [message] = content(item(UPDATABLE, content="mine"), **options).messages
@@ -129,7 +129,7 @@ def test_the_targets_own_content_goes_before_every_option(source: str | None) ->
     assert message.content == "mine"
 
 
-def test_messages_are_as_they_are_given() -> None:
+def test_messages_are_passed_on_unchanged() -> None:
     messages = [
         {"content": "a", "client_message_id": "m-1"},
         {"approvals": [{"tool_call_id": "call-1", "approve": False}]},
@@ -141,7 +141,7 @@ def test_messages_are_as_they_are_given() -> None:
     assert second.approvals[0]["approve"] is False
 
 
-def test_approvals_are_one_message_without_the_keys_that_nobody_gave() -> None:
+def test_approvals_are_one_message_without_the_keys_that_were_not_given() -> None:
     tool = {"tool_call_id": "call-2", "status": "success", "tool_return": "done", "stdout": ["a"], "approve": None}
 
     [message] = content(approvals=[*VALUES["approvals"], tool]).messages
@@ -156,7 +156,7 @@ def test_approvals_are_one_message_without_the_keys_that_nobody_gave() -> None:
 
 
 @pytest.mark.parametrize("value", [5, {"text": "a"}, True])
-def test_content_that_is_no_text_is_refused_by_name_and_value(value: Any) -> None:
+def test_content_other_than_text_is_refused_by_name_and_value(value: Any) -> None:
     for given, options in (({}, {"content": value}), ({"content": value}, {})):
         with pytest.raises(OptionError, match=r"^content: must be a text or a list of text parts, got ") as raised:
             content(item(**given), **options)
@@ -172,7 +172,7 @@ def test_no_content_at_all_is_refused_and_names_the_host() -> None:
     "options",
     [{"content": []}, {"content_file": ""}, {"messages": []}, {"messages": [{"content": ""}]}, {"approvals": []}],
 )
-def test_what_is_empty_is_refused_by_name(options: dict[str, Any]) -> None:
+def test_empty_content_is_refused_by_name(options: dict[str, Any]) -> None:
     [name] = options
     with pytest.raises(OptionError, match=f"^{name}"):
         content(**options)
@@ -211,7 +211,7 @@ def test_a_target_that_cannot_update_itself_is_skipped_with_its_reason(self_upda
 # Files and templates
 
 
-def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+def test_a_file_is_read_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("{{ 1 }}\n\N{SNOWMAN} ", encoding="utf-8")
 
@@ -244,19 +244,19 @@ def test_a_template_of_one_expression_is_a_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("hostile", ["{{ 7 * 7 }}", "{% raw %}", "{{ lookup('pipe', 'id') }}", "{#"])
-def test_what_a_device_says_is_never_taken_as_a_template(tmp_path: Path, hostile: str) -> None:
+def test_text_from_a_device_is_never_a_template(tmp_path: Path, hostile: str) -> None:
     assert render("{{ name }} {{ more.name }}", tmp_path, name=hostile, more={"name": hostile}) == " ".join(
         [hostile] * 2
     )
 
 
-def test_what_the_user_wrote_in_a_variable_is_a_template(tmp_path: Path) -> None:
+def test_text_that_the_user_wrote_in_a_variable_is_a_template(tmp_path: Path) -> None:
     assert render("{{ greeting }}", tmp_path, greeting=trust_as_template("hello {{ name }}"), name="{{ 1 }}") == (
         "hello {{ 1 }}"
     )
 
 
-def test_a_template_finds_others_beside_it_and_in_the_folders_of_the_play(tmp_path: Path) -> None:
+def test_a_template_finds_other_templates_beside_it_and_in_the_folders_of_the_play(tmp_path: Path) -> None:
     play = tmp_path / "play"
     (play / "templates").mkdir(parents=True)
     (tmp_path / "beside.j2").write_text("beside {{ name }}")
@@ -276,7 +276,7 @@ def test_a_template_that_cannot_be_rendered_is_refused_on_one_line(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", ["hello " * 100, ["hello " * 100]])
-def test_a_text_that_many_targets_get_exists_once(content: Any) -> None:
+def test_a_text_for_many_targets_exists_once_in_memory(content: Any) -> None:
     tagged = trust_as_template(content) if isinstance(content, str) else [{"type": "text", "text": content[0]}]
 
     first, second = (

@@ -102,7 +102,7 @@ ATTRIBUTES: dict[str, Callable[[Core], bool]] = {
 
 
 @pytest.mark.parametrize("name", ATTRIBUTES)
-def test_an_attribute_of_core_is_what_it_was(core: Core, name: str) -> None:
+def test_an_attribute_of_core_has_the_expected_form(core: Core, name: str) -> None:
     try:
         same = ATTRIBUTES[name](core)
     except (AttributeError, KeyError, TypeError) as error:

@@ -135,7 +135,7 @@ def test_several_messages_go_in_one_request(sandbox: Sandbox) -> None:
     assert delivery.client_message_id == received["messages"][0]["client_message_id"]
 
 
-def test_without_an_agent_none_is_named(sandbox: Sandbox) -> None:
+def test_without_an_agent_the_request_names_no_agent(sandbox: Sandbox) -> None:
     environment = environment_of(sandbox.add_environment(), sandbox.url)
 
     delivery = send_one(sandbox, target(environment, agent_id=None))
@@ -175,9 +175,7 @@ def test_a_target_to_skip_is_not_asked_about(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("status", [404, 503])
 @pytest.mark.parametrize("restart", [True, False])
-def test_a_connection_that_has_gone_is_resolved_and_the_message_sent_once(
-    sandbox: Sandbox, status: int, restart: bool
-) -> None:
+def test_a_lost_connection_is_resolved_and_the_message_sent_once(sandbox: Sandbox, status: int, restart: bool) -> None:
     [environment] = online(sandbox)
     sandbox.settings(offline_status=status)
     now = sandbox.rotate(environment.id, restart=restart)
@@ -201,7 +199,7 @@ def test_approvals_are_sent_over_the_new_connection(sandbox: Sandbox) -> None:
     assert len(sandbox.received()[environment.id]["approvals"]) == 1
 
 
-def test_a_connection_that_goes_again_is_resolved_no_second_time(sandbox: Sandbox) -> None:
+def test_a_connection_lost_again_is_not_resolved_a_second_time(sandbox: Sandbox) -> None:
     [environment] = online(sandbox)
     sandbox.add_fault("status", route="messages", status=404)
 
@@ -212,7 +210,7 @@ def test_a_connection_that_goes_again_is_resolved_no_second_time(sandbox: Sandbo
 
 
 @pytest.mark.parametrize("status", [404, 503])
-def test_a_device_that_went_offline_since_the_listing_is_offline(sandbox: Sandbox, status: int) -> None:
+def test_a_device_that_went_offline_after_the_listing_is_offline(sandbox: Sandbox, status: int) -> None:
     [environment] = online(sandbox)
     sandbox.settings(offline_status=status)
     sandbox.offline(environment.id)
@@ -224,7 +222,7 @@ def test_a_device_that_went_offline_since_the_listing_is_offline(sandbox: Sandbo
     assert turns(sandbox) == {}
 
 
-def test_a_row_that_is_no_longer_there_is_offline(sandbox: Sandbox) -> None:
+def test_a_removed_row_is_offline(sandbox: Sandbox) -> None:
     [environment] = online(sandbox)
     sandbox.remove(environment.id)
 
@@ -253,7 +251,7 @@ def test_another_row_of_the_device_is_not_mistaken_for_the_target(sandbox: Sandb
     assert routes(sandbox) == ["messages", "retrieve", "list", "messages"]
 
 
-def test_another_row_of_the_device_gets_nothing_when_the_target_is_gone(sandbox: Sandbox) -> None:
+def test_another_row_of_the_device_gets_nothing_when_the_target_was_removed(sandbox: Sandbox) -> None:
     wanted, _other = two_rows(sandbox)
     sandbox.remove(wanted.id)
 
@@ -282,7 +280,7 @@ def test_targets_that_are_not_their_devices_newest_row_share_one_listing(sandbox
     assert len(sandbox.requests("list")) == 1
 
 
-def test_a_shared_listing_that_fails_leaves_unclear_only_what_was_unclear_before(sandbox: Sandbox) -> None:
+def test_a_failed_shared_listing_keeps_only_unclear_deliveries_unclear(sandbox: Sandbox) -> None:
     unclear, clear = many_with_newer_rows(sandbox, 2)
     sandbox.add_fault("drop_after", route="messages", target=unclear.connection_id, nth=1)
     # The clear one joins the other's listing.
@@ -309,7 +307,7 @@ def test_an_offline_target_gets_nothing(sandbox: Sandbox, when_offline: str, fai
     assert routes(sandbox) == ["retrieve"]
 
 
-def test_a_target_that_came_online_since_the_listing_gets_its_message(sandbox: Sandbox) -> None:
+def test_a_target_that_came_online_after_the_listing_gets_its_message(sandbox: Sandbox) -> None:
     environment = offline(sandbox)
     sandbox.online(environment.id)
 
@@ -332,7 +330,7 @@ def test_a_target_is_waited_for_until_it_is_online(sandbox: Sandbox) -> None:
     assert turns(sandbox) == {waited_for.id: 1, other.id: 1}
 
 
-def test_a_target_that_stays_offline_is_given_up_and_counts_as_failed(sandbox: Sandbox) -> None:
+def test_a_target_that_stays_offline_is_abandoned_and_counts_as_failed(sandbox: Sandbox) -> None:
     environment = offline(sandbox)
     rules = policy(when_offline="wait", offline_timeout=0.3)
 
@@ -357,7 +355,7 @@ def test_a_dropped_connection_makes_no_second_turn(sandbox: Sandbox, fault: str)
 
 
 @pytest.mark.parametrize(("fault", "received"), [("drop_before", 0), ("drop_after", 1)])
-def test_a_connection_that_is_always_dropped_ends_unknown(sandbox: Sandbox, fault: str, received: int) -> None:
+def test_a_connection_that_always_drops_ends_as_unknown(sandbox: Sandbox, fault: str, received: int) -> None:
     [environment] = online(sandbox)
     sandbox.add_fault(fault, route="messages")
 
@@ -379,7 +377,7 @@ def test_approvals_are_not_sent_again_after_an_unclear_failure(sandbox: Sandbox)
     assert len(sandbox.received()[environment.id]["approvals"]) == 1
 
 
-def test_a_message_with_approvals_beside_it_is_not_sent_again_either(sandbox: Sandbox) -> None:
+def test_a_message_together_with_approvals_is_not_sent_again(sandbox: Sandbox) -> None:
     [environment] = online(sandbox)
     sandbox.add_fault("drop_after", route="messages")
     approvals = {"approvals": [{"tool_call_id": "call-1", "approve": True}]}
@@ -387,7 +385,7 @@ def test_a_message_with_approvals_beside_it_is_not_sent_again_either(sandbox: Sa
     assert send_one(sandbox, target(environment, [{"content": "a"}, approvals])).attempts == 1
 
 
-def test_a_message_that_the_api_refuses_is_failed(sandbox: Sandbox) -> None:
+def test_a_message_that_the_api_refuses_has_failed(sandbox: Sandbox) -> None:
     [environment] = online(sandbox)
     sandbox.add_fault("success_false")
 
@@ -411,7 +409,7 @@ def test_a_refusal_after_an_unclear_failure_is_unknown(sandbox: Sandbox) -> None
     assert turns(sandbox) == {environment.id: 1}
 
 
-def test_a_connection_that_has_gone_after_an_unclear_failure_is_unknown_when_the_device_is_offline(
+def test_a_connection_lost_after_an_unclear_failure_is_unknown_when_the_device_is_offline(
     sandbox: Sandbox,
 ) -> None:
     [environment] = online(sandbox)
@@ -425,7 +423,7 @@ def test_a_connection_that_has_gone_after_an_unclear_failure_is_unknown_when_the
 
 
 @pytest.mark.parametrize("fault", ["html_200", "not_json", "truncated_json"])
-def test_an_answer_that_is_no_json_is_unknown(sandbox: Sandbox, fault: str) -> None:
+def test_an_answer_other_than_json_is_unknown(sandbox: Sandbox, fault: str) -> None:
     [environment] = online(sandbox)
     sandbox.add_fault(fault, route="messages")
 
@@ -433,7 +431,7 @@ def test_an_answer_that_is_no_json_is_unknown(sandbox: Sandbox, fault: str) -> N
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"success": "true"}', b'{"success": null, "message": "a"}', b"[]", b"null"])
-def test_an_answer_of_no_known_shape_is_unknown_and_all_attempts_count(body: bytes) -> None:
+def test_an_answer_of_unknown_shape_is_unknown_and_all_attempts_count(body: bytes) -> None:
     busy = http_answer(status=b"503 Busy", headers=(b"Retry-After: 0",))
     failed = http_answer(status=b"500 Oops", headers=(b"Retry-After: 0",))
     answers = iter([failed, http_answer(body)])
@@ -465,14 +463,14 @@ def test_a_failure_has_its_code_and_message(sandbox: Sandbox, status: int) -> No
 
 
 @pytest.mark.parametrize("fault", [{"fault": "status", "status": 500, "retry_after": 0}, {"fault": "drop_before"}])
-def test_a_look_up_that_fails_has_sent_nothing(sandbox: Sandbox, fault: dict[str, Any]) -> None:
+def test_a_failed_look_up_sends_nothing(sandbox: Sandbox, fault: dict[str, Any]) -> None:
     environment = offline(sandbox)
     sandbox.add_fault(**fault, route="retrieve")
 
     assert send_one(sandbox, target(environment), retries=1).status == "failed"
 
 
-def test_a_look_up_that_takes_too_long_has_sent_nothing(sandbox: Sandbox) -> None:
+def test_a_look_up_that_takes_too_long_sends_nothing(sandbox: Sandbox) -> None:
     environment = offline(sandbox)
     sandbox.add_fault("slow", seconds=60, route="retrieve")
 
@@ -484,7 +482,7 @@ def test_a_look_up_that_takes_too_long_has_sent_nothing(sandbox: Sandbox) -> Non
 # Conversations
 
 
-def test_new_makes_a_conversation_for_each_target(sandbox: Sandbox) -> None:
+def test_new_creates_a_conversation_for_each_target(sandbox: Sandbox) -> None:
     targets = [target(environment, conversation_id="new") for environment in online(sandbox, 3)]
 
     deliveries = delivered(sandbox, targets)
@@ -497,7 +495,7 @@ def test_new_makes_a_conversation_for_each_target(sandbox: Sandbox) -> None:
     assert [entry["query"] for entry in sandbox.requests("conversations")] == [{"agent_id": "a-1"}] * 3
 
 
-def test_a_conversation_is_made_once_though_the_connection_has_gone(sandbox: Sandbox) -> None:
+def test_a_conversation_is_created_once_although_the_connection_was_lost(sandbox: Sandbox) -> None:
     [environment] = online(sandbox)
     sandbox.rotate(environment.id)
 
@@ -515,7 +513,7 @@ def test_a_conversation_is_made_once_though_the_connection_has_gone(sandbox: San
         {"fault": "html_200"},
     ],
 )
-def test_where_no_conversation_can_be_made_nothing_is_sent(sandbox: Sandbox, fault: dict[str, Any]) -> None:
+def test_nothing_is_sent_if_the_conversation_cannot_be_created(sandbox: Sandbox, fault: dict[str, Any]) -> None:
     [environment] = online(sandbox)
     sandbox.add_fault(**fault, route="conversations")
 
@@ -528,7 +526,7 @@ def test_where_no_conversation_can_be_made_nothing_is_sent(sandbox: Sandbox, fau
 # Many at a time
 
 
-def test_no_send_that_waits_for_its_turn_starts_above_the_budget(sandbox: Sandbox) -> None:
+def test_a_waiting_send_does_not_start_above_the_budget(sandbox: Sandbox) -> None:
     targets = [target(environment) for environment in online(sandbox, 10)]
     sandbox.add_fault("status", status=400, route="messages")
 
@@ -538,7 +536,7 @@ def test_no_send_that_waits_for_its_turn_starts_above_the_budget(sandbox: Sandbo
     assert len(sandbox.requests("messages")) == count_statuses(deliveries, STATUSES)["failed"]
 
 
-def test_sends_are_under_way_at_the_same_time(sandbox: Sandbox) -> None:
+def test_sends_run_at_the_same_time(sandbox: Sandbox) -> None:
     targets = [target(environment) for environment in online(sandbox, 9)]
     sandbox.add_fault("slow", seconds=0.2, route="messages")
 
@@ -565,7 +563,7 @@ def answered_after(sandbox: Sandbox, stop: Stop, route: str) -> Callable[[], Non
 
 
 @pytest.mark.parametrize(("before", "status"), [(None, "failed"), ("drop_after", "unknown")])
-def test_after_a_stop_nothing_goes_out_over_a_new_connection(sandbox: Sandbox, before: str | None, status: str) -> None:
+def test_after_a_stop_nothing_is_sent_over_a_new_connection(sandbox: Sandbox, before: str | None, status: str) -> None:
     [environment] = online(sandbox)
     sandbox.rotate(environment.id)
     if before is not None:
@@ -581,7 +579,7 @@ def test_after_a_stop_nothing_goes_out_over_a_new_connection(sandbox: Sandbox, b
     assert turns(sandbox) == {}
 
 
-def test_who_is_held_back_when_it_is_to_stop_has_sent_nothing(sandbox: Sandbox) -> None:
+def test_a_target_that_waits_when_the_run_stops_has_sent_nothing(sandbox: Sandbox) -> None:
     environments = online(sandbox, 3)
     first, *others = [target(environment) for environment in environments]
     sandbox.add_fault("status", status=429, retry_after=30, route="messages")

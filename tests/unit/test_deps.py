@@ -60,11 +60,11 @@ def test_every_module_imports_and_one_line_names_the_packages_and_the_python(pac
     )
 
 
-def test_with_all_packages_there_is_nothing_to_say() -> None:
+def test_with_all_packages_there_is_no_error() -> None:
     assert imported_without()[1] is None
 
 
-def test_the_packages_are_those_that_the_collection_asks_for() -> None:
+def test_the_packages_are_those_that_the_collection_requires() -> None:
     lines = (CHECKOUT / "requirements.txt").read_text().splitlines()
 
     assert sorted(line.split(">")[0] for line in lines if line and not line.startswith("#")) == sorted(PACKAGES)

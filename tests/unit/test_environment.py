@@ -62,7 +62,7 @@ def test_a_contract_has_what_the_actions_need() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "text", 7, [], [FOUND.contract()], {"__ansible_unsafe": "text"}])
-def test_a_contract_that_is_no_dictionary_is_refused(value: Any) -> None:
+def test_a_contract_other_than_a_dictionary_is_refused(value: Any) -> None:
     with pytest.raises(FleetError, match=r"^fleetops_environment is not a dictionary$"):
         EnvironmentReference.from_contract(value)
 
@@ -75,13 +75,13 @@ def test_a_contract_without_one_of_its_texts_is_refused(name: str, value: Any) -
 
 
 @pytest.mark.parametrize("value", [7, ["a"], {"a": "b"}, True])
-def test_a_contract_with_a_connection_that_is_no_text_is_refused(value: Any) -> None:
+def test_a_contract_whose_connection_is_not_a_text_is_refused(value: Any) -> None:
     with pytest.raises(FleetError, match=r"^fleetops_environment.connection_id is not a text$"):
         EnvironmentReference.from_contract({**FOUND.contract(), "connection_id": value})
 
 
 @pytest.mark.parametrize("value", [None, "", "npm install", ["a"]])
-def test_a_self_update_that_is_no_dictionary_is_none(value: Any) -> None:
+def test_a_self_update_other_than_a_dictionary_counts_as_absent(value: Any) -> None:
     assert EnvironmentReference.from_contract({**FOUND.contract(), "self_update": value}).self_update is None
 
 
@@ -100,7 +100,7 @@ def test_a_contract_without_a_connection_has_none(value: Any) -> None:
         ({"supported": True}, False),
     ],
 )
-def test_updatable_is_only_what_says_true_twice(self_update: Any, expected: bool) -> None:
+def test_updatable_requires_true_in_both_places(self_update: Any, expected: bool) -> None:
     assert is_updatable(self_update) is expected
 
 
@@ -130,7 +130,7 @@ def test_names_with_a_hash_differ_and_keep_to_their_length(name: str, text: str,
         (datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=5, minutes=30))), "2026-01-31T06:30:00.000Z"),
     ],
 )
-def test_moments_are_utc_with_a_z(moment: datetime, expected: str) -> None:
+def test_times_are_utc_with_a_z(moment: datetime, expected: str) -> None:
     assert format_time(moment) == expected
 
 
@@ -151,7 +151,7 @@ def test_any_text_becomes_one_printable_line_of_limited_length(text: str, limit:
     assert "  " not in line
 
 
-def test_a_line_that_is_cut_shows_it() -> None:
+def test_a_shortened_line_shows_that_it_is_shortened() -> None:
     assert one_line("a\n  b\0c\x1b[31m\N{RIGHT-TO-LEFT OVERRIDE}d") == "a b c [31m d"
     assert one_line("abcdef", 4) == "abc…"
 

@@ -84,13 +84,13 @@ def statuses(outcomes: Sequence[Outcome]) -> list[str]:
         (ApiError("away", code="offline", may_be_accepted=True), "unknown"),
     ],
 )
-def test_an_api_error_is_what_the_target_ends_as(error: ApiError, status: str) -> None:
+def test_an_api_error_is_the_outcome_of_its_target(error: ApiError, status: str) -> None:
     [outcome] = fanned_out([target()], ending(error))
 
     assert (outcome.status, outcome.error) == (status, {"code": error.code, "message": str(error)})
 
 
-def test_any_other_exception_ends_that_one_target_as_unknown() -> None:
+def test_any_other_exception_makes_only_that_target_unknown() -> None:
     outcomes = fanned_out([target(0), target(1)], ending(KeyError("a\nb"), "ok"), concurrency=1, max_failures=1)
 
     assert statuses(outcomes) == ["unknown", "ok"]
@@ -124,7 +124,7 @@ def test_no_target_is_no_work() -> None:
 # The budget of failures
 
 
-def test_above_the_budget_no_work_starts_and_what_is_under_way_finishes() -> None:
+def test_above_the_budget_no_work_starts_and_running_work_finishes() -> None:
     targets = [target(number) for number in range(12)]
     all_started, failed = asyncio.Barrier(4), asyncio.Event()
     started: list[str] = []
@@ -211,7 +211,7 @@ def test_a_budget_is_a_count_or_a_share(value: str, targets: int, expected: int)
 @pytest.mark.parametrize(
     "value", ["", "%", "-1", "1.5", "101%", "ten", "5%%", "\xb2", "\N{ARABIC-INDIC DIGIT SEVEN}", "+5"]
 )
-def test_what_is_neither_is_refused(value: str) -> None:
+def test_a_budget_that_is_no_count_and_no_share_is_refused(value: str) -> None:
     with pytest.raises(OptionError, match=r"^max_failures: must be a count such as 5 or a percentage") as raised:
         parse_failure_budget(value, 10)
 
@@ -227,7 +227,7 @@ def test_counts_name_every_status_in_order() -> None:
 
 
 @pytest.mark.parametrize(("concurrency", "most"), [(1, 1), (3, 3), (50, 9)])
-def test_as_many_are_under_way_as_allowed_and_no_more(concurrency: int, most: int) -> None:
+def test_no_more_targets_run_at_once_than_allowed(concurrency: int, most: int) -> None:
     under_way: list[int] = []
     now = 0
 
@@ -245,7 +245,7 @@ def test_as_many_are_under_way_as_allowed_and_no_more(concurrency: int, most: in
     assert statuses(outcomes) == ["ok"] * 9
 
 
-def test_no_more_start_in_a_second_than_allowed() -> None:
+def test_no_more_targets_start_in_a_second_than_allowed() -> None:
     fan_out = FanOut(policy(concurrency=10, rate=20))
     starts: list[float] = []
 
@@ -262,7 +262,7 @@ def test_no_more_start_in_a_second_than_allowed() -> None:
     assert statuses(outcomes) == ["ok"] * 6
 
 
-def test_what_waits_for_its_turn_does_not_start_above_the_budget() -> None:
+def test_a_waiting_target_does_not_start_above_the_budget() -> None:
     fan_out = FanOut(policy(concurrency=10, rate=50))
 
     async def work(to: Target, outcome: Outcome) -> None:
@@ -289,7 +289,7 @@ def away(rounds: int, tries: Counter[str]) -> Callable[[Target, Outcome], Awaita
     return work
 
 
-def test_a_target_that_is_waited_for_is_tried_again_and_no_other_is() -> None:
+def test_only_an_offline_target_that_is_waited_for_is_tried_again() -> None:
     tries: Counter[str] = Counter()
 
     outcomes = fanned_out([target(0), target(1)], away(1, tries), when_offline="wait")
@@ -317,7 +317,7 @@ def test_a_target_that_is_not_waited_for_is_tried_once(when_offline: str) -> Non
     assert tries == {"host-0": 1}
 
 
-def test_above_the_budget_nobody_is_waited_for() -> None:
+def test_above_the_budget_no_target_is_waited_for() -> None:
     outcomes = fanned_out(
         [target(0), target(1)], ending(OFFLINE, REFUSED), when_offline="wait", offline_timeout=3600, concurrency=1
     )
@@ -328,7 +328,7 @@ def test_above_the_budget_nobody_is_waited_for() -> None:
 # Progress
 
 
-def test_how_far_it_is_is_told_when_that_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_reported_when_it_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_SHOW_EVERY", 0.05)
     told: list[str] = []
     was_told = asyncio.Event()
@@ -353,7 +353,7 @@ def test_how_far_it_is_is_told_when_that_has_changed(monkeypatch: pytest.MonkeyP
 # Stopping
 
 
-def test_once_it_is_to_stop_none_starts_and_what_is_under_way_finishes() -> None:
+def test_after_a_stop_no_target_starts_and_running_work_finishes() -> None:
     stop = Stop()
 
     async def work(to: Target, outcome: Outcome) -> None:
@@ -367,7 +367,7 @@ def test_once_it_is_to_stop_none_starts_and_what_is_under_way_finishes() -> None
     assert statuses(outcomes) == ["ok", "ok", *["not_attempted"] * 3]
 
 
-def test_what_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_that_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"{FanOut.__module__}.GRACE", 0.1)
     stop = Stop()
 
@@ -384,7 +384,7 @@ def test_what_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pytest.Mo
     assert outcomes[1].error == {"code": "interrupted", "message": "cut off by a signal; it may have been done"}
 
 
-def test_nobody_waits_for_a_turn_or_a_round_any_more() -> None:
+def test_after_a_stop_no_target_waits_for_a_turn_or_a_round() -> None:
     stop = Stop()
     fan_out = FanOut(policy(rate=0.001, when_offline="wait", offline_timeout=3600, stop=stop))
 
@@ -396,7 +396,7 @@ def test_nobody_waits_for_a_turn_or_a_round_any_more() -> None:
     assert statuses(fanned_out([target(0), target(1)], work, fan_out)) == ["offline", "not_attempted"]
 
 
-def test_what_was_to_stop_before_it_began_does_nothing() -> None:
+def test_a_fan_out_stopped_before_it_began_does_nothing() -> None:
     stop = Stop()
     stop.cut()
 

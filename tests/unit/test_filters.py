@@ -59,7 +59,7 @@ def test_semver(version: str | None, wanted: str, expected: bool) -> None:
 
 @pytest.mark.parametrize("wanted", ["banana", "<", "0.34.12.1", "<v0.34"])
 @pytest.mark.parametrize("version", ["0.33.9", "not a version"])
-def test_a_range_that_is_none_is_an_error_with_an_example(wanted: str, version: str) -> None:
+def test_an_invalid_range_is_an_error_with_an_example(wanted: str, version: str) -> None:
     with pytest.raises(OptionError, match=r"'<0\.34'") as raised:
         holds(f"semver(version, '{wanted}')", version=version)
 
@@ -76,18 +76,18 @@ def test_older_than_counts_from_the_listing(age: str, seconds: int) -> None:
         assert holds(f"older_than(last_seen_at, '{age}')", last_seen_at=moment) is expected
 
 
-def test_older_than_takes_a_moment_without_a_zone_for_utc() -> None:
+def test_older_than_reads_a_time_without_a_zone_as_utc() -> None:
     assert holds("older_than(last_seen_at, '1h')", last_seen_at="2026-01-31T10:59:59")
     assert not holds("older_than(last_seen_at, '1h')", last_seen_at="2026-01-31T11:59:59")
 
 
 @pytest.mark.parametrize("moment", [None, "", "yesterday", "2026-13-01"])
-def test_what_is_no_moment_is_not_older(moment: str | None) -> None:
+def test_a_value_that_is_no_time_is_not_older(moment: str | None) -> None:
     assert not holds("older_than(last_seen_at, '1s')", last_seen_at=moment)
 
 
 @pytest.mark.parametrize("age", ["", "7", "d", "7y", "-7d", "1.5h", "7 d"])
-def test_an_age_that_is_none_is_an_error_with_an_example(age: str) -> None:
+def test_an_invalid_age_is_an_error_with_an_example(age: str) -> None:
     with pytest.raises(OptionError, match="'7d'") as raised:
         holds(f"older_than(last_seen_at, '{age}')", last_seen_at=None)
 
@@ -98,7 +98,7 @@ def test_nothing_is_older_than_the_longest_age() -> None:
     assert not holds("older_than(last_seen_at, '999999999w')")
 
 
-def test_short_stands_for_an_id() -> None:
+def test_short_shortens_an_id() -> None:
     assert holds(f"short(id) == '{shorten('environment-1')}'")
 
 
@@ -144,7 +144,7 @@ def test_a_single_text_is_one_expression_whatever_commas_it_has() -> None:
 
 
 @pytest.mark.parametrize("value", [7, {"os": "linux"}, ["os", 7], [["os"]], True])
-def test_what_is_no_list_of_texts_is_refused(value: Any) -> None:
+def test_a_value_other_than_a_list_of_texts_is_refused(value: Any) -> None:
     with pytest.raises(OptionError, match=r"^filters: must be a list of expressions, got "):
         Expressions("filters", value, FIELDS)
 
@@ -189,7 +189,7 @@ def test_a_name_that_no_row_has_is_refused_with_the_nearest(expression: str, nam
         "@.mode",
     ],
 )
-def test_names_inside_of_a_field_are_anyones(expression: str) -> None:
+def test_names_inside_a_field_are_not_checked(expression: str) -> None:
     Expressions("filters", expression, FIELDS)
 
 
@@ -197,7 +197,7 @@ def test_names_inside_of_a_field_are_anyones(expression: str) -> None:
     "expression",
     ["[?mode=='standard']", "[0]", "[].mode", "[*].mode", "[1:]", "@[0]", "[?online] | [0]", "[0].mode == 'standard'"],
 )
-def test_a_row_that_is_taken_for_a_list_is_refused_with_a_condition_to_write_instead(expression: str) -> None:
+def test_an_expression_that_treats_the_row_as_a_list_is_refused_with_an_example(expression: str) -> None:
     with pytest.raises(
         OptionError, match="takes the environment for a list; write a condition such as mode == "
     ) as raised:
@@ -224,7 +224,7 @@ def test_a_list_in_a_row_is_a_list(expression: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize("expression", ["", "os ==", "os = 'linux'", "(os", "os ? 'a'", "os == `1", "semver(version"])
-def test_what_is_no_jmespath_is_refused(expression: str) -> None:
+def test_an_expression_that_is_not_jmespath_is_refused(expression: str) -> None:
     with pytest.raises(OptionError, match="is not a JMESPath expression: ") as raised:
         Expressions("filters", ["online", expression], FIELDS)
 

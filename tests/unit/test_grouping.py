@@ -147,7 +147,7 @@ def test_a_version_lies_in_its_minor_version() -> None:
 
 
 @pytest.mark.parametrize("others", [[], ["0.34.12"]])
-def test_what_only_looks_like_a_version_has_a_hash_alone_or_not(others: list[str]) -> None:
+def test_a_value_that_only_looks_like_a_version_always_has_a_hash(others: list[str]) -> None:
     assert names("version", "0.34-12", *others)[0] == f"version_0_34_12_{shorten('0.34-12')}"
 
 
@@ -173,7 +173,7 @@ def test_a_missing_value_is_unknown_and_the_word_unknown_is_another_group(missin
     assert names("mode", missing, "unknown") == ["mode_unknown", f"mode_unknown_{shorten('unknown')}"]
 
 
-def test_of_values_that_would_share_a_name_the_literal_one_keeps_it() -> None:
+def test_the_literal_value_keeps_the_name_that_others_would_share() -> None:
     assert names("mode", "accept.edits", "accept_edits", "accept-edits") == [
         f"mode_accept_edits_{shorten('accept.edits')}",
         "mode_accept_edits",

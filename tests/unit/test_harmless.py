@@ -29,7 +29,7 @@ def spelt(value: Any, *, in_escapes: bool) -> str:
 
 
 @given(value=values, key=st.sampled_from(KEYS), in_escapes=st.booleans())
-def test_json_is_decoded_to_what_looking_at_every_text_gives(value: Any, key: str, in_escapes: bool) -> None:
+def test_decoding_json_gives_the_same_as_checking_every_text(value: Any, key: str, in_escapes: bool) -> None:
     text = spelt(value, in_escapes=in_escapes)
 
     assert parse_json(text, key) == sanitize(json.loads(text), key)
@@ -37,7 +37,7 @@ def test_json_is_decoded_to_what_looking_at_every_text_gives(value: Any, key: st
 
 @pytest.mark.parametrize("in_escapes", [False, True])
 @pytest.mark.parametrize("key", KEYS)
-def test_the_key_is_left_out_however_it_is_spelt(key: str, in_escapes: bool) -> None:
+def test_the_key_is_left_out_in_every_spelling(key: str, in_escapes: bool) -> None:
     text = spelt({"a": [f"x {key} y"]}, in_escapes=in_escapes)
 
     assert parse_json(text, key) == {"a": ["x ******** y" if len(key) >= 8 else f"x {key} y"]}
@@ -45,7 +45,7 @@ def test_the_key_is_left_out_however_it_is_spelt(key: str, in_escapes: bool) -> 
 
 @pytest.mark.parametrize("depth", [63, 64, 65, 200])
 @pytest.mark.parametrize(("begin", "end"), [("[", "]"), ('{"a":', "}")])
-def test_what_lies_too_deep_is_left_out(depth: int, begin: str, end: str) -> None:
+def test_values_nested_too_deep_are_left_out(depth: int, begin: str, end: str) -> None:
     text = begin * depth + "1" + end * depth
 
     found = parse_json(text, KEYS[0])
@@ -55,6 +55,6 @@ def test_what_lies_too_deep_is_left_out(depth: int, begin: str, end: str) -> Non
 
 
 @pytest.mark.parametrize("text", ["", "NaN", "[Infinity]", "1e999", "{", "[" * 100_000])
-def test_what_is_not_json_is_an_error(text: str) -> None:
+def test_invalid_json_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"JSON|Expecting|too deep"):
         parse_json(text, KEYS[0])

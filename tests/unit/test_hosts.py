@@ -44,7 +44,7 @@ HOSTVARS = {
         (["semver(version, '<0.34')", "!older_than(last_seen_at, '7d')"], []),
     ],
 )
-def test_environments_are_kept_for_which_all_filters_hold(filters: Any, expected: list[str]) -> None:
+def test_environments_are_kept_if_all_filters_hold(filters: Any, expected: list[str]) -> None:
     assert select_environments(["server", "new", "nobody", "old"], HOSTVARS, filters) == expected
 
 
@@ -64,13 +64,13 @@ def test_ages_count_from_the_listing() -> None:
         (["new"], "online", "my_", "new has no variables that begin with 'my_'.*hostvars_prefix"),
     ],
 )
-def test_what_cannot_be_meant_is_an_error(hosts: list[str], filters: Any, prefix: str | None, message: str) -> None:
+def test_invalid_filters_are_an_error(hosts: list[str], filters: Any, prefix: str | None, message: str) -> None:
     with pytest.raises(AnsibleFilterError, match=message):
         select_environments(hosts, HOSTVARS, filters, prefix)
 
 
 @pytest.mark.parametrize("prefix", ["my_", None])
-def test_another_prefix_is_read_where_it_is_given_or_the_only_one(prefix: str | None) -> None:
+def test_another_prefix_is_read_if_it_is_given_or_the_only_one(prefix: str | None) -> None:
     hostvars = {"new": _host("my_", version="0.34.12") | {"letta_version": "0.1"}}
 
     assert select_environments(["new"], hostvars, "version == '0.34.12'", prefix) == ["new"]
@@ -111,7 +111,7 @@ def test_a_damaged_environment_is_named() -> None:
         select_environments(["new"], {"new": {"fleetops_environment": {"provider": "letta"}}})
 
 
-def test_each_rule_is_looked_at_by_itself() -> None:
+def test_each_rule_is_checked_by_itself() -> None:
     rules = {"old": "!semver(version, '>=0.34')", "stale": "older_than(last_seen_at, '7d')", "never": "!id"}
 
     found = environment_findings(["server", "new", "old"], HOSTVARS, rules)
@@ -120,13 +120,13 @@ def test_each_rule_is_looked_at_by_itself() -> None:
     assert (found[1]["version"], found[1]["last_seen_at"]) == ("0.33.1", "2026-01-22T12:00:00.000Z")
 
 
-def test_what_the_inventory_does_not_have_is_unknown() -> None:
+def test_a_value_missing_from_the_inventory_is_unknown() -> None:
     [found] = environment_findings(["bare"], {"bare": _host(mode=None, version=None)}, {"no mode": "!mode"})
 
     assert (found["findings"], found["mode"], found["version"]) == (["no mode"], "unknown", "unknown")
 
 
-def test_what_a_device_says_is_one_line() -> None:
+def test_text_from_a_device_becomes_one_line() -> None:
     [found] = environment_findings(["odd"], {"odd": _host(version="1\n\x1b[2J" + "2" * 100)}, {})
 
     assert found["version"].isprintable()
@@ -137,7 +137,7 @@ def test_what_a_device_says_is_one_line() -> None:
     ("rules", "message"),
     [(["online"], "rules: must be names and expressions"), ({"typo": "moed"}, "rules: 'moed' names 'moed'")],
 )
-def test_rules_that_cannot_be_meant_are_an_error(rules: Any, message: str) -> None:
+def test_invalid_rules_are_an_error(rules: Any, message: str) -> None:
     with pytest.raises(AnsibleFilterError, match=message):
         environment_findings(["new"], HOSTVARS, rules)
 

@@ -177,9 +177,7 @@ def test_a_post_without_an_id_is_not_repeated_when_it_may_have_been_accepted(
 
 @pytest.mark.parametrize("fault", ["html_200", "not_json", "truncated_json"])
 @pytest.mark.parametrize("repeatable", [True, False])
-def test_a_post_that_is_not_answered_with_json_may_have_been_accepted(
-    sandbox: Sandbox, fault: str, repeatable: bool
-) -> None:
+def test_a_post_answered_without_json_may_have_been_accepted(sandbox: Sandbox, fault: str, repeatable: bool) -> None:
     sandbox.add_fault(fault)
 
     error = failure(message, sandbox, repeatable=repeatable)
@@ -187,7 +185,7 @@ def test_a_post_that_is_not_answered_with_json_may_have_been_accepted(
     assert (error.code, error.status, error.attempts, error.may_be_accepted) == ("not_json", 200, 1, True)
 
 
-def test_what_was_unclear_once_stays_unclear(sandbox: Sandbox) -> None:
+def test_an_unclear_post_stays_unclear(sandbox: Sandbox) -> None:
     sandbox.add_fault("drop_after", nth=1)
     sandbox.add_fault("status", status=400)
 
@@ -204,7 +202,7 @@ def test_a_final_status_is_not_repeated(sandbox: Sandbox) -> None:
     assert (error.status, error.attempts) == (503, 1)
 
 
-def test_nothing_listens_there() -> None:
+def test_a_closed_port_is_a_failure_to_connect() -> None:
     error = failure(http_get, settings_for("http://127.0.0.1:9", retries=1), "v1")
 
     assert (error.code, error.attempts, error.transient) == ("connect", 2, True)
@@ -243,7 +241,7 @@ def silent_server() -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize(("scheme", "may_be_accepted"), [("https", False), ("http", True)])
-def test_what_the_deadline_cuts_short_may_be_accepted_only_once_it_goes_out(scheme: str, may_be_accepted: bool) -> None:
+def test_a_request_cut_short_may_be_accepted_only_if_it_was_sent(scheme: str, may_be_accepted: bool) -> None:
     with silent_server() as address:
         settings = settings_for(f"{scheme}://{address}", deadline=1)
         error = failure(http_post, settings, "v1", body={}, repeatable=False)
@@ -255,7 +253,7 @@ def test_what_the_deadline_cuts_short_may_be_accepted_only_once_it_goes_out(sche
 
 
 @pytest.mark.parametrize("limit", ["deadline", "timeout"])
-def test_nothing_goes_out_through_a_proxy_that_does_not_connect(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+def test_nothing_is_sent_through_a_proxy_that_does_not_connect(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
     with silent_server() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy}")
         settings = settings_for("https://api.invalid", retries=0, **{limit: 0.3})
@@ -283,7 +281,7 @@ def test_no_pause_goes_past_the_deadline(sandbox: Sandbox) -> None:
 # Retry-After
 
 
-def test_the_pause_is_the_one_that_the_server_asked_for(sandbox: Sandbox) -> None:
+def test_the_pause_is_as_long_as_the_server_asked(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", status=429, retry_after=1, nth=1)
 
     listing(sandbox)
@@ -292,7 +290,7 @@ def test_the_pause_is_the_one_that_the_server_asked_for(sandbox: Sandbox) -> Non
     assert second["at"] - first["at"] >= 1
 
 
-def test_a_date_to_wait_for_that_has_passed_is_no_pause(sandbox: Sandbox) -> None:
+def test_a_date_in_the_past_is_no_pause(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", status=429, retry_after_date=-3600, nth=[1, 2, 3, 4])
 
     assert listing(sandbox, retries=4).attempts == 5
@@ -316,7 +314,7 @@ def test_a_longer_pause_than_the_deadline_fails_at_once(sandbox: Sandbox) -> Non
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "0.5", "1e3", "", "\xb2", "9999-99-99", "Mon, 32 Jan 2026 99:00:00"])
-def test_a_pause_that_cannot_be_read_is_none(sandbox: Sandbox, value: str) -> None:
+def test_an_unreadable_pause_is_no_pause(sandbox: Sandbox, value: str) -> None:
     sandbox.add_fault("status", status=429, retry_after=value, nth=1)
 
     assert listing(sandbox).attempts == 2
@@ -397,7 +395,7 @@ def test_without_a_readable_date_it_is_our_clock(header: bytes) -> None:
         (b"\xff\xfe", ""),
     ],
 )
-def test_what_is_no_json_is_an_error_that_shows_its_beginning(body: bytes, shown: str) -> None:
+def test_an_answer_other_than_json_is_an_error_that_shows_its_beginning(body: bytes, shown: str) -> None:
     error = failure(answered, body)
 
     assert (error.code, error.status, error.transient) == ("not_json", 200, False)
@@ -490,7 +488,7 @@ def test_a_key_that_the_server_repeats_is_not_shown(sandbox: Sandbox, body: str)
 
 
 @pytest.mark.parametrize(("body", "cut"), [("envelope", 300), ("error_envelope", 300), ("html", 60)])
-def test_no_part_of_a_key_is_left_where_the_servers_message_is_cut(sandbox: Sandbox, body: str, cut: int) -> None:
+def test_no_part_of_a_key_is_left_at_the_end_of_a_shortened_message(sandbox: Sandbox, body: str, cut: int) -> None:
     key = sandbox.api_key
     lengths = range(cut - 60 - len(key), cut) if body != "html" else range(cut)
     for length in lengths:
@@ -554,7 +552,7 @@ def test_a_part_of_an_address_is_percent_encoded(sandbox: Sandbox, device_id: st
     assert [entry["path"] for entry in sandbox.requests()] == [f"/v1/environments/{sent}"]
 
 
-def test_an_address_too_long_to_be_asked_is_an_error_that_shows_its_beginning(sandbox: Sandbox) -> None:
+def test_a_too_long_address_is_an_error_that_shows_its_beginning(sandbox: Sandbox) -> None:
     error = failure(http_get, settings_for(sandbox), "v1", "environments", "d" * 70_000)
 
     assert (error.code, error.attempts, error.transient) == ("invalid", 1, False)
@@ -563,7 +561,7 @@ def test_an_address_too_long_to_be_asked_is_an_error_that_shows_its_beginning(sa
 
 
 @pytest.mark.parametrize("device_id", [".", ".."])
-def test_a_part_that_would_climb_is_refused_before_anything_is_sent(sandbox: Sandbox, device_id: str) -> None:
+def test_a_part_that_leaves_the_path_is_refused_before_anything_is_sent(sandbox: Sandbox, device_id: str) -> None:
     error = failure(http_get, settings_for(sandbox), "v1", "environments", device_id)
 
     assert error.code == "invalid"
@@ -599,7 +597,7 @@ def test_bodies_are_kept_no_longer_than_their_request(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), "\ud800", object()])
-def test_a_body_that_is_no_json_is_refused_before_anything_is_sent(sandbox: Sandbox, value: Any) -> None:
+def test_a_body_that_json_cannot_hold_is_refused_before_anything_is_sent(sandbox: Sandbox, value: Any) -> None:
     error = failure(http_post, settings_for(sandbox), "v1", body={"content": value}, repeatable=True)
 
     assert (error.code, error.attempts, error.may_be_accepted) == ("invalid", 1, False)
@@ -612,7 +610,7 @@ def test_parameters_are_encoded(sandbox: Sandbox) -> None:
     assert sandbox.requests()[0]["query"] == {"userId": "a&b=c d\xe9"}
 
 
-def test_the_path_of_the_base_url_stays(sandbox: Sandbox) -> None:
+def test_the_path_of_the_base_url_is_kept(sandbox: Sandbox) -> None:
     failure(http_get, settings_for(sandbox, base_url=f"{sandbox.url}/letta"), "v1", "environments")
 
     assert [entry["path"] for entry in sandbox.requests()] == ["/letta/v1/environments"]
@@ -663,7 +661,7 @@ def test_a_proxy_for_https_never_sees_the_key(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "localhost,127.0.0.1"])
-def test_no_proxy_excepts_a_host(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, no_proxy: str) -> None:
+def test_no_proxy_excludes_a_host(monkeypatch: pytest.MonkeyPatch, sandbox: Sandbox, no_proxy: str) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", no_proxy)
 
@@ -692,7 +690,7 @@ def test_a_proxy_that_is_not_there_is_a_failure_to_connect(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_the_password_of_a_proxy_goes_there_and_is_not_shown(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+def test_the_password_of_a_proxy_is_sent_there_and_not_shown(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
     async def run() -> tuple[ApiError, list[bytes]]:
         refused = http_answer(status=b"407 Proxy Authentication Required")
         async with raw_server(lambda _head: refused) as (url, received):

@@ -61,7 +61,7 @@ def test_the_key_is_no_part_of_the_settings_text() -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 86401, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["timeout", "deadline"])
-def test_a_time_that_cannot_be_meant_is_refused(name: str, value: float) -> None:
+def test_an_invalid_time_is_refused(name: str, value: float) -> None:
     assert refusal(**{name: value}) == f"{name}: must be between 0 and 86400 seconds, got {value}"
 
 
@@ -80,7 +80,7 @@ def test_a_negative_number_of_retries_is_refused() -> None:
         ("https://b\N{LATIN SMALL LETTER U WITH DIAERESIS}cher.example", "https://b\xfccher.example"),
     ],
 )
-def test_usable_urls(url: str, kept: str) -> None:
+def test_usable_urls_are_accepted(url: str, kept: str) -> None:
     assert read(base_url=url).base_url == kept
 
 
@@ -110,7 +110,7 @@ def test_an_unusable_url_is_refused_and_shown(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://\N{SNOWMAN}", "https://xn--a", "https://" + "a" * 70_000])
-def test_a_host_name_that_cannot_be_one_is_refused(url: str) -> None:
+def test_an_invalid_host_name_is_refused(url: str) -> None:
     assert refusal(base_url=url).startswith("base_url: ")
 
 
@@ -159,7 +159,7 @@ def test_a_key_file_holds_the_key_and_white_space_around_it(tmp_path: Path) -> N
     assert read(api_key=None, api_key_file=str(file)).api_key == "sk-from-file"
 
 
-def test_a_key_goes_before_a_key_file() -> None:
+def test_a_key_overrides_a_key_file() -> None:
     assert read(api_key_file="/nowhere").api_key == OPTIONS["api_key"]
 
 
@@ -172,7 +172,7 @@ def test_an_empty_key_file_is_refused(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [b"sk-secret\nsk-other", b"sk secret", "sk-s\xe9cret".encode(), b"\xffsecret"])
-def test_a_key_file_with_anything_else_is_refused_and_not_shown(tmp_path: Path, content: bytes) -> None:
+def test_a_key_file_with_other_content_is_refused_and_not_shown(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "key"
     file.write_bytes(content)
 
@@ -206,7 +206,7 @@ def test_a_client_certificate_of_another_key_is_refused(tmp_path: Path) -> None:
     assert "mismatch" in refusal(client_cert=str(cert), client_key=str(key)).lower()
 
 
-def test_an_encrypted_client_key_is_refused_and_nobody_is_asked_for_its_pass_phrase(tmp_path: Path) -> None:
+def test_an_encrypted_client_key_is_refused_without_asking_for_its_pass_phrase(tmp_path: Path) -> None:
     certificate = trustme.CA().issue_cert("a.example")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     certificate.cert_chain_pems[0].write_to_path(str(cert))

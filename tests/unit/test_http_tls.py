@@ -155,7 +155,7 @@ def test_the_authority_of_a_file_or_directory_is_trusted(server: Sandbox, files:
     assert len(reply.data["connections"]) == 1
 
 
-def test_an_authority_that_nobody_named_is_not_trusted_and_not_asked_again(server: Sandbox) -> None:
+def test_an_unknown_authority_is_not_trusted_and_not_asked_again(server: Sandbox) -> None:
     with pytest.raises(
         ApiError, match=r"TLS failure: .*issuer certificate.* \(see ca_path and client_cert\)"
     ) as raised:
@@ -181,7 +181,7 @@ def test_a_certificate_for_another_host_is_refused(server: Sandbox, files: Certi
     assert raised.value.code == "tls"
 
 
-def test_nobody_is_verified_without_validate_certs(server: Sandbox) -> None:
+def test_no_server_is_verified_without_validate_certs(server: Sandbox) -> None:
     url = server.url.replace("127.0.0.1", "localhost")
 
     assert http_get(settings_for(server, base_url=url, validate_certs=False), "v1", "environments").attempts == 1
@@ -197,7 +197,7 @@ def test_a_client_certificate_is_shown(strict_server: Sandbox, files: Certificat
 
 
 @pytest.mark.parametrize("client", [None, "stranger"])
-def test_without_the_client_certificate_wanted_the_api_is_not_reached(
+def test_without_the_required_client_certificate_the_api_is_not_reached(
     strict_server: Sandbox, files: Certificates, tmp_path: Path, client: str | None
 ) -> None:
     client_cert = Certificates.made_in(tmp_path).client_both if client else None
@@ -223,7 +223,7 @@ def test_a_server_that_says_it_wants_a_client_certificate_is_a_tls_failure(
     assert (raised.value.code, raised.value.attempts, raised.value.may_be_accepted) == ("tls", 1, False)
 
 
-def test_certificates_that_the_environment_names_and_are_not_there_fail_https_alone(
+def test_missing_certificates_named_in_the_environment_fail_https_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Sandbox, sandbox: Sandbox, files: Certificates
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
@@ -238,7 +238,7 @@ def test_certificates_that_the_environment_names_and_are_not_there_fail_https_al
         _make_tls_context.cache_clear()
 
 
-def test_http_on_a_tls_port_and_the_other_way_round_are_errors(server: Sandbox, sandbox: Sandbox) -> None:
+def test_http_on_a_tls_port_and_tls_on_an_http_port_are_errors(server: Sandbox, sandbox: Sandbox) -> None:
     for url in (server.url.replace("https://", "http://"), sandbox.url.replace("http://", "https://")):
         with pytest.raises(ApiError):
             http_get(settings_for(url, retries=0), "v1", "environments")

@@ -106,7 +106,7 @@ def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
     assert {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-lock"} <= modes.keys()
 
 
-def test_what_is_put_down_is_there_ever_after(path: Path) -> None:
+def test_a_recorded_delivery_is_kept(path: Path) -> None:
     with opened(path) as ledger:
         assert Deliveries(ledger).replace(None, ROW)
         assert Deliveries(ledger).replace(ROW, replace(ROW, status="sent"))
@@ -120,7 +120,7 @@ def test_what_is_put_down_is_there_ever_after(path: Path) -> None:
     assert run == ("tester", "7", "alice", "/plays/site.yml")
 
 
-def test_a_row_that_is_not_as_it_was_seen_stays(path: Path) -> None:
+def test_a_row_that_changed_since_it_was_read_is_not_replaced(path: Path) -> None:
     with opened(path) as one, opened(path) as other:
         assert Deliveries(one).replace(None, ROW)
         assert not Deliveries(other).replace(None, replace(ROW, run=2))
@@ -128,12 +128,12 @@ def test_a_row_that_is_not_as_it_was_seen_stays(path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["~nobody-of-this-name/ledger", "a\0b"])
-def test_what_is_no_path_is_one_line_that_names_the_option(wrong: str) -> None:
+def test_an_invalid_path_is_one_line_that_names_the_option(wrong: str) -> None:
     with pytest.raises(OptionError, match=r"^ledger: .* is no path: .*; name another file$"):
         find_ledger_path(wrong)
 
 
-def test_runs_over_a_link_and_over_the_file_itself_know_each_other(path: Path) -> None:
+def test_runs_over_a_link_and_over_the_file_itself_share_their_locks(path: Path) -> None:
     link = path.with_name("link.sqlite")
     path.parent.mkdir(exist_ok=True)
     link.symlink_to(path)
@@ -165,7 +165,7 @@ def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
         assert not ledger.is_alive(number)
 
 
-def test_a_campaign_keeps_what_it_sends(path: Path) -> None:
+def test_a_campaign_keeps_its_content(path: Path) -> None:
     with opened(path) as ledger:
         Deliveries(ledger).begin("c", None, 0)
         Deliveries(ledger).begin("c", "one", 0)
@@ -179,7 +179,7 @@ def test_a_campaign_keeps_what_it_sends(path: Path) -> None:
         assert Deliveries(ledger).repeat("c") == 0
 
 
-def test_a_campaign_keeps_the_last_repeat_that_was_begun(path: Path) -> None:
+def test_a_campaign_keeps_the_last_repeat_that_began(path: Path) -> None:
     with opened(path) as ledger:
         assert Deliveries(ledger).repeat("c") == 0
         for repeat in (0, 2, 1):
@@ -187,7 +187,7 @@ def test_a_campaign_keeps_the_last_repeat_that_was_begun(path: Path) -> None:
         assert Deliveries(ledger).repeat("c") == 2
 
 
-def test_reading_makes_nothing(path: Path) -> None:
+def test_reading_creates_no_file(path: Path) -> None:
     assert Ledger.read(path) is None
     assert not path.parent.exists()
     with opened(path) as ledger:
@@ -200,7 +200,7 @@ def test_reading_makes_nothing(path: Path) -> None:
             Deliveries(reading).begin("c", None, 0)
 
 
-def test_one_in_a_directory_that_cannot_be_written_is_read() -> None:
+def test_a_ledger_in_a_read_only_directory_is_read() -> None:
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         with opened(path) as ledger:
@@ -214,7 +214,7 @@ def test_one_in_a_directory_that_cannot_be_written_is_read() -> None:
             assert not with_row.is_alive(1)
 
 
-def test_one_in_a_directory_that_cannot_be_written_is_read_as_the_run_has_it_that_writes_it() -> None:
+def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> None:
     """A run of somebody who can write it: what it has put down stands beside the file."""
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
@@ -228,7 +228,7 @@ def test_one_in_a_directory_that_cannot_be_written_is_read_as_the_run_has_it_tha
                 assert Deliveries(with_row).entries("c") == {"e": ROW}
 
 
-def test_one_that_is_written_meanwhile_is_read_as_it_is_then(path: Path) -> None:
+def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> None:
     """Its directory can be written, so that somebody may begin to write it after it was opened."""
     opened(path).close()
     reading = Ledger.read(path)
@@ -241,14 +241,14 @@ def test_one_that_is_written_meanwhile_is_read_as_it_is_then(path: Path) -> None
 # What cannot be used
 
 
-def test_one_that_has_another_name(path: Path) -> None:
+def test_a_ledger_with_two_names_is_refused(path: Path) -> None:
     opened(path).close()
     path.with_name("other.sqlite").hardlink_to(path)
 
     assert "has 2 names (hard links), and runs under another one would not be noticed; leave one name" in problem(path)
 
 
-def test_one_whose_latest_part_cannot_be_read_is_not_read_without_it() -> None:
+def test_a_ledger_whose_latest_part_cannot_be_read_is_not_read() -> None:
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         child = os.fork()
@@ -264,7 +264,7 @@ def test_one_whose_latest_part_cannot_be_read_is_not_read_without_it() -> None:
 
 
 @pytest.mark.parametrize("damage", [b"no database at all, but a text that somebody wrote\n" * 100, b"x" * 4096])
-def test_a_file_that_is_no_database(path: Path, damage: bytes) -> None:
+def test_a_file_other_than_a_database_is_refused(path: Path, damage: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(damage)
 
@@ -272,7 +272,7 @@ def test_a_file_that_is_no_database(path: Path, damage: bytes) -> None:
     assert path.read_bytes() == damage
 
 
-def test_a_file_that_is_damaged(path: Path) -> None:
+def test_a_damaged_file_is_refused(path: Path) -> None:
     with opened(path) as ledger:
         for number in range(200):
             Deliveries(ledger).replace(None, replace(ROW, environment_id=str(number)))
@@ -284,7 +284,7 @@ def test_a_file_that_is_damaged(path: Path) -> None:
 
 @pytest.mark.parametrize("use", [opened, Ledger.read])
 @pytest.mark.parametrize("journal_mode", ["delete", "wal"])
-def test_a_database_of_something_else_stays_as_it_is(
+def test_a_database_of_another_program_stays_unchanged(
     path: Path, journal_mode: str, use: Callable[[Path], object]
 ) -> None:
     path.parent.mkdir()
@@ -298,7 +298,7 @@ def test_a_database_of_something_else_stays_as_it_is(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_database_of_something_else_that_is_in_use(path: Path) -> None:
+def test_a_database_of_another_program_that_is_in_use_is_refused(path: Path) -> None:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = wal")
@@ -310,7 +310,7 @@ def test_a_database_of_something_else_that_is_in_use(path: Path) -> None:
         assert len(list(path.parent.iterdir())) == 3
 
 
-def test_a_ledger_whose_run_was_killed_while_it_made_it_is_made_again(path: Path) -> None:
+def test_a_ledger_whose_run_was_killed_while_creating_it_is_created_again(path: Path) -> None:
     path.parent.mkdir()
     sql(path, "PRAGMA journal_mode = wal")
     assert path.stat().st_size
@@ -320,7 +320,7 @@ def test_a_ledger_whose_run_was_killed_while_it_made_it_is_made_again(path: Path
         assert ledger.run == 1
 
 
-def test_a_ledger_that_is_not_yet_in_its_file_is_one(path: Path) -> None:
+def test_a_ledger_whose_rows_are_not_yet_in_its_file_is_read(path: Path) -> None:
     """What a killed run leaves: all that it wrote stands beside the file."""
     child = os.fork()
     if child == 0:
@@ -393,7 +393,7 @@ def test_a_full_disk(path: Path) -> None:
         assert Deliveries(ledger).replace(None, replace(ROW, environment_id="last"))
 
 
-def test_a_disk_without_room_for_what_stands_beside_the_file(path: Path) -> None:
+def test_a_disk_without_room_for_the_files_beside_the_ledger(path: Path) -> None:
     """With some room left, SQLite finds that out while it makes its index of what is not yet in the file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
@@ -404,7 +404,7 @@ def test_a_disk_without_room_for_what_stands_beside_the_file(path: Path) -> None
     assert message.endswith(": disk I/O error; see that its disk has room and works, or name another file")
 
 
-def test_a_lock_that_somebody_keeps(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_that_another_process_keeps_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(path).close()
     monkeypatch.setattr(module, "_AT_FIRST", 0.1)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -415,9 +415,7 @@ def test_a_lock_that_somebody_keeps(path: Path, monkeypatch: pytest.MonkeyPatch)
         )
 
 
-def test_a_run_that_does_not_come_to_an_end_of_preparing_the_ledger(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_never_finishes_preparing_the_ledger_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(path).close()
     monkeypatch.setattr(module, "_AT_FIRST", 0.1)
     reader, writer = os.pipe()
@@ -436,7 +434,7 @@ def test_a_run_that_does_not_come_to_an_end_of_preparing_the_ledger(
     opened(path).close()
 
 
-def test_a_lock_that_somebody_keeps_for_a_moment_is_waited_for(path: Path) -> None:
+def test_a_lock_that_another_process_keeps_briefly_is_waited_for(path: Path) -> None:
     opened(path).close()
     reader, writer = os.pipe()
     child = os.fork()

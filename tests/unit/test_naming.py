@@ -98,7 +98,7 @@ def test_names_do_not_depend_on_the_order_of_the_rows(
 
 
 @given(fleet=fleets(), forbidden=forbidden_sets)
-def test_a_usable_name_that_nobody_else_wants_is_untouched(fleet: dict[str, list[Any]], forbidden: set[str]) -> None:
+def test_a_usable_name_without_a_collision_is_unchanged(fleet: dict[str, list[Any]], forbidden: set[str]) -> None:
     wanted = {identity: choose_name(candidates, "", identity) for identity, candidates in fleet.items()}
     hosts = assign_names(wanted, forbidden, "suffix")
 
@@ -121,13 +121,13 @@ def test_fail_mode_raises_exactly_when_suffix_mode_would_change_a_name(
 
 
 @given(values)
-def test_a_safe_name_is_a_usable_one_or_none(value: Any) -> None:
+def test_a_safe_name_is_a_usable_name_or_none(value: Any) -> None:
     name = to_host_name(value)
 
     assert name is None or USABLE.fullmatch(name)
 
 
-def test_every_one_of_a_colliding_set_gets_a_suffix_so_that_none_takes_the_name() -> None:
+def test_every_colliding_environment_gets_a_suffix_and_none_keeps_the_plain_name() -> None:
     hosts = assign_names({"id-1": "alpha", "id-2": "alpha", "id-3": "beta"}, set(), "suffix")
 
     assert hosts["id-3"] == "beta"
@@ -139,7 +139,7 @@ def test_the_name_of_a_static_host_collides_too() -> None:
     assert assign_names({"id-1": "web1"}, {"web1"}, "suffix")["id-1"].startswith("web1-")
 
 
-def test_a_device_that_takes_the_suffixed_name_of_others_does_not_push_them_together() -> None:
+def test_a_device_that_uses_the_suffixed_name_of_another_causes_no_collision() -> None:
     first = next(add_hash("alpha", "id-1", separator="-"))
 
     hosts = assign_names({"id-1": "alpha", "id-2": "alpha", "id-3": first}, set(), "suffix")
@@ -172,7 +172,7 @@ def test_the_first_usable_value_names_the_host() -> None:
     assert choose_name([None, "\N{PILE OF POO}", "device-1", "other"], "", "id-1") == "device-1"
 
 
-def test_the_prefix_goes_before_the_name() -> None:
+def test_the_prefix_is_put_before_the_name() -> None:
     assert choose_name(["alpha"], "letta-", "id-1") == "letta-alpha"
 
 

@@ -54,7 +54,7 @@ def test_blank_options_are_left_out() -> None:
         ([], {}),
     ],
 )
-def test_the_first_source_that_has_an_option_counts(layers: list[dict[str, Any]], expected: dict[str, Any]) -> None:
+def test_the_first_source_that_has_an_option_is_used(layers: list[dict[str, Any]], expected: dict[str, Any]) -> None:
     assert merge_connection_options(layers) == expected
 
 
@@ -62,7 +62,7 @@ values = st.sampled_from([None, "", " ", "a", "b", 0, False])
 
 
 @for_all(st.lists(st.dictionaries(st.sampled_from(sorted(CONNECTION_SPEC)), values), max_size=4))
-def test_each_option_is_that_of_the_first_source_that_has_one(layers: list[dict[str, Any]]) -> None:
+def test_each_option_comes_from_the_first_source_that_has_it(layers: list[dict[str, Any]]) -> None:
     options = merge_connection_options(layers)
 
     for name in CONNECTION_SPEC.keys() - {"api_key", "api_key_file"}:
@@ -92,7 +92,7 @@ def test_each_option_is_that_of_the_first_source_that_has_one(layers: list[dict[
         ("bool", None, None),
     ],
 )
-def test_a_text_becomes_what_its_option_has(
+def test_a_text_is_converted_to_the_type_of_its_option(
     monkeypatch: pytest.MonkeyPatch, kind: str, value: Any, expected: Any
 ) -> None:
     monkeypatch.setenv("PLACE", "/place")

@@ -75,7 +75,7 @@ def test_a_listing_is_every_row_once_in_order(count: int, limit: int, data: st.D
 
 
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=6), data=st.data())
-def test_pages_that_come_back_are_an_error_and_never_a_partial_list(sizes: list[int], data: st.DataObject) -> None:
+def test_repeated_pages_are_an_error_and_never_a_partial_list(sizes: list[int], data: st.DataObject) -> None:
     """The last page leads back to one that was there already, over a cycle of one page or of several."""
     parts: list[list[dict[str, Any]]] = []
     for number, size in enumerate(sizes):
@@ -120,7 +120,7 @@ def test_a_page_that_starts_after_the_cursor_asked_for_and_ends_with_it_is_an_er
     ],
 )
 @pytest.mark.parametrize("on_page", [1, 2])
-def test_a_page_that_does_not_add_up_fails_the_whole_listing(page: Any, problem: str, on_page: int) -> None:
+def test_an_inconsistent_page_fails_the_whole_listing(page: Any, problem: str, on_page: int) -> None:
     first = {"connections": rows("first"), "hasNextPage": True}
 
     with pytest.raises(ApiError) as raised:
@@ -144,7 +144,7 @@ def test_rows_without_an_id_are_all_kept_so_that_each_is_reported() -> None:
     assert listing.rows == [*rows(None, 17, 17), "text", *rows("a", "b")]
 
 
-def test_the_moment_of_a_listing_is_that_of_its_first_page() -> None:
+def test_the_time_of_a_listing_is_that_of_its_first_page() -> None:
     listing, _calls = listed(pages(rows("a"), rows("b")))
 
     assert listing.fetched_at == NOW + timedelta(seconds=1)
@@ -161,7 +161,7 @@ def test_one_page_of_several_gives_the_cursor_to_go_on_from() -> None:
     assert [call["after"] for call in calls] == ["b"]
 
 
-def test_one_page_that_claims_a_next_one_without_a_cursor_is_an_error() -> None:
+def test_a_page_that_claims_a_next_page_without_a_cursor_is_an_error() -> None:
     with pytest.raises(ApiError, match="empty page"):
         listed(lambda _parameters, _number: {"connections": [], "hasNextPage": True}, Query(all_pages=False))
 

@@ -116,7 +116,7 @@ limits = st.integers(1, 12)
 
 
 @given(rows=fleets, limit=limits, changes=st.lists(any_change, max_size=30), new_limit=limits)
-def test_whatever_changes_between_two_listings_the_rows_are_those_of_a_walk(
+def test_the_rows_equal_those_of_a_walk_after_any_change(
     rows: list[str], limit: int, changes: list[Change], new_limit: int
 ) -> None:
     api = Api(rows, limit)
@@ -132,7 +132,7 @@ def test_whatever_changes_between_two_listings_the_rows_are_those_of_a_walk(
 
 
 @given(rows=fleets, limit=limits, data=st.data())
-def test_whatever_the_starts_are_the_rows_are_those_of_a_walk(rows: list[str], limit: int, data: st.DataObject) -> None:
+def test_the_rows_equal_those_of_a_walk_for_any_starts(rows: list[str], limit: int, data: st.DataObject) -> None:
     """Rows in any order, some of them twice, and texts that are no rows."""
     starts = data.draw(st.lists(st.sampled_from([*rows, "gone", ""])))
     api = Api(rows, limit)
@@ -166,9 +166,7 @@ def test_rows_that_stay_while_others_come_and_go_are_listed_once_and_in_order(
 
 
 @given(rows=fleets, limit=limits, changes=st.lists(any_change, max_size=40))
-def test_no_row_comes_twice_or_is_made_up_whatever_changes_meanwhile(
-    rows: list[str], limit: int, changes: list[Change]
-) -> None:
+def test_no_row_is_repeated_or_invented_during_any_change(rows: list[str], limit: int, changes: list[Change]) -> None:
     starts = Api(rows, limit).listed().starts
     api = Api(rows, limit, changes)
 
@@ -193,14 +191,14 @@ def test_an_unchanged_fleet_is_asked_for_each_page_once_and_for_all_at_a_time() 
     assert api.most == len(walk) == 12
 
 
-def test_no_more_requests_are_under_way_than_the_bound() -> None:
+def test_no_more_requests_run_at_once_than_the_limit() -> None:
     api = Api(names(60), 1)
 
     assert api.ids(api.listed().starts) == api.rows
     assert api.most == CONCURRENCY
 
 
-def test_the_moment_of_a_listing_is_that_of_the_first_answer() -> None:
+def test_the_time_of_a_listing_is_that_of_the_first_answer() -> None:
     api = Api(names(60), 5)
     starts = api.listed().starts
 
@@ -212,7 +210,7 @@ def test_the_moment_of_a_listing_is_that_of_the_first_answer() -> None:
 
 
 @pytest.mark.parametrize("gone", [0, 5, 10])
-def test_a_start_whose_row_is_gone_costs_one_request_more_than_its_page(gone: int) -> None:
+def test_a_start_whose_row_was_removed_costs_one_more_request_than_its_page(gone: int) -> None:
     api = Api(names(60), 5)
     starts = api.listed().starts
     api.rows.remove(starts[gone])
@@ -222,7 +220,7 @@ def test_a_start_whose_row_is_gone_costs_one_request_more_than_its_page(gone: in
     assert len(api.requests) == len(starts) + 2
 
 
-def test_rows_that_came_in_everywhere_are_fetched_at_once_too() -> None:
+def test_rows_added_everywhere_are_also_fetched_at_once() -> None:
     api = Api(names(60), 5)
     starts = api.listed().starts
     for number, start in enumerate(starts):
@@ -236,7 +234,7 @@ def test_rows_that_came_in_everywhere_are_fetched_at_once_too() -> None:
     assert under_way.count(1) == 1
 
 
-def test_pages_that_hold_fewer_rows_than_asked_for_are_the_size_that_is_remembered() -> None:
+def test_the_page_size_that_the_server_uses_is_remembered() -> None:
     api = Api(names(60), 7)
 
     assert api.listed().starts == [f"row-{number:02d}" for number in range(6, 59, 7)]
@@ -246,7 +244,7 @@ def test_pages_that_hold_fewer_rows_than_asked_for_are_the_size_that_is_remember
 
 
 @given(rows=st.integers(10, 60).map(names), most=st.integers(1, CONCURRENCY))
-def test_a_server_that_throttles_many_at_a_time_is_asked_by_fewer(rows: list[str], most: int) -> None:
+def test_a_server_that_throttles_parallel_requests_gets_fewer(rows: list[str], most: int) -> None:
     """The client has tried again and waited by then; here each 429 is the last one."""
     api = Api(rows, 2, fails=lambda api: 429 if api.under_way > most else None)
 
@@ -289,7 +287,7 @@ def test_a_page_that_fails_in_another_way_fails_the_listing_as_a_whole(status: i
         ([{"id": "row-03"}, {"id": "row-04"}], "the cursor 'row-04' came back; the pages repeat"),
     ],
 )
-def test_a_page_that_does_not_add_up_fails_the_listing(rows: list[Any], problem: str) -> None:
+def test_an_inconsistent_page_fails_the_listing(rows: list[Any], problem: str) -> None:
     api = Api(names(60), 5)
     starts = api.listed().starts
 

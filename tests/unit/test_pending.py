@@ -32,7 +32,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
         ({"of": "another shape"}, ["Bash"], False),
     ],
 )
-def test_a_tool_is_meant_by_its_whole_name(tool: Any, patterns: list[str] | None, expected: bool) -> None:
+def test_a_tool_is_matched_by_its_whole_name(tool: Any, patterns: list[str] | None, expected: bool) -> None:
     assert matches_tool(tool, patterns) is expected
 
 
@@ -40,7 +40,7 @@ def _calls(*tools: str) -> list[dict[str, Any]]:
     return [{"tool_call_id": f"call-{number}", "tool_name": tool} for number, tool in enumerate(tools)]
 
 
-def test_nothing_is_answered_that_is_not_named_and_a_denial_goes_first() -> None:
+def test_only_named_tools_are_answered_and_a_denial_has_priority() -> None:
     calls = _calls("Read", "Bash", "Write")
 
     assert decide_approvals(calls, [], [], "why") == []
@@ -66,7 +66,7 @@ def test_each_host_gets_its_own_answers() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["*", {"*": True}, 1, [1], None])
-def test_what_is_no_list_of_names_allows_nothing(wrong: Any) -> None:
+def test_a_value_other_than_a_list_of_names_allows_nothing(wrong: Any) -> None:
     with pytest.raises(AnsibleFilterError, match="allow: must be a list of names of tools"):
         approval_answers([], wrong)
 
@@ -81,7 +81,7 @@ def test_what_is_no_list_of_names_allows_nothing(wrong: Any) -> None:
         ([{"request": {"tool_call_id": "call-1"}}], [{"request": {"tool_call_id": "call-1"}}]),
     ],
 )
-def test_what_a_device_says_in_another_shape_is_left_out(said: Any, expected: Any) -> None:
+def test_a_tool_call_of_unknown_shape_is_left_out(said: Any, expected: Any) -> None:
     relay = Relay.__new__(Relay)
     relay.device_status = {"pending_control_requests": said}
 

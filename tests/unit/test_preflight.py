@@ -35,7 +35,7 @@ def checked(sandbox: Sandbox, *environments: Environment, **settings: Any) -> li
     return asyncio.run(find_preflights(settings_for(sandbox, **settings), targets, 4, "0.34.12"))
 
 
-def test_each_device_is_found_as_it_is_now(sandbox: Sandbox) -> None:
+def test_each_device_is_looked_up_in_its_current_state(sandbox: Sandbox) -> None:
     able, current, newer, asleep, gone = (
         added(sandbox), added(sandbox, "0.34.12"), added(sandbox, "0.35.0"), added(sandbox), added(sandbox),
     )  # fmt: skip
@@ -71,21 +71,21 @@ def test_each_device_is_found_as_it_is_now(sandbox: Sandbox) -> None:
     assert sandbox.received() == {}
 
 
-def test_one_that_is_offline_on_the_version_needs_nothing(sandbox: Sandbox) -> None:
+def test_an_offline_device_on_the_version_needs_nothing(sandbox: Sandbox) -> None:
     environment = added(sandbox, "0.34.12")
     sandbox.offline(environment.id)
 
     assert checked(sandbox, environment)[0].preflight == "current"
 
 
-def test_many_share_a_listing(sandbox: Sandbox) -> None:
+def test_many_look_ups_share_a_listing(sandbox: Sandbox) -> None:
     found = checked(sandbox, *(added(sandbox) for _number in range(30)))
 
     assert {one.preflight for one in found} == {"updatable"}
     assert {entry["route"] for entry in sandbox.requests()} == {"list"}
 
 
-def test_nothing_is_planned_where_one_cannot_be_looked_up(sandbox: Sandbox) -> None:
+def test_nothing_is_planned_if_a_device_cannot_be_looked_up(sandbox: Sandbox) -> None:
     one, two = added(sandbox), added(sandbox)
     sandbox.add_fault("status", route="retrieve", status=401, target=two.id)
 

@@ -23,7 +23,7 @@ def counted(progress: Progress, **ended: int) -> None:
             progress.count(status, failed=status == "failed")
 
 
-def test_a_line_says_how_many_ended_as_what(progress: Progress) -> None:
+def test_a_line_counts_the_ended_targets_by_status(progress: Progress) -> None:
     assert progress.line(2.0) == "0 of 3000 targets, 0 failed, 0.0 a second"
 
     counted(progress, sent=590, already_sent=7, failed=3)
@@ -43,7 +43,7 @@ def test_the_pace_is_that_of_the_last_seconds(progress: Progress) -> None:
     assert line == "1040 of 3000 targets, 1040 sent, 0 failed, 2.0 a second, 980 s left"
 
 
-def test_when_nothing_ends_any_more_nobody_knows_how_long_it_takes(progress: Progress) -> None:
+def test_no_remaining_time_is_shown_when_no_target_ends(progress: Progress) -> None:
     counted(progress, sent=1)
     for now in range(1, 30):
         line = progress.line(now)
@@ -75,7 +75,7 @@ def test_a_line_is_shown_at_first_and_when_more_have_ended(monkeypatch: pytest.M
     assert [line.partition(",")[0] for line in shown] == ["0 of 2 replies", "1 of 2 replies", "2 of 2 replies"]
 
 
-def test_where_nobody_looks_on_nothing_is_shown() -> None:
+def test_nothing_is_shown_without_a_terminal() -> None:
     async def run() -> None:
         async with Progress("targets", 1).shown(None):
             pass

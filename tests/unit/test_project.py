@@ -121,7 +121,7 @@ def test_the_changelog_is_of_no_newer_version_than_the_collection() -> None:
     assert re.findall(r"^v(\S+)\n=+$", text_of("CHANGELOG.rst"), flags=re.MULTILINE) == [*map(str, versions)]
 
 
-def test_what_only_a_checkout_needs_is_not_in_the_collection() -> None:
+def test_files_that_only_a_checkout_needs_are_not_in_the_collection() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     hidden = {match[1] for match in re.finditer(r"^((?:.*/)?\.[^/\n]+)", tracked, flags=re.MULTILINE)}
 

@@ -86,7 +86,7 @@ class TestCreate:
             create(qoder_settings(sandbox), new_environment(sandbox), "{no")
         assert sandbox.requests() == []
 
-    def test_one_for_each_message_and_environment(self, sandbox: Sandbox) -> None:
+    def test_each_message_and_environment_gets_its_own_session(self, sandbox: Sandbox) -> None:
         one, other = new_environment(sandbox), new_environment(sandbox)
         made = [
             create(qoder_settings(sandbox), environment, client_message_id=message)
@@ -108,7 +108,7 @@ class TestCreate:
         assert len(sandbox.requests("qoder_create")) == 2
 
     @pytest.mark.parametrize("status", [429, 503])
-    def test_a_gateway_that_says_nothing_more(self, status: int) -> None:
+    def test_a_gateway_error_without_details(self, status: int) -> None:
         async def run() -> None:
             async with answered_with(http_answer(b"", status=b"%d No" % status)) as client:
                 await _create(client)
@@ -200,7 +200,7 @@ class TestSend:
         assert (only_session(sandbox)["turns"], only_session(sandbox)["refused"]) == (2, 3)
         assert accepted.attempts == 4
 
-    def test_not_for_longer_than_the_deadline(self, sandbox: Sandbox) -> None:
+    def test_the_wait_ends_at_the_deadline(self, sandbox: Sandbox) -> None:
         environment = new_environment(sandbox)
         session_id = self._busy(sandbox, environment, polls=100_000)
         began = time.monotonic()
@@ -212,7 +212,9 @@ class TestSend:
         assert caught.value.attempts == only_session(sandbox)["refused"] > 1
         assert only_session(sandbox)["turns"] == 1
 
-    def test_what_may_have_been_accepted_stays_so_while_it_is_busy(self, sandbox: Sandbox) -> None:
+    def test_an_event_that_may_have_been_accepted_stays_unclear_while_the_session_is_busy(
+        self, sandbox: Sandbox
+    ) -> None:
         environment = new_environment(sandbox)
         session_id = self._busy(sandbox, environment, polls=100_000)
         sandbox.add_fault("drop_before", route="qoder_send", times=1)
@@ -221,7 +223,7 @@ class TestSend:
             send(qoder_settings(sandbox, deadline=1), environment, session_id)
         assert caught.value.may_be_accepted
 
-    def test_a_stop_ends_the_waiting(self, sandbox: Sandbox) -> None:
+    def test_a_stop_ends_the_wait(self, sandbox: Sandbox) -> None:
         environment = new_environment(sandbox)
         session_id = self._busy(sandbox, environment, polls=100_000)
         settings = qoder_settings(sandbox)
@@ -248,12 +250,12 @@ class TestSend:
         assert (caught.value.status, caught.value.attempts) == (409, 1)
         assert only_session(sandbox)["turns"] == 1
 
-    def test_a_session_that_is_not_there(self, sandbox: Sandbox) -> None:
+    def test_a_missing_session_is_an_error(self, sandbox: Sandbox) -> None:
         with pytest.raises(ApiError, match="Session 'sess_none' not found") as caught:
             send(qoder_settings(sandbox), new_environment(sandbox), "sess_none")
         assert (caught.value.status, caught.value.may_be_accepted) == (404, False)
 
-    def test_an_answer_without_ids_is_taken_all_the_same(self, sandbox: Sandbox) -> None:
+    def test_an_answer_without_ids_is_accepted(self, sandbox: Sandbox) -> None:
         environment = new_environment(sandbox)
         session_id = create(qoder_settings(sandbox), environment)
         sandbox.add_fault("without_id", route="qoder_send")
@@ -271,7 +273,7 @@ class TestSend:
 
 class TestEvents:
     @pytest.mark.parametrize("generation", ["seed", "new"])
-    def test_all_pages_and_only_what_comes_after(
+    def test_all_pages_are_read_and_only_later_events_returned(
         self, sandbox: Sandbox, generation: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         sandbox.settings(qoder_generation=generation)
@@ -289,7 +291,7 @@ class TestEvents:
         after = with_client(qoder_settings(sandbox), lambda client: _events(client, session_id, last.message_id))
         assert [event.type for event in after] == turn[1:]
 
-    def test_what_is_no_event_is_left_out(self, sandbox: Sandbox) -> None:
+    def test_a_value_other_than_an_event_is_left_out(self, sandbox: Sandbox) -> None:
         environment = new_environment(sandbox)
         session_id = create(qoder_settings(sandbox), environment)
         send(qoder_settings(sandbox), environment, session_id)
@@ -320,7 +322,7 @@ def test_hostile_answers_raise_nothing_but_api_errors(answer: Any, status: int) 
     asyncio.run(run())
 
 
-def test_an_idempotency_key_is_the_same_ever_after_and_differs_for_all_else() -> None:
+def test_an_idempotency_key_never_changes_and_differs_for_every_other_input() -> None:
     assert make_idempotency_key("env_1", "message-1", "session") == "cb74d90b-7c7b-46d3-8097-1fdde9e66dec"
     keys = {
         make_idempotency_key(*parts)

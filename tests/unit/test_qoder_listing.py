@@ -107,7 +107,7 @@ def test_archived_environments_come_when_they_are_asked_for(sandbox: Sandbox) ->
 
 
 @pytest.mark.parametrize("limit", [2, 5, 100])
-def test_a_walk_may_begin_after_or_before_an_environment(sandbox: Sandbox, limit: int) -> None:
+def test_a_listing_may_begin_after_or_before_an_environment(sandbox: Sandbox, limit: int) -> None:
     everything = expected(sandbox)
     middle = everything[11]
 
@@ -133,7 +133,7 @@ def test_one_page_at_a_time_says_where_the_next_one_begins(sandbox: Sandbox, opt
     assert all("page" not in query for query in queries(sandbox))
 
 
-def test_the_times_select_what_was_made_between_them(sandbox: Sandbox) -> None:
+def test_the_times_select_environments_created_between_them(sandbox: Sandbox) -> None:
     dated = [entry for entry in sandbox.qoder.environments() if entry["row"].get("created_at")]
     since, until = dated[4]["row"]["created_at"], dated[19]["row"]["created_at"]
     within = {entry["id"] for entry in dated[4:20]}
@@ -181,7 +181,7 @@ def test_an_account_without_environments_is_an_empty_listing(sandbox: Sandbox) -
     assert ids(fetch_listing(PROVIDER, settings(sandbox, api_key="key-of-an-empty-account"), Query())) == []
 
 
-def test_a_row_that_comes_twice_is_kept_once() -> None:
+def test_a_repeated_row_is_kept_once() -> None:
     """What has no id is none that could be told from others."""
     body = {"data": [{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}, "a"], "has_more": False}
 
@@ -222,7 +222,7 @@ def test_an_environment_is_retrieved_as_it_is_listed(sandbox: Sandbox) -> None:
         assert resolved(sandbox, item) == item
 
 
-def test_an_environment_that_was_archived_or_removed_since_is_resolved_as_that(sandbox: Sandbox) -> None:
+def test_an_environment_archived_or_removed_after_the_listing_is_resolved_as_that(sandbox: Sandbox) -> None:
     first, second = (retrieved(sandbox, identity) for identity in expected(sandbox)[:2])
     sandbox.qoder.patch(first.id, archived_at="2026-05-18T15:28:07Z")
     sandbox.qoder.remove(second.id)
@@ -234,7 +234,7 @@ def test_an_environment_that_was_archived_or_removed_since_is_resolved_as_that(s
     assert resolved(sandbox, second) is None
 
 
-def test_an_environment_that_is_not_there_is_a_404_with_the_id_of_the_request(sandbox: Sandbox) -> None:
+def test_a_missing_environment_is_a_404_with_the_id_of_the_request(sandbox: Sandbox) -> None:
     with pytest.raises(ApiError, match=r"404 Not Found: not_found_error: .*nowhere.*\(request_id \S+\)$") as raised:
         retrieved(sandbox, "env_nowhere")
 
@@ -261,7 +261,7 @@ def test_an_answer_without_an_id_is_an_error(newer: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("fault", [{"fault": "status", "status": 500}, {"fault": "html_200"}])
-def test_a_look_up_that_goes_wrong_is_no_missing_environment(newer: Sandbox, fault: dict[str, Any]) -> None:
+def test_a_failed_look_up_is_not_a_missing_environment(newer: Sandbox, fault: dict[str, Any]) -> None:
     wanted = retrieved(newer, expected(newer)[0])
     newer.add_fault(**fault, route="qoder_environment")
 
@@ -304,7 +304,7 @@ DOES_NOT_ADD_UP: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize("cursor", ["after_id", "before_id"])
 @pytest.mark.parametrize(("generation", "fault", "said"), DOES_NOT_ADD_UP)
-def test_a_page_that_goes_wrong_fails_the_whole_listing(
+def test_a_failed_page_fails_the_whole_listing(
     process: Sandbox, cursor: str, generation: str, fault: str, said: str
 ) -> None:
     if (generation, fault, cursor) == ("seed", "cursor_cycle", "before_id"):
@@ -339,7 +339,7 @@ def test_a_page_that_goes_wrong_fails_the_whole_listing(
         b'{"data": []}',
     ],
 )
-def test_an_answer_that_is_no_page_is_an_error(body: bytes) -> None:
+def test_an_answer_other_than_a_page_is_an_error(body: bytes) -> None:
     async def run() -> None:
         async with raw_server(lambda _head: http_answer(body)) as (url, received):
             client = Client(settings_for(url))
@@ -356,7 +356,7 @@ def test_an_answer_that_is_no_page_is_an_error(body: bytes) -> None:
     assert str(raised.value).isprintable()
 
 
-def test_a_page_that_says_more_in_one_way_only_is_understood(newer: Sandbox) -> None:
+def test_a_page_that_announces_more_in_one_way_only_is_understood(newer: Sandbox) -> None:
     newer.add_fault("no_has_more", route="qoder_list")
     assert ids(listed(newer, limit=7)) == expected(newer)
     newer.clear_faults()
@@ -367,7 +367,7 @@ def test_a_page_that_says_more_in_one_way_only_is_understood(newer: Sandbox) -> 
     assert ids(listed(newer, limit=7)) == expected(newer)
 
 
-def test_a_single_page_says_where_to_go_on_or_fails(newer: Sandbox) -> None:
+def test_a_single_page_gives_the_next_cursor_or_fails(newer: Sandbox) -> None:
     newer.add_fault("no_cursor", route="qoder_list")
 
     assert "no cursor tells where to go on" in str(failed(newer, {"limit": 3, "all_pages": False}))
@@ -385,7 +385,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("status", ERRORS)
-def test_every_documented_error_is_said_with_the_id_of_the_request(newer: Sandbox, status: int) -> None:
+def test_every_documented_error_is_shown_with_the_id_of_the_request(newer: Sandbox, status: int) -> None:
     newer.add_fault("status", route="qoder_list", status=status, echo_key=True, nth=[2, 3])
 
     error = failed(newer, {"limit": 5}, retries=1)
@@ -423,7 +423,7 @@ def test_a_wrong_parameter_is_named() -> None:
     )
 
 
-def test_a_key_of_nobody_and_one_without_rights(sandbox: Sandbox) -> None:
+def test_an_unknown_key_and_a_key_without_rights(sandbox: Sandbox) -> None:
     sandbox.qoder.account("guest", "key-of-a-guest", forbidden=True)
 
     nobody = failed(sandbox, api_key="key-of-nobody")
@@ -437,7 +437,7 @@ def test_a_key_of_nobody_and_one_without_rights(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_gateway_that_says_nothing_is_tried_again(newer: Sandbox, status: int) -> None:
+def test_a_gateway_error_without_details_is_tried_again(newer: Sandbox, status: int) -> None:
     newer.add_fault("status", route="qoder_list", status=status, body="empty", nth=2)
     assert ids(listed(newer, limit=10)) == expected(newer)
 
@@ -449,7 +449,7 @@ def test_a_gateway_that_says_nothing_is_tried_again(newer: Sandbox, status: int)
     assert str(error).endswith(": an empty body")
 
 
-def test_a_request_waits_as_long_as_the_server_wants(newer: Sandbox) -> None:
+def test_a_request_waits_as_long_as_the_server_asks(newer: Sandbox) -> None:
     newer.add_fault("status", route="qoder_list", status=429, retry_after=1, nth=2)
     start = time.monotonic()
 
@@ -457,7 +457,7 @@ def test_a_request_waits_as_long_as_the_server_wants(newer: Sandbox) -> None:
     assert time.monotonic() - start >= 1
 
 
-def test_a_server_that_wants_to_wait_too_long_fails_at_once(newer: Sandbox) -> None:
+def test_a_server_that_asks_for_too_long_a_wait_fails_at_once(newer: Sandbox) -> None:
     newer.add_fault("status", route="qoder_list", status=429, retry_after=3600)
     start = time.monotonic()
 
@@ -502,7 +502,7 @@ def test_a_damaged_row_is_reported_and_the_others_are_kept(sandbox: Sandbox, dam
 @pytest.mark.parametrize(
     "damage", ["name_null", "name_template", "name_markup", "name_huge", "networking_list", "packages_text"]
 )
-def test_a_row_that_is_only_strange_is_kept(sandbox: Sandbox, damage: str) -> None:
+def test_a_strange_but_valid_row_is_kept(sandbox: Sandbox, damage: str) -> None:
     sandbox.add_fault("invalid_rows", route="qoder_list", rows=[0], damage=damage)
 
     found, invalid = read_environments(listed(sandbox, limit=4), sandbox.qoder.url, Query())
@@ -510,7 +510,7 @@ def test_a_row_that_is_only_strange_is_kept(sandbox: Sandbox, damage: str) -> No
     assert ([item.id for item in found], invalid) == (expected(sandbox), [])
 
 
-def test_a_hostile_account_is_a_listing(sandbox: Sandbox) -> None:
+def test_a_hostile_account_can_be_listed(sandbox: Sandbox) -> None:
     sandbox.qoder.account("hostile", "key-of-a-hostile-account", environments=60, seed=3, hostile=True)
 
     listing = fetch_listing(

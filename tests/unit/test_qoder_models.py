@@ -110,7 +110,7 @@ def test_every_field_of_the_newer_generation() -> None:
     }
 
 
-def test_what_the_other_parts_see() -> None:
+def test_an_environment_has_what_the_rest_of_the_collection_reads() -> None:
     found = environment_of(OLDER)
 
     assert found.contract() == {
@@ -154,7 +154,7 @@ def test_every_key_but_the_id_may_be_absent_or_null(row: dict[str, Any]) -> None
         ({}, False),
     ],
 )
-def test_one_sign_is_enough_to_be_archived_which_is_offline(changes: dict[str, Any], archived: bool) -> None:
+def test_one_mark_of_an_archived_environment_makes_it_offline(changes: dict[str, Any], archived: bool) -> None:
     found = made(**changes)
 
     assert (found.fields["archived"], found.status) == (archived, "offline" if archived else "online")
@@ -173,7 +173,7 @@ def test_one_sign_is_enough_to_be_archived_which_is_offline(changes: dict[str, A
         ({"packages": {"apt": "curl", "pip": None}}, None, None, {"apt": "curl", "pip": None}),
     ],
 )
-def test_what_a_config_says_and_whatever_else_it_holds(
+def test_known_and_unknown_values_of_a_config(
     config: dict[str, Any], config_type: str | None, networking_type: str | None, packages: dict[str, Any]
 ) -> None:
     fields = made(config=config).fields
@@ -264,7 +264,7 @@ def test_any_text_is_a_time_or_a_report(text: str) -> None:
 # The parameters of a listing
 
 
-def test_a_listing_asks_for_as_much_as_it_may_and_nothing_else() -> None:
+def test_a_listing_asks_for_the_largest_page_and_nothing_else() -> None:
     assert (Query().parameters(), Query().start()) == ({"limit": "100"}, {})
 
 
@@ -294,7 +294,7 @@ def test_every_parameter_has_the_name_of_the_api() -> None:
     assert Query(before_id="env_1").start() == {"before_id": "env_1"}
 
 
-def test_a_walk_starts_at_one_end() -> None:
+def test_a_listing_starts_at_one_end_only() -> None:
     with pytest.raises(OptionError, match=r"^before_id: cannot go with after_id"):
         Query(after_id="env_1", before_id="env_2")
 
@@ -356,7 +356,7 @@ def test_times_in_any_form_of_rfc_3339_are_sent_as_they_are_with_capitals(option
         "2026-05-01T00:00:00Z 2026-05-01T00:00:00Z",
     ],
 )
-def test_what_is_no_time_in_rfc_3339_is_refused_with_its_option(option: str, text: str) -> None:
+def test_a_time_not_in_rfc_3339_is_refused_with_its_option(option: str, text: str) -> None:
     with pytest.raises(OptionError) as raised:
         Query(**{option: text})
 

@@ -95,7 +95,7 @@ class TestEndings:
         assert (reply.state, reply.text, reply.stop_reason, reply.error) == ("replied", "last", "end_turn", None)
         assert (reply.event_id, reply.run_id) == ("evt_1", None)
 
-    def test_how_long_it_took(self) -> None:
+    def test_a_reply_has_its_duration(self) -> None:
         times = [{"processed_at": f"2026-01-31T12:00:0{second}.500Z"} for second in range(3)]
         events = [event | time for event, time in zip([ASKED, said("a"), END], times, strict=True)]
 
@@ -103,12 +103,12 @@ class TestEndings:
         assert reply_to(ASKED, said("a"), END).duration is None
 
     @pytest.mark.parametrize("events", [[], [RUNNING], [RUNNING, said("well")], [{"type": "session.updated"}]])
-    def test_a_turn_that_goes_on(self, events: list[dict[str, Any]]) -> None:
+    def test_a_turn_under_way_is_still_waited_for(self, events: list[dict[str, Any]]) -> None:
         reply = reply_to(ASKED, *events)
 
         assert (reply.state, reply.stop_reason, reply.found) == ("waiting", None, True)
 
-    def test_a_reason_that_is_left_out_is_the_usual_one(self) -> None:
+    def test_a_missing_stop_reason_is_the_default(self) -> None:
         assert reply_to(ASKED, said("a"), {"type": "session.status_idle"}).state == "replied"
 
     @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ class TestEndings:
 
 
 class TestApprovals:
-    def test_what_waits(self) -> None:
+    def test_a_waiting_tool_call_is_shown(self) -> None:
         reply = reply_to(ASKED, RUNNING, USE, WAITS)
 
         assert (reply.state, reply.stop_reason) == ("needs_approval", "requires_action")
@@ -160,7 +160,7 @@ class TestApprovals:
         ]
         assert reply.error == {"code": "needs_approval", "message": "the turn waits for approval of Bash (evt_use)"}
 
-    def test_a_call_of_which_nothing_is_known(self) -> None:
+    def test_a_tool_call_without_details_is_shown_by_its_id(self) -> None:
         [waiting] = reply_to(ASKED, WAITS).pending_approvals
 
         assert (waiting["tool_call_id"], waiting["tool_name"], waiting["arguments"]) == ("evt_use", None, None)
@@ -181,7 +181,7 @@ class TestApprovals:
     def test_it_still_waits_while_something_else_happens(self) -> None:
         assert reply_to(ASKED, USE, WAITS, {"type": "session.updated"}).state == "needs_approval"
 
-    def test_it_has_failed_where_somebody_says_something_else(self) -> None:
+    def test_it_has_failed_if_another_message_takes_its_place(self) -> None:
         reply = reply_to(ASKED, USE, WAITS, asked("leave it", id="evt_9"), RUNNING, said("I do."), END)
 
         message = "the turn waited for approval, and another message came instead"
@@ -193,7 +193,7 @@ class TestApprovals:
 
 
 class TestWhose:
-    def test_turns_before_and_after_are_not_ours(self) -> None:
+    def test_earlier_and_later_turns_are_ignored(self) -> None:
         before = [asked("before", id="evt_b"), said("not this"), END]
         after = [asked("after", id="evt_a"), RUNNING, said("nor this"), {"type": "session.deleted"}]
         turn = [ASKED, said("but this"), END]
@@ -202,12 +202,12 @@ class TestWhose:
             reply = look_at(Sessions([*before, *turn, *after]), question)
             assert (reply.state, reply.text) == ("replied", "but this")
 
-    def test_the_last_of_several_messages_is_the_one(self) -> None:
+    def test_the_last_of_several_messages_is_matched(self) -> None:
         reply = reply_to(asked("first", id="evt_0b"), ASKED, said("to both"), END, question=BY_TEXT)
 
         assert (reply.event_id, reply.text) == ("evt_1", "to both")
 
-    def test_of_a_session_of_one_message_nothing_need_be_known(self) -> None:
+    def test_the_only_message_of_a_session_is_matched_without_an_id(self) -> None:
         question = Question(provider="qoder", agent_id="None", conversation_id="sess_1")
 
         assert reply_to(asked("what?"), said("yes"), END, question=question).text == "yes"
@@ -221,24 +221,24 @@ class TestWhose:
             (None, True),
         ],
     )
-    def test_not_the_same_text_of_before(self, processed_at: str | None, found: bool) -> None:
+    def test_the_same_text_from_before_is_not_matched(self, processed_at: str | None, found: bool) -> None:
         events = [asked(processed_at=processed_at), said("yes"), END]
 
         assert reply_to(*events, question=BY_TEXT).found is found
         assert arrived(BY_TEXT, *events) is found
 
-    def test_another_text_is_not_it(self) -> None:
+    def test_another_text_is_not_matched(self) -> None:
         assert not reply_to(asked("other"), said("yes"), END, question=BY_TEXT).found
         assert not arrived(BY_TEXT, asked("other"))
         assert not arrived(BY_TEXT, {**said("hello"), "id": "evt_1"})
 
-    def test_a_look_reads_only_what_has_come(self) -> None:
+    def test_each_look_reads_only_new_events(self) -> None:
         sessions = Sessions([asked("before", id="evt_b"), ASKED, RUNNING, said("now"), END], at_once=2)
 
         assert look_at(sessions, BY_TEXT, times=3).text == "now"
         assert sessions.looks == [None, "evt_1", "evt_n3"]
 
-    def test_of_a_message_with_an_id_nothing_before_is_read(self) -> None:
+    def test_events_before_a_message_with_an_id_are_not_read(self) -> None:
         sessions = Sessions([asked("before", id="evt_b"), ASKED, said("now"), END])
 
         assert look_at(sessions, BY_ID).text == "now"
@@ -290,7 +290,7 @@ class TestInTheSandbox:
         assert (reply.state, reply.stop_reason, reply.event_id) == (state, ends, question.otid)
         assert reply.text == "Done."
 
-    def test_an_approval_and_what_comes_of_it(self, sandbox: Sandbox, environment: Environment) -> None:
+    def test_an_approval_and_the_reply_after_it(self, sandbox: Sandbox, environment: Environment) -> None:
         sandbox.qoder.script(AGENT, QoderTurn(ends="requires_action", texts=["Shall I?"]))
         question = self._sent(sandbox, environment)
         [waiting] = self._look(sandbox, question).pending_approvals
@@ -317,7 +317,7 @@ class TestInTheSandbox:
 
         assert self._look(sandbox, self._sent(sandbox, environment)).text == "9"
 
-    def test_a_session_that_is_gone(self, sandbox: Sandbox) -> None:
+    def test_a_deleted_session_is_lost(self, sandbox: Sandbox) -> None:
         question = Question(provider="qoder", agent_id=AGENT, conversation_id="sess_gone", otid="evt_1")
 
         reply = self._look(sandbox, question)
@@ -325,7 +325,7 @@ class TestInTheSandbox:
         assert (reply.state, (reply.error or {})["code"]) == ("lost", "reply_lost")
         assert "not found" in (reply.error or {})["message"]
 
-    def test_pages_that_do_not_end(self, sandbox: Sandbox, environment: Environment) -> None:
+    def test_endless_pages_are_an_error(self, sandbox: Sandbox, environment: Environment) -> None:
         question = self._sent(sandbox, environment)
         sandbox.add_fault("no_cursor", route="qoder_events")
 

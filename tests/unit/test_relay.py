@@ -59,7 +59,7 @@ def ran(sandbox: Sandbox, device: dict[str, Any]) -> int:
     return len(sandbox.received().get(device["id"], {}).get("commands", []))
 
 
-def test_an_answer_comes_back_to_the_request_that_it_is_for(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_each_answer_reaches_its_request(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.command(device["id"], "reload", output="Reloaded", seconds=0.1)
 
     answer = through(sandbox, device, reload)
@@ -68,7 +68,7 @@ def test_an_answer_comes_back_to_the_request_that_it_is_for(sandbox: Sandbox, de
     assert ran(sandbox, device) == 1
 
 
-def test_on_entering_the_device_has_said_how_it_is(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_the_device_reports_its_state_on_entry(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.patch(device["id"], currentMode="acceptEdits")
 
     async def states(relay: Relay) -> tuple[Any, Any]:
@@ -77,7 +77,7 @@ def test_on_entering_the_device_has_said_how_it_is(sandbox: Sandbox, device: dic
     assert through(sandbox, device, states, agent_id="agent-1") == ("acceptEdits", "WAITING_ON_INPUT")
 
 
-def test_on_entering_again_the_device_has_said_it_again(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_the_device_reports_its_state_again_on_every_entry(sandbox: Sandbox, device: dict[str, Any]) -> None:
     async def states(relay: Relay) -> tuple[Any, Any, Any]:
         return relay.device_status["is_processing"], relay.loop_status["status"], relay.queue
 
@@ -94,7 +94,7 @@ def test_every_frame_is_acknowledged_so_that_many_commands_fit_one_connection(
     assert through(sandbox, device, often) == 100
 
 
-def test_pings_are_answered_while_an_answer_is_waited_for(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_pings_are_answered_during_the_wait_for_an_answer(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.settings(relay_ping=0.05)
     sandbox.command(device["id"], "reload", output="late", seconds=0.5)
 
@@ -135,13 +135,13 @@ def test_a_command_whose_connection_is_cut_is_unclear_and_not_repeated(
     assert len(sandbox.requests("relay")) == 1
 
 
-def test_a_frame_that_is_not_json_is_passed_over(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_a_frame_that_is_not_json_is_ignored(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.add_fault("relay_not_json")
 
     assert through(sandbox, device, reload)["success"] is True
 
 
-def test_a_device_that_does_not_answer_is_found_out_before_anything_is_asked(
+def test_a_device_that_does_not_answer_is_detected_before_anything_is_asked(
     sandbox: Sandbox, device: dict[str, Any]
 ) -> None:
     sandbox.add_fault("relay_silent")
@@ -170,7 +170,7 @@ def test_an_answer_that_is_late_is_unclear(sandbox: Sandbox, device: dict[str, A
         ({"status": 500}, "http_500"),
     ],
 )
-def test_a_refusal_is_told_by_its_status(
+def test_a_refusal_is_identified_by_its_status(
     sandbox: Sandbox, device: dict[str, Any], fault: dict[str, Any], code: str
 ) -> None:
     sandbox.add_fault("status", route="relay", **fault)
@@ -188,7 +188,7 @@ def test_a_wrong_key_is_refused_and_not_shown(sandbox: Sandbox, device: dict[str
     assert "a-wrong-key" not in str(error)
 
 
-def test_as_long_as_the_server_asks_is_waited(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_the_relay_waits_as_long_as_the_server_asks(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.add_fault("status", route="relay", status=429, retry_after=1, nth=1)
 
     assert through(sandbox, device, reload)["success"] is True
@@ -205,7 +205,7 @@ def test_a_redirect_is_not_followed(sandbox: Sandbox, device: dict[str, Any]) ->
     assert len(sandbox.requests()) == 1
 
 
-def test_a_server_that_is_not_there_is_a_failure_to_connect(device: dict[str, Any]) -> None:
+def test_a_missing_server_is_a_failure_to_connect(device: dict[str, Any]) -> None:
     async def run() -> None:
         async with Relay(settings_for("http://127.0.0.1:9", retries=0), "connection-1"):
             pass
@@ -217,7 +217,7 @@ def test_a_server_that_is_not_there_is_a_failure_to_connect(device: dict[str, An
     assert "SSLContext" not in str(raised.value)
 
 
-def test_a_proxy_that_refuses_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_refuses_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with raw_server(lambda _head: http_answer(status=b"407 Who are you?")) as (proxy, _received):
             monkeypatch.setenv("HTTPS_PROXY", proxy.replace("//", "//somebody:the-password@"))

@@ -131,7 +131,7 @@ def test_the_reply_comes_with_its_run(sandbox: Sandbox, device: Environment) -> 
     assert reply.pending_approvals == []
 
 
-def test_a_turn_that_fails_is_told_with_its_reason(sandbox: Sandbox, device: Environment) -> None:
+def test_a_failed_turn_is_reported_with_its_reason(sandbox: Sandbox, device: Environment) -> None:
     sandbox.script(AGENT, ErrorTurn(message="no credit\nleft"))
 
     reply = ask(sandbox, to(device))
@@ -154,7 +154,7 @@ def test_a_turn_that_is_cancelled_has_failed(sandbox: Sandbox, device: Environme
     assert (reply.state, reply.error) == ("failed", {"code": "reply_failed", "message": "the turn was cancelled"})
 
 
-def test_a_turn_that_goes_on_too_long_is_still_waited_for(sandbox: Sandbox, device: Environment) -> None:
+def test_a_turn_longer_than_the_timeout_is_still_waiting(sandbox: Sandbox, device: Environment) -> None:
     sandbox.script(AGENT, LongTurn(seconds=30))
 
     started = time.monotonic()
@@ -167,7 +167,7 @@ def test_a_turn_that_goes_on_too_long_is_still_waited_for(sandbox: Sandbox, devi
     assert str(reply.run_id).startswith("run-")
 
 
-def test_a_message_that_never_gets_there_is_lost(sandbox: Sandbox, device: Environment) -> None:
+def test_a_message_that_never_arrives_is_lost(sandbox: Sandbox, device: Environment) -> None:
     sandbox.script(AGENT, LongTurn(seconds=30))
     say(sandbox, device, "what keeps the device busy", "o-1")
 
@@ -178,7 +178,7 @@ def test_a_message_that_never_gets_there_is_lost(sandbox: Sandbox, device: Envir
     assert reply.error["message"].endswith("within the reply_timeout of 1.5 s; it may wait on its device")
 
 
-def test_messages_that_had_to_wait_together_have_one_reply(sandbox: Sandbox, device: Environment) -> None:
+def test_messages_that_waited_together_have_one_reply(sandbox: Sandbox, device: Environment) -> None:
     sandbox.script(AGENT, LongTurn(seconds=2, text="first"), "both")
 
     say(sandbox, device, "a", "o-1")
@@ -188,7 +188,7 @@ def test_messages_that_had_to_wait_together_have_one_reply(sandbox: Sandbox, dev
     assert looked(sandbox, question("o-1"))[0].text == "first"
 
 
-def test_the_turn_of_the_next_message_is_not_taken_for_the_reply(sandbox: Sandbox, device: Environment) -> None:
+def test_the_turn_of_the_next_message_is_not_the_reply(sandbox: Sandbox, device: Environment) -> None:
     sandbox.script(AGENT, ErrorTurn(message="broken"), "an answer to somebody else", "mine")
     say(sandbox, device, "first", "o-1")
     say(sandbox, device, "second", "o-2")
@@ -199,7 +199,7 @@ def test_the_turn_of_the_next_message_is_not_taken_for_the_reply(sandbox: Sandbo
     assert (first.state, first.text, second.text, third.text) == ("failed", None, "an answer to somebody else", "mine")
 
 
-def test_a_message_that_the_device_sent_again_has_the_reply_to_that(sandbox: Sandbox, device: Environment) -> None:
+def test_a_message_that_the_device_sent_again_has_the_last_reply(sandbox: Sandbox, device: Environment) -> None:
     sandbox.script(AGENT, ErrorTurn(message="busy"), ErrorTurn(message="busy"), "at last")
     for otid in ("o-1", "again-1", "again-2"):
         say(sandbox, device, "the same", otid)
@@ -209,7 +209,7 @@ def test_a_message_that_the_device_sent_again_has_the_reply_to_that(sandbox: San
     assert (reply.state, reply.text) == ("replied", "at last")
 
 
-def test_another_conversation_is_not_looked_at(sandbox: Sandbox, device: Environment) -> None:
+def test_another_conversation_is_not_searched(sandbox: Sandbox, device: Environment) -> None:
     headers = {"Authorization": f"Bearer {sandbox.api_key}"}
     made = sandbox.control.post(f"/v1/conversations/?agent_id={AGENT}", headers=headers, json={}).json()["id"]
     sandbox.script(AGENT, "in its own", "in the default one")
@@ -243,7 +243,7 @@ def test_an_old_message_is_found_on_a_later_page(sandbox: Sandbox, device: Envir
     assert (reply.state, reply.text) == ("replied", "old")
 
 
-def test_a_history_is_searched_once_and_then_only_what_is_new(sandbox: Sandbox, device: Environment) -> None:
+def test_a_history_is_searched_once_and_then_only_new_messages(sandbox: Sandbox, device: Environment) -> None:
     for number in range(110):
         say(sandbox, device, str(number), f"before-{number}")
     sandbox.clear_requests()
@@ -276,7 +276,7 @@ def test_a_removed_agent_and_an_unknown_conversation_are_lost(sandbox: Sandbox, 
     assert "Agent 'agent-1' not found" in gone.error["message"]
 
 
-def test_the_device_says_which_tool_call_waits(sandbox: Sandbox, device: Environment) -> None:
+def test_the_device_reports_which_tool_call_waits(sandbox: Sandbox, device: Environment) -> None:
     sandbox.script(AGENT, ApprovalTurn(tool_name="Bash", arguments={"command": "rm -r /tmp/x"}))
 
     reply = ask(sandbox, to(device))
@@ -294,7 +294,7 @@ def test_the_device_says_which_tool_call_waits(sandbox: Sandbox, device: Environ
 
 
 @pytest.mark.parametrize("fault", ["relay_close", "relay_silent"])
-def test_without_the_relay_the_history_says_which_tool_call_waits(
+def test_without_the_relay_the_history_shows_which_tool_call_waits(
     sandbox: Sandbox, device: Environment, fault: str
 ) -> None:
     sandbox.script(AGENT, ApprovalTurn(arguments={"command": "true"}))
@@ -310,7 +310,7 @@ def test_without_the_relay_the_history_says_which_tool_call_waits(
 
 
 @pytest.mark.parametrize(("approve", "text"), [(True, "Deleted."), (False, "Then not.")])
-def test_an_answer_goes_over_the_relay_and_the_turn_ends(
+def test_an_answer_over_the_relay_ends_the_turn(
     sandbox: Sandbox, device: Environment, approve: bool, text: str
 ) -> None:
     sandbox.script(AGENT, ApprovalTurn(text="Deleted."))
@@ -324,7 +324,7 @@ def test_an_answer_goes_over_the_relay_and_the_turn_ends(
     assert sandbox.received()[device.id]["approvals"] == []
 
 
-def test_what_the_device_does_not_wait_for_goes_to_the_api(sandbox: Sandbox, device: Environment) -> None:
+def test_an_answer_that_the_device_does_not_wait_for_goes_to_the_api(sandbox: Sandbox, device: Environment) -> None:
     result = {"tool_call_id": "call-1", "status": "success", "tool_return": "ok"}
 
     decision, tool = asked(
@@ -346,7 +346,7 @@ def test_what_the_device_does_not_wait_for_goes_to_the_api(sandbox: Sandbox, dev
         ("relay_not_json", "sent", True),
     ],
 )
-def test_an_answer_whose_fate_is_unclear_is_unknown_and_not_repeated(
+def test_an_unclear_answer_is_unknown_and_not_repeated(
     sandbox: Sandbox, device: Environment, fault: str, status: str, answered: bool
 ) -> None:
     sandbox.script(AGENT, ApprovalTurn(text="Deleted."))
@@ -362,7 +362,7 @@ def test_an_answer_whose_fate_is_unclear_is_unknown_and_not_repeated(
     assert sandbox.received()[device.id]["approvals"] == []
 
 
-def test_a_tool_call_that_nobody_works_on_any_more_has_failed(sandbox: Sandbox, device: Environment) -> None:
+def test_an_abandoned_tool_call_has_failed(sandbox: Sandbox, device: Environment) -> None:
     sandbox.script(AGENT, ApprovalTurn(), "next")
     say(sandbox, device, "delete", "o-1")
     runtime = {"agent_id": AGENT, "conversation_id": "default"}
@@ -396,7 +396,7 @@ def test_a_tool_call_that_nobody_works_on_any_more_has_failed(sandbox: Sandbox, 
     ],
     ids=["500", "429", "html", "drop", "truncated"],
 )
-def test_requests_that_fail_meanwhile_lose_no_reply(
+def test_requests_that_fail_during_the_wait_lose_no_reply(
     sandbox: Sandbox, device: Environment, route: str, fault: dict[str, Any]
 ) -> None:
     sandbox.add_fault(**fault, route=route)
@@ -406,7 +406,7 @@ def test_requests_that_fail_meanwhile_lose_no_reply(
     assert (reply.state, reply.text) == ("replied", "Done.")
 
 
-def test_a_key_that_is_refused_ends_the_waiting(sandbox: Sandbox, device: Environment) -> None:
+def test_a_refused_key_ends_the_wait(sandbox: Sandbox, device: Environment) -> None:
     sandbox.add_fault("status", route="history", status=401)
 
     started = time.monotonic()
@@ -446,7 +446,7 @@ def test_the_pauses_between_looks_grow_to_15_seconds(monkeypatch: pytest.MonkeyP
     assert 12 <= slept[-1] <= 18
 
 
-def test_all_of_the_time_is_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_timeout_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     async def look(_seconds: float) -> Reply:
         return Reply(run_id="run-1")
 
@@ -458,7 +458,7 @@ def test_all_of_the_time_is_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert code(reply) == "reply_timeout"
 
 
-def test_a_device_that_goes_away_in_mid_turn_is_not_waited_for(
+def test_a_device_that_goes_offline_during_its_turn_is_not_waited_for(
     sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(letta_replies, "_RARE", 0.0)
@@ -485,7 +485,7 @@ def _history(*messages: tuple[str, str, dict[str, Any]]) -> list[HistoryMessage]
     return [HistoryMessage.model_validate(row) for row in reversed(rows)]
 
 
-def test_what_the_device_adds_to_a_tools_result_belongs_to_the_turn() -> None:
+def test_text_that_the_device_adds_to_a_tool_result_belongs_to_the_turn() -> None:
     call = {"tool_call": {"tool_call_id": "call-1", "name": "Skill", "arguments": "{}"}}
     done = {"approvals": [{"type": "tool", "tool_call_id": "call-1", "status": "success"}]}
     history = _history(
@@ -506,7 +506,7 @@ def test_what_the_device_adds_to_a_tools_result_belongs_to_the_turn() -> None:
     assert turn.next_message.otid == "o-2"
 
 
-def test_what_is_said_without_words_is_no_reply() -> None:
+def test_a_message_without_text_is_no_reply() -> None:
     history = _history(("user", "run-1", {"otid": "o-1", "content": "?"}), ("assistant", "run-1", {"content": " "}))
 
     turn = find_turn(question("o-1"), history, set())
@@ -534,13 +534,13 @@ def test_the_arguments_of_a_tool_call_are_made_harmless(arguments: str | None, p
     assert ToolCall(arguments=arguments).parse_arguments(KEY) == parsed
 
 
-def test_arguments_that_lie_deep_are_cut() -> None:
+def test_deeply_nested_arguments_are_cut() -> None:
     text = json.dumps(ToolCall(arguments="[" * 500 + "]" * 500).parse_arguments(KEY))
 
     assert text == "[" * 64 + "null" + "]" * 64
 
 
-def test_a_device_that_says_what_is_no_id_is_taken_for_one_that_asks_nothing(
+def test_a_device_that_reports_an_invalid_id_asks_nothing(
     sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.script(AGENT, ApprovalTurn())
@@ -555,7 +555,7 @@ def test_a_device_that_says_what_is_no_id_is_taken_for_one_that_asks_nothing(
     assert (reply.state, reply.pending_approvals) == ("waiting", [])
 
 
-def test_one_waits_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_is_waited_for_until_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(replies.random, "uniform", lambda low, _high: low)
 
@@ -571,7 +571,7 @@ def test_one_waits_until_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(slept) == 2
 
 
-def test_a_fault_of_ours_with_one_message_loses_no_other_reply() -> None:
+def test_an_internal_error_with_one_message_loses_no_other_reply() -> None:
     def look_for(question: Question) -> Look:
         async def look(_seconds: float) -> Reply:
             return Reply(text={"m-1": "Fine."}[str(question.otid)], state="replied")
@@ -599,7 +599,7 @@ class Served(Reader):
         return self._run
 
 
-def test_a_run_that_the_server_gives_another_id_is_asked_for_once() -> None:
+def test_a_run_to_which_the_server_gives_another_id_is_requested_once() -> None:
     history = _history(("user", "run-1", {"otid": "o-1"}), ("assistant", "run-1", {"content": "Done."}))
     served = Served(history, Run(id="RUN-1", status="completed", stop_reason="end_turn"))
 
@@ -656,7 +656,7 @@ def test_a_run_that_began_while_the_device_was_asked_is_the_last_one() -> None:
     assert steps.read == ["history", "run-1", "history", "device", "history", "run-2"]
 
 
-def test_what_a_device_says_in_other_shapes_is_passed_over(
+def test_device_messages_of_other_shapes_are_ignored(
     sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = [None, {}, {"request": None}, {"request": {}}, {"request": {"tool_call_id": {}}}]
@@ -670,7 +670,7 @@ def test_what_a_device_says_in_other_shapes_is_passed_over(
     assert ask(sandbox, to(device), within=2).state == "waiting"
 
 
-def test_an_agent_id_that_the_server_does_not_take_loses_no_other_reply() -> None:
+def test_an_agent_id_that_the_server_refuses_loses_no_other_reply() -> None:
     def look_for(about: Question) -> replies.Look:
         async def look(_seconds: float) -> Reply:
             if about.agent_id == "no id":

@@ -96,7 +96,7 @@ def whole() -> Report:
     return report_fleet(fleet, [campaign], report_rollout(rollout(target(host=HOSTILE, reason=HOSTILE))))
 
 
-def test_environments_are_counted_by_what_their_provider_has() -> None:
+def test_environments_are_counted_by_the_fields_of_their_provider() -> None:
     fleet = {
         "b": letta(mode=None), "a": letta(status="offline"), "c": letta(version="0.33.9", updatable=False),
         "q": qoder(), "p": qoder(status=None, networking_type=None),
@@ -121,7 +121,7 @@ def test_environments_are_counted_by_what_their_provider_has() -> None:
     assert report.listed_at == "2026-01-31T12:00:00.000Z"
 
 
-def test_a_host_without_the_inventorys_variables_shows_what_the_contract_says() -> None:
+def test_a_host_without_inventory_variables_shows_its_contract() -> None:
     bare = Environment("letta", "environment-1", "device-1", None, "https://letta.invalid", "online", None, {})
 
     report = report_fleet({"alpha": bare})
@@ -130,7 +130,7 @@ def test_a_host_without_the_inventorys_variables_shows_what_the_contract_says() 
     assert report.listed_at is None
 
 
-def test_a_rollouts_targets_say_how_they_ended_or_why_they_are_in_no_wave() -> None:
+def test_the_targets_of_a_rollout_have_an_outcome_or_a_reason_for_no_wave() -> None:
     shown = report_rollout(
         rollout(
             target(),
@@ -174,7 +174,7 @@ class TestMetrics:
             assert len({tuple(sorted(labels.items())) for labels, _value in samples}) == len(samples), name
         return found
 
-    def test_they_say_how_many_there_are_of_each(self) -> None:
+    def test_metrics_count_each_value(self) -> None:
         fleet = {"a": letta(), "b": letta(status="offline", updatable=False), "q": qoder()}
         campaign = report_campaign("c", "active", [record(), record(status="failed")])
 
@@ -199,7 +199,7 @@ class TestMetrics:
             ({"rollout": "to-0.34.12", "state": "passed"}, 1), ({"rollout": "to-0.34.12", "state": "pending"}, 1),
         ]  # fmt: skip
 
-    def test_of_many_values_the_rare_ones_are_one_number(self) -> None:
+    def test_rare_values_share_one_number(self) -> None:
         versions = ["0.34.12"] * 3 + ["other"] * 2 + [f"0.1.{number}" for number in range(500)]
         fleet = {f"host-{number}": letta(version=version) for number, version in enumerate(versions)}
 
@@ -218,7 +218,7 @@ class TestMetrics:
 
         assert len(found["fleetops_environments_by_version"]) == 1
 
-    def test_no_host_and_no_id_is_in_them(self) -> None:
+    def test_metrics_contain_no_host_and_no_id(self) -> None:
         text = render_metrics(report_fleet({"alpha-host": letta()}, [report_campaign("c", "active", [record()])]), NOW)
 
         assert "alpha" not in text
@@ -226,7 +226,7 @@ class TestMetrics:
 
 
 class TestPage:
-    def test_data_come_out_of_it_as_they_went_in_and_end_no_element(self) -> None:
+    def test_data_are_unchanged_in_the_page_and_close_no_element(self) -> None:
         data = whole().to_json(NOW) | {"raw": HOSTILE}
         text = render_page(data)
 
@@ -235,7 +235,7 @@ class TestPage:
         assert not set("<>&\u2028\u2029") & set(embedded)
         assert text.count("<script") == text.count("</script>") == 3
 
-    def test_its_policy_lets_its_own_scripts_and_style_run_and_nothing_else(self) -> None:
+    def test_the_policy_of_the_page_allows_only_its_own_scripts_and_style(self) -> None:
         text = render_page(whole().to_json(NOW))
 
         elements = re.findall(r"<(script|style)>(.*?)</\1>", text, re.DOTALL)
@@ -255,7 +255,7 @@ class TestPage:
         }
         assert len(hashes["script"]) == 2
 
-    def test_nothing_in_it_makes_markup_of_a_text(self) -> None:
+    def test_no_script_of_the_page_turns_text_into_markup(self) -> None:
         script = "".join(path.read_text() for path in CHART_JS.parent.glob("*.js") if path.is_file())
 
         for way in (
@@ -283,7 +283,7 @@ class TestPage:
 
 class TestFiles:
     @pytest.mark.parametrize("option", MODES)
-    def test_another_time_is_no_change_and_another_fleet_is(self, option: str, tmp_path: Path) -> None:
+    def test_another_time_is_no_change_but_another_fleet_is(self, option: str, tmp_path: Path) -> None:
         path = str(tmp_path / "file")
         report, later = whole(), NOW + timedelta(hours=1)
         assert differs_from(path, render_file(option, report, NOW))
@@ -293,7 +293,7 @@ class TestFiles:
         assert not differs_from(path, render_file(option, report, later))
         assert differs_from(path, render_file(option, report_fleet({"a": letta(version="0.1.0")}), NOW))
 
-    def test_what_is_no_text_is_replaced(self, tmp_path: Path) -> None:
+    def test_invalid_text_is_replaced(self, tmp_path: Path) -> None:
         Path(tmp_path, "file").write_bytes(b"\xff\xfe")
 
         assert differs_from(str(tmp_path / "file"), "text")
@@ -311,7 +311,7 @@ class TestFiles:
         assert path.read_text() == "second"
         assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
-    def test_the_exporter_reads_prom_files_alone(self, tmp_path: Path) -> None:
+    def test_the_exporter_reads_only_prom_files(self, tmp_path: Path) -> None:
         check_path("metrics_path", str(tmp_path / "fleet.prom"))
 
         with pytest.raises(OptionError, match=r"metrics_path: must end in \.prom"):

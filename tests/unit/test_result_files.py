@@ -52,7 +52,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_json_lines_hold_every_result_as_it_is(tmp_path: Path) -> None:
+def test_json_lines_hold_every_result_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "report.jsonl"
     results = [result(), FAILED, result(host="gamma", reason="\N{SNOWMAN}")]
 
@@ -74,7 +74,7 @@ def test_csv_has_a_column_for_each_part_of_a_result(tmp_path: Path) -> None:
     assert second["error_message"] == 'a "quoted", text\nof two lines'
 
 
-def test_what_is_nested_in_a_result_is_json_in_csv(tmp_path: Path) -> None:
+def test_nested_values_of_a_result_are_json_in_csv(tmp_path: Path) -> None:
     path = tmp_path / "report.csv"
     nested = {"reason": {"b": [1, None]}, "response_message": ["\N{SNOWMAN}"], "conversation_id": []}
 
@@ -120,7 +120,7 @@ def test_no_result_is_an_empty_file(tmp_path: Path) -> None:
     assert table.read_text() == ""
 
 
-def test_hosts_are_one_a_line_for_limit(tmp_path: Path) -> None:
+def test_hosts_are_written_one_per_line_for_limit(tmp_path: Path) -> None:
     path = tmp_path / "again.txt"
 
     write_hosts(str(path), ["alpha", "beta"])
@@ -131,7 +131,7 @@ def test_hosts_are_one_a_line_for_limit(tmp_path: Path) -> None:
         assert not path.exists()
 
 
-def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_a_file_is_replaced_whole_without_leftovers(tmp_path: Path) -> None:
     path = tmp_path / "report.jsonl"
     path.write_text("old\n" * 100)
 
@@ -141,7 +141,7 @@ def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failure_to_write_is_an_error_that_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_failure_to_write_is_an_error_without_leftovers(tmp_path: Path) -> None:
     taken = tmp_path / "again.txt"
     taken.mkdir()
 
@@ -162,13 +162,13 @@ def test_a_file_in_a_writable_directory_can_be_written(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize("name", ["report", "report.json", "report.CSV", "csv", "report.jsonl.gz"])
-def test_a_result_file_of_no_known_ending_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_result_file_with_an_unknown_suffix_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(OptionError, match=r"^result_file: must end in .jsonl \(JSON Lines\) or .csv, got "):
         check_writable("result_file", str(tmp_path / name))
 
 
 @pytest.mark.parametrize("option", ["result_file", "retry_file"])
-def test_a_place_that_cannot_be_written_is_refused_before_anything_is_sent(tmp_path: Path, option: str) -> None:
+def test_an_unwritable_path_is_refused_before_anything_is_sent(tmp_path: Path, option: str) -> None:
     (tmp_path / "directory.csv").mkdir()
     (tmp_path / "file").touch()
     for name in ("absent/a.csv", "directory.csv", "file/a.csv"):

@@ -63,7 +63,7 @@ def held_up(settings: HttpSettings, others: int = 1) -> list[Any]:
     return asyncio.run(run())
 
 
-def test_nobody_sends_before_the_moment_that_the_server_named_for_one_target(sandbox: Sandbox) -> None:
+def test_no_request_is_sent_before_the_time_that_the_server_gave_for_one_target(sandbox: Sandbox) -> None:
     targets = targets_of(sandbox, 8)
     sandbox.add_fault("status", route="messages", target=targets[2].environment.id, status=429, retry_after=1, times=1)
 
@@ -77,7 +77,7 @@ def test_nobody_sends_before_the_moment_that_the_server_named_for_one_target(san
     assert log[3]["at"] - log[2]["at"] >= 1
 
 
-def test_those_that_waited_do_not_start_all_at_once(sandbox: Sandbox) -> None:
+def test_requests_that_waited_do_not_all_start_at_once(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=1, times=1)
     sandbox.add_environment(deviceId="held-up")
 
@@ -90,7 +90,7 @@ def test_those_that_waited_do_not_start_all_at_once(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.usefixtures("short_spread")
-def test_a_503_that_asks_to_wait_holds_for_all_too(sandbox: Sandbox) -> None:
+def test_a_503_that_asks_to_wait_applies_to_all_targets(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=503, retry_after=1, times=1)
     sandbox.add_environment(deviceId="held-up")
 
@@ -101,7 +101,7 @@ def test_a_503_that_asks_to_wait_holds_for_all_too(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 502])
-def test_another_error_is_about_one_request_alone(sandbox: Sandbox, status: int) -> None:
+def test_any_other_error_concerns_one_request_only(sandbox: Sandbox, status: int) -> None:
     sandbox.add_fault("status", route="retrieve", status=status, retry_after=1, times=1)
     sandbox.add_environment(deviceId="held-up")
 
@@ -112,7 +112,7 @@ def test_another_error_is_about_one_request_alone(sandbox: Sandbox, status: int)
     assert other["at"] - refused["at"] < 1 <= again["at"] - refused["at"]
 
 
-def test_a_503_that_asks_for_a_pause_that_nobody_waits_for_fails_whom_it_asks_and_nobody_else(sandbox: Sandbox) -> None:
+def test_a_503_that_asks_for_too_long_a_pause_fails_its_own_target_only(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=503, retry_after=61)
 
     refused, other = held_up(settings_for(sandbox))
@@ -122,7 +122,7 @@ def test_a_503_that_asks_for_a_pause_that_nobody_waits_for_fails_whom_it_asks_an
     assert other.attempts == 1
 
 
-def test_after_a_429_that_asks_for_a_pause_that_nobody_waits_for_nothing_more_is_sent(sandbox: Sandbox) -> None:
+def test_after_a_429_that_asks_for_too_long_a_pause_nothing_more_is_sent(sandbox: Sandbox) -> None:
     """However many may fail: they are told so without asking the server again."""
     targets = targets_of(sandbox, 6)
     sandbox.add_fault("status", route="messages", target=targets[2].environment.id, status=429, retry_after=3600)
@@ -141,7 +141,7 @@ def test_after_a_429_that_asks_for_a_pause_that_nobody_waits_for_nothing_more_is
     assert len(sandbox.requests("messages")) == 3
 
 
-def test_a_429_that_asks_for_longer_than_one_waits_for_oneself_holds_for_those_who_can_wait() -> None:
+def test_a_429_with_too_long_a_pause_delays_requests_with_a_longer_deadline() -> None:
     gate = Gate()
     gate.note_error(ApiError("no", code="http_429", status=429, retry_after=61))
 
@@ -153,7 +153,7 @@ def test_a_429_that_asks_for_longer_than_one_waits_for_oneself_holds_for_those_w
         asyncio.run(run())
 
 
-def test_who_would_wait_longer_than_its_deadline_fails_at_once_with_nothing_sent(sandbox: Sandbox) -> None:
+def test_a_request_that_would_wait_past_its_deadline_fails_at_once_with_nothing_sent(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=30)
 
     began = time.monotonic()
@@ -169,7 +169,7 @@ def test_who_would_wait_longer_than_its_deadline_fails_at_once_with_nothing_sent
 
 
 @pytest.mark.usefixtures("short_spread")
-def test_being_held_up_takes_nothing_of_the_deadline(sandbox: Sandbox) -> None:
+def test_a_pause_before_the_start_does_not_count_against_the_deadline(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=1, times=1)
     sandbox.add_fault("slow", route="list", seconds=1)
     sandbox.add_environment(deviceId="held-up")
@@ -181,7 +181,7 @@ def test_being_held_up_takes_nothing_of_the_deadline(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.usefixtures("short_spread")
-def test_who_has_begun_and_is_held_up_longer_than_it_has_left_fails_at_once(sandbox: Sandbox) -> None:
+def test_a_started_request_that_must_pause_past_its_deadline_fails_at_once(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=5)
     sandbox.add_fault("status", route="list", status=500, retry_after=1, times=1)
 
@@ -204,7 +204,7 @@ def test_who_has_begun_and_is_held_up_longer_than_it_has_left_fails_at_once(sand
 
 
 @pytest.mark.usefixtures("short_spread")
-def test_the_relay_is_held_up_with_the_rest(sandbox: Sandbox) -> None:
+def test_the_relay_pauses_with_the_other_requests(sandbox: Sandbox) -> None:
     row = targets_of(sandbox, 1)[0].environment
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=1, times=1)
     sandbox.add_environment(deviceId="held-up")
@@ -224,7 +224,7 @@ def test_the_relay_is_held_up_with_the_rest(sandbox: Sandbox) -> None:
     assert all(entry["at"] - refused["at"] >= 1 for entry in others)
 
 
-def test_other_settings_are_not_held_up(sandbox: Sandbox) -> None:
+def test_other_settings_do_not_pause(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=30)
 
     async def run() -> list[Any]:

@@ -98,7 +98,7 @@ def test_each_target_is_in_one_wave_and_no_wave_is_empty(waves: list[str], targe
 
 
 @given(waves_that_grow(), st.integers(1, 400))
-def test_a_wave_ends_where_it_says_or_one_target_after_the_last(waves: list[str], targets: int) -> None:
+def test_a_wave_ends_at_its_size_or_one_target_after_the_wave_before(waves: list[str], targets: int) -> None:
     done = 0
     for size, wave in zip(size_waves(waves, targets), waves, strict=False):
         number = int(wave.removesuffix("%"))
@@ -111,9 +111,7 @@ def test_a_wave_ends_where_it_says_or_one_target_after_the_last(waves: list[str]
     waves_that_grow(),
     st.lists(st.sampled_from(["updatable", "current", "offline", "not_updatable"]), max_size=60),
 )
-def test_a_plan_keeps_the_order_and_puts_those_that_are_updatable_into_waves(
-    waves: list[str], preflights: list[str]
-) -> None:
+def test_a_plan_keeps_the_order_and_puts_updatable_targets_into_waves(waves: list[str], preflights: list[str]) -> None:
     targets = [target(str(number), preflight) for number, preflight in enumerate(preflights)]
 
     rollout = plan_rollout("r", VERSION, waves, targets, THEN)
@@ -158,7 +156,7 @@ def test_the_waves_of_fleets(targets: int, sizes: list[int]) -> None:
         (["1.5", "100%"], "must be a count"),
     ],
 )
-def test_waves_that_cannot_be_meant(waves: list[str], problem: str) -> None:
+def test_invalid_waves_are_refused(waves: list[str], problem: str) -> None:
     with pytest.raises(OptionError, match=r"^waves: ") as caught:
         size_waves(waves, 10)
 
@@ -168,7 +166,7 @@ def test_waves_that_cannot_be_meant(waves: list[str], problem: str) -> None:
 # Beginning, and what counts as the same
 
 
-def test_a_wave_begins_when_those_before_it_have_passed() -> None:
+def test_a_wave_begins_when_the_waves_before_it_have_passed() -> None:
     rollout = plan()
     with pytest.raises(OptionError, match=r"^wave: 2 cannot begin before wave 1 has passed$"):
         begin_wave(rollout, 2, "0", NOW)
@@ -189,7 +187,7 @@ def test_a_budget_is_a_count_or_a_percentage(budget: str) -> None:
         begin_wave(plan(), 1, budget, NOW)
 
 
-def test_a_run_that_wants_something_else_is_refused() -> None:
+def test_a_run_with_another_version_waves_or_targets_is_refused() -> None:
     rollout = plan(waves=WAVES)
 
     check_same(rollout, VERSION, WAVES, ["0", "stranger"])
@@ -220,7 +218,7 @@ def test_a_wave_passes_when_all_its_targets_are_updated() -> None:
 
 @pytest.mark.parametrize("status", ["failed", "unknown", "offline", "skipped"])
 @pytest.mark.parametrize(("allowed", "state"), [("0", "failed"), ("1", "passed"), ("33%", "failed"), ("34%", "passed")])
-def test_a_wave_fails_when_more_fail_than_may(status: str, allowed: str, state: str) -> None:
+def test_a_wave_fails_when_more_targets_fail_than_allowed(status: str, allowed: str, state: str) -> None:
     rollout = ran(plan(), 1, updated("0"))
     bad = updated("1", status, error={"code": "c", "message": "it broke"})
 
@@ -271,7 +269,7 @@ def test_a_target_that_does_not_reply_has_failed(probed: dict[str, Any], reason:
     assert end.to_version == "0.34.13"
 
 
-def test_a_target_that_is_steady_and_replies_is_good() -> None:
+def test_a_target_that_is_steady_and_replies_has_passed() -> None:
     steady = {"0": {"id": "0", "status": "ok", "version": VERSION}}
     replied = {"0": {"id": "0", "status": "sent", "reply": {"state": "replied", "text": "ready"}}}
 
@@ -289,7 +287,7 @@ def test_a_wave_with_targets_that_were_left_out_has_not_ended() -> None:
     assert statuses(rollout, 2) == ["changed", "changed", "changed"]
 
 
-def test_what_a_run_before_has_updated_stays_its_own() -> None:
+def test_a_target_updated_by_an_earlier_run_keeps_its_record() -> None:
     rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1"), updated("2", "failed"), updated("3", "failed"))
     assert rollout.state == "failed"
 
@@ -303,13 +301,13 @@ def test_what_a_run_before_has_updated_stays_its_own() -> None:
     )  # fmt: skip
 
 
-def test_failures_of_runs_before_count() -> None:
+def test_failures_of_earlier_runs_count() -> None:
     rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1", "failed"), updated("2"), updated("3"))
 
     assert ran(rollout, 2, updated("2", "ok")).wave(2).state == "failed"
 
 
-def test_who_is_not_attempted_again_keeps_the_end_of_the_run_before() -> None:
+def test_a_target_that_is_not_attempted_again_keeps_its_earlier_outcome() -> None:
     rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1", "failed"), updated("2", "failed"), updated("3"))
 
     again = ran(rollout, 2, updated("1", "failed"), updated("2", "not_attempted"), updated("3", "not_attempted"))
@@ -340,7 +338,7 @@ def to_run(rollout: Rollout, *numbers: int) -> list[tuple[int, list[str]]]:
     return [(wave["number"], wave["hosts"]) for wave in found]
 
 
-def test_the_waves_that_have_not_passed_are_run_with_the_hosts_of_the_run() -> None:
+def test_waves_that_have_not_passed_run_with_the_hosts_of_the_run() -> None:
     rollout = plan()
 
     assert to_run(rollout, 3, 2, 1, 0) == [(1, ["now-0"]), (2, ["now-1", "now-2", "now-3"])]
@@ -355,7 +353,7 @@ def test_the_waves_that_have_not_passed_are_run_with_the_hosts_of_the_run() -> N
     assert to_run(interrupted, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
 
 
-def test_when_all_have_passed_whoever_failed_is_tried_again() -> None:
+def test_failed_targets_are_tried_again_when_all_waves_have_passed() -> None:
     rollout = ran(plan(), 1, updated("0", "failed"), max_failures="1")
     assert to_run(rollout, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
 
@@ -369,7 +367,7 @@ def test_when_all_have_passed_whoever_failed_is_tried_again() -> None:
     assert again.wave(1).started_at == NOW
 
 
-def test_a_view_names_everybody_once() -> None:
+def test_a_view_names_every_target_once() -> None:
     others = [
         target("c", "current"),
         target("o", "offline", reason="asleep"),
@@ -393,7 +391,7 @@ def test_a_view_names_everybody_once() -> None:
     ]
 
 
-def test_a_rollout_for_nobody_is_done() -> None:
+def test_a_rollout_without_targets_has_passed() -> None:
     rollout = plan(0, more=[target("c", "current")])
 
     seen = describe_rollout(rollout, {"c": "sea"})
@@ -414,7 +412,7 @@ def opened(path: Path) -> Ledger:
     return Ledger.open(path, RunFacts("tester"))
 
 
-def test_a_rollout_is_kept_once_and_read_as_it_was(path: Path) -> None:
+def test_a_rollout_is_stored_once_and_read_unchanged(path: Path) -> None:
     hostile = target("'; DROP TABLE rollouts; --", "not_updatable", reason="<b>\u202e", manual_command="$(rm -rf /)")
     rollout = plan(more=[hostile, target("o", "offline", reason="asleep")])
 
@@ -432,7 +430,7 @@ def test_a_rollout_is_kept_once_and_read_as_it_was(path: Path) -> None:
         assert list_rollout_names(reading) == ["r", "'; --"]
 
 
-def test_what_became_of_a_wave_is_kept(path: Path) -> None:
+def test_the_outcome_of_a_wave_is_stored(path: Path) -> None:
     rollout = plan()
     with opened(path) as ledger:
         add_rollout(ledger, rollout)
@@ -461,7 +459,7 @@ def test_what_became_of_a_wave_is_kept(path: Path) -> None:
     assert record["targets"][1]["wave"] == 2
 
 
-def test_a_rollout_that_is_not_there_says_how_it_gets_there(path: Path) -> None:
+def test_a_missing_rollout_is_an_error_that_says_how_to_plan_it(path: Path) -> None:
     for ledger in (None, opened(path)):
         with pytest.raises(OptionError, match=r"^name: the ledger has no rollout 'r'; plan it with fleetops"):
             get_rollout(ledger, "r")

@@ -141,13 +141,13 @@ def test_a_newer_version_than_the_target_is_ok_and_says_so(sandbox: Sandbox) -> 
     assert received(sandbox, environment) == (0, 0)
 
 
-def test_a_device_gets_what_it_is_offered_which_may_be_newer_than_the_target(sandbox: Sandbox) -> None:
+def test_a_device_gets_the_offered_version_which_may_be_newer_than_the_target(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.35.1")
 
     assert updated(sandbox, added(sandbox), "0.34.12").version == "0.35.1"
 
 
-def test_without_a_target_a_device_updates_to_what_it_is_offered(sandbox: Sandbox) -> None:
+def test_without_a_target_a_device_updates_to_the_offered_version(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
     environment = added(sandbox)
 
@@ -159,7 +159,7 @@ def test_without_a_target_a_device_updates_to_what_it_is_offered(sandbox: Sandbo
     assert received(sandbox, environment) == (2, 0)
 
 
-def test_a_device_that_is_offered_nothing_new_enough_fails_with_its_own_words(sandbox: Sandbox) -> None:
+def test_a_device_without_a_new_enough_version_fails_with_its_own_message(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.33.9")
 
     outcome = updated(sandbox, added(sandbox), "0.34.12")
@@ -182,7 +182,7 @@ def test_a_device_that_cannot_update_fails_with_its_own_reason(sandbox: Sandbox)
     assert message_of(outcome) == "the device did not update; it said: Failed: Update failed: EACCES To ..."
 
 
-def test_a_device_that_does_not_come_back_fails_with_what_is_known(sandbox: Sandbox) -> None:
+def test_a_device_that_does_not_come_back_fails_with_its_last_state(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=False)
 
     outcome = updated(sandbox, added(sandbox), within=1)
@@ -227,7 +227,7 @@ def test_an_older_version_is_no_update_without_a_target_either(sandbox: Sandbox)
     assert message_of(outcome).startswith("not back on a newer version: it reconnected and is online, version 0.33.0, ")
 
 
-def test_a_device_that_comes_back_as_another_environment_fails_and_says_as_which(sandbox: Sandbox) -> None:
+def test_a_device_that_comes_back_as_another_environment_fails_and_names_it(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=False)
     environment = added(sandbox)
     new: list[str] = []
@@ -269,7 +269,7 @@ def test_an_update_whose_answer_was_lost_is_changed_when_the_device_is_back(sand
 
 
 @pytest.mark.parametrize(("fault", "comes_back"), [("relay_cut_before", True), ("relay_cut_after", False)])
-def test_an_update_that_is_unclear_and_not_proven_is_unknown_and_no_other_method_tried(
+def test_an_unclear_update_that_is_not_proven_is_unknown_and_no_other_method_is_tried(
     sandbox: Sandbox, fault: str, comes_back: bool
 ) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=comes_back)
@@ -304,7 +304,7 @@ def test_a_relay_that_fails_before_anything_was_sent_is_a_failure(sandbox: Sandb
     assert received(sandbox, environment) == (0, 0)
 
 
-def test_looks_that_fail_for_a_moment_lose_nothing(sandbox: Sandbox) -> None:
+def test_look_ups_that_fail_briefly_lose_nothing(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
     sandbox.add_fault("status", route="retrieve", status=503, nth=[2, 3])
 
@@ -312,7 +312,7 @@ def test_looks_that_fail_for_a_moment_lose_nothing(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 503])
-def test_an_update_that_cannot_be_looked_at_any_more_is_unknown(sandbox: Sandbox, status: int) -> None:
+def test_an_update_that_can_no_longer_be_looked_up_is_unknown(sandbox: Sandbox, status: int) -> None:
     sandbox.upgrade_to("0.34.12")
     sandbox.add_fault("status", route="retrieve", status=status, nth=list(range(2, 50)))
 
@@ -326,7 +326,9 @@ def test_an_update_that_cannot_be_looked_at_any_more_is_unknown(sandbox: Sandbox
 # By message
 
 
-def test_without_the_command_an_agent_is_told_and_the_device_is_changed_when_it_is_back(sandbox: Sandbox) -> None:
+def test_without_the_command_the_agent_is_instructed_and_the_device_is_changed_when_it_is_back(
+    sandbox: Sandbox,
+) -> None:
     environment = added(sandbox, said={**NPM, "writable": False, "reason": "Needs write access."})
     restart = once_told(sandbox, environment, restarts_on(sandbox, environment, "0.34.12"))
 
@@ -339,7 +341,7 @@ def test_without_the_command_an_agent_is_told_and_the_device_is_changed_when_it_
     assert received(sandbox, environment) == (0, 1)
 
 
-def test_a_message_that_leads_to_nothing_fails_and_says_that_it_was_delivered(sandbox: Sandbox) -> None:
+def test_a_message_without_effect_fails_and_says_that_it_was_delivered(sandbox: Sandbox) -> None:
     environment = added(sandbox)
 
     outcome = updated(sandbox, environment, method="message", within=1, agent_id="agent-1")
@@ -349,7 +351,7 @@ def test_a_message_that_leads_to_nothing_fails_and_says_that_it_was_delivered(sa
     assert received(sandbox, environment) == (0, 1)
 
 
-def test_a_message_that_is_unclear_is_changed_when_the_device_is_back_else_unknown(sandbox: Sandbox) -> None:
+def test_an_unclear_message_is_changed_when_the_device_is_back_and_unknown_otherwise(sandbox: Sandbox) -> None:
     one, two = added(sandbox), added(sandbox)
     sandbox.add_fault("drop_after", route="messages", per_target=True)
     restart = once_told(sandbox, one, restarts_on(sandbox, one, "0.34.12"))
@@ -364,7 +366,7 @@ def test_a_message_that_is_unclear_is_changed_when_the_device_is_back_else_unkno
 
 
 @pytest.mark.parametrize("command", [PIP["manual_command"], "npm install -g @letta-ai/letta-code; reboot"])
-def test_an_agent_is_told_no_command_that_is_not_an_installers(sandbox: Sandbox, command: str) -> None:
+def test_an_agent_gets_only_commands_of_an_installer(sandbox: Sandbox, command: str) -> None:
     environment = added(sandbox, said={**PIP, "manual_command": command})
 
     outcome = updated(sandbox, environment, agent_id="agent-1")
@@ -377,7 +379,7 @@ def test_an_agent_is_told_no_command_that_is_not_an_installers(sandbox: Sandbox,
     assert received(sandbox, environment) == (0, 0)
 
 
-def test_any_manual_command_goes_out_when_that_is_allowed(sandbox: Sandbox) -> None:
+def test_any_manual_command_is_sent_when_that_is_allowed(sandbox: Sandbox) -> None:
     environment = added(sandbox, said=PIP)
 
     outcome = updated(sandbox, environment, within=0.5, agent_id="agent-1", any_manual_command=True)
@@ -406,7 +408,7 @@ def test_a_device_without_a_manual_command_is_skipped(sandbox: Sandbox) -> None:
         (NPM, "message", "no_method", "there is no agent_id to send a message to; to update by hand: "),
     ],
 )
-def test_without_a_way_to_update_it_fails_with_the_reason(
+def test_a_device_without_a_method_fails_with_the_reason(
     sandbox: Sandbox, said: Any, method: str, code: str, said_of_it: str
 ) -> None:
     environment = added(sandbox, said=said)
@@ -422,7 +424,7 @@ def test_without_a_way_to_update_it_fails_with_the_reason(
     assert received(sandbox, environment) == (0, 0)
 
 
-def test_a_device_that_does_not_list_the_command_is_not_told_to_run_it(sandbox: Sandbox) -> None:
+def test_a_device_that_does_not_list_the_command_is_not_asked_to_run_it(sandbox: Sandbox) -> None:
     environment = added(sandbox)
     sandbox.patch(environment.id, metadata={"supported_commands": ["reload"]})
 
@@ -445,13 +447,13 @@ def test_a_version_that_cannot_be_compared_fails_before_anything_is_sent(sandbox
     assert received(sandbox, environment) == (0, 0)
 
 
-def test_a_version_that_cannot_be_compared_may_become_one_without_a_target(sandbox: Sandbox) -> None:
+def test_without_a_target_a_version_that_cannot_be_compared_may_be_updated(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
 
     assert updated(sandbox, added(sandbox, "dev"), None).status == "changed"
 
 
-def test_an_offline_device_is_offline_until_it_is_waited_for(sandbox: Sandbox) -> None:
+def test_an_offline_device_is_offline_unless_it_is_waited_for(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
     environment = added(sandbox)
     sandbox.offline(environment.id)
@@ -471,7 +473,7 @@ def test_an_offline_device_is_offline_until_it_is_waited_for(sandbox: Sandbox) -
     assert (waited.status, waited.error) == ("changed", None)
 
 
-def test_one_that_does_not_come_back_counts_before_the_next_one_is_told(sandbox: Sandbox) -> None:
+def test_a_device_that_does_not_come_back_counts_before_the_next_device_is_updated(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=False)
     environments = [added(sandbox) for _number in range(3)]
 
@@ -481,7 +483,7 @@ def test_one_that_does_not_come_back_counts_before_the_next_one_is_told(sandbox:
     assert [received(sandbox, environment) for environment in environments] == [(1, 0), (0, 0), (0, 0)]
 
 
-def test_a_slow_device_keeps_no_other_one_waiting(sandbox: Sandbox) -> None:
+def test_a_slow_device_delays_no_other_device(sandbox: Sandbox) -> None:
     slow, *others = [added(sandbox) for _number in range(4)]
     sandbox.command(slow.id, "upgrade-letta-code", output="Already on latest version", seconds=2)
     sandbox.upgrade_to("0.34.12", seconds=0)
@@ -513,7 +515,7 @@ def test_check_mode_says_what_would_be_done_and_sends_nothing(sandbox: Sandbox) 
 # In a rollout
 
 
-def test_a_device_is_not_told_where_that_cannot_be_put_down(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_device_is_not_updated_if_that_cannot_be_recorded(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = added(sandbox)
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:

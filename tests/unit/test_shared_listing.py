@@ -98,7 +98,7 @@ def test_an_old_listing_is_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     assert account.listings == 2
 
 
-def test_each_look_up_gets_an_error_of_its_own() -> None:
+def test_each_look_up_gets_its_own_error() -> None:
     account = Account()
     account.error = ApiError("HTTP 503", code="http_503", status=503, transient=True, may_be_accepted=True, attempts=3)
 
@@ -133,7 +133,7 @@ def test_a_listing_that_failed_is_not_shared() -> None:
     assert account.listings == 2
 
 
-def test_a_look_up_that_is_cancelled_leaves_the_listing_to_the_others() -> None:
+def test_a_cancelled_look_up_does_not_cancel_the_listing_of_the_others() -> None:
     account = Account(rows=2)
 
     async def look_up() -> None:
@@ -151,7 +151,7 @@ def test_a_look_up_that_is_cancelled_leaves_the_listing_to_the_others() -> None:
 
 
 @pytest.mark.parametrize(("rows", "pages"), [(0, 1), (100, 1), (101, 2), (1_000, 10)])
-def test_a_listing_is_cheaper_from_more_look_ups_than_pages(rows: int, pages: int) -> None:
+def test_a_listing_is_cheaper_for_more_look_ups_than_pages(rows: int, pages: int) -> None:
     shared = Account(rows=rows).share()
 
     run(shared.find("env-0"))

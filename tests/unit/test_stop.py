@@ -32,14 +32,14 @@ def run_under(stop: Stop, request: Callable[[], object]) -> list[str]:
     return done
 
 
-def test_at_finish_work_under_way_finishes() -> None:
+def test_at_finish_running_work_finishes() -> None:
     stop = Stop()
 
     assert run_under(stop, lambda: stop.finish("it is paused")) == ["woken", "finished"]
     assert (stop.level, stop.requested, stop.why) == (Level.FINISH, True, "it is paused")
 
 
-def test_at_cut_work_under_way_is_cut_off_after_the_grace() -> None:
+def test_at_cut_running_work_is_cut_off_after_the_grace_period() -> None:
     stop = Stop()
 
     assert run_under(stop, stop.cut) == ["woken"]

@@ -58,7 +58,7 @@ def test_the_current_host_is_a_target() -> None:
     assert (item.host, item.environment.id, item.given) == ("alpha", "environment-1", {})
 
 
-def test_a_current_host_that_is_no_environment_is_refused() -> None:
+def test_a_current_host_without_an_environment_is_refused() -> None:
     with pytest.raises(FleetError, match=r"^server is no environment: it has no variable fleetops_environment, "):
         read_current_host({**TASK_VARS, "inventory_hostname": "server"})
 
@@ -78,7 +78,7 @@ def test_the_same_id_at_another_url_is_another_environment() -> None:
 
 
 @pytest.mark.parametrize("name", ["alpha", "twin"])
-def test_an_environment_that_comes_twice_is_refused(name: str) -> None:
+def test_a_repeated_environment_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match=rf"^targets\[2\]: '{name}' is the same environment as 'alpha'$"):
         read_targets(["alpha", "beta", name], KEYS, None, TASK_VARS)
 
@@ -97,7 +97,7 @@ def test_an_environment_that_comes_twice_is_refused(name: str) -> None:
         ({"host": "alpha", 5: "a"}, "has no key '5'; it may have host, content, agent_id, "),
     ],
 )
-def test_an_entry_that_is_no_target_is_refused_by_its_place(target: Any, problem: str) -> None:
+def test_an_invalid_entry_is_refused_by_its_place(target: Any, problem: str) -> None:
     with pytest.raises(OptionError) as raised:
         read_targets(["beta", target], KEYS, None, TASK_VARS)
 
@@ -106,7 +106,7 @@ def test_an_entry_that_is_no_target_is_refused_by_its_place(target: Any, problem
 
 
 @pytest.mark.parametrize("name", ["server", "damaged"])
-def test_a_host_that_is_no_environment_is_refused_by_name(name: str) -> None:
+def test_a_host_without_an_environment_is_refused_by_name(name: str) -> None:
     with pytest.raises(FleetError, match=f"^{name}[: ]"):
         read_targets(["alpha", name], KEYS, None, TASK_VARS)
 

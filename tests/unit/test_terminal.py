@@ -55,7 +55,7 @@ def test_an_answer_is_the_same_however_it_is_cut(before: str, stdout: bytes, cut
 
 
 @pytest.mark.parametrize("encoded", ["aGk", "a\x1b[0m", "aGk=aGk=", "äöü="])
-def test_what_is_no_base64_is_an_error_and_never_output(encoded: str) -> None:
+def test_invalid_base64_is_an_error_and_never_output(encoded: str) -> None:
     parts = Marks(MARK).split(f"<{MARK} out ->{encoded}<{MARK} err>")
     answer = Result(bytearray().extend, bytearray().extend)
 
@@ -89,7 +89,7 @@ def ended_by(*parts: Part) -> ApiError:
 
 
 @pytest.mark.parametrize("reason", ["bm8gcm9vbQ==", "no&room"])
-def test_a_shell_that_could_not_begin_has_done_nothing(reason: str) -> None:
+def test_a_shell_that_could_not_start_has_no_effect(reason: str) -> None:
     error = ended_by(["refused", reason])
 
     assert re.search(r": (no room|no&room)$", str(error)), error
@@ -97,14 +97,14 @@ def test_a_shell_that_could_not_begin_has_done_nothing(reason: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["-1", "9" * 5000, "lost", "٣"])
-def test_a_status_that_is_none_is_an_error_and_never_a_result(status: str) -> None:
+def test_an_invalid_status_is_an_error_and_never_a_result(status: str) -> None:
     error = ended_by(["out", "-"], ["err"], ["end", status])
 
     assert error.code == "garbled"
     assert error.may_be_accepted
 
 
-def test_a_network_that_takes_nothing_more_is_reported_within_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_accepts_no_more_data_is_reported_within_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     async def stalled(request: web.Request) -> web.WebSocketResponse:
         """Starts a shell, and then reads nothing."""
         relay = web.WebSocketResponse()
@@ -156,7 +156,7 @@ def test_the_shell_on_the_device_is_one_line_that_shells_understand(shell: str) 
     ("permissions", "mode"),
     [("-rw-r--r--", 0o644), ("-rwsr-x--t", 0o751), ("-rw-------+", 0o600), ("lrwxrwxrwx", 0o777), ("", 0)],
 )
-def test_permissions_are_read_as_ls_shows_them(permissions: str, mode: int) -> None:
+def test_permissions_are_parsed_from_the_output_of_ls(permissions: str, mode: int) -> None:
     assert terminal._read_mode(permissions) == mode
 
 
@@ -169,7 +169,7 @@ def sudo() -> Any:
     return plugin
 
 
-def test_the_password_goes_to_the_prompt_once(sudo: Any) -> None:
+def test_the_password_is_sent_to_the_prompt_once(sudo: Any) -> None:
     prompts, prompt = Prompts(sudo), sudo.prompt.encode()
 
     assert prompts(b"") is None
@@ -179,7 +179,7 @@ def test_the_password_goes_to_the_prompt_once(sudo: Any) -> None:
     assert prompts.remove_from(prompt + b"err\n") == b"err\n"
 
 
-def test_no_password_is_given_where_nobody_asks(sudo: Any) -> None:
+def test_no_password_is_sent_without_a_prompt(sudo: Any) -> None:
     prompts = Prompts(sudo)
 
     assert prompts(sudo.success.encode() + b"\n") == b""

@@ -78,7 +78,7 @@ def test_any_other_text_is_not_trusted(text: str) -> None:
 
 
 @given(st.text())
-def test_what_is_trusted_is_nothing_that_a_template_makes_of_it(text: str) -> None:
+def test_no_trusted_text_changes_as_a_template(text: str) -> None:
     value = mark_trusted("mode", text, "plain")
 
     assert bool(is_trusted_as_template(value)) is bool(re.fullmatch(r"[A-Za-z0-9._:/@+-]+", text))
@@ -94,7 +94,7 @@ def test_identifiers_are_ids_mode_os_versions_status_and_commands(name: str) -> 
     assert not is_trusted_as_template(mark_trusted(name, "linux", "none"))
 
 
-def test_texts_inside_of_lists_and_dictionaries_are_trusted_one_by_one_and_keys_are_not() -> None:
+def test_texts_in_lists_and_dictionaries_are_trusted_one_by_one_and_keys_are_not() -> None:
     raw: dict[str, Any] = {
         "machine": {"model": "MacBookPro18,3", "architecture": "arm64", "memory": 8, "none": None},
         "supported_commands": ["clear", "{{ 1 }}"],
@@ -110,7 +110,7 @@ def test_texts_inside_of_lists_and_dictionaries_are_trusted_one_by_one_and_keys_
 
 
 @pytest.mark.parametrize("value", [None, True, 7, 1.5, [], {}])
-def test_what_is_no_text_stays_as_it_is(value: Any) -> None:
+def test_values_other_than_text_are_unchanged(value: Any) -> None:
     assert mark_trusted("mode", value, "plain") is value or mark_trusted("mode", value, "plain") == value
 
 

@@ -86,7 +86,7 @@ def one(*arguments: Any, **options: Any) -> TurnOutcome:
 # Aborting over the relay
 
 
-def test_a_turn_is_aborted_and_what_waits_stays_paused(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_a_turn_is_aborted_and_waiting_messages_stay_paused(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device, "next")
 
     outcome = one(sandbox, device)
@@ -101,7 +101,7 @@ def test_a_turn_is_aborted_and_what_waits_stays_paused(sandbox: Sandbox, device:
     assert sandbox.requests("cancel") == []
 
 
-def test_where_nothing_waits_nothing_is_paused(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_without_waiting_messages_nothing_is_paused(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device)
 
     outcome = one(sandbox, device)
@@ -134,7 +134,7 @@ def test_a_turn_that_waits_for_approval_is_aborted(sandbox: Sandbox, device: dic
     assert one(sandbox, device).status == "ok"
 
 
-def test_only_the_run_that_is_meant_is_aborted(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_only_the_given_run_is_aborted(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device)
 
     other = one(sandbox, device, run_id="run-other")
@@ -156,7 +156,7 @@ def test_another_conversation_goes_on(sandbox: Sandbox, device: dict[str, Any]) 
     assert runs(sandbox) == {"work": "running"}
 
 
-def test_an_agent_that_nobody_has_is_told(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_an_unknown_agent_is_reported(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.remove_agent("agent-gone")
 
     for state in ("aborted", "resumed"):
@@ -171,7 +171,7 @@ def test_an_agent_that_nobody_has_is_told(sandbox: Sandbox, device: dict[str, An
     assert sandbox.requests("cancel") == []
 
 
-def test_a_conversation_that_nobody_has_is_told(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_an_unknown_conversation_is_reported(sandbox: Sandbox, device: dict[str, Any]) -> None:
     outcome = one(sandbox, device, conversation_id="conv-gone")
 
     assert outcome.error is not None
@@ -182,7 +182,7 @@ def test_a_conversation_that_nobody_has_is_told(sandbox: Sandbox, device: dict[s
 
 
 @pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during"])
-def test_an_abort_whose_answer_is_lost_is_settled_by_asking_again(
+def test_an_abort_whose_answer_is_lost_is_confirmed_by_asking_again(
     sandbox: Sandbox, device: dict[str, Any], fault: str
 ) -> None:
     busy(sandbox, device, "next")
@@ -205,7 +205,7 @@ def test_a_lost_answer_to_nothing_is_ok(sandbox: Sandbox, device: dict[str, Any]
 
 
 @pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during"])
-def test_where_every_answer_is_lost_the_server_is_told(sandbox: Sandbox, device: dict[str, Any], fault: str) -> None:
+def test_the_server_cancels_if_every_answer_is_lost(sandbox: Sandbox, device: dict[str, Any], fault: str) -> None:
     busy(sandbox, device)
     sandbox.add_fault(fault)
 
@@ -219,7 +219,7 @@ def test_where_every_answer_is_lost_the_server_is_told(sandbox: Sandbox, device:
     assert len(sandbox.requests("relay")) == 2
 
 
-def test_where_no_way_gives_an_answer_it_is_unknown(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_the_outcome_is_unknown_if_neither_relay_nor_server_answers(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device)
     sandbox.add_fault("relay_cut_after")
     sandbox.add_fault("status", route="cancel", status=403)
@@ -264,14 +264,14 @@ def test_without_the_relay_the_server_cancels(sandbox: Sandbox, device: dict[str
     assert paths == {("/v1/conversations/default/cancel", (("agent_id", AGENT),))}
 
 
-def test_a_frame_that_is_not_json_is_passed_over(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_a_frame_that_is_not_json_is_ignored(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device)
     sandbox.add_fault("relay_not_json")
 
     assert one(sandbox, device).via == "relay"
 
 
-def test_a_device_that_is_gone_does_not_keep_its_turn_going(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_the_turn_of_an_offline_device_is_cancelled(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device)
     sandbox.offline(device["id"])
 
@@ -284,7 +284,7 @@ def test_a_device_that_is_gone_does_not_keep_its_turn_going(sandbox: Sandbox, de
     assert sandbox.requests("relay") == []
 
 
-def test_over_rest_a_conversation_and_a_run_are_meant_alone(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_over_rest_only_the_given_conversation_or_run_is_cancelled(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device)
     [run_id] = one(sandbox, device, check_mode=True).run_ids
     made = sandbox.control.post(f"/v1/conversations/?agent_id={AGENT}", headers=_key(sandbox), json={}).json()
@@ -315,7 +315,7 @@ def test_a_cancel_whose_answer_is_lost_is_repeated(sandbox: Sandbox, device: dic
     assert len(sandbox.requests("cancel")) == 2
 
 
-def test_a_device_without_a_relay_is_offline_where_the_server_does_not_know_its_agent(
+def test_a_device_without_a_relay_is_offline_if_the_server_does_not_know_its_agent(
     sandbox: Sandbox, device: dict[str, Any]
 ) -> None:
     sandbox.offline(device["id"])
@@ -339,7 +339,7 @@ def test_a_device_without_a_relay_is_offline_where_the_server_does_not_know_its_
     ],
     ids=["offline", "refused", "cut"],
 )
-def test_a_tool_call_that_is_open_on_the_device_is_not_over_for_the_server(
+def test_a_tool_call_open_on_the_device_cannot_be_ended_by_the_server(
     sandbox: Sandbox, device: dict[str, Any], fault: dict[str, Any] | None, status: str
 ) -> None:
     sandbox.script(AGENT, ApprovalTurn())
@@ -357,7 +357,7 @@ def test_a_tool_call_that_is_open_on_the_device_is_not_over_for_the_server(
     assert outcome.error["message"].endswith(" is open, which only the device can end")
 
 
-def test_a_tool_call_that_the_device_has_ended_is_over(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_a_tool_call_that_the_device_ended_is_over(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.script(AGENT, ApprovalTurn())
     say(sandbox, device, "work")
     sandbox.add_fault("relay_cut_after")
@@ -365,7 +365,7 @@ def test_a_tool_call_that_the_device_has_ended_is_over(sandbox: Sandbox, device:
     assert (one(sandbox, device).status, one(sandbox, device).status) == ("changed", "ok")
 
 
-def test_where_the_api_is_gone_nothing_else_is_tried(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_no_other_method_is_tried_if_the_look_up_fails(sandbox: Sandbox, device: dict[str, Any]) -> None:
     sandbox.add_fault("status", route="retrieve", status=400)
 
     outcome = one(sandbox, device)
@@ -383,7 +383,7 @@ def test_where_the_api_is_gone_nothing_else_is_tried(sandbox: Sandbox, device: d
         (b"{}", "ok", ""),
     ],
 )
-def test_what_the_server_did_not_cancel_is_told(body: bytes, status: str, message: str) -> None:
+def test_runs_that_the_server_did_not_cancel_are_reported(body: bytes, status: str, message: str) -> None:
     async def run() -> TurnOutcome:
         def answer(head: bytes) -> bytes:
             if head.startswith(b"POST"):
@@ -406,7 +406,7 @@ def test_what_the_server_did_not_cancel_is_told(body: bytes, status: str, messag
 # Resuming
 
 
-def test_paused_messages_go_on_once(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_paused_messages_continue_once(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device, "next")
     one(sandbox, device)
 
@@ -418,7 +418,7 @@ def test_paused_messages_go_on_once(sandbox: Sandbox, device: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during"])
-def test_a_resume_whose_answer_is_lost_is_settled_by_asking_again(
+def test_a_resume_whose_answer_is_lost_is_confirmed_by_asking_again(
     sandbox: Sandbox, device: dict[str, Any], fault: str
 ) -> None:
     busy(sandbox, device, "next")

@@ -87,14 +87,14 @@ def after_the_first_look(sandbox: Sandbox, do: Callable[[], object]) -> Callable
         (Goal("offline", "0.34.12", "standard"), False),
     ],
 )
-def test_all_that_is_wanted_must_hold(goal: Goal, met: bool) -> None:
+def test_every_condition_must_hold(goal: Goal, met: bool) -> None:
     environment = environment_of(row(currentMode="standard", metadata={"lettaCodeVersion": "0.34.12"}))
 
     assert goal.is_met(environment) is met
 
 
 @pytest.mark.parametrize("mode", ["unrestricted", "bypassPermissions", "fullAccess"])
-def test_modes_compare_by_what_they_mean(mode: str) -> None:
+def test_modes_are_compared_by_meaning(mode: str) -> None:
     environment = environment_of(row(currentMode=mode))
 
     assert [Goal("online", mode=wanted).is_met(environment) for wanted in ("bypassPermissions", "unrestricted")] == [
@@ -104,19 +104,19 @@ def test_modes_compare_by_what_they_mean(mode: str) -> None:
 
 
 @pytest.mark.parametrize("metadata", [{"lettaCodeVersion": "dev"}, {}, None])
-def test_what_is_no_version_is_at_no_version(metadata: Any) -> None:
+def test_an_invalid_version_meets_no_goal(metadata: Any) -> None:
     environment = environment_of(row(metadata=metadata))
 
     assert not Goal("online", "0.0.1").is_met(environment)
     assert not Goal("online", mode="standard").is_met(environment)
 
 
-def test_one_that_is_no_longer_there_is_offline_and_nothing_else() -> None:
+def test_a_removed_environment_is_offline_and_nothing_else() -> None:
     assert Goal("offline").is_met(None)
     assert not any(goal.is_met(None) for goal in (Goal("online"), Goal("offline", "0.1.0"), Goal("offline", mode="a")))
 
 
-def test_what_is_as_wanted_is_looked_at_once(sandbox: Sandbox) -> None:
+def test_an_environment_that_meets_its_goal_is_looked_up_once(sandbox: Sandbox) -> None:
     environment = added(sandbox, currentMode="default")
     lines: list[str] = []
 
@@ -161,7 +161,7 @@ def test_it_ends_when_the_device_is_on_the_version_and_in_the_mode(sandbox: Sand
     assert (wait.status, wait.version, wait.mode) == ("ok", "0.35.1", "bypassPermissions")
 
 
-def test_it_ends_when_the_device_has_gone(sandbox: Sandbox) -> None:
+def test_it_ends_when_the_device_is_offline(sandbox: Sandbox) -> None:
     off, removed = added(sandbox), added(sandbox)
 
     def go() -> None:
@@ -174,7 +174,7 @@ def test_it_ends_when_the_device_has_gone(sandbox: Sandbox) -> None:
     assert [wait.version for wait in waits] == ["0.34.12", "0.34.12"]
 
 
-def test_after_the_time_it_fails_with_what_is_known(sandbox: Sandbox) -> None:
+def test_after_the_timeout_it_fails_with_the_last_state(sandbox: Sandbox) -> None:
     environment = added(sandbox, currentMode="plan", metadata={"lettaCodeVersion": "0.33.0"})
     sandbox.age(environment.id, 300)
 
@@ -193,7 +193,7 @@ def test_after_the_time_it_fails_with_what_is_known(sandbox: Sandbox) -> None:
     assert wait.elapsed >= 0.5
 
 
-def test_one_that_is_no_longer_there_fails_with_what_was_known(sandbox: Sandbox) -> None:
+def test_a_removed_environment_fails_with_its_last_state(sandbox: Sandbox) -> None:
     environment = added(sandbox)
     sandbox.remove(environment.id)
 
@@ -202,7 +202,7 @@ def test_one_that_is_no_longer_there_fails_with_what_was_known(sandbox: Sandbox)
     assert wait.error == {"code": "timeout", "message": "not online after 0 s: it is no longer there"}
 
 
-def test_with_no_time_at_all_it_looks_once(sandbox: Sandbox) -> None:
+def test_with_a_timeout_of_zero_it_looks_once(sandbox: Sandbox) -> None:
     environment = added(sandbox)
 
     [wait] = waited(sandbox, [environment], Goal("offline"), 0)
@@ -213,7 +213,7 @@ def test_with_no_time_at_all_it_looks_once(sandbox: Sandbox) -> None:
 # Steady
 
 
-def test_it_must_hold_for_so_long(sandbox: Sandbox) -> None:
+def test_the_goal_must_hold_for_the_steady_time(sandbox: Sandbox) -> None:
     environment = added(sandbox)
 
     [wait] = waited(sandbox, [environment], Goal("online", steady_for=0.5))
@@ -223,7 +223,7 @@ def test_it_must_hold_for_so_long(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("event", ["rotate", "dies"])
-def test_a_device_that_reconnects_or_dies_starts_anew(sandbox: Sandbox, event: str) -> None:
+def test_a_device_that_reconnects_or_dies_restarts_the_steady_time(sandbox: Sandbox, event: str) -> None:
     environment = added(sandbox)
 
     def lose() -> None:
@@ -263,7 +263,7 @@ def test_a_device_that_comes_back_and_dies_is_not_steady(sandbox: Sandbox) -> No
     assert gone.error["message"].startswith("not online, steady for 1 s after 2 s: it is offline (last seen at ")
 
 
-def test_a_look_up_that_fails_does_not_end_what_is_steady(sandbox: Sandbox) -> None:
+def test_a_failed_look_up_does_not_end_the_steady_time(sandbox: Sandbox) -> None:
     environment = added(sandbox)
     sandbox.add_fault("status", route="retrieve", status=503, nth=[2, 3])
 
@@ -273,7 +273,7 @@ def test_a_look_up_that_fails_does_not_end_what_is_steady(sandbox: Sandbox) -> N
     assert wait.elapsed - wait.steady < 0.2
 
 
-def test_one_that_is_not_steady_yet_says_for_how_long_it_was(sandbox: Sandbox) -> None:
+def test_a_device_that_is_not_yet_steady_says_for_how_long_it_was(sandbox: Sandbox) -> None:
     environment = added(sandbox)
 
     [wait] = waited(sandbox, [environment], Goal("online", steady_for=60), 0.5)
@@ -283,7 +283,7 @@ def test_one_that_is_not_steady_yet_says_for_how_long_it_was(sandbox: Sandbox) -
     assert "version 0.34.12, mode standard, steady for 0." in wait.error["message"]
 
 
-def test_one_that_has_gone_is_steady_as_well(sandbox: Sandbox) -> None:
+def test_an_offline_device_can_be_steady(sandbox: Sandbox) -> None:
     environment = added(sandbox)
     sandbox.remove(environment.id)
 
@@ -295,7 +295,7 @@ def test_one_that_has_gone_is_steady_as_well(sandbox: Sandbox) -> None:
 # Look-ups that fail
 
 
-def test_what_cannot_be_looked_up_for_the_moment_is_looked_up_again(sandbox: Sandbox) -> None:
+def test_a_look_up_that_fails_briefly_is_repeated(sandbox: Sandbox) -> None:
     environment = added(sandbox)
     sandbox.add_fault("status", route="retrieve", status=503, nth=[1, 2])
 
@@ -305,7 +305,7 @@ def test_what_cannot_be_looked_up_for_the_moment_is_looked_up_again(sandbox: San
     assert looks(sandbox) == ["retrieve"] * 3
 
 
-def test_what_can_never_be_looked_up_fails_at_once(sandbox: Sandbox) -> None:
+def test_a_look_up_that_can_never_succeed_fails_at_once(sandbox: Sandbox) -> None:
     one, two = added(sandbox), added(sandbox)
     sandbox.add_fault("status", route="retrieve", status=401, target=one.id)
 
@@ -316,7 +316,7 @@ def test_what_can_never_be_looked_up_fails_at_once(sandbox: Sandbox) -> None:
     assert waits[0].error["code"] == "http_401"
 
 
-def test_the_last_error_is_what_is_known(sandbox: Sandbox) -> None:
+def test_a_timeout_shows_the_last_error(sandbox: Sandbox) -> None:
     environment = added(sandbox)
     sandbox.add_fault("status", route="retrieve", status=503)
 
@@ -330,7 +330,7 @@ def test_the_last_error_is_what_is_known(sandbox: Sandbox) -> None:
 # Many
 
 
-def test_none_waits_for_another_ones_turn(sandbox: Sandbox) -> None:
+def test_a_target_does_not_wait_for_the_turn_of_another(sandbox: Sandbox) -> None:
     away = [added(sandbox) for _number in range(3)]
     for environment in away:
         sandbox.offline(environment.id)
@@ -341,7 +341,7 @@ def test_none_waits_for_another_ones_turn(sandbox: Sandbox) -> None:
     assert [wait.status for wait in waits] == ["failed", "failed", "failed", "ok"]
 
 
-def test_a_late_one_counts_although_others_have_failed_to_come(sandbox: Sandbox) -> None:
+def test_a_late_device_counts_although_others_did_not_come(sandbox: Sandbox) -> None:
     away, late = added(sandbox), added(sandbox)
     for environment in (away, late):
         sandbox.offline(environment.id)
@@ -358,7 +358,7 @@ def test_a_late_one_counts_although_others_have_failed_to_come(sandbox: Sandbox)
     assert [wait.status for wait in waits] == ["failed", "ok"]
 
 
-def test_one_that_is_given_up_since_others_failed_is_no_time_out(sandbox: Sandbox) -> None:
+def test_a_target_abandoned_because_others_failed_is_no_timeout(sandbox: Sandbox) -> None:
     away, broken = added(sandbox), added(sandbox)
     sandbox.offline(away.id)
     sandbox.add_fault("html_200", route="retrieve", nth=2)
@@ -371,7 +371,7 @@ def test_one_that_is_given_up_since_others_failed_is_no_time_out(sandbox: Sandbo
 
 
 @pytest.mark.parametrize("slow", [False, True])
-def test_what_a_signal_ends_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
+def test_a_wait_that_a_signal_ends_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
     monkeypatch.setattr(f"{FanOut.__module__}.GRACE", 0.1)
     away = added(sandbox)
     sandbox.offline(away.id)
@@ -394,7 +394,7 @@ def test_what_a_signal_ends_says_so(sandbox: Sandbox, monkeypatch: pytest.Monkey
     assert ("it is not known yet" if slow else "it is offline (last seen at") in message
 
 
-def test_many_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
+def test_many_targets_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
     many = [added(sandbox) for _number in range(12)]
     for environment in many:
         sandbox.offline(environment.id)
