@@ -27,10 +27,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_ou
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.arrivals import Arrivals
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environments
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import Reader
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Conversations
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 from tests.sandbox.process import CHECKOUT, Sandbox
 from tests.unit.support import settings_for
@@ -79,7 +78,7 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
             return accepted
 
     async def looked_up(question: Any, fresh: bool) -> bool:
-        arrived = await arrivals.find_message(question, fresh)
+        arrived = await conversations.find_message(question, fresh)
         death.at("looked_up")
         return arrived
 
@@ -95,7 +94,7 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
             )
             for name in given["environments"]
         ]
-        arrivals = Arrivals(Reader(client, concurrency=4, rate=None))
+        conversations = Conversations(client, concurrency=4, rate=None)
         with Ledger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
             deliveries = DyingDeliveries(ledger)
             planned = plan_campaign(deliveries, "c", given["retry"], targets)

@@ -11,10 +11,9 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Question
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import arrivals as module
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.arrivals import Arrivals
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import replies as module
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.history import HistoryMessage
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.reader import Reader
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Conversations
 
 
 class OneConversation:
@@ -43,12 +42,13 @@ class OneConversation:
 
 def arrived(client: OneConversation, *otids: str) -> list[Any]:
     """What is said of each, where all ask at once."""
-    reader = Reader(client, concurrency=4, rate=None)  # type: ignore[arg-type]
+    conversations = Conversations(client, concurrency=4, rate=None)  # type: ignore[arg-type]
 
     async def run() -> list[Any]:
-        arrivals = Arrivals(reader)
         questions = [Question("letta", "agent-1", None, otid, since="2026-01-31T12:00:00.000Z") for otid in otids]
-        return await asyncio.gather(*(arrivals.find_message(one, False) for one in questions), return_exceptions=True)
+        return await asyncio.gather(
+            *(conversations.find_message(one, False) for one in questions), return_exceptions=True
+        )
 
     return asyncio.run(run())
 

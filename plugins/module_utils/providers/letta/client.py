@@ -23,7 +23,7 @@ from ..base import Accepted
 from ..message import Message
 from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run
-from .models import Page, Row, SendReply, read_environment, write_message
+from .models import Page, Row, SendReply, read_environment
 from .shared_listing import SharedListing
 
 _PAGE_SIZE = 100
@@ -144,20 +144,13 @@ class Client:
             note = await answer_over_relay(self.settings, target.connection_id, agent_id, conversation_id, decisions)
             if note is None:
                 return Accepted("the device accepted the answer", 1, via="relay")
-        body: dict[str, Any] = {"messages": [write_message(message) for message in messages]}
-        if agent_id is not None:
-            body["agentId"] = agent_id
-        if conversation_id is not None:
-            body["conversationId"] = conversation_id
-        reply = await self._http.post(
-            "v1",
-            "environments",
-            target.connection_id,
-            "messages",
-            body=body,
-            repeatable=not any(message.approvals for message in messages),
-            final=final,
-        )
+        # The option `messages` has the form of the API.
+        body: dict[str, Any] = {"messages": [message.as_option() for message in messages]}
+        optional = {"agentId": agent_id, "conversationId": conversation_id}
+        body |= {name: value for name, value in optional.items() if value is not None}
+        path = ("v1", "environments", target.connection_id, "messages")
+        repeatable = not any(message.approvals for message in messages)
+        reply = await self._http.post(*path, body=body, repeatable=repeatable, final=final)
         where = f"POST {self._base_url}/v1/environments/{{connectionId}}/messages"
         answer = reply.read_as(SendReply, where, may_be_accepted=True)
         if not answer.success:
@@ -171,9 +164,8 @@ class Client:
 
     async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
         """Make a conversation with an agent; returns its id. Each call makes another one."""
-        reply = await self._http.post(
-            "v1", "conversations", "", body={}, params={"agent_id": agent_id}, repeatable=False
-        )
+        params = {"agent_id": agent_id}
+        reply = await self._http.post("v1", "conversations", "", body={}, params=params, repeatable=False)
         conversation_id = reply.data.get("id") if isinstance(reply.data, dict) else None
         if not isinstance(conversation_id, str) or not conversation_id:
             raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")

@@ -1,14 +1,10 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Letta's wire models: environment connections coming in, messages going out.
-
-Source of the shapes: the API reference, "Environments". Keys that real devices send beyond it are kept.
-"""
+"""Letta's wire models. Source: the API reference, "Environments". Keys that real devices send beyond it are kept."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -16,7 +12,6 @@ from typing import Annotated, Any
 from ..._deps import pydantic
 from ...environment import Environment, InvalidRow, Listing, is_updatable, validate_rows
 from ...text import format_time
-from ..message import Message
 
 NAME = "letta"
 # An environment is online while its last heartbeat is younger than this.
@@ -57,12 +52,6 @@ class Metadata(_Wire):
     working_directory: str | None = None
 
 
-@functools.cache
-def _find_own_fields() -> frozenset[str | None]:
-    """The keys of the metadata that have a field of their own."""
-    return frozenset(field.alias for field in Metadata.model_fields.values())
-
-
 class Row(_Wire):
     """One environment connection as the list and retrieve calls return it. Times are epoch milliseconds."""
 
@@ -94,19 +83,6 @@ class SendReply(pydantic.BaseModel):
     success: pydantic.StrictBool
 
 
-def write_message(message: Message) -> dict[str, Any]:
-    """A message as the API takes it."""
-    if message.approvals:
-        return {"type": "approval", "approvals": list(message.approvals)}
-    parts = [{"type": "text", "text": text} for text in message.texts]
-    return {
-        "role": "user",
-        "content": message.content if isinstance(message.content, str) else parts,
-        "client_message_id": message.client_message_id,
-        "otid": message.otid,
-    }
-
-
 def read_environments(
     listing: Listing, base_url: str, *, online_only: bool = False
 ) -> tuple[list[Environment], list[InvalidRow]]:
@@ -123,9 +99,8 @@ def read_environments(
 def read_environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datetime) -> Environment:
     """A row as an Environment, online or not as of `now`."""
     metadata = row.metadata or Metadata()
-    raw_metadata = raw.get("metadata") or {}
     status = "online" if _is_online(row, now) else "offline"
-    self_update = raw_metadata.get("self_update")
+    self_update = (raw.get("metadata") or {}).get("self_update")
     fields: dict[str, Any] = {
         "id": row.id,
         "device_id": row.device_id,
@@ -153,7 +128,7 @@ def read_environment(row: Row, raw: Mapping[str, Any], base_url: str, now: datet
         "first_seen_at": _write_time(row.first_seen_at),
         "listed_at": format_time(now),
         # The rest of the metadata is in the fields above; both would make an inventory a quarter larger.
-        "metadata": {name: value for name, value in raw_metadata.items() if name not in _find_own_fields()},
+        "metadata": dict(metadata.model_extra or {}),
         "extra": dict(row.model_extra or {}),
     }
     return Environment(

@@ -5,16 +5,10 @@
 
 from __future__ import annotations
 
-from ...environment import Environment, InvalidRow, Listing
 from ..base import Provider
 from .client import Client, Query
 from .models import FIELDS, NAME, read_environments
 from .replies import Conversations
-
-
-def _read_environments(listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
-    return read_environments(listing, base_url, online_only=query.online_only)
-
 
 PROVIDER = Provider(
     name=NAME,
@@ -22,7 +16,7 @@ PROVIDER = Provider(
     fields=FIELDS,
     query=Query,
     client=Client,
-    environments=_read_environments,
+    environments=lambda listing, base_url, query: read_environments(listing, base_url, online_only=query.online_only),
     conversations=Conversations,
     looked_up_by="device_id",
 )

@@ -10,17 +10,15 @@ the device sends the same content again, under another otid.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from ...errors import ApiError
 from ...text import one_line
 from ..conversation import Look, Question, Reply
-from .arrivals import Arrivals
 from .client import Client
 from .history import HistoryMessage, Run, Turn, find_turn, seconds_between
 from .reader import DeviceState, Reader
@@ -35,8 +33,8 @@ _RARE = 4.0
 # Seconds that the environment may be offline for; a device that registers again is back within less.
 _OFFLINE_FOR = 20.0
 
-# What a step of a look leads to: the reply as it stands, or the next step.
-_Next: TypeAlias = Reply | Callable[[], Awaitable["_Next"]]
+# Whether a message was ever delivered is not answered by reading on for ever: 500 requests are minutes.
+_MOST_LOOKED_THROUGH = 50_000
 
 
 class Conversations:
@@ -44,24 +42,64 @@ class Conversations:
 
     def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
         self._reader = Reader(client, concurrency=concurrency, rate=rate)
-        self.find_message = Arrivals(self._reader).find_message
+        # By conversation: the otids of its user messages, and whether these are all of them.
+        self._readings: dict[tuple[str, str | None], asyncio.Task[tuple[set[str | None], bool]]] = {}
 
     def search_reply(self, question: Question) -> Look:
         """What looks for the reply to one message, again and again."""
         return ReplySearch(self._reader, question).look
+
+    async def find_message(self, question: Question, fresh: bool) -> str | None:
+        """The message's id if it is anywhere in its conversation, which is read once for all that ask; else None.
+
+        Raises ApiError if the message is not in what was read, and that is not the whole conversation.
+        """
+        # Not only back to `question.since`: a run that has just claimed the message does not know who sent it before.
+        key = (question.agent_id, question.conversation_id)
+        if fresh or key not in self._readings:
+            self._readings[key] = asyncio.create_task(self._read_back(question))
+        reading = self._readings[key]
+        try:
+            otids, is_whole = await asyncio.shield(reading)
+        except ApiError:
+            # The next message has it read again, so that one failure does not fail a whole campaign.
+            if self._readings.get(key) is reading:
+                del self._readings[key]
+            raise
+        if question.otid in otids:
+            return question.otid
+        if not is_whole:
+            raise ApiError(
+                f"it is not among the latest {_MOST_LOOKED_THROUGH:,} messages of the conversation, and older ones are "
+                "not read; with verify=none it is sent without a look",
+                code="too_long",
+            )
+        return None
+
+    async def _read_back(self, question: Question) -> tuple[set[str | None], bool]:
+        otids: set[str | None] = set()
+        looked_through = 0
+        try:
+            async for page in self._reader.read_history(question):
+                otids |= {message.otid for message in page if message.message_type == "user_message" and message.otid}
+                looked_through += len(page)
+                page.clear()
+                if looked_through >= _MOST_LOOKED_THROUGH:
+                    return otids, False
+        except ApiError as error:
+            # Nothing has arrived in a conversation that is not there.
+            if error.status != 404:
+                raise
+        return otids, True
 
 
 @dataclass(slots=True)
 class ReplySearch:
     """Looks for the reply to one message, again and again.
 
-    A look goes from step to step until one of them knows the reply as it stands:
-
-    1. `_check_run`: is the last run that is known still under way? Then this was the only request of the look.
-    2. `_read_history`: is this run the last one of the turn, or has the device started another one?
-    3. `_ask_device`: is the device going to start another one?
-
-    The history is always read after the run has ended, so that no message of the run is missing.
+    A look reads the last known run first: while this is under way, it is the only request. Then it reads the history,
+    for the device may have started another run, and asks the device whether it is going to start one. The history is
+    always read after the run has ended, so that no message of the run is missing.
     """
 
     reader: Reader
@@ -77,7 +115,7 @@ class ReplySearch:
     async def look(self, seconds: float = 0.0) -> Reply:
         """What has happened to the message by now. seconds: since the look before. Raises ApiError."""
         try:
-            reply = await self._follow_steps()
+            reply = await self._read_reply()
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -86,43 +124,35 @@ class ReplySearch:
             return reply.ended("lost", "reply_lost", "the environment went offline before the end of the turn")
         return reply
 
-    async def _follow_steps(self) -> Reply:
-        step: _Next = self._check_run
-        while not isinstance(step, Reply):
-            step = await step()
-        return step
+    async def _read_reply(self) -> Reply:
+        run = await self._read_run()
+        device_is_idle = False
+        while run is None or not run.active:
+            turn = await self._find_turn()
+            if turn is None or turn.run_id is None:
+                return Reply()
+            if turn.run_id != self._run_id:
+                self._run_id = turn.run_id
+                run, device_is_idle = await self._read_run(), False
+            elif run is None:
+                return _reply_without_run(turn)
+            elif again := turn.sent_again_as(run):
+                self._sent_again_in.add(again)
+                device_is_idle = False
+            elif device_is_idle or turn.next_message is not None or not run.may_go_on:
+                return _describe_end(turn, run)
+            else:
+                device = await self.reader.ask_device(self.question)
+                if device is None:
+                    return self._reply_without_device(turn, run)
+                if device.busy:
+                    return _reply_so_far(turn, run, self._pending(turn, device))
+                # The device may have started and ended another run since the history was read.
+                device_is_idle = True
+        return Reply(run_id=run.id)
 
-    async def _check_run(self) -> _Next:
-        run = await self.reader.read_run(self._run_id) if self._run_id is not None else None
-        if run is not None and run.active:
-            return Reply(run_id=run.id)
-        return partial(self._read_history, run)
-
-    async def _read_history(self, run: Run | None, *, device_is_idle: bool = False) -> _Next:
-        """run: the last known one, which is over; None if none is known, or the server has deleted it."""
-        turn = await self._find_turn()
-        if turn is None or turn.run_id is None:
-            return Reply()
-        if turn.run_id != self._run_id:
-            self._run_id = turn.run_id
-            return self._check_run
-        if run is None:
-            return _reply_without_run(turn)
-        if again := turn.sent_again_as(run):
-            self._sent_again_in.add(again)
-            return partial(self._read_history, run)
-        if device_is_idle or turn.next_message is not None or not run.may_go_on:
-            return _describe_end(turn, run)
-        return partial(self._ask_device, turn, run)
-
-    async def _ask_device(self, turn: Turn, run: Run) -> _Next:
-        device = await self.reader.ask_device(self.question)
-        if device is None:
-            return self._reply_without_device(turn, run)
-        if device.busy:
-            return _reply_so_far(turn, run, self._pending(turn, device))
-        # The device may have started and ended another run since the history was read.
-        return partial(self._read_history, run, device_is_idle=True)
+    async def _read_run(self) -> Run | None:
+        return await self.reader.read_run(self._run_id) if self._run_id is not None else None
 
     async def _find_turn(self) -> Turn | None:
         """The turn as the history has it now; what an earlier look has searched in vain is not read again."""
