@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..module_utils.ledger.deliveries import Deliveries
-from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
 from ..modules.campaign_control import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.actions.run_facts import find_run_facts
@@ -25,10 +24,8 @@ class ActionModule(EnvironmentAction):
         """Set the state; return `previous_state`."""
         campaign, wanted = options["campaign"], options["state"]
         path = find_ledger_path(options["ledger"])
-        before = ACTIVE
-        if reading := Ledger.read(path):
-            with reading:
-                before = Deliveries(reading).state(campaign)
+        with read_ledger(path) as reading:
+            before = Deliveries(reading).state(campaign)
         if before != wanted and not self._task.check_mode:
             with Ledger.open(path, find_run_facts(self._task, task_vars)) as ledger:
                 Deliveries(ledger).set_state(campaign, wanted)

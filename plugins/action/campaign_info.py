@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..module_utils.ledger.deliveries import Deliveries
-from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.sqlite import open_to_show
 from ..module_utils.providers.conversation import STATES
 from ..modules.campaign_info import SPEC
@@ -26,13 +25,10 @@ class ActionModule(EnvironmentAction):
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Return `counts`, `replies` and on request `deliveries`."""
-        records: list[dict[str, Any]] = []
-        state = ACTIVE
-        if ledger := open_to_show(options["ledger"], check_mode=bool(self._task.check_mode)):
-            with ledger:
-                deliveries = Deliveries(ledger)
-                records = deliveries.records(options["campaign"])
-                state = deliveries.state(options["campaign"])
+        with open_to_show(options["ledger"], check_mode=bool(self._task.check_mode)) as ledger:
+            deliveries = Deliveries(ledger)
+            records = deliveries.records(options["campaign"])
+            state = deliveries.state(options["campaign"])
         found = Counter(record["status"] for record in records)
         replies = Counter(record["reply_state"] for record in records)
         ended = ", ".join(f"{found[status]} {status}" for status in _STATUSES if found[status])

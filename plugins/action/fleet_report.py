@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +13,9 @@ from ..module_utils.environment import Environment
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import export_rollout, list_rollout_names
-from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.sqlite import Ledger, open_to_show
 from ..module_utils.report.files import MODES, check_path, differs_from, render_file, write_report
 from ..module_utils.report.model import (
-    ReportedCampaign,
     ReportedRollout,
     report_campaign,
     report_fleet,
@@ -44,9 +41,10 @@ class ActionModule(EnvironmentAction):
             raise OptionError("hosts", "none of them is an environment; set allow_empty=true where that is fine")
         # A report on neither needs no ledger.
         wanted = options["campaigns"] or options["rollout"]
-        ledger = open_to_show(options["ledger"], check_mode=bool(self._task.check_mode)) if wanted else None
-        with ledger or nullcontext():
-            campaigns = _report_campaigns(ledger, options["campaigns"])
+        check_mode = bool(self._task.check_mode)
+        with open_to_show(options["ledger"], check_mode=check_mode) if wanted else Ledger.make_empty() as ledger:
+            kept = Deliveries(ledger)
+            campaigns = [report_campaign(name, kept.state(name), kept.records(name)) for name in options["campaigns"]]
             rollout = _report_rollout(ledger, options["rollout"])
         report = report_fleet(environments, campaigns, rollout)
         now, files = datetime.now(UTC), []
@@ -82,19 +80,11 @@ def _read_fleet(hosts: Sequence[Any], hostvars: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _report_campaigns(ledger: Ledger | None, names: Sequence[str]) -> list[ReportedCampaign]:
-    """The campaigns from the ledger; a campaign that it does not have has no deliveries."""
-    if ledger is None:
-        return [report_campaign(name, ACTIVE, []) for name in names]
-    deliveries = Deliveries(ledger)
-    return [report_campaign(name, deliveries.state(name), deliveries.records(name)) for name in names]
-
-
-def _report_rollout(ledger: Ledger | None, name: str | None) -> ReportedRollout | None:
+def _report_rollout(ledger: Ledger, name: str | None) -> ReportedRollout | None:
     """A rollout from the ledger. Raises OptionError for one that it does not have."""
     if name is None:
         return None
-    if ledger is not None and (record := export_rollout(ledger, name)):
+    if record := export_rollout(ledger, name):
         return report_rollout(record)
-    known = ", ".join(map(repr, list_rollout_names(ledger))) if ledger else ""
+    known = ", ".join(map(repr, list_rollout_names(ledger)))
     raise OptionError("rollout", f"the ledger has no rollout {name!r}; it has {known or 'none'}")

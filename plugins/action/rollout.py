@@ -14,7 +14,7 @@ from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.ledger.rollouts import add_rollout, find_rollout, get_rollout, lock_rollout
 from ..module_utils.ledger.schema import Rollout
-from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.rollouts.preflight import find_preflights
 from ..module_utils.rollouts.waves import check_same, check_waves, describe_rollout, plan_rollout
@@ -41,13 +41,15 @@ class ActionModule(EnvironmentAction):
         self._require_run_once("targets", task_vars, "plan for all of them")
         items = read_targets(options["targets"], (), options["max_targets"], task_vars)
         hosts = {item.environment.id: item.host for item in items}
-        known = _find_planned(options)
+        path = find_ledger_path(options["ledger"])
+        with read_ledger(path) as ledger:
+            known = find_rollout(ledger, options["name"])
         if known is not None:
             check_same(known, options["version"], options["waves"], list(hosts))
         plan = known or self._plan(options, items, task_vars)
         if self._task.check_mode:
             return _describe(plan, hosts, changed=known is None)
-        path, facts = find_ledger_path(options["ledger"]), find_run_facts(self._task, task_vars)
+        facts = find_run_facts(self._task, task_vars)
         lock_rollout(path, options["name"], facts)
         with Ledger.open(path, facts) as ledger:
             # Another run may have planned or continued it while this one waited for the lock.
@@ -70,14 +72,6 @@ class ActionModule(EnvironmentAction):
         found = asyncio.run(find_preflights(settings, targets, options["concurrency"], options["version"]))
         now = format_now()
         return plan_rollout(options["name"], options["version"], options["waves"], found, now)
-
-
-def _find_planned(options: Mapping[str, Any]) -> Rollout | None:
-    ledger = Ledger.read(find_ledger_path(options["ledger"]))
-    if ledger is None:
-        return None
-    with ledger:
-        return find_rollout(ledger, options["name"])
 
 
 def _describe(rollout: Rollout, hosts: Mapping[str, str], *, changed: bool) -> dict[str, Any]:

@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger.rollouts import get_rollout, lock_rollout, record_wave
 from ..module_utils.ledger.schema import Rollout, RolloutTarget, Wave
-from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
 from ..module_utils.rollouts.waves import FAILED, WaveResults, begin_wave, judge_wave
 from ..module_utils.text import format_now
 from ..modules.rollout_wave import SPEC
@@ -44,7 +43,7 @@ class ActionModule(EnvironmentAction):
 
 
 def _get_rollout(path: Path, name: str) -> Rollout:
-    with Ledger.read(path) or nullcontext() as ledger:
+    with read_ledger(path) as ledger:
         return get_rollout(ledger, name)
 
 

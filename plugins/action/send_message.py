@@ -23,7 +23,7 @@ from ..module_utils.fleet.replies import count_states
 from ..module_utils.ledger.audit_log import AuditLog
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
+from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
 from ..module_utils.options import drop_blanks
 from ..module_utils.providers.base import Client, Provider
 from ..module_utils.providers.conversation import NEW_CONVERSATION
@@ -274,10 +274,8 @@ def _plan_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:
     name = run.options["campaign"]
     if not name:
         return CampaignPlan(run.targets, {}, {})
-    with Ledger.read(find_ledger_path(run.options["ledger"])) or contextlib.nullcontext() as ledger:
-        return plan_campaign(
-            Deliveries(ledger) if ledger else None, name, run.options["retry"], run.targets, source_hash
-        )
+    with read_ledger(find_ledger_path(run.options["ledger"])) as ledger:
+        return plan_campaign(Deliveries(ledger), name, run.options["retry"], run.targets, source_hash)
 
 
 def _count_replies(deliveries: Sequence[Delivery]) -> dict[str, int]:

@@ -460,8 +460,7 @@ def test_the_outcome_of_a_wave_is_stored(path: Path) -> None:
 
 
 def test_a_missing_rollout_is_an_error_that_says_how_to_plan_it(path: Path) -> None:
-    for ledger in (None, opened(path)):
+    for ledger in (Ledger.make_empty(), opened(path)):
         with pytest.raises(OptionError, match=r"^name: the ledger has no rollout 'r'; plan it with fleetops"):
             get_rollout(ledger, "r")
-        if ledger is not None:
-            ledger.close()
+        ledger.close()

@@ -55,15 +55,14 @@ class CampaignPlan:
 
 
 def plan_campaign(
-    deliveries: Deliveries | None,
+    deliveries: Deliveries,
     campaign: str,
     retry: str,
     targets: Sequence[MessageTarget],
     source_hash: str | None = None,
 ) -> CampaignPlan:
-    """The plan of a run. deliveries: None if there is no ledger yet. Raises OptionError if the content has changed."""
-    entries = deliveries.entries(campaign) if deliveries is not None else {}
-    repeat = deliveries.repeat(campaign) if deliveries is not None else 0
+    """The plan of a run. Raises OptionError if the content has changed."""
+    entries, repeat = deliveries.entries(campaign), deliveries.repeat(campaign)
     to_send = [target for target in targets if target.skip is None]
     if retry == "all" and not _is_unfinished(repeat, entries, to_send):
         repeat += 1
@@ -82,14 +81,12 @@ def plan_campaign(
                 attempts[environment_id] += 1
             else:
                 settled[environment_id] = entry
-    if deliveries is not None:
-        deliveries.check_source(campaign, source_hash)
+    deliveries.check_source(campaign, source_hash)
     planned = [
         _with_ids(campaign, target, attempts[target.environment.id]) if target.skip is None else target
         for target in targets
     ]
-    state = deliveries.state(campaign) if deliveries is not None else ACTIVE
-    return CampaignPlan(planned, settled, hashes, source_hash, repeat, state)
+    return CampaignPlan(planned, settled, hashes, source_hash, repeat, deliveries.state(campaign))
 
 
 def _is_unfinished(repeat: int, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> bool:

@@ -64,9 +64,9 @@ def find_rollout(ledger: Ledger, name: str) -> Rollout | None:
     )
 
 
-def get_rollout(ledger: Ledger | None, name: str) -> Rollout:
+def get_rollout(ledger: Ledger, name: str) -> Rollout:
     """A rollout as it stands. Raises OptionError if there is none of that name."""
-    rollout = find_rollout(ledger, name) if ledger is not None else None
+    rollout = find_rollout(ledger, name)
     if rollout is None:
         raise OptionError("name", f"the ledger has no rollout {name!r}; plan it with fleetops.environments.rollout")
     return rollout

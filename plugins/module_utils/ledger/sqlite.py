@@ -20,7 +20,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ from ..text import format_now, one_line
 from .schema import SCHEMA, SCHEMA_VERSION, RunFacts
 from .sqlite_errors import explain_errors
 
-# "flee", so that nobody's other database is taken for a ledger.
+# "flee", so that no other database is taken for a ledger.
 _APPLICATION_ID = 0x666C6565
 # The byte of the lock file for the run that prepares the ledger; the numbers of runs begin with 1.
 _PREPARING = 0
@@ -58,7 +58,7 @@ def find_ledger_path(option: str | None) -> Path:
     return (base / "fleetops" / "ledger.sqlite").resolve()
 
 
-class Ledger:
+class Ledger(AbstractContextManager["Ledger"]):
     """An open ledger; a context manager. Every call raises OptionError for `ledger` if the file cannot be used.
 
     run: the number of this run, 0 if the ledger is open to read alone.
@@ -67,66 +67,61 @@ class Ledger:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._connection = connection
+        self._connection.row_factory = sqlite3.Row
         self._lock_file: int | None = None
         self.run = 0
 
     @classmethod
     def open(cls, path: Path, facts: RunFacts) -> Self:
         """Open for a run, and record the run. The file and its directory are made for the user alone."""
-        with explain_errors(path):
+        with explain_errors(path), ExitStack() as undo:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             _check_has_one_name(path)
             cls._check_is_ledger(path)
             ledger = cls(path, _connect(path, "rw"))
-        try:
-            with explain_errors(path):
-                # Opened once: closing any descriptor of a file ends all locks of the process on it.
-                lock_file = ledger._lock_file = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o600)
-                with _locked(lock_file, _PREPARING, within=_AT_FIRST):
-                    ledger._prepare()
-                ledger._begin_run(facts, lock_file)
-                ledger.wait_for_others(_UNDER_WAY)
-        except BaseException:
-            ledger.close()
-            raise
+            undo.push(ledger)
+            # Opened once: closing any descriptor of a file ends all locks of the process on it.
+            lock_file = ledger._lock_file = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o600)
+            with _locked(lock_file, _PREPARING, within=_AT_FIRST):
+                ledger._prepare()
+            ledger._begin_run(facts, lock_file)
+            ledger.wait_for_others(_UNDER_WAY)
+            undo.pop_all()
         return ledger
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """Open to read alone; None if there is no ledger yet."""
-        with explain_errors(path):
+        with explain_errors(path), ExitStack() as undo:
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not path.exists() or not path.stat().st_size:
+            # Without tables: the run that makes it was killed before it had made them, or is about to make them.
+            if not path.exists() or not path.stat().st_size or not cls._check_is_ledger(path):
                 return None
-            cls._check_is_ledger(path)
-            # SQLite makes files beside a ledger that it reads, unless it is immutable. A ledger that nobody has open,
-            # in a directory that cannot be written, does not change.
+            # SQLite makes files beside a ledger that it reads, unless it is immutable. A ledger that no process has
+            # open, in a directory that cannot be written, does not change.
             immutable = not _is_open(path) and not os.access(path.parent, os.W_OK, effective_ids=True)
             ledger = cls(path, _connect(path, "ro", immutable=immutable))
-            try:
-                # The run that makes it was killed before it had made the tables, or is about to make them.
-                if ledger._is_new():
-                    ledger.close()
-                    return None
-                # A copy of a ledger may be without the lock file: no run uses it.
-                if Path(f"{path}-lock").exists():
-                    ledger._lock_file = os.open(f"{path}-lock", os.O_RDONLY)
-            except BaseException:
-                ledger.close()
-                raise
-            return ledger
+            undo.push(ledger)
+            # A copy of a ledger may be without the lock file: no run uses it.
+            if Path(f"{path}-lock").exists():
+                ledger._lock_file = os.open(f"{path}-lock", os.O_RDONLY)
+            undo.pop_all()
+        return ledger
 
     @classmethod
-    def _check_is_ledger(cls, path: Path) -> None:
-        """Raise OptionError for a file that is no ledger of this version. A file that nobody has open is unchanged."""
-        found = cls(path, _connect(path, "ro", immutable=not _is_open(path)))
-        with closing(found):
-            found._check_schema()
+    def make_empty(cls) -> Self:
+        """A ledger in memory, in which nothing is recorded."""
+        ledger = cls(Path(), sqlite3.connect(":memory:", isolation_level=None))
+        ledger._prepare()
+        return ledger
 
-    def __enter__(self) -> Self:
-        return self
+    @classmethod
+    def _check_is_ledger(cls, path: Path) -> bool:
+        """Whether a file has tables; it is not changed unless it is open. Raises OptionError as `_has_tables`."""
+        with cls(path, _connect(path, "ro", immutable=not _is_open(path))) as found:
+            return found._has_tables()
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
@@ -145,9 +140,7 @@ class Ledger:
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows that a statement selects, by the names of their columns."""
         with explain_errors(self._path):
-            cursor = self._connection.execute(statement, values)
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+            return [dict(row) for row in self._connection.execute(statement, values)]
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run one statement, which is a transaction of its own; returns the number of rows that it changed."""
@@ -193,21 +186,17 @@ class Ledger:
         # Commits survive the process; `transaction` says which ones survive the machine.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         with self.transaction(durable=False):
-            if self._is_new():
+            if not self._has_tables():
                 for statement in SCHEMA.split(";"):
                     self._connection.execute(statement)
                 self._connection.execute("INSERT INTO ledger VALUES (?)", (format_now(),))
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            self._check_schema()
 
-    def _is_new(self) -> bool:
-        return not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone()
-
-    def _check_schema(self) -> None:
-        """Raise OptionError for a database of something else, and for a ledger of another version."""
-        if self._is_new():
-            return
+    def _has_tables(self) -> bool:
+        """Whether it has tables. Raises OptionError for those of something else, and of another version."""
+        if not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            return False
         if self._pragma("application_id") != _APPLICATION_ID:
             raise OptionError("ledger", f"{str(self._path)!r} is a database of something else; name another file")
         version = self._pragma("user_version")
@@ -217,6 +206,7 @@ class Ledger:
                 f"{str(self._path)!r} has the schema {version}, and this version of the collection knows "
                 f"{SCHEMA_VERSION}; update the collection, or name another file",
             )
+        return True
 
     def _begin_run(self, facts: RunFacts, lock_file: int) -> None:
         with self.transaction(durable=False):
@@ -233,8 +223,13 @@ class Ledger:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def open_to_show(option: str | None, *, check_mode: bool) -> Ledger | None:
-    """The ledger opened to read alone; None if there is none yet, and the option names none. Raises OptionError.
+def read_ledger(path: Path) -> Ledger:
+    """The ledger opened to read alone; an empty one if there is none yet. Raises OptionError."""
+    return Ledger.read(path) or Ledger.make_empty()
+
+
+def open_to_show(option: str | None, *, check_mode: bool) -> Ledger:
+    """As `read_ledger`. Raises OptionError also if the option names a file that is not there.
 
     In check mode a task before this one has not made the ledger that it would make.
     """
@@ -242,7 +237,7 @@ def open_to_show(option: str | None, *, check_mode: bool) -> Ledger | None:
     ledger = Ledger.read(path)
     if ledger is None and option and not check_mode and not path.exists():
         raise OptionError("ledger", f"there is no {str(path)!r}; give the file that a run has made")
-    return ledger
+    return ledger or Ledger.make_empty()
 
 
 def _connect(path: Path, mode: str, *, immutable: bool = False) -> sqlite3.Connection:
