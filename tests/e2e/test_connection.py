@@ -122,7 +122,7 @@ def sudo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
-def test_become_gives_the_password_to_the_prompt_and_to_nobody_else(
+def test_become_sends_the_password_only_to_the_prompt(
     ansible: Ansible, fleet: Fleet, sudo: Path, pipelining: bool
 ) -> None:
     variables = {"ansible_become_exe": str(sudo), "ansible_become_password": "open sesame"}
@@ -152,9 +152,7 @@ def test_a_wrong_password_fails_at_once_and_leaves_nothing(ansible: Ansible, fle
     gone(fleet.alpha)
 
 
-def test_a_password_that_is_refused_with_the_last_word_is_told_from_a_command_that_failed(
-    ansible: Ansible, tmp_path: Path
-) -> None:
+def test_a_password_refused_at_the_end_is_distinguished_from_a_failed_command(ansible: Ansible, tmp_path: Path) -> None:
     refusing = tmp_path / "sudo"
     refusing.write_text(
         "#!/bin/sh\n"
@@ -169,7 +167,7 @@ def test_a_password_that_is_refused_with_the_last_word_is_told_from_a_command_th
     assert run.result("it")["msg"] == "Task failed: Incorrect sudo password, see become_pass"
 
 
-def test_a_prompt_that_nobody_knows_makes_the_device_unreachable_and_is_ended(
+def test_an_unknown_prompt_makes_the_device_unreachable_and_is_ended(
     ansible: Ansible, fleet: Fleet, tmp_path: Path
 ) -> None:
     asking = tmp_path / "sudo"
@@ -224,7 +222,7 @@ def shells(letta: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
         yield sandbox, dict(zip(SHELLS, devices, strict=True))
 
 
-def test_five_devices_at_once_whatever_the_shells_of_their_users_and_what_these_run_at_their_start(
+def test_five_devices_at_once_with_different_shells_and_startup_files(
     shells: tuple[Sandbox, dict[str, Device]], tmp_path: Path
 ) -> None:
     sandbox, devices = shells
@@ -265,7 +263,7 @@ def test_actions_on_the_controller_never_connect(ansible: Ansible, fleet: Fleet)
     assert fleet.sandbox.requests("relay") == []
 
 
-def test_the_plugin_itself_imports_nothing_that_is_heavy() -> None:
+def test_the_plugin_itself_imports_no_heavy_package() -> None:
     program = (
         "import sys, ansible.plugins.connection, ansible.module_utils.common.arg_spec, ansible.utils.display\n"
         "before = set(sys.modules)\n"
@@ -296,7 +294,7 @@ def test_the_plugin_itself_imports_nothing_that_is_heavy() -> None:
         ({}, {"LETTA_ALLOW_CONNECTION": "perhaps"}, "LETTA_ALLOW_CONNECTION: must be true or false, got 'perhaps'"),
     ],
 )
-def test_what_is_forbidden_fails_and_does_not_connect(
+def test_a_forbidden_connection_fails_and_does_not_connect(
     ansible: Ansible, fleet: Fleet, variables: dict[str, Any], env: dict[str, str], said: str
 ) -> None:
     run = on_devices(ansible, task("it", "ping"), variables=variables, env=env)
@@ -305,7 +303,7 @@ def test_what_is_forbidden_fails_and_does_not_connect(
     assert fleet.sandbox.requests("relay") == []
 
 
-def test_a_device_in_another_mode_is_left_alone_unless_that_is_allowed(ansible: Ansible, fleet: Fleet) -> None:
+def test_a_device_in_another_mode_is_refused_unless_allowed(ansible: Ansible, fleet: Fleet) -> None:
     fleet.sandbox.patch(fleet.alpha_row["id"], currentMode="standard")
     try:
         refused = on_devices(ansible, task("it", "ping"))
@@ -319,7 +317,7 @@ def test_a_device_in_another_mode_is_left_alone_unless_that_is_allowed(ansible: 
 
 
 @pytest.mark.parametrize(("variable", "os"), [("letta_metadata", "win32"), ("letta_metadata", "windows")])
-def test_a_system_that_is_not_posix_is_refused(ansible: Ansible, fleet: Fleet, variable: str, os: str) -> None:
+def test_a_system_other_than_posix_is_refused(ansible: Ansible, fleet: Fleet, variable: str, os: str) -> None:
     row = fleet.alpha_row
     fleet.sandbox.patch(row["id"], metadata={**row["metadata"], "os": os})
     try:
@@ -387,7 +385,7 @@ def nothing_is_left(device_processes: Fleet) -> Iterator[None]:
 @pytest.mark.usefixtures("nothing_is_left")
 @pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during", "relay_silent"])
 @pytest.mark.parametrize("command", [1, 2, 3, 4, 5])
-def test_wherever_the_relay_drops_nothing_runs_twice_and_nothing_is_left(
+def test_nothing_runs_twice_and_nothing_is_left_wherever_the_relay_drops(
     ansible: Ansible, fleet: Fleet, tmp_path: Path, fault: str, command: int
 ) -> None:
     count = tmp_path / "count"

@@ -70,7 +70,7 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def test_a_device_that_dies_is_unreachable_and_takes_the_command_with_it(
+def test_a_device_that_dies_is_unreachable_and_its_command_ends(
     letta: None, lone_sandbox: Sandbox, tmp_path: Path
 ) -> None:
     ansible = Ansible(tmp_path, lone_sandbox)

@@ -172,11 +172,11 @@ def test_a_role_of_core_passes(ansible: Ansible, targets: Path, role: str) -> No
     assert ansible.sandbox.requests("relay"), run.output
 
 
-def test_each_target_of_core_for_a_connection_is_run_or_has_a_reason_why_not(targets: Path) -> None:
+def test_each_connection_target_of_core_is_run_or_has_a_reason_not_to_run(targets: Path) -> None:
     assert {path.name for path in targets.glob("connection*")} <= {"connection", *SKIPPED}
 
 
-def test_a_source_archive_that_cannot_be_had_is_said_with_pips_own_words() -> None:
+def test_a_source_archive_that_cannot_be_downloaded_is_an_error_with_the_message_of_pip() -> None:
     with pytest.raises(
         RuntimeError, match=r"(?s)^the source archive of ansible-core 0\.0\.0 .*No matching distribution"
     ):

@@ -16,7 +16,7 @@ from .conftest import SIMULATED, Fleet
 from .device import VERSION, Device, wheel
 
 
-def test_real_devices_stand_in_the_inventory_with_what_they_sent(ansible: Ansible, fleet: Fleet) -> None:
+def test_real_devices_are_in_the_inventory_with_the_data_they_sent(ansible: Ansible, fleet: Fleet) -> None:
     listing = ansible.listing()
     hosts = listing["_meta"]["hostvars"]
 
@@ -42,7 +42,7 @@ def test_a_command_runs_on_the_devices_and_its_output_comes_back(ansible: Ansibl
         assert target["version"] == VERSION
 
 
-def test_an_update_that_is_not_possible_is_refused_with_the_devices_own_reason(ansible: Ansible) -> None:
+def test_an_impossible_update_is_refused_with_the_reason_of_the_device(ansible: Ansible) -> None:
     run = ansible.task("environment_command", targets=["alpha"], command="upgrade-letta-code")
 
     run.assert_error("alpha: failed", "Upgrade with your installer: uv tool upgrade letta")
@@ -60,7 +60,7 @@ def _who(sandbox: Sandbox) -> list[tuple[str, str, bool]]:
     return sorted((entry["id"], entry["row"]["deviceId"], entry["online"]) for entry in sandbox.fleet())
 
 
-def test_a_wheel_that_cannot_be_had_is_said_with_pips_own_words() -> None:
+def test_a_wheel_that_cannot_be_downloaded_is_an_error_with_the_message_of_pip() -> None:
     with pytest.raises(RuntimeError, match=r"(?s)^letta==0\.0\.0 cannot be installed, .*No matching distribution"):
         wheel("0.0.0")
 

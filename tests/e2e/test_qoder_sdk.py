@@ -104,7 +104,7 @@ class TestEnvironments:
 
         assert [each.id for each in page] == [row["id"]]
 
-    def test_one_of_them_and_its_workers(self, sandbox: Sandbox, client: Managed) -> None:
+    def test_one_environment_and_its_workers(self, sandbox: Sandbox, client: Managed) -> None:
         row = sandbox.qoder.add_environment(config={"type": "self_hosted"}, **{"$workers": 2})
 
         environment = client.environments.retrieve(row["id"])

@@ -56,7 +56,7 @@ def test_an_instruction_reaches_the_devices_and_their_replies_come_back(ansible:
     assert [entry["reply"]["text"] for entry in run.result("it")["targets"]] == ["This is alpha.", "This is beta."]
 
 
-def test_a_turn_that_fails_is_told_and_one_that_the_device_tries_again_is_waited_for(
+def test_a_failed_turn_is_reported_and_a_turn_that_the_device_repeats_is_waited_for(
     ansible: Ansible, fleet: Fleet
 ) -> None:
     broken = _agent(fleet, ErrorTurn(message="no credit left"))
@@ -125,7 +125,7 @@ def test_a_tool_that_the_device_runs_by_itself_is_waited_for(ansible: Ansible, f
     assert reply["duration"] > 3
 
 
-def test_a_device_that_is_killed_in_mid_turn_is_not_waited_for(ansible: Ansible, fleet: Fleet, tmp_path: Path) -> None:
+def test_a_device_killed_during_its_turn_is_not_waited_for(ansible: Ansible, fleet: Fleet, tmp_path: Path) -> None:
     agent_id = _agent(fleet, LongTurn(seconds=3600))
     with Device.start(fleet.sandbox, "gamma", tmp_path / "gamma") as gamma:
         power_cut = threading.Timer(10, gamma.process.kill)

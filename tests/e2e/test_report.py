@@ -170,7 +170,7 @@ def no_wider_than_the_window(page: Page) -> bool:
     return wide
 
 
-def test_the_page_of_a_hostile_fleet_shows_what_the_inventory_has(
+def test_the_page_of_a_hostile_fleet_shows_the_data_of_the_inventory(
     browser: Browser, ansible: Ansible, sandbox: Sandbox
 ) -> None:
     for text in HOSTILE:
@@ -195,7 +195,7 @@ def test_the_page_of_a_hostile_fleet_shows_what_the_inventory_has(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_that_anybody_says_becomes_an_element_or_runs(browser: Browser, tmp_path: Path, width: int) -> None:
+def test_no_text_from_outside_becomes_an_element_or_runs(browser: Browser, tmp_path: Path, width: int) -> None:
     with opened(browser, saved(tmp_path, hostile()), width=width) as page:
         for summary in page.locator("summary").all():
             summary.click()
@@ -285,7 +285,7 @@ def test_charts_are_drawn_and_a_click_on_a_bar_filters(browser: Browser, tmp_pat
         assert set(column(page, "mode")) == {"standard"}
 
 
-def test_times_are_utc_and_on_request_in_the_viewers_zone_by_its_name(browser: Browser, tmp_path: Path) -> None:
+def test_times_are_utc_or_on_request_in_the_named_zone_of_the_viewer(browser: Browser, tmp_path: Path) -> None:
     path = saved(tmp_path, typical())
     with opened(browser, path, timezone_id="America/St_Johns") as page:
         assert "Generated 2026-01-31 12:00:00Z, of the fleet as listed 2026-01-31 12:00:00Z" in page.inner_text(
@@ -303,7 +303,7 @@ def test_times_are_utc_and_on_request_in_the_viewers_zone_by_its_name(browser: B
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_it_is_readable_on_a_phone_and_on_a_desk_in_light_and_dark(
+def test_the_page_is_readable_on_a_phone_and_a_desktop_in_light_and_dark(
     browser: Browser, tmp_path: Path, width: int, scheme: Any
 ) -> None:
     with opened(browser, saved(tmp_path, typical()), width=width, color_scheme=scheme) as page:
@@ -321,7 +321,7 @@ def test_it_is_readable_on_a_phone_and_on_a_desk_in_light_and_dark(
         page.screenshot(path=SCREENSHOTS / f"report-{width}-{scheme}.png", full_page=True)
 
 
-def test_a_change_of_scheme_draws_the_charts_anew(browser: Browser, tmp_path: Path) -> None:
+def test_a_change_of_color_scheme_redraws_the_charts(browser: Browser, tmp_path: Path) -> None:
     colour = "Chart.getChart(document.querySelector('canvas')).data.datasets[0].backgroundColor[0]"
     with opened(browser, saved(tmp_path, typical()), color_scheme="light") as page:
         light = page.evaluate(colour)
@@ -345,7 +345,7 @@ def test_ten_thousand_environments_are_searched_and_sorted_page_by_page(browser:
         assert hosts(page)[0] == "device-09999"
 
 
-def test_without_environments_it_is_a_page_all_the_same(browser: Browser, tmp_path: Path) -> None:
+def test_a_report_without_environments_is_still_a_page(browser: Browser, tmp_path: Path) -> None:
     with opened(browser, saved(tmp_path, report_fleet({}))) as page:
         assert shown(page) == "0 environments"
 

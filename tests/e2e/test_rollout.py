@@ -70,7 +70,7 @@ def _shown(run: Run, task: str) -> list[list[str]]:
     return [entry["result"]["msg"] for entry in run.results if entry["task"] == task and "msg" in entry["result"]]
 
 
-def test_the_rest_is_updated_after_the_canary_and_a_second_run_changes_nothing(
+def test_the_other_devices_are_updated_after_the_canary_and_a_second_run_changes_nothing(
     letta: None, lone_sandbox: Sandbox, tmp_path: Path
 ) -> None:
     names = ["alpha", "beta", "gamma"]
@@ -139,7 +139,7 @@ def omega(fleet: Fleet, tmp_path: Path) -> Iterator[dict[str, Any]]:
     fleet.sandbox.remove(entry["id"])
 
 
-def test_an_instruction_is_answered_and_reaches_who_was_offline_once_it_is_back(
+def test_an_instruction_is_answered_and_reaches_an_offline_device_once_it_is_back(
     ansible: Ansible, fleet: Fleet, omega: dict[str, Any], tmp_path: Path
 ) -> None:
     replies = {name: f"This is {name}." for name in ("alpha", "beta", "omega")}

@@ -77,7 +77,7 @@ def gone(device: Device) -> None:
 
 @REPEATED
 @given(stdin=st.binary(max_size=2000), status=st.integers(0, 255))
-def test_any_bytes_come_back_as_they_went(fleet: Fleet, stdin: bytes, status: int) -> None:
+def test_any_bytes_come_back_unchanged(fleet: Fleet, stdin: bytes, status: int) -> None:
     copies = f"tee /dev/stderr; exit {status}".encode()
 
     assert _in_shell(fleet, lambda shell: shell.run(copies, stdin)) == CommandResult(status, stdin, stdin)
@@ -85,7 +85,7 @@ def test_any_bytes_come_back_as_they_went(fleet: Fleet, stdin: bytes, status: in
 
 @REPEATED
 @given(name=NAMES, content=st.binary(max_size=2000), mode=st.sampled_from([0o600, 0o644, 0o755, 0o400]))
-def test_a_file_of_any_name_goes_there_and_back(
+def test_a_file_of_any_name_is_copied_there_and_back(
     fleet: Fleet, tmp_path: Path, name: bytes, content: bytes, mode: int
 ) -> None:
     path = os.fsencode(tmp_path) + b"/" + name
@@ -100,7 +100,7 @@ def test_a_file_of_any_name_goes_there_and_back(
     Path(os.fsdecode(path)).unlink()
 
 
-def test_what_is_large_arrives_whole(fleet: Fleet, tmp_path: Path) -> None:
+def test_large_data_arrive_complete(fleet: Fleet, tmp_path: Path) -> None:
     content = os.urandom(50_000_000)
     sink, path = io.BytesIO(), os.fsencode(tmp_path / "large")
     command = b": " + b"x" * 100_000 + b"; sha256sum"
@@ -120,7 +120,7 @@ def test_what_is_large_arrives_whole(fleet: Fleet, tmp_path: Path) -> None:
     assert nothing == CommandResult(0, b"", b"")
 
 
-def test_a_command_runs_as_one_over_ssh_would(fleet: Fleet) -> None:
+def test_a_command_runs_as_over_ssh(fleet: Fleet) -> None:
     async def work(shell: Terminal) -> dict[str, CommandResult]:
         commands = {
             "home": b"pwd",
@@ -151,7 +151,7 @@ def test_a_command_runs_as_one_over_ssh_would(fleet: Fleet) -> None:
     os.kill(sleeper, 15)
 
 
-def test_what_cannot_be_read_or_written_is_refused_with_the_reason_and_the_shell_goes_on(
+def test_an_unreadable_or_unwritable_file_is_refused_with_the_reason_and_the_shell_continues(
     fleet: Fleet, tmp_path: Path
 ) -> None:
     async def refusal(begun: Awaitable[Any]) -> str:
@@ -184,7 +184,7 @@ def test_a_quiet_command_lasts_longer_than_the_timeout(fleet: Fleet) -> None:
     assert _in_shell(fleet, lambda shell: shell.run(b"sleep 15; echo done"), timeout=10).stdout == b"done\n"
 
 
-def test_a_device_that_is_heard_no_more_is_reported_and_its_command_ended(fleet: Fleet) -> None:
+def test_a_device_that_falls_silent_is_reported_and_its_command_ends(fleet: Fleet) -> None:
     fleet.sandbox.add_fault("relay_silent", target=fleet.alpha_row["id"], command=4)
 
     with pytest.raises(ApiError, match=r"nothing heard of the device for the timeout of 15 s$") as lost:
@@ -194,7 +194,7 @@ def test_a_device_that_is_heard_no_more_is_reported_and_its_command_ended(fleet:
     gone(fleet.alpha)
 
 
-def test_a_shell_that_never_comes_to_its_prompt_is_ended(letta: None, lone_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_a_shell_that_never_shows_its_prompt_is_ended(letta: None, lone_sandbox: Sandbox, tmp_path: Path) -> None:
     waiting = tmp_path / "waiting"
     waiting.write_text("#!/bin/sh\nexec sleep 600\n")
     waiting.chmod(0o755)
@@ -208,7 +208,7 @@ def test_a_shell_that_never_comes_to_its_prompt_is_ended(letta: None, lone_sandb
         gone(device)
 
 
-def test_a_device_in_another_mode_is_left_alone_also_when_only_it_knows_its_mode(fleet: Fleet) -> None:
+def test_a_device_in_another_mode_is_refused_even_if_only_the_device_knows_its_mode(fleet: Fleet) -> None:
     async def work(shell: Terminal) -> CommandResult:
         return await shell.run(b"true")
 

@@ -42,7 +42,7 @@ def _targets(agent: str, *devices: str) -> list[dict[str, str]]:
     return [{"host": device, "agent_id": f"{agent}-{device}"} for device in devices]
 
 
-def test_turns_are_aborted_on_two_devices_and_what_waited_goes_on(ansible: Ansible) -> None:
+def test_turns_are_aborted_on_two_devices_and_waiting_messages_continue(ansible: Ansible) -> None:
     _at_work(ansible, "agent-abort", "alpha", "beta")
     told = {"targets": _targets("agent-abort", "alpha", "beta")}
 
@@ -76,7 +76,7 @@ def test_turns_are_aborted_on_two_devices_and_what_waited_goes_on(ansible: Ansib
         eventually(lambda agent=f"agent-abort-{device}": _answers(ansible, agent) == ["It goes on."])
 
 
-def test_without_the_relay_the_server_ends_the_turn_and_the_device_goes_on(ansible: Ansible, fleet: Fleet) -> None:
+def test_without_the_relay_the_server_ends_the_turn_and_the_device_continues(ansible: Ansible, fleet: Fleet) -> None:
     _at_work(ansible, "agent-rest", "alpha")
     fleet.sandbox.add_fault("status", route="relay", status=503)
 
@@ -120,7 +120,7 @@ def test_a_mode_is_set_in_the_middle_of_a_turn_and_for_that_conversation_alone(a
     }
 
 
-def test_an_agent_that_does_not_exist_is_told_by_the_device(ansible: Ansible, fleet: Fleet) -> None:
+def test_an_agent_that_does_not_exist_is_reported_by_the_device(ansible: Ansible, fleet: Fleet) -> None:
     fleet.sandbox.remove_agent("agent-gone")
     told = {"targets": ["alpha"], "agent_id": "agent-gone"}
 

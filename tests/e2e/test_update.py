@@ -43,7 +43,7 @@ def test_an_update_ends_on_the_newer_version_and_is_not_repeated(
     assert before["connectionId"] != after["connectionId"] == updated["connection_id"]
 
 
-def test_an_update_that_npm_refuses_fails_with_what_the_device_says(
+def test_an_update_that_npm_refuses_fails_with_the_message_of_the_device(
     letta: None, lone_sandbox: Sandbox, tmp_path: Path
 ) -> None:
     with npm_device(lone_sandbox, "old", tmp_path / "old", FAILS):
@@ -55,7 +55,7 @@ def test_an_update_that_npm_refuses_fails_with_what_the_device_says(
     assert after["metadata"]["lettaCodeVersion"] == OLDER
 
 
-def test_a_device_of_a_python_package_is_not_updated_and_says_how_it_would_be(ansible: Ansible) -> None:
+def test_a_device_installed_as_a_python_package_is_not_updated_and_says_how_to_update(ansible: Ansible) -> None:
     run = ansible.task("self_update", targets=["alpha"], target_version="99.0.0")
 
     run.assert_error("alpha: failed", "Upgrade with your installer: uv tool upgrade letta")

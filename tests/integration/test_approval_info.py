@@ -31,7 +31,7 @@ def _waiting(result: dict[str, Any]) -> list[list[str]]:
 
 
 @pytest.mark.covers("approval_info", "agent_id")
-def test_what_waits_is_listed_as_often_as_it_is_asked(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_waiting_tool_calls_are_listed_every_time(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     told = {"targets": _targets(*NAMES)}
 
     run = ansible.steps(
@@ -56,7 +56,7 @@ def test_what_waits_is_listed_as_often_as_it_is_asked(ansible: Ansible, devices:
 
 
 @pytest.mark.covers("approval_info", "conversation_id")
-def test_it_is_one_conversation_that_is_asked_about(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_only_one_conversation_is_asked_about(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
     made = ansible.sandbox.control.post("/v1/conversations/?agent_id=agent-one", headers=key, json={}).json()["id"]
 
@@ -71,7 +71,7 @@ def test_it_is_one_conversation_that_is_asked_about(ansible: Ansible, devices: l
 
 
 @pytest.mark.covers("approval_info", "tool_names")
-def test_only_tools_of_these_names_are_listed(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_only_tools_with_the_given_names_are_listed(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     names = {"same": ["Bash"], "pattern": ["R*", "B?s[h]"], "small": ["bash"], "part": ["Bas"], "none": []}
 
     run = ansible.steps(
@@ -92,7 +92,7 @@ def test_the_current_host_is_the_target_without_targets(ansible: Ansible, device
 @pytest.mark.parametrize(
     ("fault", "status"), [("relay_close", "failed"), ("relay_silent", "failed"), ("relay_not_json", "ok")]
 )
-def test_wherever_the_relay_fails_the_result_is_honest(
+def test_the_result_is_honest_wherever_the_relay_fails(
     ansible: Ansible, devices: list[dict[str, Any]], fault: str, status: str
 ) -> None:
     ansible.sandbox.add_fault(fault, target=devices[0]["id"])

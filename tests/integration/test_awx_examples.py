@@ -109,7 +109,7 @@ def inventory_source() -> dict[str, Any]:
     return found
 
 
-def test_a_hostile_fleet_is_stored_as_it_is_and_a_job_reaches_those_that_are_enabled(ansible: Ansible) -> None:
+def test_a_hostile_fleet_is_stored_unchanged_and_a_job_reaches_its_enabled_hosts(ansible: Ansible) -> None:
     sandbox, source = ansible.sandbox, inventory_source()
     names = become_hostile(sandbox)
     of_the_server = [id_ for id_ in names if id_.startswith("environment-")]
@@ -145,7 +145,7 @@ def test_a_hostile_fleet_is_stored_as_it_is_and_a_job_reaches_those_that_are_ena
     assert list(ansible.directory.rglob("PWNED")) == []
 
 
-def test_a_blank_url_of_the_credential_is_none_and_the_api_itself_is_meant(ansible: Ansible) -> None:
+def test_a_blank_url_of_the_credential_counts_as_unset_and_selects_the_official_api(ansible: Ansible) -> None:
     run = awx.listed(
         ansible,
         PROJECT / "fleet.letta.yml",
@@ -197,7 +197,7 @@ def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: 
         assert {id_: device["turns"] for id_, device in received.items()} == dict.fromkeys(inventory.enabled, 1)
 
 
-def test_job_templates_give_variables_that_there_are() -> None:
+def test_job_templates_give_variables_that_exist() -> None:
     for template in SETTINGS["awx_job_templates"]:
         given = set(template.get("extra_vars", {}))
         given |= {question["variable"] for question in template.get("survey_spec", {}).get("spec", [])}
@@ -211,7 +211,7 @@ def test_job_templates_give_variables_that_there_are() -> None:
         assert given <= documented, template["name"]
 
 
-def test_schedules_have_a_zone_and_a_template() -> None:
+def test_schedules_have_a_time_zone_and_a_template() -> None:
     templates = {template["name"] for template in SETTINGS["awx_job_templates"]}
     for schedule in SETTINGS["awx_schedules"]:
         found = re.fullmatch(

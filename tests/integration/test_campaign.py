@@ -136,7 +136,7 @@ def test_a_run_that_is_killed_while_it_waits_for_the_answer_has_sent(
     assert [rows(ledger)[name].outcome for name in names] == ["found in the conversation"] * 2 + [None] * 2
 
 
-def test_what_a_living_run_has_in_flight_is_not_sent_by_another(
+def test_a_delivery_in_progress_of_a_live_run_is_not_sent_by_another(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
     with killed_while_it_waits(sandbox, ledger, names):
@@ -147,7 +147,7 @@ def test_what_a_living_run_has_in_flight_is_not_sent_by_another(
     assert turns(sandbox) == once_each(names)
 
 
-def test_runs_at_the_same_time_send_once(sandbox: Sandbox, ledger: Path) -> None:
+def test_simultaneous_runs_send_once(sandbox: Sandbox, ledger: Path) -> None:
     names = [str(sandbox.add_environment()["id"]) for _number in range(30)]
     sandbox.add_fault("slow", seconds=0.05, route="messages")
     runs = [start(sandbox, ledger, order, verify=False) for order in (names, names[::-1], names[10:] + names[:10])]
@@ -160,7 +160,7 @@ def test_runs_at_the_same_time_send_once(sandbox: Sandbox, ledger: Path) -> None
 
 
 @pytest.mark.parametrize("created_at", [None, "2020-01-01T00:00:00.000Z"])
-def test_after_the_ledger_is_lost_the_conversations_say_who_was_reached(
+def test_after_a_lost_ledger_the_conversations_show_which_targets_were_reached(
     sandbox: Sandbox, ledger: Path, names: list[str], created_at: str | None
 ) -> None:
     """created_at: of the ledger that came after it, which another campaign may have made long ago."""
@@ -178,7 +178,7 @@ def test_after_the_ledger_is_lost_the_conversations_say_who_was_reached(
 
 
 @pytest.mark.parametrize("kept", [None, "failed"])
-def test_what_the_end_of_the_machine_took_of_the_ledger_is_looked_up(
+def test_rows_that_the_ledger_lost_in_a_machine_crash_are_looked_up(
     sandbox: Sandbox, ledger: Path, names: list[str], kept: str | None
 ) -> None:
     """kept: the status that the ledger has of a delivery whose last one was lost, None where it has no row."""
@@ -192,13 +192,13 @@ def test_what_the_end_of_the_machine_took_of_the_ledger_is_looked_up(
     assert turns(sandbox) == once_each(names)
 
 
-def test_a_conversation_of_many_is_read_once(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+def test_a_shared_conversation_is_read_once(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
     ended(start(sandbox, ledger, names, agent_id="agent-1"))
 
     assert len(sandbox.requests("history")) == 1
 
 
-def test_a_conversation_of_many_that_cannot_be_read_once_is_read_again(
+def test_a_shared_conversation_is_read_again_after_a_failed_read(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
     sandbox.add_fault("html_200", route="history", times=1)
@@ -208,7 +208,7 @@ def test_a_conversation_of_many_that_cannot_be_read_once_is_read_again(
     assert len(sandbox.requests("history")) == 2
 
 
-def test_what_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+def test_a_message_that_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
     sandbox.add_fault("status", status=400, route="history")
     done = ended(start(sandbox, ledger, names[:1]))
     assert statuses(done) == ["unknown"]
@@ -219,7 +219,7 @@ def test_what_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, na
     assert statuses(ended(start(sandbox, ledger, names[:1]))) == ["sent"]
 
 
-def test_what_may_be_with_another_agent_is_not_sent_to_this_one(
+def test_a_message_that_another_agent_may_have_is_not_sent_to_this_one(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
     killed(sandbox, ledger, names[:1], die_at="sent", agent_id="agent-1")
@@ -230,7 +230,9 @@ def test_what_may_be_with_another_agent_is_not_sent_to_this_one(
     assert turns(sandbox) == once_each(names[:1])
 
 
-def test_without_a_look_up_it_goes_out_again_under_its_id(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+def test_without_a_look_up_the_message_is_sent_again_under_its_id(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
     killed(sandbox, ledger, names, die_at="sent", nth=2, verify=False)
     done = ended(start(sandbox, ledger, names, verify=False))
 
@@ -241,7 +243,7 @@ def test_without_a_look_up_it_goes_out_again_under_its_id(sandbox: Sandbox, ledg
 
 
 @pytest.mark.parametrize("fault", ["drop_after", "drop_before"])
-def test_an_end_that_is_unclear_is_looked_up_by_the_next_run(
+def test_an_unclear_delivery_is_looked_up_by_the_next_run(
     sandbox: Sandbox, ledger: Path, names: list[str], fault: str
 ) -> None:
     sandbox.add_fault(fault, route="messages")
@@ -255,7 +257,9 @@ def test_an_end_that_is_unclear_is_looked_up_by_the_next_run(
     assert turns(sandbox) == once_each(names[:1])
 
 
-def test_all_again_is_another_attempt_under_another_id(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+def test_sending_to_all_again_is_another_attempt_under_another_id(
+    sandbox: Sandbox, ledger: Path, names: list[str]
+) -> None:
     ended(start(sandbox, ledger, names[:2]))
     done = ended(start(sandbox, ledger, names[:2], retry="all"))
 
@@ -264,7 +268,7 @@ def test_all_again_is_another_attempt_under_another_id(sandbox: Sandbox, ledger:
     assert turns(sandbox) == dict.fromkeys(names[:2], 2)
 
 
-def test_a_repeat_that_was_cut_off_is_gone_on_with_and_only_then_another_one_begins(
+def test_an_interrupted_repeat_is_completed_before_another_begins(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
     ended(start(sandbox, ledger, names[:3]))
@@ -281,7 +285,7 @@ def test_a_repeat_that_was_cut_off_is_gone_on_with_and_only_then_another_one_beg
     assert turns(sandbox) == dict(zip(names, (3, 3, 3, 2), strict=True))
 
 
-def test_several_messages_have_an_id_each(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+def test_each_of_several_messages_has_its_own_id(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
     ended(start(sandbox, ledger, names[:1], messages=[{"content": "a"}, {"content": "b"}]))
 
     sent = sandbox.received()[names[0]]["messages"]
@@ -301,7 +305,7 @@ def test_a_row_says_what_was_done(sandbox: Sandbox, ledger: Path, names: list[st
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_ledger_that_fills_up_sends_nothing_that_it_cannot_keep(
+def test_a_full_ledger_sends_nothing_that_it_cannot_record(
     sandbox: Sandbox, ledger: Path, names: list[str], concurrency: int
 ) -> None:
     done = ended(start(sandbox, ledger, names, full_at="claim", max_failures=4, concurrency=concurrency))
@@ -348,7 +352,7 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
     assert waits == [200, 100]
 
 
-def test_what_was_sent_stays_so_when_the_ledger_cannot_keep_it_and_is_looked_up_later(
+def test_a_sent_message_that_the_ledger_cannot_record_is_looked_up_later(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
     [first] = ended(start(sandbox, ledger, names[:1], full_at="record"))

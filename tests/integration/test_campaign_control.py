@@ -16,7 +16,7 @@ SEND = {"content": "hello", "agent_id": AGENT, **LEDGER}
 
 
 @pytest.mark.covers("campaign_control", "campaign", "state", "ledger")
-def test_later_runs_obey(ansible: Ansible) -> None:
+def test_later_runs_respect_the_state_of_the_campaign(ansible: Ansible) -> None:
     name = "campaign-0"
     ansible.sandbox.add_environment(connectionName=name)
     send = {**SEND, "targets": [name]}
@@ -82,7 +82,7 @@ def waits_for_the_environments(ansible: Ansible, names: list[str]) -> dict[str, 
         ("paused", "not_attempted", waits_for_the_environments),
     ],
 )
-def test_a_run_that_is_under_way_stops_whatever_it_waits_for(
+def test_a_running_run_stops_whatever_it_waits_for(
     ansible: Ansible, state: str, status: str, waits: Callable[[Ansible, list[str]], dict[str, Any]]
 ) -> None:
     names = [f"campaign-{number:02}" for number in range(40)]

@@ -55,7 +55,7 @@ def assert_one_turn_each(ansible: Ansible) -> None:
     assert sum(entry["posts"] for entry in received.values()) == len(HOSTS)
 
 
-def test_slices_of_one_campaign_reach_everybody_once(ansible: Ansible) -> None:
+def test_slices_of_one_campaign_reach_every_target_once(ansible: Ansible) -> None:
     slices = [HOSTS[number::SLICES] for number in range(SLICES)]
 
     first = played_at_once(ansible, slices)
@@ -69,7 +69,7 @@ def test_slices_of_one_campaign_reach_everybody_once(ansible: Ansible) -> None:
     assert_one_turn_each(ansible)
 
 
-def test_slices_that_overlap_do_not_send_twice(ansible: Ansible) -> None:
+def test_overlapping_slices_do_not_send_twice(ansible: Ansible) -> None:
     """Each host is in two of three slices; answers take long enough for the two to meet, as a rule."""
     ansible.sandbox.add_fault("slow", route="messages", seconds=0.5)
     without = [HOSTS[number::SLICES] for number in range(SLICES)]

@@ -60,7 +60,7 @@ def test_a_conversation_cannot_be_made_for_a_command(ansible: Ansible, devices: 
     assert _ran(ansible, devices[0]) == []
 
 
-def test_a_command_that_fails_is_failed_with_its_output(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_a_command_that_fails_has_failed_with_its_output(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     ansible.sandbox.command(devices[0]["id"], "reload", output="No settings\nhere", success=False)
 
     run = ansible.task("environment_command", command="reload", play={"hosts": "one"})
@@ -122,7 +122,7 @@ def test_an_answer_that_does_not_come_in_time_is_unknown(ansible: Ansible, devic
         ("relay_silent", "failed", 0),
     ],
 )
-def test_wherever_the_relay_fails_the_command_runs_at_most_once_and_the_result_is_honest(
+def test_the_command_runs_at_most_once_and_the_result_is_honest_wherever_the_relay_fails(
     ansible: Ansible, devices: list[dict[str, Any]], fault: str, status: str, runs: int
 ) -> None:
     ansible.sandbox.add_fault(fault, target=devices[0]["id"])
@@ -140,7 +140,7 @@ def test_wherever_the_relay_fails_the_command_runs_at_most_once_and_the_result_i
         assert ansible.sandbox.url in one["error"]["message"]
 
 
-def test_check_mode_asks_whether_the_command_is_there_and_runs_nothing(
+def test_check_mode_asks_whether_the_command_exists_and_runs_nothing(
     ansible: Ansible, devices: list[dict[str, Any]]
 ) -> None:
     run = ansible.steps(
@@ -155,7 +155,7 @@ def test_check_mode_asks_whether_the_command_is_there_and_runs_nothing(
     assert ansible.sandbox.requests("relay") == []
 
 
-def test_check_mode_waits_for_nobody(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_check_mode_waits_for_no_device(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     ansible.sandbox.offline(devices[0]["id"])
 
     run = ansible.steps(

@@ -20,7 +20,7 @@ COMMAND = {"name": "it", "ansible.builtin.raw": "true"}
     ],
     ids=["environment", "command line", "variable"],
 )
-def test_a_device_that_says_nothing_is_unreachable_after_the_timeout(
+def test_a_silent_device_is_unreachable_after_the_timeout(
     ansible: Ansible, sandbox: Sandbox, env: dict[str, str], arguments: tuple[str, ...], seconds: str
 ) -> None:
     sandbox.add_fault("relay_silent")
@@ -32,7 +32,7 @@ def test_a_device_that_says_nothing_is_unreachable_after_the_timeout(
 
 
 @pytest.mark.covers("letta", "connection")
-def test_the_inventory_names_the_connection_where_it_is_asked_for_alone(ansible: Ansible) -> None:
+def test_the_inventory_sets_the_connection_only_on_request(ansible: Ansible) -> None:
     said = {
         name: {host.get("ansible_connection") for host in ansible.hosts(**options).values()}
         for name, options in {"usual": {}, "none": {"connection": "none"}, "relay": {"connection": "relay"}}.items()
@@ -41,7 +41,7 @@ def test_the_inventory_names_the_connection_where_it_is_asked_for_alone(ansible:
     assert said == {"usual": {None}, "none": {None}, "relay": {"fleetops.environments.letta"}}
 
 
-def test_a_host_of_another_inventory_is_told_which_variable_it_lacks(ansible: Ansible) -> None:
+def test_a_host_of_another_inventory_fails_with_the_missing_variable(ansible: Ansible) -> None:
     variables = {"ansible_connection": "fleetops.environments.letta"}
 
     run = ansible.steps(COMMAND, source="elsewhere,", hosts="elsewhere", vars=variables)

@@ -22,7 +22,7 @@ def _ended(ansible: Ansible, outcomes: Any, *arguments: str) -> Run:
 
 @pytest.mark.covers("environment_outcome", "outcomes")
 @pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["", "check mode"])
-def test_each_host_ends_in_its_own_name(ansible: Ansible, arguments: tuple[str, ...]) -> None:
+def test_each_host_fails_or_passes_under_its_own_name(ansible: Ansible, arguments: tuple[str, ...]) -> None:
     run = _ended(ansible, {"one": "", "two": "two: failed: {{ '{{' }} 7 * 7 }}"}, *arguments)
 
     assert run.returncode == 2
@@ -40,7 +40,7 @@ def test_each_host_ends_in_its_own_name(ansible: Ansible, arguments: tuple[str, 
 
 @pytest.mark.covers("environment_outcome", "outcomes")
 @pytest.mark.parametrize("outcomes", ["one", ["one"], 1])
-def test_what_is_no_dictionary_is_said(ansible: Ansible, outcomes: Any) -> None:
+def test_a_value_other_than_a_dictionary_is_an_error(ansible: Ansible, outcomes: Any) -> None:
     run = _ended(ansible, outcomes)
 
     assert run.returncode == 2

@@ -43,7 +43,7 @@ def test_every_environment_that_a_task_worked_with_is_a_node(ansible: Ansible) -
     assert [nodes("send_message", for_each.result("sent", name)) for name in names] == [[node] for node in wanted]
 
 
-def test_there_is_a_query_for_each_module_that_works_with_environments() -> None:
+def test_each_module_that_works_with_environments_has_a_query() -> None:
     working = {
         path.stem
         for path in (CHECKOUT / "plugins/action").glob("*.py")

@@ -64,7 +64,7 @@ async def listed(sandbox: Sandbox, more: int) -> None:
         await asyncio.sleep(0.05)
 
 
-def test_what_changes_is_an_event_and_what_changes_back_is_none(sandbox: Sandbox) -> None:
+def test_a_change_is_an_event_and_a_change_that_is_undone_is_no_event(sandbox: Sandbox) -> None:
     first, second, third = [entry for entry in sandbox.fleet() if entry["online"]][:3]
     metadata = {**second["row"]["metadata"], "lettaCodeVersion": "9.9.9"}
 
@@ -97,7 +97,7 @@ def test_what_changes_is_an_event_and_what_changes_back_is_none(sandbox: Sandbox
     asyncio.run(listen(sandbox, test))
 
 
-def test_only_the_types_that_are_wanted(sandbox: Sandbox) -> None:
+def test_only_events_of_the_selected_types_are_reported(sandbox: Sandbox) -> None:
     first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
 
     async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
@@ -110,7 +110,7 @@ def test_only_the_types_that_are_wanted(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("fault", ["status", "html_200", "drop_before", "truncated_json", "no_connections"])
-def test_no_fault_ends_it_and_the_next_listing_makes_up_for_it(sandbox: Sandbox, fault: str) -> None:
+def test_no_fault_ends_the_source_and_the_next_listing_reports_the_missed_events(sandbox: Sandbox, fault: str) -> None:
     first = next(entry for entry in sandbox.fleet() if entry["online"])
 
     async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
@@ -124,7 +124,7 @@ def test_no_fault_ends_it_and_the_next_listing_makes_up_for_it(sandbox: Sandbox,
     asyncio.run(listen(sandbox, test))
 
 
-def test_what_cannot_be_put_down_is_reported_once_and_put_down_later(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_an_event_that_cannot_be_recorded_is_reported_once_and_recorded_later(sandbox: Sandbox, tmp_path: Path) -> None:
     first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
     path = tmp_path / "state"
 
@@ -164,7 +164,7 @@ def test_an_option_that_cannot_be_used_is_one_line(sandbox: Sandbox, option: str
         asyncio.run(main(asyncio.Queue(), arguments(sandbox, **{option: value})))
 
 
-def test_the_nearest_source_of_an_option_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_nearest_source_of_an_option_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = runpy.run_path(str(SOURCE))["_Options"]
     (tmp_path / "key").write_text("key-of-the-file\n")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -182,7 +182,7 @@ def test_the_nearest_source_of_an_option_counts(tmp_path: Path, monkeypatch: pyt
     assert by_variable.api_key == "key-of-the-file"
 
 
-def test_a_listing_comes_after_the_interval_and_a_part_of_the_jitter(sandbox: Sandbox) -> None:
+def test_the_next_listing_comes_after_the_interval_and_part_of_the_jitter(sandbox: Sandbox) -> None:
     main = runpy.run_path(str(SOURCE))["main"]
     pauses: list[float] = []
 
@@ -214,9 +214,7 @@ def once(sandbox: Sandbox, state: Path, queued: Path, *, dies_at: int = 0) -> tu
     return done.returncode, [json.loads(line)["letta"] for line in lines]
 
 
-def test_killed_at_any_step_no_event_is_missing_and_those_of_one_device_may_come_twice(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_a_kill_at_any_step_loses_no_event_and_may_repeat_those_of_one_device(sandbox: Sandbox, tmp_path: Path) -> None:
     first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
     begun, queued = tmp_path / "begun", tmp_path / "queued"
     assert once(sandbox, begun, queued) == (0, [])

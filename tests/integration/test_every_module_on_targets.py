@@ -43,7 +43,7 @@ every_module_for_those_online = pytest.mark.parametrize(
 )
 
 
-def test_every_module_on_targets_is_told_something_here() -> None:
+def test_every_module_on_targets_has_a_case_here() -> None:
     assert sorted([*TOLD, *ONCE, "send_message"]) == _modules("targets")
 
 
@@ -64,7 +64,7 @@ def _statuses(run: Run, task: str) -> list[str]:
 
 @every_module
 @pytest.mark.covers("fragment targets", "targets", "max_targets", "agent_id", "conversation_id")
-def test_what_is_wrong_with_targets_is_said_before_anything_is_asked(ansible: Ansible, module: str) -> None:
+def test_errors_in_targets_are_reported_before_anything_is_asked(ansible: Ansible, module: str) -> None:
     names = _names(_able(ansible, 2))
     told = TOLD[module]
 
@@ -96,7 +96,7 @@ def test_what_is_wrong_with_targets_is_said_before_anything_is_asked(ansible: An
 
 @every_module_for_those_online
 @pytest.mark.covers("fragment targets", "when_offline", "offline_timeout")
-def test_an_offline_target_counts_as_when_offline_says(ansible: Ansible, module: str) -> None:
+def test_when_offline_decides_how_an_offline_target_counts(ansible: Ansible, module: str) -> None:
     offline = next(entry for entry in ansible.sandbox.fleet() if not entry["online"])
     told = {**TOLD[module], "targets": [offline["name"]]}
 
@@ -116,7 +116,7 @@ def test_an_offline_target_counts_as_when_offline_says(ansible: Ansible, module:
 
 @every_module
 @pytest.mark.covers("fragment targets", "max_failures", "concurrency", "result_file", "retry_file")
-def test_above_max_failures_nothing_new_starts_and_all_is_written_down(ansible: Ansible, module: str) -> None:
+def test_above_max_failures_nothing_new_starts_and_every_result_is_recorded(ansible: Ansible, module: str) -> None:
     entries = _able(ansible, 3)
     ansible.sandbox.add_fault("status", route="retrieve", status=400)
     told = {**TOLD[module], "targets": _names(entries), "concurrency": 1}
@@ -138,7 +138,7 @@ def test_above_max_failures_nothing_new_starts_and_all_is_written_down(ansible: 
 
 @every_module
 @pytest.mark.covers("fragment targets", "concurrency", "rate")
-def test_as_many_are_under_way_as_concurrency_and_start_as_fast_as_rate_say(ansible: Ansible, module: str) -> None:
+def test_concurrency_and_rate_limit_the_targets(ansible: Ansible, module: str) -> None:
     entries = _able(ansible, 4)
     ansible.sandbox.add_fault("slow", route="retrieve", seconds=0.3)
     told = {**TOLD[module], "targets": _names(entries), "max_failures": "100%"}
@@ -162,7 +162,7 @@ def test_as_many_are_under_way_as_concurrency_and_start_as_fast_as_rate_say(ansi
 @pytest.mark.parametrize("module", [*TOLD, *ONCE])
 @pytest.mark.covers("fragment letta", "base_url", "api_key", "api_key_file", "timeout", "retries", "deadline")
 @pytest.mark.covers("fragment letta", "validate_certs", "ca_path", "client_cert", "client_key")
-def test_each_connection_option_counts(ansible: Ansible, module: str) -> None:
+def test_each_connection_option_has_an_effect(ansible: Ansible, module: str) -> None:
     wrong: dict[str, Any] = {
         "base_url": "ftp://127.0.0.1",
         "api_key": "white space",
@@ -187,7 +187,7 @@ def test_each_connection_option_counts(ansible: Ansible, module: str) -> None:
     assert ansible.sandbox.requests("retrieve") == []
 
 
-def test_the_defaults_of_the_action_group_count_in_every_module_that_connects(ansible: Ansible) -> None:
+def test_the_defaults_of_the_action_group_apply_to_every_module_that_connects(ansible: Ansible) -> None:
     [name] = _names(_able(ansible, 1))
     on_targets = {**TOLD, **ONCE, "send_message": {"content": "Report.", "agent_id": "agent-1"}}
     sent = {"host": name, "status": "sent", "client_message_id": "message-1", "agent_id": "agent-1"}

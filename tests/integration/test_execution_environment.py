@@ -49,7 +49,7 @@ def install(workplace: Path, target: Path) -> Path:
     return target
 
 
-def test_the_example_bakes_the_collection_in_with_what_it_requires(workplace: Path, tmp_path: Path) -> None:
+def test_the_example_installs_the_collection_with_its_requirements(workplace: Path, tmp_path: Path) -> None:
     said = run("ansible-builder", "create", cwd=workplace)
     assert "Complete!" in said
     assert "outdated" not in said

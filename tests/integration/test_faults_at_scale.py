@@ -97,7 +97,7 @@ def listed_once(ansible: Ansible) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_each_agent_of_a_thousand_has_one_turn_whatever_goes_wrong(tmp_path: Path, fleet: Sandbox) -> None:
+def test_each_of_a_thousand_agents_has_one_turn_whatever_fails(tmp_path: Path, fleet: Sandbox) -> None:
     ansible = Ansible(tmp_path, fleet)
     hosts = listed_once(ansible)
     source = ansible.file("static.yaml", json.dumps({"all": {"hosts": hosts}}))

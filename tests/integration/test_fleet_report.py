@@ -60,7 +60,7 @@ def test_the_playbook_writes_the_fleet_as_a_page_as_json_and_as_metrics(ansible:
     assert f'fleetops_environments{{provider="letta",status="online"}} {statuses["online"]}\n' in metrics
 
 
-def test_only_what_is_new_counts_as_changed(ansible: Ansible) -> None:
+def test_only_new_content_counts_as_changed(ansible: Ansible) -> None:
     static = ansible.static(ansible.listing())
     files = {"report_path": "fleet.html", "report_json_path": "fleet.json", "report_metrics_path": "fleet.prom"}
     first = report(ansible, source=static, **files)
@@ -80,7 +80,7 @@ def test_only_what_is_new_counts_as_changed(ansible: Ansible) -> None:
 
 
 @pytest.mark.covers("fleet_report", "hosts", "allow_empty")
-def test_it_is_about_the_hosts_of_the_play_or_those_that_are_named(ansible: Ansible) -> None:
+def test_the_report_covers_the_hosts_of_the_play_or_the_named_hosts(ansible: Ansible) -> None:
     ansible.file("inventory/servers.yaml", "all: {hosts: {web-1: {}}}\n")
     source = ansible.source("inventory/fleet.letta.yml", hostvars_prefix="own_")
     names = [entry["name"] for entry in awake(ansible.sandbox)[:3]]
@@ -105,7 +105,7 @@ def test_it_is_about_the_hosts_of_the_play_or_those_that_are_named(ansible: Ansi
 
 
 @pytest.mark.covers("fleet_report", "campaigns", "ledger")
-def test_it_says_what_became_of_campaigns(ansible: Ansible) -> None:
+def test_the_report_shows_the_results_of_campaigns(ansible: Ansible) -> None:
     entries = awake(ansible.sandbox)[:3]
     names = [entry["name"] for entry in entries]
     ansible.sandbox.add_fault("status", status=400, route="messages", target=entries[1]["id"])
@@ -142,7 +142,7 @@ def test_it_says_what_became_of_campaigns(ansible: Ansible) -> None:
 
 
 @pytest.mark.covers("fleet_report", "rollout")
-def test_it_says_how_a_rollout_stands(ansible: Ansible) -> None:
+def test_the_report_shows_the_state_of_a_rollout(ansible: Ansible) -> None:
     names = ["one", "two", "three"]
     entries = [
         ansible.sandbox.add_environment(connectionName=name, metadata={"lettaCodeVersion": "0.33.9"}) for name in names
@@ -194,7 +194,7 @@ def test_environments_of_both_providers_are_in_one_report(ansible: Ansible) -> N
     assert len(rows) - len(of_qoder) == len(sandbox.fleet())
 
 
-def test_what_devices_say_stays_text(ansible: Ansible) -> None:
+def test_text_from_devices_stays_text(ansible: Ansible) -> None:
     hostile = "</script><script>alert(1)</script>"
     saying = {**METADATA, "os": hostile, "lettaCodeVersion": TEMPLATE}
     added = ansible.sandbox.add_environment(connectionName=hostile, currentMode=f'"}}\n{hostile}', metadata=saying)
@@ -210,7 +210,7 @@ def test_what_devices_say_stays_text(ansible: Ansible) -> None:
     assert not (ansible.directory / "PWNED").exists()
 
 
-def test_what_cannot_be_meant_is_refused_before_anything_is_written(ansible: Ansible) -> None:
+def test_invalid_options_are_refused_before_anything_is_written(ansible: Ansible) -> None:
     run = ansible.steps(
         {**step("no file", "fleet_report"), **ONCE},
         {**step("ending", "fleet_report", path="fleet.html", metrics_path="fleet.txt"), **ONCE},
@@ -227,7 +227,7 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_written(ansible: Ans
     assert not Path(ansible.directory, "fleet.html").exists()
 
 
-def test_without_an_environment_the_playbook_fails_and_the_file_stays(ansible: Ansible) -> None:
+def test_without_an_environment_the_playbook_fails_and_the_file_is_kept(ansible: Ansible) -> None:
     path = ansible.file("fleet.html", "before")
     empty = ansible.source(filters=["id == 'nothing'"])
 

@@ -180,7 +180,7 @@ def _built(directory: Path, env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in (INDEX, *ON_REAL_DEVICES)])
-def test_a_page_s_commands_print_what_it_shows(page: str, home: Path, ten: Sandbox) -> None:
+def test_the_commands_of_a_page_print_what_it_shows(page: str, home: Path, ten: Sandbox) -> None:
     directory = home / "fleet"
     directory.mkdir()
     env = environment(home, ten)

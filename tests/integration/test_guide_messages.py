@@ -96,7 +96,7 @@ def _of_tasks(ansible: Ansible) -> str:
     return ansible.steps(*tasks, hosts="letta", source=ansible.directory / "fleet").output
 
 
-def test_every_message_that_is_explained_is_printed(ansible: Ansible) -> None:
+def test_every_explained_message_is_printed(ansible: Ansible) -> None:
     printed = "".join(run(ansible) for run in (_of_the_inventory, _of_an_empty_pattern, _of_tasks))
     explained = {message: ".*".join(map(re.escape, message.split("..."))) for message in _explained()}
 

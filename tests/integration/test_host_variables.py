@@ -83,7 +83,7 @@ BESIDE: dict[str, Place] = {
 
 
 @pytest.mark.parametrize("place", BESIDE)
-def test_a_variable_counts_that_is_set_outside_of_the_play(ansible: Ansible, hosts: list[str], place: str) -> None:
+def test_a_variable_set_outside_the_play_is_used(ansible: Ansible, hosts: list[str], place: str) -> None:
     files = dict(BESIDE[place])
     arguments, options = files.pop("arguments", []), files.pop("options", {})
     for name, content in files.items():
@@ -108,7 +108,7 @@ def test_a_variable_counts_that_is_set_outside_of_the_play(ansible: Ansible, hos
     assert other["agent_id"] == (None if place.startswith(of_one_host) else "found")
 
 
-def test_a_variable_counts_that_a_play_sets(ansible: Ansible, hosts: list[str]) -> None:
+def test_a_variable_set_by_a_play_is_used(ansible: Ansible, hosts: list[str]) -> None:
     ansible.file("files.yml", text(**{NAME: "vars_files"}))
     ansible.file("roles/given/defaults/main.yml", text(**{NAME: "role defaults"}))
     ansible.file("roles/firm/vars/main.yml", text(**{NAME: "role vars"}))
@@ -150,7 +150,7 @@ def test_a_variable_counts_that_a_play_sets(ansible: Ansible, hosts: list[str]) 
     assert (agent_in(run, "task"), agent_in(run, "block")) == ("task", "block")
 
 
-def test_a_variable_counts_that_tasks_set_for_a_host(ansible: Ansible, hosts: list[str]) -> None:
+def test_a_variable_set_by_tasks_for_a_host_is_used(ansible: Ansible, hosts: list[str]) -> None:
     ansible.file("included.yml", text(**{NAME: "include_vars"}))
     ansible.file("fleet/group_vars/made.yml", text(other="{{ inventory_hostname }}"))
     facts, cached, included, registered, delegated, added, named = hosts[:7]
@@ -193,7 +193,7 @@ def test_a_variable_counts_that_tasks_set_for_a_host(ansible: Ansible, hosts: li
     assert agent_in(later, "later") == "cached"
 
 
-def test_files_of_a_group_that_a_play_makes_count(ansible: Ansible, hosts: list[str]) -> None:
+def test_variable_files_of_a_group_that_a_play_creates_are_used(ansible: Ansible, hosts: list[str]) -> None:
     ansible.file("fleet/group_vars/made.yml", text(**{NAME: "of the group"}))
     run = ansible.playbook(
         [
@@ -207,7 +207,7 @@ def test_files_of_a_group_that_a_play_makes_count(ansible: Ansible, hosts: list[
     assert (agent_in(run, "member"), agent_in(run, "other")) == ("of the group", None)
 
 
-def test_the_entry_of_a_target_goes_before_a_variable_that_cannot_be_read(ansible: Ansible, hosts: list[str]) -> None:
+def test_the_entry_of_a_target_overrides_a_variable_that_cannot_be_read(ansible: Ansible, hosts: list[str]) -> None:
     ansible.file("fleet/group_vars/all.yml", text(**{NAME: "{{ nope }}"}))
     entry = shown("entry", hosts[0])
     entry["fleetops.environments.send_message"]["targets"] = [{"host": hosts[0], "agent_id": "of the entry"}]
@@ -218,7 +218,9 @@ def test_the_entry_of_a_target_goes_before_a_variable_that_cannot_be_read(ansibl
     assert run.result("none")["msg"] == f"{NAME}: cannot be read: 'nope' is undefined"
 
 
-def test_what_a_host_is_comes_from_its_inventory_and_is_never_rendered(ansible: Ansible, hosts: list[str]) -> None:
+def test_the_environment_of_a_host_comes_from_its_inventory_and_is_never_rendered(
+    ansible: Ansible, hosts: list[str]
+) -> None:
     listing = ansible.listing(source(ansible))
     contracts = {name: values["fleetops_environment"] for name, values in listing["_meta"]["hostvars"].items()}
     contracts[hosts[0]]["self_update"] = {"supported": "{{ lookup('pipe', 'touch rendered') }}"}

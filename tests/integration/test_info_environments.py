@@ -85,7 +85,7 @@ def test_a_device_is_looked_up_by_its_id(ansible: Ansible) -> None:
     "environment_info", "after", "limit", "all_pages", "online_only", "source", "user_id", "filters"
 )  # fmt: skip
 @pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["run", "check"])
-def test_the_list_is_what_the_options_select_also_in_check_mode(ansible: Ansible, arguments: tuple[str, ...]) -> None:
+def test_the_options_select_the_list_also_in_check_mode(ansible: Ansible, arguments: tuple[str, ...]) -> None:
     sandbox = ansible.sandbox
     fleet = sandbox.fleet()
     user = next(entry["row"]["userId"] for entry in fleet if "userId" in entry["row"])
@@ -191,7 +191,7 @@ LIST_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.covers("environment_info", "timeout", "retries")
-def test_a_listing_that_goes_wrong_fails_as_a_whole_with_one_line(ansible: Ansible) -> None:
+def test_a_failed_listing_fails_as_a_whole_with_one_line(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     names = list(LIST_FAULTS)
     second_page = names[names.index("repeated cursor") :]
@@ -222,7 +222,7 @@ def test_a_listing_that_goes_wrong_fails_as_a_whole_with_one_line(ansible: Ansib
 
 
 @pytest.mark.covers("environment_info", "retries", "deadline")
-def test_a_listing_is_repeated_when_the_fault_may_pass(ansible: Ansible) -> None:
+def test_a_listing_is_repeated_after_a_temporary_fault(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     faults: list[dict[str, Any]] = [
         {"fault": "status", "status": 429, "retry_after": 1},
@@ -265,7 +265,7 @@ def test_rows_that_do_not_validate_are_named_in_a_warning_and_left_out(ansible: 
 
 
 @pytest.mark.covers("environment_info", "device_id", "missing_ok")
-def test_a_look_up_that_goes_wrong_is_no_missing_device(ansible: Ansible) -> None:
+def test_a_failed_look_up_is_not_a_missing_device(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     device = sandbox.fleet()[0]["row"]["deviceId"]
     for number, rule in enumerate(

@@ -85,7 +85,7 @@ def test_an_environment_is_looked_up_by_its_id(ansible: Ansible, generation: str
     "limit", "all_pages", "filters",
 )  # fmt: skip
 @pytest.mark.parametrize(("generation", "arguments"), [("seed", ()), ("new", ("--check",))])
-def test_the_list_is_what_the_options_select_also_in_check_mode(
+def test_the_options_select_the_list_also_in_check_mode(
     ansible: Ansible, generation: str, arguments: tuple[str, ...]
 ) -> None:
     sandbox = ansible.sandbox
@@ -132,7 +132,7 @@ def test_the_list_is_what_the_options_select_also_in_check_mode(
 @pytest.mark.covers("environment_info", "all_pages", "after_id", "before_id", "limit")
 @pytest.mark.parametrize("generation", ["seed", "new"])
 @pytest.mark.parametrize("cursor", ["after_id", "before_id"])
-def test_pages_are_taken_one_at_a_time_in_either_direction(ansible: Ansible, generation: str, cursor: str) -> None:
+def test_pages_are_read_one_at_a_time_in_either_direction(ansible: Ansible, generation: str, cursor: str) -> None:
     ansible.sandbox.settings(qoder_generation=generation)
     everything = _expected(ansible, archived=False)
     first = {} if cursor == "after_id" else {"before_id": everything[-1]}
@@ -248,7 +248,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def test_a_listing_that_goes_wrong_fails_as_a_whole_with_one_line(ansible: Ansible) -> None:
+def test_a_failed_listing_fails_as_a_whole_with_one_line(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     for number, (rule, _said) in enumerate(FAULTS.values(), start=1):
         sandbox.add_fault(**rule, route="qoder_list", nth=2 * number)
@@ -267,7 +267,7 @@ def test_a_listing_that_goes_wrong_fails_as_a_whole_with_one_line(ansible: Ansib
     assert sandbox.qoder.key not in run.output
 
 
-def test_the_connection_is_qoders_own(ansible: Ansible) -> None:
+def test_the_connection_uses_the_options_of_qoder(ansible: Ansible) -> None:
     """From the task, then the variables, then the environment; and nothing of Letta's."""
     sandbox = ansible.sandbox
     sandbox.qoder.account("second", "key-of-the-second", environments=3, seed=9)

@@ -81,7 +81,7 @@ def test_a_wrong_option_ends_the_run_before_anything_is_asked(
     assert ansible.sandbox.requests() == []
 
 
-def test_a_wrong_range_or_age_is_an_error_whatever_the_rows_are(ansible: Ansible, subtests: pytest.Subtests) -> None:
+def test_a_wrong_range_or_age_is_an_error_for_any_rows(ansible: Ansible, subtests: pytest.Subtests) -> None:
     expressions = ["semver(version, 'young')", "older_than(last_seen_at, 'long')", "mode == 'x' && semver(os, 'young')"]
 
     run = ansible.sources({"filters": ["id == 'none'", expression]} for expression in expressions)
@@ -102,7 +102,7 @@ def test_a_wrong_range_or_age_is_an_error_whatever_the_rows_are(ansible: Ansible
         ("fleet.yml", "plugin: fleetops.environments.nothing\n"),
     ],
 )
-def test_a_source_that_is_none_is_one_line(ansible: Ansible, name: str, text: str) -> None:
+def test_an_invalid_source_is_one_line(ansible: Ansible, name: str, text: str) -> None:
     path = ansible.directory / name
     path.write_text(text)
 
@@ -118,7 +118,7 @@ def test_a_source_may_have_any_name_that_ends_like_yaml(ansible: Ansible, name: 
     assert ansible.hosts(name=name)
 
 
-def test_a_failed_listing_leaves_no_hosts_behind_where_ansible_goes_on(ansible: Ansible) -> None:
+def test_a_failed_listing_leaves_no_hosts_if_ansible_continues(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("html_200", route="list", nth=3)
 
     run = ansible.inventory(
@@ -150,7 +150,7 @@ PASSING: dict[str, list[dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", PASSING)
-def test_faults_that_pass_are_recovered_from_without_a_word(ansible: Ansible, kind: str) -> None:
+def test_temporary_faults_are_recovered_from_silently(ansible: Ansible, kind: str) -> None:
     # One for each page: nothing may be lost or come twice.
     names = {entry["name"] for entry in ansible.sandbox.fleet()}
     for number, rule in enumerate(PASSING[kind]):
@@ -166,7 +166,7 @@ def test_faults_that_pass_are_recovered_from_without_a_word(ansible: Ansible, ki
         assert time.monotonic() - start > 2
 
 
-def test_a_fault_may_come_as_often_as_retries_says(ansible: Ansible) -> None:
+def test_a_fault_may_occur_as_often_as_retries_allows(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("status", route="list", status=500, times=3)
 
     assert len(ansible.hosts(retries=3)) == len(ansible.sandbox.fleet())
@@ -199,7 +199,7 @@ LASTING: list[tuple[dict[str, Any], list[str], int]] = [
 ]
 
 
-def test_a_fault_that_lasts_fails_the_listing_as_a_whole(ansible: Ansible, subtests: pytest.Subtests) -> None:
+def test_a_permanent_fault_fails_the_listing_as_a_whole(ansible: Ansible, subtests: pytest.Subtests) -> None:
     call = 1
     for rule, _parts, requests in LASTING:
         # The first page is answered well, the second never.

@@ -51,7 +51,7 @@ def test_a_second_run_asks_nothing_and_shows_the_same(ansible: Ansible, cached: 
 
 
 @pytest.mark.covers("letta", "cache")
-def test_nothing_is_cached_unless_it_is_asked_for(ansible: Ansible, cached: dict[str, Any]) -> None:
+def test_nothing_is_cached_by_default(ansible: Ansible, cached: dict[str, Any]) -> None:
     ansible.hosts(**cached | {"cache": False})
     ansible.hosts(**cached | {"cache": False})
 
@@ -60,7 +60,7 @@ def test_nothing_is_cached_unless_it_is_asked_for(ansible: Ansible, cached: dict
 
 
 @pytest.mark.covers("letta", "cache_timeout")
-def test_the_cache_is_asked_for_its_timeout_only(ansible: Ansible, cached: dict[str, Any]) -> None:
+def test_the_cache_is_used_only_for_its_timeout(ansible: Ansible, cached: dict[str, Any]) -> None:
     ansible.hosts(**cached, cache_timeout=1)
     time.sleep(1.2)
     ansible.hosts(**cached, cache_timeout=1)
@@ -68,7 +68,7 @@ def test_the_cache_is_asked_for_its_timeout_only(ansible: Ansible, cached: dict[
     assert len(ansible.sandbox.requests("list")) == 2
 
 
-def test_blank_environment_variables_of_the_cache_are_the_same_as_none(ansible: Ansible) -> None:
+def test_blank_environment_variables_of_the_cache_count_as_unset(ansible: Ansible) -> None:
     """The cache is set up in ansible.cfg, and a scheduler leaves its fields empty."""
     config = (CHECKOUT / "ansible.cfg").read_text()
     ours = "\n".join(["cache = true", "cache_plugin = jsonfile", f"cache_connection = {ansible.directory}/cache"])
@@ -98,7 +98,7 @@ def test_no_file_of_the_cache_holds_the_key(ansible: Ansible, cached: dict[str, 
         assert ansible.sandbox.api_key not in str(path)
 
 
-def test_flush_cache_another_url_query_or_key_do_not_see_the_cache(
+def test_flush_cache_or_another_url_query_or_key_does_not_use_the_cache(
     ansible: Ansible, cached: dict[str, Any], other_sandbox: Sandbox
 ) -> None:
     whole = ansible.hosts(**cached)
@@ -123,7 +123,7 @@ def test_flush_cache_another_url_query_or_key_do_not_see_the_cache(
     assert len(ansible.sandbox.requests("list")) == 1
 
 
-def test_online_is_judged_at_the_moment_of_the_listing(ansible: Ansible, cached: dict[str, Any]) -> None:
+def test_the_online_state_is_that_of_the_time_of_the_listing(ansible: Ansible, cached: dict[str, Any]) -> None:
     entry = next(entry for entry in ansible.sandbox.fleet() if entry["online"])
     start = time.monotonic()
     ansible.sandbox.age(entry["id"], 114)
@@ -153,7 +153,7 @@ CORRUPT = {
 }
 
 
-def test_a_corrupt_or_foreign_entry_counts_as_none(ansible: Ansible, cached: dict[str, Any]) -> None:
+def test_a_corrupt_or_foreign_entry_counts_as_absent(ansible: Ansible, cached: dict[str, Any]) -> None:
     """One source for each kind of damage, all in one process: every one of them has to ask the API again."""
     sources = [cached] * (len(CORRUPT) + 2)
     assert ansible.sources(sources).returncode == 0

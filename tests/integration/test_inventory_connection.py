@@ -103,7 +103,7 @@ KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
 
 @pytest.mark.covers("letta", "api_key", "api_key_file")
 @pytest.mark.parametrize("place", KEYS_IN_PLACES)
-def test_the_key_may_stand_in(secretive: Ansible, place: str) -> None:
+def test_the_key_may_be_given_in(secretive: Ansible, place: str) -> None:
     files = {"right": secretive.file("right.key", f"{KEY}\n"), "wrong": secretive.file("wrong.key", WRONG)}
     options, arguments, env = KEYS_IN_PLACES[place]
     source = secretive.source(**{name: filled(value, files) for name, value in options.items()})
@@ -189,7 +189,7 @@ def test_a_key_file_that_cannot_be_read_or_is_empty_names_the_option_and_the_fil
 
 
 @pytest.mark.parametrize(("key", "status"), [(WRONG, "401"), ("forbidden-key-for-loopback-only", "403")])
-def test_a_key_that_the_server_refuses_is_said_with_the_status_and_its_message(
+def test_a_refused_key_is_an_error_with_the_status_and_the_message_of_the_server(
     ansible: Ansible, key: str, status: str
 ) -> None:
     run = ansible.inventory(*VERBOSE, env=QUIET_STDOUT | {"LETTA_API_KEY": key})
@@ -199,7 +199,7 @@ def test_a_key_that_the_server_refuses_is_said_with_the_status_and_its_message(
     assert len(ansible.sandbox.requests()) == 1
 
 
-def test_a_server_that_repeats_the_key_brings_it_nowhere(secretive: Ansible) -> None:
+def test_a_key_that_the_server_repeats_is_shown_nowhere(secretive: Ansible) -> None:
     secretive.sandbox.add_fault("status", route="list", status=400, echo_key=True)
 
     run = secretive.inventory(*VERBOSE, source=secretive.source(api_key=KEY), env=QUIET_STDOUT)
@@ -229,7 +229,7 @@ def test_the_url_comes_from_the_source_then_an_extra_variable_then_the_environme
 
 
 @pytest.mark.covers("letta", "base_url")
-def test_the_url_is_lettas_own_when_it_is_blank(ansible: Ansible) -> None:
+def test_a_blank_url_selects_the_official_api(ansible: Ansible) -> None:
     # A proxy that is not there keeps the request on this machine, whatever it can reach.
     env = {"LETTA_BASE_URL": "", "HTTPS_PROXY": f"http://127.0.0.1:{_closed_port()}", "https_proxy": "", "NO_PROXY": ""}
 
@@ -273,7 +273,7 @@ def test_a_request_is_repeated_as_often_as_retries_says(ansible: Ansible) -> Non
 
 
 @pytest.mark.covers("letta", "timeout", "deadline")
-def test_a_slow_answer_is_given_up_after_the_timeout_and_all_of_them_after_the_deadline(ansible: Ansible) -> None:
+def test_a_slow_answer_is_abandoned_after_the_timeout_and_the_listing_after_the_deadline(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="list", seconds=20)
 
     start = time.monotonic()
@@ -289,7 +289,7 @@ def test_a_slow_answer_is_given_up_after_the_timeout_and_all_of_them_after_the_d
     assert took < 30
 
 
-def test_a_blank_option_or_variable_is_the_same_as_none(ansible: Ansible) -> None:
+def test_a_blank_option_or_variable_counts_as_unset(ansible: Ansible) -> None:
     names = ("TIMEOUT", "RETRIES", "DEADLINE", "VALIDATE_CERTS", "CA_PATH", "CLIENT_CERT", "CLIENT_KEY", "API_KEY_FILE")
     blank = dict.fromkeys(
         ["timeout", "retries", "deadline", "validate_certs", "ca_path", "client_cert", "client_key", "api_key_file",
@@ -325,9 +325,7 @@ def tls(ansible: Ansible, tls_process: Sandbox) -> Ansible:
 
 
 @pytest.mark.covers("letta", "ca_path", "validate_certs")
-def test_an_authority_that_is_not_known_fails_the_listing_until_it_is_given(
-    tls: Ansible, certificates: Certificates
-) -> None:
+def test_an_unknown_authority_fails_the_listing_until_it_is_given(tls: Ansible, certificates: Certificates) -> None:
     unknown = tls.inventory("--list", env={"LETTA_VALIDATE_CERTS": ""})
     blank = tls.inventory("--list", source=tls.source(validate_certs="", ca_path=""))
     another = tls.inventory("--list", source=tls.source(ca_path=str(certificates.authority.with_name("other.pem"))))
@@ -342,7 +340,7 @@ def test_an_authority_that_is_not_known_fails_the_listing_until_it_is_given(
     assert tls.hosts(env={"LETTA_VALIDATE_CERTS": "false"}).keys() == names
 
 
-def test_certificates_named_in_the_environment_that_are_not_there_are_one_line_and_needed_by_https_alone(
+def test_missing_certificates_named_in_the_environment_are_one_line_and_needed_by_https_alone(
     ansible: Ansible, tls: Ansible, certificates: Certificates
 ) -> None:
     env = {"SSL_CERT_FILE": "/nonexistent/ca.pem"}
@@ -357,7 +355,7 @@ def test_certificates_named_in_the_environment_that_are_not_there_are_one_line_a
 
 
 @pytest.mark.covers("letta", "client_cert", "client_key")
-def test_a_server_that_wants_a_client_certificate_gets_it(ansible: Ansible, certificates: Certificates) -> None:
+def test_a_server_that_requires_a_client_certificate_gets_it(ansible: Ansible, certificates: Certificates) -> None:
     options: dict[str, Any] = {**certificates.server, "tls_client_ca": certificates.authority}
     given = {"ca_path": str(certificates.authority), "client_cert": str(certificates.client_cert)}
     both = certificates.client_cert.with_name("both.pem")
@@ -391,7 +389,7 @@ def test_a_tls_file_that_cannot_be_used_names_the_option(
 
 
 @pytest.mark.parametrize("where", ["elsewhere", "here"])
-def test_a_redirect_is_not_followed_and_takes_the_key_nowhere(
+def test_a_redirect_is_not_followed_and_the_key_is_sent_nowhere(
     ansible: Ansible, other_sandbox: Sandbox, where: str
 ) -> None:
     target = other_sandbox.url if where == "elsewhere" else ansible.sandbox.url
@@ -405,7 +403,7 @@ def test_a_redirect_is_not_followed_and_takes_the_key_nowhere(
 
 
 @pytest.mark.parametrize("package", ["httpx", "pydantic", "jmespath"])
-def test_a_missing_package_is_named_with_the_python_that_lacks_it(ansible: Ansible, package: str) -> None:
+def test_a_missing_package_is_named_with_the_python_that_needs_it(ansible: Ansible, package: str) -> None:
     folder = ansible.directory / "site"
     folder.mkdir()
     # Python imports this before anything else; None is how it marks a module that must not be imported.
@@ -417,7 +415,7 @@ def test_a_missing_package_is_named_with_the_python_that_lacks_it(ansible: Ansib
     assert ansible.sandbox.requests() == []
 
 
-def test_all_missing_packages_are_named_at_once_and_the_documentation_still_reads(ansible: Ansible) -> None:
+def test_all_missing_packages_are_named_at_once_and_the_documentation_is_still_readable(ansible: Ansible) -> None:
     folder = ansible.directory / "site"
     folder.mkdir()
     packages = ["httpx", "pydantic", "jmespath", "semantic_version"]

@@ -71,9 +71,7 @@ def _plays(*names: str) -> list[dict[str, Any]]:
 INDIRECT = ("letta_git_branch", "letta_mode", "letta_supported_commands[1]", "letta_id")
 
 
-def test_whatever_devices_call_themselves_they_are_usable_unique_harmless_hosts(
-    ansible: Ansible, hostile: dict[str, str]
-) -> None:
+def test_devices_with_any_names_are_usable_unique_harmless_hosts(ansible: Ansible, hostile: dict[str, str]) -> None:
     run = ansible.inventory("-i", str(_source(ansible)), "--list", source=_static(ansible))
 
     run.assert_quiet()
@@ -110,7 +108,7 @@ def test_no_code_of_a_device_runs_in_a_play(ansible: Ansible, hostile: dict[str,
     assert sorted(shown) == sorted(hostile.values())
 
 
-def test_nothing_is_dialled_by_the_name_that_a_device_chose(ansible: Ansible) -> None:
+def test_no_connection_is_opened_to_a_name_that_a_device_chose(ansible: Ansible) -> None:
     added = ansible.sandbox.add_environment(connectionName="localhost")
 
     play = {"hosts": "localhost-*", "gather_facts": False, "tasks": [{"name": "dial", "ansible.builtin.ping": {}}]}
@@ -139,7 +137,7 @@ def test_a_device_cannot_make_itself_a_host_of_another_letta_source(ansible: Ans
 
 @pytest.mark.covers("letta", "on_duplicate", "keyed_groups", "groups")
 @pytest.mark.parametrize("name", ["architecture_x64", "builders", "mode_standard", "version_0_34", "fleet"])
-def test_a_device_that_calls_itself_like_a_group_gets_a_suffix(ansible: Ansible, name: str) -> None:
+def test_a_device_named_like_a_group_gets_a_suffix(ansible: Ansible, name: str) -> None:
     added = ansible.sandbox.add_environment(connectionName=name, metadata={"machine": {"architecture": "x64"}})
     options: dict[str, Any] = {
         "keyed_groups": [
@@ -159,7 +157,7 @@ def test_a_device_that_calls_itself_like_a_group_gets_a_suffix(ansible: Ansible,
     assert len(hosts) == len(ansible.sandbox.fleet())
 
 
-def test_a_device_cannot_stand_in_for_a_group_that_has_no_host_at_the_moment(ansible: Ansible) -> None:
+def test_a_device_cannot_replace_a_group_that_currently_has_no_host(ansible: Ansible) -> None:
     # A play for `mode_plan` means the devices in that mode, and none when there is none.
     plan = next(entry for entry in ansible.sandbox.fleet() if entry["row"].get("currentMode") == "plan")
     ansible.sandbox.remove(plan["id"])
@@ -185,7 +183,7 @@ MARKED: dict[str, dict[str, Any]] = {
 }
 
 
-def test_metadata_in_the_shape_of_ansibles_own_marks_is_data(ansible: Ansible, subtests: pytest.Subtests) -> None:
+def test_metadata_that_looks_like_ansibles_own_marks_is_data(ansible: Ansible, subtests: pytest.Subtests) -> None:
     sandbox = ansible.sandbox
     for entry in sandbox.fleet():
         sandbox.remove(entry["id"])
@@ -214,7 +212,7 @@ def test_metadata_in_the_shape_of_ansibles_own_marks_is_data(ansible: Ansible, s
 
 
 @pytest.mark.parametrize("depth", [200, 800])
-def test_metadata_that_is_nested_deeply_breaks_no_listing(ansible: Ansible, depth: int) -> None:
+def test_deeply_nested_metadata_breaks_no_listing(ansible: Ansible, depth: int) -> None:
     names = {entry["name"] for entry in ansible.sandbox.fleet()}
     deep: dict[str, Any] = {}
     for _level in range(depth):

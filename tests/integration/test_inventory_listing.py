@@ -36,7 +36,7 @@ WITH_VARIABLES = {
 }  # fmt: skip
 
 
-def test_every_variable_says_what_the_api_says(ansible: Ansible) -> None:
+def test_every_variable_equals_the_value_of_the_api(ansible: Ansible) -> None:
     before = datetime.now(UTC)
     hosts = plain(ansible.hosts())
 
@@ -145,7 +145,7 @@ def test_every_dimension_groups_the_hosts_exactly(ansible: Ansible) -> None:
     assert {"mode_acceptEdits", "version_0_35_0_rc_1", "git_branch_feature_audit_log"} <= groups.keys()
 
 
-def test_groups_by_default_are_mode_os_version_and_status(ansible: Ansible) -> None:
+def test_the_default_groups_are_mode_os_version_and_status(ansible: Ansible) -> None:
     groups = _groups(ansible.listing())
 
     wanted = {"letta", "mode", "os", "version", "online", "offline"}
@@ -166,7 +166,7 @@ def test_a_version_group_lies_inside_the_group_of_its_minor_version(ansible: Ans
     assert listing["version_0_35"]["children"] == ["version_0_35_0_rc_1"]
 
 
-def test_values_that_only_look_alike_are_in_groups_of_their_own(ansible: Ansible) -> None:
+def test_values_that_only_look_alike_are_in_separate_groups(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     versions = ["0.34.99", "0.34-99", "0.34", "0_34_99", "latest", "unknown", "v0.34.99"]
     modes = ["two-words", "two_words", "two words", "unknown", "Unknown", "x" * 600, "x" * 599 + "y"]
@@ -227,7 +227,7 @@ def _groups(listing: dict[str, Any]) -> dict[str, set[str]]:
 
 
 @pytest.mark.covers("letta", "group_by", "group_prefix", "root_group", "hostvars_prefix", "hostname_prefix")
-def test_groups_variables_and_hosts_are_named_as_the_options_say(ansible: Ansible) -> None:
+def test_the_options_decide_the_names_of_groups_variables_and_hosts(ansible: Ansible) -> None:
     listing = ansible.listing(
         group_by=["mode", "version"],
         group_prefix="agents_",
@@ -300,7 +300,7 @@ def test_hostnames_are_the_first_expression_that_gives_a_text(ansible: Ansible) 
 
 
 @pytest.mark.covers("letta", "on_duplicate")
-def test_environments_of_one_name_all_get_a_suffix_that_stays_the_same(ansible: Ansible) -> None:
+def test_environments_of_one_name_all_get_a_stable_suffix(ansible: Ansible) -> None:
     twins = {ansible.sandbox.add_environment(connectionName="twin")["id"] for _number in range(3)}
 
     def names() -> dict[str, str]:
@@ -337,7 +337,7 @@ def test_online_only_leaves_out_the_stale_rows_that_the_api_adds(ansible: Ansibl
 
 
 @pytest.mark.covers("letta", "source", "user_id", "page_size")
-def test_source_user_and_page_size_are_asked_of_the_api(ansible: Ansible) -> None:
+def test_source_user_and_page_size_are_sent_to_the_api(ansible: Ansible) -> None:
     fleet = ansible.sandbox.fleet()
     user = next(entry["row"]["userId"] for entry in fleet if entry["row"].get("userId"))
 
@@ -356,7 +356,7 @@ def test_source_user_and_page_size_are_asked_of_the_api(ansible: Ansible) -> Non
     ]
 
 
-def test_a_page_holds_a_hundred_rows_unless_told_otherwise(ansible: Ansible) -> None:
+def test_a_page_holds_a_hundred_rows_by_default(ansible: Ansible) -> None:
     ansible.hosts()
 
     assert [request["query"] for request in ansible.sandbox.requests("list")] == [{"limit": "100"}]

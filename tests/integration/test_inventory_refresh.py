@@ -100,7 +100,7 @@ def test_without_a_cache_every_listing_walks(ansible: Ansible, cached: dict[str,
         assert (len(requests), most_under_way(requests)) == (pages, 1)
 
 
-def test_rows_that_came_and_went_since_are_as_a_walk_shows_them(ansible: Ansible, cached: dict[str, Any]) -> None:
+def test_a_refresh_lists_added_and_removed_rows_as_a_walk_does(ansible: Ansible, cached: dict[str, Any]) -> None:
     """Among those that went: two after which pages began, and the last of all."""
     refreshed(ansible, cached)
     fleet = ansible.sandbox.fleet()
@@ -147,7 +147,7 @@ def _payload(value: Any) -> str:
 UNREADABLE = ["", "[]", _payload(7), _payload("{"), _payload("[7]"), _payload('{"a": 1}'), _payload('["gone"]')]
 
 
-def test_starts_that_cannot_be_read_count_as_none(ansible: Ansible, cached: dict[str, Any]) -> None:
+def test_unreadable_starts_count_as_absent(ansible: Ansible, cached: dict[str, Any]) -> None:
     """One source for each kind of damage, all in one process, and one of which nothing is damaged."""
     sources = [cached] * (len(UNREADABLE) + 1)
     assert ansible.sources(sources).returncode == 0

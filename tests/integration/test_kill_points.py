@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
     each_step(tmp_path, kill, complete)
 
 
-def test_a_repeat_that_is_killed_at_any_await_has_each_of_its_attempts_once(
+def test_a_repeat_that_is_killed_at_any_await_makes_each_attempt_once(
     sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget]
 ) -> None:
     """Sending to all again once more goes on with the repeat; only where that was complete it is another one."""

@@ -21,7 +21,7 @@ def looked_up(ansible: Ansible, *lookups: str, env: dict[str, str] | None = None
 
 
 @pytest.mark.covers("environments", "_terms", "provider")
-def test_it_returns_the_environments_for_which_all_terms_hold(ansible: Ansible) -> None:
+def test_the_lookup_returns_the_environments_that_match_all_terms(ansible: Ansible) -> None:
     hostile = "{{ 'tem' ~ 'plated' }}"
     ansible.sandbox.patch(ansible.sandbox.fleet()[0]["id"], connectionName=hostile)
     fleet = ansible.sandbox.fleet()
@@ -73,7 +73,7 @@ def test_an_option_that_cannot_be_used_is_one_line(ansible: Ansible) -> None:
     assert ansible.sandbox.api_key not in run.output
 
 
-def test_options_go_before_variables_and_those_before_the_environment(ansible: Ansible) -> None:
+def test_options_override_variables_and_variables_override_the_environment(ansible: Ansible) -> None:
     lookup = f"query('{NAME}') | length"
     key = ansible.file("key", ansible.sandbox.api_key)
     wrong = {"LETTA_API_KEY": "wrong-key-for-loopback"}

@@ -30,7 +30,7 @@ def _modes(targets: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.covers("environment_mode", "mode", "agent_id")
-def test_a_mode_is_set_where_it_is_another_one(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_a_mode_is_set_if_it_differs(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     told = {"targets": _targets(*NAMES), "mode": "unrestricted"}
 
     run = ansible.steps(
@@ -53,7 +53,7 @@ def test_a_mode_is_set_where_it_is_another_one(ansible: Ansible, devices: list[d
 
 
 @pytest.mark.covers("environment_mode", "conversation_id")
-def test_a_mode_is_of_one_conversation(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_a_mode_belongs_to_one_conversation(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
     made = ansible.sandbox.control.post("/v1/conversations/?agent_id=agent-one", headers=key, json={}).json()["id"]
     told = {"targets": _targets("one"), "mode": "strict"}
@@ -98,9 +98,7 @@ def test_no_difference_is_shown_unless_asked_for(ansible: Ansible, devices: list
 
 
 @pytest.mark.covers("environment_mode", "answer_timeout")
-def test_a_confirmation_that_does_not_come_in_time_is_looked_for(
-    ansible: Ansible, devices: list[dict[str, Any]]
-) -> None:
+def test_a_mode_whose_confirmation_is_late_is_read_again(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     run = ansible.steps(
         step("short", "environment_mode", targets=_targets("one"), mode="strict", answer_timeout=0.00001),
         step("default", "environment_mode", targets=_targets("two"), mode="strict"),
@@ -124,7 +122,7 @@ def test_a_confirmation_that_does_not_come_in_time_is_looked_for(
         ("relay_silent", "failed", None),
     ],
 )
-def test_wherever_the_relay_fails_the_result_is_honest(
+def test_the_result_is_honest_wherever_the_relay_fails(
     ansible: Ansible, devices: list[dict[str, Any]], fault: str, status: str, mode: str | None
 ) -> None:
     ansible.sandbox.add_fault(fault, target=devices[0]["id"])

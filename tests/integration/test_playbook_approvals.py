@@ -39,7 +39,7 @@ def _waiting(run: Run) -> list[tuple[str, str, str]]:
     return [(tool, host, arguments) for tool, host, _call, arguments in _shown(run, "Show what waits, by tool")]
 
 
-def test_nothing_is_answered_unless_it_is_named(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+def test_only_named_tools_are_answered(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
     for arguments in ((), (), ("--check",)):
         run = _answer(ansible, *arguments)
         run.assert_quiet()
@@ -51,7 +51,7 @@ def test_nothing_is_answered_unless_it_is_named(ansible: Ansible, devices: dict[
     assert ansible.sandbox.requests("messages")[3:] == []
 
 
-def test_those_that_match_are_answered_once(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+def test_matching_tool_calls_are_answered_once(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
     told = {"approvals_allow": ["R*", "Bash"], "approvals_deny": ["B?sh"], "approvals_reason": "By the book."}
 
     checked, run, again = _answer(ansible, "--check", **told), _answer(ansible, **told), _answer(ansible, **told)
@@ -73,7 +73,7 @@ def test_those_that_match_are_answered_once(ansible: Ansible, devices: dict[str,
         assert received[devices[name]["id"]]["turns"] == 1
 
 
-def test_who_could_not_be_asked_or_answered_fails_in_its_own_name(
+def test_a_host_that_could_not_be_asked_or_answered_fails_under_its_own_name(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:
     ansible.sandbox.remove_agent("agent-one")
@@ -94,7 +94,7 @@ def test_who_could_not_be_asked_or_answered_fails_in_its_own_name(
     }  # fmt: skip
 
 
-def test_an_answer_that_may_have_been_lost_is_said(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+def test_an_answer_that_may_have_been_lost_is_reported(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
     ansible.sandbox.add_fault("relay_cut_after", target=devices["two"]["id"])
 
     run = _answer(ansible, limit="two", approvals_deny=["*"])
@@ -116,7 +116,7 @@ def test_an_answer_that_may_have_been_lost_is_said(ansible: Ansible, devices: di
         ({"approvals_hosts": "nobody"}, "no target: approvals_hosts=nobody matches no host"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_nothing_is_answered(
+def test_an_error_is_one_line_and_nothing_is_answered(
     ansible: Ansible, devices: dict[str, dict[str, Any]], wrong: dict[str, Any], part: str
 ) -> None:
     run = _answer(ansible, **wrong)

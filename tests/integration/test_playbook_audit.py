@@ -40,7 +40,9 @@ def _failed(run: Run) -> list[str]:
     return sorted(host for host, counts in recap_of(run).items() if counts["failed"])
 
 
-def test_what_breaks_the_rules_fails_in_its_own_name(ansible: Ansible, fleet: dict[str, dict[str, Any]]) -> None:
+def test_a_host_that_breaks_the_rules_fails_under_its_own_name(
+    ansible: Ansible, fleet: dict[str, dict[str, Any]]
+) -> None:
     before = ansible.sandbox.fleet()
 
     for arguments in ((), (), ("--check",)):
@@ -66,7 +68,9 @@ def test_what_breaks_the_rules_fails_in_its_own_name(ansible: Ansible, fleet: di
     ]
 
 
-def test_a_fleet_that_keeps_to_the_rules_is_exit_code_0(ansible: Ansible, fleet: dict[str, dict[str, Any]]) -> None:
+def test_a_fleet_that_follows_the_rules_ends_with_exit_code_0(
+    ansible: Ansible, fleet: dict[str, dict[str, Any]]
+) -> None:
     run = _audit(ansible, limit="good,old,odd")
     lenient = _audit(ansible, audit_forbidden_modes=[], audit_stale_after="52w")
     without_age = _audit(ansible, limit="away", audit_stale_after="")
@@ -105,7 +109,7 @@ def test_another_prefix_and_environments_of_another_provider(
         ({"audit_hosts": "nobody"}, "no target: audit_hosts=nobody matches no host"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_an_error_is_one_line(
     ansible: Ansible, fleet: dict[str, dict[str, Any]], wrong: dict[str, Any], part: str
 ) -> None:
     run = _audit(ansible, **wrong)

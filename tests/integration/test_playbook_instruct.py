@@ -37,7 +37,7 @@ def _standard(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("playbook", [NAME, PATH], ids=["by name", "by path"])
-def test_it_instructs_a_group_each_time_and_not_in_check_mode(ansible: Ansible, playbook: str) -> None:
+def test_a_group_is_instructed_each_time_and_not_in_check_mode(ansible: Ansible, playbook: str) -> None:
     standard = _standard(ansible.sandbox)
     online = {name: entry for name, entry in standard.items() if entry["online"]}
     assert 0 < len(online) < len(standard)
@@ -93,7 +93,7 @@ def test_a_limit_of_two_hosts_of_fifty_is_two_deliveries(fifty: Ansible) -> None
 
 
 @pytest.mark.parametrize("empty", ["pattern", "inventory", "limit"])
-def test_no_target_is_an_error_of_its_own_unless_allowed(ansible: Ansible, empty: str) -> None:
+def test_an_empty_selection_is_a_separate_error_unless_allowed(ansible: Ansible, empty: str) -> None:
     source, arguments, variables = None, [], {}
     match empty:
         case "pattern":
@@ -118,7 +118,7 @@ def test_no_target_is_an_error_of_its_own_unless_allowed(ansible: Ansible, empty
     assert ansible.sandbox.requests("messages") == []
 
 
-def test_each_host_ends_as_its_target_did_and_max_failures_says_whether_others_are_sent_to(ansible: Ansible) -> None:
+def test_each_host_ends_as_its_target_and_max_failures_decides_whether_others_get_the_message(ansible: Ansible) -> None:
     bad, good = awake(ansible.sandbox)[:2]
     ansible.sandbox.add_fault("status", route="messages", target=bad["id"], status=422, message="Not like this")
     names = sorted([bad["name"], good["name"]])
@@ -151,7 +151,7 @@ def test_each_host_ends_as_its_target_did_and_max_failures_says_whether_others_a
     assert {host: counts["failed"] for host, counts in recap_of(allowed).items()} == {bad["name"]: 1, good["name"]: 0}
 
 
-def test_no_more_hosts_end_failed_than_allowed(ansible: Ansible) -> None:
+def test_no_more_hosts_fail_than_allowed(ansible: Ansible) -> None:
     entries = awake(ansible.sandbox)[:3]
     ansible.sandbox.add_fault("status", route="messages", status=422)
 
@@ -173,7 +173,7 @@ def test_a_wrong_option_is_shown_and_nothing_is_sent(ansible: Ansible) -> None:
     assert ansible.sandbox.received() == {}
 
 
-def test_its_variables_are_the_options_of_send_message(ansible: Ansible) -> None:
+def test_the_variables_of_the_playbook_are_the_options_of_send_message(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     first, second = awake(sandbox)[:2]
     offline = next(entry for entry in sandbox.fleet() if not entry["online"])
@@ -245,7 +245,7 @@ def test_a_file_is_also_looked_for_where_the_command_is_run(ansible: Ansible, op
     assert message["content"] == "Report."
 
 
-def test_hosts_that_are_no_environments_are_left_alone(ansible: Ansible) -> None:
+def test_hosts_without_an_environment_are_ignored(ansible: Ansible) -> None:
     entry = awake(ansible.sandbox)[0]
     ansible.file("inventory/servers.yaml", "all: {hosts: {web-1: {}, web-2: {}}}\n")
     source = ansible.source("inventory/fleet.letta.yml")
@@ -307,7 +307,7 @@ def test_replies_are_waited_for_and_written(ansible: Ansible) -> None:
     alone.assert_error("instruct_reply_dir: needs instruct_wait_for_reply=true")
 
 
-def test_a_campaign_reaches_everybody_once(ansible: Ansible) -> None:
+def test_a_campaign_reaches_every_host_once(ansible: Ansible) -> None:
     names = [entry["name"] for entry in awake(ansible.sandbox)[:2]]
     log = ansible.directory / "audit.jsonl"
     told = {
@@ -326,7 +326,7 @@ def test_a_campaign_reaches_everybody_once(ansible: Ansible) -> None:
     assert len(log.read_text().splitlines()) == 4
 
 
-def test_the_role_instructs_both_providers_in_a_play_of_ones_own(ansible: Ansible) -> None:
+def test_the_role_instructs_both_providers_in_a_custom_play(ansible: Ansible) -> None:
     qoder = ansible.sandbox.qoder
     one = awake(ansible.sandbox)[0]
     qoder.add_environment(name="cloud")
@@ -357,7 +357,7 @@ def test_the_role_instructs_both_providers_in_a_play_of_ones_own(ansible: Ansibl
         ({"instruct_max_failures": "some"}, ("max_failures: must be a count such as 5",)),
     ],
 )
-def test_what_is_wrong_is_one_line(ansible: Ansible, wrong: dict[str, Any], parts: tuple[str, ...]) -> None:
+def test_an_error_is_one_line(ansible: Ansible, wrong: dict[str, Any], parts: tuple[str, ...]) -> None:
     names = [entry["name"] for entry in awake(ansible.sandbox)[:2]]
 
     run = _instruct(ansible, "--limit", ",".join(names), **wrong)

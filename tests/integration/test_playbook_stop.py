@@ -45,7 +45,9 @@ def _statuses(run: Run) -> dict[str, list[str]]:
     return found
 
 
-def test_all_is_stopped_once_and_asked_about_in_check_mode(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_every_turn_is_stopped_once_and_only_asked_about_in_check_mode(
+    ansible: Ansible, devices: list[dict[str, Any]]
+) -> None:
     _at_work(ansible)
     ledger = str(ansible.directory / "ledger.sqlite")
     told = {"stop_campaigns": ["spring", "autumn"], "stop_ledger": ledger, "stop_mode": "standard"}
@@ -65,7 +67,7 @@ def test_all_is_stopped_once_and_asked_about_in_check_mode(ansible: Ansible, dev
     assert sent.result("send")["targets"][0]["status"] == "not_attempted"
 
 
-def test_campaigns_are_cancelled_where_there_is_no_host(ansible: Ansible) -> None:
+def test_campaigns_are_cancelled_even_without_a_host(ansible: Ansible) -> None:
     ledger = str(ansible.directory / "ledger.sqlite")
     source = ansible.source(filters=["id == 'nothing'"])
     told = {"stop_campaigns": ["spring"], "stop_campaign_state": "cancelled", "stop_ledger": ledger}
@@ -79,7 +81,7 @@ def test_campaigns_are_cancelled_where_there_is_no_host(ansible: Ansible) -> Non
     allowed.assert_quiet()
 
 
-def test_who_did_not_confirm_fails_in_its_own_name(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_a_host_that_did_not_confirm_fails_under_its_own_name(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     _at_work(ansible)
     ansible.sandbox.offline(devices[0]["id"])
     report = ansible.directory / "report.jsonl"
@@ -96,7 +98,7 @@ def test_who_did_not_confirm_fails_in_its_own_name(ansible: Ansible, devices: li
     assert _statuses(run)["two"] == ["ok", "ok"]
 
 
-def test_a_device_that_does_not_answer_keeps_nobody_else_from_being_stopped(
+def test_a_device_that_does_not_answer_does_not_prevent_other_stops(
     ansible: Ansible, devices: list[dict[str, Any]]
 ) -> None:
     _at_work(ansible)
@@ -107,7 +109,7 @@ def test_a_device_that_does_not_answer_keeps_nobody_else_from_being_stopped(
     assert run.returncode == 2
 
 
-def test_a_host_of_which_no_agent_is_known_has_not_confirmed(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_a_host_without_a_known_agent_has_not_confirmed(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     ansible.file("group_vars/letta.yml", "{}\n")
     ansible.file("host_vars/two.yml", "letta_agent_id: agent-two\n")
     qoder = ansible.sandbox.qoder
@@ -139,7 +141,7 @@ def test_a_host_of_which_no_agent_is_known_has_not_confirmed(ansible: Ansible, d
         ({"stop_conversation_id": "new"}, "conversation_id: must be one that exists"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_an_error_is_one_line(
     ansible: Ansible, devices: list[dict[str, Any]], wrong: dict[str, Any], part: str
 ) -> None:
     run = _stop(ansible, **wrong)

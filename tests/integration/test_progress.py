@@ -25,7 +25,7 @@ def play(module: str, targets: list[str], **keywords: Any) -> list[dict[str, Any
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_how_far_a_fan_out_is_is_shown_on_a_terminal(ansible: Ansible, module: str) -> None:
+def test_the_progress_of_a_fan_out_is_shown_on_a_terminal(ansible: Ansible, module: str) -> None:
     names = [
         ansible.sandbox.add_environment(
             connectionName=f"host-{number}",
@@ -44,7 +44,7 @@ def test_how_far_a_fan_out_is_is_shown_on_a_terminal(ansible: Ansible, module: s
     assert "WARNING" not in shown
 
 
-def test_how_many_replies_have_come_is_shown_while_they_are_waited_for(ansible: Ansible) -> None:
+def test_the_number_of_replies_is_shown_during_the_wait(ansible: Ansible) -> None:
     entries = awake(ansible.sandbox)[:2]
     ansible.sandbox.script("agent-slow", LongTurn(seconds=3))
     targets = [entries[0]["name"], {"host": entries[1]["name"], "agent_id": "agent-slow"}]
@@ -58,7 +58,7 @@ def test_how_many_replies_have_come_is_shown_while_they_are_waited_for(ansible: 
     assert "WARNING" not in shown
 
 
-def test_it_is_not_shown_elsewhere_or_of_what_is_not_to_be_shown(ansible: Ansible) -> None:
+def test_progress_is_not_shown_without_a_terminal_or_for_hidden_tasks(ansible: Ansible) -> None:
     names = [entry["name"] for entry in awake(ansible.sandbox)[:8]]
 
     hidden = play("send_message", names, no_log=True)

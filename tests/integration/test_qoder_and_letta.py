@@ -61,7 +61,7 @@ def test_hosts_of_the_same_name_are_not_merged(ansible: Ansible) -> None:
     assert len(hosts) == len(ansible.sandbox.fleet()) + len(of(hosts, "qoder"))
 
 
-def test_a_device_that_is_named_like_a_group_of_the_other_source_gets_another_name(ansible: Ansible) -> None:
+def test_a_device_named_like_a_group_of_the_other_source_gets_another_name(ansible: Ansible) -> None:
     """Or it would get what is meant for the group."""
     named = {name: ansible.sandbox.add_environment(connectionName=name)["id"] for name in ("qoder", "not_archived")}
 
@@ -75,7 +75,7 @@ def test_a_device_that_is_named_like_a_group_of_the_other_source_gets_another_na
     assert not set(devices.values()) & {*listing["qoder"]["hosts"], *listing["not_archived"]["hosts"]}
 
 
-def test_a_host_of_somebody_else_keeps_its_name_from_being_a_group(ansible: Ansible) -> None:
+def test_the_name_of_a_host_of_another_source_is_not_used_for_a_group(ansible: Ansible) -> None:
     folder = directory(ansible)
     (folder / "0.yaml").write_text("all: {hosts: {qoder: {}}}\n")
 
@@ -85,7 +85,7 @@ def test_a_host_of_somebody_else_keeps_its_name_from_being_a_group(ansible: Ansi
 
 
 @pytest.mark.covers("qoder", "on_duplicate")
-def test_a_name_that_the_other_source_gave_fails_the_source_on_demand(ansible: Ansible) -> None:
+def test_a_name_used_by_the_other_source_fails_the_source_on_demand(ansible: Ansible) -> None:
     device = ansible.sandbox.fleet()[0]
     twin = ansible.sandbox.qoder.add_environment(name=device["name"])
     unique = {"hostnames": ["id"], "hostname_prefix": ""}
@@ -101,7 +101,7 @@ def test_a_name_that_the_other_source_gave_fails_the_source_on_demand(ansible: A
 
 
 @pytest.mark.parametrize(("route", "blamed", "spared"), [("list", "letta", "qoder"), ("qoder_list", "qoder", "letta")])
-def test_an_error_of_one_source_is_told_of_that_alone(ansible: Ansible, route: str, blamed: str, spared: str) -> None:
+def test_an_error_of_one_source_names_only_that_source(ansible: Ansible, route: str, blamed: str, spared: str) -> None:
     ansible.sandbox.add_fault("status", route=route, status=400)
 
     run = ansible.inventory("--list", source=directory(ansible))
@@ -111,7 +111,7 @@ def test_an_error_of_one_source_is_told_of_that_alone(ansible: Ansible, route: s
     assert f"plugins.inventory.{spared}" not in run.output
 
 
-def test_a_play_addresses_both(ansible: Ansible) -> None:
+def test_one_play_addresses_both_sources(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     device = awake(sandbox)[0]
     environment = next(entry for entry in sandbox.qoder.environments() if not entry["archived"])

@@ -153,7 +153,7 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_once_the_keys_are_forgotten_the_events_are_read_first(
+def test_after_the_keys_expire_the_events_are_read_first(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], verify: bool
 ) -> None:
     sent_without_an_answer(sandbox, ledger, targets[0])
@@ -168,7 +168,7 @@ def test_once_the_keys_are_forgotten_the_events_are_read_first(
     assert str(entry.otid).startswith("evt_")
 
 
-def test_while_they_are_kept_it_goes_out_again_without_a_look(
+def test_while_the_keys_are_kept_a_message_is_sent_again_without_a_look_up(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]
 ) -> None:
     sent_without_an_answer(sandbox, ledger, targets[0])
@@ -180,7 +180,9 @@ def test_while_they_are_kept_it_goes_out_again_without_a_look(
     assert turns(sandbox) == [1]
 
 
-def test_what_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]) -> None:
+def test_a_message_that_cannot_be_looked_up_is_not_sent(
+    sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]
+) -> None:
     sent_without_an_answer(sandbox, ledger, targets[0])
     a_day_later(sandbox, ledger)
     sandbox.add_fault("status", status=400, route="qoder_events")
@@ -214,7 +216,7 @@ def test_a_lost_ledger_sends_nothing_again_while_the_keys_are_kept(
         ("qoder_send", "drop_before", ["unknown", "sent"]),
     ],
 )
-def test_an_end_that_is_unclear_is_settled_by_the_next_run(
+def test_an_unclear_delivery_is_resolved_by_the_next_run(
     sandbox: Sandbox, ledger: Path, route: str, fault: str, ends: list[str]
 ) -> None:
     target = to(sandbox)
@@ -228,7 +230,7 @@ def test_an_end_that_is_unclear_is_settled_by_the_next_run(
 
 
 @pytest.mark.parametrize(("retry", "again"), [("all", 2), ("failed_turns", 1), ("undelivered", 0)])
-def test_another_attempt_is_in_another_session(
+def test_another_attempt_uses_another_session(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], retry: str, again: int
 ) -> None:
     forked(sandbox, ledger, targets)
@@ -253,7 +255,7 @@ def test_another_attempt_is_in_another_session(
     )
 
 
-def test_a_session_that_is_given(sandbox: Sandbox, ledger: Path) -> None:
+def test_a_given_session_is_used(sandbox: Sandbox, ledger: Path) -> None:
     target = to(sandbox)
     session_id = new_session(sandbox, target)
     target = replace(target, conversation_id=session_id)
@@ -268,7 +270,7 @@ def test_a_session_that_is_given(sandbox: Sandbox, ledger: Path) -> None:
     assert (session["id"], session["messages"]) == (session_id, ["hello"])
 
 
-def test_a_given_session_that_has_the_same_text_of_another_message_gets_it(sandbox: Sandbox, ledger: Path) -> None:
+def test_a_given_session_with_the_same_text_of_another_message_gets_the_message(sandbox: Sandbox, ledger: Path) -> None:
     target = to(sandbox)
     session_id = new_session(sandbox, target)
     message = Message("hello", "of last week")
@@ -284,7 +286,9 @@ def test_a_given_session_that_has_the_same_text_of_another_message_gets_it(sandb
     assert [session["messages"] for session in sandbox.qoder.sessions()] == [["hello", "hello"]]
 
 
-def test_a_given_session_is_busy_for_too_long(sandbox: Sandbox, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_session_that_is_busy_too_long_fails(
+    sandbox: Sandbox, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tests.integration.kill_points.qoder_settings", lambda it: qoder_settings(it, deadline=0.5))
     target = to(sandbox)
     session_id = new_session(sandbox, target)
@@ -303,7 +307,7 @@ def test_a_given_session_is_busy_for_too_long(sandbox: Sandbox, ledger: Path, mo
     assert [session["messages"] for session in sandbox.qoder.sessions()] == [["before", "hello"]]
 
 
-def test_an_environment_that_was_archived_since_it_was_listed_is_offline(
+def test_an_environment_archived_after_the_listing_is_offline(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]
 ) -> None:
     archived = {"status": "archived", "archived": True, "archived_at": "2026-01-01T00:00:00Z"}
@@ -314,7 +318,7 @@ def test_an_environment_that_was_archived_since_it_was_listed_is_offline(
     assert sandbox.qoder.sessions() == []
 
 
-def test_runs_at_the_same_time_send_once(sandbox: Sandbox, ledger: Path) -> None:
+def test_simultaneous_runs_send_once(sandbox: Sandbox, ledger: Path) -> None:
     targets = [to(sandbox) for _number in range(10)]
     sandbox.add_fault("slow", seconds=0.05, route="qoder_send")
     sandbox.add_fault("slow", seconds=0.05, route="qoder_create")

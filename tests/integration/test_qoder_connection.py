@@ -78,7 +78,7 @@ KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
 
 @pytest.mark.covers("qoder", "api_key", "api_key_file")
 @pytest.mark.parametrize("place", KEYS_IN_PLACES)
-def test_the_access_token_may_stand_in(secretive: Ansible, place: str) -> None:
+def test_the_access_token_may_be_given_in(secretive: Ansible, place: str) -> None:
     files = {"right": secretive.file("right.key", f"{KEY}\n"), "wrong": secretive.file("wrong.key", WRONG)}
     options, arguments, env = KEYS_IN_PLACES[place]
     source = secretive.source(**{name: filled(value, files) for name, value in options.items()})
@@ -138,7 +138,7 @@ def test_no_mistake_shows_the_token(secretive: Ansible, subtests: pytest.Subtest
     assert secretive.sandbox.requests() == []
 
 
-def test_a_server_that_repeats_the_token_brings_it_nowhere(secretive: Ansible) -> None:
+def test_a_token_that_the_server_repeats_is_shown_nowhere(secretive: Ansible) -> None:
     environment = secretive.sandbox.qoder.add_environment(name="parrot", description=f"x {KEY} y")
     shown = secretive.inventory(*VERBOSE, env=QUIET_STDOUT)
     secretive.sandbox.add_fault("status", route="qoder_list", status=400, echo_key=True)
@@ -162,7 +162,7 @@ def test_no_token_names_the_option_and_the_variables(qoder: Ansible) -> None:
 
 
 @pytest.mark.parametrize(("forbidden", "said"), [(False, "401 Unauthorized"), (True, "403 Forbidden")])
-def test_a_token_that_the_server_refuses_is_said_with_its_message(qoder: Ansible, forbidden: bool, said: str) -> None:
+def test_a_refused_token_is_an_error_with_the_message_of_the_server(qoder: Ansible, forbidden: bool, said: str) -> None:
     if forbidden:
         qoder.sandbox.qoder.account("guest", WRONG, forbidden=True)
 
@@ -195,7 +195,7 @@ def test_the_url_comes_from_the_source_then_an_extra_variable_then_the_environme
 
 
 @pytest.mark.covers("qoder", "retries", "timeout", "deadline")
-def test_requests_are_repeated_and_given_up_as_the_options_say(qoder: Ansible) -> None:
+def test_the_options_decide_when_requests_are_repeated_and_abandoned(qoder: Ansible) -> None:
     sandbox = qoder.sandbox
     sandbox.add_fault("status", route="qoder_list", status=503, body="empty")
 
@@ -220,7 +220,7 @@ def test_requests_are_repeated_and_given_up_as_the_options_say(qoder: Ansible) -
 
 
 @pytest.mark.covers("qoder", "ca_path", "validate_certs", "client_cert", "client_key")
-def test_the_tls_options_are_heeded(qoder: Ansible, certificates: Certificates) -> None:
+def test_the_tls_options_are_used(qoder: Ansible, certificates: Certificates) -> None:
     authority, cert, key = (
         str(path) for path in (certificates.authority, certificates.client_cert, certificates.client_key)
     )
@@ -244,7 +244,7 @@ def test_the_tls_options_are_heeded(qoder: Ansible, certificates: Certificates) 
     keyless.assert_inventory_error("client_cert", cert)
 
 
-def test_a_blank_option_or_variable_is_the_same_as_none(qoder: Ansible) -> None:
+def test_a_blank_option_or_variable_counts_as_unset(qoder: Ansible) -> None:
     names = (
         "ACCESS_TOKEN", "API_KEY_FILE", "TIMEOUT", "RETRIES", "DEADLINE", "VALIDATE_CERTS", "CA_PATH", "CLIENT_CERT",
         "CLIENT_KEY",

@@ -37,7 +37,7 @@ def members(listing: dict[str, Any]) -> dict[str, set[str]]:
 
 @pytest.mark.covers("qoder", "plugin")
 @pytest.mark.parametrize("generation", ["seed", "new"])
-def test_every_variable_says_what_the_api_says(qoder: Ansible, generation: str) -> None:
+def test_every_variable_equals_the_value_of_the_api(qoder: Ansible, generation: str) -> None:
     qoder.sandbox.settings(qoder_generation=generation)
 
     hosts = plain(qoder.hosts())
@@ -120,7 +120,7 @@ def test_every_dimension_groups_the_hosts_exactly(qoder: Ansible, generation: st
 
 
 @pytest.mark.covers("qoder", "group_by", "group_prefix", "root_group", "hostvars_prefix", "hostname_prefix")
-def test_groups_variables_and_hosts_are_named_as_the_options_say(qoder: Ansible) -> None:
+def test_the_options_decide_the_names_of_groups_variables_and_hosts(qoder: Ansible) -> None:
     listing = qoder.listing(
         group_by=["config_type"],
         group_prefix="clouds_",
@@ -143,7 +143,7 @@ def test_groups_variables_and_hosts_are_named_as_the_options_say(qoder: Ansible)
 
 
 @pytest.mark.covers("qoder", "hostnames", "hostname_prefix", "on_duplicate")
-def test_hosts_are_named_by_name_then_id_and_twins_get_a_suffix(qoder: Ansible) -> None:
+def test_hosts_are_named_by_name_then_id_and_duplicates_get_a_suffix(qoder: Ansible) -> None:
     listed = environments(qoder)
     nameless = {entry["id"] for entry in listed if not entry["row"].get("name")}
     twins = {entry["id"] for entry in listed if entry["row"].get("name") == "default"}
@@ -166,7 +166,7 @@ def test_hosts_are_named_by_name_then_id_and_twins_get_a_suffix(qoder: Ansible) 
 
 @pytest.mark.covers("qoder", "limit", "after_id", "before_id", "created_at_gte", "created_at_lte", "include_archived")
 @pytest.mark.parametrize(("generation", "cursor"), [("seed", "after_id"), ("new", "page")])
-def test_what_to_list_is_asked_of_the_api_on_every_page(qoder: Ansible, generation: str, cursor: str) -> None:
+def test_the_selection_is_sent_to_the_api_on_every_page(qoder: Ansible, generation: str, cursor: str) -> None:
     qoder.sandbox.settings(qoder_generation=generation)
     everything = environments(qoder, archived=True)
     dated = [entry for entry in everything if entry["row"].get("created_at")]

@@ -103,7 +103,7 @@ def test_the_current_host_gets_the_message_in_a_session_of_its_own(fleet: Fleet)
 
 
 @pytest.mark.covers("send_message", "agent", "session_id")
-def test_an_entry_goes_before_host_variables_and_those_before_options(fleet: Fleet) -> None:
+def test_an_entry_overrides_host_variables_and_they_override_options(fleet: Fleet) -> None:
     fleet.add("q-bare", "q-variables", "q-whole")
     fleet.ansible.file("host_vars/q-variables.yml", yaml.safe_dump({"qoder_agent": "agent_host"}))
     fleet.ansible.file("host_vars/q-whole.yml", yaml.safe_dump({"qoder_agent": "agent_host"}))
@@ -130,7 +130,7 @@ def test_an_entry_goes_before_host_variables_and_those_before_options(fleet: Fle
     assert [session["messages"] for session in fleet.qoder.sessions()] == [["first", "second"]] * 3
 
 
-def test_who_is_to_answer_must_be_known(fleet: Fleet) -> None:
+def test_the_agent_must_be_known(fleet: Fleet) -> None:
     fleet.add("q-alpha", "q-beta")
 
     run = fleet.steps(
@@ -152,7 +152,7 @@ def test_who_is_to_answer_must_be_known(fleet: Fleet) -> None:
     assert fleet.asked() == []
 
 
-def test_what_is_said_may_come_from_anywhere(fleet: Fleet) -> None:
+def test_the_content_may_come_from_any_source(fleet: Fleet) -> None:
     fleet.add("q-alpha")
     fleet.ansible.file("said.txt", "from a file {{ 1 + 1 }}\n")
     fleet.ansible.file("said.j2", "to {{ inventory_hostname }}, {{ qoder_config_type }}")
@@ -174,7 +174,7 @@ def test_what_is_said_may_come_from_anywhere(fleet: Fleet) -> None:
     assert [session["turns"] for session in fleet.sessions()["q-alpha"]] == [1] * 5
 
 
-def test_what_it_cannot_do_is_refused_before_anything_is_sent(fleet: Fleet) -> None:
+def test_unsupported_options_are_refused_before_anything_is_sent(fleet: Fleet) -> None:
     fleet.add("q-alpha", "q-beta")
     letta = str(awake(fleet.ansible.sandbox)[0]["name"])
     to = {"targets": [letta, "q-alpha"], "agent": QODER_AGENT, "agent_id": AGENT}
@@ -208,7 +208,7 @@ def test_what_it_cannot_do_is_refused_before_anything_is_sent(fleet: Fleet) -> N
     assert fleet.ansible.sandbox.received() == {}
 
 
-def test_check_mode_makes_nothing(fleet: Fleet) -> None:
+def test_check_mode_creates_nothing(fleet: Fleet) -> None:
     fleet.add("q-alpha")
     fleet.add("q-beta", **ARCHIVED)
     to = {"targets": ["q-alpha", "q-beta"], "content": "hello", "agent": QODER_AGENT, "when_offline": "skip"}
@@ -228,7 +228,7 @@ def test_check_mode_makes_nothing(fleet: Fleet) -> None:
     assert not (fleet.ansible.directory / "ledger.sqlite").exists()
 
 
-def test_every_ending_of_a_turn_is_told_apart_at_once_and_later(fleet: Fleet) -> None:
+def test_every_outcome_of_a_turn_is_distinguished_at_once_and_later(fleet: Fleet) -> None:
     hosts = [f"q-{ends}" for ends in (*ENDINGS, "long")]
     fleet.add(*hosts)
     for ends in ENDINGS:
@@ -291,7 +291,7 @@ def test_a_reply_is_found_by_its_session(fleet: Fleet) -> None:
     assert errors(alone) == {"no session": "reply_info: has no session_id"}
 
 
-def test_an_agent_given_as_a_dictionary_is_the_same_text_when_it_is_sent_to_and_asked_for(fleet: Fleet) -> None:
+def test_an_agent_given_as_a_dictionary_is_the_same_text_in_send_and_reply(fleet: Fleet) -> None:
     fleet.add("q-alpha")
     agent = {"type": "agent", "id": QODER_AGENT, "version": 3}
     fleet.ansible.file("host_vars/q-alpha.yml", yaml.safe_dump({"qoder_agent": agent}))
@@ -322,7 +322,7 @@ def test_an_archived_environment_is_offline(fleet: Fleet, when_offline: str, out
     assert list(fleet.sessions()) == ["q-alpha"]
 
 
-def test_one_that_is_no_longer_archived_gets_it_when_that_is_waited_for(fleet: Fleet) -> None:
+def test_an_environment_that_is_no_longer_archived_gets_the_message_if_it_is_waited_for(fleet: Fleet) -> None:
     [identity] = fleet.add("q-alpha", **ARCHIVED)
 
     def bring_back() -> None:
@@ -341,7 +341,7 @@ def test_one_that_is_no_longer_archived_gets_it_when_that_is_waited_for(fleet: F
     assert fleet.sessions()["q-alpha"][0]["turns"] == 1
 
 
-def test_both_providers_in_one_task_each_with_its_own_key(fleet: Fleet) -> None:
+def test_one_task_serves_both_providers_with_their_own_keys(fleet: Fleet) -> None:
     fleet.add("q-alpha", "q-beta")
     letta = awake(fleet.ansible.sandbox)[:2]
     names = ["q-alpha", letta[0]["name"], "q-beta", letta[1]["name"]]
@@ -373,7 +373,7 @@ def test_both_providers_in_one_task_each_with_its_own_key(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("groups", [("letta",), ("letta", "qoder"), ("qoder", "letta")], ids=" ".join)
-def test_the_defaults_of_an_action_group_are_for_its_own_provider(fleet: Fleet, groups: tuple[str, ...]) -> None:
+def test_the_defaults_of_an_action_group_apply_to_its_own_provider(fleet: Fleet, groups: tuple[str, ...]) -> None:
     """Or Letta's key would get to Qoder's server."""
     fleet.add("q-alpha")
     sandbox = fleet.ansible.sandbox
@@ -399,7 +399,7 @@ def test_the_defaults_of_an_action_group_are_for_its_own_provider(fleet: Fleet, 
 
 @pytest.mark.parametrize("by", ["task", "module_defaults"])
 @pytest.mark.parametrize("option", ["api_key", "api_key_file", "base_url"])
-def test_what_is_one_providers_is_not_given_to_another(fleet: Fleet, by: str, option: str) -> None:
+def test_options_of_one_provider_are_not_given_to_another(fleet: Fleet, by: str, option: str) -> None:
     fleet.add("q-alpha")
     letta = str(awake(fleet.ansible.sandbox)[0]["name"])
     fleet.ansible.file("key", f"{QODER_KEY}\n")
@@ -462,7 +462,7 @@ def test_a_campaign_that_is_run_twice_is_ok_and_sends_nothing(fleet: Fleet) -> N
     assert errors(shown)["other content"].startswith("campaign: 'c' has had other content for q-alpha since ")
 
 
-def test_a_common_id_is_of_each_environment(fleet: Fleet) -> None:
+def test_a_common_id_is_used_for_each_environment(fleet: Fleet) -> None:
     fleet.add("q-alpha", "q-beta")
     send = {"targets": ["q-alpha", "q-beta"], "content": "hello", "agent": QODER_AGENT, "client_message_id": "nightly"}
 

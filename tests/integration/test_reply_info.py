@@ -40,7 +40,7 @@ def _states(result: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.covers("reply_info", "replies", "lost_after")
-def test_every_state_is_told_apart(ansible: Ansible) -> None:
+def test_every_state_is_distinguished(ansible: Ansible) -> None:
     sent = _sent(
         ansible,
         reply="Fine.",
@@ -146,7 +146,7 @@ def test_each_answer_is_written_to_a_file_and_the_same_one_is_no_change(ansible:
     assert not list(Path(ansible.directory.parent).glob("out*"))
 
 
-def test_an_answer_that_cannot_be_written_is_returned_all_the_same(ansible: Ansible) -> None:
+def test_an_answer_that_cannot_be_written_is_still_returned(ansible: Ansible) -> None:
     [host] = _names(ansible, 1)
     (ansible.directory / "answers" / f"{host}.txt").mkdir(parents=True)
     asked = ansible.task("send_message", targets=[host], agent_id=AGENT, content="?", wait_for_reply=True)
@@ -158,7 +158,7 @@ def test_an_answer_that_cannot_be_written_is_returned_all_the_same(ansible: Ansi
 
 
 @pytest.mark.covers("reply_info", "concurrency", "rate")
-def test_as_many_requests_are_under_way_and_start_as_the_options_say(ansible: Ansible) -> None:
+def test_concurrency_and_rate_limit_the_requests(ansible: Ansible) -> None:
     sent = _sent(ansible, **{f"r{number}": "Fine." for number in range(6)})
     ansible.sandbox.add_fault("slow", route="history", seconds=0.2)
     ansible.sandbox.clear_requests()
@@ -180,7 +180,7 @@ def test_as_many_requests_are_under_way_and_start_as_the_options_say(ansible: An
     assert every[-1] - every[0] > 0.8
 
 
-def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible) -> None:
+def test_invalid_options_are_refused_before_anything_is_asked(ansible: Ansible) -> None:
     one, two = _names(ansible, 2)
     entry = {"host": one, "agent_id": AGENT, "client_message_id": "m-1"}
     ansible.file("a-file", "")
@@ -212,7 +212,7 @@ def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible)
     assert not (ansible.directory / "answers").exists()
 
 
-def test_a_variable_that_cannot_be_read_is_named_without_the_lines_around_it(ansible: Ansible) -> None:
+def test_an_unreadable_variable_is_named_without_the_lines_around_it(ansible: Ansible) -> None:
     [one] = _names(ansible, 1)
     ask = {"client_message_id": "m-1"}
     keyed = {"letta_agent_id": "{{ nope }}", "letta_api_key": ansible.sandbox.api_key}
@@ -229,7 +229,7 @@ def test_a_variable_that_cannot_be_read_is_named_without_the_lines_around_it(ans
     assert run.result("new")["msg"] == f"conversation_id: must be one that exists, got 'new' for {one}"
 
 
-def test_what_one_agent_is_refused_loses_no_other_reply(ansible: Ansible) -> None:
+def test_a_refused_agent_loses_no_other_reply(ansible: Ansible) -> None:
     sent = _sent(ansible, reply="Fine.", strange="never read")
     ansible.sandbox.add_fault("status", route="history", target="agent-strange", status=422)
 
@@ -242,7 +242,7 @@ def test_what_one_agent_is_refused_loses_no_other_reply(ansible: Ansible) -> Non
 
 @pytest.mark.covers("reply_info", "base_url", "api_key", "api_key_file", "timeout", "retries", "deadline")
 @pytest.mark.covers("reply_info", "validate_certs", "ca_path", "client_cert", "client_key")
-def test_each_connection_option_counts(ansible: Ansible) -> None:
+def test_each_connection_option_has_an_effect(ansible: Ansible) -> None:
     wrong: dict[str, Any] = {
         "base_url": "ftp://127.0.0.1",
         "api_key": "white space",

@@ -191,7 +191,9 @@ def test_a_device_that_comes_back_and_dies_again_fails_its_wave(ansible: Ansible
     assert (dead["status"], dead["to_version"], dead["updated_at"] is not None) == ("failed", VERSION, True)
 
 
-def test_within_the_budget_it_goes_on_and_who_failed_is_tried_again_in_the_end(ansible: Ansible) -> None:
+def test_within_the_budget_the_rollout_continues_and_failed_devices_are_tried_again_at_the_end(
+    ansible: Ansible,
+) -> None:
     devices = _added(ansible, *_names(6))
     for name in ("d0", "d3"):
         _stop(ansible, devices[name])
@@ -232,7 +234,7 @@ def test_a_wave_above_its_budget_starts_no_more_devices(ansible: Ansible) -> Non
     ]
 
 
-def test_a_run_that_leaves_targets_out_goes_as_far_as_it_may(ansible: Ansible) -> None:
+def test_a_run_that_leaves_targets_out_goes_as_far_as_allowed(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(4))
     _rollout(ansible, "--check")
     _rollout(ansible, self_update_gate=True)
@@ -248,7 +250,7 @@ def test_a_run_that_leaves_targets_out_goes_as_far_as_it_may(ansible: Ansible) -
     assert _waves(ansible) == ["passed"] * 4
 
 
-def test_who_is_in_no_wave_is_shown_and_left_alone(ansible: Ansible) -> None:
+def test_targets_in_no_wave_are_shown_and_not_updated(ansible: Ansible) -> None:
     devices = _added(ansible, "d-able", "d-asleep")
     devices |= _added(ansible, "d-unable", self_update=UNABLE) | _added(ansible, "d-new", lettaCodeVersion="0.35.0")
     ansible.sandbox.offline(devices["d-asleep"]["id"])
@@ -276,7 +278,7 @@ def test_who_is_in_no_wave_is_shown_and_left_alone(ansible: Ansible) -> None:
     )
 
 
-def test_a_device_that_is_gone_when_its_wave_begins_fails_it_and_counts_when_it_is_back(ansible: Ansible) -> None:
+def test_a_device_missing_at_the_start_of_its_wave_fails_it_and_counts_once_it_is_back(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(3))
     _rollout(ansible, self_update_gate=True)
     ansible.sandbox.offline(devices["d1"]["id"])
@@ -305,7 +307,7 @@ def _until(is_so: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
-def test_an_interrupted_rollout_goes_on_where_it_was(ansible: Ansible, signum: signal.Signals) -> None:
+def test_an_interrupted_rollout_continues_where_it_stopped(ansible: Ansible, signum: signal.Signals) -> None:
     devices = _added(ansible, *_names(6))
     late = _added(ansible, "d9")
     ansible.sandbox.patch(late["d9"]["id"], metadata={"lettaCodeVersion": VERSION})
@@ -331,7 +333,7 @@ def test_an_interrupted_rollout_goes_on_where_it_was(ansible: Ansible, signum: s
     assert "not in this rollout, as it was planned before: d8" in _lines(again)
 
 
-def test_a_run_that_is_killed_in_a_wave_leaves_who_was_told_and_who_is_back(ansible: Ansible) -> None:
+def test_a_run_killed_in_a_wave_leaves_a_record_of_each_device(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(3))
     # It says that it is about to restart, and does so when this test lets it.
     slow = devices["d1"]
@@ -365,7 +367,7 @@ def test_a_run_that_is_killed_in_a_wave_leaves_who_was_told_and_who_is_back(ansi
     assert {target["told_at"] for target in ended.values()} == {None}
 
 
-def test_a_device_that_was_told_and_did_not_update_in_its_time_is_told_again(ansible: Ansible) -> None:
+def test_a_device_that_was_asked_and_did_not_update_in_time_is_asked_again(ansible: Ansible) -> None:
     devices = _added(ansible, "d0")
     ansible.sandbox.command(devices["d0"]["id"], "upgrade-letta-code", output=f"Updated to {VERSION}.")
 
@@ -379,7 +381,7 @@ def test_a_device_that_was_told_and_did_not_update_in_its_time_is_told_again(ans
     assert _told(ansible, devices) == {"d0": 2}
 
 
-def test_a_rollout_is_one_runs_at_a_time(ansible: Ansible) -> None:
+def test_a_rollout_belongs_to_one_run_at_a_time(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(2))
     ansible.sandbox.upgrade_to(VERSION, comes_back=False)
     told: dict[str, Any] = {"self_update_waves": ["100%"], "self_update_update_timeout": 90}
@@ -423,7 +425,7 @@ def test_with_a_gate_each_run_is_a_wave(ansible: Ansible) -> None:
     ]
 
 
-def test_a_run_whose_own_hosts_are_fine_is_fine_though_another_has_failed_within_the_budget(ansible: Ansible) -> None:
+def test_a_run_whose_own_hosts_passed_passes_despite_another_failure_within_the_budget(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(3))
     _stop(ansible, devices["d0"])
     told: dict[str, Any] = {"self_update_waves": ["1", "100%"], "self_update_canary_max_failures": 1}
@@ -437,7 +439,7 @@ def test_a_run_whose_own_hosts_are_fine_is_fine_though_another_has_failed_within
     assert "d0: the device did not update" in others.stdout
 
 
-def test_a_probe_has_an_agent_reply_on_each_device(ansible: Ansible) -> None:
+def test_a_probe_makes_an_agent_reply_on_each_device(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(2))
     ansible.sandbox.add_fault("status", route="messages", status=422, target=devices["d1"]["id"])
 
@@ -501,7 +503,7 @@ def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
         ({"self_update_gate": "perhaps"}, ("self_update_gate",)),
     ],
 )
-def test_what_cannot_be_meant_fails_before_anything_is_updated(
+def test_invalid_options_fail_before_anything_is_updated(
     ansible: Ansible, variables: dict[str, Any], parts: Sequence[str]
 ) -> None:
     _added(ansible, *_names(3))

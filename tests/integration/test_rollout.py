@@ -37,7 +37,7 @@ def _waves(result: dict[str, Any]) -> list[list[str]]:
 
 
 @pytest.mark.covers("rollout", "name", "version", "targets", "waves")
-def test_a_plan_is_kept_whatever_happens_to_the_fleet(
+def test_a_plan_stays_the_same_when_the_fleet_changes(
     ansible: Ansible, names: list[str], run: Callable[..., Run]
 ) -> None:
     offline = ansible.sandbox.add_environment(connectionName="asleep", metadata={"lettaCodeVersion": "0.33.9"})
@@ -78,7 +78,7 @@ def test_a_plan_is_kept_whatever_happens_to_the_fleet(
 
 @pytest.mark.covers("rollout", "ledger")
 @pytest.mark.covers("rollout_wave", "ledger")
-def test_the_ledger_is_the_one_that_is_named(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
+def test_the_named_ledger_is_used(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
     other = {"ledger": "other.sqlite"}
     wave = {"name": "r", "wave": 1, "state": "started"}
 
@@ -95,7 +95,7 @@ def test_the_ledger_is_the_one_that_is_named(ansible: Ansible, names: list[str],
 
 
 @pytest.mark.covers("rollout", "version", "waves", "targets", "max_targets", "concurrency")
-def test_what_cannot_be_meant_is_said_and_nothing_is_kept(
+def test_invalid_options_are_refused_and_nothing_is_stored(
     ansible: Ansible, names: list[str], run: Callable[..., Run]
 ) -> None:
     wrong: dict[str, dict[str, Any]] = {
@@ -142,7 +142,7 @@ def test_another_version_other_waves_and_other_targets_need_another_name(
 
 
 @pytest.mark.covers("rollout", "concurrency")
-def test_so_many_are_looked_up_at_a_time(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
+def test_concurrency_limits_the_look_ups(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
     ansible.sandbox.add_fault("slow", route="retrieve", seconds=0.2)
 
     run(step("two", "rollout", **PLAN, targets=names, concurrency=2)).assert_quiet()
@@ -150,7 +150,7 @@ def test_so_many_are_looked_up_at_a_time(ansible: Ansible, names: list[str], run
     assert max(entry["under_way"] for entry in ansible.sandbox.requests("retrieve")) == 2
 
 
-def test_nothing_is_kept_where_a_target_cannot_be_looked_up(
+def test_nothing_is_stored_if_a_target_cannot_be_looked_up(
     ansible: Ansible, names: list[str], run: Callable[..., Run]
 ) -> None:
     ansible.sandbox.add_fault("status", route="retrieve", status=422, nth=3)
@@ -161,7 +161,7 @@ def test_nothing_is_kept_where_a_target_cannot_be_looked_up(
     assert not (ansible.directory / "default.sqlite").exists()
 
 
-def test_it_plans_once_for_a_play_of_several_hosts(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
+def test_a_play_of_several_hosts_plans_once(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
     done = run(step("it", "rollout", **PLAN, targets=names), hosts=",".join(names))
 
     assert {entry["result"]["msg"].partition(", or each")[0] for entry in done.results} == {
@@ -169,7 +169,7 @@ def test_it_plans_once_for_a_play_of_several_hosts(ansible: Ansible, names: list
     }
 
 
-def test_check_mode_makes_no_file_and_shows_what_is_kept(
+def test_check_mode_creates_no_file_and_shows_the_stored_rollout(
     ansible: Ansible, names: list[str], run: Callable[..., Run]
 ) -> None:
     plan = step("plan", "rollout", **PLAN, targets=names)
@@ -190,7 +190,9 @@ def test_check_mode_makes_no_file_and_shows_what_is_kept(
 
 
 @pytest.mark.covers("rollout_wave", "name", "wave", "state", "max_failures", "updated", "waited", "probed")
-def test_a_wave_is_judged_by_what_modules_returned(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
+def test_a_wave_is_judged_by_the_results_of_modules(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
     """Two waves of three: the first by its updates alone, the second also by waiting and a reply."""
     broken = ansible.hosts()[names[4]]["letta_id"]
     mute = ansible.hosts()[names[5]]["letta_id"]
@@ -251,7 +253,7 @@ def test_a_wave_is_judged_by_what_modules_returned(ansible: Ansible, names: list
 
 
 @pytest.mark.covers("rollout_wave", "wave", "state", "max_failures", "updated", "waited", "probed")
-def test_a_wave_is_judged_by_nothing_else(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
+def test_any_other_result_is_refused(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
     of_r = {"name": "r", "wave": 1}
     stranger = [{"id": "environment-of-nobody", "status": "ok"}]
     wrong: dict[str, dict[str, Any]] = {

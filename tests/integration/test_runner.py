@@ -68,7 +68,7 @@ def files_with(text: str, directory: str) -> set[str]:
     }
 
 
-def test_a_job_ends_as_its_hosts_do_and_its_events_tell_what_became_of_each(
+def test_a_job_ends_as_its_hosts_and_its_events_show_what_happened_to_each(
     ansible: Ansible, key_file: dict[str, str]
 ) -> None:
     bad, good = awake(ansible.sandbox)[:2]
@@ -92,7 +92,7 @@ def test_a_job_ends_as_its_hosts_do_and_its_events_tell_what_became_of_each(
     }
 
 
-def test_the_key_is_in_no_artifact_where_it_is_given_in_a_file(ansible: Ansible, key_file: dict[str, str]) -> None:
+def test_a_key_given_in_a_file_is_in_no_artifact(ansible: Ansible, key_file: dict[str, str]) -> None:
     name = awake(ansible.sandbox)[0]["name"]
     key = ansible.sandbox.api_key
 
@@ -129,7 +129,7 @@ def navigator(ansible: Ansible) -> dict[str, str]:
     }
 
 
-def test_navigator_runs_it_and_keeps_no_key(
+def test_navigator_runs_a_playbook_and_stores_no_key(
     ansible: Ansible, key_file: dict[str, str], navigator: dict[str, str]
 ) -> None:
     entry = awake(ansible.sandbox)[0]

@@ -44,7 +44,7 @@ def instructing(ansible: Ansible) -> list[str]:
     return [INSTRUCT, "-e", f"@{ansible.file('instruct.yml', yaml.safe_dump(variables))}"]
 
 
-def test_it_runs_the_playbook_and_a_second_time_that_day_changes_nothing(ansible: Ansible) -> None:
+def test_the_playbook_runs_and_a_second_run_on_that_day_changes_nothing(ansible: Ansible) -> None:
     for run in (1, 2):
         done = scheduled(ansible, "letta", *instructing(ansible))
         assert (done.returncode, done.stderr) == (0, ""), run
@@ -80,7 +80,7 @@ def test_failed_hosts_no_target_an_unread_inventory_and_an_overlap_end_different
     assert len(ansible.sandbox.requests("messages")) == sent
 
 
-def test_whom_it_is_for_is_asked_with_what_the_inventory_is_read_with(ansible: Ansible) -> None:
+def test_the_targets_are_listed_with_the_options_of_the_inventory(ansible: Ansible) -> None:
     locked = ansible.vault("encrypt_string", ansible.sandbox.api_key, "--name", "letta_api_key")
     name = awake(ansible.sandbox)[0]["name"]
     given = [f"-e@{ansible.file('secrets.yml', locked)}", *ansible.opened, f"-l{name}"]
@@ -91,7 +91,7 @@ def test_whom_it_is_for_is_asked_with_what_the_inventory_is_read_with(ansible: A
     assert len(ansible.sandbox.received()) == 1
 
 
-def test_a_lock_that_cannot_be_had_for_another_reason_is_no_overlap(ansible: Ansible) -> None:
+def test_a_lock_that_fails_for_another_reason_is_no_overlap(ansible: Ansible) -> None:
     flock = ansible.file("bin/flock", "#!/bin/sh\nexit 71\n")
     flock.chmod(0o755)
 
@@ -142,7 +142,7 @@ def test_the_service_runs_with_the_credential_the_state_and_the_lock_that_it_nam
 
 
 @needs_systemd
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     for path in EXAMPLES.glob("fleetops-instruct.*"):
         # The program is looked for where it would be installed.
         unit = path.read_text().replace("/usr/local/bin/fleetops-run", str(EXAMPLES / "fleetops-run"))
@@ -157,13 +157,13 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
-def test_the_timer_is_not_to_the_second_and_makes_up_for_what_was_missed() -> None:
+def test_the_timer_has_a_random_delay_and_catches_up_on_missed_runs() -> None:
     assert settings_of("fleetops-instruct.timer", "RandomizedDelaySec") == ["10min"]
     assert settings_of("fleetops-instruct.timer", "Persistent") == ["true"]
 
 
 @needs_systemd
-def test_the_timer_keeps_to_its_zone() -> None:
+def test_the_timer_uses_its_time_zone() -> None:
     [when] = settings_of("fleetops-instruct.timer", "OnCalendar")
 
     for base, elapses in (

@@ -99,7 +99,7 @@ def test_the_current_host_is_the_target_without_targets(ansible: Ansible, device
 
 
 @pytest.mark.covers("self_update", "method", "agent_id", "conversation_id")
-def test_the_method_is_the_one_asked_for(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+def test_the_requested_method_is_used(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
     with _meanwhile(_agent_updates(ansible, devices["able"], "0.34.12")):
         run = ansible.steps(
             step(
@@ -131,7 +131,7 @@ def test_the_method_is_the_one_asked_for(ansible: Ansible, devices: dict[str, di
     assert messages_of(ansible.sandbox, devices["unable"]) == _ran(ansible, devices["unable"]) == []
 
 
-def test_the_agent_of_each_host_is_told_where_the_command_is_not_possible(
+def test_the_agent_of_each_host_is_instructed_if_the_command_is_not_possible(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:
     ansible.file("host_vars/unable.yml", "letta_agent_id: agent-host")
@@ -148,7 +148,7 @@ def test_the_agent_of_each_host_is_told_where_the_command_is_not_possible(
 
 
 @pytest.mark.covers("self_update", "allow_any_manual_command", "update_timeout")
-def test_a_manual_command_that_is_prose_is_shown_and_sent_only_when_that_is_allowed(
+def test_a_manual_command_in_prose_is_shown_and_sent_only_when_that_is_allowed(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:
     told = {"targets": ["prose"], "target_version": "0.34.12", "agent_id": "agent-1"}
@@ -169,7 +169,7 @@ def test_a_manual_command_that_is_prose_is_shown_and_sent_only_when_that_is_allo
 
 
 @pytest.mark.covers("self_update", "update_timeout")
-def test_a_device_that_does_not_come_back_in_time_is_failed_with_what_is_known(
+def test_a_device_that_does_not_come_back_in_time_has_failed_with_its_last_state(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:
     ansible.sandbox.upgrade_to("0.34.12", comes_back=False)
@@ -182,7 +182,7 @@ def test_a_device_that_does_not_come_back_in_time_is_failed_with_what_is_known(
     assert result["targets"][0]["output"].startswith("Updated to 0.34.12.")
 
 
-def test_a_relay_that_is_cut_ends_as_changed_when_the_device_is_back(
+def test_a_cut_relay_ends_as_changed_when_the_device_is_back(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:
     ansible.sandbox.add_fault("relay_cut_after", target=devices["able"]["id"])
@@ -195,7 +195,7 @@ def test_a_relay_that_is_cut_ends_as_changed_when_the_device_is_back(
     assert messages_of(ansible.sandbox, devices["able"]) == []
 
 
-def test_an_unclear_update_is_unknown_and_is_not_written_down_to_be_tried_again(
+def test_an_unclear_update_is_unknown_and_not_in_the_retry_file(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:
     ansible.sandbox.add_fault("relay_cut_before", target=devices["able"]["id"])
@@ -210,7 +210,7 @@ def test_an_unclear_update_is_unknown_and_is_not_written_down_to_be_tried_again(
 
 
 @pytest.mark.covers("self_update", "target_version", "update_timeout")
-def test_what_is_no_version_and_no_time_is_said_before_anything_is_asked(
+def test_invalid_versions_and_times_are_refused_before_anything_is_asked(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:
     run = ansible.steps(
@@ -228,9 +228,7 @@ def test_what_is_no_version_and_no_time_is_said_before_anything_is_asked(
     assert ansible.sandbox.requests("retrieve") == []
 
 
-def test_check_mode_says_what_would_be_done_by_which_method(
-    ansible: Ansible, devices: dict[str, dict[str, Any]]
-) -> None:
+def test_check_mode_shows_the_change_and_the_method(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
     told = {"targets": ["able", "unable", "prose"], "agent_id": "agent-1"}
 
     run = ansible.steps(
@@ -252,7 +250,7 @@ def test_check_mode_says_what_would_be_done_by_which_method(
 
 
 @pytest.mark.covers("self_update", "rollout", "ledger")
-def test_who_was_updated_is_put_down_in_the_rollout(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+def test_updated_devices_are_recorded_in_the_rollout(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
     version, ledger = {"target_version": "0.34.12"}, {"ledger": "other.sqlite"}
     wrong = {
         "ledger: needs rollout": {**version, **ledger},

@@ -350,7 +350,7 @@ def _vaulted(name: str, text: str) -> str:
 
 
 @pytest.mark.parametrize("package", ["httpx", "pydantic", "jmespath", "semantic_version"])
-def test_a_missing_package_is_named_with_the_python_that_lacks_it(ansible: Ansible, package: str) -> None:
+def test_a_missing_package_is_named_with_the_python_that_needs_it(ansible: Ansible, package: str) -> None:
     ansible.file(f"without/{package}.py", f"raise ImportError('No module named {package}')\n")
 
     run = ansible.steps(

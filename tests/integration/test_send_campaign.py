@@ -83,7 +83,7 @@ def test_the_same_play_run_twice_sends_once(ansible: Ansible, names: list[str]) 
 
 
 @pytest.mark.covers("send_message", "ledger")
-def test_the_ledger_is_where_the_environment_says_unless_the_task_does(ansible: Ansible, names: list[str]) -> None:
+def test_the_task_or_else_the_environment_names_the_ledger(ansible: Ansible, names: list[str]) -> None:
     send = {name: value for name, value in SEND.items() if name != "ledger"}
     state = {"XDG_STATE_HOME": str(ansible.directory / "state"), "JOB_ID": "7", "AWX_HOST": "https://awx.invalid"}
     by_name = state | {"FLEETOPS_LEDGER": str(ansible.directory / "named.sqlite")}
@@ -124,7 +124,9 @@ def test_the_record_has_the_awx_job_and_who_started_it(
 
 
 @pytest.mark.covers("send_message", "campaign")
-def test_what_a_campaign_cannot_go_with_is_said_before_anything_is_sent(ansible: Ansible, names: list[str]) -> None:
+def test_options_that_conflict_with_a_campaign_are_refused_before_anything_is_sent(
+    ansible: Ansible, names: list[str]
+) -> None:
     approvals = [{"tool_call_id": "call-1", "approve": True}]
     message = {"content": "hello"}
     wrong: dict[str, dict[str, Any]] = {
@@ -170,7 +172,7 @@ def test_what_a_campaign_cannot_go_with_is_said_before_anything_is_sent(ansible:
 
 
 @pytest.mark.covers("send_message", "campaign")
-def test_other_content_is_an_error_and_a_template_is_judged_by_its_text(ansible: Ansible, names: list[str]) -> None:
+def test_other_content_is_an_error_and_a_template_is_compared_by_its_source(ansible: Ansible, names: list[str]) -> None:
     ansible.file("templates/t.j2", "hello {{ inventory_hostname }}")
     template = {
         "targets": names,
@@ -200,9 +202,7 @@ def test_other_content_is_an_error_and_a_template_is_judged_by_its_text(ansible:
 
 @pytest.mark.covers("send_message", "campaign")
 @pytest.mark.parametrize("source", ["content", "content_file", "content_template", "messages"])
-def test_content_that_was_edited_does_not_go_to_those_who_are_left(
-    ansible: Ansible, names: list[str], source: str
-) -> None:
+def test_edited_content_is_not_sent_to_the_remaining_targets(ansible: Ansible, names: list[str], source: str) -> None:
     path = {"content_file": "files/text", "content_template": "templates/text"}.get(source)
 
     def send(text: str, targets: list[Any], *arguments: str) -> dict[str, Any]:
@@ -223,7 +223,7 @@ def test_content_that_was_edited_does_not_go_to_those_who_are_left(
     assert _turns(ansible) == dict.fromkeys(names, 1)
 
 
-def test_a_blank_campaign_is_none(ansible: Ansible, names: list[str]) -> None:
+def test_a_blank_campaign_counts_as_unset(ansible: Ansible, names: list[str]) -> None:
     """A survey gives the answer that was left out as a blank one."""
     ledger = ansible.directory / "ledger.sqlite"
     send = {"content": "hello", "agent_id": AGENT, "targets": names[:1], "campaign": " "}
@@ -241,7 +241,7 @@ def test_a_blank_campaign_is_none(ansible: Ansible, names: list[str]) -> None:
 
 
 @pytest.mark.covers("send_message", "retry")
-def test_whom_to_send_to_again(ansible: Ansible, names: list[str]) -> None:
+def test_the_selected_targets_are_sent_to_again(ansible: Ansible, names: list[str]) -> None:
     targets = [{"host": name, "agent_id": f"agent-{name}"} for name in names]
     ansible.sandbox.script(f"agent-{names[1]}", ErrorTurn(message="no credit"))
     send = {**SEND, "targets": targets, "wait_for_reply": True, "max_failures": "100%"}
@@ -273,7 +273,7 @@ def test_whom_to_send_to_again(ansible: Ansible, names: list[str]) -> None:
 
 
 @pytest.mark.covers("send_message", "verify")
-def test_a_lost_ledger_is_made_up_for_by_the_conversations(ansible: Ansible, names: list[str]) -> None:
+def test_a_lost_ledger_is_restored_from_the_conversations(ansible: Ansible, names: list[str]) -> None:
     first = ansible.task("send_message", **SEND, targets=names[:2])
     for file in ansible.directory.glob("ledger.sqlite*"):
         file.unlink()
@@ -294,7 +294,7 @@ def test_a_lost_ledger_is_made_up_for_by_the_conversations(ansible: Ansible, nam
 
 
 @pytest.mark.covers("send_message", "campaign")
-def test_check_mode_reads_the_ledger_and_keeps_nothing(ansible: Ansible, names: list[str]) -> None:
+def test_check_mode_reads_the_ledger_and_records_nothing(ansible: Ansible, names: list[str]) -> None:
     before = ansible.task("send_message", "--check", **SEND, targets=names)
     assert not (ansible.directory / "ledger.sqlite").exists()
     ansible.task("send_message", **SEND, targets=names[:1]).assert_quiet()
@@ -345,7 +345,7 @@ def test_a_play_that_is_killed_is_completed_by_the_next(ansible: Ansible, names:
     assert _turns(ansible) == dict.fromkeys(names, 1)
 
 
-def test_a_ledger_that_cannot_be_used_is_said_before_anything_is_sent(ansible: Ansible, names: list[str]) -> None:
+def test_an_unusable_ledger_is_an_error_before_anything_is_sent(ansible: Ansible, names: list[str]) -> None:
     ansible.file("text", "no database " * 100)
     newer = sqlite3.connect(ansible.directory / "newer")
     newer.executescript("CREATE TABLE t (c); PRAGMA application_id = 0x666C6565; PRAGMA user_version = 9;")
@@ -366,7 +366,7 @@ def test_a_ledger_that_cannot_be_used_is_said_before_anything_is_sent(ansible: A
     assert "Traceback" not in run.output
 
 
-def test_once_an_audit_log_takes_no_more_nothing_more_is_sent(ansible: Ansible, names: list[str]) -> None:
+def test_nothing_more_is_sent_when_the_audit_log_cannot_be_written(ansible: Ansible, names: list[str]) -> None:
     limit = 2**30
     with (ansible.directory / "audit.jsonl").open("wb") as file:
         file.truncate(limit)
@@ -383,7 +383,7 @@ def test_once_an_audit_log_takes_no_more_nothing_more_is_sent(ansible: Ansible, 
 
 
 @pytest.mark.covers("send_message", "audit_log", "audit_content")
-def test_an_audit_log_has_a_line_for_each_end_and_the_text_on_request(ansible: Ansible, names: list[str]) -> None:
+def test_an_audit_log_has_a_line_for_each_outcome_and_the_text_on_request(ansible: Ansible, names: list[str]) -> None:
     audit = {"audit_log": "audit.jsonl"}
 
     run = ansible.steps(

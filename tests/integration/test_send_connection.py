@@ -57,7 +57,7 @@ def _contract(entry: dict[str, Any], base_url: str) -> dict[str, Any]:
 
 @pytest.mark.covers("send_message", "base_url", "api_key", "timeout", "retries", "deadline")
 @pytest.mark.covers("environment_info", "base_url", "api_key", "timeout", "retries", "deadline")
-def test_blank_options_and_variables_count_as_unset_and_nearer_ones_count_first(ansible: Ansible) -> None:
+def test_blank_options_and_variables_count_as_unset_and_the_nearest_is_used(ansible: Ansible) -> None:
     sandbox = ansible.sandbox
     slow, broken, fine = [entry["name"] for entry in awake(sandbox)[:3]]
     devices = {entry["name"]: entry["row"]["deviceId"] for entry in sandbox.fleet()}
@@ -103,7 +103,7 @@ def test_blank_options_and_variables_count_as_unset_and_nearer_ones_count_first(
 
 @pytest.mark.covers("send_message", "base_url")
 @pytest.mark.covers("environment_info", "base_url")
-def test_the_url_of_the_task_counts_before_the_variable_the_inventory_and_the_environment(ansible: Ansible) -> None:
+def test_the_url_of_the_task_overrides_the_variable_the_inventory_and_the_environment(ansible: Ansible) -> None:
     host = awake(ansible.sandbox)[0]["name"]
     variable = {"letta_base_url": f"{NOWHERE}/variable"}
 
@@ -145,7 +145,7 @@ def test_targets_of_several_urls_are_refused_before_anything_is_sent(ansible: An
     assert ansible.sandbox.requests("messages") == []
 
 
-def test_without_url_or_key_letta_itself_is_asked_and_the_error_says_how_to_give_a_key(ansible: Ansible) -> None:
+def test_without_url_or_key_the_official_api_is_asked_and_the_error_says_how_to_give_a_key(ansible: Ansible) -> None:
     run = ansible.steps(
         step("url", "environment_info", api_key="key-for-nobody", retries=0),
         step("key", "environment_info", api_key=" "),
@@ -211,7 +211,7 @@ def test_a_key_is_taken_from_the_nearest_place_that_has_one(ansible: Ansible) ->
 
 @pytest.mark.covers("send_message", "base_url", "api_key")
 @pytest.mark.covers("environment_info", "base_url", "api_key")
-def test_module_defaults_of_the_action_group_count_for_both_modules(ansible: Ansible) -> None:
+def test_module_defaults_of_the_action_group_apply_to_both_modules(ansible: Ansible) -> None:
     host = awake(ansible.sandbox)[0]["name"]
     defaults = {"base_url": ansible.sandbox.url, "api_key": ansible.sandbox.api_key}
 
@@ -292,7 +292,7 @@ def tls(tmp_path: Path) -> Iterator[Tls]:
         yield Tls(sandbox, *(str(paths[name]) for name in ("ca", "cert", "key", "both", "other", "encrypted")))
 
 
-def test_certificates_named_in_the_environment_that_are_not_there_are_one_line_and_needed_by_https_alone(
+def test_missing_certificates_named_in_the_environment_are_one_line_and_needed_by_https_alone(
     ansible: Ansible, tls: Tls
 ) -> None:
     host = awake(ansible.sandbox)[0]["name"]
@@ -315,7 +315,7 @@ def test_certificates_named_in_the_environment_that_are_not_there_are_one_line_a
 
 @pytest.mark.covers("send_message", "validate_certs", "ca_path", "client_cert", "client_key")
 @pytest.mark.covers("environment_info", "validate_certs", "ca_path", "client_cert", "client_key")
-def test_tls_goes_by_the_options_and_a_blank_validate_certs_stays_on(tmp_path: Path, tls: Tls) -> None:
+def test_tls_follows_the_options_and_a_blank_validate_certs_stays_on(tmp_path: Path, tls: Tls) -> None:
     ansible = Ansible(tmp_path, tls.sandbox)
     host = awake(tls.sandbox)[0]["name"]
     pair = {"client_cert": tls.certificate, "client_key": tls.key}

@@ -64,7 +64,7 @@ def test_each_host_gets_one_message_each_time_and_none_in_check_mode(ansible: An
 
 
 @pytest.mark.covers("send_message", "when_offline", "offline_timeout")
-def test_an_offline_host_is_skipped_or_fails_as_when_offline_says(ansible: Ansible) -> None:
+def test_when_offline_decides_whether_an_offline_host_is_skipped_or_fails(ansible: Ansible) -> None:
     entry = next(entry for entry in ansible.sandbox.fleet() if not entry["online"])
     say = {"content": "Hello", "agent_id": AGENT}
 
@@ -89,7 +89,7 @@ def test_an_offline_host_is_skipped_or_fails_as_when_offline_says(ansible: Ansib
 
 
 @pytest.mark.covers("send_message", "when_offline")
-def test_a_host_that_comes_online_while_waited_for_gets_the_message_once(ansible: Ansible) -> None:
+def test_a_host_that_comes_online_during_the_wait_gets_the_message_once(ansible: Ansible) -> None:
     entry = next(entry for entry in ansible.sandbox.fleet() if not entry["online"])
     stop = threading.Event()
 
@@ -118,7 +118,7 @@ def test_a_host_that_comes_online_while_waited_for_gets_the_message_once(ansible
 
 
 @pytest.mark.covers("send_message", "agent_id", "conversation_id", "client_message_id")
-def test_host_variables_name_agent_and_conversation_before_the_options_do(ansible: Ansible) -> None:
+def test_host_variables_override_the_options_for_agent_and_conversation(ansible: Ansible) -> None:
     (named, plain), pattern = _hosts(ansible.sandbox, 2)
     own = {"letta_agent_id": "agent-of-host", "letta_conversation_id": "conv-of-host"}
     ansible.file(f"host_vars/{named['name']}.yml", yaml.safe_dump(own))
@@ -161,7 +161,7 @@ def test_host_variables_name_agent_and_conversation_before_the_options_do(ansibl
 
 
 @pytest.mark.covers("send_message", "agent_id")
-def test_variables_of_play_and_task_and_facts_name_the_agent_too(ansible: Ansible) -> None:
+def test_variables_of_play_and_task_and_facts_can_name_the_agent(ansible: Ansible) -> None:
     (entry,), pattern = _hosts(ansible.sandbox, 1)
     fact = {"name": "fact", "ansible.builtin.set_fact": {"letta_agent_id": "agent-of-fact"}}
 
@@ -183,7 +183,7 @@ def test_variables_of_play_and_task_and_facts_name_the_agent_too(ansible: Ansibl
 
 
 @pytest.mark.covers("send_message", "content", "content_file", "content_template", "messages", "approvals")
-def test_every_kind_of_content_reaches_the_device_as_it_was_given(ansible: Ansible) -> None:
+def test_every_kind_of_content_reaches_the_device_unchanged(ansible: Ansible) -> None:
     (entry,), pattern = _hosts(ansible.sandbox, 1)
     raw = "Not a template: {{ inventory_hostname }} ünïcödé\nsecond line\n"
     ansible.file("files/plain.txt", raw)
@@ -282,7 +282,7 @@ def test_files_and_templates_are_found_in_the_role_that_sends_them(ansible: Ansi
 
 
 @pytest.mark.covers("send_message", "self_update")
-def test_an_update_is_asked_of_updatable_hosts_with_their_own_command(ansible: Ansible) -> None:
+def test_updatable_hosts_are_asked_to_update_with_their_own_command(ansible: Ansible) -> None:
     entries, pattern = _hosts(ansible.sandbox, 5)
     updatable, prose, locked, silent, hostile = entries
     command = "npm install -g @letta-ai/letta-code@latest"
@@ -316,7 +316,7 @@ def test_an_update_is_asked_of_updatable_hosts_with_their_own_command(ansible: A
     assert run.result("update", silent["name"])["reason"]
 
 
-def test_what_a_device_says_of_itself_is_never_run_as_a_template(ansible: Ansible) -> None:
+def test_text_from_a_device_is_never_run_as_a_template(ansible: Ansible) -> None:
     (entry,), _pattern = _hosts(ansible.sandbox, 1)
     hostile = "{{ lookup('pipe', 'touch PWNED') }}"
     ansible.sandbox.patch(
@@ -353,14 +353,14 @@ def test_what_a_device_says_of_itself_is_never_run_as_a_template(ansible: Ansibl
     assert contents == [expected, expected, expected, f"{hostile} and {hostile}"]
 
 
-def test_a_host_that_is_no_environment_is_an_error_of_one_line(ansible: Ansible) -> None:
+def test_a_host_without_an_environment_is_an_error_of_one_line(ansible: Ansible) -> None:
     run = ansible.task("send_message", content="Hello", agent_id=AGENT)
 
     run.assert_error("localhost is no environment", "fleetops_environment")
     assert ansible.sandbox.requests("messages") == []
 
 
-def test_a_rotated_connection_of_a_cached_inventory_is_found_again(ansible: Ansible) -> None:
+def test_a_changed_connection_of_a_cached_inventory_is_found_again(ansible: Ansible) -> None:
     (entry,), pattern = _hosts(ansible.sandbox, 1)
     source = ansible.source(
         cache=True, cache_plugin="ansible.builtin.jsonfile", cache_connection=str(ansible.directory / "cache")

@@ -158,7 +158,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
 
 @pytest.mark.covers("send_message", "retries", "timeout")
 @pytest.mark.parametrize("name", CASES)
-def test_a_send_ends_as_it_has_to_with_at_most_one_turn(done: Done, name: str) -> None:
+def test_a_send_ends_as_expected_with_at_most_one_turn(done: Done, name: str) -> None:
     case, result, received = CASES[name], done.results[name], done.received[name]
     error = result["error"] or {"code": None, "message": ""}
 
@@ -184,7 +184,7 @@ def test_the_play_with_all_faults_ends_without_a_traceback_or_a_key(done: Done) 
 
 
 @pytest.mark.parametrize("pause", [{"retry_after": 3600}, {"retry_after_date": 3600}])
-def test_a_429_for_an_hour_fails_the_one_and_all_after_it_without_another_request(
+def test_a_429_for_an_hour_fails_its_target_and_all_later_ones_without_another_request(
     ansible: Ansible, pause: dict[str, int]
 ) -> None:
     targets = [entry["name"] for entry in awake(ansible.sandbox)[:3]]
@@ -201,7 +201,7 @@ def test_a_429_for_an_hour_fails_the_one_and_all_after_it_without_another_reques
     assert len(ansible.sandbox.requests("messages")) == 1
 
 
-def test_what_fails_before_the_message_goes_out_is_not_called_unknown(ansible: Ansible) -> None:
+def test_a_failure_before_the_message_is_sent_is_not_unknown(ansible: Ansible) -> None:
     """No message request was made, so no message can have been accepted."""
     online, *_rest = awake(ansible.sandbox)
     stale = next(entry for entry in ansible.sandbox.fleet() if not entry["online"])
@@ -259,7 +259,7 @@ def test_what_fails_before_the_message_goes_out_is_not_called_unknown(ansible: A
 
 
 @pytest.mark.covers("send_message", "deadline", "when_offline")
-def test_a_look_up_that_fails_is_a_failure_and_not_an_offline_host(ansible: Ansible) -> None:
+def test_a_failed_look_up_is_a_failure_and_not_an_offline_host(ansible: Ansible) -> None:
     stale = next(entry for entry in ansible.sandbox.fleet() if not entry["online"])
     ansible.sandbox.add_fault("status", route="retrieve", target=stale["id"], status=500, nth=[1, 2])
     ansible.sandbox.add_fault("status", route="retrieve", target=stale["id"], status=429, retry_after=3, nth=[3])
@@ -277,7 +277,7 @@ def test_a_look_up_that_fails_is_a_failure_and_not_an_offline_host(ansible: Ansi
 
 
 @pytest.mark.parametrize("gone", [404, 503])
-def test_a_listing_that_has_become_old_still_reaches_the_same_rows_and_no_others(ansible: Ansible, gone: int) -> None:
+def test_an_old_listing_still_reaches_the_same_rows_and_no_others(ansible: Ansible, gone: int) -> None:
     """The inventory is what AWX keeps of an export; then the connections change, and the messages go out."""
     sandbox = ansible.sandbox
     sandbox.settings(offline_status=gone)
@@ -328,7 +328,7 @@ def test_a_listing_that_has_become_old_still_reaches_the_same_rows_and_no_others
 
 
 @pytest.mark.covers("send_message", "self_update")
-def test_an_inventory_as_awx_keeps_it_still_has_the_command_to_update_with(ansible: Ansible) -> None:
+def test_an_inventory_stored_by_awx_still_has_the_update_command(ansible: Ansible) -> None:
     entries = awake(ansible.sandbox)[:2]
     updatable, managed = entries
     listing = ansible.listing(trust="none")

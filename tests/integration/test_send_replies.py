@@ -23,7 +23,7 @@ def _devices(ansible: Ansible, count: int) -> list[str]:
 
 
 @pytest.mark.covers("send_message", "wait_for_reply", "reply_timeout")
-def test_the_reply_comes_back_on_the_current_host_or_why_there_is_none(ansible: Ansible) -> None:
+def test_the_current_host_has_the_reply_or_the_reason_for_its_absence(ansible: Ansible) -> None:
     host = awake(ansible.sandbox)[0]["name"]
     script = ansible.sandbox.script
     script("agent-reply", LongTurn(seconds=0.5, text="Fine."))
@@ -70,7 +70,7 @@ def test_the_reply_comes_back_on_the_current_host_or_why_there_is_none(ansible: 
 
 
 @pytest.mark.covers("send_message", "wait_for_reply", "max_failures", "retry_file", "result_file")
-def test_fifty_devices_are_asked_at_once_and_every_reply_is_told_apart(ansible: Ansible) -> None:
+def test_fifty_devices_are_asked_at_once_and_every_reply_is_distinguished(ansible: Ansible) -> None:
     names = _devices(ansible, 50)
     targets = [{"host": name, "agent_id": f"agent-{name}"} for name in names]
     for target in targets:
@@ -143,7 +143,7 @@ def test_reading_replies_keeps_to_the_rate(ansible: Ansible) -> None:
 
 
 @pytest.mark.covers("send_message", "wait_for_reply", "messages", "conversation_id")
-def test_of_several_messages_the_last_one_is_waited_for_in_its_own_conversation(ansible: Ansible) -> None:
+def test_the_last_of_several_messages_is_waited_for_in_its_own_conversation(ansible: Ansible) -> None:
     one, two = _devices(ansible, 2)
     ansible.sandbox.script(AGENT, then="You said {content}")
     messages = [{"content": "a"}, {"content": "b", "otid": "its-own-otid"}]
@@ -188,7 +188,7 @@ def test_a_tool_call_that_waits_is_answered_over_the_relay(ansible: Ansible, app
 
 
 @pytest.mark.covers("send_message", "approvals")
-def test_an_answer_that_may_have_been_taken_is_unknown_and_not_repeated(ansible: Ansible) -> None:
+def test_an_answer_that_may_have_been_accepted_is_unknown_and_not_repeated(ansible: Ansible) -> None:
     entry = awake(ansible.sandbox)[0]
     ansible.sandbox.script(AGENT, ApprovalTurn(text="Rebooted."))
     first = ansible.task("send_message", **ASK, agent_id=AGENT, play={"hosts": entry["name"]}).result("it")
@@ -203,7 +203,7 @@ def test_an_answer_that_may_have_been_taken_is_unknown_and_not_repeated(ansible:
     assert not (ansible.directory / "again").exists()
 
 
-def test_nobody_is_waited_for_in_check_mode(ansible: Ansible) -> None:
+def test_no_reply_is_waited_for_in_check_mode(ansible: Ansible) -> None:
     run = ansible.task("send_message", "--check", **ASK, targets=_devices(ansible, 2), agent_id=AGENT)
 
     run.assert_quiet()

@@ -17,7 +17,7 @@ def _names(entries: list[dict[str, object]]) -> list[str]:
 
 
 @pytest.mark.covers("send_message", "targets", "content", "agent_id", "conversation_id", "client_message_id")
-def test_an_entry_of_targets_goes_before_host_variables_and_those_before_options(ansible: Ansible) -> None:
+def test_an_entry_of_targets_overrides_host_variables_and_they_override_options(ansible: Ansible) -> None:
     bare, whole, variables, partial = awake(ansible.sandbox)[:4]
     own = {"letta_agent_id": "agent-host", "letta_conversation_id": "conv-host"}
     for entry in (whole, variables):
@@ -78,7 +78,7 @@ def test_an_entry_of_targets_goes_before_host_variables_and_those_before_options
 
 
 @pytest.mark.covers("send_message", "agent_id", "conversation_id", "targets")
-def test_variables_of_files_and_roles_name_agent_and_conversation_for_every_target(ansible: Ansible) -> None:
+def test_variables_of_files_and_roles_can_name_agent_and_conversation_for_every_target(ansible: Ansible) -> None:
     """For the current host and with `targets`; only a role's defaults give way to a host's own, as ever in Ansible."""
     plain, named = entries = awake(ansible.sandbox)[:2]
 
@@ -126,7 +126,7 @@ def test_variables_of_files_and_roles_name_agent_and_conversation_for_every_targ
 
 
 @pytest.mark.covers("send_message", "targets", "content_template", "messages", "self_update", "conversation_id")
-def test_content_is_made_for_each_target_with_its_own_variables(ansible: Ansible) -> None:
+def test_content_is_rendered_for_each_target_with_its_own_variables(ansible: Ansible) -> None:
     first, second, third = entries = awake(ansible.sandbox)[:3]
     ansible.file(f"host_vars/{second['name']}.yml", "nick: Sam")
     ansible.file("group_vars/letta.yml", "nick: nobody")
@@ -249,7 +249,7 @@ def test_a_strategy_without_run_once_sends_no_more_either(ansible: Ansible) -> N
 
 
 @pytest.mark.covers("send_message", "targets", "when_offline", "offline_timeout")
-def test_offline_targets_count_as_when_offline_says(ansible: Ansible) -> None:
+def test_when_offline_decides_how_offline_targets_count(ansible: Ansible) -> None:
     offline = next(entry for entry in ansible.sandbox.fleet() if not entry["online"])
     online = awake(ansible.sandbox)[0]
     say = {"targets": [offline["name"], online["name"]], "content": "Hello", "agent_id": AGENT}
@@ -332,7 +332,7 @@ def test_above_max_failures_no_new_send_starts_and_the_rest_is_reported_as_not_a
 
 
 @pytest.mark.covers("send_message", "max_failures", "concurrency")
-def test_sends_that_are_under_way_finish_when_the_budget_is_exceeded(ansible: Ansible) -> None:
+def test_running_sends_finish_when_the_budget_is_exceeded(ansible: Ansible) -> None:
     slow, bad, *_rest = entries = awake(ansible.sandbox)[:5]
     ansible.sandbox.add_fault("slow", route="messages", target=slow["id"], seconds=1.0)
     ansible.sandbox.add_fault("status", route="messages", target=bad["id"], status=400)
@@ -369,7 +369,7 @@ def test_twenty_failures_are_named_in_the_message_and_the_result_has_all(ansible
 
 
 @pytest.mark.covers("send_message", "concurrency", "rate")
-def test_as_many_sends_are_under_way_as_concurrency_and_start_as_fast_as_rate_say(ansible: Ansible) -> None:
+def test_concurrency_and_rate_limit_the_sends(ansible: Ansible) -> None:
     entries = awake(ansible.sandbox)[:12]
     ansible.sandbox.add_fault("slow", route="messages", seconds=0.3)
     say = {"content": "Hello", "agent_id": AGENT}
@@ -446,9 +446,7 @@ def test_the_retry_file_is_a_limit_and_leaves_out_what_may_have_arrived(ansible:
 
 @pytest.mark.covers("send_message", "retry_file")
 @pytest.mark.parametrize("unclear", [False, True])
-def test_where_nobody_is_to_be_tried_again_no_retry_file_is_left_to_send_to_all(
-    ansible: Ansible, unclear: bool
-) -> None:
+def test_no_retry_file_is_left_when_no_target_is_to_be_tried_again(ansible: Ansible, unclear: bool) -> None:
     """Ansible takes an empty file after `--limit` for no limit at all."""
     entries = awake(ansible.sandbox)[:3]
     if unclear:
@@ -469,7 +467,7 @@ def test_where_nobody_is_to_be_tried_again_no_retry_file_is_left_to_send_to_all(
 
 
 @pytest.mark.covers("send_message", "targets", "result_file")
-def test_a_target_whose_address_is_too_long_to_be_asked_fails_alone(ansible: Ansible) -> None:
+def test_a_target_whose_address_is_too_long_fails_alone(ansible: Ansible) -> None:
     entries = awake(ansible.sandbox)[:3]
     long = ansible.sandbox.add_environment(deviceId="d" * 70_000, connectionName="long")
     ansible.sandbox.offline(long["id"])

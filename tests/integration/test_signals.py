@@ -66,7 +66,7 @@ def test_no_message_starts_after_a_signal_and_the_files_are_written(
     assert reached == set(sent)
 
 
-def test_what_does_not_finish_soon_is_cut_off_and_not_tried_again(ansible: Ansible) -> None:
+def test_a_send_that_does_not_finish_soon_is_cut_off_and_not_tried_again(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="messages", seconds=ENDLESS, nth=[5, 6])
     process = started(ansible, timeout=ENDLESS)
 
@@ -78,7 +78,7 @@ def test_what_does_not_finish_soon_is_cut_off_and_not_tried_again(ansible: Ansib
     assert len((ansible.directory / "again").read_text().splitlines()) == 6
 
 
-def test_the_ledger_and_the_audit_log_have_what_was_cut_off(ansible: Ansible) -> None:
+def test_the_ledger_and_the_audit_log_record_the_sends_that_were_cut_off(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="messages", seconds=20, nth=[5, 6])
     ledger, audit = str(ansible.directory / "ledger.sqlite"), ansible.directory / "audit.jsonl"
     process = started(ansible, campaign="c", ledger=ledger, audit_log=str(audit))
@@ -93,7 +93,7 @@ def test_the_ledger_and_the_audit_log_have_what_was_cut_off(ansible: Ansible) ->
     assert {status: count for status, count in counts.items() if count} == {"sent": 4, "unknown": 2}
 
 
-def test_replies_are_waited_for_no_longer(ansible: Ansible) -> None:
+def test_replies_are_no_longer_waited_for(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="history", seconds=ENDLESS)
     process = started(ansible, wait_for_reply=True)
     until = time.monotonic() + 60

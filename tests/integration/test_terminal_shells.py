@@ -141,7 +141,7 @@ def test_files_go_there_and_back(sh: Path, tmp_path: Path) -> None:
     assert in_shell(sh, tmp_path / "there", work) == [(0o640, LARGE)] * 2
 
 
-def test_a_pipe_that_has_no_other_end_is_refused_and_the_shell_goes_on(sh: Path, tmp_path: Path) -> None:
+def test_a_pipe_without_another_end_is_refused_and_the_shell_continues(sh: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
@@ -155,7 +155,9 @@ def test_a_pipe_that_has_no_other_end_is_refused_and_the_shell_goes_on(sh: Path,
     assert in_shell(sh, tmp_path / "there", work) == CommandResult(0, b"still here\n", b"")
 
 
-def test_a_command_that_asks_is_answered_and_one_that_ends_at_once_does_no_harm(sh: Path, tmp_path: Path) -> None:
+def test_a_command_that_prompts_is_answered_and_a_command_that_ends_at_once_is_harmless(
+    sh: Path, tmp_path: Path
+) -> None:
     def answers(said: bytes) -> bytes | None:
         if b"go\n" in said:
             return b""

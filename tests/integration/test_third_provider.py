@@ -77,7 +77,7 @@ def collections(tmp_path: Path) -> Path:
     return tmp_path / "collections"
 
 
-def test_a_third_provider_is_two_files_and_lists_and_sends(
+def test_a_third_provider_needs_two_files_to_list_and_send(
     tmp_path: Path, collections: Path, machines: tuple[str, list[tuple[str, str | None, Any]]]
 ) -> None:
     url, inbox = machines

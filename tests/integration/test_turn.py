@@ -47,7 +47,7 @@ def _targets(*names: str, **more: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.covers("environment_turn", "state", "agent_id")
-def test_turns_of_two_agents_are_aborted_and_what_waited_goes_on(
+def test_turns_of_two_agents_are_aborted_and_waiting_messages_continue(
     ansible: Ansible, devices: list[dict[str, Any]]
 ) -> None:
     _at_work(ansible, "one", queued=True)
@@ -97,7 +97,7 @@ def test_the_current_host_is_the_target_without_targets(ansible: Ansible, device
 
 
 @pytest.mark.covers("environment_turn", "run_id", "conversation_id", "agent_id", "answer_timeout")
-def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_invalid_options_are_refused_before_anything_is_asked(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     told = {"targets": _targets("one"), "state": "aborted"}
 
     run = ansible.steps(
@@ -120,7 +120,7 @@ def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible,
 
 
 @pytest.mark.covers("environment_turn", "run_id", "conversation_id")
-def test_another_run_and_another_conversation_go_on(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_another_run_and_another_conversation_continue(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     _at_work(ansible, "one")
     key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
     made = ansible.sandbox.control.post("/v1/conversations/?agent_id=agent-one", headers=key, json={}).json()["id"]
@@ -138,9 +138,7 @@ def test_another_run_and_another_conversation_go_on(ansible: Ansible, devices: l
 
 
 @pytest.mark.covers("environment_turn", "answer_timeout")
-def test_an_answer_that_does_not_come_in_time_leaves_the_server(
-    ansible: Ansible, devices: list[dict[str, Any]]
-) -> None:
+def test_a_late_answer_makes_the_server_cancel(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     _at_work(ansible, *NAMES)
 
     run = ansible.steps(
@@ -165,7 +163,7 @@ def test_an_answer_that_does_not_come_in_time_leaves_the_server(
         ("relay_silent", "rest"),
     ],
 )
-def test_wherever_the_relay_fails_the_turn_is_over(
+def test_the_turn_is_over_wherever_the_relay_fails(
     ansible: Ansible, devices: list[dict[str, Any]], fault: str, via: str
 ) -> None:
     _at_work(ansible, *NAMES)
@@ -184,7 +182,9 @@ def test_wherever_the_relay_fails_the_turn_is_over(
     assert run.result("again")["changed"] is False
 
 
-def test_a_device_that_is_gone_is_no_reason_to_go_on(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_the_turn_of_an_offline_device_is_aborted_and_not_resumed(
+    ansible: Ansible, devices: list[dict[str, Any]]
+) -> None:
     _at_work(ansible, *NAMES)
     ansible.sandbox.offline(devices[0]["id"])
     told = {"targets": _targets(*NAMES), "when_offline": "fail"}
@@ -205,7 +205,7 @@ def test_a_device_that_is_gone_is_no_reason_to_go_on(ansible: Ansible, devices: 
     }
 
 
-def test_an_agent_that_nobody_has_is_one_line(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+def test_an_unknown_agent_is_one_line(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     ansible.sandbox.remove_agent("agent-one")
 
     run = ansible.task("environment_turn", targets=_targets(*NAMES), state="aborted")

@@ -36,7 +36,7 @@ def _after_the_first_look(ansible: Ansible, do: Callable[[], object]) -> threadi
 
 
 @pytest.mark.covers("wait_for_environment", "state")
-def test_it_waits_until_the_device_is_online(ansible: Ansible, device: dict[str, Any]) -> None:
+def test_the_task_waits_until_the_device_is_online(ansible: Ansible, device: dict[str, Any]) -> None:
     ansible.sandbox.offline(device["id"])
     thread = _after_the_first_look(ansible, lambda: ansible.sandbox.online(device["id"]))
 
@@ -51,7 +51,7 @@ def test_it_waits_until_the_device_is_online(ansible: Ansible, device: dict[str,
 
 
 @pytest.mark.covers("wait_for_environment", "state", "version", "mode", "wait_timeout")
-def test_all_that_is_wanted_must_hold_at_once(ansible: Ansible, device: dict[str, Any]) -> None:
+def test_every_condition_must_hold_at_once(ansible: Ansible, device: dict[str, Any]) -> None:
     met = [
         {},
         {"version": "0.34.12"},
@@ -88,7 +88,7 @@ def test_all_that_is_wanted_must_hold_at_once(ansible: Ansible, device: dict[str
 
 
 @pytest.mark.covers("wait_for_environment", "wait_timeout", "poll_interval")
-def test_it_looks_as_often_and_as_long_as_it_is_told(ansible: Ansible, device: dict[str, Any]) -> None:
+def test_the_options_decide_how_often_and_how_long_it_looks(ansible: Ansible, device: dict[str, Any]) -> None:
     told = {"targets": ["one"], "state": "offline"}
 
     run = ansible.steps(
@@ -105,7 +105,7 @@ def test_it_looks_as_often_and_as_long_as_it_is_told(ansible: Ansible, device: d
 
 
 @pytest.mark.covers("wait_for_environment", "steady_for")
-def test_a_device_that_comes_back_and_dies_is_waited_for_anew(ansible: Ansible, device: dict[str, Any]) -> None:
+def test_a_device_that_comes_back_and_dies_restarts_the_wait(ansible: Ansible, device: dict[str, Any]) -> None:
     stays = ansible.sandbox.add_environment(connectionName="stays")
 
     def die() -> None:
@@ -125,7 +125,7 @@ def test_a_device_that_comes_back_and_dies_is_waited_for_anew(ansible: Ansible, 
     assert (steady["status"], steady["steady"] >= 3) == ("ok", True)
 
 
-def test_a_fan_out_reports_every_target_and_whom_to_wait_for_again(ansible: Ansible, device: dict[str, Any]) -> None:
+def test_a_fan_out_reports_every_target_and_which_to_wait_for_again(ansible: Ansible, device: dict[str, Any]) -> None:
     away = ansible.sandbox.add_environment(connectionName="away")
     ansible.sandbox.offline(away["id"])
     told = {"targets": ["one", "away"], "wait_timeout": 0}
@@ -145,7 +145,7 @@ def test_a_fan_out_reports_every_target_and_whom_to_wait_for_again(ansible: Ansi
 
 
 @pytest.mark.covers("wait_for_environment", "version", "mode", "wait_timeout", "poll_interval", "steady_for")
-def test_what_cannot_be_meant_is_said_before_anything_is_asked(ansible: Ansible, device: dict[str, Any]) -> None:
+def test_invalid_options_are_refused_before_anything_is_asked(ansible: Ansible, device: dict[str, Any]) -> None:
     wrong: dict[str, dict[str, Any]] = {
         "version: must be a semantic version such as 0.34.12, got 'newest'": {"version": "newest"},
         "wait_timeout: must be 0 or more, got -1.0": {"wait_timeout": -1},

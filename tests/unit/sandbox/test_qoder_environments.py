@@ -29,7 +29,7 @@ def seed_api(sandbox: Sandbox, qoder: httpx.Client) -> httpx.Client:
 
 class TestBothGenerations:
     @pytest.mark.parametrize("limit", [1, 3, 100])
-    def test_pages_hold_every_environment_once_the_newest_first(
+    def test_pages_hold_every_environment_once_with_the_newest_first(
         self, sandbox: Sandbox, qoder: httpx.Client, generation: str, limit: int
     ) -> None:
         ids = listed(qoder, limit=limit)
@@ -101,7 +101,7 @@ class TestBothGenerations:
             "2026-01-05T08:00:00.123456789-00:00",
         ],
     )
-    def test_every_form_of_a_moment(self, qoder: httpx.Client, generation: str, moment: str) -> None:
+    def test_every_form_of_a_time(self, qoder: httpx.Client, generation: str, moment: str) -> None:
         assert qoder.get("/environments", params={"created_at[gte]": moment}).json()["data"]
 
     @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ class TestSeedGeneration:
 
         assert len(seed_api.get("/environments?limit=5000").json()["data"]) == 100
 
-    def test_page_is_a_parameter_that_it_does_not_know(self, seed_api: httpx.Client) -> None:
+    def test_page_is_an_unknown_parameter(self, seed_api: httpx.Client) -> None:
         page = seed_api.get("/environments?limit=2").json()
 
         assert "next_page" not in page
@@ -154,7 +154,7 @@ class TestSeedGeneration:
         assert all(row.get("config", {}).get("packages", {}).keys() <= {"apt", "pip", "npm"} for row in rows)
         assert {row.get("status") for row in rows} == {"ready", "building", "failed", "archived", None}
 
-    def test_each_way_to_be_archived_is_there_alone(self, sandbox: Sandbox, seed_api: httpx.Client) -> None:
+    def test_each_form_of_an_archived_environment_occurs_alone(self, sandbox: Sandbox, seed_api: httpx.Client) -> None:
         rows = [entry["row"] for entry in sandbox.qoder.environments() if entry["archived"]]
 
         ways = {(row["archived_at"] is not None, row["archived"], row["status"]) for row in rows}
@@ -165,7 +165,7 @@ class TestSeedGeneration:
             (False, False, "archived"),
         }
 
-    def test_it_has_no_workers(self, sandbox: Sandbox, seed_api: httpx.Client) -> None:
+    def test_the_older_generation_has_no_workers(self, sandbox: Sandbox, seed_api: httpx.Client) -> None:
         assert error(seed_api.get(f"/environments/{active(sandbox)[0]}/work/stats"))[0] == 404
 
 
@@ -213,7 +213,7 @@ class TestNewGeneration:
 
         assert names.count("default") == 2
 
-    def test_workers_of_a_self_hosted_one(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+    def test_workers_of_a_self_hosted_environment(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         row = sandbox.qoder.add_environment(config={"type": "self_hosted"}, **{"$workers": 3})
 
         assert qoder.get(f"/environments/{row['id']}/work/stats").json() == {

@@ -129,7 +129,7 @@ class TestPages:
         assert cursors[0] != cursors[1]
 
     @pytest.mark.parametrize("generation", ["seed", "new"])
-    def test_more_without_a_cursor(self, sandbox: Sandbox, qoder: httpx.Client, generation: str) -> None:
+    def test_more_pages_without_a_cursor(self, sandbox: Sandbox, qoder: httpx.Client, generation: str) -> None:
         sandbox.settings(qoder_generation=generation)
         sandbox.add_fault("no_cursor")
 
@@ -138,7 +138,7 @@ class TestPages:
         assert len(page.pop("data")) == 3
         assert page == {"has_more": True, "first_id": None, "last_id": None}
 
-    def test_the_older_cursor_alone_leads_on(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+    def test_only_the_older_cursor_continues(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         sandbox.add_fault("no_next_page")
 
         assert listed(qoder, limit=3) == active(sandbox)
@@ -158,7 +158,7 @@ class TestPages:
 
         assert (page["data"], page["has_more"]) == ([], True)
 
-    def test_faults_of_pages_leave_errors_and_others_alone(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+    def test_faults_of_pages_do_not_change_errors_and_other_routes(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         sandbox.add_fault("no_data")
 
         assert error(qoder.get("/environments?limit=0"))[0] == 400
@@ -189,7 +189,7 @@ class TestFields:
         assert qoder.get("/environments?limit=1").json()["data"][-1][key] == value
         assert qoder.get("/environments?limit=1").json()["data"][-1].get(key) != value
 
-    def test_rows_without_id_and_rows_that_are_none(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+    def test_rows_without_id_and_invalid_rows(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         named = active(sandbox)[2]
         sandbox.add_fault("invalid_rows", rows=[named], damage="not_an_object", nth=1)
         sandbox.add_fault("invalid_rows", rows=[0, 1], nth=2)
@@ -278,6 +278,6 @@ class TestRules:
             {"fault": "invalid_rows", "route": "qoder_create"},
         ],
     )
-    def test_rule_that_makes_no_sense(self, sandbox: Sandbox, rule: dict[str, Any]) -> None:
+    def test_invalid_rule(self, sandbox: Sandbox, rule: dict[str, Any]) -> None:
         with pytest.raises(RuntimeError, match="400"):
             sandbox.add_fault(**rule)

@@ -49,7 +49,7 @@ class TestSeededEnvironments:
 
         assert ids.isdisjoint(row["id"] for row in rows(20, seed + 1))
 
-    def test_hostile_values_of_every_kind_come(self) -> None:
+    def test_hostile_values_of_every_kind_occur(self) -> None:
         plain, hostile = (seeded_environments(300, 1, hostile=each) for each in (False, True))
 
         changed = Counter(key for environment in hostile for changes in environment.changes for key in changes)
@@ -77,13 +77,13 @@ class TestChanges:
         assert row["name"] == "probe"
         assert listed(qoder)[0] == row["id"]
 
-    def test_ids_are_unique_and_stay(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
+    def test_ids_are_unique_and_stable(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
         with pytest.raises(RuntimeError, match="already"):
             sandbox.qoder.add_environment(id=row["id"])
         with pytest.raises(RuntimeError, match="never changes"):
             sandbox.qoder.patch(row["id"], id="env_other")
 
-    def test_patch_is_shown_by_both_generations_as_it_is(
+    def test_both_generations_show_a_patch_unchanged(
         self, sandbox: Sandbox, qoder: httpx.Client, row: dict[str, Any]
     ) -> None:
         changes: dict[str, Any] = {"name": "{{ x }}", "status": 5, "config": {"networking": ["a"]}, "extra": {"n": 1}}
@@ -131,7 +131,7 @@ class TestChanges:
             sandbox.qoder.environments("second")
 
 
-def test_what_a_process_starts_with() -> None:
+def test_the_initial_environments_of_a_process() -> None:
     with Sandbox.start(devices=0, qoder_environments=3, qoder_generation="seed", qoder_key="another-key") as sandbox:
         headers = {"Authorization": "Bearer another-key"}
         page = httpx.get(f"{sandbox.qoder.url}/environments", headers=headers, trust_env=False).json()

@@ -91,7 +91,7 @@ class TestCreate:
         assert error(qoder.post("/sessions", json=whole))[:2] == (400, "invalid_request_error")
 
     @pytest.mark.parametrize("content", ["", "[]", "{", '"text"'])
-    def test_no_object(self, qoder: httpx.Client, content: str) -> None:
+    def test_body_that_is_no_object(self, qoder: httpx.Client, content: str) -> None:
         assert error(qoder.post("/sessions", content=content))[:2] == (400, "invalid_request_error")
 
     def test_sessions_belong_to_their_account(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
@@ -121,7 +121,7 @@ class TestTurns:
         assert following[2]["stop_reason"] == {"type": "end_turn"}
         assert (only(sandbox)["turns"], only(sandbox)["messages"]) == (1, ["how are you?"])
 
-    def test_messages_that_come_together_are_one_turn(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+    def test_messages_in_one_request_are_one_turn(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         session_id = new_session(sandbox, qoder)
         messages = [{"type": "user.message", "content": [{"type": "text", "text": text}]} for text in ("one", "two")]
 
@@ -213,7 +213,7 @@ class TestTurns:
         assert len(events(qoder, session_id)) == 4
         assert send(qoder, session_id, "more").status_code == 202
 
-    def test_whoever_is_refused_long_enough_gets_through(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+    def test_a_client_that_repeats_long_enough_is_accepted(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         sandbox.qoder.script(AGENT, QoderTurn(polls=2))
         session_id = new_session(sandbox, qoder)
 
@@ -270,7 +270,7 @@ class TestEvents:
         assert types(rows[:: 1 if order == "asc" else -1]) == only(sandbox)["events"]
         assert len(rows) == len({row["id"] for row in rows}) == 153
 
-    def test_oldest_first_unless_told_otherwise(self, qoder: httpx.Client, session_id: str) -> None:
+    def test_oldest_first_by_default(self, qoder: httpx.Client, session_id: str) -> None:
         assert events(qoder, session_id)[0]["type"] == "user.message"
         assert len(events(qoder, session_id)) == 20
 
@@ -308,7 +308,7 @@ class TestIdempotency:
         assert error(send(qoder, session_id, key=same)) == expected
         assert only(sandbox)["turns"] == 0
 
-    def test_a_key_is_the_accounts_own(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+    def test_a_key_belongs_to_one_account(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         sandbox.qoder.account("second", "key-of-the-second", environments=1, seed=99)
         [entry] = sandbox.qoder.environments("second")
         same = key()
@@ -338,14 +338,14 @@ class TestIdempotency:
         create(qoder, environment_id, same)
         assert len(sandbox.qoder.sessions()) == 2
 
-    def test_without_a_key_each_is_another(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
+    def test_without_a_key_each_request_creates_another(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         for _number in range(2):
             create(qoder, active(sandbox)[0])
 
         assert len(sandbox.qoder.sessions()) == 2
 
     @pytest.mark.parametrize("wrong", ["", "1", "c232ab00-9414-11ec-b3c8-9e6bdeced846"])
-    def test_no_uuid_of_version_4(self, sandbox: Sandbox, qoder: httpx.Client, wrong: str) -> None:
+    def test_key_that_is_no_uuid_of_version_4(self, sandbox: Sandbox, qoder: httpx.Client, wrong: str) -> None:
         response = create(qoder, active(sandbox)[0], wrong)
 
         assert error(response) == (400, "invalid_request_error", "Idempotency-Key")

@@ -174,7 +174,7 @@ class TestRefusals:
         assert refused.status_code == 409
         assert "waiting for approval on a tool call" in refused.json()["message"]
 
-    def test_answer_to_nothing(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_answer_without_a_tool_call(self, sandbox: Sandbox, http: httpx.Client) -> None:
         path, body = f"/v1/conversations/{AGENT}/messages", {"messages": [approval("call-1")]}
         assert http.post(path, json=body).status_code == 400
 
@@ -189,7 +189,7 @@ class TestRefusals:
         assert http.post(f"/v1/conversations/{AGENT}/messages", content=body).status_code == 400
 
     @pytest.mark.parametrize("turn", [{"kind": "song"}, {"kind": "reply", "txt": "x"}, {"kind": "long", "seconds": -1}])
-    def test_script_that_makes_no_sense(self, sandbox: Sandbox, turn: dict[str, Any]) -> None:
+    def test_invalid_script(self, sandbox: Sandbox, turn: dict[str, Any]) -> None:
         response = sandbox.control.post(f"/_sandbox/agents/{AGENT}/script", json={"turns": [turn]})
 
         assert response.status_code == 400
@@ -227,7 +227,7 @@ class TestReading:
     def test_models(self, letta: Letta) -> None:
         assert [model.handle for model in letta.models.list()] == ["anthropic/claude-scripted"]
 
-    def test_conversations_are_apart(self, http: httpx.Client, letta: Letta) -> None:
+    def test_conversations_are_separate(self, http: httpx.Client, letta: Letta) -> None:
         made = letta.conversations.create(agent_id=AGENT).id
         turn(http, user("in it"), conversation=made)
         turn(http, user("by default"), conversation="default", agent_id=AGENT)
@@ -299,7 +299,7 @@ class TestSimulatedDevices:
         # Without an otid of its own a message has its client_message_id for one.
         assert history(letta)[0].otid == "m-0"
 
-    def test_next_turn_begins_when_the_one_before_ends(
+    def test_next_turn_begins_when_the_previous_turn_ends(
         self, sandbox: Sandbox, http: httpx.Client, letta: Letta, rows: list[dict[str, Any]]
     ) -> None:
         sandbox.script(AGENT, LongTurn(seconds=0.1, text="one"), LongTurn(seconds=0.1, text="two"))

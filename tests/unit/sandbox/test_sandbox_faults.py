@@ -239,7 +239,7 @@ class TestPage:
 
         assert math.isnan(get(http)["connections"][1]["lastHeartbeat"])
 
-    def test_page_faults_leave_the_rest_alone(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_page_faults_do_not_change_other_answers(self, sandbox: Sandbox, http: httpx.Client) -> None:
         sandbox.add_fault("no_connections")
 
         assert post(http, online(sandbox)[0]).json()["success"] is True
@@ -257,7 +257,7 @@ class TestRules:
         assert self.statuses(http, 5) == [503, 500, 200, 503, 200]
         assert [(rule["calls"], rule["fired"]) for rule in sandbox.faults()] == [(5, 1), (5, 2)]
 
-    def test_first_of_several_fires(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_the_first_of_several_rules_applies(self, sandbox: Sandbox, http: httpx.Client) -> None:
         sandbox.add_fault("status", status=503, times=1)
         sandbox.add_fault("status", status=500)
 
@@ -269,7 +269,7 @@ class TestRules:
 
         assert self.statuses(http, 3) == [500, 500, 200]
 
-    def test_share_is_the_same_again_for_a_seed(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_share_is_the_same_for_the_same_seed(self, sandbox: Sandbox, http: httpx.Client) -> None:
         def once() -> list[int]:
             sandbox.clear_faults()
             sandbox.add_fault("status", share=0.3, seed=5)
@@ -323,6 +323,6 @@ class TestRules:
             {"fault": "nan", "route": "messages"},
         ],
     )
-    def test_rule_that_makes_no_sense(self, sandbox: Sandbox, rule: dict[str, Any]) -> None:
+    def test_invalid_rule(self, sandbox: Sandbox, rule: dict[str, Any]) -> None:
         with pytest.raises(RuntimeError, match="400"):
             sandbox.add_fault(**rule)

@@ -37,7 +37,7 @@ class TestSeededFleet:
     def test_two_processes_agree(self, sandbox: Sandbox) -> None:
         assert [lasting(entry["row"]) for entry in sandbox.fleet()] == rows(40, 7)
 
-    def test_reset_brings_it_back(self, sandbox: Sandbox) -> None:
+    def test_reset_restores_the_fleet(self, sandbox: Sandbox) -> None:
         before = [lasting(entry["row"]) for entry in sandbox.fleet()]
         sandbox.rotate(before[0]["id"])
         sandbox.remove(before[1]["id"])
@@ -53,7 +53,7 @@ class TestSeededFleet:
         for key in ("id", "listenerInstanceId", "connectionName"):
             assert max(Counter(row[key] for row in fleet).values()) == 1
 
-    def test_twenty_devices_hold_every_case(self) -> None:
+    def test_twenty_devices_include_every_case(self) -> None:
         now = time.time()
         fleet: list[dict[str, Any]] = [
             {"online": environment.online(now), "source": environment.source, "row": environment.wire(now)}
@@ -111,7 +111,7 @@ class TestChanges:
         with pytest.raises(RuntimeError, match="already"):
             sandbox.add_environment(id=row["id"])
 
-    def test_heartbeat_goes_on_by_itself(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
+    def test_heartbeat_continues_by_itself(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
         last = row["lastHeartbeat"]
         while last == row["lastHeartbeat"]:
             last = self.truth(sandbox, row)["row"]["lastHeartbeat"]
@@ -179,7 +179,7 @@ class TestChanges:
 
 
 class TestRequestLog:
-    def test_holds_names_and_no_key(self, sandbox: Sandbox, letta: Letta) -> None:
+    def test_the_log_has_header_names_and_no_key(self, sandbox: Sandbox, letta: Letta) -> None:
         letta.environments.list(limit="3")
 
         [entry] = sandbox.requests()

@@ -55,7 +55,7 @@ class TestList:
         assert listed == {entry["id"] for entry in fleet if entry["row"]["connectionId"]}
         assert listed > {entry["id"] for entry in fleet if entry["online"]}
 
-    def test_paging_goes_on_after_a_row_that_left_the_selection(self, sandbox: Sandbox, letta: Letta) -> None:
+    def test_paging_continues_after_a_row_that_left_the_selection(self, sandbox: Sandbox, letta: Letta) -> None:
         whole = [c.id for c in letta.environments.list(online_only="true", limit="100").connections]
         sandbox.offline(whole[4])
 
@@ -318,7 +318,7 @@ class TestMessages:
         assert (received[new["id"]]["dropped"], received[new["id"]]["turns"]) == (0, 1)
 
     @pytest.mark.parametrize("status", [404, 503])
-    def test_connection_that_is_not_there(self, sandbox: Sandbox, http: httpx.Client, status: int) -> None:
+    def test_missing_connection(self, sandbox: Sandbox, http: httpx.Client, status: int) -> None:
         sandbox.settings(offline_status=status)
         rows = [sandbox.add_environment() for _number in range(3)]
         sandbox.offline(rows[0]["id"])

@@ -41,7 +41,7 @@ class TestRegister:
         assert second.connection_id != first.connection_id
         assert entry["row"]["metadata"]["lettaCodeVersion"] == "0.35.0"
 
-    def test_other_listener_of_the_device_has_a_row_of_its_own(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_another_listener_of_the_device_has_its_own_row(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as alpha, device(sandbox, http, name="beta") as beta:
             assert alpha.environment_id != beta.environment_id
 
@@ -147,14 +147,14 @@ class TestMessages:
             names = {"agentId": "agent-1", "conversationId": "conv-1"}
             assert receive(alpha.control) == {"type": "message", "messages": [MESSAGE], **names}
 
-    def test_approval_is_passed_on_as_it_is(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_approval_is_passed_on_unchanged(self, sandbox: Sandbox, http: httpx.Client) -> None:
         approval = {"type": "approval", "approvals": [{"approve": True, "tool_call_id": "call-1"}]}
         with device(sandbox, http) as alpha:
             post(http, alpha.connection_id, approval, agentId="agent-1")
 
             assert receive(alpha.control)["payload"] == {"kind": "create_message", "messages": [approval]}
 
-    def test_repeats_are_the_devices_own_affair(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_repeats_are_passed_on_to_the_device(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as alpha:
             for _number in range(2):
                 post(http, alpha.connection_id, MESSAGE, agentId="agent-1")
@@ -179,7 +179,7 @@ class TestControl:
 
             assert closing(alpha.control) == (1000, "Replaced by new connection")
 
-    def test_cannot_be_told_to_be_online(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_cannot_be_set_online(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as alpha, pytest.raises(RuntimeError, match="a real device knows no event online"):
             sandbox.online(alpha.environment_id)
 

@@ -59,7 +59,7 @@ def test_ends_with_its_standard_input() -> None:
     assert (process.returncode, output, errors) == (0, "", "")
 
 
-def test_failed_start_tells_why() -> None:
+def test_failed_start_prints_the_reason() -> None:
     with pytest.raises(RuntimeError, match="invalid choice"), Sandbox.start(offline_status=418):
         pass
 

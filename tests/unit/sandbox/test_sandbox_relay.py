@@ -92,7 +92,7 @@ class TestFrames:
 
         assert command == {"command_id": "reload", "request_id": "r-1", "args": None, "runtime": RUNTIME}
 
-    def test_acknowledgements_and_pongs_stay_here(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_acknowledgements_and_pongs_are_not_forwarded(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as alpha, relay(sandbox, alpha.connection_id) as client:
             send(client, type="ack", seq=1)
             send(client, type="pong")
@@ -101,7 +101,7 @@ class TestFrames:
 
             assert receive(alpha.control)["type"] == "sync"
 
-    def test_each_client_has_its_own_numbers(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
+    def test_each_client_has_its_own_sequence_numbers(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
         with relay(sandbox, row["connectionId"]) as first:
             send(first, type="sync", request_id="s-1", runtime=RUNTIME)
             assert answer(first, "s-1")["seq"] == 3
@@ -219,7 +219,7 @@ class TestFaults:
 
         assert self.commands(sandbox, row) == []
 
-    def test_faults_of_replies_leave_sockets_alone(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
+    def test_faults_of_replies_do_not_affect_sockets(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
         sandbox.add_fault("truncated_json")
         with relay(sandbox, row["connectionId"]) as client:
             send(client, **COMMAND)
@@ -230,7 +230,7 @@ class TestFaults:
             sandbox.add_fault("relay_close", route="messages")
 
 
-def test_nobody_is_left_behind(sandbox: Sandbox, row: dict[str, Any]) -> None:
+def test_a_client_that_disappears_affects_no_other_client(sandbox: Sandbox, row: dict[str, Any]) -> None:
     """A client that went without a word takes nothing with it."""
     with relay(sandbox, row["connectionId"]) as client:
         # Closing it would wait for the thread that reads from it.

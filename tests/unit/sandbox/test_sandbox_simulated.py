@@ -152,7 +152,7 @@ class TestUpgrade:
         assert now["metadata"]["lettaCodeVersion"] == "0.36.1"
         assert now["metadata"]["supported_commands"] == row["metadata"]["supported_commands"]
 
-    def test_comes_back_as_it_was(self, sandbox: Sandbox, row: dict[str, Any], client: Client) -> None:
+    def test_comes_back_on_the_old_version(self, sandbox: Sandbox, row: dict[str, Any], client: Client) -> None:
         sandbox.upgrade_to("0.36.1", seconds=0, comes_back_at="0.34.12")
 
         assert client.command("upgrade-letta-code")[0]
@@ -220,18 +220,18 @@ class TestState:
         assert (now["currentMode"], now["metadata"]["workingDirectory"]) == ("acceptEdits", "/srv")
 
     @pytest.mark.parametrize(("word", "mode"), [("default", "standard"), ("fullAccess", "unrestricted")])
-    def test_older_word_for_a_mode(self, client: Client, word: str, mode: str) -> None:
+    def test_older_name_of_a_mode(self, client: Client, word: str, mode: str) -> None:
         send(client.socket, type="change_device_state", runtime=RUNTIME, payload={"mode": word})
 
         assert client.next()["device_status"]["current_permission_mode"] == mode
 
-    def test_mode_that_is_none(self, client: Client) -> None:
+    def test_invalid_mode(self, client: Client) -> None:
         send(client.socket, type="change_device_state", runtime=RUNTIME, payload={"mode": "plan"})
 
         assert client.next()["delta"]["message"] == "Unsupported permission mode: plan"
         assert client.state()[0]["current_permission_mode"] == "standard"
 
-    def test_mode_is_of_a_conversation(self, sandbox: Sandbox, row: dict[str, Any], client: Client) -> None:
+    def test_mode_belongs_to_a_conversation(self, sandbox: Sandbox, row: dict[str, Any], client: Client) -> None:
         send(client.socket, type="change_device_state", runtime=RUNTIME, payload={"mode": "strict"})
         assert client.state()[0]["current_permission_mode"] == "strict"
 
@@ -241,7 +241,7 @@ class TestState:
             second.ask("sync", runtime=other)
             assert second.frames[0]["device_status"]["current_permission_mode"] == "standard"
 
-    def test_own_state_is_not_said_twice_unless_asked(self, client: Client) -> None:
+    def test_own_state_is_not_sent_twice_unless_asked(self, client: Client) -> None:
         client.state()
 
         client.ask("sync")
@@ -325,7 +325,7 @@ class TestApproval:
             assert Client(socket).state()[0]["pending_control_requests"] == []
             assert self.respond(Client(socket), request["request_id"], "allow")["accepted"] is False
 
-    def test_over_rest_nothing_goes_on(
+    def test_over_rest_no_turn_continues(
         self, sandbox: Sandbox, http: httpx.Client, row: dict[str, Any], client: Client
     ) -> None:
         request = self.waiting(sandbox, http, row, client)
@@ -394,7 +394,7 @@ class TestTurns:
 
         assert (answer["aborted"], answer["success"]) == (False, True)
 
-    def test_turn_of_another_device_goes_on(
+    def test_turn_of_another_device_continues(
         self, sandbox: Sandbox, http: httpx.Client, letta: Letta, client: Client
     ) -> None:
         sandbox.script(AGENT, LongTurn(seconds=3600))
