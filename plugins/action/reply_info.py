@@ -12,11 +12,11 @@ from typing import Any
 from ..module_utils.environment import EnvironmentReference
 from ..module_utils.errors import OptionError
 from ..module_utils.files import check_directory
+from ..module_utils.fleet.fan_out import count_each
 from ..module_utils.fleet.replies import (
     SKIPPED,
     SentMessage,
     collect_replies,
-    count_states,
     describe_replies,
     require_one_each,
     write_replies,
@@ -53,7 +53,7 @@ class ActionModule(EnvironmentAction):
             of_provider += [question.environment] if question.environment is not None else []
         connections = self._connections("replies", listed, task_vars)
         replies = asyncio.run(_collect(connections, options, messages))
-        found = count_states(replies, (*STATES, SKIPPED))
+        found = count_each((reply.state for reply in replies), (*STATES, SKIPPED))
         states = ", ".join(f"{count} {state}" for state, count in found.items() if count)
         result = {
             "changed": False,

@@ -18,15 +18,14 @@ from ..module_utils.campaigns.campaign import Campaign, mark_delivered, mark_ina
 from ..module_utils.campaigns.plan import CampaignPlan, plan_campaign
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, await_replies, deliver
-from ..module_utils.fleet.fan_out import Target
-from ..module_utils.fleet.replies import count_states
+from ..module_utils.fleet.fan_out import Target, count_each
 from ..module_utils.ledger.audit_log import AuditLog
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
 from ..module_utils.options import drop_blanks
 from ..module_utils.providers.base import Client, Provider
-from ..module_utils.providers.conversation import NEW_CONVERSATION
+from ..module_utils.providers.conversation import NEW_CONVERSATION, STATES
 from ..module_utils.providers.message import Message
 from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
 from ..module_utils.text import hash_text
@@ -279,4 +278,4 @@ def _plan_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:
 
 
 def _count_replies(deliveries: Sequence[Delivery]) -> dict[str, int]:
-    return count_states([delivery.reply for delivery in deliveries if delivery.reply is not None])
+    return count_each((delivery.reply.state for delivery in deliveries if delivery.reply is not None), STATES)

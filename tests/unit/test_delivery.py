@@ -18,7 +18,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     MessageTarget,
     deliver,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, count_statuses
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, count_each
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
@@ -532,8 +532,9 @@ def test_a_waiting_send_does_not_start_above_the_budget(sandbox: Sandbox) -> Non
 
     deliveries = delivered(sandbox, targets, policy(concurrency=10, rate=8))
 
-    assert count_statuses(deliveries, STATUSES)["not_attempted"] > 0
-    assert len(sandbox.requests("messages")) == count_statuses(deliveries, STATUSES)["failed"]
+    counts = count_each((delivery.status for delivery in deliveries), STATUSES)
+    assert counts["not_attempted"] > 0
+    assert len(sandbox.requests("messages")) == counts["failed"]
 
 
 def test_sends_run_at_the_same_time(sandbox: Sandbox) -> None:

@@ -18,8 +18,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_ou
     Outcome,
     Policy,
     Target,
-    count_statuses,
-    parse_failure_budget,
+    count_each,
+    parse_share,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 
@@ -141,7 +141,7 @@ def test_above_the_budget_no_work_starts_and_running_work_finishes() -> None:
     outcomes = fanned_out(targets, work, concurrency=4)
 
     assert [outcome.host for outcome in outcomes] == [to.host for to in targets]
-    assert {status: count for status, count in count_statuses(outcomes, STATUSES).items() if count} == {
+    assert {status: count for status, count in count_each(statuses(outcomes), STATUSES).items() if count} == {
         "ok": 3,
         "not_attempted": 8,
         "failed": 1,
@@ -205,7 +205,7 @@ def test_what_counts_as_failed(status: str, when_offline: str, expected: bool) -
     ],
 )
 def test_a_budget_is_a_count_or_a_share(value: str, targets: int, expected: int) -> None:
-    assert parse_failure_budget(value, targets) == expected
+    assert parse_share("max_failures", value, targets) == expected
 
 
 @pytest.mark.parametrize(
@@ -213,14 +213,14 @@ def test_a_budget_is_a_count_or_a_share(value: str, targets: int, expected: int)
 )
 def test_a_budget_that_is_no_count_and_no_share_is_refused(value: str) -> None:
     with pytest.raises(OptionError, match=r"^max_failures: must be a count such as 5 or a percentage") as raised:
-        parse_failure_budget(value, 10)
+        parse_share("max_failures", value, 10)
 
     assert repr(value) in str(raised.value)
 
 
 def test_counts_name_every_status_in_order() -> None:
-    assert tuple(count_statuses([], STATUSES)) == STATUSES
-    assert set(count_statuses([], STATUSES).values()) == {0}
+    assert tuple(count_each([], STATUSES)) == STATUSES
+    assert set(count_each([], STATUSES).values()) == {0}
 
 
 # Concurrency and rate

@@ -61,7 +61,7 @@ def test_a_line_is_shown_at_first_and_when_more_have_ended(monkeypatch: pytest.M
         more.set()
 
     async def run() -> None:
-        async with progress.shown(show):
+        async with progress.show(show):
             for _number in range(2):
                 await more.wait()
                 more.clear()
@@ -77,7 +77,7 @@ def test_a_line_is_shown_at_first_and_when_more_have_ended(monkeypatch: pytest.M
 
 def test_nothing_is_shown_without_a_terminal() -> None:
     async def run() -> None:
-        async with Progress("targets", 1).shown(None):
+        async with Progress("targets", 1).show(None):
             pass
 
     asyncio.run(run())

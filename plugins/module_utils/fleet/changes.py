@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What has changed in a fleet from one listing to the next, as events for Event-Driven Ansible.
 
-What a device was last reported as is kept in an SQLite file. It is put down once its events are queued and not before:
-after the end of a process, however it came, none was left out, and those of one device at most come once more.
+An SQLite file stores what each device was last reported as. A device is recorded once its events are queued, and not
+before: if a process ends, however that happens, no event is left out, and those of at most one device come once more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -77,12 +77,12 @@ def find_events(before: Reported | None, environment: Environment, now: datetime
 class State:
     """What the devices of a URL were last reported as; a context manager. Raises OptionError for `state_file`.
 
-    path: None keeps it in memory, so that each start is the first one.
+    path: None stores it in memory, so that each start is the first one.
     """
 
     def __init__(self, path: str | None, base_url: str) -> None:
         self._path, self._base_url = path, base_url
-        # What could not be put down yet.
+        # What could not be recorded yet.
         self._kept: dict[str, Reported] = {}
         with self._errors():
             if path:
@@ -98,7 +98,7 @@ class State:
         self._connection.close()
 
     def reported(self) -> dict[str, Reported] | None:
-        """By the id of the device; None before anything was put down of the fleet."""
+        """By the id of the device; None before anything was recorded of the fleet."""
         query = "SELECT id, status, version, mode FROM devices WHERE base_url = ?"
         with self._errors():
             known = self._connection.execute("SELECT 1 FROM fleets WHERE base_url = ?", (self._base_url,)).fetchone()
@@ -107,9 +107,9 @@ class State:
         return found | self._kept if known or self._kept else None
 
     def record(self, devices: Mapping[str, Reported]) -> None:
-        """Put down what devices have been reported as, all of them or none.
+        """Record what devices have been reported as, all of them or none.
 
-        Raises OptionError; they are known all the same while the process lives, and put down with the next ones.
+        Raises OptionError; the devices are then known while the process lives, and recorded with the next ones.
         """
         self._kept |= devices
         rows = [(self._base_url, id_, item.status, item.version, item.mode) for id_, item in self._kept.items()]
@@ -130,9 +130,5 @@ class State:
 
 def find_gone(reported: Mapping[str, Reported], listed: Collection[str]) -> dict[str, Reported]:
     """The devices that were online and are no longer in the list, as offline. listed: the ids of all rows."""
-    missing = reported.keys() - set(listed)
-    return {
-        id_: Reported("offline", reported[id_].version, reported[id_].mode)
-        for id_ in sorted(missing)
-        if reported[id_].status == "online"
-    }
+    missing = sorted(reported.keys() - set(listed))
+    return {id_: replace(reported[id_], status="offline") for id_ in missing if reported[id_].status == "online"}

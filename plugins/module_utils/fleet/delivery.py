@@ -213,7 +213,7 @@ async def await_replies(
         delivery.error = delivery.reply.error
         progress.count(delivery.reply.state, failed=delivery.has_failed)
 
-    async with progress.shown(report), asyncio.TaskGroup() as group:
+    async with progress.show(report), asyncio.TaskGroup() as group:
         for pair in pairs:
             group.create_task(wait(*pair))
 

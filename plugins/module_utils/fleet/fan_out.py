@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
@@ -19,8 +19,6 @@ from ..http.gate import Pace
 from ..stop import GRACE, Stop
 from ..text import one_line
 from .progress import Progress
-
-LONGEST_PAUSE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +82,13 @@ class Policy:
     max_failures: int
     when_offline: str = "fail"
     offline_timeout: float = 0.0
-    longest_pause: float = LONGEST_PAUSE
+    longest_pause: float = 15.0
     report: Callable[[str], None] | None = None
     stop: Stop = field(default_factory=Stop, compare=False, repr=False)
 
     def is_failure(self, outcome: Outcome) -> bool:
         """Whether an outcome counts as failed."""
         return outcome.has_failed or (outcome.status == "offline" and self.when_offline != "skip")
-
-
-def parse_failure_budget(value: str, targets: int) -> int:
-    """`max_failures` as a count. Raises OptionError."""
-    return parse_share("max_failures", value, targets)
 
 
 def parse_share(option: str, value: str, targets: int) -> int:
@@ -107,10 +100,10 @@ def parse_share(option: str, value: str, targets: int) -> int:
     return int(number) * targets // 100 if text.endswith("%") else int(number)
 
 
-def count_statuses(outcomes: Sequence[Outcome], statuses: Sequence[str]) -> dict[str, int]:
-    """How many outcomes have each status, all of `statuses` in order."""
-    found = Counter(outcome.status for outcome in outcomes)
-    return {status: found[status] for status in statuses}
+def count_each(values: Iterable[str], names: Sequence[str]) -> dict[str, int]:
+    """How often each of `names` is among the values, in the order of the names."""
+    found = Counter(values)
+    return {name: found[name] for name in names}
 
 
 T = TypeVar("T", bound=Target)
@@ -143,9 +136,10 @@ class FanOut:
         work: works on one target and sets the outcome's status, or raises ApiError.
         before_waiting: is called before each pause between rounds.
         """
-        self._progress = Progress("targets", sum(target.skip is None for target, _outcome in pairs))
-        async with self._progress.shown(self._tell if self._policy.report is not None else None):
-            await self._rounds(pairs, work, before_waiting)
+        open_pairs = [pair for pair in pairs if pair[0].skip is None]
+        self._progress = Progress("targets", len(open_pairs))
+        async with self._progress.show(self._tell if self._policy.report is not None else None):
+            await self._rounds(open_pairs, work, before_waiting)
 
     async def may_start(self) -> bool:
         """Wait until `rate` allows another start; False when no more targets start."""
@@ -158,11 +152,10 @@ class FanOut:
             self._policy.report(line)
 
     async def _rounds(
-        self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], before_waiting: Callable[[], None]
+        self, open_pairs: list[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], before_waiting: Callable[[], None]
     ) -> None:
         give_up_at = time.monotonic() + self._policy.offline_timeout
         pause = min(1.0, self._policy.longest_pause)
-        open_pairs = pairs
         while open_pairs:
             left = give_up_at - time.monotonic()
             waits = self._policy.when_offline == "wait" and left > 0
@@ -181,8 +174,6 @@ class FanOut:
 
         async def worker() -> None:
             for target, outcome in queue:
-                if target.skip is not None:
-                    continue
                 if self.is_closed:
                     return
                 await _time(work, target, outcome)

@@ -8,13 +8,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
 
 # Seconds between two lines.
 _SHOW_EVERY = 1.0
 # The rate is that of the last so many seconds.
 _WINDOW = 10.0
+
+
+@asynccontextmanager
+async def run_beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do the work while this is open, and cancel it at the end."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work)
+        yield
+        working.cancel()
 
 
 class Progress:
@@ -50,21 +60,15 @@ class Progress:
         left = f", {(self._total - self.done) / a_second:.0f} s left" if a_second else ""
         return f"{self.done} of {self._total} {self._what}{ended}, {self._failed} failed, {a_second:.1f} a second{left}"
 
-    @asynccontextmanager
-    async def shown(self, show: Callable[[str], None] | None) -> AsyncIterator[None]:
-        """While this is open, show a line for each second in which more have ended. show: None shows nothing."""
+    def show(self, report: Callable[[str], None] | None) -> AbstractAsyncContextManager[None]:
+        """While this is open, report a line for each second in which more have ended. report: None reports nothing."""
+        return run_beside(self._keep_reporting(report)) if report is not None else nullcontext()
 
-        async def keep_showing(show: Callable[[str], None]) -> None:
-            said = -1
-            while True:
-                await asyncio.sleep(_SHOW_EVERY)
-                line = self.line(time.monotonic())
-                if self.done != said:
-                    said = self.done
-                    show(line)
-
-        async with asyncio.TaskGroup() as group:
-            showing = group.create_task(keep_showing(show)) if show is not None else None
-            yield
-            if showing is not None:
-                showing.cancel()
+    async def _keep_reporting(self, report: Callable[[str], None]) -> None:
+        said = -1
+        while True:
+            await asyncio.sleep(_SHOW_EVERY)
+            line = self.line(time.monotonic())
+            if self.done != said:
+                said = self.done
+                report(line)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import ApiError, OptionError
 from ..files import differs_from, make_directory, name_file, write_text
-from ..providers.conversation import STATES, Look, Question, Reply
+from ..providers.conversation import Look, Question, Reply
 from ..providers.registry import find_provider
 from ..text import one_line
 
@@ -26,12 +26,6 @@ SKIPPED = "skipped"
 HOPELESS_CODES = ("tls", "redirect", "http_401", "http_403")
 # The same look never succeeds; a look at another message may.
 _REFUSED_CODES = ("http_400", "http_422")
-
-
-def count_states(replies: Sequence[Reply], states: Sequence[str] = STATES) -> dict[str, int]:
-    """How many replies are in each state, all of `states` in order."""
-    found = Counter(reply.state for reply in replies)
-    return {state: found[state] for state in states}
 
 
 async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:

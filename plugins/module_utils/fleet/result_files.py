@@ -1,24 +1,28 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of a fan-out: a line for each target, and whom to try again."""
+"""The files of a fan-out: a line for each target, and which hosts to try again."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
-from ..files import write_lines
+from ..files import write_lines, write_text
 from ..text import one_line
 
 
 def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
     """One line for each target: JSON Lines, or CSV where the name ends in `.csv`. Raises OptionError."""
-    write_lines("result_file", path, _write_csv(results) if path.endswith(".csv") else _write_json_lines(results))
+    if path.endswith(".csv"):
+        write_text("result_file", path, _write_csv(results))
+    else:
+        write_lines("result_file", path, [json.dumps(result, ensure_ascii=False) + "\n" for result in results])
 
 
 def write_hosts(path: str, hosts: Sequence[str]) -> None:
@@ -35,26 +39,15 @@ def write_hosts(path: str, hosts: Sequence[str]) -> None:
         raise OptionError("retry_file", f"cannot remove {path!r}: {one_line(error.strerror)}") from None
 
 
-def _write_json_lines(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    return [json.dumps(result, ensure_ascii=False) + "\n" for result in results]
-
-
-class _Lines(list[str]):
-    """Collects what a csv writer writes."""
-
-    def write(self, line: str) -> None:
-        self.append(line)
-
-
-def _write_csv(results: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+def _write_csv(results: Sequence[Mapping[str, Any]]) -> str:
     if not results:
-        return []
-    lines = _Lines()
-    writer = csv.DictWriter(lines, _flatten(results[0]))
+        return ""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _flatten(results[0]))
     writer.writeheader()
     for result in results:
         writer.writerow({name: _escape_formula(value) for name, value in _flatten(result).items()})
-    return lines
+    return text.getvalue()
 
 
 def _flatten(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ansible.utils.display import Display
 from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.files import check_writable
-from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_statuses, parse_failure_budget
+from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_each, parse_share
 from ...module_utils.fleet.result_files import write_hosts, write_results
 from ...module_utils.http.settings import HttpSettings
 from ...module_utils.providers.base import Provider
@@ -191,7 +191,7 @@ class TargetsAction(EnvironmentAction):
         return result
 
     def _summary(self, outcomes: Sequence[Outcome], policy: Policy) -> dict[str, Any]:
-        found = count_statuses(outcomes, self.STATUSES)
+        found = count_each((outcome.status for outcome in outcomes), self.STATUSES)
         failures = [outcome for outcome in outcomes if policy.is_failure(outcome)]
         failed = len(failures) > policy.max_failures
         ended = ", ".join(f"{count} {status}" for status, count in found.items() if count)
@@ -218,7 +218,7 @@ def _make_policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) 
     return Policy(
         concurrency=options["concurrency"],
         rate=options["rate"],
-        max_failures=parse_failure_budget(options["max_failures"], targets),
+        max_failures=parse_share("max_failures", options["max_failures"], targets),
         **{name: options[name] for name in ("when_offline", "offline_timeout") if name in options},
     )
 
