@@ -138,9 +138,8 @@ class _Turn:
                 await relay.sync()
         paused = _count_paused(relay, all_messages=aborted and self.check_mode)
         self.outcome.queue_paused = None if paused is None else paused > 0
-        self._end(done=aborted, nothing="no turn is under way")
-        if aborted or paused:
-            self._add_reason(_describe_waiting(paused))
+        waiting = _describe_waiting(paused) if aborted or paused else None
+        self._end(waiting, done=aborted, nothing="no turn is under way")
 
     def _under_way(self, relay: Relay) -> bool:
         """Whether there is a turn to abort: one under way, or one that waits for approval."""
@@ -162,9 +161,8 @@ class _Turn:
         if not resumed:
             await relay.require_runtime()
         self.outcome.queue_paused = False
-        self._end(done=resumed, nothing="no message is paused")
-        if self.check_mode and paused is None:
-            self._add_reason("the device does not say whether messages are paused")
+        unknown = "the device does not say whether messages are paused" if self.check_mode and paused is None else None
+        self._end(unknown, done=resumed, nothing="no message is paused")
 
     async def _request(self, relay: Relay, frame: dict[str, Any], done: str, *, expected: bool) -> bool:
         """Whether the device did something, by the key `done` of its answer. expected: whether it should have."""
@@ -182,8 +180,7 @@ class _Turn:
         """Have the server cancel the runs that it knows of. gone: the error of the relay."""
         self.outcome.via = "rest"
         if self.check_mode:
-            self._end(done=True, nothing="")
-            self._add_reason(f"over REST, since {gone}; only cancelling shows whether the server runs anything")
+            self._end(f"over REST, since {gone}; only cancelling shows whether the server runs anything", done=True)
             return
         agent_id, conversation_id = str(self.target.agent_id), self.target.conversation_id
         try:
@@ -201,8 +198,8 @@ class _Turn:
             ) from None
         self.runs = cancelled.run_ids or self.runs
         self.unsettled = self.unsettled or cancelled.unclear
-        self._end(done=bool(cancelled.run_ids), nothing="the server has no run under way")
-        self._add_reason(f"over REST, since {gone}")
+        done, nothing = bool(cancelled.run_ids), "the server has no run under way"
+        self._end(f"over REST, since {gone}", done=done, nothing=nothing)
 
     async def _require_no_open_call(self, agent_id: str, conversation_id: str | None) -> None:
         """Raise ApiError if the conversation ends with a tool call that has no result."""
@@ -214,21 +211,14 @@ class _Turn:
                     code="open_call",
                 )
 
-    def _end(self, *, done: bool, nothing: str) -> None:
-        """Set the outcome. nothing: the reason when nothing was done."""
+    def _end(self, more: str | None, *, done: bool, nothing: str = "") -> None:
+        """Set the outcome. more: what the reason says at its end. nothing: the reason when nothing was done."""
         outcome = self.outcome
-        if done:
-            outcome.status, outcome.reason = "changed", None
-        elif self.unsettled:
-            outcome.status = "changed"
-            outcome.reason = f"{nothing} any more, after a request whose answer was lost"
-        else:
-            outcome.status, outcome.reason = "ok", nothing
+        outcome.status = "changed" if done or self.unsettled else "ok"
         outcome.run_ids = self.runs if outcome.status == "changed" else []
-
-    def _add_reason(self, more: str | None) -> None:
-        """Add to the reason."""
-        self.outcome.reason = "; ".join(part for part in (self.outcome.reason, more) if part) or None
+        settled = " any more, after a request whose answer was lost" if self.unsettled else ""
+        why = None if done else f"{nothing}{settled}"
+        outcome.reason = "; ".join(part for part in (why, more) if part) or None
 
 
 def _count_paused(relay: Relay, *, all_messages: bool = False) -> int | None:

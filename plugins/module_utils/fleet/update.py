@@ -122,8 +122,6 @@ async def update_environments(
 ) -> list[UpdateOutcome]:
     """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
 
-    progress: records which devices were told to update and which are back; it also has the records of earlier runs.
-
     A target is under way until its device is back. So `concurrency` is how many devices restart at a time, and a device
     that does not come back counts as failed before the next one starts.
     """
@@ -169,11 +167,11 @@ class _Job:
                 outcome.reason = f"an earlier run told it to update itself, and it is back on {outcome.version}"
                 self._record()
             return
-        method = self._method(before)
+        method = self._choose_method(before)
         if self.progress is not None:
             self.progress.tell(before.id)
         try:
-            await (self._run_command(before) if method == "command" else self._send_message(before))
+            await self._update(before, method)
         except ApiError as error:
             if self.progress is not None and not error.may_be_accepted:
                 self.progress.forget(before.id)
@@ -198,9 +196,9 @@ class _Job:
 
     def _record(self) -> None:
         """Record that the device is updated, or that it is neither updated nor told to be."""
+        outcome = self.outcome
         if self.progress is None:
             return
-        outcome = self.outcome
         if outcome.status == "changed":
             self.progress.done(outcome.id, outcome.version, outcome.updated_at)
         else:
@@ -223,75 +221,79 @@ class _Job:
         outcome.reason = f"{outcome.version} is newer than {wanted}" if found > parse_version(wanted) else None
         return True
 
-    def _method(self, before: Environment) -> str:
+    def _choose_method(self, before: Environment) -> str:
         """How to update the device. Once this method has begun, no other one is tried."""
-        if self.update.method != "message":
-            problem = explain_no_command(before)
-            if problem is None:
-                return "command"
-            if self.update.method == "command":
-                raise ApiError(problem, code="not_updatable")
+        problem = explain_no_command(before)
+        if self.update.method != "message" and problem is None:
+            return "command"
+        if self.update.method == "command":
+            raise ApiError(str(problem), code="not_updatable")
         if self.target.agent_id is None:
-            why = explain_no_command(before)
             by_hand = one_line(find_manual_command(before.self_update) or "the device does not say how")
             raise ApiError(
-                f"{f'{why}; ' if why else ''}there is no agent_id to send a message to; to update by hand: {by_hand}",
+                f"{f'{problem}; ' if problem else ''}there is no agent_id to send a message to; "
+                f"to update by hand: {by_hand}",
                 code="no_method",
             )
         return "message"
 
-    async def _run_command(self, before: Environment) -> None:
+    async def _update(self, before: Environment, method: str) -> None:
+        """Tell the device to update, or its agent to update it, and wait until the device is back."""
+        tell, doubt = self._run_command, "the update may be under way"
+        if method == "message":
+            tell, doubt = self._send_message, "the message may have been delivered"
+        until = time.monotonic() + self.update.within
+        try:
+            how, unclear = await tell(before), False
+        except ApiError as error:
+            if not error.may_be_accepted:
+                raise
+            how, unclear = f"{error}; {doubt}", True
+        if how is not None:
+            await self._prove(before, until, how, unclear=unclear)
+
+    async def _run_command(self, before: Environment) -> str | None:
+        """Tell the device to update; returns what it said, None if no update follows and the outcome says why."""
         outcome = self.outcome
         outcome.method = "command"
         if self.check_mode:
             outcome.status, outcome.reason = "changed", f"would run {COMMAND}"
-            return
-        until = time.monotonic() + self.update.within
+            return None
         relay = Relay(self.client.settings, before.connection_id)
-        try:
-            command = Command(COMMAND, self.update.within)
-            outcome.output, success = await execute_command(relay, command, outcome.previous_version)
-        except ApiError as error:
-            if not error.may_be_accepted:
-                raise
-            await self._prove(before, until, f"{error}; the update may be under way", unclear=True)
-            return
+        command = Command(COMMAND, self.update.within)
+        outcome.output, success = await execute_command(relay, command, outcome.previous_version)
         answer = one_line(outcome.output) or "nothing"
         if not success:
             raise ApiError(f"the device did not update; it said: {answer}", code="command_failed")
         if outcome.output.startswith(_UPDATED):
-            await self._prove(before, until, f"the device said: {answer}", unclear=False)
-        elif self.update.target_version is None:
-            outcome.status, outcome.reason = "ok", answer
-        else:
+            return f"the device said: {answer}"
+        if self.update.target_version is not None:
             raise ApiError(f"the device is not offered {self.update.wanted}; it said: {answer}", code="not_offered")
+        outcome.status, outcome.reason = "ok", answer
+        return None
 
-    async def _send_message(self, before: Environment) -> None:
+    async def _send_message(self, before: Environment) -> str | None:
+        """Have the agent update its device; returns what was done, None as `_run_command`."""
         target, outcome = self.target, self.outcome
-        command = find_manual_command(before.self_update)
-        problem = _explain_no_message(command, known_only=not self.update.any_manual_command)
-        if command is None or problem is not None:
+        command = find_manual_command(before.self_update) or ""
+        if not (is_known_installer(command) or (command and self.update.any_manual_command)):
             why = f"{explain_not_updatable(before.self_update)}; " if not is_updatable(before.self_update) else ""
+            unknown = "manual_command is no installer's command known here (see allow_any_manual_command)"
+            problem = f"{unknown}: {one_line(command)}" if command else "reports no manual_command"
             outcome.status, outcome.reason = "skipped", f"{why}{problem}"
-            return
+            return None
         outcome.method, outcome.agent_id = "message", target.agent_id
         if self.check_mode:
             outcome.status, outcome.reason = "changed", f"would have {target.agent_id} do this: {one_line(command)}"
-            return
+            return None
         message = Message.from_user(write_instruction(command))
         to = MessageTarget(target.host, before, target.agent_id, target.conversation_id, messages=[message])
         delivery = Delivery.of(to)
-        until = time.monotonic() + self.update.within
-        how, unclear = "the message was delivered", False
         try:
-            await Sender({to.environment.provider: self.client}, self.fan_out).send_now(to, before, delivery)
-        except ApiError as error:
-            if not error.may_be_accepted:
-                raise
-            how, unclear = f"{error}; the message may have been delivered", True
+            await Sender({before.provider: self.client}, self.fan_out).send_now(to, before, delivery)
         finally:
             outcome.client_message_id, outcome.conversation_id = delivery.client_message_id, delivery.conversation_id
-        await self._prove(before, until, how, unclear=unclear)
+        return "the message was delivered"
 
     async def _prove(self, before: Environment, until: float, how: str, *, unclear: bool) -> None:
         """Wait until the device is back on the version wanted. Raises ApiError for one that is not.
@@ -339,17 +341,6 @@ class _Job:
         if found.id == before.id or found.status != "online":
             return ""
         return one_line(f"; its device is there as another environment, {found.id}: {describe_state(found)}")
-
-
-def _explain_no_message(command: str | None, *, known_only: bool) -> str | None:
-    """Why an agent cannot be told to run a manual command; None when it can."""
-    if command is None:
-        return "reports no manual_command"
-    if known_only and not is_known_installer(command):
-        return (
-            f"manual_command is no installer's command known here (see allow_any_manual_command): {one_line(command)}"
-        )
-    return None
 
 
 def _is_back(before: Environment, now: Environment | None) -> bool:
