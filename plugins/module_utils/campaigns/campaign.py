@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from ..errors import ApiError, OptionError
-from ..fleet.delivery import FOUND, Delivery, MessageTarget
+from ..fleet.delivery import FOUND, Delivery, MessageTarget, Once
 from ..ledger.audit_log import AuditLog
 from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
@@ -79,7 +79,7 @@ class _Claim:
         return self.replaced is None and target.conversation_id == NEW_CONVERSATION
 
 
-class Campaign:
+class Campaign(Once):
     """A campaign while its messages are sent: claims each target's message, and records what happened to it."""
 
     def __init__(

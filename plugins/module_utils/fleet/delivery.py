@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from ..environment import EnvironmentReference
 from ..errors import ApiError
@@ -20,9 +19,9 @@ from ..providers.conversation import NEW_CONVERSATION, Look, Question, Reply
 from ..providers.message import Message
 from ..providers.registry import find_provider
 from ..stop import Stop
-from ..text import format_now, one_line
+from ..text import format_now
 from .fan_out import FanOut, Outcome, Policy, Target, record_failures
-from .progress import Progress
+from .progress import Progress, run_beside
 from .replies import wait_for_reply
 
 STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
@@ -118,20 +117,24 @@ class Delivery(Outcome):
         )
 
 
-class Once(Protocol):
-    """Keeps a message from being delivered twice by several runs: see campaigns/campaign.py."""
+class Once:
+    """Keeps a message from being delivered twice by several runs. A campaign does so; this one lets every run send."""
 
     def mark_settled(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether the message is known to be delivered; the delivery then says so."""
+        return False
 
     def find_stop(self) -> str | None:
         """Why no more messages may be sent, in a few words; None while they may. Raises ApiError."""
+        return None
 
     def mark_unsent(self, delivery: Delivery) -> bool:
         """Whether `find_stop` has found a reason; the delivery then gives it as its own."""
+        return False
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether this run may send the message now; the delivery says why it may not. Raises ApiError."""
+        return True
 
     def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
         """Record the conversation that was made for a target. Raises ApiError."""
@@ -141,6 +144,7 @@ class Once(Protocol):
 
         Raises ApiError.
         """
+        return None
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
         """Record what happened to the message."""
@@ -150,36 +154,28 @@ async def deliver(
     clients: Mapping[str, Client], targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
 ) -> list[Delivery]:
     """Send to every target; a Delivery each, in the same order. clients: a client for each provider, by its name."""
+    once = once or Once()
     pairs = [(target, Delivery.of(target)) for target in targets]
-    wanted = [pair for pair in pairs if once is None or not once.mark_settled(*pair)]
+    wanted = [pair for pair in pairs if not once.mark_settled(*pair)]
     fan_out = FanOut(policy)
-    async with _stopped_by(once, policy.stop):
+    async with run_beside(_watch(once, policy.stop)):
         await fan_out.run(wanted, Sender(clients, fan_out, once).send)
     for target, delivery in pairs:
         still_waits = delivery.status == "offline" and policy.when_offline == "wait"
-        if once is not None and (still_waits or delivery.status == "not_attempted") and delivery.reason is None:
+        if (still_waits or delivery.status == "not_attempted") and delivery.reason is None:
             once.mark_unsent(delivery)
         delivery.session_id = target.provider.session_of(delivery.conversation_id)
     return [delivery for _target, delivery in pairs]
 
 
-@asynccontextmanager
-async def _stopped_by(once: Once | None, stop: Stop) -> AsyncIterator[None]:
+async def _watch(once: Once, stop: Stop) -> None:
     """Request a stop as soon as `once` finds a reason, whatever the targets that have not started wait for."""
-
-    async def watch(once: Once) -> None:
-        while not stop.requested:
-            # Where the ledger fails, the next delivery fails too, and says so.
-            with contextlib.suppress(ApiError):
-                if why := once.find_stop():
-                    stop.finish(why)
-            await asyncio.sleep(_LOOK_EVERY)
-
-    async with asyncio.TaskGroup() as group:
-        watching = group.create_task(watch(once)) if once is not None else None
-        yield
-        if watching is not None:
-            watching.cancel()
+    while not stop.requested:
+        # Where the ledger fails, the next delivery fails too, and says so.
+        with contextlib.suppress(ApiError):
+            if why := once.find_stop():
+                stop.finish(why)
+        await asyncio.sleep(_LOOK_EVERY)
 
 
 async def await_replies(
@@ -197,19 +193,14 @@ async def await_replies(
     pairs = [pair for pair in zip(targets, deliveries, strict=True) if pair[1].status in DELIVERED]
     progress = Progress("replies", len(pairs))
 
-    async def reply_to(target: MessageTarget, delivery: Delivery) -> Reply:
+    async def wait(target: MessageTarget, delivery: Delivery) -> None:
         question = target.question(delivery.conversation_id, otid=delivery.otid, since=delivery.sent_at)
         if question.tool_call_ids and question.otid is None and delivery.reason is not None:
             # The device does not wait for this answer, so a turn that is found belongs to another answer.
-            return Reply().ended("lost", "reply_lost", delivery.reason)
-        sent_at = datetime.fromisoformat(str(delivery.sent_at))
-        try:
-            return await wait_for_reply(look_for(question), sent_at, within)
-        except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose the others' replies
-            return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
-
-    async def wait(target: MessageTarget, delivery: Delivery) -> None:
-        delivery.reply = await reply_to(target, delivery)
+            delivery.reply = Reply().ended("lost", "reply_lost", delivery.reason)
+        else:
+            sent_at = datetime.fromisoformat(str(delivery.sent_at))
+            delivery.reply = await wait_for_reply(look_for(question), sent_at, within)
         delivery.error = delivery.reply.error
         progress.count(delivery.reply.state, failed=delivery.has_failed)
 
@@ -224,26 +215,21 @@ class Sender:
     def __init__(self, clients: Mapping[str, Client], fan_out: FanOut, once: Once | None = None) -> None:
         self._clients = clients
         self._fan_out = fan_out
-        self._once = once
+        self._once = once or Once()
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
         """Send to one target when the fan-out lets it start."""
         with self._unsent_after_stop(delivery):
             environment = await find_reachable(self._client_of(target), target.environment)
-            if await self._fan_out.may_start():
-                await self._send_once(target, environment, delivery)
-
-    async def _send_once(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
-        if self._once is None:
-            await self.send_now(target, environment, delivery)
-            return
-        try:
-            with record_failures(delivery), self._unsent_after_stop(delivery):
-                if self._once.claim(target, delivery):
-                    await self.send_now(target, environment, delivery)
-        finally:
-            # Also for a delivery that a signal cuts off.
-            self._once.record(target, delivery)
+            if not await self._fan_out.may_start():
+                return
+            try:
+                with record_failures(delivery), self._unsent_after_stop(delivery):
+                    if self._once.claim(target, delivery):
+                        await self.send_now(target, environment, delivery)
+            finally:
+                # Also for a delivery that a signal cuts off.
+                self._once.record(target, delivery)
 
     @contextmanager
     def _unsent_after_stop(self, delivery: Delivery) -> Iterator[None]:
@@ -253,16 +239,15 @@ class Sender:
         except ApiError as error:
             may_be_sent = error.may_be_accepted and delivery.attempts > 0
             later = error.transient or error.code == "stopped"
-            if may_be_sent or not later or self._once is None or not self._once.mark_unsent(delivery):
+            if may_be_sent or not later or not self._once.mark_unsent(delivery):
                 raise
 
     async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send over the connection that `environment` has; over a newer one if that has gone. Raises ApiError."""
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
             delivery.conversation_id = await self._new_conversation(target, environment)
-            if self._once is not None:
-                self._once.record_session(target, delivery)
-        found = await self._once.find_earlier(target, delivery) if self._once is not None else None
+            self._once.record_session(target, delivery)
+        found = await self._once.find_earlier(target, delivery)
         if found is not None:
             delivery.status, delivery.reason, delivery.sent_at = "already_sent", FOUND, format_now()
             delivery.otid = found or delivery.otid

@@ -47,6 +47,8 @@ async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
             if error.code in (*HOPELESS_CODES, *_REFUSED_CODES):
                 return Reply().ended("waiting", error.code, str(error))
             reply, trouble = Reply(), f"; the last look failed: {error}"
+        except Exception as error:  # noqa: BLE001 - a fault of ours with one message must not lose the others' replies
+            return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
         if reply.state != "waiting":
             return reply
         if last:
