@@ -56,16 +56,14 @@ def mark_inactive(delivery: Delivery, state: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """The row with which this run has a message in flight. replaced: the row before, None if there was none."""
+    """The row with which this run has a message in flight.
+
+    replaced: the row before, None if there was none. earlier: the row before, if it is of the same attempt.
+    """
 
     entry: Entry
     replaced: Entry | None
-
-    @property
-    def earlier(self) -> Entry | None:
-        """The row before, if it is of the same attempt."""
-        is_same = self.replaced is not None and self.replaced.attempt == self.entry.attempt
-        return self.replaced if is_same else None
+    earlier: Entry | None
 
     def is_in_doubt(self, target: MessageTarget) -> bool:
         """Whether the message may have been delivered before.
@@ -108,7 +106,6 @@ class Campaign(Once):
         deliveries.begin(name, plan.source_hash, plan.repeat)
 
     def mark_settled(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether the plan has the target's message as delivered before; the delivery then says so."""
         entry = self._plan.settled.get(target.environment.id)
         if entry is not None:
             mark_delivered(delivery, entry)
@@ -127,7 +124,6 @@ class Campaign(Once):
         return None if self._state == ACTIVE else f"the campaign is {self._state}"
 
     def mark_unsent(self, delivery: Delivery) -> bool:
-        """Whether `find_stop` has found a reason; the delivery then gives it as its own."""
         if self.problem is not None:
             delivery.status, delivery.reason, delivery.error = "not_attempted", _UNRECORDED, None
             return True
@@ -155,15 +151,14 @@ class Campaign(Once):
             seen = self._deliveries.entry(self._name, target.environment.id)
             if seen is not None and not self._may_claim(seen, target, delivery):
                 return None
-            claim = _Claim(self._in_flight(target, seen), seen)
+            earlier = seen if seen is not None and seen.attempt == target.attempt else None
+            claim = _Claim(self._in_flight(target, earlier), seen, earlier)
             if self._deliveries.replace(seen, claim.entry):
                 return claim
 
-    def _in_flight(self, target: MessageTarget, seen: Entry | None) -> Entry:
-        """The row of a claim. seen: the row before."""
+    def _in_flight(self, target: MessageTarget, earlier: Entry | None) -> Entry:
         now, ids = format_now(), (target.environment.id, str(target.client_message_id))
         session_key, message_key = target.provider.idempotency_keys(*ids)
-        earlier = seen if seen is not None and seen.attempt == target.attempt else None
         conversation_id = target.conversation_id
         if conversation_id == NEW_CONVERSATION:
             # An earlier run may have made the session.
@@ -209,7 +204,6 @@ class Campaign(Once):
         return True
 
     def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
-        """Record the conversation that was made for the target, before a message is sent in it. Raises ApiError."""
         claim = self._claims[target.environment.id]
         entry = replace(claim.entry, conversation_id=delivery.conversation_id)
         with self._ledger_errors():
