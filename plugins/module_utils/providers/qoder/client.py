@@ -14,7 +14,8 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, Self
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from ..._deps import pydantic
 from ...environment import Environment, EnvironmentReference, Listing
@@ -36,7 +37,7 @@ _CONFLICT = 409
 _EVENTS_A_PAGE = 100
 
 
-class Client:
+class Client(AbstractAsyncContextManager["Client"]):
     """Qoder's environments and sessions over REST. Use as an async context manager; every call raises ApiError."""
 
     # Environments are not reached over connections.
@@ -47,9 +48,6 @@ class Client:
         self._http = HttpClient(settings)
         self._base_url = settings.base_url
         self._reads, self._writes = Pace(_READS), Pace(_WRITES)
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._http.__aexit__(*exc_info)
@@ -109,13 +107,11 @@ class Client:
             raise error.but(f"{error}: the message with this id had {had}; {way_out}") from None
 
     async def retrieve(self, identity: str) -> Environment:
-        """The environment with this id."""
         answer = await self._get("environments", identity)
         row = answer.read_as(Row, f"GET {self._base_url}/environments/{{id}}")
         return read_environment(row, self._base_url)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
-        """The same environment as it is now; None if it is no longer there."""
         try:
             return await self.retrieve(wanted.id)
         except ApiError as error:

@@ -9,10 +9,11 @@ and `archived`. A row of the newer one has neither, and more in `config`. So eve
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from ..._deps import pydantic
@@ -47,9 +48,7 @@ class Query:
             raise OptionError("limit", f"must be 1 or more, got {self.limit}")
         if self.after_id is not None and self.before_id is not None:
             raise OptionError("before_id", "cannot go with after_id; a walk starts at one of them")
-        for name in ("created_at_gte", "created_at_lte"):
-            if getattr(self, name) is not None:
-                _write_time(name, getattr(self, name))
+        self.parameters()
 
     def parameters(self) -> dict[str, str]:
         """The parameters that are the same for each page."""
@@ -70,29 +69,22 @@ class Query:
 def _write_time(option: str, text: str) -> str:
     """A time in RFC 3339 in the form that the API takes: with `T` and `Z` as capitals. Raises OptionError."""
     text = text.strip()
-    if _read_time(text) is None:
+    try:
+        _to_utc(text)
+    except ValueError as error:
         shown = one_line(repr(text), 60)
-        raise OptionError(option, f"must be a time in RFC 3339 such as 2026-01-31T12:00:00Z, got {shown}")
+        raise OptionError(option, f"{error} such as 2026-01-31T12:00:00Z, got {shown}") from None
     return text.upper().replace(" ", "T")
 
 
-def _read_time(text: str) -> datetime | None:
-    """The moment in UTC that RFC 3339 names, None for any other text. A leap second counts as the one before it."""
-    if not _RFC_3339.fullmatch(text):
-        return None
-    known = f"{text[:17]}59{text[19:]}" if text[17:19] == "60" else text
-    try:
-        return datetime.fromisoformat(known.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
 def _to_utc(text: str) -> str:
-    moment = _read_time(text)
-    if moment is None:
-        raise ValueError("must be a time in RFC 3339")
-    # To the microsecond, as in the API, so that created_at_gte and created_at_lte can name this very time.
-    return format_time(moment, "microseconds")
+    """A time in RFC 3339, in UTC. A leap second counts as the one before it. Raises ValueError for any other text."""
+    known = f"{text[:17]}59{text[19:]}" if text[17:19] == "60" else text
+    with contextlib.suppress(ValueError, OverflowError):
+        if _RFC_3339.fullmatch(text):
+            # To the microsecond, as in the API, so that created_at_gte and created_at_lte can name this very time.
+            return format_time(datetime.fromisoformat(known.upper()), "microseconds")
+    raise ValueError("must be a time in RFC 3339")
 
 
 _Time = Annotated[str, pydantic.AfterValidator(_to_utc)]
@@ -178,11 +170,7 @@ def read_environment(row: Row, base_url: str) -> Environment:
     config = row.config or {}
     networking, packages = _read_mapping(config.get("networking")), _read_mapping(config.get("packages"))
     archived = row.archived_at is not None or row.archived is True or row.status == "archived"
-    fields: dict[str, Any] = {
-        "id": row.id,
-        "name": row.name,
-        "description": row.description,
-        "status": row.status,
+    fields = dict(row) | {
         "config": config,
         "config_type": _read_text(config.get("type")),
         "networking_type": _read_text(networking.get("type")),
@@ -190,9 +178,6 @@ def read_environment(row: Row, base_url: str) -> Environment:
         "packages": {name: value for name, value in packages.items() if name != "type"},
         "metadata": row.metadata or {},
         "archived": archived,
-        "archived_at": row.archived_at,
-        "created_at": row.created_at,
-        "updated_at": row.updated_at,
     }
     return Environment(
         provider=NAME,
@@ -202,7 +187,7 @@ def read_environment(row: Row, base_url: str) -> Environment:
         base_url=base_url,
         status="offline" if archived else "online",
         self_update=None,
-        fields=fields,
+        fields={name: fields[name] for name in FIELDS},
     )
 
 

@@ -22,6 +22,13 @@ from .models import Event
 
 # The most by which our clock and the server's may differ.
 _CLOCKS_DIFFER = timedelta(minutes=5)
+# By stop reason.
+_FAILURES: dict[str | None, str] = {
+    "end_turn": "the turn ended without an answer",
+    "cancelled": "the turn was cancelled",
+    "requires_action": "the turn waited for approval, and another message came instead",
+    "terminated": "the session was terminated",
+}
 _CALLS = ("agent.tool_use", "agent.mcp_tool_use", "agent.custom_tool_use")
 
 
@@ -45,11 +52,9 @@ class Conversations:
         return found[0] if found else None
 
     def search_reply(self, question: Question) -> Look:
-        """What looks for the reply to one message, again and again."""
         return _ReplySearch(self, question).look
 
     async def events(self, question: Question, after_id: str | None) -> AsyncIterator[Event]:
-        """The events of a session after one of them, oldest first."""
         async with self._slots:
             await self._pace.wait_for_turn()
             async for event in self._client.events(str(question.conversation_id), after_id):
@@ -118,7 +123,7 @@ class _SessionTurn:
             reply.duration = round((self._end.processed_at - self._began_at).total_seconds(), 3)
         reply.stop_reason = _find_stop_reason(self._end)
         if _waits(self._end) and not self._is_over:
-            return self._add_approvals(reply)
+            return self._add_approvals(reply, self._end)
         if reply.stop_reason == "deleted":
             return reply.ended("lost", "reply_lost", "the session was deleted before the end of the turn")
         if reply.stop_reason == "end_turn" and self._text is not None:
@@ -126,9 +131,8 @@ class _SessionTurn:
             return reply
         return reply.ended("failed", "reply_failed", _explain_failure(reply.stop_reason, self._end))
 
-    def _add_approvals(self, reply: Reply) -> Reply:
-        stop_reason = self._end.stop_reason if self._end else None
-        waiting = (stop_reason.event_ids if stop_reason else None) or list(self._calls)
+    def _add_approvals(self, reply: Reply, end: Event) -> Reply:
+        waiting = (end.stop_reason and end.stop_reason.event_ids) or list(self._calls)
         reply.pending_approvals = [_describe_approval(call_id, self._calls.get(call_id)) for call_id in waiting]
         calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in reply.pending_approvals)
         return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}")
@@ -164,16 +168,8 @@ def _waits(end: Event) -> bool:
 
 
 def _explain_failure(stop_reason: str | None, end: Event) -> str:
-    if stop_reason == "end_turn":
-        return "the turn ended without an answer"
-    if stop_reason == "cancelled":
-        return "the turn was cancelled"
-    if stop_reason == "requires_action":
-        return "the turn waited for approval, and another message came instead"
-    if stop_reason == "terminated":
-        return "the session was terminated"
     said = end.error.get("message") if isinstance(end.error, dict) else None
-    return f"the turn failed: {one_line(said or stop_reason)}"
+    return _FAILURES.get(stop_reason) or f"the turn failed: {one_line(said or stop_reason)}"
 
 
 def _describe_approval(call_id: str, call: Event | None) -> dict[str, Any]:
