@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -37,15 +37,8 @@ class EnvironmentReference:
 
     def contract(self) -> dict[str, Any]:
         """The value of the host variable `fleetops_environment`."""
-        return {
-            "provider": self.provider,
-            "id": self.id,
-            "device_id": self.device_id,
-            "connection_id": self.connection_id,
-            "base_url": self.base_url,
-            "status": self.status,
-            "self_update": dict(self.self_update) if self.self_update is not None else None,
-        }
+        values = {entry.name: getattr(self, entry.name) for entry in fields(EnvironmentReference)}
+        return values | {"self_update": None if self.self_update is None else dict(self.self_update)}
 
     def with_fields(self, fields: Mapping[str, Any]) -> Environment:
         """The environment with fields that were read from host variables."""
@@ -95,9 +88,9 @@ def describe_state(environment: Environment | None) -> str:
     """The state of an environment as one line; None stands for one that is no longer there."""
     if environment is None:
         return "no longer there"
-    fields = environment.fields
-    seen = f" (last seen at {fields['last_seen_at']})" if environment.status == "offline" else ""
-    version, mode = fields["version"] or "unknown", fields["mode"] or "unknown"
+    known = environment.fields
+    seen = f" (last seen at {known['last_seen_at']})" if environment.status == "offline" else ""
+    version, mode = known["version"] or "unknown", known["mode"] or "unknown"
     return one_line(f"{environment.status}{seen}, version {version}, mode {mode}")
 
 

@@ -10,7 +10,8 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from typing import Any, Self
+from contextlib import AbstractContextManager
+from typing import Any
 
 from ..errors import OptionError
 from ..text import one_line
@@ -18,7 +19,7 @@ from ..text import one_line
 _NO_FILE = "is no regular file; name one that is, or one that is yet to be made"
 
 
-class AuditLog:
+class AuditLog(AbstractContextManager["AuditLog"]):
     """An open audit log; a context manager. Raises OptionError for `audit_log`.
 
     with_content: whether the messages themselves are in it.
@@ -36,9 +37,6 @@ class AuditLog:
         if not is_file:
             os.close(self._file)
             raise OptionError("audit_log", f"{path!r} {_NO_FILE}")
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         os.close(self._file)

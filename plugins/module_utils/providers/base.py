@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from ..environment import Environment, EnvironmentReference, InvalidRow, Listing
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..options import CONNECTION_SPEC, convert_value, merge_connection_options
+from ..options import CONNECTION_SPEC, convert_value, drop_blanks, merge_connection_options
 from .conversation import NEW_CONVERSATION, Look, Question
 from .message import Message
 
@@ -145,11 +145,11 @@ class Provider:
 
     def options_in_environment(self) -> dict[str, str]:
         """The connection options that environment variables give; a blank variable gives none."""
-        found = {
-            option: next((value for name in names if (value := os.environ.get(name, "").strip())), "")
-            for option, names in ((option, self.environment_variables_of(option)) for option in CONNECTION_SPEC)
-        }
-        return {option: value for option, value in found.items() if value}
+        found = {}
+        for option in CONNECTION_SPEC:
+            values = (os.environ.get(name, "").strip() for name in self.environment_variables_of(option))
+            found[option] = next(filter(None, values), "")
+        return drop_blanks(found)
 
     def makes_session(self, conversation_id: str | None) -> bool:
         """Whether a session is made for a target that names this conversation, or none."""

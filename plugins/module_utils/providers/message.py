@@ -71,36 +71,30 @@ class _Given(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
 
-class TextPart(_Given):
-    """A part of a message's content."""
-
+class _TextPart(_Given):
     type: Literal["text"] = "text"
     text: str
 
 
-class UserMessage(_Given):
-    """A message from the user. `otid` is the `client_message_id` unless given."""
-
+class _UserMessage(_Given):
     role: Literal["user"] = "user"
-    content: str | list[TextPart]
+    content: str | list[_TextPart]
     client_message_id: str = pydantic.Field(min_length=1, default_factory=_make_id)
     otid: str | None = None
 
 
-class ToolReturn(_Given):
+class _ToolReturn(_Given):
     """The result of a tool that ran on the client's side."""
 
     type: Literal["tool"] = "tool"
     tool_call_id: str
     status: Literal["success", "error"]
-    tool_return: str | list[TextPart]
+    tool_return: str | list[_TextPart]
     stdout: list[str] | None = None
     stderr: list[str] | None = None
 
 
-class ApprovalReply(_Given):
-    """Allows or denies a tool call that waits."""
-
+class _Decision(_Given):
     type: Literal["approval"] = "approval"
     tool_call_id: str
     approve: bool
@@ -108,11 +102,9 @@ class ApprovalReply(_Given):
     updated_input: dict[str, Any] | None = None
 
 
-class ApprovalMessage(_Given):
-    """Answers to tool calls that wait."""
-
+class _ApprovalMessage(_Given):
     type: Literal["approval"] = "approval"
-    approvals: list[ApprovalReply | ToolReturn] = pydantic.Field(min_length=1)
+    approvals: list[_Decision | _ToolReturn] = pydantic.Field(min_length=1)
 
 
 def parse_messages(option: str, entries: Sequence[Any]) -> list[Message]:
@@ -139,10 +131,10 @@ def parse_message(where: str, entry: Any) -> Message:
         raise OptionError(where, f"must be a dictionary, got {one_line(repr(entry), 60)}")
     try:
         if "approvals" in entry or entry.get("type") == "approval":
-            answers = ApprovalMessage.model_validate(dict(entry)).model_dump(exclude_none=True)["approvals"]
+            answers = _ApprovalMessage.model_validate(dict(entry)).model_dump(exclude_none=True)["approvals"]
             json.dumps(answers, allow_nan=False)
             return Message(approvals=tuple(answers))
-        given = UserMessage.model_validate(dict(entry))
+        given = _UserMessage.model_validate(dict(entry))
     except pydantic.ValidationError as error:
         raise OptionError(where, find_first_problem(error)) from None
     except (TypeError, ValueError) as error:

@@ -17,11 +17,11 @@ from ..environment import Listing
 from ..errors import FleetError
 from ..http.settings import HttpSettings
 from ..text import one_line
-from .base import MODULE_OPTIONS, Client, Provider
+from .base import MODULE_OPTIONS, Client, Conversations, Provider
 from .conversation import Look, Question
 
 
-class AllConversations:
+class AllConversations(Conversations):
     """The Conversations of several providers as one. clients: a client for each provider, by its name."""
 
     def __init__(self, clients: Mapping[str, Client], *, concurrency: int, rate: float | None) -> None:
@@ -31,11 +31,9 @@ class AllConversations:
         }
 
     def search_reply(self, question: Question) -> Look:
-        """A function that looks for the reply to one message each time it is called."""
         return self._of[question.provider].search_reply(question)
 
     async def find_message(self, question: Question, fresh: bool) -> str | None:
-        """The id of a message in its conversation, None if it is not there. See `Conversations.find_message`."""
         return await self._of[question.provider].find_message(question, fresh)
 
 
