@@ -12,14 +12,14 @@ from tests.sandbox.process import Sandbox
 
 DEVICES = 20
 
-# The same examples in every run: a run that fails can be repeated, and none of them is timed.
+# The same examples in every run: a failed run can be repeated, and no example has a time limit.
 hypothesis.settings.register_profile("unit", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("unit")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def bare_environment() -> Iterator[None]:
-    """No proxy and no setting of whoever runs the tests."""
+    """Remove the proxies and settings of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in list(os.environ):
             if name.lower().endswith("_proxy") or name.startswith("LETTA_"):

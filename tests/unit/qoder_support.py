@@ -1,4 +1,4 @@
-"""How the unit tests of Qoder's side reach it."""
+"""Helpers of the unit tests for Qoder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def qoder_settings(sandbox: Sandbox, **changes: Any) -> HttpSettings:
 
 
 def new_environment(sandbox: Sandbox, **row: Any) -> Environment:
-    """An environment that is added, as the inventory would list it."""
+    """Add an environment; return it as the inventory would list it."""
     return qoder_environment(sandbox.qoder.add_environment(**row), sandbox.qoder.url)
 
 
@@ -34,7 +34,7 @@ def qoder_environment(raw: dict[str, Any], base_url: str = "https://api.qoder.co
 
 
 def with_client(settings: HttpSettings, use: Callable[[Client], Awaitable[Answer]]) -> Answer:
-    """What comes of using a client."""
+    """The result of the calls that use a client."""
 
     async def run() -> Answer:
         async with Client(settings) as client:
@@ -44,6 +44,6 @@ def with_client(settings: HttpSettings, use: Callable[[Client], Awaitable[Answer
 
 
 def only_session(sandbox: Sandbox) -> dict[str, Any]:
-    """The one session that there is."""
+    """The only session."""
     [session] = sandbox.qoder.sessions()
     return session

@@ -32,13 +32,13 @@ def settings_for(target: Sandbox | str, **changes: Any) -> HttpSettings:
 
 
 def policy(**changes: Any) -> Policy:
-    """How a fan-out goes unless a test is about that."""
+    """The policy of a fan-out, unless a test needs another one."""
     standard = {"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", "offline_timeout": 60.0}
     return Policy(**{**standard, **changes})
 
 
 def http_get(settings: HttpSettings, *segments: str, params: dict[str, str] | None = None) -> Answer:
-    """One GET by a client of its own."""
+    """One GET by its own client."""
 
     async def run() -> Answer:
         async with HttpClient(settings) as client:
@@ -48,7 +48,7 @@ def http_get(settings: HttpSettings, *segments: str, params: dict[str, str] | No
 
 
 def http_post(settings: HttpSettings, *segments: str, **options: Any) -> Answer:
-    """One POST by a client of its own."""
+    """One POST by its own client."""
 
     async def run() -> Answer:
         async with HttpClient(settings) as client:

@@ -1,4 +1,4 @@
-"""Answers to several tool calls of a turn: a device asks about one after the other, and takes each answer once."""
+"""Answers to several tool calls of a turn: a device asks about one at a time, and takes each answer once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DENY = {"type": "approval", "tool_call_id": "call-2", "approve": False}
 
 @dataclass
 class FakeDevice:
-    """A relay with a device that asks about these tool calls, the next one when one is answered."""
+    """A relay with a device that asks about these tool calls, the next one after an answer."""
 
     asks: list[str]
     refuses: str | None = None
@@ -76,7 +76,7 @@ def test_each_tool_call_is_answered_when_the_device_asks_for_it() -> None:
     assert answer(device, [ALLOW | {"reason": "fine", "updated_input": {"command": "ls"}}, DENY]) is None
 
     assert device.taken == [
-        # A device takes no denial without a message.
+        # A device refuses a denial without a message.
         {"call": "call-2", "behavior": "deny", "message": "Denied by the operator"},
         {"call": "call-1", "behavior": "allow", "message": "fine", "updated_input": {"command": "ls"}},
     ]

@@ -13,7 +13,7 @@ PLUGINS = Path(__file__).parents[2] / "plugins"
 LONGEST_FILE = 400
 DOCUMENTATION = {"DOCUMENTATION", "EXAMPLES", "RETURN"}
 WORDS = {"_deps", "environment", "errors", "files", "filters", "options", "stop", "text", "versions"}
-# By room of module_utils, the rooms that it may import besides itself. The words may import each other.
+# Room of module_utils → the rooms that it may import besides itself. The words may import each other.
 MAY_IMPORT = {
     "words": set(),
     "http": {"words"},
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "rollouts": {"words", "http", "providers", "fleet", "ledger"},
     "report": {"words", "ledger"},
 }
-# Everything else asks through httpx.
+# All other modules use httpx.
 IMPORT_AIOHTTP = {"module_utils.http.transport", "module_utils.providers.letta.relay"}
 
 
@@ -35,7 +35,7 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
 
 
 def imports_of(name: str, tree: ast.Module) -> Iterator[str]:
-    """The dotted names of what a module imports from plugins/ and from Ansible, whether it needs them to run or not."""
+    """The dotted names that a module imports from plugins/ and from Ansible, also those for types only."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -1,4 +1,4 @@
-"""Whether a message is in its conversation: however far back it is, and what is said where that cannot be told."""
+"""Whether a conversation has a message, however old, and which error is raised if that cannot be found out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OneConversation:
 
     def __init__(self, length: int) -> None:
         self.requests = 0
-        # How many messages of earlier pages were still kept when a page was asked for.
+        # How many messages of earlier pages were still in memory when a page was requested.
         self.kept: list[int] = []
         self._length = length
         self._given: list[weakref.ref[HistoryMessage]] = []
@@ -41,7 +41,7 @@ class OneConversation:
 
 
 def arrived(client: OneConversation, *otids: str) -> list[Any]:
-    """What is said of each, where all ask at once."""
+    """The result for each message, when all are looked up at once."""
     conversations = Conversations(client, concurrency=4, rate=None)  # type: ignore[arg-type]
 
     async def run() -> list[Any]:
@@ -63,7 +63,7 @@ def test_a_long_conversation_is_searched_once(length: int) -> None:
 
 
 def test_no_message_is_kept_after_it_was_read() -> None:
-    """Each may be of some megabytes."""
+    """Each message may have several megabytes."""
     client = OneConversation(1_000)
 
     assert arrived(client, "otid-0") == ["otid-0"]
@@ -71,11 +71,11 @@ def test_no_message_is_kept_after_it_was_read() -> None:
 
 
 class ToolReturn:
-    """What a tool returned; one can tell whether it is still kept."""
+    """The result of a tool; a weak reference shows whether it is still in memory."""
 
 
 def test_the_result_of_a_tool_is_not_kept_with_its_message() -> None:
-    """It may be of some megabytes, and a turn may have hundreds of them."""
+    """A result may have several megabytes, and a turn may have hundreds of results."""
     large = ToolReturn()
     kept = weakref.ref(large)
     fields = {"id": "message-1", "message_type": "tool_return_message", "tool_call_id": "one", "tool_return": large}

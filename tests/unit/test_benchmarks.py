@@ -1,4 +1,4 @@
-"""The benchmarks' own arithmetic: what counts as a missed goal, who says so, and where the tables go."""
+"""The benchmarks' own arithmetic: what counts as a missed goal, how it is reported, and where the tables go."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_cases_take_turns_and_every_second_round_runs_backwards() -> None:
 
 
 def measuring(monkeypatch: pytest.MonkeyPatch, *comparisons: Comparison) -> None:
-    """Let the benchmarks have measured this."""
+    """Replace the measurements of the benchmarks with these."""
     row = Growth(environments=1000, listing=1, listing_cpu=2, fan_out=3, campaign=4, peak=150, empty_peak=100)
     for name in benchmarks.COMPARED:
         found = list(comparisons) if name == "play" else []

@@ -64,7 +64,7 @@ def test_the_hash_of_a_content_never_changes(content: str | tuple[str, ...], exp
 
 @pytest.mark.parametrize("reply_state", [None, *STATES])
 def test_only_a_failed_turn_is_sent_again(tmp_path: Path, reply_state: str | None) -> None:
-    """What is lost, or still waits, may yet become a turn, and the same message again would be a second one."""
+    """A lost or waiting message may still become a turn, so sending it again could make a second one."""
     environment = environment_of(row(id="e"))
     sent = MessageTarget("alpha", environment, "agent-1", messages=[Message.from_user("hello")])
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:

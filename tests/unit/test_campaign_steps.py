@@ -89,7 +89,7 @@ def test_a_session_is_recorded_before_anything_is_sent_in_it(deliveries: Deliver
     steps.campaign.record_session(steps.target, steps.delivery)
 
     assert steps.entry == replace(claimed, conversation_id="session-1")
-    # The end of the delivery replaces the row that has the session.
+    # The final row of the delivery replaces the row with the session.
     steps.delivery.status = "sent"
     steps.campaign.record(steps.target, steps.delivery)
     assert (steps.entry.status, steps.entry.conversation_id) == ("sent", "session-1")

@@ -1,4 +1,4 @@
-"""Letta's three calls, where the answer is not what the API promises."""
+"""Letta's three calls, when the answer is not what the API promises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a target is to get: the messages that the options of send_message stand for."""
+"""The content for a target: the messages that the options of send_message stand for."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def item(self_update: Any = None, **given: Any) -> Item:
 
 
 def content(of: Item | None = None, **options: Any) -> Content:
-    """The content for a target by these options; the text of a file or template is its name in capitals."""
+    """The content that these options give a target; the text of a file or template is its name in capitals."""
     all_options = {**NO_OPTIONS, **options}
     to = of or item()
     source = find_source(to, all_options)
@@ -49,7 +49,7 @@ def content(of: Item | None = None, **options: Any) -> Content:
     return make_content(to, source, value.upper() if source.startswith("content_") else value, all_options)
 
 
-# Which option counts
+# Which option is used
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -80,7 +80,7 @@ def test_an_id_goes_with_one_message_only(source: str) -> None:
         assert choose_source(options) == source
 
 
-# What each of them stands for
+# The messages of each option
 
 
 @pytest.mark.parametrize(

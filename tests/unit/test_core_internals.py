@@ -1,6 +1,6 @@
-"""The private attributes of ansible-core that the collection uses, each by its name.
+"""The private attributes of ansible-core that the collection uses, one by one.
 
-This file is the first to fail on an ansible-core that has changed one, and says which.
+This file is the first to fail on an ansible-core that changed one of them, and names it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Core:
 
 @pytest.fixture
 def core(tmp_path: Path) -> Core:
-    """The group `some` has alpha. Variables are called after the place that sets them."""
+    """The group `some` has alpha. Each variable is named after the place that sets it."""
     for name, text in {
         "fleet/group_vars/some.yml": "of_source_file: 1\n",
         "host_vars/beta.yml": "of_playbook_file: 1\n",
@@ -83,7 +83,7 @@ def core(tmp_path: Path) -> Core:
     return Core(loader, inventory, manager, hostvars, source, task, task_of_a_role)
 
 
-# Each attribute with whether it is what the collection takes it for.
+# Each attribute, with whether it has the form that the collection expects.
 ATTRIBUTES: dict[str, Callable[[Core], bool]] = {
     "HostVars._inventory": lambda core: core.hostvars._inventory is core.inventory,
     "HostVars._variable_manager": lambda core: core.hostvars._variable_manager is core.manager,

@@ -1,4 +1,4 @@
-"""Delivery: what becomes of each target, and what its device received."""
+"""Delivery: what happened to each target, and what its device received."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .support import environment_of, http_answer, policy, raw_server, row, setti
 
 
 def listed(sandbox: Sandbox) -> dict[str, Environment]:
-    """What an inventory knows at this moment, by id."""
+    """What an inventory would list now, by id."""
     listing = fetch_listing(PROVIDER, settings_for(sandbox), Query())
     sandbox.clear_requests()
     return {found.id: found for found in read_environments(listing, sandbox.url)[0]}
@@ -63,7 +63,7 @@ def delivered(
     meanwhile: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> list[Delivery]:
-    """Send to the targets while something else goes on in a thread."""
+    """Send to the targets while a thread runs something else."""
 
     async def run() -> list[Delivery]:
         async with Client(settings_for(sandbox, **settings)) as client, asyncio.TaskGroup() as group:
@@ -170,7 +170,7 @@ def test_a_target_to_skip_is_not_asked_about(sandbox: Sandbox) -> None:
     assert routes(sandbox) == ["messages"]
 
 
-# Connections that have gone
+# Lost connections
 
 
 @pytest.mark.parametrize("status", [404, 503])
@@ -233,7 +233,7 @@ def test_a_removed_row_is_offline(sandbox: Sandbox) -> None:
 
 
 def two_rows(sandbox: Sandbox) -> tuple[Environment, Environment]:
-    """Two environments of one device, of which the second one was active last."""
+    """Two environments of one device; the second was active last."""
     first = sandbox.add_environment(deviceId="shared")
     second = sandbox.add_environment(deviceId="shared")
     sandbox.rotate(first["id"])
@@ -260,7 +260,7 @@ def test_another_row_of_the_device_gets_nothing_when_the_target_was_removed(sand
 
 
 def many_with_newer_rows(sandbox: Sandbox, count: int) -> list[Environment]:
-    """Environments whose connection has gone, and whose device has a row that was active later."""
+    """Environments that lost their connection, and whose device has a row that was active later."""
     older = [sandbox.add_environment(deviceId=f"shared-{number}") for number in range(count)]
     for row_ in older:
         sandbox.add_environment(deviceId=row_["deviceId"])
@@ -283,7 +283,7 @@ def test_targets_that_are_not_their_devices_newest_row_share_one_listing(sandbox
 def test_a_failed_shared_listing_keeps_only_unclear_deliveries_unclear(sandbox: Sandbox) -> None:
     unclear, clear = many_with_newer_rows(sandbox, 2)
     sandbox.add_fault("drop_after", route="messages", target=unclear.connection_id, nth=1)
-    # The clear one joins the other's listing.
+    # The clear delivery joins the listing of the unclear one.
     sandbox.add_fault("slow", route="messages", target=clear.connection_id, seconds=1)
     sandbox.add_fault("slow", route="list", seconds=60)
 
@@ -523,7 +523,7 @@ def test_nothing_is_sent_if_the_conversation_cannot_be_created(sandbox: Sandbox,
     assert turns(sandbox) == {}
 
 
-# Many at a time
+# Many targets at a time
 
 
 def test_a_waiting_send_does_not_start_above_the_budget(sandbox: Sandbox) -> None:
@@ -551,7 +551,7 @@ def test_sends_run_at_the_same_time(sandbox: Sandbox) -> None:
 
 
 def answered_after(sandbox: Sandbox, stop: Stop, route: str) -> Callable[[], None]:
-    """What requests a stop once a request to a route has come in."""
+    """Request a stop once a request to a route has arrived."""
 
     def wait() -> None:
         until = time.monotonic() + 10
@@ -568,7 +568,7 @@ def test_after_a_stop_nothing_is_sent_over_a_new_connection(sandbox: Sandbox, be
     [environment] = online(sandbox)
     sandbox.rotate(environment.id)
     if before is not None:
-        # Whether it arrived is not clear before the connection has gone.
+        # The connection is lost only after it is unclear whether the message arrived.
         sandbox.add_fault(before, route="messages", nth=1)
     sandbox.add_fault("slow", route="retrieve", seconds=1)
     stop = Stop()

@@ -12,7 +12,7 @@ from tests.sandbox.process import CHECKOUT
 
 PACKAGES = ("aiohttp", "httpx", "jmespath", "pydantic", "semantic_version")
 
-# Imports every module below plugins/ with the packages named in the arguments made unimportable.
+# Imports every module below plugins/ while the packages named in the arguments cannot be imported.
 SCRIPT = """
 import importlib, json, pathlib, sys
 
@@ -39,7 +39,7 @@ print(json.dumps({"imported": imported, "message": message}))
 
 
 def imported_without(*packages: str) -> tuple[list[str], str | None]:
-    """The modules that import without these packages, and what `require` says."""
+    """The modules that can be imported without these packages, and the error of `require`."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, *packages],
         cwd=CHECKOUT, capture_output=True, text=True, check=False,

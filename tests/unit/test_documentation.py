@@ -37,13 +37,13 @@ def documented(module: Any) -> Options:
         fragment = importlib.import_module(f"{COLLECTION}.doc_fragments.{file}").ModuleDocFragment
         shared = yaml.safe_load(getattr(fragment, (attribute or "documentation").upper()))
         for option, entry in shared.get("options", {}).items():
-            # What a module says itself goes before what it shares, as in Ansible.
+            # The options of the module itself override shared ones, as in Ansible.
             options[option] = {**entry, **options.get(option, {})}
     return options
 
 
 def as_specified(options: Options, *, sub: str) -> Options:
-    """What options are, without how they are described. sub: the key of suboptions."""
+    """The specification of options, without their descriptions. sub: the key of suboptions."""
     meant: Options = {}
     for name, option in options.items():
         meant[name] = {key: option[key] for key in ("type", "default", "choices", "elements") if key in option}
@@ -73,7 +73,7 @@ def test_every_action_belongs_to_a_module() -> None:
 
 
 def test_a_providers_action_group_has_every_module_that_connects_to_it_and_no_other() -> None:
-    """A group's defaults are connection options, which fail where a module has none."""
+    """The defaults of a group are connection options, which fail in a module without them."""
     groups = yaml.safe_load((CHECKOUT / "meta/runtime.yml").read_text())["action_groups"]
     connecting = [name for name in MODULES if CONNECTION_SPEC.keys() <= _module(name).SPEC.keys()]
 
@@ -96,7 +96,7 @@ def test_the_connection_options_are_the_same_in_modules_and_in_plugins() -> None
     for_plugins = as_specified(FOR_PLUGINS["options"], sub="suboptions")
 
     assert specified == as_specified(FOR_MODULES["options"], sub="suboptions")
-    # A module leaves it unset: the URL that the target was listed from goes before the default.
+    # A module leaves it unset, because the URL that the target was listed from overrides the default.
     assert for_plugins["base_url"].pop("default") == PROVIDER.base_url
     assert specified == for_plugins
     assert FOR_MODULES["requirements"] == FOR_PLUGINS["requirements"]
@@ -130,7 +130,7 @@ def test_every_documented_inventory_option_is_read() -> None:
     read = {*re.findall(r'get_option\("(\w+)"\)', code), *CONNECTION_SPEC}
 
     assert documented(inventory).keys() - read == {"plugin"}
-    # The rest is of core's fragments, of which core reads some options itself.
+    # The other options come from fragments of core, which reads some of them itself.
     cache = {"cache", "cache_plugin", "cache_connection", "cache_prefix"}
     assert read - documented(inventory).keys() <= cache | {"compose", "groups", "keyed_groups", "strict"}
 
@@ -195,7 +195,7 @@ def test_the_group_dimensions_are_the_documented_ones(plugin: Any) -> None:
 def test_each_connection_option_of_an_inventory_comes_from_where_its_provider_says(option: str) -> None:
     for plugin in (inventory, qoder_inventory):
         provider, entry = plugin.InventoryModule.PROVIDER, documented(plugin)[option]
-        # Of several that are set Ansible takes the last one.
+        # Ansible takes the last of several options that are set.
         assert [place["name"] for place in entry["env"][::-1]] == list(provider.environment_variables_of(option))
         assert [place["name"] for place in entry["vars"]] == [provider.variable_of(option)]
         assert entry["type"] == CONNECTION_SPEC[option]["type"]
@@ -223,7 +223,7 @@ def test_no_field_of_a_row_is_the_variable_of_an_option() -> None:
 
 
 def _providers(name: str) -> Sequence[str]:
-    """The names of the providers that a module works with."""
+    """The names of the providers that a module supports."""
     only = importlib.import_module(f"{COLLECTION}.action.{name}").ActionModule.PROVIDERS
     return list_providers() if only is None else [provider.name for provider in only]
 

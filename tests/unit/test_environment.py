@@ -1,4 +1,4 @@
-"""The row that every part speaks, its contract with the inventory, and texts on one line."""
+"""The common row of all providers, its contract with the inventory, and texts on one line."""
 
 from __future__ import annotations
 

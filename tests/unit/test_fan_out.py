@@ -1,4 +1,4 @@
-"""Fan-out: how many pieces of work go on at a time, when no more starts, and what each ends as."""
+"""Fan-out: how much work runs at a time, when no more work starts, and how each target ends."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fanned_out(
     fan_out: FanOut | None = None,
     **rules: Any,
 ) -> list[Outcome]:
-    """Do the work for the targets; their outcomes in the same order."""
+    """Do the work for the targets; return their outcomes in the same order."""
     pairs = [(to, Outcome.make(to)) for to in targets]
 
     async def run() -> None:
@@ -57,7 +57,7 @@ def fanned_out(
 
 
 def ending(*ends: str | Exception) -> Callable[[Target, Outcome], Awaitable[None]]:
-    """Work that ends for `host-0` as the first says, for `host-1` as the second; for those beyond as the last."""
+    """Work that ends for `host-0` as the first argument says, `host-1` as the second, later hosts as the last."""
 
     async def work(to: Target, outcome: Outcome) -> None:
         end = ends[min(int(to.host.removeprefix("host-")), len(ends) - 1)]
@@ -72,7 +72,7 @@ def statuses(outcomes: Sequence[Outcome]) -> list[str]:
     return [outcome.status for outcome in outcomes]
 
 
-# What a piece of work ends as
+# Outcomes of one target
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_waiting_target_does_not_start_above_the_budget() -> None:
 
 
 def away(rounds: int, tries: Counter[str]) -> Callable[[Target, Outcome], Awaitable[None]]:
-    """Work that finds `host-0` offline for so many rounds, and counts how often each host was tried."""
+    """Work that finds `host-0` offline for this many rounds, and counts the attempts of each host."""
 
     async def work(to: Target, outcome: Outcome) -> None:
         tries[to.host] += 1

@@ -1,4 +1,4 @@
-"""Expressions over a row: what they find true, and which are refused."""
+"""Expressions over a row: which are true, and which are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def holds(expression: Any, now: datetime = NOW, **changes: Any) -> bool:
         ("1.4.0", "^1.2.0", True),
         ("v0.33.9", "<0.34", True),
         ("0.33.9+build.7", "<0.34", True),
-        # A pre-release is no part of the version that it leads to, nor of what lies below that version.
+        # A pre-release belongs neither to its final version nor to the versions below that.
         ("0.34.0-rc.1", "<0.34", False),
         ("0.34.0-rc.1", ">=0.34", False),
         ("0.33.0-rc.1", "<0.34", True),

@@ -159,7 +159,7 @@ def test_a_version_of_two_parts_is_not_the_group_of_its_minor_version() -> None:
 
 
 def test_a_hashed_name_is_never_the_group_of_a_minor_version() -> None:
-    # A version chosen so that its hash has digits only, and another whose minor version is that hash.
+    # A version whose hash has digits only, and another one whose minor version is that hash.
     chosen = next(str(number) for number in range(10_000) if shorten(str(number)).isdigit())
     groups = group_rows(
         [{"version": chosen}, {"version": f"{chosen}.{shorten(chosen)}.0"}], [DIMENSIONS["version"]], ""

@@ -1,4 +1,4 @@
-"""What a server sent is made harmless, also where the whole is looked at instead of every text."""
+"""Data from a server become harmless, also when the whole JSON is checked instead of every text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ values = st.recursive(
 
 
 def spelt(value: Any, *, in_escapes: bool) -> str:
-    """A value as JSON; in_escapes: with a letter and the slash spelt in another way than by themselves."""
+    """A value as JSON; in_escapes: with a letter and the slash written as escapes."""
     text = json.dumps(value)
     return text.replace("k", "\\u006b").replace("/", "\\/") if in_escapes else text
 

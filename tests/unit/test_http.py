@@ -1,4 +1,4 @@
-"""One HTTP policy: what is sent again and what is not, what an error says, and where the key goes."""
+"""One HTTP policy: which requests are repeated, what an error says, and where the key is sent."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def turns(sandbox: Sandbox) -> int:
     return sum(entry["turns"] for entry in sandbox.received().values())
 
 
-# What is sent again
+# Repeated requests
 
 GET_AGAIN = [
     *[("status", {"status": status, "retry_after": 0}) for status in (408, 429, 500, 502, 503, 504, 599)],
@@ -234,7 +234,7 @@ def test_the_deadline_cuts_a_request_short(sandbox: Sandbox) -> None:
 
 @contextlib.contextmanager
 def silent_server() -> Iterator[str]:
-    """The address of a server that takes connections and says nothing, not even of TLS."""
+    """The address of a server that accepts connections and sends nothing, not even for TLS."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -358,7 +358,7 @@ def test_a_date_is_the_seconds_until_then(seconds: int) -> None:
 
 
 def answered(body: bytes = b"{}", *, status: bytes = b"200 OK", headers: tuple[bytes, ...] = ()) -> Answer:
-    """What a GET makes of such an answer."""
+    """The result of a GET with such an answer."""
 
     async def run() -> Answer:
         async with raw_server(lambda _head: http_answer(body, status=status, headers=headers)) as (url, _received):
@@ -435,7 +435,7 @@ def test_the_charset_that_a_server_claims_breaks_nothing(charset: bytes) -> None
         answered(b'{"a": "b"}', headers=(b"Content-Type: application/json; charset=" + charset,))
 
 
-# Where the key goes
+# Where the key is sent
 
 
 def test_the_key_is_sent_as_a_bearer(sandbox: Sandbox) -> None:
@@ -467,7 +467,7 @@ def test_a_redirect_is_not_followed(sandbox: Sandbox, other: Sandbox, status: in
         assert "set base_url" in str(error)
         assert "sekret" not in str(error)
         assert "key=value" not in str(error)
-        # 303 is what is said of a request that was acted on.
+        # A server answers 303 after it has acted on a request.
         assert error.may_be_accepted == (status == 303 and error.args[0].startswith("POST"))
     assert other.requests() == []
     assert len(sandbox.requests()) == 2
@@ -496,7 +496,7 @@ def test_no_part_of_a_key_is_left_at_the_end_of_a_shortened_message(sandbox: San
 
     errors = [str(failure(listing, sandbox)) for _length in lengths]
 
-    # Every longer beginning of the key, and the key itself, begins with this one.
+    # Every longer prefix of the key, and the key itself, begins with this one.
     assert [error for error in errors if key[:8] in error] == []
     assert "********" in errors[0]
     assert errors[-1].endswith(("x…", "x…)"))
@@ -620,7 +620,7 @@ def test_the_path_of_the_base_url_is_kept(sandbox: Sandbox) -> None:
 
 
 def through_proxy(monkeypatch: pytest.MonkeyPatch, base_url: str, **environment: str) -> list[bytes]:
-    """What a proxy receives of a GET; `{proxy}` in the environment is its address."""
+    """The request that a proxy receives for a GET; `{proxy}` in the environment is its address."""
 
     async def run() -> list[bytes]:
         answer = http_answer(b'{"by": "proxy"}')

@@ -1,4 +1,4 @@
-"""Connection options: what is refused before anything is asked of a server."""
+"""Connection options: what is refused before any request to a server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS: whom the client trusts, what it shows, and what a failure says."""
+"""TLS: which servers the client trusts, which certificate it shows, and what a failure says."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MESSAGES = [{"role": "user", "content": "hello", "client_message_id": "m-1", "ot
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files of one authority: its certificate, alone and in a directory, and a server's and a client's."""
+    """The files of one authority: its certificate, alone and in a directory, and those of a server and a client."""
 
     ca: str
     ca_directory: str
@@ -55,7 +55,7 @@ class Certificates:
         return files
 
     def context(self) -> ssl.SSLContext:
-        """What the sandbox's own control client connects with."""
+        """The options with which the sandbox's own control client connects."""
         made = ssl.create_default_context(cafile=self.ca)
         made.load_cert_chain(self.client_both)
         return made
@@ -107,14 +107,14 @@ def strict_process(files: Certificates) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def strict_server(strict_process: Sandbox) -> Sandbox:
-    """A server that wants to see a client certificate."""
+    """A server that requires a client certificate."""
     strict_process.reset()
     return strict_process
 
 
 @contextmanager
 def refusing_server(files: Certificates, version: ssl.TLSVersion) -> Iterator[str]:
-    """A server that refuses a client without a certificate with an alert, and closes only after the client did."""
+    """A server that refuses a client without a certificate with an alert, and closes only after the client closed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(files.server_cert, files.server_key)
     context.load_verify_locations(files.ca)
@@ -213,7 +213,7 @@ def test_without_the_required_client_certificate_the_api_is_not_reached(
 def test_a_server_that_says_it_wants_a_client_certificate_is_a_tls_failure(
     files: Certificates, version: ssl.TLSVersion, method: Callable[..., Answer]
 ) -> None:
-    """With TLS 1.3 it says so only after the client took the handshake for finished."""
+    """With TLS 1.3 the server refuses only after the client has completed the handshake."""
     with (
         refusing_server(files, version) as url,
         pytest.raises(ApiError, match=r"TLS failure: .*ALERT") as raised,
@@ -227,7 +227,7 @@ def test_missing_certificates_named_in_the_environment_fail_https_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: Sandbox, sandbox: Sandbox, files: Certificates
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
-    # What was read before is kept.
+    # The data read before are kept.
     _make_tls_context.cache_clear()
     try:
         with pytest.raises(FleetError, match=r"^cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR"):
@@ -260,7 +260,7 @@ def test_an_established_connection_that_drops_is_no_tls_failure(
 
 
 def test_a_connection_that_ends_during_the_handshake_may_succeed_later() -> None:
-    """As with a load balancer that restarts."""
+    """As when a load balancer restarts."""
     connections = 0
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

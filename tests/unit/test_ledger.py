@@ -1,4 +1,4 @@
-"""The ledger: what is in it, who shares it, and what is said where it cannot be used."""
+"""The ledger: what it stores, which runs share it, and which error an unusable ledger gives."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def opened(path: Path) -> Ledger:
 
 
 def problem(path: Path, use: Callable[[Path], object] = opened) -> str:
-    """What is said when it is opened, or read; one line that names the option and the file."""
+    """The error when the ledger is opened or read; one line that names the option and the file."""
     with pytest.raises(OptionError) as caught:
         use(path)
     message = str(caught.value)
@@ -69,7 +69,7 @@ def sql(path: Path, statement: str) -> list[tuple[object, ...]]:
 
 @contextmanager
 def as_nobody() -> Iterator[Path]:
-    """A directory of a user who may not write everywhere, as root may."""
+    """A directory of a user who, unlike root, may not write everywhere."""
     root = os.getuid() == 0
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o777)
@@ -158,7 +158,7 @@ def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
         number = int(os.read(reader, 10))
         assert ledger.is_alive(ledger.run)
         assert ledger.is_alive(number)
-        # Who looks does not end it.
+        # A reader does not end the run.
         assert ledger.is_alive(number)
         os.kill(child, 9)
         os.waitpid(child, 0)
@@ -215,7 +215,7 @@ def test_a_ledger_in_a_read_only_directory_is_read() -> None:
 
 
 def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> None:
-    """A run of somebody who can write it: what it has put down stands beside the file."""
+    """A run of another user can write the ledger: its rows are still in the files beside it."""
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         with opened(path) as ledger:
@@ -229,7 +229,7 @@ def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> No
 
 
 def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> None:
-    """Its directory can be written, so that somebody may begin to write it after it was opened."""
+    """The directory is writable, so another run may begin to write the ledger after it was opened."""
     opened(path).close()
     reading = Ledger.read(path)
     assert reading is not None
@@ -238,7 +238,7 @@ def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> N
         assert Deliveries(reading).entries("c") == {"e": ROW}
 
 
-# What cannot be used
+# Unusable ledgers
 
 
 def test_a_ledger_with_two_names_is_refused(path: Path) -> None:
@@ -321,10 +321,10 @@ def test_a_ledger_whose_run_was_killed_while_creating_it_is_created_again(path: 
 
 
 def test_a_ledger_whose_rows_are_not_yet_in_its_file_is_read(path: Path) -> None:
-    """What a killed run leaves: all that it wrote stands beside the file."""
+    """The state after a killed run: all its rows are in the files beside the ledger."""
     child = os.fork()
     if child == 0:
-        # Kept open until the end, or it would write to the file itself.
+        # The ledger stays open until the end: closing it would write the rows to the file itself.
         killed = opened(path)
         Deliveries(killed).replace(None, ROW)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -388,13 +388,13 @@ def test_a_full_disk(path: Path) -> None:
             OptionError, match=r"^ledger: cannot use '[^\n]*': database or disk is full; make room, and run this again$"
         ):
             Deliveries(ledger).replace(None, big)
-        # It goes on when there is room.
+        # Writing works again when there is room.
         ledger._connection.execute("PRAGMA max_page_count = 1000000")
         assert Deliveries(ledger).replace(None, replace(ROW, environment_id="last"))
 
 
 def test_a_disk_without_room_for_the_files_beside_the_ledger(path: Path) -> None:
-    """With some room left, SQLite finds that out while it makes its index of what is not yet in the file."""
+    """With little room left, SQLite fails while it creates the index of the rows that are not yet in the file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""Manual commands: which are an installer's own, and which are anything else."""
+"""Manual commands: which are those of an installer, and which are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Modes: which words mean the same, what is set, and what is said where a confirmation is lost."""
+"""Modes: which names mean the same, what is set, and what the result says if a confirmation is lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def set_on(
     conversation_id: str | None = None,
     **settings: Any,
 ) -> Sequence[ModeOutcome]:
-    """What becomes of devices as they were listed."""
+    """What happened to the devices as listed."""
     targets = [
         Target(device["connectionName"], environment_of(device, sandbox.url), agent_id, conversation_id)
         for device in devices
@@ -55,7 +55,7 @@ def one(*arguments: Any, **options: Any) -> ModeOutcome:
 
 
 def present(sandbox: Sandbox, device: dict[str, Any], **whose: Any) -> str | None:
-    """The mode that the device has, as check mode tells it."""
+    """The mode of the device, as check mode reports it."""
     return one(sandbox, device, mode="strict", check_mode=True, **whose).previous_mode
 
 
@@ -200,14 +200,14 @@ def test_a_device_that_is_offline_is_reported(sandbox: Sandbox, device: dict[str
     assert one(sandbox, device).status == "offline"
 
 
-# Devices that do otherwise than simulated ones
+# Devices that behave differently from simulated ones
 
 
 @contextmanager
 def playing(sandbox: Sandbox, **answers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """A device that answers each type of frame with these frames; yields its row.
 
-    then_sync: how it answers a sync once it was told a mode.
+    then_sync: how it answers a sync after a mode was set.
     """
     key = {"Authorization": f"Bearer {sandbox.api_key}"}
     over = threading.Event()

@@ -49,7 +49,7 @@ WHOLE = row(
 
 
 def sorted_out(rows: Sequence[Any], **options: Any) -> tuple[list[str], list[str]]:
-    """The ids of the rows that validate, and of those that do not."""
+    """The ids of the valid rows and of the invalid ones."""
     valid, invalid = read_environments(Listing(rows, NOW), "https://api.letta.com", **options)
     return [found.id for found in valid], [found.id for found in invalid]
 
@@ -263,7 +263,7 @@ def test_any_json_is_a_valid_row_or_a_report(changes: list[dict[str, Any]]) -> N
 
 
 def outgoing(option: str, entries: Sequence[Any]) -> list[dict[str, Any]]:
-    """What an option gives, as the API takes it."""
+    """The value of an option, as the API takes it."""
     messages = parse_messages(option, entries)
     return [message.as_option() for message in messages]
 

@@ -1,4 +1,4 @@
-"""Host names are usable, unique and harmless, whatever a device calls itself."""
+"""Host names are usable, unique and harmless, however a device names itself."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ids = st.one_of(st.integers(1, 9).map("environment-{}".format), st.text(min_size
 
 @st.composite
 def fleets(draw: st.DrawFn) -> dict[str, list[Any]]:
-    """Environment id → the values that may name it; some take the name that another one would get with a suffix."""
+    """Environment id → the values that may name it; some equal the suffixed name of another environment."""
     fleet = draw(st.dictionaries(ids, st.lists(values, max_size=3), max_size=8))
     for identity in draw(st.lists(st.sampled_from(sorted(fleet)), unique=True)) if fleet else []:
         victim = draw(st.sampled_from(sorted(fleet)))

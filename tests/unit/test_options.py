@@ -1,4 +1,4 @@
-"""What options mean everywhere: blank is unset, and the nearest source of a key counts."""
+"""What options mean everywhere: blank is unset, and the nearest source of a key is used."""
 
 from __future__ import annotations
 

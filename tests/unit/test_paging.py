@@ -45,7 +45,7 @@ def rows(*identities: Any) -> list[dict[str, Any]]:
 
 
 def pages(*parts: list[Any]) -> Page:
-    """These pages, each found by the id of the row that the one before ends with."""
+    """These pages; each is found by the last row id of the page before."""
 
     def page(parameters: Mapping[str, str], _number: int) -> Any:
         cursors = [None, *(part[-1]["id"] for part in parts[:-1])]
@@ -57,7 +57,7 @@ def pages(*parts: list[Any]) -> Page:
 
 @given(count=st.integers(0, 30), limit=st.integers(1, 12), data=st.data())
 def test_a_listing_is_every_row_once_in_order(count: int, limit: int, data: st.DataObject) -> None:
-    """Each page holds `limit` rows at most, and repeats some that came before."""
+    """Each page has at most `limit` rows, and repeats some earlier rows."""
     fresh = rows(*(f"environment-{number}" for number in range(count)))
 
     def page(parameters: Mapping[str, str], _number: int) -> Any:
@@ -76,7 +76,7 @@ def test_a_listing_is_every_row_once_in_order(count: int, limit: int, data: st.D
 
 @given(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=6), data=st.data())
 def test_repeated_pages_are_an_error_and_never_a_partial_list(sizes: list[int], data: st.DataObject) -> None:
-    """The last page leads back to one that was there already, over a cycle of one page or of several."""
+    """The last page leads back to an earlier page, in a cycle of one page or of several."""
     parts: list[list[dict[str, Any]]] = []
     for number, size in enumerate(sizes):
         parts.append(rows(*(f"page-{number}-{index}" for index in range(size))))

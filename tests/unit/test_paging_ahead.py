@@ -1,4 +1,4 @@
-"""Pages asked for all at once: whatever the starts and whatever changes, the rows are those of a walk."""
+"""Pages requested all at once: for any starts and any changes, the rows are those of a walk."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Change = Callable[[list[str]], None]
 
 @dataclass
 class Api:
-    """A list call over rows that change: the next change is made before each request is answered.
+    """A list call over rows that change: the next change happens before each answer.
 
-    requests: what was asked after, in order. most: how many requests were under way at once. states: the rows at
-    each moment.
+    requests: the cursors, in order. most: the largest number of simultaneous requests. states: the rows at
+    each time.
     """
 
     rows: list[str]
@@ -133,7 +133,7 @@ def test_the_rows_equal_those_of_a_walk_after_any_change(
 
 @given(rows=fleets, limit=limits, data=st.data())
 def test_the_rows_equal_those_of_a_walk_for_any_starts(rows: list[str], limit: int, data: st.DataObject) -> None:
-    """Rows in any order, some of them twice, and texts that are no rows."""
+    """Rows in any order, some of them twice, and texts that are not rows."""
     starts = data.draw(st.lists(st.sampled_from([*rows, "gone", ""])))
     api = Api(rows, limit)
 
@@ -154,7 +154,7 @@ def test_rows_that_stay_while_others_come_and_go_are_listed_once_and_in_order(
 
     found = api.ids_or_error(starts)
     if isinstance(found, ApiError):
-        # The row to go on from went away between two requests, which a walk does not survive either.
+        # The row to continue from was removed between two requests, which also breaks a walk.
         assert found.status == 400
         return
 
@@ -172,7 +172,7 @@ def test_no_row_is_repeated_or_invented_during_any_change(rows: list[str], limit
 
     found = api.ids_or_error(starts)
     if isinstance(found, ApiError):
-        # As with a walk: the row to go on from went away, or came again further on.
+        # As in a walk: the row to continue from was removed, or was added again further on.
         assert found.status == 400 or "the pages repeat" in str(found)
         return
 
@@ -230,7 +230,7 @@ def test_rows_added_everywhere_are_also_fetched_at_once() -> None:
 
     assert api.ids(starts) == api.rows
     assert len(under_way) <= 2 * (len(starts) + 1)
-    # Only the last one is alone: none is left to the walk.
+    # Only the last request is alone: no page is left for the walk.
     assert under_way.count(1) == 1
 
 
@@ -245,7 +245,7 @@ def test_the_page_size_that_the_server_uses_is_remembered() -> None:
 
 @given(rows=st.integers(10, 60).map(names), most=st.integers(1, CONCURRENCY))
 def test_a_server_that_throttles_parallel_requests_gets_fewer(rows: list[str], most: int) -> None:
-    """The client has tried again and waited by then; here each 429 is the last one."""
+    """The client has already repeated and waited; here each 429 is the last one."""
     api = Api(rows, 2, fails=lambda api: 429 if api.under_way > most else None)
 
     assert api.ids(Api(rows, 2).listed().starts) == rows

@@ -1,4 +1,4 @@
-"""Tool calls that wait: which are meant by a tool's name, and how they are answered."""
+"""Waiting tool calls: which of them a tool's name selects, and how they are answered."""
 
 from __future__ import annotations
 

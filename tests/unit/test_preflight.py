@@ -1,4 +1,4 @@
-"""The preflight of a rollout: how each device is found, and that nothing is planned where one cannot be."""
+"""The preflight of a rollout: the state of each device, and no plan if a device cannot be looked up."""
 
 from __future__ import annotations
 

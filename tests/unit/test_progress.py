@@ -1,4 +1,4 @@
-"""Progress: what a line says of how far something is, and when there is one."""
+"""Progress: what a line says, and when it is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.progre
 
 @pytest.fixture
 def progress(monkeypatch: pytest.MonkeyPatch) -> Progress:
-    """One of 3,000 that begins at the moment 0."""
+    """Progress of 3,000 targets that begins at the time 0."""
     monkeypatch.setattr("time.monotonic", lambda: 0.0)
     return Progress("targets", 3000)
 
@@ -65,7 +65,7 @@ def test_a_line_is_shown_at_first_and_when_more_have_ended(monkeypatch: pytest.M
             for _number in range(2):
                 await more.wait()
                 more.clear()
-                # Long enough for some more lines, if there were any.
+                # Long enough for more lines, if there were any.
                 await asyncio.sleep(0.05)
                 progress.count("replied", failed=False)
             await more.wait()

@@ -1,4 +1,4 @@
-"""What the project says of itself: the make targets and paths that its pages name, its versions, its CI."""
+"""What the project says about itself: the make targets and paths that its pages name, its versions, its CI."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TARGETS = set(re.findall(r"[a-z][\w-]*", re.findall(r"^\.PHONY: (help .+)$", MAK
     "linters"
 }
 LINTERS = set(re.findall(r"^(lint-[\w-]+): ", MAKEFILE, flags=re.MULTILINE))
-# What a page names and no checkout has: it is made, or stands for a name.
+# Paths on a page that no checkout has: they are generated, or stand for a name.
 NOT_THERE = re.compile(r"^group/|^\.(venv|build|home)\b|NAME|VERSION")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PLACE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:md|yml|yaml|txt|toml|rst))`")
@@ -57,7 +57,7 @@ def test_a_path_that_a_page_names_exists(page: str) -> None:
     for place in PLACE.findall(text_of(page)):
         if NOT_THERE.search(place):
             continue
-        # Some pages name what is beside them.
+        # Some pages name files beside them.
         assert (CHECKOUT / place).exists() or (CHECKOUT / page).parent.joinpath(place).exists(), place
 
 
@@ -76,7 +76,7 @@ def test_a_link_leads_somewhere(page: str) -> None:
 
 
 def test_the_links_of_the_readme_work_on_a_page_of_galaxy() -> None:
-    """Galaxy shows the README alone, so a link to a file of the repository has to be absolute."""
+    """Galaxy shows only the README, so a link to a file of the repository has to be absolute."""
     assert [link for link in LINK.findall(text_of("README.md")) if not link.startswith(("https://", "#"))] == []
 
 
@@ -126,7 +126,7 @@ def test_files_that_only_a_checkout_needs_are_not_in_the_collection() -> None:
     hidden = {match[1] for match in re.finditer(r"^((?:.*/)?\.[^/\n]+)", tracked, flags=re.MULTILINE)}
 
     assert hidden
-    # As ansible-galaxy does it: a pattern is of the whole path, and `*` of slashes too.
+    # As in ansible-galaxy: a pattern matches the whole path, and `*` also matches slashes.
     assert [
         path for path in sorted(hidden) if not any(fnmatch(path, pattern) for pattern in GALAXY["build_ignore"])
     ] == []

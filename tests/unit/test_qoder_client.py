@@ -1,4 +1,4 @@
-"""Qoder's client: a session is made once, and a message sent once, whatever happens to the requests."""
+"""Qoder's client: a session is created once, and a message sent once, whatever happens to the requests."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def name_of(rule: dict[str, Any]) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy session is asked again soon."""
+    """A busy session is asked again after a short pause."""
     monkeypatch.setattr(qoder, "_BUSY_PAUSE", 0.01)
 
 
@@ -264,7 +264,7 @@ class TestSend:
 
     @staticmethod
     def _busy(sandbox: Sandbox, environment: Environment, polls: int) -> str:
-        """A session in a turn of somebody else that goes on for so many looks."""
+        """A session that is in another user's turn for this many looks."""
         sandbox.qoder.script(AGENT, QoderTurn(polls=polls))
         session_id = create(qoder_settings(sandbox), environment, client_message_id="another")
         send(qoder_settings(sandbox), environment, session_id, [replace(HELLO, client_message_id="another")])

@@ -1,4 +1,4 @@
-"""Qoder's environments, listed from a sandbox process: whole, or an error of one line."""
+"""Qoder's environments, listed from a sandbox process: complete, or an error of one line."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def queries(sandbox: Sandbox) -> list[dict[str, str]]:
 
 
 def failed(sandbox: Sandbox, query: Mapping[str, Any] | None = None, **changes: Any) -> ApiError:
-    """The error of a listing, which names the call on one line and no key."""
+    """The error of a listing, on one line that names the call and no key."""
     with pytest.raises(ApiError) as raised:
         fetch_listing(PROVIDER, settings(sandbox, **changes), Query(**(query or {})))
 
@@ -80,7 +80,7 @@ def failed(sandbox: Sandbox, query: Mapping[str, Any] | None = None, **changes: 
     return raised.value
 
 
-# What is there, whichever way it is asked for
+# What exists, by every query
 
 
 @pytest.mark.parametrize("limit", [3, 7, 100, 1000])
@@ -182,7 +182,7 @@ def test_an_account_without_environments_is_an_empty_listing(sandbox: Sandbox) -
 
 
 def test_a_repeated_row_is_kept_once() -> None:
-    """What has no id is none that could be told from others."""
+    """A row without an id cannot be distinguished from others."""
     body = {"data": [{"id": "a"}, {"id": "b"}, {}, {"id": "a"}, {}, "a"], "has_more": False}
 
     async def run() -> Listing:
@@ -277,10 +277,10 @@ def test_an_id_is_one_part_of_the_address(newer: Sandbox, identity: str) -> None
     assert newer.requests("qoder_list") == []
 
 
-# What goes wrong
+# Failures
 
 DOES_NOT_ADD_UP: list[tuple[str, str, str]] = [
-    # the generation, the fault, and what is said
+    # the generation, the fault, and the error
     ("seed", "repeat_cursor", "came back; the pages repeat"),
     ("new", "repeat_cursor", "came back; the pages repeat"),
     ("seed", "cursor_cycle", "came back; the pages repeat"),
@@ -308,11 +308,11 @@ def test_a_failed_page_fails_the_whole_listing(
     process: Sandbox, cursor: str, generation: str, fault: str, said: str
 ) -> None:
     if (generation, fault, cursor) == ("seed", "cursor_cycle", "before_id"):
-        # The way round leads to the newest one, and there is nothing before it.
+        # The cycle leads to the newest environment, and there is no row before it.
         said = "has_more is true on an empty page"
     process.reset()
     process.settings(qoder_generation=generation)
-    # The first page that leads round is the one to the beginning.
+    # The first page of the cycle is the one that leads to the beginning.
     nth = 3 if fault == "cursor_cycle" else 2
     process.add_fault(fault, route="qoder_list", nth=list(range(nth, nth + 20)))
     start = expected(process)[0 if cursor == "after_id" else -1]
@@ -401,7 +401,7 @@ def test_every_documented_error_is_shown_with_the_id_of_the_request(newer: Sandb
 
 
 def test_a_wrong_parameter_is_named() -> None:
-    """The query refuses all that is documented; this is a server that refuses more."""
+    """The query refuses everything documented; this server refuses more."""
     body = {
         "type": "error",
         "request_id": "request-1",
@@ -476,7 +476,7 @@ def test_a_slow_page_fails_the_whole_listing(newer: Sandbox) -> None:
 
 
 DAMAGES = {
-    # what is wrong with a row, and the field that is named where the row is not one that can be used
+    # the damage of a row, and the field that is named if the row is unusable
     "no_id": "id",
     "id_number": "id",
     "id_empty": "id",

@@ -24,7 +24,7 @@ from .support import NOW
 from .test_models import json_values
 
 URL = "https://api.qoder.com/api/v1/cloud"
-# The first row of the page that this collection began with.
+# The first row of the API page that this collection was first written for.
 OLDER: dict[str, Any] = {
     "id": "env_019e3bb39b6774d8878cd0b9d237574b",
     "type": "environment",
@@ -66,7 +66,7 @@ def environment_of(row: dict[str, Any]) -> Environment:
 
 
 def made(**changes: Any) -> Environment:
-    """A row of nothing but an id and these keys, as an Environment."""
+    """A row with only an id and these keys, as an Environment."""
     return environment_of({"id": "env_1", **changes})
 
 
@@ -222,7 +222,7 @@ def test_times_are_shown_in_utc_to_the_microsecond(text: str, shown: str) -> Non
         ({"id": "bad", "created_at": "yesterday"}, "bad", "created_at"),
         ({"id": "bad", "created_at": "2026-05-18T15:28:07"}, "bad", "created_at"),
         ({"id": "bad", "updated_at": "2026-13-45T99:00:00Z"}, "bad", "updated_at"),
-        # Moments that lie outside of the calendar in UTC.
+        # Times that are outside the calendar in UTC.
         ({"id": "bad", "created_at": "0001-01-01T00:00:00+23:59"}, "bad", "created_at"),
         ({"id": "bad", "created_at": "9999-12-31T23:59:59-00:01"}, "bad", "created_at"),
     ],

@@ -48,7 +48,7 @@ def asked(text: str = "hello", **changes: Any) -> dict[str, Any]:
 
 
 class Sessions(Client):
-    """A client that reads the events of its sessions from a list, with ids where they have none, `at_once` a look."""
+    """A client that reads the events of its sessions from a list, `at_once` per look; adds missing ids."""
 
     def __init__(self, events: Sequence[dict[str, Any]], at_once: int = 1000) -> None:
         self.all = [{"id": f"evt_n{number}", **event} for number, event in enumerate(events)]
@@ -77,7 +77,7 @@ def look_at(sessions: Client, question: Question, times: int = 1) -> Reply:
 
 
 def reply_to(*events: dict[str, Any], question: Question = BY_ID) -> Reply:
-    """What a look finds, where `evt_1` is the message that is asked about."""
+    """The reply that a look finds for the message `evt_1`."""
     return look_at(Sessions([{"type": "session.created"}, *events]), question)
 
 

@@ -1,4 +1,4 @@
-"""The relay's client: what it sends, what it waits for, and what it makes of a connection that ends."""
+"""The relay's client: what it sends, what it waits for, and how it handles a lost connection."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def through(
     agent_id: str | None = None,
     **settings: Any,
 ) -> Any:
-    """What comes of using the relay to a device."""
+    """The result of the calls that use the relay to a device."""
 
     async def run() -> Any:
         relay = Relay(settings_for(sandbox, **settings), device["connectionId"], agent_id)
@@ -55,7 +55,7 @@ def failure(*arguments: Any, **settings: Any) -> ApiError:
 
 
 def ran(sandbox: Sandbox, device: dict[str, Any]) -> int:
-    """How many commands reached the device."""
+    """The number of commands that reached the device."""
     return len(sandbox.received().get(device["id"], {}).get("commands", []))
 
 

@@ -1,4 +1,4 @@
-"""Replies: what is found in a conversation about one message, and how it is waited for."""
+"""Replies: what a conversation has about one message, and how a reply is waited for."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def asked(
     meanwhile: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> list[Delivery]:
-    """Send and wait for the replies, while something else goes on in a thread."""
+    """Send and wait for the replies, while a thread runs something else."""
     rules = Policy(concurrency=4, rate=None, max_failures=99, when_offline="skip", offline_timeout=1)
 
     async def run() -> list[Delivery]:
@@ -92,7 +92,7 @@ def ask(sandbox: Sandbox, target: MessageTarget, **options: Any) -> Reply:
 
 
 def say(sandbox: Sandbox, device: Environment, content: str, otid: str, **body: Any) -> None:
-    """Send a message past the code under test."""
+    """Send a message without the code under test."""
     message = {"role": "user", "content": content, "client_message_id": otid, "otid": otid}
     url = f"/v1/environments/{device.connection_id}/messages"
     headers = {"Authorization": f"Bearer {sandbox.api_key}"}
@@ -339,7 +339,7 @@ def test_an_answer_that_the_device_does_not_wait_for_goes_to_the_api(sandbox: Sa
 @pytest.mark.parametrize(
     ("fault", "status", "answered"),
     [
-        # Nothing is asked of the device before it has said what it waits for.
+        # The device is not asked anything before it has reported what it waits for.
         ("relay_cut_before", "unknown", False),
         ("relay_cut_after", "unknown", True),
         ("relay_cut_during", "unknown", True),
@@ -477,7 +477,7 @@ def test_a_device_that_goes_offline_during_its_turn_is_not_waited_for(
 
 
 def _history(*messages: tuple[str, str, dict[str, Any]]) -> list[HistoryMessage]:
-    """Messages of type and run, newest first as the API has them; given oldest first."""
+    """Messages of type and run, newest first as in the API; the arguments are oldest first."""
     rows = [
         {"id": f"message-{number}", "message_type": f"{kind}_message", "run_id": run, **fields}
         for number, (kind, run, fields) in enumerate(messages)
@@ -585,7 +585,7 @@ def test_an_internal_error_with_one_message_loses_no_other_reply() -> None:
 
 
 class Served(Reader):
-    """Reads from what a test says instead of a server."""
+    """A reader that reads what a test provides, instead of a server."""
 
     def __init__(self, history: list[HistoryMessage], run: Run) -> None:
         self._history, self._run, self.asked = history, run, 0
@@ -609,7 +609,7 @@ def test_a_run_to_which_the_server_gives_another_id_is_requested_once() -> None:
 
 
 class Steps(Reader):
-    """Notes what is read. The device goes on after the first run, which has failed, while it is asked."""
+    """Records what is read. The device continues after the first run, which failed, while it is asked."""
 
     def __init__(self, *, busy: bool) -> None:
         self.read: list[str] = []

@@ -58,7 +58,7 @@ def qoder(**fields: Any) -> Environment:
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    """A row as `Ledger.records` has it, as far as the report reads it."""
+    """A row as `Ledger.records` returns it, with the keys that the report reads."""
     return {
         "host": "alpha", "environment_id": "environment-1", "status": "sent", "outcome": None, "reply_state": "replied",
         "attempt": 1, "sent_at": "2026-01-31T12:00:00.000Z", "ended_at": "2026-01-31T12:00:01.000Z", **changes,
@@ -66,7 +66,7 @@ def record(**changes: Any) -> dict[str, Any]:
 
 
 def target(**changes: Any) -> dict[str, Any]:
-    """A target as a rollout's record has it."""
+    """A target as a rollout's record describes it."""
     return {
         "host": "alpha", "environment_id": "environment-1", "preflight": "updatable", "wave": 1,
         "from_version": "0.33.9", "to_version": "0.34.12", "status": "changed", "updated_at": None,
@@ -87,7 +87,7 @@ def rollout(*targets: dict[str, Any]) -> dict[str, Any]:
 
 
 def whole() -> Report:
-    """A report with everything in it, said by hostile devices."""
+    """A report with every part, filled by hostile devices."""
     fleet = {
         "alpha": letta(mode=HOSTILE, os=HOSTILE, version=HOSTILE, updatable=False),
         HOSTILE: qoder(status=HOSTILE, config_type=HOSTILE),
@@ -165,7 +165,7 @@ def test_json_is_the_whole_report_with_the_time_first() -> None:
 
 class TestMetrics:
     def samples(self, text: str) -> dict[str, list[tuple[dict[str, str], float]]]:
-        """Metric → its samples, as Prometheus' own client reads them; asserts that no two are the same."""
+        """Metric → its samples, as Prometheus' own client reads them; asserts that all samples differ."""
         families = list(text_string_to_metric_families(text))
         assert {family.type for family in families} == {"gauge"}
         found = {family.name: [(sample.labels, sample.value) for sample in family.samples] for family in families}

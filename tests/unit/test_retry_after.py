@@ -1,4 +1,4 @@
-"""One view of Retry-After: a pause that the server asked of one request holds for all with the same settings."""
+"""Retry-After: a pause that the server asks of one request applies to all requests with the same settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .support import environment_of, policy, settings_for
 
 @pytest.fixture
 def short_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let those that waited start within a moment."""
+    """Let waiting requests start within a short time."""
     monkeypatch.setattr(retry_after, "_SPREAD", 0.05)
 
 
@@ -47,14 +47,14 @@ def message(number: int) -> Message:
 
 
 async def after_a_refused_call(client: HttpClient, *calls: Awaitable[Any]) -> list[Any]:
-    """What the calls return or raise that are made once another one was told to wait; that one's comes first."""
+    """The results or errors of calls made after one call was asked to wait; the result of that one comes first."""
     refused = asyncio.create_task(client.get("v1", "environments", "held-up"))
     await asyncio.sleep(0.3)
     return await asyncio.gather(refused, *calls, return_exceptions=True)
 
 
 def held_up(settings: HttpSettings, others: int = 1) -> list[Any]:
-    """What becomes of a call for `held-up` and of others that are made after it was answered."""
+    """The results of a call for `held-up` and of others that are made after its answer."""
 
     async def run() -> list[Any]:
         async with HttpClient(settings) as client:
@@ -123,7 +123,7 @@ def test_a_503_that_asks_for_too_long_a_pause_fails_its_own_target_only(sandbox:
 
 
 def test_after_a_429_that_asks_for_too_long_a_pause_nothing_more_is_sent(sandbox: Sandbox) -> None:
-    """However many may fail: they are told so without asking the server again."""
+    """For any number of allowed failures: the requests fail without asking the server again."""
     targets = targets_of(sandbox, 6)
     sandbox.add_fault("status", route="messages", target=targets[2].environment.id, status=429, retry_after=3600)
 

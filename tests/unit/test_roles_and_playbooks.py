@@ -1,4 +1,4 @@
-"""The variables of roles and playbooks: documented, in step with what is read, and with a prefix of their own."""
+"""The variables of roles and playbooks: documented, in step with the code, and with their own prefix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _set_here(node: Any) -> Iterator[str]:
 
 
 def _read(text: str, prefix: str) -> set[str]:
-    """The variables of a prefix that a file reads and does not set."""
+    """The variables with a prefix that a file reads and does not set."""
     code = re.sub(r"^ *#.*$", "", text, flags=re.MULTILINE)
     return set(re.findall(rf"\b{prefix}_[a-z_]+\b", code)) - set(_set_here(yaml.safe_load(text)))
 

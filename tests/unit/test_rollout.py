@@ -1,4 +1,4 @@
-"""Rollouts: who is in which wave, what a wave's results mean, what is to be run next, and what the ledger keeps."""
+"""Rollouts: the waves, what the results of a wave mean, what runs next, and what the ledger stores."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def plan(count: int = 4, waves: Sequence[str] = ("1", "100%"), more: Sequence[Ro
 
 
 def with_wave(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> Rollout:
-    """A rollout as the ledger would have it after one of its waves was kept."""
+    """A rollout as the ledger has it after one of its waves was stored."""
     ends = {end.environment_id: end for end in targets}
     return replace(
         rollout,
@@ -60,7 +60,7 @@ def with_wave(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget] = (
 
 
 def updated(name: str, status: str = "changed", **fields: Any) -> dict[str, Any]:
-    """What self_update returns of a target."""
+    """The result of self_update for a target."""
     good = {"version": VERSION, "updated_at": NOW, "reason": f"updated from 0.33.9 to {VERSION}"}
     known = {"changed": good, "ok": {"version": VERSION, "updated_at": None, "reason": None}}.get(status, {})
     return {"id": name, "status": status, "error": None, **known, **fields}
@@ -84,7 +84,7 @@ def statuses(rollout: Rollout, number: int) -> list[str | None]:
 def waves_that_grow(draw: st.DrawFn) -> list[str]:
     numbers = draw(st.lists(st.integers(1, 99), unique=True, max_size=6).map(sorted))
     counted = draw(st.integers(0, len(numbers)))
-    # Counts at first and percentages then, as people write them.
+    # First counts and then percentages, as users write them.
     return [*(str(number) for number in numbers[:counted]), *(f"{number}%" for number in numbers[counted:]), "100%"]
 
 
@@ -163,7 +163,7 @@ def test_invalid_waves_are_refused(waves: list[str], problem: str) -> None:
     assert problem in str(caught.value)
 
 
-# Beginning, and what counts as the same
+# The start of a wave, and what counts as the same rollout
 
 
 def test_a_wave_begins_when_the_waves_before_it_have_passed() -> None:
@@ -175,7 +175,7 @@ def test_a_wave_begins_when_the_waves_before_it_have_passed() -> None:
 
     first = begin_wave(rollout, 1, "0", NOW)
     assert first == Wave(number=1, state="running", started_at=NOW, max_failures=0)
-    # When it was begun first is kept.
+    # The first start time is kept.
     assert begin_wave(with_wave(rollout, first), 1, "100%", LATER) == replace(first, max_failures=1)
     passed = ran(rollout, 1, updated("0"))
     assert begin_wave(passed, 2, "67%", LATER).max_failures == 2
@@ -246,7 +246,7 @@ def test_a_target_that_is_not_steady_has_failed(waited: dict[str, Any], reason: 
 
     end = rollout.targets[0]
     assert (rollout.wave(1).state, end.status, end.reason) == ("failed", "failed", reason)
-    # It was updated all the same.
+    # The target was updated despite that.
     assert (end.updated_at, end.to_version) == (NOW, VERSION)
 
 
@@ -295,7 +295,7 @@ def test_a_target_updated_by_an_earlier_run_keeps_its_record() -> None:
 
     first, second, _third = rollout.targets_of(2)
     assert (first.status, first.updated_at) == ("changed", NOW)
-    # Nobody saw when.
+    # The time of the update is unknown.
     assert (second.status, second.updated_at, second.from_version, second.to_version) == (
         "ok", None, "0.33.9", VERSION,
     )  # fmt: skip
@@ -326,7 +326,7 @@ def test_results_are_those_of_the_wave_that_runs() -> None:
             judge_wave(running, 1, WaveResults(**{"updated": {}, option: {"1": updated("1")}}), NOW)
 
 
-# What comes next
+# The next waves
 
 
 def hosts(*numbers: int) -> dict[str, str]:
@@ -343,7 +343,7 @@ def test_waves_that_have_not_passed_run_with_the_hosts_of_the_run() -> None:
 
     assert to_run(rollout, 3, 2, 1, 0) == [(1, ["now-0"]), (2, ["now-1", "now-2", "now-3"])]
     assert to_run(rollout, 0) == [(1, ["now-0"])]
-    # The second cannot begin before the first.
+    # The second wave cannot begin before the first.
     assert to_run(rollout, 1, 2, 3) == []
     passed = ran(rollout, 1, updated("0"))
     assert to_run(passed, 0, 1, 2) == [(2, ["now-1", "now-2"])]

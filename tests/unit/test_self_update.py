@@ -1,4 +1,4 @@
-"""Updates: by which method, what proves one, and what is said of one that cannot be proven."""
+"""Updates: the method, the proof, and the result of an update that cannot be proven."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NPM, PIP = SELF_UPDATE["npm"], SELF_UPDATE["pip"]
 
 
 def added(sandbox: Sandbox, version: str | None = "0.33.9", said: Any = NPM, **fields: Any) -> Environment:
-    """An environment that runs a version and says this of updating itself."""
+    """An environment that runs a version and reports this about self-updates."""
     metadata = {"lettaCodeVersion": version}
     row = sandbox.add_environment(metadata=metadata, **{"$delete": ["metadata.self_update"]}, **fields)
     if said:
@@ -55,7 +55,7 @@ def updated_all(
     progress: UpdateProgress | None = None,
     **settings: Any,
 ) -> list[UpdateOutcome]:
-    """Update these while something else goes on in a thread."""
+    """Update these while a thread runs something else."""
     rules = Policy(**{"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", **(policy or {})})
     update = Update(target_version, method, within, any_manual_command)
 
@@ -82,13 +82,13 @@ def message_of(outcome: UpdateOutcome) -> str:
 
 
 def received(sandbox: Sandbox, environment: Environment) -> tuple[int, int]:
-    """How many commands and messages reached the device."""
+    """The number of commands and messages that reached the device."""
     found = sandbox.received().get(environment.id, {})
     return len(found.get("commands", [])), len(found.get("messages", []))
 
 
 def once_told(sandbox: Sandbox, environment: Environment, do: Callable[[], object]) -> Callable[[], None]:
-    """Something to do when the device has been told to update itself."""
+    """Something to do when the device has been asked to update itself."""
 
     def wait() -> None:
         until = time.monotonic() + 10
@@ -100,7 +100,7 @@ def once_told(sandbox: Sandbox, environment: Environment, do: Callable[[], objec
 
 
 def restarts_on(sandbox: Sandbox, environment: Environment, version: str) -> Callable[[], None]:
-    """What an agent does that is told to update its machine."""
+    """The actions of an agent that is asked to update its machine."""
 
     def restart() -> None:
         sandbox.patch(environment.id, metadata={"lettaCodeVersion": version})
@@ -253,7 +253,7 @@ def test_a_new_version_on_the_same_connection_proves_nothing(sandbox: Sandbox) -
     assert (outcome.status, outcome.version) == ("failed", "0.34.12")
 
 
-# Answers that do not come
+# Lost answers
 
 
 @pytest.mark.parametrize("fault", ["relay_cut_after", "relay_cut_during"])

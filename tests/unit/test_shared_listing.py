@@ -1,4 +1,4 @@
-"""The listing that look-ups share: when it is read, and what each look-up gets of it."""
+"""The listing that look-ups share: when it is read, and what each look-up gets from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE_SIZE = 100
 
 
 class Account:
-    """An account whose listing has the rows `env-0`, `env-1` and so on; one row more each time."""
+    """An account whose listing has the rows `env-0`, `env-1` and so on; each listing has one more row."""
 
     def __init__(self, rows: int = 1) -> None:
         self.listings = 0
@@ -113,7 +113,7 @@ def test_each_look_up_gets_its_own_error() -> None:
     for error in errors:
         assert isinstance(error, ApiError)
         assert (str(error), error.code, error.status, error.transient) == ("HTTP 503", "http_503", 503, True)
-        # Nothing about a message is unclear because a listing failed.
+        # A failed listing does not make a message unclear.
         assert not error.may_be_accepted
 
 

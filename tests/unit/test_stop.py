@@ -1,4 +1,4 @@
-"""A stop: its levels, and from where it may be requested."""
+"""A stop: its levels, and where it may be requested from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.stop import 
 
 
 def run_under(stop: Stop, request: Callable[[], object]) -> list[str]:
-    """What work does for half a second under a stop that is requested meanwhile."""
+    """The outcome of work that takes half a second under a stop that is requested during it."""
     done: list[str] = []
 
     async def work() -> None:

@@ -26,7 +26,7 @@ def variables(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def inventory(hosts: Mapping[str, Mapping[str, Any]]) -> HostVars:
-    """What Ansible knows of hosts with these variables."""
+    """The facts that Ansible has about hosts with these variables."""
     loader = DataLoader()
     found = InventoryManager(loader)
     for host, values in hosts.items():

@@ -1,4 +1,4 @@
-"""What a terminal shows, told apart; the shell on the device has tests on real ones."""
+"""The parts of a terminal's output; the shell on the device has tests on real devices."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
 from ansible_collections.fleetops.environments.plugins.plugin_utils.connection import Prompts
 
 MARK = "0123456789abcdef0123456789abcdef"
-# What a user's shell may show before, and what runs beside ours at any time.
+# Output that a user's shell may print first, and output of other programs at any time.
 NOISE = st.text(alphabet="ab<> \r\n\x1b[0;31m" + MARK[:4], max_size=40)
 
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
-    """A text cut at these places."""
+    """A text cut at these positions."""
     places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
     return [text[start:end] for start, end in pairwise(places)]
 
@@ -137,7 +137,7 @@ def test_a_network_that_accepts_no_more_data_is_reported_within_the_timeout(monk
             await runner.cleanup()
 
     over = asyncio.Event()
-    # More than this machine's own buffers take.
+    # More data than the buffers of this machine hold.
     monkeypatch.setattr(terminal, "_PIECE", 16 * 1024 * 1024)
     with pytest.raises(ApiError, match=r"nothing could be sent for the timeout of 1 s$") as lost:
         asyncio.run(asyncio.wait_for(run(), 60))

@@ -1,4 +1,4 @@
-"""Turns: what is aborted and resumed, which way, and what is said where an answer is lost."""
+"""Turns: what is aborted and resumed, by which way, and what the result says if an answer is lost."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _key(sandbox: Sandbox) -> dict[str, str]:
 
 
 def runs(sandbox: Sandbox, agent_id: str = AGENT) -> dict[str, str]:
-    """What became of each thing said to the agent: the status of the run that it is in."""
+    """What happened to each message to the agent: the status of its run."""
     http: httpx.Client = sandbox.control
     history = http.get(f"/v1/agents/{agent_id}/messages?order=asc", headers=_key(sandbox)).json()
     return {
@@ -50,7 +50,7 @@ def runs(sandbox: Sandbox, agent_id: str = AGENT) -> dict[str, str]:
 
 
 def busy(sandbox: Sandbox, device: dict[str, Any], *queued: str) -> None:
-    """Let the agent be in a long turn, with these messages waiting for its end."""
+    """Put the agent into a long turn, with these messages waiting for its end."""
     sandbox.script(AGENT, LongTurn(seconds=3600))
     say(sandbox, device, "work", *queued)
 
@@ -67,7 +67,7 @@ def turned(
     rules: Any = None,
     **settings: Any,
 ) -> Sequence[TurnOutcome]:
-    """What becomes of devices as they were listed."""
+    """What happened to the devices as listed."""
     targets = [
         Target(device["connectionName"], environment_of(device, sandbox.url), agent_id, conversation_id)
         for device in devices

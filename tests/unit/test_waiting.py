@@ -1,4 +1,4 @@
-"""Waiting: when it ends, what it asks of the API, and what it then knows."""
+"""Waiting: when it ends, what it asks of the API, and what the result knows."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def waited(
     policy: dict[str, Any] | None = None,
     **settings: Any,
 ) -> list[WaitOutcome]:
-    """Wait for these while something else goes on in a thread."""
+    """Wait for these while a thread runs something else."""
     rules = Policy(**{"concurrency": 4, "rate": None, "max_failures": 0, "longest_pause": 0.2, **(policy or {})})
     report = (lines if lines is not None else []).append
 
@@ -188,7 +188,7 @@ def test_after_the_timeout_it_fails_with_the_last_state(sandbox: Sandbox) -> Non
         f" s: it is offline (last seen at {wait.last_seen_at}), version 0.33.0, mode plan"
     )
     assert (wait.online, wait.version, wait.mode) == (False, "0.33.0", "plan")
-    # The last look is when the time is over.
+    # The last look happens when the time is over.
     assert set(looks(sandbox)) == {"retrieve"}
     assert wait.elapsed >= 0.5
 
@@ -418,7 +418,7 @@ def test_many_targets_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
     )
 
     assert [wait.status for wait in waits] == ["failed"] + ["ok"] * 11
-    # A look-up of its own only for the one that no listing has; once it is alone no listing is made for it.
+    # Only the environment that no listing has is looked up alone; a single environment needs no listing.
     assert looks(sandbox)[:3] == ["list", "retrieve", "list"]
     assert set(looks(sandbox)[3:]) == {"retrieve"}
     assert lines[0].startswith("waiting until online, 0 s: 0 of 12 are, 12 are waited for")

@@ -23,7 +23,7 @@ def sandbox(process: Sandbox) -> Sandbox:
 
 @pytest.fixture
 def letta(sandbox: Sandbox) -> Iterator[Letta]:
-    """The official SDK, which would otherwise try twice more by itself."""
+    """The official SDK, without its two default retries."""
     with Letta(base_url=sandbox.url, api_key=sandbox.api_key, max_retries=0) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""A real device as the sandbox sees one: registered over HTTP, on WebSockets that the tests hold themselves."""
+"""A real device as the sandbox sees it: registered over HTTP, on WebSockets that the tests hold themselves."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def registration(name: str = "alpha", **changes: Any) -> dict[str, Any]:
 
 @contextmanager
 def device(sandbox: Sandbox, http: httpx.Client, **changes: Any) -> Iterator[FakeDevice]:
-    """A device that registers and opens what it is told to."""
+    """A device that registers and opens the sockets that the sandbox names."""
     reply = http.post("/v1/environments/register", json=registration(**changes)).json()
     with ExitStack() as stack:
         ready = []
@@ -82,7 +82,7 @@ def device(sandbox: Sandbox, http: httpx.Client, **changes: Any) -> Iterator[Fak
             control, stream = channel(channel="control", **pair), channel(channel="stream", **pair)
         else:
             control, stream = channel(), None
-        # The answer to a ping says that the sandbox has noticed all of it.
+        # The answer to a ping proves that the sandbox has processed all earlier frames.
         send(control, type="ping")
         assert receive(control) == {"type": "pong"}
         row = row_of(sandbox, reply["connectionId"])

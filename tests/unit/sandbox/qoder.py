@@ -1,4 +1,4 @@
-"""How the tests of Qoder's side talk to it."""
+"""Helpers of the sandbox tests for Qoder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ AGENT = "agent_1"
 
 
 def listed(qoder: httpx.Client, **query: Any) -> list[str]:
-    """All ids, page by page, with the cursors that the generation has."""
+    """All ids, page by page, with the cursors of the generation."""
     ids: list[str] = []
     cursor: dict[str, str] = {}
     while True:
@@ -24,7 +24,7 @@ def listed(qoder: httpx.Client, **query: Any) -> list[str]:
 
 
 def active(sandbox: Sandbox) -> list[str]:
-    """The ids of the environments that are not archived, the newest first as in a list."""
+    """The ids of the environments that are not archived, newest first as in a listing."""
     return [entry["id"] for entry in reversed(sandbox.qoder.environments()) if not entry["archived"]]
 
 

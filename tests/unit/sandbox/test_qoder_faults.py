@@ -25,7 +25,7 @@ ROUTES = [
 
 
 def call(sandbox: Sandbox, qoder: httpx.Client, route: str, **options: Any) -> httpx.Response:
-    """Make one request to a route, in a fleet where nothing else went wrong so far."""
+    """Make one request to a route, in a fleet without any other fault."""
     sandbox.clear_faults()
     session_id, environment_id = new_session(sandbox, qoder), active(sandbox)[0]
     hosted = sandbox.qoder.add_environment(config={"type": "self_hosted"})["id"]
@@ -45,7 +45,7 @@ def call(sandbox: Sandbox, qoder: httpx.Client, route: str, **options: Any) -> h
 
 
 def accepted(sandbox: Sandbox) -> int:
-    """How many sessions and turns the requests of the test brought about, besides the session of ``call``."""
+    """The number of sessions and turns that the test created, without the session of ``call``."""
     sessions = sandbox.qoder.sessions()
     turns: int = sum(session["turns"] for session in sessions)
     return len(sessions) - 1 + turns
@@ -216,7 +216,7 @@ class TestFields:
 
         first, second = (create(qoder, environment_id, key) for _number in range(2))
         assert (first.status_code, "id" in first.json()) == (201, False)
-        # What is kept under the key is the true reply.
+        # The reply that is kept under the key has no fault.
         assert second.json() == {"id": second.json()["id"], **first.json()}
 
         sandbox.add_fault("without_id", route="qoder_send", times=1)

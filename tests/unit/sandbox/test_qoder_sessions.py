@@ -25,7 +25,7 @@ def key() -> str:
 
 
 def only(sandbox: Sandbox) -> dict[str, Any]:
-    """The one session that there is."""
+    """The only session."""
     [session] = sandbox.qoder.sessions()
     return session
 
@@ -198,7 +198,7 @@ class TestTurns:
         said = following[2]["content"][0]["text"]
         assert said == ("Done." if result == "allow" else "Then not.")
         assert (only(sandbox)["turns"], only(sandbox)["confirmations"][0]["result"]) == (1, result)
-        # Nothing waits any more.
+        # No tool call waits any more.
         assert error(qoder.post(f"/sessions/{session_id}/events", json=body))[0] == 400
 
     def test_polls(self, sandbox: Sandbox, qoder: httpx.Client) -> None:

@@ -296,7 +296,7 @@ class TestSimulatedDevices:
 
         assert [row.content for row in history(letta)[::2]] == ["0", "1", "2"]
         assert [row.content for row in history(letta)[1::2]] == [f"You said {number}" for number in range(3)]
-        # Without an otid of its own a message has its client_message_id for one.
+        # A message without an otid has its client_message_id as otid.
         assert history(letta)[0].otid == "m-0"
 
     def test_next_turn_begins_when_the_previous_turn_ends(

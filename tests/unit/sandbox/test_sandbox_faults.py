@@ -307,7 +307,7 @@ class TestRules:
         for row in (first, second):
             with pytest.raises(httpx.RemoteProtocolError):
                 post(http, row)
-            # The count goes on across connections of the same environment.
+            # The count continues across connections of the same environment.
             assert post(http, sandbox.rotate(row["id"])).status_code == 200
 
         received = sandbox.received()

@@ -144,7 +144,7 @@ class TestChanges:
         assert len({row["connectionId"], *(each["connectionId"] for each in rotated)}) == 4
 
     def test_restart(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
-        """All that are online have another connection, and nobody else has."""
+        """Every online device has another connection, and no other device has one."""
         gone = sandbox.offline(sandbox.add_environment()["id"])
         before = {entry["id"]: entry for entry in sandbox.fleet()}
 

@@ -1,4 +1,4 @@
-"""The relay: who may listen, what they are sent, and how it breaks when it is told to."""
+"""The relay: who may listen, which frames a client gets, and how a fault breaks it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TestUpgrade:
 
 class TestFrames:
     def test_frames_of_a_real_device(self, sandbox: Sandbox, http: httpx.Client) -> None:
-        """Those of the client's own scope, and those of none, from either socket of the pair."""
+        """The frames of the client's own scope and those without a scope, from either socket of the pair."""
         with device(sandbox, http) as alpha, relay(sandbox, alpha.connection_id) as client:
             send(client, **COMMAND)
             assert receive(alpha.control) == COMMAND
@@ -108,7 +108,7 @@ class TestFrames:
             with relay(sandbox, row["connectionId"]) as second:
                 send(second, type="sync", request_id="s-2", runtime=RUNTIME)
 
-                # The device's own state has been said over this connection.
+                # The device's own state was already sent over this connection.
                 assert answer(second, "s-2")["seq"] == 2
                 assert answer(first, "s-2")["seq"] == 6
 
@@ -231,7 +231,7 @@ class TestFaults:
 
 
 def test_a_client_that_disappears_affects_no_other_client(sandbox: Sandbox, row: dict[str, Any]) -> None:
-    """A client that went without a word takes nothing with it."""
+    """A client that disappears without closing does not affect other clients."""
     with relay(sandbox, row["connectionId"]) as client:
         # Closing it would wait for the thread that reads from it.
         client.socket.shutdown(SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Simulated devices at the other end of the relay: they answer as real ones were seen to."""
+"""Simulated devices at the other end of the relay answer as real devices were seen to answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RUNTIME = {"agent_id": AGENT, "conversation_id": "default"}
 
 
 class Client:
-    """A relay client that keeps what it was sent."""
+    """A relay client that keeps the frames it received."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -372,7 +372,7 @@ class TestTurns:
 
         answer = client.ask("resume_queue")
         assert (answer["resumed"], answer["success"]) == (2, True)
-        # What waited in the queue is one turn. That a tool call will not come is told along with it.
+        # The queued messages are one turn. The device also reports that the tool call will not come.
         waited = ["approval_response_message"] if isinstance(turn, ApprovalTurn) else ["user_message"]
         assert history(letta)[-4:] == [*waited, "user_message", "user_message", "assistant_message"]
         assert client.ask("resume_queue")["resumed"] == 0
