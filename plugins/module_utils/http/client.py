@@ -165,7 +165,6 @@ class HttpClient:
 
     def _read(self, where: str, response: httpx.Response, may_be_accepted: bool) -> Answer:
         text = self._clean(response.content.decode("utf-8", "replace"))
-        now = datetime.now(UTC)
         if 300 <= response.status_code < 400:
             location = hide_secrets(self._clean(response.headers.get("location", "")))
             raise make_redirect_error(where, location, response.status_code, may_be_accepted)
@@ -176,7 +175,8 @@ class HttpClient:
         if not response.is_success:
             status = f"{response.status_code} {one_line(self._clean(response.reason_phrase))}".rstrip()
             message = f"{where}: {status}: {find_server_message(data, text)}"
-            raise make_status_error(message, response, find_param(data), may_be_accepted, now)
+            wait, param = response.headers.get("retry-after"), find_param(data)
+            raise make_status_error(message, response.status_code, wait, param=param, may_be_accepted=may_be_accepted)
         if data is _NOT_JSON:
             raise ApiError(
                 f"{where}: answered {response.status_code} with {describe_body(text)} instead of JSON",
@@ -184,7 +184,7 @@ class HttpClient:
                 status=response.status_code,
                 may_be_accepted=may_be_accepted,
             )
-        return Answer(data, parse_date(response.headers.get("date")) or now)
+        return Answer(data, parse_date(response.headers.get("date")) or datetime.now(UTC))
 
     def _clean(self, value: Any) -> Any:
         return sanitize(value, self._settings.api_key)

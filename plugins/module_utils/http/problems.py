@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import ssl
-from datetime import datetime
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -67,11 +67,10 @@ def _find_tls_cause(error: BaseException | None) -> ssl.SSLError | None:
 
 
 def make_status_error(
-    message: str, response: httpx.Response, param: str | None, may_be_accepted: bool, now: datetime
+    message: str, status: int, wait: str | None, *, param: str | None = None, may_be_accepted: bool = False
 ) -> ApiError:
-    """The error that a status stands for. param: the parameter that it blames. now: when it came, for Retry-After."""
-    status = response.status_code
-    retry_after = parse_retry_after(response.headers.get("retry-after"), now)
+    """The error that a status stands for. wait: the Retry-After header. param: the parameter that it blames."""
+    retry_after = parse_retry_after(wait, datetime.now(UTC))
     if status in (401, 403):
         message += " (the server refused the key given with api_key)"
     if retry_after is not None:

@@ -19,7 +19,7 @@ from ...errors import ApiError
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..message import Message
-from .relay import Relay
+from .relay import Relay, describe_refusal
 
 _DENIED = "Denied by the operator"
 # Seconds until a device asks about the next of several tool calls.
@@ -114,7 +114,7 @@ async def _answer(relay: Relay, request_id: str, decision: Decision, within: flo
     payload = {"kind": "approval_response", "request_id": request_id, "decision": said}
     answer = await relay.request({"type": "input", "payload": payload}, "input_accepted", within)
     if answer.get("accepted") is not True:
-        why = one_line(answer.get("error") or "without a reason")
+        why = describe_refusal(answer)
         raise ApiError(f"the device refused the answer to {decision['tool_call_id']}: {why}", code="refused")
 
 

@@ -15,13 +15,11 @@ import json
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any, NoReturn, Self
 
 from ..._deps import aiohttp
 from ...errors import ApiError
-from ...http.gate import parse_retry_after
-from ...http.problems import make_tls_error
+from ...http.problems import hide_secrets, make_redirect_error, make_status_error, make_tls_error
 from ...http.retry import call_with_retries
 from ...http.sanitize import parse_json, sanitize
 from ...http.settings import HttpSettings
@@ -131,10 +129,9 @@ class Relay:
         await self.send(command)
         try:
             async with asyncio.timeout(within):
-                while True:
-                    frame = await self.receive(name)
-                    if wanted(frame):
-                        return frame
+                while not wanted(frame := await self.receive(name)):
+                    pass
+                return frame
         except TimeoutError:
             message = f"{self.url}: no answer to {name} within {within:g} s{self._doubt()}"
             raise ApiError(message, code="timeout", may_be_accepted=True) from None
@@ -189,19 +186,16 @@ class Relay:
         """
         while True:
             message = await self._socket.receive()
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                if message.type is aiohttp.WSMsgType.BINARY:
-                    self._not_json = True
-                    continue
+            if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
                 raise self._close_error(name, message)
             frame = self._parse(message.data)
             if frame is None:
+                self._not_json = True
                 continue
             await self._answer(frame)
-            if frame.get("type") == "ping":
-                continue
-            self._remember(frame)
-            return frame
+            if frame.get("type") != "ping":
+                self._remember(frame)
+                return frame
 
     def drop_error(self, name: str, cause: object) -> ApiError:
         """The error of a connection that ended while `name` was waited for."""
@@ -224,7 +218,9 @@ class Relay:
 
     async def _connect(self) -> None:
         await self.close()
-        self._session = aiohttp.ClientSession(trace_configs=[_refuse_redirects(self.url)])
+        trace = aiohttp.TraceConfig()
+        trace.on_request_redirect.append(self._refuse_redirect)
+        self._session = aiohttp.ClientSession(trace_configs=[trace])
         try:
             async with asyncio.timeout(self._settings.timeout):
                 self._socket = await self._session.ws_connect(
@@ -252,27 +248,23 @@ class Relay:
                 while not (self.device_status and self.loop_status) or self.queue is None:
                     await self.receive("sync")
 
-    def _parse(self, text: str) -> Frame | None:
+    def _parse(self, data: str | bytes) -> Frame | None:
+        """A frame; None for what is not a JSON object in a text."""
         try:
-            frame = parse_json(text, self._settings.api_key)
+            frame = parse_json(data, self._settings.api_key) if isinstance(data, str) else None
         except ValueError:
-            frame = None
-        if not isinstance(frame, dict):
-            self._not_json = True
             return None
-        return frame
+        return frame if isinstance(frame, dict) else None
 
     async def _answer(self, frame: Frame) -> None:
         seq = frame.get("seq")
         answers: list[Frame] = [{"type": "ack", "seq": seq}] if isinstance(seq, int) else []
         if frame.get("type") == "ping":
             answers.append({"type": "pong"})
-        try:
+        # The next receive reports the state of the connection.
+        with contextlib.suppress(aiohttp.ClientError, OSError):
             for answer in answers:
                 await self._socket.send_str(json.dumps(answer))
-        except (aiohttp.ClientError, OSError):
-            # The next receive reports the state of the connection.
-            return
 
     def _remember(self, frame: Frame) -> None:
         if not self.is_ours(frame):
@@ -291,56 +283,29 @@ class Relay:
         why = sanitize(str(message.extra or ""), self._settings.api_key)
         return self.drop_error(name, f"the relay closed the connection ({one_line(f'{code} {why}', 120)})")
 
-    def _connect_error(self, error: Exception) -> ApiError:
-        if isinstance(error, aiohttp.WSServerHandshakeError):
-            return self._handshake_error(error)
-        if isinstance(error, aiohttp.ClientHttpProxyError):
-            # The error's own text contains the proxy's address, and with it the password.
-            why = one_line(sanitize(error.message, self._settings.api_key))
-            return ApiError(
-                f"{self.url}: cannot connect: the proxy answered {error.status} {why}", code="connect", transient=True
-            )
+    def _connect_error(self, error: Any) -> ApiError:
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
-            cause = getattr(error, "certificate_error", error)
-            return make_tls_error(self.url, cause)
+            return make_tls_error(self.url, getattr(error, "certificate_error", error))
         if isinstance(error, (aiohttp.InvalidURL, ValueError)):
             return ApiError(f"{self.url}: {one_line(error)}", code="invalid")
-        cause = getattr(error, "os_error", error)
-        return ApiError(f"{self.url}: cannot connect: {one_line(cause)}", code="connect", transient=True)
-
-    def _handshake_error(self, error: Any) -> ApiError:
-        status = error.status
-        retry_after = parse_retry_after((error.headers or {}).get("Retry-After"), datetime.now(UTC))
-        message = f"{self.url}: {status} {one_line(sanitize(error.message, self._settings.api_key))}"
-        if status in (401, 403):
-            message += " (the server refused the key given with api_key)"
-        return ApiError(
-            message,
+        why = getattr(error, "os_error", error)
+        if isinstance(error, aiohttp.ClientResponseError):
+            # The error's own text contains the address of a proxy, and with it the password.
+            why = f"{error.status} {one_line(sanitize(error.message, self._settings.api_key))}"
+        if isinstance(error, aiohttp.WSServerHandshakeError):
+            wait = error.headers.get("Retry-After") if error.headers else None
+            found = make_status_error(f"{self.url}: {why}", error.status, wait)
             # As for messages, these mean that the connection is gone.
-            code="offline" if status in (404, 503) else f"http_{status}",
-            status=status,
-            retry_after=retry_after,
-            transient=status in (408, 429) or (status >= 500 and status != 503),
-        )
+            return found.but(code="offline", transient=False) if error.status in (404, 503) else found
+        proxy = "the proxy answered " if isinstance(error, aiohttp.ClientHttpProxyError) else ""
+        return ApiError(f"{self.url}: cannot connect: {proxy}{one_line(why)}", code="connect", transient=True)
+
+    async def _refuse_redirect(self, _session: Any, _context: Any, params: Any) -> NoReturn:
+        """Raise ApiError: the key must reach no other host."""
+        location = hide_secrets(sanitize(params.response.headers.get("Location", ""), self._settings.api_key))
+        raise make_redirect_error(self.url, location, params.response.status, may_be_accepted=False)
 
 
 def describe_refusal(reply: Frame) -> str:
     """Why a device refused, in its words."""
     return one_line(reply.get("error") or reply.get("output") or "without a reason")
-
-
-def _refuse_redirects(url: str) -> Any:
-    """Refuse redirects: the key must reach no other host."""
-
-    async def refuse(_session: Any, _context: Any, params: Any) -> NoReturn:
-        status = params.response.status
-        raise ApiError(
-            f"{url}: redirected ({status}), which is not followed so that the key reaches no other host; "
-            "set base_url to the address meant",
-            code="redirect",
-            status=status,
-        )
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_redirect.append(refuse)
-    return trace
