@@ -22,7 +22,7 @@ from ..module_utils.environment import CONTRACT, EnvironmentReference
 from ..module_utils.errors import ApiError, FleetError
 from ..module_utils.providers.base import connection_settings
 from ..module_utils.providers.letta.provider import PROVIDER
-from ..module_utils.providers.letta.terminal import RefusedError, Terminal, open_terminal
+from ..module_utils.providers.letta.terminal import CommandResult, RefusedError, Terminal, open_terminal
 
 Value = TypeVar("Value")
 
@@ -72,18 +72,15 @@ class Device:
             background.run(terminal.close())
             background.close()
 
-    def run(self, command: bytes, stdin: bytes, become: Any) -> tuple[int, bytes, bytes]:
-        """Run a command. Returns its exit status, standard output and standard error.
-
-        become: the become plugin whose prompt is answered, None for none.
-        """
+    def run(self, command: bytes, stdin: bytes, become: Any) -> CommandResult:
+        """Run a command. become: the become plugin whose prompt is answered, None for none."""
         prompts = Prompts(become) if become else None
-        finished = self._do(lambda terminal: terminal.run(command, stdin, prompts))
-        if prompts is None:
-            return finished.status, finished.stdout, finished.stderr
-        # A command that ended at once may have said that the password is wrong.
-        prompts(finished.stdout + finished.stderr)
-        return finished.status, finished.stdout, prompts.remove_from(finished.stderr)
+        result = self._do(lambda terminal: terminal.run(command, stdin, prompts))
+        if prompts is not None:
+            # A command that ended at once may have said that the password is wrong.
+            prompts(result.stdout + result.stderr)
+            result = result._replace(stderr=prompts.remove_from(result.stderr))
+        return result
 
     def put(self, source: bytes, path: bytes) -> None:
         """Copy a file to the device. A new file there gets the mode of the source, without the bits of the umask."""
@@ -109,27 +106,25 @@ class Device:
 
     def _do(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
         """Do an operation once. A connection that ended before the operation began is opened again, once."""
-        try:
-            return self._try(operation)
-        except ApiError as error:
-            if error.may_be_accepted:
-                raise AnsibleConnectionFailure(f"{error}; what was begun may have been done") from None
-        try:
-            return self._try(operation)
-        except ApiError as error:
-            raise AnsibleConnectionFailure(str(error)) from None
-
-    def _try(self, operation: Callable[[Terminal], Coroutine[Any, Any, Value]]) -> Value:
-        background, terminal = self._shell or self.open()
-        try:
-            return background.run(operation(terminal))
-        except RefusedError as error:
-            raise AnsibleError(str(error)) from None
-        except BaseException as error:
-            # A time-out of the task and a wrong password also end what runs on the device.
-            self._lost = isinstance(error, ApiError)
-            self.close()
-            raise
+        may_open_again = True
+        while True:
+            background, terminal = self._shell or self.open()
+            try:
+                return background.run(operation(terminal))
+            except RefusedError as error:
+                raise AnsibleError(str(error)) from None
+            except ApiError as error:
+                self._lost = True
+                self.close()
+                if error.may_be_accepted or not may_open_again:
+                    doubt = "; what was begun may have been done" if error.may_be_accepted else ""
+                    raise AnsibleConnectionFailure(f"{error}{doubt}") from None
+            except BaseException:
+                # A time-out of the task and a wrong password also end what runs on the device.
+                self._lost = False
+                self.close()
+                raise
+            may_open_again = False
 
     def _environment(self) -> EnvironmentReference:
         """The device, as the inventory says. Raises FleetError."""

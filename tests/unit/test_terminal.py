@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.loader import become_loader, shell_loader
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +27,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     Part,
     Result,
 )
-from ansible_collections.fleetops.environments.plugins.plugin_utils.connection import Prompts
+from ansible_collections.fleetops.environments.plugins.plugin_utils.connection import Device, Prompts
 
 MARK = "0123456789abcdef0123456789abcdef"
 # Output that a user's shell may print first, and output of other programs at any time.
@@ -193,3 +193,29 @@ def test_a_second_prompt_means_that_the_password_is_wrong(sudo: Any, after: byte
 
     with pytest.raises(AnsibleError, match=r"^Incorrect sudo password, see become_pass$"):
         prompts(prompt + after.replace(b"PROMPT", prompt))
+
+
+@pytest.mark.parametrize(("unclear", "opened"), [([True], 1), ([False, True], 2)])
+def test_an_operation_that_may_have_been_done_is_not_repeated_and_said_to_be_unclear(
+    monkeypatch: pytest.MonkeyPatch, unclear: list[bool], opened: int
+) -> None:
+    errors = [ApiError("the connection was cut", code="dropped", may_be_accepted=may_be) for may_be in unclear]
+
+    class Lost:
+        """A shell, and the loop that it runs in; every operation fails."""
+
+        def run(self, *_operation: Any) -> Any:
+            raise errors.pop(0)
+
+    shells: list[Lost] = []
+
+    def open_again(_device: Device) -> tuple[Lost, Lost]:
+        shells.append(Lost())
+        return shells[-1], shells[-1]
+
+    monkeypatch.setattr(Device, "open", open_again)
+    device = Device({}, {}, any_mode=True)
+
+    with pytest.raises(AnsibleConnectionFailure, match=r"^the connection was cut; what was begun may have been done$"):
+        device._do(lambda _terminal: Lost())  # type: ignore[arg-type,return-value]
+    assert len(shells) == opened

@@ -19,9 +19,8 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from ...environment import EnvironmentReference
 from ...errors import ApiError, FleetError
@@ -63,8 +62,7 @@ _PIECE = 1024 * 1024
 Prompter: TypeAlias = Callable[[bytes], "bytes | None"]
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
+class CommandResult(NamedTuple):
     """A command that has ended. status: its exit status, or 128 plus the number of the signal that ended it."""
 
     status: int
@@ -150,10 +148,10 @@ class Terminal:
         else:
             await self._put(io.BytesIO(stdin), ".in", "-")
         how = "ask" if answers else "all"
-        await self._begin(f"run {how} {len(encoded)} {len(stdin)} {line}", encoded)
-        stdout, stderr = bytearray(), bytearray()
-        status, _note = await self._end(stdout.extend, stderr.extend, answers)
-        return CommandResult(self._exit_status(status, stderr), bytes(stdout), bytes(stderr))
+        stdout = bytearray()
+        operation = f"run {how} {len(encoded)} {len(stdin)} {line}"
+        status, stderr, _note = await self._do(operation, encoded, stdout.extend, answers)
+        return CommandResult(status, bytes(stdout), stderr)
 
     async def put(self, source: BinaryIO, path: bytes, mode: int) -> None:
         """Write a file. mode: of a new file, less the umask. Raises RefusedError if the file cannot be written."""
@@ -161,11 +159,7 @@ class Terminal:
 
     async def fetch(self, path: bytes, sink: BinaryIO) -> int:
         """Read a file into `sink`; returns its permissions. Raises RefusedError if it cannot be read."""
-        await self._begin(f"get {_encode(path)}")
-        stderr = bytearray()
-        status, permissions = await self._end(sink.write, stderr.extend)
-        self._require_success(status, stderr)
-        return _read_mode(permissions)
+        return _read_mode(await self._do_or_raise(f"get {_encode(path)}", "", sink.write))
 
     async def _put(self, source: BinaryIO, path: str, mode: str) -> None:
         source.seek(0)
@@ -174,10 +168,8 @@ class Terminal:
             following = source.read(_PIECE)
             size += len(piece)
             encoded, final_mode = _encode(piece), "-" if following else mode
-            await self._begin(f"put {how} {len(encoded)} {size} {final_mode} {path}", encoded)
-            stderr = bytearray()
-            status, _note = await self._end(lambda _data: None, stderr.extend)
-            self._require_success(status, stderr)
+            operation = f"put {how} {len(encoded)} {size} {final_mode} {path}"
+            await self._do_or_raise(operation, encoded, bytearray().extend)
             how, piece = "more", following
 
     async def _start_shell(self) -> None:
@@ -227,7 +219,7 @@ class Terminal:
             self._heard = time.monotonic()
 
     async def _read_parts(self) -> list[Part]:
-        """The parts in the next frame of our terminal."""
+        """The parts in the next output of our terminal."""
         while True:
             frame = await self._relay.receive("the terminal")
             if frame.get("terminal_id") != self._id:
@@ -267,78 +259,80 @@ class Terminal:
             self._lost = error
             self._parts.put_nowait(error)
 
-    async def _begin(self, operation: str, payload: str = "") -> None:
-        if self._lost is not None:
-            raise self._lost
-        self._busy = True
-        try:
-            if payload and self._reads_ahead:
-                await self._type(f"{operation}\n")
-                await self._wait_for_more()
-                await self._type(payload)
-            else:
-                await self._type(f"{operation}\n{payload}")
-        except ApiError as error:
-            # The shell does not begin an operation that did not arrive completely.
-            self._lose(error)
-            raise
-
-    async def _wait_for_more(self) -> None:
-        """Wait until the shell asks for the payload of an operation."""
-        while (part := await self._parts.get()) != ["more"]:
-            if isinstance(part, ApiError):
-                raise part
-            if isinstance(part, list) and part[:1] == ["refused"]:
-                raise make_refusal(part)
-
-    async def _end(self, stdout: Sink, stderr: Sink, answers: Prompter | None = None) -> tuple[str, str]:
-        """Wait for the end of an operation; returns its status and its note on standard output."""
-        result = Result(stdout, stderr)
-        try:
-            async with asyncio.timeout(self._timeout if answers else None) as to_answer:
-                while result.status is None:
-                    part = await self._parts.get()
-                    if isinstance(part, ApiError):
-                        raise part
-                    if part == ["running"]:
-                        self._busy = False
-                    elif part[:1] == ["said"] and answers is not None:
-                        line = answers(base64.b64decode(part[1]))
-                        if line == b"":
-                            to_answer.reschedule(None)
-                        if line is not None:
-                            await self._type(f"pass {_encode(line)}\n" if line else "go\n")
-                    else:
-                        result.take(part)
-        except TimeoutError:
-            message = f"{self._url}: the command asked nothing known within the timeout of {self._timeout:g} s"
-            lost = ApiError(message, code="timeout", may_be_accepted=True)
-            self._lose(lost)
-            raise lost from None
-        except (ApiError, ValueError, IndexError) as error:
-            found = error if isinstance(error, ApiError) else self._unreadable(error)
-            # A shell that could not begin has done nothing.
-            lost = found.but(may_be_accepted=found.code != "refused")
-            self._lose(lost)
-            raise lost from None
-        self._busy = False
-        return result.status, result.note
-
-    def _unreadable(self, error: Exception) -> ApiError:
-        return ApiError(f"{self._url}: the terminal's answer cannot be read: {one_line(error)}", code="garbled")
-
-    def _exit_status(self, status: str, stderr: bytearray) -> int:
-        """The exit status as a number. Raises ApiError if the shell could not tell it."""
-        if not re.fullmatch("[0-9]{1,3}", status):
-            why = one_line(stderr.decode(errors="replace")) or "its output could not be read"
-            raise ApiError(f"{self._url}: the command's result is lost: {why}", code="garbled", may_be_accepted=True)
-        return int(status)
-
-    def _require_success(self, status: str, stderr: bytearray) -> None:
-        if self._exit_status(status, stderr) != 0:
+    async def _do_or_raise(self, operation: str, payload: str, stdout: Sink) -> str:
+        """Do an operation that has a note alone. Raises RefusedError if the device cannot do it."""
+        status, stderr, note = await self._do(operation, payload, stdout)
+        if status != 0:
             # The shell's message begins with its name and the line.
             why = one_line(stderr.decode(errors="replace")).rpartition(": ")[2]
             raise RefusedError(why or f"exit status {status}", code="refused")
+        return note
+
+    async def _do(
+        self, operation: str, payload: str, stdout: Sink, answers: Prompter | None = None
+    ) -> tuple[int, bytes, str]:
+        """Do an operation; returns its exit status, standard error, and its note on standard output."""
+        if self._lost is not None:
+            raise self._lost
+        self._busy = True
+        stderr = bytearray()
+        result = Result(stdout, stderr.extend)
+        has_begun = False
+        try:
+            await self._begin(operation, payload)
+            has_begun = True
+            await self._finish(result, answers)
+        except (ApiError, TimeoutError, ValueError, IndexError) as error:
+            found = self._explain(error)
+            # The shell does not begin an operation that did not arrive completely, and does nothing if it refuses.
+            lost = found.but(may_be_accepted=has_begun and found.code != "refused")
+            self._lose(lost)
+            raise lost from None
+        self._busy = False
+        status = str(result.status)
+        if not re.fullmatch("[0-9]{1,3}", status):
+            why = one_line(stderr.decode(errors="replace")) or "its output could not be read"
+            raise ApiError(f"{self._url}: the command's result is lost: {why}", code="garbled", may_be_accepted=True)
+        return int(status), bytes(stderr), result.note
+
+    async def _begin(self, operation: str, payload: str) -> None:
+        await self._type(f"{operation}\n")
+        if payload and self._reads_ahead:
+            while await self._next_part() != ["more"]:
+                pass
+        await self._type(payload)
+
+    async def _finish(self, result: Result, answers: Prompter | None) -> None:
+        """Wait for the end of an operation, and answer its prompts."""
+        async with asyncio.timeout(self._timeout if answers else None) as to_answer:
+            while result.status is None:
+                part = await self._next_part()
+                if part == ["running"]:
+                    self._busy = False
+                elif part[:1] == ["said"] and answers is not None:
+                    line = answers(base64.b64decode(part[1]))
+                    if line == b"":
+                        to_answer.reschedule(None)
+                    if line is not None:
+                        await self._type(f"pass {_encode(line)}\n" if line else "go\n")
+                else:
+                    result.take(part)
+
+    async def _next_part(self) -> Part:
+        part = await self._parts.get()
+        if isinstance(part, ApiError):
+            raise part
+        if isinstance(part, list) and part[:1] == ["refused"]:
+            raise make_refusal(part)
+        return part
+
+    def _explain(self, error: Exception) -> ApiError:
+        if isinstance(error, ApiError):
+            return error
+        if isinstance(error, TimeoutError):
+            message = f"{self._url}: the command asked nothing known within the timeout of {self._timeout:g} s"
+            return ApiError(message, code="timeout")
+        return ApiError(f"{self._url}: the terminal's answer cannot be read: {one_line(error)}", code="garbled")
 
 
 class RefusedError(ApiError):

@@ -26,28 +26,19 @@ class Marks:
     def __init__(self, mark: str) -> None:
         self.mark = mark
         self._rest = ""
-        self._word = re.compile(f"<{mark}((?: [^ <>]*)+)>")
+        # Splits a text into those between the marks and the words of the marks, in turns.
+        self._words = re.compile(f"<{mark}((?: [^ <>]*)+)>")
 
     def split(self, text: str) -> list[Part]:
         """The parts of the next piece of output: marks as lists of words, and the text between them, unchanged."""
-        *whole, self._rest = self._split(self._rest + text)
-        return whole
-
-    def _split(self, text: str) -> list[Any]:
-        parts: list[Part] = []
-        at = 0
-        for found in self._word.finditer(text):
-            parts += [text[at : found.start()], found[1].split()]
-            at = found.end()
-        begun = text.rfind("<", at)
-        word = text[begun:] if begun >= 0 else ""
-        end = len(text) - (len(word) if self._begins(word) else 0)
-        return [*parts, text[at:end], text[end:]]
-
-    def _begins(self, word: str) -> bool:
-        """Whether a text may be the beginning of a mark. No mark contains another `<`."""
-        begin = f"<{self.mark} "
-        return word.startswith(begin) or begin.startswith(word)
+        *whole, last = self._words.split(self._rest + text)
+        # What may be the beginning of a mark waits for the rest of it. No mark contains another `<`.
+        before, bracket, after = last.rpartition("<")
+        begin, word = f"<{self.mark} ", bracket + after
+        waits = bracket and (word.startswith(begin) or begin.startswith(word))
+        last, self._rest = (before, word) if waits else (last, "")
+        parts: list[Part] = [piece.split() if place % 2 else piece for place, piece in enumerate(whole)]
+        return [*parts, last]
 
 
 class Result:
@@ -56,45 +47,28 @@ class Result:
     def __init__(self, stdout: Sink, stderr: Sink) -> None:
         self.status: str | None = None
         self.note = ""
-        self._decoders = {"out": _Decoder(stdout), "err": _Decoder(stderr)}
-        self._now: _Decoder | None = None
+        self._sinks = {"out": stdout, "err": stderr}
+        self._sink: Sink | None = None
+        # Base64 that makes no whole bytes yet.
+        self._rest = ""
 
     def take(self, part: Part) -> None:
-        """Take the next part. Raises ValueError or IndexError for one that is not valid, ApiError for a refusal."""
+        """Take the next part. Raises ValueError or IndexError for one that is not valid."""
         if isinstance(part, str):
-            if self._now is not None:
-                self._now.feed(part)
+            if self._sink is not None:
+                text = self._rest + part.replace("\r", "").replace("\n", "")
+                whole = len(text) // 4 * 4
+                self._rest = text[whole:]
+                self._sink(binascii.a2b_base64(text[:whole], strict_mode=True))
             return
-        if self._now is not None:
-            self._now.end()
+        if self._rest:
+            raise ValueError("it is cut off")
         word, *rest = part
-        self._now = self._decoders.get(word)
+        self._sink = self._sinks.get(word)
         if word == "out":
             self.note = rest[0]
         elif word == "end":
             self.status = rest[0]
-        elif word == "refused":
-            raise make_refusal(part)
-
-
-class _Decoder:
-    """Decodes base64 that comes in pieces. Raises ValueError for text that is not base64."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink, self._rest = sink, ""
-
-    def feed(self, text: str) -> None:
-        text = self._rest + text.translate(_NO_BREAKS)
-        whole = len(text) // 4 * 4
-        self._rest = text[whole:]
-        self._sink(binascii.a2b_base64(text[:whole], strict_mode=True))
-
-    def end(self) -> None:
-        if self._rest:
-            raise ValueError("it is cut off")
-
-
-_NO_BREAKS = {ord("\r"): None, ord("\n"): None}
 
 
 def make_refusal(words: list[str]) -> ApiError:
