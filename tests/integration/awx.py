@@ -1,4 +1,4 @@
-"""What AWX does around Ansible, for tests in which no AWX runs."""
+"""What AWX does around Ansible, for tests without AWX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENVIRONMENT = {
     "ANSIBLE_INVENTORY_EXPORT": "True",
     "ANSIBLE_VERBOSE_TO_STDERR": "True",
     "ANSIBLE_HOST_PATTERN_MISMATCH": "error",
-    # Core 2.19 does not read the plural.
+    # Core 2.19 ignores the plural form.
     "ANSIBLE_COLLECTIONS_PATHS": "/runner/requirements_collections",
 }
 
@@ -29,14 +29,14 @@ def listed(ansible: Ansible, source: Path, output: Path, env: Mapping[str, str] 
 
 @dataclass(frozen=True)
 class Stored:
-    """An inventory in AWX: the variables of each host, which hosts are enabled, and who is in each group."""
+    """An inventory in AWX: the variables of each host, the enabled hosts, and the hosts of each group."""
 
     hosts: dict[str, dict[str, Any]]
     enabled: set[str]
     groups: dict[str, dict[str, list[str]]]
 
     def script(self, path: Path, number: int = 0, count: int = 1) -> Path:
-        """Write what a job gets: an inventory script that prints the hosts that are enabled, or a slice of them."""
+        """Write the inventory of a job: an inventory script that prints the enabled hosts, or a slice of them."""
         hosts = sorted(self.enabled)[number::count]
         groups = {
             name: {"hosts": [host for host in hosts if host in group["hosts"]], "children": group["children"]}
@@ -52,7 +52,7 @@ class Stored:
 def stored(exported: Mapping[str, Any], source: Mapping[str, Any]) -> Stored:
     """A stand-in for AWX's import, by the rules of its mem_inventory.py and inventory_import.py.
 
-    exported: what `listed` wrote. source: the arguments of awx.awx.inventory_source. Raises ValueError where the whole
+    exported: what `listed` wrote. source: the arguments of awx.awx.inventory_source. Raises ValueError if the whole
     import fails.
     """
     hosts: dict[str, dict[str, Any]] = {}
@@ -82,7 +82,7 @@ def _host_and_port(name: str) -> tuple[str, int | None]:
 
 
 def _enabled(variables: Mapping[str, Any], source: Mapping[str, Any]) -> bool:
-    """As `_get_enabled` compares; what says nothing of it is enabled."""
+    """Compare as `_get_enabled` does; a host without the variable is enabled."""
     found: Any = variables
     for key in source["enabled_var"].split("."):
         if not isinstance(found, Mapping) or key not in found:

@@ -1,4 +1,4 @@
-"""A run of a campaign in a process of its own, which a test can let die at any step of a delivery.
+"""A run of a campaign in its own process, which a test can kill at any step of a delivery.
 
 python -m tests.integration.campaign_process '{"url": ..., "api_key": ..., "ledger": ..., "die_at": "sent", ...}'
 """
@@ -34,12 +34,12 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.me
 from tests.sandbox.process import CHECKOUT, Sandbox
 from tests.unit.support import settings_for
 
-# The steps of a delivery, between which a process may end.
+# The steps of a delivery; a process may end between two of them.
 STEPS = ("begun", "claimed", "looked_up", "sending", "sent", "recorded")
 
 
 class Death:
-    """Ends the process without any more ado, when a step is reached for the nth time."""
+    """Ends the process at once, without cleanup, when a step is reached for the nth time."""
 
     def __init__(self, step: str | None, nth: int) -> None:
         self._step, self._left = step, nth
@@ -53,7 +53,7 @@ class Death:
 
 
 async def run(given: dict[str, Any]) -> list[Delivery]:
-    """Send "hello" to the environments, as one run of the campaign."""
+    """Send "hello" to the environments as one run of the campaign."""
     death = Death(given["die_at"], given["nth"])
 
     class DyingDeliveries(Deliveries):
@@ -118,7 +118,7 @@ def start(sandbox: Sandbox, ledger: Path, names: Sequence[str], **changes: Any) 
 
 
 def ended(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """What became of each target, once a run has ended."""
+    """What happened to each target, once a run has ended."""
     with process:
         said, _nothing = process.communicate(timeout=60)
     assert process.returncode == 0, said

@@ -26,17 +26,17 @@ AGENT = "agent-1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register how a test says which options it would miss; test_options_covered.py collects that."""
+    """Register the marker with which a test names the options that it covers; test_options_covered.py collects it."""
     config.addinivalue_line("markers", "covers(plugin, *options): fails when one of these options is ignored")
 
 
 def step(task: str, module: str, /, **options: Any) -> dict[str, Any]:
-    """A task of this collection's module after which the play goes on, whatever became of it."""
+    """A task of a module of this collection; the play continues if the task fails."""
     return {"name": task, f"fleetops.environments.{module}": options, "ignore_errors": True}
 
 
 def awake(sandbox: Sandbox) -> list[dict[str, Any]]:
-    """The environments, as `Sandbox.fleet` has them, that are online and take a message without an agent."""
+    """The online environments that accept a message without an agent, as `Sandbox.fleet` has them."""
     return [
         entry
         for entry in sandbox.fleet()
@@ -64,27 +64,27 @@ class Run:
         return self.stdout + self.stderr
 
     def result(self, task: str, host: str | None = None) -> dict[str, Any]:
-        """The result of the one recorded task of that name (and host)."""
+        """The result of the only recorded task of that name (and host)."""
         found = [entry for entry in self.results if entry["task"] == task and host in (None, entry["host"])]
         assert len(found) == 1, f"{len(found)} results of {task!r}:\n{self.output}"
         result: dict[str, Any] = found[0]["result"]
         return result
 
     def assert_quiet(self) -> None:
-        """Nothing but results: no warning, deprecation, error or traceback."""
+        """Assert that there are only results: no warning, deprecation, error or traceback."""
         assert self.returncode == 0, self.output
         for word in ("WARNING", "DEPRECATION", "ERROR", "Traceback"):
             assert word not in self.output, self.output
 
     def assert_error(self, *parts: str) -> None:
-        """A non-zero exit, all the parts on one line of output, no traceback, and no condition for a reason."""
+        """Assert a non-zero exit, all parts on one line of output, no traceback, and no condition as the reason."""
         assert self.returncode != 0, self.output
         assert "Traceback" not in self.output, self.output
         assert "A 'failed_when' expression" not in self.output, self.output
         assert any(all(part in line for part in parts) for line in self.output.splitlines()), self.output
 
     def assert_inventory_error(self, *parts: str) -> None:
-        """The inventory failed as a whole, and our part of the message is one line that has all the parts."""
+        """Assert that the inventory failed as a whole, and that our part of the message is one line with all parts."""
         self.assert_error(*parts)
         assert self.stdout == "", self.output
         blamed = r"\[WARNING\]: Failed to parse inventory with '\S+\.plugins\.inventory\.\w+' plugin: "
@@ -95,7 +95,7 @@ class Run:
         assert all(part in message for part in parts), self.output
 
     def inventory_errors(self) -> dict[str, str]:
-        """Source file's name → all that was said of its failure, our line first.
+        """Name of the source file → all lines about its failure, our line first.
 
         For many sources in one process, as with `Ansible.sources`.
         """
@@ -105,14 +105,14 @@ class Run:
 
 
 def filled(text: str, files: Mapping[str, Path]) -> str:
-    """A text with the path of a file for its name in braces."""
+    """A text in which each name in braces is replaced by the path of a file."""
     for name, path in files.items():
         text = text.replace(f"{{{name}}}", str(path))
     return text
 
 
 def recap_of(run: Run) -> dict[str, dict[str, int]]:
-    """Host → ok, changed, failed, skipped, ignored, ... as the end of the output has them."""
+    """Host → ok, changed, failed, skipped, ignored, ... as the recap of the output has them."""
     lines = run.stdout.partition("PLAY RECAP")[2].splitlines()[1:]
     counted = [line.partition(" : ") for line in lines if " : " in line]
     return {
@@ -132,7 +132,7 @@ def plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Ansible:
-    """Runs Ansible's commands in `directory`, with the sandbox's URLs and keys in the environment unless told not to.
+    """Runs Ansible's commands in `directory`, by default with the sandbox's URLs and keys in the environment.
 
     provider: whose inventory plugin a source is for.
     """
@@ -154,7 +154,7 @@ class Ansible:
     def sources(
         self, options: Iterable[Mapping[str, Any]], *arguments: str, env: Mapping[str, str] | None = None
     ) -> Run:
-        """`ansible-inventory --list` of the sources `0.yml`, `1.yml`, ..., going on after one that fails."""
+        """`ansible-inventory --list` of the sources `0.yml`, `1.yml`, ...; continues after a source that fails."""
         first, *rest = [self.source(f"{number}.yml", **given) for number, given in enumerate(options)]
         going_on = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "false", **(env or {})}
         more = [argument for path in rest for argument in ("-i", str(path))]
@@ -216,7 +216,7 @@ class Ansible:
         return self.playbook([whole], *arguments, source=source, env=env)
 
     def static(self, listing: Mapping[str, Any]) -> Path:
-        """Write what `listing` returned as an inventory that asks nobody, which is how AWX keeps one."""
+        """Write the result of `listing` as a static inventory, as AWX stores it."""
         path = self.directory / "static.yaml"
         path.write_text(yaml.safe_dump({"all": {"hosts": listing["_meta"]["hostvars"]}}))
         return path
@@ -229,7 +229,7 @@ class Ansible:
         return path
 
     def vault(self, *arguments: str) -> str:
-        """What `ansible-vault ARGUMENTS` says; `opened` is what opens again what it locks."""
+        """The output of `ansible-vault ARGUMENTS`; `opened` gives the arguments that decrypt it again."""
         command = [str(Path(sys.executable).with_name("ansible-vault")), *arguments, *self.opened]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -239,7 +239,7 @@ class Ansible:
         return ["--vault-password-file", str(self.file("vault-password", "not-a-secret\n"))]
 
     def on_a_terminal(self, playbook: Path) -> str:
-        """What `ansible-playbook` writes to a terminal."""
+        """The output of `ansible-playbook` on a terminal."""
         ours, theirs = pty.openpty()
         process = self.start(playbook, stdin=theirs, stdout=theirs, stderr=theirs)
         os.close(theirs)
@@ -248,7 +248,7 @@ class Ansible:
             while chunk := os.read(ours, 4096):
                 written += chunk
         except OSError:
-            # The other end has been closed, which on Linux is an error and not an end of file.
+            # The other end was closed, which on Linux is an error and not an end of file.
             pass
         finally:
             os.close(ours)
@@ -256,7 +256,7 @@ class Ansible:
         return written.decode()
 
     def start(self, playbook: Path, **streams: Any) -> subprocess.Popen[bytes]:
-        """An `ansible-playbook` process that goes on."""
+        """An `ansible-playbook` process that is still running."""
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(self.source()), str(playbook)]
         environment = {**os.environ, "LETTA_BASE_URL": self.sandbox.url, "LETTA_API_KEY": self.sandbox.api_key}
         return subprocess.Popen(command, cwd=self.directory, env=environment, **streams)
@@ -286,7 +286,7 @@ class Ansible:
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files: what the server shows and trusts, and what a client needs."""
+    """PEM files: the certificates that the server shows and trusts, and those that a client needs."""
 
     authority: Path
     client_cert: Path
@@ -325,13 +325,13 @@ def other_sandbox(other_sandbox_process: Sandbox) -> Sandbox:
 
 @pytest.fixture
 def ansible(tmp_path: Path, sandbox: Sandbox) -> Ansible:
-    """Ansible's commands, in a directory of the test's own."""
+    """Ansible's commands, in the test's own directory."""
     return Ansible(tmp_path, sandbox)
 
 
 @pytest.fixture
 def qoder(ansible: Ansible) -> Ansible:
-    """Ansible's commands, where a source is for Qoder's inventory plugin."""
+    """Ansible's commands, with sources for Qoder's inventory plugin."""
     return replace(ansible, provider="qoder")
 
 

@@ -2,8 +2,8 @@
 
 python -m tests.integration.event_source_process SOURCE ARGUMENTS_JSON QUEUED NTH
 
-What is queued is appended to the file QUEUED. At the NTH step (before and after each event is queued, and before and
-after each device is put down) the process is killed (SIGKILL); 0 is never. Ends where the source would sleep.
+Queued events are appended to the file QUEUED. At the NTH step (before and after each event is queued, and before and
+after each device is recorded) the process is killed (SIGKILL); 0 is never. Ends where the source would sleep.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Steps:
 
 
 class Queue:
-    """A queue of which all that was put stays when the process is killed."""
+    """A queue whose entries are kept when the process is killed."""
 
     def __init__(self, path: Path, step: Steps) -> None:
         self._path, self._step = path, step
@@ -62,7 +62,7 @@ def main() -> None:
 
     State.record = stepwise  # type: ignore[method-assign]
     loaded = runpy.run_path(source)
-    # The functions of a module that runpy has run keep its names in this dictionary.
+    # The functions of a module that runpy has run use this dictionary for their global names.
     names = loaded["main"].__globals__
     names["asyncio"] = types.SimpleNamespace(**{**vars(asyncio), "sleep": _end})
     with contextlib.suppress(asyncio.CancelledError):

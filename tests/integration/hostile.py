@@ -1,4 +1,4 @@
-"""Devices that say of themselves whatever would do harm."""
+"""Devices that describe themselves with harmful values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ METADATA: dict[str, Any] = {
 
 
 def become_hostile(sandbox: Sandbox) -> dict[str, str]:
-    """Have a fleet of hostile devices only; returns the name that each id gave."""
+    """Create a fleet of hostile devices only; return the name that each id has."""
     for entry in sandbox.fleet():
         sandbox.remove(entry["id"])
     fleet = {sandbox.add_environment(connectionName=name, metadata=METADATA)["id"]: name for name in NAMES}

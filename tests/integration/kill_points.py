@@ -1,7 +1,7 @@
-"""Processes that die at the nth step of the send path, for every n: no sleeps, and no step left out.
+"""Processes that die at the nth step of the send path, for every n: no sleeps, and no step is left out.
 
-A step is a moment at which the send path of one target hands over to the event loop, or is given back control: what
-an `await` comes to. Between two of them nothing else can have happened outside the process.
+At a step, the send path of one target gives control to the event loop, or gets it back: an `await` has two such
+steps. Between two steps nothing else can happen outside the process.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from tests.sandbox.process import Sandbox
 from tests.unit.qoder_support import qoder_settings
 from tests.unit.support import policy, settings_for
 
-# Of a run that sends to two: it looks up, sends or is told that the connection has gone, and sends.
+# The requests of a run that sends to two: a look-up, a send that fails for a lost connection, and a second send.
 FEWEST_AWAITS = 6
 
 
 class Steps:
-    """Counts steps, and ends the process without any more ado at the one with a number; 0 is none."""
+    """Counts steps, and ends the process at once, without cleanup, at the step with this number; 0 never ends it."""
 
     def __init__(self, fatal: int) -> None:
         self.count = 0
@@ -52,7 +52,7 @@ class Steps:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def of(self, work: Awaitable[None]) -> Awaitable[None]:
-        """The same work, whose steps are counted."""
+        """The same work with counted steps."""
         return _Counted(work, self)
 
 
@@ -86,7 +86,7 @@ async def run(
     retry: str = "undelivered",
     verify: bool = True,
 ) -> list[Delivery]:
-    """One run of the campaign that is called as its ledger, as `deliver` does it."""
+    """One run of the campaign that has the name of its ledger, as `deliver` does it."""
     name, provider = ledger.stem, targets[0].environment.provider
     settings = qoder_settings(sandbox) if provider == "qoder" else settings_for(sandbox)
     async with open_clients({provider: settings}) as clients:
@@ -103,14 +103,14 @@ async def run(
 
 
 def forked(sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fatal: int = 0, **given: Any) -> Any:
-    """What a run in a process of its own did: `{steps, statuses}`, None where it died at its fatal step."""
+    """The result of a run in its own process: `{steps, statuses}`, None if it died at its fatal step."""
     return begun(sandbox, ledger, targets, fatal, **given)()
 
 
 def begun(
     sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fatal: int = 0, **given: Any
 ) -> Callable[[], Any]:
-    """Begin a run in a process of its own; what waits for its end returns what it did, as `forked` has it."""
+    """Begin a run in its own process; return a function that waits for its end and returns what `forked` does."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -149,16 +149,16 @@ def entries(path: Path) -> dict[str, Entry]:
 def each_step(
     directory: Path, kill: Callable[[Path, int], dict[str, Any] | None], complete: Callable[[Path], None]
 ) -> None:
-    """Let runs die at their first step, their second, and so on until one survives, and complete each.
+    """Let runs die at their first step, their second, and so on until one survives, and complete each of them.
 
-    Each has a ledger, and so a campaign, of its own.
+    Each run has its own ledger, and so its own campaign.
     """
     for step in range(1, 500):
         ledger = directory / f"{step}.sqlite"
         survived = kill(ledger, step)
         complete(ledger)
         if survived is not None:
-            # How the answers come in makes a step more or less.
+            # The order of the answers can add or remove a step.
             assert step > max(survived["steps"], 2 * FEWEST_AWAITS)
             return
     raise AssertionError("it never came to its end")

@@ -1,4 +1,4 @@
-"""approval_info: which tool calls wait on which device, and what the task says of it."""
+"""approval_info: which tool calls wait on which device, and how the task reports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""examples/awx: against the real modules of awx.awx, and with what AWX gives to the processes that it runs.
+"""examples/awx: against the real modules of awx.awx, and with the environment that AWX gives to its processes.
 
 No AWX runs here: `awx.stored` stands for its import and for the inventories of its jobs.
 """
@@ -27,14 +27,14 @@ from .hostile import become_hostile
 
 EXAMPLE = CHECKOUT / "examples/awx"
 PROJECT = EXAMPLE / "project"
-# The package that brings awx.awx with it; Galaxy is not everywhere to be reached.
+# The package that includes awx.awx, because Galaxy is not reachable everywhere.
 PACKAGE, VERSION = "ansible", "12.3.0"
 SETTINGS: dict[str, Any] = DataLoader().load_from_file(str(EXAMPLE / "settings.yml"))
 
 
 @pytest.fixture(scope="module")
 def collections() -> str:
-    """The path of collections in which awx.awx is, besides this one."""
+    """The path of the collections with awx.awx, besides this collection."""
     directory = CHECKOUT / ".build/awx" / VERSION
     if not directory.is_dir():
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -61,11 +61,11 @@ def test_every_playbook_passes_the_syntax_check(ansible: Ansible, collections: s
 
 
 def test_the_modules_of_awx_take_every_argument(ansible: Ansible, collections: str) -> None:
-    """A module checks its arguments, and then says that there is nobody at the address of the controller."""
+    """Each module checks its arguments, and then reports that no server answers at the controller's address."""
     [play] = yaml.safe_load((EXAMPLE / "configure.yml").read_text(encoding="utf-8"))
     settings = ansible.directory / "settings.yml"
     settings.write_text((EXAMPLE / "settings.yml").read_text(encoding="utf-8"))
-    # What they say is to be seen, and one that fails is not to keep the next from being tried.
+    # Their errors have to be shown, and a failed task must not prevent the next one.
     tasks = [
         {**{key: value for key, value in task.items() if key != "no_log"}, "ignore_errors": True}
         for task in play["tasks"]
@@ -91,7 +91,7 @@ def test_the_modules_of_awx_take_every_argument(ansible: Ansible, collections: s
 
 
 def injected(credential: str, **inputs: str) -> dict[str, str]:
-    """The environment variables that AWX makes of a credential; a field that was left empty is an empty text."""
+    """The environment variables that AWX creates from a credential; an empty field is an empty text."""
     [kind] = [kind for kind in SETTINGS["awx_credential_types"] if kind["name"] == credential]
     values = {field["id"]: "" for field in kind["inputs"]["fields"]} | inputs
     variables: dict[str, str] = {}
@@ -102,7 +102,7 @@ def injected(credential: str, **inputs: str) -> dict[str, str]:
 
 
 def inventory_source() -> dict[str, Any]:
-    """The arguments with which the example makes the inventory's source."""
+    """The arguments with which the example creates the source of the inventory."""
     tasks = yaml.safe_load((EXAMPLE / "configure.yml").read_text(encoding="utf-8"))[0]["tasks"]
     [source] = [task["awx.awx.inventory_source"] for task in tasks if "awx.awx.inventory_source" in task]
     found: dict[str, Any] = source

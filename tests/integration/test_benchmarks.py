@@ -1,4 +1,4 @@
-"""Benchmarks at the smallest size: they see for themselves that what is measured did its work."""
+"""Benchmarks at the smallest size: each one checks that the measured command did its work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_benchmark_measures_at_the_smallest_size(subject: Any, tmp_path: Path)
 
 
 def test_inventories_are_compared_by_groups_and_variables(tmp_path: Path) -> None:
-    """Where a group is below another one does not matter, which hosts it has does."""
+    """The parent of a group does not matter, but its hosts do."""
     hosts = {"a": {"letta_os": {"__ansible_unsafe": "x y"}, "letta_listed_at": "now"}, "b": {}}
     listing = {"_meta": {"hostvars": hosts}, "one": {"children": ["two"]}, "two": {"hosts": ["a", "b"]}}
     same = {**listing, "one": {"hosts": ["b", "a"]}, "_meta": {"hostvars": {"a": {"letta_os": "x y"}, "b": {}}}}

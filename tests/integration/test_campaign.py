@@ -1,4 +1,4 @@
-"""Campaigns: whatever becomes of the runs, each device gets its message once."""
+"""Campaigns: each device gets its message once, whatever happens to the runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ledger(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def names(sandbox: Sandbox) -> list[str]:
-    """Four environments that are online."""
+    """Four online environments."""
     return [str(sandbox.add_environment()["id"]) for _number in range(4)]
 
 
@@ -68,13 +68,13 @@ def change(ledger: Path, statement: str) -> None:
 
 
 def restart(sandbox: Sandbox, names: Sequence[str]) -> None:
-    """Let the devices forget which messages they had."""
+    """Let the devices forget which messages they received."""
     for name in names:
         sandbox.rotate(name, restart=True)
 
 
 def killed(sandbox: Sandbox, ledger: Path, names: Sequence[str], **given: Any) -> None:
-    """A run that dies at one of the steps."""
+    """A run that dies at the given step."""
     with start(sandbox, ledger, names, **given) as process:
         process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
@@ -82,7 +82,7 @@ def killed(sandbox: Sandbox, ledger: Path, names: Sequence[str], **given: Any) -
 
 @contextlib.contextmanager
 def killed_while_it_waits(sandbox: Sandbox, ledger: Path, names: Sequence[str], **given: Any) -> Iterator[None]:
-    """A run whose messages were accepted and whose answers do not come; it is alive in the block, and killed then."""
+    """A run whose messages were accepted but not yet answered; it is alive in the block, and killed at its end."""
     sandbox.add_fault("slow", seconds=60, route="messages", times=2)
     with start(sandbox, ledger, names, **given) as process:
         deadline = time.monotonic() + 30
@@ -111,7 +111,7 @@ def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path,
 def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(
     sandbox: Sandbox, ledger: Path, names: list[str], step: str
 ) -> None:
-    """The devices restart in between, so that they do not know what they had."""
+    """The devices restart in between, so they do not know which messages they received."""
     for nth in (2, 1):
         killed(sandbox, ledger, names, die_at=step, nth=nth)
         restart(sandbox, names)
@@ -163,7 +163,7 @@ def test_simultaneous_runs_send_once(sandbox: Sandbox, ledger: Path) -> None:
 def test_after_a_lost_ledger_the_conversations_show_which_targets_were_reached(
     sandbox: Sandbox, ledger: Path, names: list[str], created_at: str | None
 ) -> None:
-    """created_at: of the ledger that came after it, which another campaign may have made long ago."""
+    """created_at: the time of the later ledger; the campaign may be much older."""
     ended(start(sandbox, ledger, names[:3]))
     for file in ledger.parent.iterdir():
         file.unlink()
@@ -181,7 +181,7 @@ def test_after_a_lost_ledger_the_conversations_show_which_targets_were_reached(
 def test_rows_that_the_ledger_lost_in_a_machine_crash_are_looked_up(
     sandbox: Sandbox, ledger: Path, names: list[str], kept: str | None
 ) -> None:
-    """kept: the status that the ledger has of a delivery whose last one was lost, None where it has no row."""
+    """kept: the status in the ledger of a delivery whose last status was lost, None if its row was lost."""
     killed(sandbox, ledger, names[:2], die_at="recorded", nth=2)
     change(ledger, f"UPDATE deliveries SET status = '{kept}'" if kept else "DELETE FROM deliveries")
     restart(sandbox, names)
@@ -238,7 +238,7 @@ def test_without_a_look_up_the_message_is_sent_again_under_its_id(
 
     assert {*statuses(done)} <= {"sent", "already_sent"}
     assert sandbox.requests("history") == []
-    # The devices drop what they had.
+    # The devices drop the messages that they already have.
     assert turns(sandbox) == once_each(names)
 
 
@@ -273,7 +273,7 @@ def test_an_interrupted_repeat_is_completed_before_another_begins(
 ) -> None:
     ended(start(sandbox, ledger, names[:3]))
     killed(sandbox, ledger, names, die_at="recorded", nth=2, retry="all", concurrency=1)
-    # What is new to the campaign, or not wanted in between, is no end of the repeat.
+    # Targets that are new to the campaign, or not selected in between, do not end the repeat.
     between = ended(start(sandbox, ledger, names[:3]))
     restart(sandbox, names)
     second = ended(start(sandbox, ledger, names, retry="all"))
@@ -313,7 +313,7 @@ def test_a_full_ledger_sends_nothing_that_it_cannot_record(
     assert done[0]["status"] == "failed"
     assert done[0]["error"]["code"] == "ledger"
     assert done[0]["error"]["message"].endswith(": database or disk is full; make room, and run this again")
-    # It would fail for all others too.
+    # It would fail for all other targets too.
     assert statuses(done)[1:] == ["not_attempted"] * 3
     assert {one["reason"] for one in done[1:]} == {"another delivery could not be put down"}
     assert turns(sandbox) == {}
@@ -348,7 +348,7 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
     assert [delivery.status for delivery in done] == ["failed", *["not_attempted"] * 3]
     assert f"ledger: cannot use {str(ledger)!r}: database is locked; another process" in str(done[0].error)
     assert turns(sandbox) == {}
-    # What is still under way then does not wait as long again.
+    # The sends that are under way then do not wait as long again.
     assert waits == [200, 100]
 
 

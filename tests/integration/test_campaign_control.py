@@ -1,4 +1,4 @@
-"""campaign_control: who is under way and who comes later obey."""
+"""campaign_control: running and later runs obey it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_later_runs_respect_the_state_of_the_campaign(ansible: Ansible) -> None:
 
     run = ansible.steps(
         {**step("check", "campaign_control", **control), "check_mode": True},
-        # In check mode, as there is no ledger yet.
+        # In check mode, because there is no ledger yet.
         {**step("state", "campaign_info", **LEDGER), "check_mode": True},
         step("pause", "campaign_control", **control),
         step("pause again", "campaign_control", **control),
@@ -99,7 +99,7 @@ def test_a_running_run_stops_whatever_it_waits_for(
     deadline = time.monotonic() + 30
     while not ansible.sandbox.requests("messages"):
         assert time.monotonic() < deadline
-    # So that it is in the middle of a longer pause.
+    # Time for the run to be in the middle of a longer pause.
     time.sleep(3)
     control.task("campaign_control", campaign="c", ledger="../ledger.sqlite", state=state).assert_quiet()
     set_at = time.monotonic()
@@ -108,7 +108,7 @@ def test_a_running_run_stops_whatever_it_waits_for(
     in_time = len(ansible.sandbox.requests("messages"))
     sending.join(30)
 
-    # It includes the end of the process; it would have waited for more than 15 s.
+    # The time includes the end of the process; without the stop it would have waited for more than 15 s.
     assert time.monotonic() - set_at < 6
     assert len(ansible.sandbox.requests("messages")) == in_time <= begun + 2
     [run] = runs
@@ -120,7 +120,7 @@ def test_a_running_run_stops_whatever_it_waits_for(
     assert {(target["status"], target["reason"], str(target["error"])) for target in rest} == {
         (status, f"the campaign is {state}", "None")
     }
-    # Nothing that was not sent stays in flight.
+    # No unsent message stays in progress.
     found = ansible.task("campaign_info", **LEDGER).result("it")["counts"]
     assert {name: count for name, count in found.items() if count and name != "offline"} == {"sent": len(sent)}
 

@@ -1,4 +1,4 @@
-"""campaign_info: what the ledger has of a campaign."""
+"""campaign_info: what the ledger has about a campaign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several processes on one ledger, as the job slices of a controller that share a campaign."""
+"""Several processes on one ledger, like the job slices of a controller that share a campaign."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ SLICES = 3
 
 @pytest.fixture(autouse=True)
 def fleet(ansible: Ansible) -> None:
-    """Sixty environments that are online."""
+    """Sixty online environments."""
     for name in HOSTS:
         ansible.sandbox.add_environment(connectionName=name)
 
 
 def played_at_once(ansible: Ansible, slices: Sequence[Sequence[str]]) -> list[Run]:
-    """A process for each slice, all at the same time, with one campaign and one ledger between them."""
+    """One process for each slice, all at the same time, with a common campaign and ledger."""
     ledger = str(ansible.directory / "ledger.sqlite")
     send = step(
         "it",
@@ -44,7 +44,7 @@ def played_at_once(ansible: Ansible, slices: Sequence[Sequence[str]]) -> list[Ru
 
 
 def statuses(run: Run) -> dict[str, str]:
-    """What became of each of the hosts of one process."""
+    """What happened to each host of one process."""
     return {target["host"]: target["status"] for target in run.result("it")["targets"]}
 
 
@@ -70,7 +70,7 @@ def test_slices_of_one_campaign_reach_every_target_once(ansible: Ansible) -> Non
 
 
 def test_overlapping_slices_do_not_send_twice(ansible: Ansible) -> None:
-    """Each host is in two of three slices; answers take long enough for the two to meet, as a rule."""
+    """Each host is in two of three slices; answers are slow enough for the two slices to overlap, as a rule."""
     ansible.sandbox.add_fault("slow", route="messages", seconds=0.5)
     without = [HOSTS[number::SLICES] for number in range(SLICES)]
     slices = [[host for host in HOSTS if host not in hosts] for hosts in without]

@@ -1,4 +1,4 @@
-"""environment_command: what runs on which device, how often, and what comes back."""
+"""environment_command: which command runs on which device, how often, and what its result is."""
 
 from __future__ import annotations
 

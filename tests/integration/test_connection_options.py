@@ -1,4 +1,4 @@
-"""The options of the connection plugin are its own, not the keywords of a task that have the same names."""
+"""The options of the connection plugin are not the task keywords of the same names."""
 
 from __future__ import annotations
 

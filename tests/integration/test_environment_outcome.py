@@ -12,7 +12,7 @@ SOURCE = "localhost,one,two,three"
 
 
 def _ended(ansible: Ansible, outcomes: Any, *arguments: str) -> Run:
-    """A play of three hosts, for which a variable is set once for all and is then named."""
+    """A play of three hosts that sets a variable once for all hosts and then passes its name."""
     found = {"name": "find out", "ansible.builtin.set_fact": {"found": outcomes}, "run_once": True}
     end = {"name": "end", "fleetops.environments.environment_outcome": {"outcomes": "found"}}
     after = {"name": "after", "ansible.builtin.debug": {"msg": "Still there."}}
@@ -34,7 +34,7 @@ def test_each_host_fails_or_passes_under_its_own_name(ansible: Ansible, argument
         "three": (0, 1),
     }
     assert run.result("end", "three")["msg"] == "three is not in found"
-    # A host that has failed has no more tasks.
+    # Ansible runs no more tasks on a failed host.
     assert {entry["host"] for entry in run.results if entry["task"] == "after"} == {"one", "three"}
 
 

@@ -1,4 +1,4 @@
-"""extensions/audit/event_query.yml: AWX asks each result, with jq, which nodes the task worked with."""
+"""extensions/audit/event_query.yml: AWX applies it with jq to each result, to find the nodes of the task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUERIES: dict[str, dict[str, str]] = yaml.safe_load((CHECKOUT / "extensions/audi
 
 
 def nodes(module: str, result: dict[str, Any]) -> list[Any]:
-    """What AWX makes of a task's result: see save_indirect_host_entries in its tasks/host_indirect.py."""
+    """The nodes that AWX finds in a task's result: see save_indirect_host_entries in its tasks/host_indirect.py."""
     found: list[Any] = jq.compile(QUERIES[f"fleetops.environments.{module}"]["query"]).input(result).all()
     return found
 
@@ -49,6 +49,6 @@ def test_each_module_that_works_with_environments_has_a_query() -> None:
         for path in (CHECKOUT / "plugins/action").glob("*.py")
         if "(TargetsAction)" in path.read_text(encoding="utf-8")
     }
-    # It looks, and does nothing.
+    # This module only reads.
     working.remove("approval_info")
     assert QUERIES.keys() == {f"fleetops.environments.{module}" for module in working}

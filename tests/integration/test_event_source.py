@@ -26,7 +26,7 @@ from tests.sandbox.process import Sandbox
 
 from .conftest import CHECKOUT
 
-# As ansible-rulebook finds it: below a directory that is called ansible_collections.
+# As ansible-rulebook finds it: below a directory with the name ansible_collections.
 SOURCE = (
     CHECKOUT
     / ".build/collections/ansible_collections/fleetops/environments/extensions/eda/plugins/event_source/letta.py"
@@ -41,7 +41,7 @@ def arguments(sandbox: Sandbox, **others: Any) -> dict[str, Any]:
 async def listen(
     sandbox: Sandbox, test: Callable[[Callable[[int], Awaitable[Events]]], Awaitable[None]], **others: Any
 ) -> None:
-    """Run the source as long as the test takes. What the test gets waits for so many events."""
+    """Run the source for the duration of the test. The test gets a function that waits for a number of events."""
     queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=1)
     source = runpy.run_path(str(SOURCE))["main"](queue, arguments(sandbox, **others))
 
@@ -58,7 +58,7 @@ async def listen(
 
 
 async def listed(sandbox: Sandbox, more: int) -> None:
-    """Wait until the fleet has been listed so many times more."""
+    """Wait for this number of further listings of the fleet."""
     wanted = len(sandbox.requests("list")) + more
     while len(sandbox.requests("list")) < wanted:  # noqa: ASYNC110 - nothing tells when the sandbox is asked
         await asyncio.sleep(0.05)
@@ -191,7 +191,7 @@ def test_the_next_listing_comes_after_the_interval_and_part_of_the_jitter(sandbo
         if len(pauses) == 5:
             raise asyncio.CancelledError
 
-    # The functions of a module that runpy has run keep its names in this dictionary.
+    # The functions of a module that runpy has run use this dictionary for their global names.
     main.__globals__["asyncio"] = types.SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(main(asyncio.Queue(), arguments(sandbox, interval=60, jitter=10)))
@@ -201,7 +201,7 @@ def test_the_next_listing_comes_after_the_interval_and_part_of_the_jitter(sandbo
 
 
 def once(sandbox: Sandbox, state: Path, queued: Path, *, dies_at: int = 0) -> tuple[int, Events]:
-    """Report one listing in a process of its own; returns how it ended, and what it queued."""
+    """Report one listing in its own process; return its exit status and the events that it queued."""
     queued.unlink(missing_ok=True)
     given = json.dumps(arguments(sandbox, state_file=str(state)))
     done = subprocess.run(
@@ -231,5 +231,5 @@ def test_a_kill_at_any_step_loses_no_event_and_may_repeat_those_of_one_device(sa
         seen = Counter((event["type"], event["id"]) for event in before + after)
         assert seen.keys() == wanted, step
         assert len({id_ for (_type, id_), count in seen.items() if count > 1}) <= 1, step
-    # Two for each event, and two for each device.
+    # Two steps for each event, and two for each device.
     assert step == 2 * 3 + 2 * 2 + 1

@@ -1,4 +1,4 @@
-"""The options that every module on targets has, from its fragments, each seen to count in each module.
+"""The options that every module on targets has from its fragments, each tested in each module.
 
 The claim `covers("fragment targets", ...)` is one for every module whose specification has that fragment's options.
 """
@@ -15,17 +15,17 @@ import pytest
 
 from .conftest import CHECKOUT, Ansible, Run, awake, step
 
-# What each module is told besides its targets; send_message has tests of its own for all of this.
+# The options of each module besides its targets; send_message has its own tests for all of this.
 TOLD: dict[str, dict[str, Any]] = {
     "approval_info": {"agent_id": "agent-1"},
     "environment_command": {"command": "reload", "agent_id": "agent-1"},
     "environment_mode": {"mode": "acceptEdits", "agent_id": "agent-1"},
-    # Aborting is not over where a device is offline: the server can be told.
+    # Aborting continues if a device is offline: the server can cancel.
     "environment_turn": {"state": "resumed", "agent_id": "agent-1"},
     "self_update": {"target_version": "0.1.0", "agent_id": "agent-1"},
     "wait_for_environment": {"wait_timeout": 10},
 }
-# With targets and a connection, and without the fan-out and its options.
+# Modules with targets and a connection, but without the fan-out and its options.
 ONCE: dict[str, dict[str, Any]] = {"rollout": {"name": "r", "version": "0.1.0", "ledger": "ledger.sqlite"}}
 
 
@@ -37,7 +37,7 @@ def _modules(option: str) -> list[str]:
 
 
 every_module = pytest.mark.parametrize("module", TOLD)
-# What waits for targets that are offline does so by options of its own.
+# These modules wait for offline targets with their own options.
 every_module_for_those_online = pytest.mark.parametrize(
     "module", [module for module in TOLD if module in _modules("when_offline")]
 )
@@ -48,7 +48,7 @@ def test_every_module_on_targets_has_a_case_here() -> None:
 
 
 def _able(ansible: Ansible, count: int) -> list[dict[str, Any]]:
-    """Environments that are online and can do all that the modules ask of them."""
+    """Online environments that support everything that the modules ask for."""
     able = [entry for entry in awake(ansible.sandbox) if "reload" in entry["row"]["metadata"]["supported_commands"]]
     assert len(able) >= count
     return able[:count]
@@ -155,7 +155,7 @@ def test_concurrency_and_rate_limit_the_targets(ansible: Ansible, module: str) -
     assert max(entry["under_way"] for entry in default) == 4
     paced = looked_up[8:]
     gaps = [later["at"] - earlier["at"] for earlier, later in itertools.pairwise(paced)]
-    # The first may be late, and without a rate all come at once.
+    # The first request may be late, and without a rate all requests start at once.
     assert paced[-1]["at"] - paced[0]["at"] >= 3 / 4 - 0.3, gaps
 
 

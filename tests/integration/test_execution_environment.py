@@ -18,7 +18,7 @@ ARTIFACT = "fleetops-environments.tar.gz"
 
 
 def run(*command: str, cwd: Path, **env: str) -> str:
-    """Run a program of the virtual environment; returns what it printed."""
+    """Run a program of the virtual environment; return its output."""
     program = str(Path(sys.executable).with_name(command[0]))
     done = subprocess.run(
         [program, *command[1:]], cwd=cwd, env={**os.environ, **env}, stdin=subprocess.DEVNULL,
@@ -30,7 +30,7 @@ def run(*command: str, cwd: Path, **env: str) -> str:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the example and the built collection beside it, as its first lines say."""
+    """A directory with the example and the built collection beside it, as the first lines of the example require."""
     directory = tmp_path_factory.mktemp("execution-environment")
     run("ansible-galaxy", "collection", "build", "--output-path", str(directory), cwd=CHECKOUT)
     [built] = directory.glob("*.tar.gz")
@@ -40,7 +40,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def install(workplace: Path, target: Path) -> Path:
-    """Install as the image's build does, from what is in the context; returns the collections' directory."""
+    """Install from the context, as the build of the image does; return the directory of the collections."""
     files = workplace / "context/_build"
     run(
         "ansible-galaxy", "collection", "install", "--offline", "-r", "requirements.yml",
@@ -60,7 +60,7 @@ def test_the_example_installs_the_collection_with_its_requirements(workplace: Pa
     required = (CHECKOUT / "requirements.txt").read_text().split()
     assert [line.partition(" #")[0].strip() for line in found["python"]] == required
     assert found["system"] == []
-    # What AWX runs in it knows the plugins by name.
+    # AWX refers to the plugins by name.
     listed = run(
         "ansible-doc", "--type", "inventory", "--list", "fleetops.environments",
         cwd=tmp_path, ANSIBLE_COLLECTIONS_PATH=str(collections),

@@ -1,4 +1,4 @@
-"""A campaign to a thousand devices whose connections have all changed, while a quarter of all requests goes wrong."""
+"""A campaign to a thousand devices whose connections have all changed, while a quarter of all requests fails."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.sandbox.process import Sandbox
 from .conftest import Ansible
 
 TARGETS = 1000
-# In the last of which nothing goes wrong any more.
+# No request fails in the last run.
 RUNS = 4
 
-# Every way in which the sandbox lets a request fail, each as often as the others.
+# Every way in which the sandbox lets a request fail, all equally often.
 ANYWHERE: list[dict[str, Any]] = [
     {"fault": "status", "status": 408, "body": "error_envelope"},
     {"fault": "status", "status": 429, "retry_after": 0},
@@ -41,7 +41,7 @@ ANYWHERE: list[dict[str, Any]] = [
     {"fault": "drop_after"},
     {"fault": "drop_after", "reset": True},
 ]
-# What only a message, or a listing, can be answered with.
+# Faults for messages only, or for listings only.
 MESSAGES: list[dict[str, Any]] = [
     {"fault": "status", "status": 400},
     {"fault": "status", "status": 404},
@@ -51,7 +51,7 @@ LISTINGS: list[dict[str, Any]] = [
     {"fault": name}
     for name in ("repeat_cursor", "no_has_next_page", "no_connections", "next_page_after_empty", "invalid_rows", "nan")
 ]
-# They hold back all requests for a second, so only a few.
+# These faults delay all requests for a second, so there are only a few.
 PAUSES: list[dict[str, Any]] = [
     {"fault": "status", "status": 429, "retry_after": 1, "times": 1, "nth": 150, "route": "messages"},
     {"fault": "status", "status": 503, "retry_after_date": 1, "times": 1, "nth": 600, "route": "messages"},
@@ -61,19 +61,19 @@ SHARE = 0.25
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Sandbox]:
-    """A sandbox of its own, with enough devices that are online."""
+    """A separate sandbox with enough online devices."""
     with Sandbox.start(devices=TARGETS + TARGETS // 2, seed=3) as sandbox:
         yield sandbox
 
 
 def add_faults(sandbox: Sandbox) -> None:
-    """Let a share of the requests on each route go wrong, by all its faults alike."""
+    """Let a share of the requests on each route fail, with all faults of the route equally often."""
     for rule in PAUSES:
         sandbox.add_fault(**rule)
     add_share(sandbox, "messages", [*ANYWHERE, *MESSAGES], SHARE)
     add_share(sandbox, "retrieve", ANYWHERE, SHARE)
     add_share(sandbox, "history", ANYWHERE, SHARE)
-    # A listing is whole or not at all, so that of many pages with a quarter wrong there would hardly ever be one.
+    # A listing is complete or fails; with a quarter of many pages failing, hardly any listing would succeed.
     add_share(sandbox, "list", [*ANYWHERE, *LISTINGS], SHARE / 5)
 
 
@@ -84,7 +84,7 @@ def add_share(sandbox: Sandbox, route: str, rules: list[dict[str, Any]], share: 
 
 
 def listed_once(ansible: Ansible) -> dict[str, dict[str, Any]]:
-    """As many hosts that are online as wanted, as an inventory has them: what an action needs, and an agent each."""
+    """As many online hosts as requested, as an inventory has them: what an action needs, and one agent each."""
     of_hosts = ansible.listing()["_meta"]["hostvars"]
     online = [name for name, variables in of_hosts.items() if variables["letta_online"]][:TARGETS]
     assert len(online) == TARGETS
@@ -107,7 +107,7 @@ def test_each_of_a_thousand_agents_has_one_turn_whatever_fails(tmp_path: Path, f
 
     rules: list[dict[str, Any]] = []
     for run in range(1, RUNS + 1):
-        # Nobody is to be found under the connection that was listed, nor knows what it had.
+        # No device has the connection that was listed, and no device knows which messages it received.
         fleet.restart()
         if run == RUNS:
             rules = fleet.faults()

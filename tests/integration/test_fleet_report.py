@@ -1,4 +1,4 @@
-"""fleet_report, and playbooks/report.yml: the files that come out of an inventory and a ledger."""
+"""fleet_report, and playbooks/report.yml: the files that they create from an inventory and a ledger."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def written(ansible: Ansible, name: str = "fleet.json") -> dict[str, Any]:
 
 
 def embedded(ansible: Ansible, name: str = "fleet.html") -> dict[str, Any]:
-    """The data in the page."""
+    """The data embedded in the page."""
     text = (ansible.directory / name).read_text()
     data: dict[str, Any] = json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
     return data
@@ -96,7 +96,7 @@ def test_the_report_covers_the_hosts_of_the_play_or_the_named_hosts(ansible: Ans
 
     assert [row["host"] for row in written(ansible, "play.json")["environments"]] == sorted(names)
     assert [row["host"] for row in written(ansible, "named.json")["environments"]] == sorted(names[:2])
-    # Whatever the prefix of the inventory's variables.
+    # With any prefix of the inventory's variables.
     assert all(row["version"] for row in written(ansible, "play.json")["environments"])
     assert run.result("typo")["msg"] == "hosts: 'nobody' is no host of the inventory"
     assert "allow_empty=true" in run.result("none")["msg"]

@@ -1,4 +1,4 @@
-"""docs/guide: the files of each page are written and all of its commands run, and print what the page shows."""
+"""docs/guide: the files of each page are written, all of its commands run, and the output is what the page shows."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ PAGES = sorted(page.name for page in GUIDE.glob("*.md"))
 ON_REAL_DEVICES = ("modules.md",)
 AGENT, OTHER_AGENT = "agent-1234", "agent-5678"
 
-# The guide leaves the usual times as they are, which real devices need.
+# The guide keeps the default times, which real devices need.
 SHORT_TIMES = {"self_update_soak": 0.3, "self_update_soak_grace": 60, "self_update_poll_interval": 0.2}
-# Between the output of a command, its exit code, and the output of the next one.
+# Separates the output of a command, its exit code, and the output of the next one.
 MARK = "\x1e"
-# Newer releases of ansible-core say this of a collection of their own when they are asked for a role.
+# Newer releases of ansible-core print this about their own collection when they look up a role.
 CORE_WARNING = re.compile(r"^\[WARNING\]: Collection at '\S+/ansible/_protomatter' does not have .+\n", re.MULTILINE)
 
 
 @dataclass
 class Command:
-    """A command of a page, and the lines that it is said to print."""
+    """A command of a page, and its expected output lines."""
 
     text: str
     shown: list[str] = field(default_factory=list)
 
 
 def _blocks(page: str) -> Iterator[tuple[str, str, str]]:
-    """Language, text, and the sentence before, of each code block of a page."""
+    """Language, text, and the preceding sentence of each code block of a page."""
     before = ""
     for token in MarkdownIt().parse((GUIDE / page).read_text(encoding="utf-8")):
         if token.type == "inline":
@@ -53,7 +53,7 @@ def _blocks(page: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _files(page: str) -> dict[str, str]:
-    """The files that a reader of a page writes: every block that is no console has its name in the sentence before."""
+    """The files that a reader of a page writes: the sentence before each block other than a console names the file."""
     files: dict[str, str] = {}
     for language, text, before in _blocks(page):
         if language != "console":
@@ -80,7 +80,7 @@ def _commands(page: str) -> list[Command]:
 
 
 def _pattern(shown: list[str]) -> str:
-    """What matches the lines shown, where `...` is any part of a line, and on a line of its own any lines."""
+    """A pattern for the lines shown: `...` matches any part of a line, or any lines if it stands alone."""
     lines = [line for line in shown if line.strip()]
     return "".join(
         r"(?:.*\n)*?" if line.strip() == "..." else ".*".join(map(re.escape, line.rstrip().split("..."))) + r"\n"
@@ -89,13 +89,13 @@ def _pattern(shown: list[str]) -> str:
 
 
 def _plain(output: str) -> str:
-    """An output without empty lines, blanks at the ends of lines, and the warning that is not ours."""
+    """An output without empty lines, trailing blanks, and the warning that is not from this collection."""
     said = CORE_WARNING.sub("", output)
     return "".join(f"{line.rstrip()}\n" for line in said.splitlines() if line.strip())
 
 
 def _outputs(commands: list[Command], directory: Path, env: dict[str, str], typed: str) -> list[tuple[str, int]]:
-    """Run commands in one shell; returns the output and exit code of each."""
+    """Run commands in one shell; return the output and exit code of each."""
     script = "".join(f"{command.text}\ncode=$?; printf '{MARK}%s{MARK}' $code; (exit $code)\n" for command in commands)
     done = subprocess.run(
         ["bash", "-c", script], cwd=directory, env=env, input=typed,
@@ -111,7 +111,7 @@ def _replying(sandbox: Sandbox) -> None:
 
 
 def _failing(sandbox: Sandbox) -> None:
-    """One message is refused; the fifth that arrives begins a turn that fails."""
+    """One message is refused; the fifth message that arrives begins a turn that fails."""
     refused = next(entry["id"] for entry in sandbox.fleet() if entry["name"] == "elm-0005")
     sandbox.add_fault("status", route="messages", target=refused, status=422, message="The agent is locked", times=1)
     sandbox.script(AGENT, *[ReplyTurn()] * 4, ErrorTurn(message="no credit"))
@@ -126,7 +126,7 @@ def _asking(sandbox: Sandbox) -> None:
     sandbox.script(AGENT, ApprovalTurn(tool_name="Bash", arguments={"command": "uptime"}))
 
 
-# What is to happen on a page, where that is not what ever happens.
+# The setup of a page, if it differs from the usual one.
 PREPARED: dict[str, Callable[[Sandbox], None]] = {
     "replies.md": _replying,
     "retrying.md": _failing,
@@ -138,7 +138,7 @@ PREPARED: dict[str, Callable[[Sandbox], None]] = {
 
 @pytest.fixture(scope="module")
 def ten() -> Iterator[Sandbox]:
-    """The fleet that the guide is about."""
+    """The fleet that the guide describes."""
     with Sandbox.start(devices=10, seed=1, qoder_environments=4) as sandbox:
         yield sandbox
 
@@ -151,7 +151,7 @@ def home(tmp_path: Path, ten: Sandbox) -> Path:
 
 
 def environment(home: Path, sandbox: Sandbox) -> dict[str, str]:
-    """What a user's shell has, without the checkout's own settings for Ansible."""
+    """The environment of a user's shell, without the Ansible settings of the checkout."""
     ours = ("ANSIBLE_CONFIG", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_HOME")
     return {
         **{name: value for name, value in os.environ.items() if name not in ours},
@@ -167,14 +167,14 @@ def environment(home: Path, sandbox: Sandbox) -> dict[str, str]:
 
 
 def installed(home: Path) -> None:
-    """Have the collection where `ansible-galaxy` installs it, as this checkout."""
+    """Put this checkout where `ansible-galaxy` installs the collection."""
     place = home / ".ansible/collections/ansible_collections/fleetops"
     place.mkdir(parents=True)
     (place / "environments").symlink_to(CHECKOUT)
 
 
 def _built(directory: Path, env: dict[str, str]) -> None:
-    """Have the collection as a file, to be installed."""
+    """Provide the collection as a file to install."""
     build = ["ansible-galaxy", "collection", "build", "--output-path", str(directory), str(CHECKOUT)]
     subprocess.run(build, env=env, check=True, capture_output=True)
 
@@ -196,7 +196,7 @@ def test_the_commands_of_a_page_print_what_it_shows(page: str, home: Path, ten: 
 
 
 def check_page(page: str, directory: Path, env: dict[str, str], *, typed: str = "") -> None:
-    """Write a page's files after those of the first page, run its commands there, and compare what they print."""
+    """Write the files of a page after those of the first page, run its commands there, and compare the output."""
     for name, text in {**_files(FIRST), "group_vars/all.yml": yaml.safe_dump(SHORT_TIMES), **_files(page)}.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""docs/guide/troubleshooting.md: every message that it explains is really printed."""
+"""docs/guide/troubleshooting.md: every message that it explains is printed by the collection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = CHECKOUT / "docs/guide/troubleshooting.md"
 
 
 def _explained() -> list[str]:
-    """What is code in the first column of the page's tables."""
+    """The code in the first column of the page's tables."""
     tokens = MarkdownIt().enable("table").parse(PAGE.read_text(encoding="utf-8"))
     cells = [tokens[at + 2].content for at, token in enumerate(tokens[:-2]) if token.type == "tr_open"]
     return [cell.strip("`") for cell in cells if cell.startswith("`")]
@@ -26,7 +26,7 @@ def _once(module: str, **options: Any) -> dict[str, Any]:
 
 
 def _of_the_inventory(ansible: Ansible) -> str:
-    """What an inventory says that cannot be read, for many reasons."""
+    """The errors of inventories that cannot be read, for many reasons."""
     key = {"api_key": ansible.sandbox.api_key}
     sources = [
         {},
@@ -48,7 +48,7 @@ def _of_an_empty_pattern(ansible: Ansible) -> str:
 
 
 def _of_tasks(ansible: Ansible) -> str:
-    """What tasks say that are refused, or fail, for many reasons."""
+    """The errors of tasks that are refused or fail, for many reasons."""
     sandbox = ansible.sandbox
     one, two, busy = (entry["name"] for entry in awake(sandbox)[:3])
     offline = next(entry["name"] for entry in sandbox.fleet() if not entry["online"])

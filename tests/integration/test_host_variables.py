@@ -1,4 +1,4 @@
-"""A target's variable counts from wherever Ansible lets it be set, and is that of the one host alone."""
+"""A target's variable may be set anywhere that Ansible allows, and applies to that host alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from .conftest import Ansible, Run, step
 
 NAME = "letta_agent_id"
-# What sets the variable to the name of its host and one more word.
+# Sets the variable to the name of its host and one more word.
 TEMPLATE = {NAME: "{{ inventory_hostname }} templated"}
 PLUGIN = f"""
 from ansible.inventory.host import Host
@@ -30,17 +30,17 @@ Place = dict[str, Any]
 
 @pytest.fixture
 def hosts(ansible: Ansible) -> list[str]:
-    """The names of the hosts, in no group of which anything is known."""
+    """The names of the hosts; none of their groups has variables."""
     return [entry["name"] for entry in ansible.sandbox.fleet()]
 
 
 def source(ansible: Ansible, **options: Any) -> Path:
-    """The inventory in a directory of its own, so that what is beside it is not beside the playbook."""
+    """The inventory in its own directory, so that files beside it are not beside the playbook."""
     return ansible.file("fleet/fleet.letta.yml", yaml.safe_dump({"plugin": "fleetops.environments.letta", **options}))
 
 
 def play(name: str, host: str, *before: Mapping[str, Any], **keywords: Any) -> dict[str, Any]:
-    """A play on this machine alone whose last task shows whom a message to a host would reach."""
+    """A play on this machine alone whose last task shows which target a message to a host would reach."""
     keywords.setdefault("hosts", "localhost")
     return {"gather_facts": False, **keywords, "tasks": [*before, shown(name, host)]}
 
@@ -51,7 +51,7 @@ def shown(name: str, host: str, **keywords: Any) -> dict[str, Any]:
 
 
 def agent_in(run: Run, name: str) -> Any:
-    """Whom a message would have reached."""
+    """The target that a message would reach."""
     return run.result(name)["targets"][0]["agent_id"]
 
 
@@ -59,8 +59,8 @@ def text(**variables: Any) -> str:
     return yaml.safe_dump(variables)
 
 
-# File → text, with HOST for the host that is to have the variable; `arguments` and `options` are of the command and
-# of the inventory source.
+# File → text, with HOST for the host with the variable; `arguments` and `options` belong to the command and
+# to the inventory source.
 BESIDE: dict[str, Place] = {
     "a group of another source": {"fleet/groups.ini": f"[some]\nHOST\n[some:vars]\n{NAME}=found"},
     "a group's parent": {"fleet/groups.ini": f"[some]\nHOST\n[more:children]\nsome\n[more:vars]\n{NAME}=found"},
@@ -91,7 +91,7 @@ def test_a_variable_set_outside_the_play_is_used(ansible: Ansible, hosts: list[s
         if path.suffix in (".ini", ".yaml"):
             arguments = [*arguments, "-i", str(path)]
 
-    # Not the first target, and one of two.
+    # The second of two targets.
     targets = {"hosts": "localhost", "gather_facts": False, "tasks": [shown("both", hosts[1])]}
     targets["tasks"][0]["fleetops.environments.send_message"]["targets"] = [hosts[1], hosts[0]]
     run = ansible.playbook(
@@ -224,7 +224,7 @@ def test_the_environment_of_a_host_comes_from_its_inventory_and_is_never_rendere
     listing = ansible.listing(source(ansible))
     contracts = {name: values["fleetops_environment"] for name, values in listing["_meta"]["hostvars"].items()}
     contracts[hosts[0]]["self_update"] = {"supported": "{{ lookup('pipe', 'touch rendered') }}"}
-    # A file in which everything is trusted, as whoever writes an inventory by hand has it.
+    # A file in which every text is trusted, as in an inventory that a user writes by hand.
     known = {name: {"fleetops_environment": contract} for name, contract in contracts.items()}
     elsewhere = {**contracts[hosts[1]], "id": "another"}
     ansible.file(f"host_vars/{hosts[1]}.yml", text(fleetops_environment=elsewhere))

@@ -183,7 +183,7 @@ LIST_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "no connections": ({"fault": "no_connections"}, "connections"),
     "no hasNextPage": ({"fault": "no_has_next_page"}, "hasNextPage"),
     "next page after an empty one": ({"fault": "next_page_after_empty"}, "hasNextPage is true on an empty page"),
-    # This and all after it have two pages of eleven, of which the second one goes wrong.
+    # From here on, each fleet has two pages of eleven rows, and the second page fails.
     "repeated cursor": ({"fault": "repeat_cursor"}, "came back"),
     "500 on page 2": ({"fault": "status", "status": 500}, "500 Internal Server Error"),
     "HTML on page 2": ({"fault": "html_200"}, "an HTML page"),
@@ -233,7 +233,7 @@ def test_a_listing_is_repeated_after_a_temporary_fault(ansible: Ansible) -> None
     ]
     for number, rule in enumerate(faults, start=1):
         sandbox.add_fault(**rule, route="list", nth=number)
-    # After those six calls: a server that wants more time than there is.
+    # After those six calls: a server that needs more time than the deadline.
     sandbox.add_fault("status", route="list", status=429, retry_after=5, nth=7)
 
     run = ansible.steps(

@@ -1,4 +1,4 @@
-"""environment_info with Qoder's environments: one of them, or a list."""
+"""environment_info with Qoder's environments: one environment, or a list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from .conftest import Ansible, step
 
 ALONE = "localhost,"
-# The options of each provider alone, with a value that would do.
+# The options of each provider alone, with a valid value.
 OF_LETTA: dict[str, Any] = {
     "device_id": "x", "after": "x", "online_only": True, "source": "remote", "user_id": "x",
 }  # fmt: skip
@@ -29,7 +29,7 @@ def _ids(result: dict[str, Any]) -> list[str]:
 
 
 def _expected(ansible: Ansible, *, archived: bool = True) -> list[str]:
-    """The ids that a list holds, the newest first."""
+    """The ids of a listing, newest first."""
     entries = reversed(ansible.sandbox.qoder.environments())
     return [entry["id"] for entry in entries if archived or not entry["archived"]]
 
@@ -268,7 +268,7 @@ def test_a_failed_listing_fails_as_a_whole_with_one_line(ansible: Ansible) -> No
 
 
 def test_the_connection_uses_the_options_of_qoder(ansible: Ansible) -> None:
-    """From the task, then the variables, then the environment; and nothing of Letta's."""
+    """From the task, then the variables, then the environment; and never from Letta's options."""
     sandbox = ansible.sandbox
     sandbox.qoder.account("second", "key-of-the-second", environments=3, seed=9)
     second = {entry["id"] for entry in sandbox.qoder.environments("second") if not entry["archived"]}

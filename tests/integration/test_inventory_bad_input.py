@@ -1,4 +1,4 @@
-"""Sources that are wrong, and every way in which the list call can go wrong: recovered, or failed as a whole."""
+"""Wrong sources, and every failure of the list call: recovered, or failed as a whole."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from .conftest import Ansible
 
 WRONG_OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
-    # an option that does not exist, with the nearest
+    # an unknown option, with the nearest name
     ({"onlineonly": True}, ["onlineonly", "online_only"]),
-    # values that are none
+    # invalid values
     ({"online_only": "perhaps"}, ["online_only", "perhaps"]),
     ({"source": "everywhere"}, ["source", "everywhere"]),
     ({"page_size": 0}, ["page_size", "0"]),
@@ -38,7 +38,7 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"base_url": "api.letta.com"}, ["base_url", "api.letta.com"]),
     ({"base_url": "ftp://api.letta.com"}, ["base_url", "ftp://api.letta.com"]),
     ({"base_url": "{{ nothing }}"}, ["base_url", "nothing"]),
-    # bad expressions and names that no row has
+    # invalid expressions, and names that no row has
     ({"filters": ["mode =="]}, ["filters", "mode =="]),
     ({"filters": ["moed == 'standard'"]}, ["filters", "moed", "'mode'"]),
     ({"filters": ["semver(versoin, '<1')"]}, ["filters", "versoin", "'version'"]),
@@ -151,7 +151,7 @@ PASSING: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("kind", PASSING)
 def test_temporary_faults_are_recovered_from_silently(ansible: Ansible, kind: str) -> None:
-    # One for each page: nothing may be lost or come twice.
+    # One fault for each page: no row may be lost or repeated.
     names = {entry["name"] for entry in ansible.sandbox.fleet()}
     for number, rule in enumerate(PASSING[kind]):
         ansible.sandbox.add_fault(**rule, route="list", nth=2 * number + 1)
@@ -173,7 +173,7 @@ def test_a_fault_may_occur_as_often_as_retries_allows(ansible: Ansible) -> None:
 
 
 LASTING: list[tuple[dict[str, Any], list[str], int]] = [
-    # the fault, what is said, and how many requests that needs with one retry
+    # the fault, the error, and the number of requests with one retry
     ({"fault": "status", "status": 429}, ["429", "The sandbox was told to fail"], 2),
     ({"fault": "status", "status": 500, "body": "error_envelope"}, ["500", "SANDBOX_FAULT: The sandbox was told"], 2),
     ({"fault": "status", "status": 502, "body": "html"}, ["502", "HTML page"], 2),
@@ -202,7 +202,7 @@ LASTING: list[tuple[dict[str, Any], list[str], int]] = [
 def test_a_permanent_fault_fails_the_listing_as_a_whole(ansible: Ansible, subtests: pytest.Subtests) -> None:
     call = 1
     for rule, _parts, requests in LASTING:
-        # The first page is answered well, the second never.
+        # The first page succeeds, the second never does.
         ansible.sandbox.add_fault(**rule, route="list", nth=list(range(call + 1, call + 1 + requests)))
         call += 1 + requests
 
@@ -222,7 +222,7 @@ def test_a_permanent_fault_fails_the_listing_as_a_whole(ansible: Ansible, subtes
 
 
 DAMAGES = {
-    # what is wrong with a row, and the field that the warning names, where the row has an id to name
+    # the damage of a row, and the field that the warning names, if the row has an id
     "no_id": "",
     "id_number": "",
     "not_an_object": "",

@@ -1,4 +1,4 @@
-"""The cache: a second run asks nothing and shows the same, and nobody else sees what it holds."""
+"""The cache: a second run asks nothing and shows the same, and no other user can read it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_second_run_asks_nothing_and_shows_the_same(ansible: Ansible, cached: 
     second.assert_quiet()
     assert ansible.sandbox.requests() == []
     assert second.stdout == first.stdout
-    # Filters and groups are made from the rows, so they may change without another question.
+    # Filters and groups are computed from the rows, so they may change without another request.
     systems = {entry["name"]: (entry["row"].get("metadata") or {}).get("os") for entry in ansible.sandbox.fleet()}
     assert filtered["_meta"]["hostvars"].keys() == {name for name, system in systems.items() if system == "linux"}
     assert [path.name.startswith("fleet_") for path in _files(ansible)] == [True]
@@ -69,7 +69,7 @@ def test_the_cache_is_used_only_for_its_timeout(ansible: Ansible, cached: dict[s
 
 
 def test_blank_environment_variables_of_the_cache_count_as_unset(ansible: Ansible) -> None:
-    """The cache is set up in ansible.cfg, and a scheduler leaves its fields empty."""
+    """The cache is set up in ansible.cfg, and a scheduler leaves its variables empty."""
     config = (CHECKOUT / "ansible.cfg").read_text()
     ours = "\n".join(["cache = true", "cache_plugin = jsonfile", f"cache_connection = {ansible.directory}/cache"])
     path = ansible.file("ansible.cfg", config.replace("[inventory]\n", f"[inventory]\n{ours}\n"))
@@ -85,7 +85,7 @@ def test_blank_environment_variables_of_the_cache_count_as_unset(ansible: Ansibl
 
 
 def test_no_file_of_the_cache_holds_the_key(ansible: Ansible, cached: dict[str, Any]) -> None:
-    # A server that repeats the key in a row must not bring it there either.
+    # A server that repeats the key in a row must not get it into the cache.
     entry = ansible.sandbox.fleet()[0]
     ansible.sandbox.patch(entry["id"], metadata={"gitBranch": f"x {ansible.sandbox.api_key} y"})
 
@@ -118,7 +118,7 @@ def test_flush_cache_or_another_url_query_or_key_does_not_use_the_cache(
     flushed.assert_quiet()
     hosts = json.loads(flushed.stdout)["_meta"]["hostvars"]
     assert hosts.keys() == {*whole, added["connectionName"]}
-    # And the run after it reads what the flushing run wrote.
+    # The run after it reads what the flushing run wrote.
     assert after.keys() == hosts.keys()
     assert len(ansible.sandbox.requests("list")) == 1
 
@@ -154,12 +154,12 @@ CORRUPT = {
 
 
 def test_a_corrupt_or_foreign_entry_counts_as_absent(ansible: Ansible, cached: dict[str, Any]) -> None:
-    """One source for each kind of damage, all in one process: every one of them has to ask the API again."""
+    """One source for each kind of damage, all in one process: each of them has to ask the API again."""
     sources = [cached] * (len(CORRUPT) + 2)
     assert ansible.sources(sources).returncode == 0
     files = _files(ansible)
     whole = files[0].read_text()
-    # A moment without a time zone cannot be compared with one that has it.
+    # A time without a zone cannot be compared with one that has a zone.
     naive = re.sub(r"(fetched_at\W+[\d:.T-]+)Z", r"\1", whole)
     assert naive != whole
     for file, text in zip(files, [whole[: len(whole) // 2], naive, *CORRUPT.values()], strict=True):

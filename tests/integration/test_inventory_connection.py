@@ -1,4 +1,4 @@
-"""How an inventory source reaches the API: the key, where each connection option may stand, TLS and time."""
+"""How an inventory source reaches the API: the key, the places of each connection option, TLS and time limits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.sandbox.process import Sandbox
 
 from .conftest import Ansible, Certificates, Run, filled
 
-# A right key that is no part of any other text, so that finding it in an output means that it leaked.
+# A valid key that is part of no other text, so finding it in an output means that it leaked.
 KEY = "loopback-key-that-must-not-leak"
 WRONG = "wrong-key-that-must-not-leak"
 NO_KEY = {"LETTA_API_KEY": ""}
-# As AWX lists. Without --export Ansible itself shows extra variables, a key among them, with each host's.
+# As AWX lists. Without --export Ansible itself shows extra variables, such as a key, with each host.
 VERBOSE = ("--list", "--export", "-vvvv")
 QUIET_STDOUT = {"ANSIBLE_VERBOSE_TO_STDERR": "true"}
 
@@ -36,13 +36,13 @@ def secretive_process() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def secretive(ansible: Ansible, secretive_process: Sandbox) -> Ansible:
-    """Ansible's commands for the sandbox whose key is KEY, which stands in no environment variable."""
+    """Ansible's commands for the sandbox whose key is KEY, without the key in the environment."""
     secretive_process.reset()
     return Ansible(ansible.directory, secretive_process)
 
 
 def _listed(run: Run, sandbox: Sandbox) -> None:
-    """The fleet, and nothing printed at -vvvv that tells a key."""
+    """The fleet; asserts that the output at -vvvv has no key."""
     run.assert_quiet()
     shown = json.loads(run.stdout)
     assert shown["_meta"]["hostvars"].keys() == {entry["name"] for entry in sandbox.fleet()}
@@ -55,7 +55,7 @@ def _no_key(run: Run) -> None:
 
 
 KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
-    # what is tested: options of the source, arguments, environment; {right} and {wrong} are files with a key
+    # the case: options of the source, arguments, environment; {right} and {wrong} are files with a key
     "an option": ({"api_key": KEY}, [], NO_KEY),
     "an environment variable": ({}, [], {"LETTA_API_KEY": KEY}),
     "an extra variable": ({}, ["-e", f"letta_api_key={KEY}"], NO_KEY),
@@ -230,7 +230,7 @@ def test_the_url_comes_from_the_source_then_an_extra_variable_then_the_environme
 
 @pytest.mark.covers("letta", "base_url")
 def test_a_blank_url_selects_the_official_api(ansible: Ansible) -> None:
-    # A proxy that is not there keeps the request on this machine, whatever it can reach.
+    # A missing proxy keeps the request on this machine, whatever network it has.
     env = {"LETTA_BASE_URL": "", "HTTPS_PROXY": f"http://127.0.0.1:{_closed_port()}", "https_proxy": "", "NO_PROXY": ""}
 
     run = ansible.inventory("--list", source=ansible.source(base_url="", retries=0), env=env)
@@ -406,7 +406,7 @@ def test_a_redirect_is_not_followed_and_the_key_is_sent_nowhere(
 def test_a_missing_package_is_named_with_the_python_that_needs_it(ansible: Ansible, package: str) -> None:
     folder = ansible.directory / "site"
     folder.mkdir()
-    # Python imports this before anything else; None is how it marks a module that must not be imported.
+    # Python imports this before anything else; None marks a module that must not be imported.
     (folder / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
 
     run = ansible.inventory("--list", env={"PYTHONPATH": str(folder)})

@@ -1,4 +1,4 @@
-"""Devices that say of themselves whatever would do harm: usable, unique, harmless hosts, here and in AWX."""
+"""Devices that describe themselves with harmful values: usable, unique, harmless hosts, here and in AWX."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONSTRUCTED: dict[str, Any] = {
 
 @pytest.fixture
 def hostile(ansible: Ansible) -> dict[str, str]:
-    """A fleet of hostile devices only: id → the name it gave."""
+    """A fleet of hostile devices only: id → its name."""
     return become_hostile(ansible.sandbox)
 
 
@@ -46,7 +46,7 @@ def _assert_nothing_ran(ansible: Ansible) -> None:
 
 
 def _plays(*names: str) -> list[dict[str, Any]]:
-    """What people write to look at hosts; whatever became of a task, the next one runs."""
+    """Tasks that users write to look at hosts; the next task runs even if one fails."""
     looks: list[dict[str, Any]] = [
         {"var": "hostvars[inventory_hostname]"},
         {"msg": "{{ letta_connection_name }}"},
@@ -88,7 +88,7 @@ def test_devices_with_any_names_are_usable_unique_harmless_hosts(ansible: Ansibl
         assert re.fullmatch(r"[A-Za-z0-9-]{1,63}\.letta\.invalid", host["ansible_host"])
     assert len({host["ansible_host"] for host in hosts.values()}) == len(hosts)
     assert all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", group) for group in groups)
-    # The hosts of the other source are as they were.
+    # The hosts of the other source are unchanged.
     assert {name: listing["_meta"]["hostvars"][name] for name in STATIC["web"]["hosts"]} == STATIC["web"]["hosts"]
     assert sorted(listing["web"]["hosts"]) == sorted(STATIC["web"]["hosts"])
     assert hosts["twin-" + _suffix(hosts, "twin")]["letta_connection_name"] == "twin"
@@ -158,7 +158,7 @@ def test_a_device_named_like_a_group_gets_a_suffix(ansible: Ansible, name: str) 
 
 
 def test_a_device_cannot_replace_a_group_that_currently_has_no_host(ansible: Ansible) -> None:
-    # A play for `mode_plan` means the devices in that mode, and none when there is none.
+    # A play for `mode_plan` selects the devices in that mode, and no host when there are none.
     plan = next(entry for entry in ansible.sandbox.fleet() if entry["row"].get("currentMode") == "plan")
     ansible.sandbox.remove(plan["id"])
     names = ["mode_plan", "os_plan9", "version_9_9", "offline"]
@@ -176,7 +176,7 @@ def test_a_device_cannot_replace_a_group_that_currently_has_no_host(ansible: Ans
 
 TRUSTED = {"__ansible_type": "_AnsibleTaggedStr", "value": TEMPLATE, "tags": [{"__ansible_type": "TrustedAsTemplate"}]}
 MARKED: dict[str, dict[str, Any]] = {
-    # what Ansible's own JSON uses to mark values
+    # the marks of values in Ansible's own JSON
     "trusted": TRUSTED,
     "unsafe": {"__ansible_unsafe": TEMPLATE},
     "vault": {"__ansible_vault": "$ANSIBLE_VAULT;1.1;AES256\n3030"},
@@ -245,7 +245,7 @@ def test_half_a_character_breaks_no_listing(ansible: Ansible) -> None:
 
 
 def _patch_with_surrogates(sandbox: Sandbox, identity: str) -> None:
-    # The sandbox takes the row and then cannot show it; what the API answers is escaped, as JSON may be.
+    # The sandbox accepts the row and then cannot print it; the API's answer is escaped, as JSON may be.
     content = json.dumps({"connectionName": "half\ud800", "metadata": {"gitBranch": "half\udc00", "\ud800": "\ud800"}})
     sandbox.control.request("PATCH", f"/_sandbox/environments/{identity}", content=content)
 

@@ -1,4 +1,4 @@
-"""What an inventory source lists: hosts, variables and groups, against the sandbox's truth."""
+"""What an inventory source lists: hosts, variables and groups, compared with the sandbox's fleet."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_source_with_nothing_but_the_plugin_lists_the_whole_fleet(ansible: Ans
     assert len(hosts) == len(ansible.sandbox.fleet())
 
 
-# Of a row's metadata, what has a variable of its own.
+# The keys of a row's metadata that have their own variable.
 WITH_VARIABLES = {
     "os", "lettaCodeVersion", "nodeVersion", "gitBranch", "workingDirectory", "self_update", "supported_commands",
 }  # fmt: skip
@@ -195,7 +195,7 @@ def _is_leaf(group: str, dimension: str) -> bool:
 
 
 def _expected_groups(entry: dict[str, Any]) -> Iterator[str]:
-    """Every group a host is in, its version's parent included."""
+    """Every group of a host, including the parent of its version."""
     row = entry["row"]
     metadata = row.get("metadata") or {}
     self_update = metadata.get("self_update") or {}
@@ -216,7 +216,7 @@ def _expected_groups(entry: dict[str, Any]) -> Iterator[str]:
 
 
 def _groups(listing: dict[str, Any]) -> dict[str, set[str]]:
-    """Group → its hosts, those of its children included; without the two groups that Ansible makes."""
+    """Group → its hosts, including those of its children; without the two groups that Ansible creates."""
 
     def hosts(group: str) -> set[str]:
         entry = listing.get(group, {})
@@ -388,7 +388,7 @@ def test_trust_decides_which_texts_are_exported_as_unsafe(
         assert marked(host[f"letta_{name}"]) is ids_marked, name
     assert {marked(command) for command in host["letta_supported_commands"]} == {ids_marked}
     assert marked(host["fleetops_environment"]["id"]) is ids_marked
-    # Never trusted: a space is enough. Always trusted: what is ours.
+    # Never trusted: a space is enough. Always trusted: the collection's own text.
     assert marked(host["letta_working_directory"])
     assert marked(host["letta_self_update"]["manual_command"])
     assert not marked(host["ansible_host"])

@@ -1,4 +1,4 @@
-"""A refresh asks for all pages at once, and shows what a walk from page to page would."""
+"""A refresh requests all pages at once, and shows the rows that a walk from page to page would."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.sandbox.process import Sandbox
 
 from .conftest import DEVICES, Ansible
 
-# In small pages, and with as many at a time as the plugin asks for.
+# In small pages, and as many at a time as the plugin requests.
 PAGE = 2
 AT_ONCE = 20
 
@@ -30,7 +30,7 @@ def cached(tmp_path: Path) -> dict[str, Any]:
 
 
 def refreshed(ansible: Ansible, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What a run with --flush-cache lists, and the requests that it made."""
+    """The list of a run with --flush-cache, and the requests that it made."""
     ansible.sandbox.clear_requests()
     run = ansible.inventory("--list", "--flush-cache", source=ansible.source(**options))
     run.assert_quiet()
@@ -38,7 +38,7 @@ def refreshed(ansible: Ansible, options: Mapping[str, Any]) -> tuple[dict[str, A
 
 
 def comparable(listing: Mapping[str, Any]) -> dict[str, Any]:
-    """A listing without its moments, which differ from run to run."""
+    """A listing without its times, which differ from run to run."""
     moments = {"letta_listed_at", "letta_last_heartbeat", "letta_last_seen_at"}
     hosts = listing["_meta"]["hostvars"]
     kept = {name: {key: host[key] for key in host.keys() - moments} for name, host in hosts.items()}
@@ -51,7 +51,7 @@ def most_under_way(requests: list[dict[str, Any]]) -> int:
 
 @pytest.mark.covers("letta", "cache")
 def test_a_refresh_of_a_large_fleet_asks_for_many_pages_at_once(tmp_path: Path, cached: dict[str, Any]) -> None:
-    """500 rows over an API that takes 0.1 s a page; the last row of a page is gone when it is listed a third time."""
+    """500 rows over an API that takes 0.1 s a page; the last row of a page is removed before the third listing."""
     with Sandbox.start(devices=475, seed=3) as sandbox:
         fleet = sandbox.fleet()
         for _number in range(500 - len(fleet)):
@@ -82,7 +82,7 @@ def test_the_pages_are_remembered_when_the_rows_have_expired(ansible: Ansible, c
     ansible.hosts(**cached)
     assert ansible.sandbox.requests() == []
 
-    # A time-out of a second, which is over by the time that Ansible has started.
+    # A timeout of one second, which is over before Ansible has started.
     hosts = ansible.hosts(**cached, cache_timeout=1)
 
     assert hosts.keys() == {entry["name"] for entry in ansible.sandbox.fleet()}
@@ -101,7 +101,7 @@ def test_without_a_cache_every_listing_walks(ansible: Ansible, cached: dict[str,
 
 
 def test_a_refresh_lists_added_and_removed_rows_as_a_walk_does(ansible: Ansible, cached: dict[str, Any]) -> None:
-    """Among those that went: two after which pages began, and the last of all."""
+    """Among the removed rows: two after which pages began, and the last row of all."""
     refreshed(ansible, cached)
     fleet = ansible.sandbox.fleet()
     for position in (1, 4, 9, -1):
@@ -117,7 +117,7 @@ def test_a_refresh_lists_added_and_removed_rows_as_a_walk_does(ansible: Ansible,
     names = {entry["name"] for entry in ansible.sandbox.fleet()}
     assert again["_meta"]["hostvars"].keys() == names
     assert [request["status"] for request in requests].count(400) == 2
-    # What is remembered then are the pages of the fleet as it is.
+    # The pages that are remembered then are those of the current fleet.
     assert [request["status"] for request in at_once] == [200] * -(-len(names) // PAGE)
 
 
@@ -148,7 +148,7 @@ UNREADABLE = ["", "[]", _payload(7), _payload("{"), _payload("[7]"), _payload('{
 
 
 def test_unreadable_starts_count_as_absent(ansible: Ansible, cached: dict[str, Any]) -> None:
-    """One source for each kind of damage, all in one process, and one of which nothing is damaged."""
+    """One source for each kind of damage, and one without damage, all in one process."""
     sources = [cached] * (len(UNREADABLE) + 1)
     assert ansible.sources(sources).returncode == 0
     files = sorted((ansible.directory / "cache").glob("*_starts"))

@@ -22,7 +22,7 @@ from .kill_points import each_step, entries, forked
 
 @pytest.fixture
 def targets(sandbox: Sandbox) -> list[MessageTarget]:
-    """Two environments as they are listed now, with an agent each."""
+    """Two environments as listed now, with one agent each."""
     environments = [environment_of(sandbox.add_environment(), sandbox.url) for _number in range(2)]
     messages = parse_messages("messages", [{"content": "hello"}])
     return [MessageTarget(found.id, found, f"agent-{found.id}", messages=messages) for found in environments]
@@ -30,18 +30,18 @@ def targets(sandbox: Sandbox) -> list[MessageTarget]:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what failed be tried again at once."""
+    """Allow another attempt for failed deliveries at once."""
     monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.0)
 
 
 def restart(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> None:
-    """Let the devices come back on other connections, without knowing which messages they had."""
+    """Let the devices come back on other connections, without a record of the messages they received."""
     for target in targets:
         sandbox.rotate(target.environment.id, restart=True)
 
 
 def had(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> list[Counter[str]]:
-    """How often the agent of each target had each message, which was a turn each time."""
+    """How often the agent of each target received each message; each time was one turn."""
     received = sandbox.received()
     counted = []
     for target in targets:
@@ -52,13 +52,13 @@ def had(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> list[Counter[str]
 
 
 def stale(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:
-    """The devices have registered again since they were listed."""
+    """The devices have registered again after they were listed."""
     restart(sandbox, targets)
     return targets
 
 
 def listed_as_offline(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:
-    """The devices have come online since they were listed."""
+    """The devices have come online after they were listed."""
     del sandbox
     return [
         replace(target, environment=replace(target.environment, status="offline", connection_id=None))
@@ -67,7 +67,7 @@ def listed_as_offline(sandbox: Sandbox, targets: list[MessageTarget]) -> list[Me
 
 
 def unclear(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:
-    """The first message that reaches a device is not answered."""
+    """The first message that reaches a device gets no answer."""
     sandbox.clear_faults()
     for target in targets:
         sandbox.add_fault("drop_after", route="messages", target=target.environment.id, nth=1)
@@ -82,7 +82,7 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
     targets: list[MessageTarget],
     listed: Callable[[Sandbox, list[MessageTarget]], list[MessageTarget]],
 ) -> None:
-    """It dies twice, and each time the devices restart, so that whoever goes on has other connections listed."""
+    """It dies twice, and the devices restart each time, so the next run lists other connections."""
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
         sandbox.clear_received()
@@ -105,7 +105,7 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
 def test_a_repeat_that_is_killed_at_any_await_makes_each_attempt_once(
     sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget]
 ) -> None:
-    """Sending to all again once more goes on with the repeat; only where that was complete it is another one."""
+    """Sending to all again continues an incomplete repeat; after a complete one it begins another."""
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
         sandbox.clear_received()

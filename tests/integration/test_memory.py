@@ -1,4 +1,4 @@
-"""What a message to many leaves behind in memory."""
+"""The memory that a message to many targets keeps."""
 
 from __future__ import annotations
 

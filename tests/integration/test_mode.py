@@ -1,4 +1,4 @@
-"""environment_mode: what mode a conversation gets on which device, and what the task says of it."""
+"""environment_mode: which mode a conversation gets on which device, and how the task reports it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_current_host_is_the_target_and_the_difference_is_shown(
 
     run.assert_quiet()
     for line in ("--- before: one", "+++ after: one", '-    "mode": "standard"', '+    "mode": "acceptEdits"'):
-        # In check mode and when it is set, and not when there is none.
+        # In check mode and when the mode is set, and not without a difference.
         assert run.stdout.count(line) == 2, run.stdout
     assert run.result("set")["previous_mode"] == "standard"
 

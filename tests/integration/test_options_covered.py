@@ -1,4 +1,4 @@
-"""Every option of every plugin is specified, documented, and claimed by a test that fails when it is ignored."""
+"""Every option of every plugin is specified, documented, and covered by a test that fails when it is ignored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLUGINS = {
 
 
 def _specified(plugin: str) -> set[str]:
-    """The options that the code knows: a module's or a lookup's SPEC, a plugin's DOCUMENTATION with its fragments."""
+    """The options in the code: a module's or a lookup's SPEC, a plugin's DOCUMENTATION with its fragments."""
     package = f"ansible_collections.{COLLECTION}.plugins"
     if PLUGINS[plugin] == "module":
         return set(importlib.import_module(f"{package}.modules.{plugin}").SPEC)
@@ -67,7 +67,7 @@ def _claims() -> dict[str, set[str]]:
 
 
 def _claims_about(plugin: str) -> set[str]:
-    """The options of a plugin that tests claim, on their own or with a fragment: `covers("fragment targets", ...)`."""
+    """The options of a plugin that tests cover, directly or by a fragment: `covers("fragment targets", ...)`."""
     claims = _claims()
     found = set(claims[plugin])
     if PLUGINS[plugin] == "module" and "targets" in _specified(plugin):

@@ -1,4 +1,4 @@
-"""playbooks/approvals.yml: what waits on the devices, by tool, and what is answered."""
+"""playbooks/approvals.yml: the tool calls that wait on the devices, and the answers to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOOLS = {"one": "Read", "two": "Bash", "three": "{{ 1 + 1 }}"}
 
 @pytest.fixture
 def devices(ansible: Ansible) -> dict[str, dict[str, Any]]:
-    """Simulated devices by name, each with an agent of its own (`agent-one`, ...) whose tool call waits."""
+    """Simulated devices by name, each with its own agent (`agent-one`, ...) whose tool call waits."""
     ansible.file("group_vars/letta.yml", "letta_agent_id: agent-{{ inventory_hostname }}\n")
     found = {name: ansible.sandbox.add_environment(connectionName=name) for name in TOOLS}
     for name, tool in TOOLS.items():

@@ -1,4 +1,4 @@
-"""playbooks/audit.yml: what breaks the rules, and with which exit code it ends."""
+"""playbooks/audit.yml: which hosts break the rules, and the exit code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FLEET: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def fleet(ansible: Ansible) -> dict[str, dict[str, Any]]:
-    """Devices that each break another rule, and one that was last seen 30 days ago."""
+    """Devices that each break one rule, and one that was last seen 30 days ago."""
     found = {name: ansible.sandbox.add_environment(connectionName=name, **row) for name, row in FLEET.items()}
     long_ago = int(time.time() * 1000) - 30 * DAY
     found["away"] = ansible.sandbox.add_environment(

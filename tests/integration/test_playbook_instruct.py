@@ -1,4 +1,4 @@
-"""playbooks/instruct.yml: by path and by its name in the collection."""
+"""playbooks/instruct.yml: by its path and by its name in the collection."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def _instruct(ansible: Ansible, *arguments: str, playbook: str = NAME, source: A
 
 
 def _lines(run: Run) -> list[list[str]]:
-    """What the playbook shows of each target: host, status, message id, reason."""
+    """The playbook's line for each target: host, status, message id, reason."""
     shown = [entry["result"]["msg"] for entry in run.results if entry["task"] == "Show what became of each target"]
     assert len(shown) == 1
-    # Read from the output as well, which is where a user reads it.
+    # Read from the output as well, because users read it there.
     assert all(line in run.stdout for line in shown[0])
     return [line.split("  ") for line in shown[0]]
 
@@ -111,9 +111,9 @@ def test_an_empty_selection_is_a_separate_error_unless_allowed(ansible: Ansible,
     allowed = _instruct(ansible, *arguments, source=source, instruct_allow_empty=True, **variables)
     assert allowed.returncode == 0, allowed.output
     assert "ERROR" not in allowed.output
-    # Of a pattern that no host and no group has Ansible itself warns.
+    # Ansible itself warns about a pattern that matches no host and no group.
     assert ("WARNING" in allowed.output) == (empty == "pattern")
-    # No play got as far as that.
+    # No play reached that point.
     assert [entry["task"] for entry in allowed.results] in ([], ["Require at least one host"])
     assert ansible.sandbox.requests("messages") == []
 
@@ -136,7 +136,7 @@ def test_each_host_ends_as_its_target_and_max_failures_decides_whether_others_ge
     failed.assert_error(
         "failed, as more targets failed than instruct_max_failures=0 allows: 2 targets: ", f"{bad['name']}: failed"
     )
-    # Whom a relaunch on failed hosts is to have.
+    # The hosts of a relaunch on failed hosts.
     failed.assert_error(f"{bad['name']}: failed: ", "Not like this")
     assert recap_of(failed)[bad["name"]]["failed"] == 1
     assert recap_of(failed)[good["name"]]["failed"] == (names[0] == bad["name"])
@@ -206,7 +206,7 @@ def test_the_variables_of_the_playbook_are_the_options_of_send_message(ansible: 
         *limit,
     )
 
-    # The one that stayed offline is within the budget, so the others were sent to.
+    # The target that stayed offline is within the budget, so the others got the message.
     assert run.returncode == 2
     assert [host for host, counts in recap_of(run).items() if counts["failed"]] == [offline["name"]]
     received = sandbox.received()

@@ -1,4 +1,4 @@
-"""playbooks/stop.yml: campaigns paused, turns aborted, modes lowered, and who did not confirm."""
+"""playbooks/stop.yml: campaigns paused, turns aborted, modes lowered, and hosts that did not confirm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMES = ("one", "two")
 
 @pytest.fixture
 def devices(ansible: Ansible) -> list[dict[str, Any]]:
-    """Two simulated devices in mode unrestricted, each with an agent of its own (`agent-one`, `agent-two`)."""
+    """Two simulated devices in mode unrestricted, each with its own agent (`agent-one`, `agent-two`)."""
     ansible.file("group_vars/letta.yml", "letta_agent_id: agent-{{ inventory_hostname }}\n")
     return [ansible.sandbox.add_environment(connectionName=name, currentMode="unrestricted") for name in NAMES]
 
@@ -34,7 +34,7 @@ def _stop(ansible: Ansible, *arguments: str, limit: str = "one,two", **variables
 
 
 def _lines(run: Run) -> list[list[str]]:
-    """What the playbook shows: host, turn or mode, status, reason."""
+    """The lines of the playbook: host, turn or mode, status, reason."""
     return [line.split("  ") for line in run.result("Show what became of each host")["msg"]]
 
 

@@ -1,4 +1,4 @@
-"""How far a fan-out is: on a terminal, and nowhere else."""
+"""The progress of a fan-out is shown on a terminal, and nowhere else."""
 
 from __future__ import annotations
 

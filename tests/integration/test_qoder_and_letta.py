@@ -1,4 +1,4 @@
-"""Both sources in one inventory directory: one fleet, in which nobody is merged with anybody."""
+"""Both sources in one inventory directory: one fleet, in which no two environments are merged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONTRACT = "fleetops_environment"
 
 
 def directory(ansible: Ansible, letta: dict[str, Any] | None = None, qoder: dict[str, Any] | None = None) -> Path:
-    """An inventory directory with a source of each provider, in which these options are given."""
+    """An inventory directory with a source of each provider, each with these options."""
     folder = ansible.directory / "inventory"
     folder.mkdir()
     ansible.source("inventory/1.yml", **(letta or {}))
@@ -41,7 +41,7 @@ def test_a_directory_with_both_sources_is_one_fleet(ansible: Ansible) -> None:
     assert set(listing["letta"]["hosts"]) == set(of(hosts, "letta").values())
     assert set(listing["qoder"]["hosts"]) == set(of(hosts, "qoder").values())
     for host in hosts.values():
-        # Nothing of one provider at a host of the other.
+        # No host has a variable of the other provider.
         provider = host[CONTRACT]["provider"]
         assert {name.partition("_")[0] for name in host} == {provider, "ansible", "fleetops"}
         url = sandbox.url if provider == "letta" else sandbox.qoder.url
@@ -62,7 +62,7 @@ def test_hosts_of_the_same_name_are_not_merged(ansible: Ansible) -> None:
 
 
 def test_a_device_named_like_a_group_of_the_other_source_gets_another_name(ansible: Ansible) -> None:
-    """Or it would get what is meant for the group."""
+    """Otherwise it would get what is meant for the group."""
     named = {name: ansible.sandbox.add_environment(connectionName=name)["id"] for name in ("qoder", "not_archived")}
 
     listing = ansible.listing(directory(ansible))

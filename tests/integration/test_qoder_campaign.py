@@ -1,4 +1,4 @@
-"""Campaigns to Qoder: whatever becomes of the runs, each environment has one turn, in one session."""
+"""Campaigns to Qoder: each environment has one turn, in one session, whatever happens to the runs."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from tests.unit.qoder_support import AGENT, new_environment, qoder_settings, wit
 
 from .kill_points import begun, each_step, entries, forked
 
-# Longer than idempotency keys are kept.
+# Longer than the server keeps idempotency keys.
 LATER = 25 * 3600.0
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what failed be tried again at once."""
+    """Allow another attempt for failed deliveries at once."""
     monkeypatch.setattr(retries, "_FIRST_PAUSE", 0.0)
 
 
 @pytest.fixture
 def targets(sandbox: Sandbox) -> list[MessageTarget]:
-    """Two environments, which are to be told "hello" in a session of their own."""
+    """Two environments, which each get "hello" in a new session."""
     return [to(sandbox), to(sandbox)]
 
 
@@ -60,12 +60,12 @@ def new_session(sandbox: Sandbox, target: MessageTarget) -> str:
 
 
 def turns(sandbox: Sandbox) -> list[int]:
-    """The turns of the sessions that have any, each in another environment, or in one for another attempt."""
+    """The turns of the sessions that have any; each session is for another environment or another attempt."""
     return [session["turns"] for session in sandbox.qoder.sessions() if session["turns"]]
 
 
 def a_day_later(sandbox: Sandbox, ledger: Path) -> None:
-    """Let the keys of all that was sent be forgotten."""
+    """Let the server forget the keys of all sent requests."""
     sandbox.qoder.pass_time(LATER)
     connection = sqlite3.connect(ledger)
     with connection:
@@ -75,7 +75,7 @@ def a_day_later(sandbox: Sandbox, ledger: Path) -> None:
 
 
 def repeated(sandbox: Sandbox, path: str, key: str, body: dict[str, Any]) -> Any:
-    """What the server answers to a request with a key that it knows."""
+    """The server's answer to a request with a known key."""
     headers = {"Authorization": f"Bearer {sandbox.qoder.key}", "Idempotency-Key": key}
     return httpx.post(f"{sandbox.qoder.url}/{path}", json=body, headers=headers, trust_env=False).json()
 
@@ -86,7 +86,7 @@ def lose(ledger: Path) -> None:
 
 
 def sent_without_an_answer(sandbox: Sandbox, ledger: Path, target: MessageTarget) -> None:
-    """A run whose message was accepted, and which does not know it."""
+    """A run whose message was accepted, and which did not record that."""
     sandbox.add_fault("drop_after", route="qoder_send")
     assert forked(sandbox, ledger, [target])["statuses"] == ["unknown"]
     assert turns(sandbox) == [1]
@@ -125,7 +125,7 @@ def test_the_ledger_has_the_session_the_event_and_both_keys(
 def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
     sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], later: bool, verify: bool
 ) -> None:
-    """It dies twice, and after each time the keys of what it had sent may be forgotten."""
+    """It dies twice, and after each time the server may have forgotten the keys."""
     before: set[str] = set()
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
@@ -263,7 +263,7 @@ def test_a_given_session_is_used(sandbox: Sandbox, ledger: Path) -> None:
     for expected in ("sent", "already_sent"):
         assert forked(sandbox, ledger, [target])["statuses"] == [expected]
     lose(ledger)
-    # Under the same key it is the same message.
+    # With the same key it is the same message.
     assert forked(sandbox, ledger, [target])["statuses"] == ["sent"]
 
     [session] = sandbox.qoder.sessions()

@@ -14,11 +14,11 @@ from tests.sandbox.process import Sandbox
 
 from .conftest import Ansible, Certificates, Run, filled
 
-# A right token that is no part of any other text, so that finding it in an output means that it leaked.
+# A valid token that is part of no other text, so finding it in an output means that it leaked.
 KEY = "loopback-token-that-must-not-leak"
 WRONG = "wrong-token-that-must-not-leak"
 NO_KEY = {"QODER_ACCESS_TOKEN": "", "QODER_PAT": ""}
-# Without --export Ansible itself shows extra variables, a token among them, with each host's.
+# Without --export Ansible itself shows extra variables, such as a token, with each host.
 VERBOSE = ("--list", "--export", "-vvvv")
 QUIET_STDOUT = {"ANSIBLE_VERBOSE_TO_STDERR": "true"}
 
@@ -38,7 +38,7 @@ def secretive(qoder: Ansible, secretive_process: Sandbox) -> Ansible:
 
 
 def _listed(run: Run, sandbox: Sandbox) -> None:
-    """The account, and nothing printed at -vvvv that tells a token."""
+    """The environments of the account; asserts that the output at -vvvv has no token."""
     run.assert_quiet()
     hosts = json.loads(run.stdout)["_meta"]["hostvars"]
     assert {host["qoder_id"] for host in hosts.values()} == {entry["id"] for entry in sandbox.qoder.environments()}
@@ -47,7 +47,7 @@ def _listed(run: Run, sandbox: Sandbox) -> None:
 
 
 KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
-    # what is tested: options of the source, arguments, environment; {right} and {wrong} are files with a token
+    # the case: options of the source, arguments, environment; {right} and {wrong} are files with a token
     "an option": ({"api_key": KEY}, [], NO_KEY),
     "the environment": ({}, [], {"QODER_ACCESS_TOKEN": KEY, "QODER_PAT": ""}),
     "the environment by its older name": ({}, [], {"QODER_ACCESS_TOKEN": "", "QODER_PAT": KEY}),
@@ -176,7 +176,7 @@ def test_a_refused_token_is_an_error_with_the_message_of_the_server(qoder: Ansib
 @pytest.mark.covers("qoder", "base_url", "retries")
 def test_the_url_comes_from_the_source_then_an_extra_variable_then_the_environment(qoder: Ansible) -> None:
     url, nowhere = qoder.sandbox.qoder.url, "http://nowhere.invalid"
-    # A proxy that is not there keeps the request on this machine, whatever it can reach.
+    # A missing proxy keeps the request on this machine, whatever network it has.
     closed = {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "", "NO_PROXY": "", "no_proxy": ""}
 
     extra = qoder.inventory("--list", "-e", f"qoder_base_url={url}/", env={"QODER_MANAGED_BASE_URL": nowhere})

@@ -1,4 +1,4 @@
-"""What an inventory source of Qoder lists: hosts, variables and groups, against the sandbox's truth."""
+"""What an inventory source of Qoder lists: hosts, variables and groups, compared with the sandbox's fleet."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_the_selection_is_sent_to_the_api_on_every_page(qoder: Ansible, generati
 @pytest.mark.parametrize(
     ("written", "sent"),
     [
-        # What YAML reads as a time of its own, and as a text.
+        # The same time as YAML's own type, and as a text.
         ("2026-01-05T12:00:00Z", "2026-01-05T12:00:00+00:00"),
         ("2026-01-05 14:00:00.5+02:00", "2026-01-05T14:00:00.500000+02:00"),
         ("'2026-01-05t12:00:00z'", "2026-01-05T12:00:00Z"),
@@ -210,10 +210,10 @@ def test_a_time_may_be_written_with_and_without_quotes(qoder: Ansible, written: 
 
 NOT_A_TIME = "must be a time in RFC 3339 such as 2026-01-31T12:00:00Z"
 WRONG_OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
-    # an option that does not exist, with the nearest
+    # an unknown option, with the nearest name
     ({"include_archive": True}, ["include_archive", "'include_archived'"]),
     ({"online_only": True}, ["online_only", "no such option"]),
-    # values that are none
+    # invalid values
     ({"limit": 0}, ["limit: must be 1 or more, got 0"]),
     ({"limit": -5}, ["limit: must be 1 or more, got -5"]),
     ({"limit": "many"}, ["limit", "many"]),
@@ -225,7 +225,7 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"created_at_gte": 20260501}, [f"created_at_gte: {NOT_A_TIME}, got '20260501'"]),
     ({"created_at_gte": ["2026-05-01T00:00:00Z"]}, ["created_at_gte: must be a text"]),
     ({"group_by": ["status", "mode"]}, ["group_by", "mode"]),
-    # There is no archived environment now, and tomorrow there may be one.
+    # There is no archived environment now, but there may be one later.
     ({"root_group": "archived"}, ["root_group", "archived"]),
     ({"root_group": "status_quo"}, ["root_group", "status_quo"]),
     ({"hostvars_prefix": "ansible_"}, ["hostvars_prefix", "ansible_"]),
@@ -411,7 +411,7 @@ def test_the_cache_answers_the_same_question_of_the_same_account_alone(qoder: An
     flushed.assert_quiet()
     assert added["id"] in ids(plain(json.loads(flushed.stdout)["_meta"]["hostvars"]))
     assert ids(expired) == ids(kept) | {added["id"]}
-    # Two more questions, one flush and one that had expired.
+    # Two more requests: one after a flush and one after the cache expired.
     assert len(qoder.sandbox.requests()) == 4
     files = [path for path in cache.rglob("*") if path.is_file()]
     assert len(files) == 3

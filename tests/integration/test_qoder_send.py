@@ -28,7 +28,7 @@ ACTIVE = {"status": "active", "archived": False, "archived_at": None}
 
 @dataclass(frozen=True)
 class Fleet:
-    """An inventory of both providers. server: the one that has Qoder's environments."""
+    """An inventory of both providers. server: the one with Qoder's environments."""
 
     ansible: Ansible
     server: Sandbox
@@ -46,7 +46,7 @@ class Fleet:
         return {"QODER_ACCESS_TOKEN": QODER_KEY, "QODER_MANAGED_BASE_URL": self.qoder.url}
 
     def add(self, *names: str, **row: Any) -> list[str]:
-        """Environments that become these hosts, whose names begin with `q-`; returns their ids."""
+        """Environments that become these hosts, whose names begin with `q-`; return their ids."""
         return [str(self.qoder.add_environment(name=name.removeprefix("q-"), **row)["id"]) for name in names]
 
     def steps(self, *steps: Mapping[str, Any], **given: Any) -> Run:
@@ -65,7 +65,7 @@ class Fleet:
         return found
 
     def asked(self) -> list[str]:
-        """The routes of Qoder's API that were asked, besides the listing of the inventory."""
+        """The routes of Qoder's API that were used, besides the listing of the inventory."""
         return [entry["route"] for entry in self.server.requests() if entry["route"] != "qoder_list"]
 
 
@@ -79,7 +79,7 @@ def fleet(ansible: Ansible, other_sandbox: Sandbox) -> Fleet:
 
 
 def errors(run: Run) -> dict[str, str]:
-    """Task → its error, of those that failed; each is one line."""
+    """Task → its error, for the tasks that failed; each error is one line."""
     found = {entry["task"]: entry["result"]["msg"] for entry in run.results if entry["outcome"] == "failed"}
     assert all("\n" not in message for message in found.values())
     return found
@@ -362,7 +362,7 @@ def test_one_task_serves_both_providers_with_their_own_keys(fleet: Fleet) -> Non
     assert len(list((fleet.ansible.directory / "answers").iterdir())) == 4
     assert [session["messages"] for session in fleet.qoder.sessions()] == [["hello"]] * 2
     assert [len(messages_of(fleet.ansible.sandbox, entry)) for entry in letta] == [1, 1]
-    # Each server knows one key and no other, and had nothing to refuse.
+    # Each server knows only its own key, and refused no request.
     for server, of_qoder in ((fleet.ansible.sandbox, False), (fleet.server, True)):
         log = server.requests()
         assert {entry["route"].startswith("qoder_") for entry in log} == {of_qoder}
@@ -374,7 +374,7 @@ def test_one_task_serves_both_providers_with_their_own_keys(fleet: Fleet) -> Non
 
 @pytest.mark.parametrize("groups", [("letta",), ("letta", "qoder"), ("qoder", "letta")], ids=" ".join)
 def test_the_defaults_of_an_action_group_apply_to_its_own_provider(fleet: Fleet, groups: tuple[str, ...]) -> None:
-    """Or Letta's key would get to Qoder's server."""
+    """Otherwise Letta's key would be sent to Qoder's server."""
     fleet.add("q-alpha")
     sandbox = fleet.ansible.sandbox
     letta = str(awake(sandbox)[0]["name"])

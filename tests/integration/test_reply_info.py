@@ -21,7 +21,7 @@ def _names(ansible: Ansible, count: int) -> list[str]:
 
 
 def _sent(ansible: Ansible, **scripts: Any) -> list[dict[str, Any]]:
-    """Send to one device for each agent with a script; what send_message returned in `targets`."""
+    """Send to one device for each agent with a script; return `targets` of send_message."""
     names = _names(ansible, len(scripts))
     for kind, turn in scripts.items():
         ansible.sandbox.script(f"agent-{kind}", turn)
@@ -111,7 +111,7 @@ def test_one_reply_is_found_for_the_current_host(ansible: Ansible) -> None:
 
     for host, own in ((one, True), (two, False)):
         sent = run.result("send", host)
-        # The variables of the second host go before the options, so it asked in the default conversation.
+        # The variables of the second host override the options, so it asked in the default conversation.
         assert (sent["conversation_id"] == "default") is not own
         for task in ("own", "whole"):
             [reply] = run.result(task, host)["replies"]
@@ -176,7 +176,7 @@ def test_concurrency_and_rate_limit_the_requests(ansible: Ansible) -> None:
     assert max(entry["under_way"] for entry in default) == 6
     every = sorted(entry["at"] for entry in paced)
     assert len(every) == 12
-    # Each starts in its turn, however late a busy machine lets one of them arrive.
+    # Each request starts in its turn, however late one of them arrives on a busy machine.
     assert every[-1] - every[0] > 0.8
 
 

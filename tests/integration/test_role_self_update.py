@@ -1,4 +1,4 @@
-"""The role self_update and its playbook: waves, what ends a rollout, and how it goes on."""
+"""The role self_update and its playbook: waves, what ends a rollout, and how it continues."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ UNABLE = {
 
 
 def _added(ansible: Ansible, *names: str, **metadata: Any) -> dict[str, dict[str, Any]]:
-    """Simulated devices on an old version, which update themselves when told to."""
+    """Simulated devices on an old version, which update themselves on request."""
     ansible.sandbox.upgrade_to(VERSION)
     return {
         name: ansible.sandbox.add_environment(connectionName=name, metadata={"lettaCodeVersion": OLD, **metadata})
@@ -55,7 +55,7 @@ def _names(count: int) -> list[str]:
 
 def _rollout(ansible: Ansible, *arguments: str, playbook: str = NAME, source: Any = None, **variables: Any) -> Run:
     env = {"FLEETOPS_LEDGER": LEDGER, "ANSIBLE_SHOW_CUSTOM_STATS": "true"}
-    # Of the sandbox's fleet those alone that a test adds: what is done on each host takes its time.
+    # Only the devices that a test adds, because the tasks on each host take time.
     source = source or ansible.source(filters=["starts_with(connection_name, 'd')"])
     given = {name: value for name, value in (QUICK | variables).items() if value is not None}
     return ansible.playbook(playbook, "-e", json.dumps(given), *arguments, source=source, env=env)
@@ -80,31 +80,31 @@ def _statuses(ansible: Ansible) -> dict[str, str | None]:
 
 
 def _told(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """How often each device was told to update itself, those alone that were."""
+    """How often each device was asked to update itself, without those that were not asked."""
     received = ansible.sandbox.received()
     told = {name: len(received.get(row["id"], {}).get("commands", [])) for name, row in devices.items()}
     return {name: count for name, count in told.items() if count}
 
 
 def _recap(run: Run, what: str) -> dict[str, int]:
-    """Host → how often something is in the recap, for those where it is."""
+    """Host → its figure in the recap, for hosts where it is not zero."""
     found = re.findall(rf"^(\S+) +: .*\b{what}=(\d+)", run.stdout, re.MULTILINE)
     return {host: int(count) for host, count in found if count != "0"}
 
 
 def _lines(run: Run) -> list[str]:
-    """What was shown of the rollout last."""
+    """The lines about the rollout that were shown last."""
     shown: list[list[str]] = [entry["result"]["msg"] for entry in run.results if entry["task"] == "Show the rollout"]
     return shown[-1]
 
 
 def _stop(ansible: Ansible, device: dict[str, Any]) -> None:
-    """Let a device not be able to update itself any more, without saying so beforehand."""
+    """Make a device unable to update itself, without a sign of that beforehand."""
     ansible.sandbox.command(device["id"], "upgrade-letta-code", output="Failed: EACCES", success=False)
 
 
 def _repair(ansible: Ansible, device: dict[str, Any]) -> None:
-    """Let a device have been updated by hand."""
+    """Update a device by hand."""
     ansible.sandbox.patch(device["id"], metadata={"lettaCodeVersion": VERSION})
     ansible.sandbox.rotate(device["id"])
 
@@ -116,7 +116,7 @@ def test_a_fleet_is_updated_in_four_waves_and_the_second_time_nothing_is_done(an
     checked = _rollout(ansible, "--check", playbook=playbook)
     assert not list(ansible.directory.glob("*.sqlite*"))
     assert ansible.sandbox.received() == {}
-    # As -e and a survey of AWX give it.
+    # As -e or a survey of AWX passes it.
     first = _rollout(ansible, playbook=playbook, self_update_gate="false")
     second = _rollout(ansible, playbook=playbook)
 
@@ -143,7 +143,7 @@ def test_a_fleet_is_updated_in_four_waves_and_the_second_time_nothing_is_done(an
     ends = [wave["ended_at"] for wave in record["waves"]]
     begins = [wave["started_at"] for wave in record["waves"]]
     assert all(end <= begin for end, begin in zip(ends, begins[1:], strict=False))
-    # In its own name, whatever was done once for all.
+    # Under its own name, although the tasks ran once for all hosts.
     assert _recap(first, "failed") == {}
     assert set(_recap(first, "ok")) == set(devices)
     assert '"done": true' in first.stdout
@@ -263,7 +263,7 @@ def test_targets_in_no_wave_are_shown_and_not_updated(ansible: Ansible) -> None:
     assert untouched == {}
     assert _told(ansible, devices) == {"d-able": 1}
     lines = _lines(run)
-    # Check mode shows all of it beforehand.
+    # Check mode shows all of this beforehand.
     planned = [line for line in _lines(checked) if not line.startswith("may fail: ")]
     assert planned == [line.replace("passed", "pending") for line in lines]
     assert lines[:3] == [
@@ -319,7 +319,7 @@ def test_an_interrupted_rollout_continues_where_it_stopped(ansible: Ansible, sig
     process.send_signal(signum)
     process.communicate(timeout=30)
     interrupted = _waves(ansible)
-    # Since the plan was made, one has become old and another one is new in the fleet.
+    # After the plan was made, one device became old and another joined the fleet.
     ansible.sandbox.patch(late["d9"]["id"], metadata={"lettaCodeVersion": OLD})
     devices |= late | _added(ansible, "d8")
     ansible.sandbox.upgrade_to(VERSION, seconds=0.2)
@@ -328,14 +328,14 @@ def test_an_interrupted_rollout_continues_where_it_stopped(ansible: Ansible, sig
     assert interrupted == ["passed", "running"]
     again.assert_quiet()
     assert _waves(ansible) == ["passed", "passed"]
-    # Each was told once, also those that were about to restart when the run ended.
+    # Each device was asked once, also those that were about to restart when the run ended.
     assert _told(ansible, devices) == dict.fromkeys(_names(6), 1)
     assert "not in this rollout, as it was planned before: d8" in _lines(again)
 
 
 def test_a_run_killed_in_a_wave_leaves_a_record_of_each_device(ansible: Ansible) -> None:
     devices = _added(ansible, *_names(3))
-    # It says that it is about to restart, and does so when this test lets it.
+    # It reports that it is about to restart, and restarts when this test allows it.
     slow = devices["d1"]
     ansible.sandbox.command(slow["id"], "upgrade-letta-code", output=f"Updated to {VERSION}.")
     told: dict[str, Any] = {

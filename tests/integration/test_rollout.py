@@ -1,4 +1,4 @@
-"""rollout and rollout_wave: what is planned, kept and returned, and what is refused."""
+"""rollout and rollout_wave: what is planned, stored and returned, and what is refused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_plan_stays_the_same_when_the_fleet_changes(
     assert kept["changed"] is False
     assert kept["to_run"] == [{"number": 1, "hosts": names[:2]}]
     assert kept["left_out"] == names[2:]
-    # The inventory is listed again, and nobody is looked up.
+    # The inventory is listed again, and no device is looked up.
     assert {entry["route"] for entry in ansible.sandbox.requests()[looked_up:]} == {"list"}
 
 
@@ -193,7 +193,7 @@ def test_check_mode_creates_no_file_and_shows_the_stored_rollout(
 def test_a_wave_is_judged_by_the_results_of_modules(
     ansible: Ansible, names: list[str], run: Callable[..., Run]
 ) -> None:
-    """Two waves of three: the first by its updates alone, the second also by waiting and a reply."""
+    """Two waves of three: the first judged by its updates alone, the second also by a wait and a reply."""
     broken = ansible.hosts()[names[4]]["letta_id"]
     mute = ansible.hosts()[names[5]]["letta_id"]
     ansible.sandbox.command(broken, "upgrade-letta-code", output="Failed", success=False)

@@ -1,4 +1,4 @@
-"""The playbooks in ansible-runner, which AWX runs jobs with, and in ansible-navigator."""
+"""The playbooks in ansible-runner, with which AWX runs jobs, and in ansible-navigator."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def variables(**others: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def key_file(ansible: Ansible) -> dict[str, str]:
-    """The environment with the key in a file, which is what keeps it out of what ansible-runner writes down."""
+    """The environment with the key in a file, so that ansible-runner does not record the key."""
     path = ansible.file("key", ansible.sandbox.api_key)
     return {"LETTA_BASE_URL": ansible.sandbox.url, "LETTA_API_KEY_FILE": str(path)}
 
 
 def run_in_runner(ansible: Ansible, env: dict[str, str], *, timeout: int = 0, **others: Any) -> dict[str, Any]:
-    """`ansible_runner.run` in a process of its own; its status, rc, events and the directory of its artifacts."""
+    """`ansible_runner.run` in its own process; its status, rc, events and the directory of its artifacts."""
     private = ansible.directory / "runner"
     private.mkdir(exist_ok=True)
     given = {
@@ -60,7 +60,7 @@ def run_in_runner(ansible: Ansible, env: dict[str, str], *, timeout: int = 0, **
 
 
 def files_with(text: str, directory: str) -> set[str]:
-    """The names of the files below a directory in which a text stands."""
+    """The names of the files below a directory that contain a text."""
     return {
         path.name
         for path in Path(directory).rglob("*")
@@ -102,7 +102,7 @@ def test_a_key_given_in_a_file_is_in_no_artifact(ansible: Ansible, key_file: dic
     )
 
     assert files_with(key, in_a_file["artifacts"]) == set()
-    # Runner puts down the environment that it gives to the job, whatever is in it.
+    # Runner records the whole environment that it gives to the job.
     assert files_with(key, in_the_environment["artifacts"]) == {"command"}
 
 
@@ -119,7 +119,7 @@ def test_a_job_that_takes_too_long_is_ended(ansible: Ansible, key_file: dict[str
 
 @pytest.fixture
 def navigator(ansible: Ansible) -> dict[str, str]:
-    """The environment in which ansible-navigator runs what is installed here, without an execution environment."""
+    """The environment in which ansible-navigator runs the installed tools, without an execution environment."""
     return {
         "ANSIBLE_NAVIGATOR_EXECUTION_ENVIRONMENT": "false",
         "ANSIBLE_NAVIGATOR_MODE": "stdout",

@@ -1,4 +1,4 @@
-"""The examples for schedulers: what they end with, that they run once at a time, and that systemd takes the units."""
+"""The examples for schedulers: their exit codes, that they run once at a time, and that systemd accepts the units."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
 
 
 def scheduled(ansible: Ansible, pattern: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `fleetops-run` as a scheduler does: no terminal, no standard input, a lock and a ledger of the test's own."""
+    """Run `fleetops-run` as a scheduler does: no terminal, no standard input, and the test's own lock and ledger."""
     environment = {
         **os.environ,
         "FLEETOPS_LOCK": str(ansible.directory / "lock"),
         "FLEETOPS_LEDGER": str(ansible.directory / "ledger.sqlite"),
         "LETTA_BASE_URL": ansible.sandbox.url,
         "LETTA_API_KEY": ansible.sandbox.api_key,
-        # As ansible-playbook comes, without the checkout's ansible.cfg.
+        # The default ansible-playbook, without the checkout's ansible.cfg.
         "ANSIBLE_CONFIG": str(ansible.file("ansible.cfg", "")),
         **env,
     }
@@ -105,12 +105,12 @@ def test_a_lock_that_fails_for_another_reason_is_no_overlap(ansible: Ansible) ->
 
 
 def settings_of(unit: str, name: str) -> list[str]:
-    """The values that a file of systemd has for a setting."""
+    """The values of a setting in a systemd unit file."""
     return re.findall(rf"^{name}=(.*)$", (EXAMPLES / unit).read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_the_service_runs_with_the_credential_the_state_and_the_lock_that_it_names(ansible: Ansible) -> None:
-    """Its command, with what systemd makes of its other settings."""
+    """Its command, with the effects of its other settings in systemd."""
     [credential] = settings_of("fleetops-instruct.service", "LoadCredential")
     [state] = settings_of("fleetops-instruct.service", "StateDirectory")
     ansible.file(f"credentials/{credential.partition(':')[0]}", ansible.sandbox.api_key)
@@ -137,14 +137,14 @@ def test_the_service_runs_with_the_credential_the_state_and_the_lock_that_it_nam
     assert done.returncode == 0, done.stdout + done.stderr
     kept = {path.name for path in (ansible.directory / "state" / state).iterdir() if path.is_file()}
     assert {"ledger.sqlite", "run.lock"} <= kept
-    # An overlap is no failure of the unit.
+    # An overlap is not a failure of the unit.
     assert settings_of("fleetops-instruct.service", "SuccessExitStatus") == ["75"]
 
 
 @needs_systemd
 def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     for path in EXAMPLES.glob("fleetops-instruct.*"):
-        # The program is looked for where it would be installed.
+        # The program is searched for where it would be installed.
         unit = path.read_text().replace("/usr/local/bin/fleetops-run", str(EXAMPLES / "fleetops-run"))
         (tmp_path / path.name).write_text(unit)
 
@@ -185,6 +185,6 @@ def test_all_schedulers_run_what_is_tested_here() -> None:
     [started] = settings_of("fleetops-instruct.service", "ExecStart")
     assert shlex.split(started)[1:] == ["letta", *arguments]
     assert shlex.split(cron.splitlines()[-1])[-len(arguments) - 2 :] == ["fleetops-run", "letta", *arguments]
-    # To cron a bare percent sign ends the command.
+    # In cron a bare percent sign ends the command.
     assert not re.search(r"(?<!\\)%", cron.splitlines()[-1])
     assert shlex.split(workflow["jobs"]["instruct"]["steps"][-1]["run"]) == ["ansible-playbook", *arguments]

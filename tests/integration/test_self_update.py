@@ -1,4 +1,4 @@
-"""self_update: which devices are updated, how, and what is reported."""
+"""self_update: which devices are updated, by which method, and what is reported."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _meanwhile(do: Callable[[], None]) -> Iterator[None]:
 
 
 def _agent_updates(ansible: Ansible, device: dict[str, Any], version: str) -> Callable[[], None]:
-    """Have a device come back on a version when a message has reached its agent."""
+    """Let a device come back on a version when a message has reached its agent."""
 
     def update() -> None:
         until = time.monotonic() + 60

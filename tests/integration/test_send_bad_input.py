@@ -1,4 +1,4 @@
-"""What a user sees who gives send_message something that cannot be meant, before anything is sent."""
+"""The errors of send_message for invalid options, before anything is sent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .conftest import AGENT, Ansible, Run, awake, step
 
 @dataclass(frozen=True)
 class Bad:
-    """Options that are wrong, and what has to be in the one line about them. HOST stands for a host's name."""
+    """Wrong options, and what the one line about them has to contain. HOST stands for a host's name."""
 
     options: dict[str, Any]
     says: tuple[str, ...]
-    # Instead of sensible content and agent.
+    # These replace the valid content and agent.
     base: dict[str, Any] = field(default_factory=lambda: {"content": "Hello", "agent_id": AGENT})
 
 
@@ -155,7 +155,7 @@ class Refused:
 
 @pytest.fixture(scope="module")
 def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refused]:
-    """The play, on a current host that could be sent to."""
+    """The play, on a current host that could get a message."""
     with Sandbox.start(devices=3) as sandbox:
         ansible = Ansible(Path(tmp_path_factory.mktemp("refused")), sandbox)
         first, second = awake(sandbox)[:2]
@@ -172,7 +172,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refused]:
 
 
 def _named(value: Any, names: dict[str, str]) -> Any:
-    """The value with what only the running sandbox knows put in."""
+    """The value with the facts that only the running sandbox knows."""
     if isinstance(value, dict):
         return {key: _named(item, names) for key, item in value.items()}
     if isinstance(value, list):
@@ -190,7 +190,7 @@ def test_a_wrong_option_is_named_with_its_value_in_one_line(refused: Refused, na
         assert refused.names.get(part, part) in result["msg"]
     assert "\n" not in result["msg"]
     assert len(result["msg"]) < 700
-    # Known before anything is sent, so that there is nothing to report of any target.
+    # Found before anything is sent, so no target has a result.
     assert not {"targets", "status"} & result.keys()
     assert "pass-word" not in result["msg"]
 
@@ -216,9 +216,9 @@ def test_a_wrong_option_ends_the_playbook(ansible: Ansible) -> None:
 @pytest.mark.covers("send_message", "api_key", "api_key_file")
 @pytest.mark.covers("environment_info", "api_key", "api_key_file")
 def test_a_key_is_never_shown_wherever_it_comes_from(ansible: Ansible) -> None:
-    """Each place has a key of its own that the server refuses, or another option is wrong; or the server repeats it."""
+    """Each place has its own key that the server refuses, or another option is wrong, or the server repeats the key."""
     keys = {name: f"secret-{name}-3f1b9c" for name in ("option", "variable", "vault", "file", "pathvar", "environment")}
-    # Faults are for requests with the right key.
+    # Faults apply to requests with the valid key.
     ansible.sandbox.add_fault("status", route="any", status=400, echo_key=True, target="echo")
     ansible.sandbox.add_fault("status", route="messages", status=422, echo_key=True, body="html")
     host = awake(ansible.sandbox)[0]["name"]
@@ -226,7 +226,7 @@ def test_a_key_is_never_shown_wherever_it_comes_from(ansible: Ansible) -> None:
     key_file = ansible.file("letta.key", keys["file"] + "\n")
     variable_file = ansible.file("variable.key", keys["pathvar"] + "\n")
     ansible.file("vault.yml", _vaulted("vaulted_key", keys["vault"]))
-    # Not in the playbook itself, of which Ansible shows the lines above a task that fails.
+    # Not in the playbook itself: Ansible shows its lines above a task that fails.
     ansible.file("plain.yml", f"plain_key: {keys['variable']}\nright_key: {ansible.sandbox.api_key}\n")
     given: dict[str, dict[str, Any]] = {
         "option": {"options": {"api_key": keys["option"]}},
@@ -341,7 +341,7 @@ def test_a_task_that_fails_in_a_playbook_without_a_key_is_shown(ansible: Ansible
 
 
 def _vaulted(name: str, text: str) -> str:
-    """A variables file with one vaulted value (password `pass`)."""
+    """A variables file with one encrypted value (password `pass`)."""
     from ansible.parsing.vault import VaultLib, VaultSecret  # noqa: PLC0415 - Ansible is slow to import
 
     vault = VaultLib([("default", VaultSecret(b"pass"))])

@@ -1,4 +1,4 @@
-"""send_message as a campaign: every message is delivered once, however often and by how many it is run."""
+"""send_message as a campaign: every message is delivered once, however often and by how many runs it is sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEND = {"content": "hello", "agent_id": AGENT, "campaign": "c", "ledger": "ledge
 
 @pytest.fixture
 def names(ansible: Ansible) -> list[str]:
-    """Three environments that are online, in the order of the targets."""
+    """Three online environments, in the order of the targets."""
     names = [f"campaign-{number}" for number in range(3)]
     for name in names:
         ansible.sandbox.add_environment(connectionName=name)
@@ -33,7 +33,7 @@ def names(ansible: Ansible) -> list[str]:
 
 
 def _turns(ansible: Ansible) -> dict[str, int]:
-    """How many turns each of the environments had, by name."""
+    """The number of turns of each environment, by name."""
     received = ansible.sandbox.received()
     return {
         entry["name"]: received[entry["id"]]["turns"] for entry in ansible.sandbox.fleet() if entry["id"] in received
@@ -224,7 +224,7 @@ def test_edited_content_is_not_sent_to_the_remaining_targets(ansible: Ansible, n
 
 
 def test_a_blank_campaign_counts_as_unset(ansible: Ansible, names: list[str]) -> None:
-    """A survey gives the answer that was left out as a blank one."""
+    """A survey passes a skipped answer as a blank one."""
     ledger = ansible.directory / "ledger.sqlite"
     send = {"content": "hello", "agent_id": AGENT, "targets": names[:1], "campaign": " "}
 
@@ -262,7 +262,7 @@ def test_the_selected_targets_are_sent_to_again(ansible: Ansible, names: list[st
         "failed turns again": ["already_sent"] * 3,
         "all": ["sent"] * 3,
     }
-    # Whose message was delivered before is reported with its reply, as when it was.
+    # A target whose message was delivered earlier is reported with its reply, as at that time.
     states = {name: [target["reply"]["state"] for target in result["targets"]] for name, result in results.items()}
     assert states["first"] == states["undelivered"] == ["replied", "failed", "replied"]
     assert states["failed turns"] == states["all"] == ["replied"] * 3
@@ -287,7 +287,7 @@ def test_a_lost_ledger_is_restored_from_the_conversations(ansible: Ansible, name
     found = second.result("it")
     assert _statuses(found) == ["already_sent", "already_sent", "sent"]
     assert found["targets"][0]["reason"] == "found in the conversation"
-    # Without looking they are sent again, under ids that the devices know.
+    # Without a look-up they are sent again, under ids that the devices know.
     assert _statuses(third.result("it")) == ["sent"] * 3
     assert ansible.sandbox.requests("history") == []
     assert _turns(ansible) == dict.fromkeys(names, 1)
@@ -314,7 +314,7 @@ def test_check_mode_reads_the_ledger_and_records_nothing(ansible: Ansible, names
 
 @pytest.mark.parametrize("others", [0, 1])
 def test_a_play_that_is_killed_is_completed_by_the_next(ansible: Ansible, names: list[str], others: int) -> None:
-    """With devices that restarted in between; and meanwhile by somebody else, who leaves alone what is in flight."""
+    """The devices restart in between; meanwhile another run leaves the deliveries in progress alone."""
     play = [{"hosts": "localhost", "gather_facts": False, "tasks": [step("it", "send_message", **SEND, targets=names)]}]
     path = ansible.file("killed.yml", yaml.safe_dump(play))
     source = ansible.source()
@@ -329,7 +329,7 @@ def test_a_play_that_is_killed_is_completed_by_the_next(ansible: Ansible, names:
         while sum(_turns(ansible).values()) < 3:
             assert time.monotonic() < deadline
         meanwhile = [ansible.task("send_message", **SEND, targets=names) for _number in range(others)]
-        # Ansible's workers are in sessions of their own.
+        # Ansible's workers are in their own sessions.
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for pid in (process.pid, *map(int, workers)):
             os.kill(pid, signal.SIGKILL)

@@ -30,7 +30,7 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 def _both(name: str, host: str, variables: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
-    """The same connection options on a task of each module, which look up all devices and send to one."""
+    """The same connection options on a task of each module: one looks up all devices, the other sends to one."""
     return [
         {**step(f"{name}: info", "environment_info", **options), "vars": variables or {}},
         {
@@ -158,7 +158,7 @@ def test_without_url_or_key_the_official_api_is_asked_and_the_error_says_how_to_
             "LETTA_BASE_URL": "",
             "LETTA_API_KEY": "",
             "LETTA_API_KEY_FILE": " ",
-            # Closed: nothing in this test leaves the machine.
+            # A closed port: nothing in this test leaves the machine.
             "HTTPS_PROXY": NOWHERE,
         },
     )
@@ -251,7 +251,7 @@ def test_a_redirect_to_another_server_is_not_followed(ansible: Ansible, other_sa
 
 @dataclass(frozen=True)
 class Tls:
-    """A sandbox that wants client certificates, and the files to talk to it with."""
+    """A sandbox that requires client certificates, and the files to connect to it."""
 
     sandbox: Sandbox
     ca: str
@@ -333,7 +333,7 @@ def test_tls_follows_the_options_and_a_blank_validate_certs_stays_on(tmp_path: P
         "validated": (
             {**pair, "validate_certs": True, "variables": {"letta_validate_certs": False}}, "TLS failure", "ca_path"
         ),
-        # The sandbox ends the connection without an alert that would say why.
+        # The sandbox ends the connection without an alert that gives the reason.
         "no certificate": ({"ca_path": tls.ca}, tls.sandbox.url),
         "no key": ({"ca_path": tls.ca, "client_cert": tls.certificate}, "client_cert", tls.certificate),
         "another key": ({"ca_path": tls.ca, **pair, "client_key": tls.other_key}, "client_key", tls.other_key),

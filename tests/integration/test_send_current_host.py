@@ -14,7 +14,7 @@ from .conftest import AGENT, Ansible, awake, messages_of, step
 
 
 def _hosts(sandbox: Sandbox, count: int) -> tuple[list[dict[str, object]], str]:
-    """So many environments, and the pattern that selects exactly them."""
+    """This number of environments, and the pattern that selects exactly them."""
     chosen = awake(sandbox)[:count]
     return chosen, ",".join(str(entry["name"]) for entry in chosen)
 
@@ -82,7 +82,7 @@ def test_when_offline_decides_whether_an_offline_host_is_skipped_or_fails(ansibl
         result = run.result(name)
         assert (result["status"], result["changed"], result["error"]["code"]) == ("offline", False, "offline")
         assert result["msg"] == f"{entry['name']}: offline: the environment is offline"
-    # Looked up once each, and again and again for the one that waits.
+    # Each is looked up once; only the waiting one is looked up again and again.
     lookups = ansible.sandbox.requests("retrieve")
     assert len(lookups) >= 3 + 2
     assert 1.2 <= lookups[-1]["at"] - lookups[3]["at"] <= 3

@@ -1,4 +1,4 @@
-"""What a send ends as when something goes wrong, and that no device ever gets a second turn out of it."""
+"""The result of a send when something fails, and that no device ever gets a second turn."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .conftest import AGENT, Ansible, Run, awake, step
 
 @dataclass(frozen=True)
 class Case:
-    """Rules for one environment's message route, and how the send to it has to end.
+    """Rules for one environment's message route, and the expected result of the send.
 
-    each: the faults of the first, second... request; the last one without `nth` is there for good.
+    each: the faults of the first, second... request; the last one without `nth` is permanent.
     """
 
     each: list[dict[str, Any]]
@@ -40,9 +40,9 @@ def _once(fault: str, **rule: Any) -> list[dict[str, Any]]:
 
 APPROVAL = {"messages": [{"type": "approval", "approvals": [{"tool_call_id": "call", "approve": True}]}]}
 
-# With `retries: 1`, so two requests at most under one message id; `timeout: 0.5`.
+# With `retries: 1`, so at most two requests under one message id; `timeout: 0.5`.
 CASES = {
-    # Faults that stay.
+    # Permanent faults.
     "429": Case(_always("status", status=429), "failed", 0, 2, "429 Too Many Requests: SANDBOX_FAULT"),
     "429 with Retry-After": Case(_always("status", status=429, retry_after=1), "failed", 0, 2, "asked to wait"),
     "429 with a Retry-After that is none": Case(_always("status", status=429, retry_after="soon"), "failed", 0, 2),
@@ -74,7 +74,7 @@ CASES = {
     "dropped after": Case(_always("drop_after"), "unknown", 1, 2, "dropped"),
     "reset after": Case(_always("drop_after", reset=True), "unknown", 1, 2, "dropped"),
     "dropped in the middle of the answer": Case(_always("drop_during"), "unknown", 1, 2, "dropped"),
-    # Faults that pass.
+    # Temporary faults.
     "429 once": Case(_once("status", status=429, retry_after=1), "sent", 1, 2),
     "429 once with a date": Case(_once("status", status=429, retry_after_date=1), "sent", 1, 2),
     "500 once": Case(_once("status", status=500), "sent", 1, 2),
@@ -86,7 +86,7 @@ CASES = {
     "dropped once before": Case(_once("drop_before"), "sent", 1, 2),
     "dropped once after": Case(_once("drop_after"), "sent", 1, 2),
     "dropped once in the middle": Case(_once("drop_during"), "sent", 1, 2),
-    # One after the other: what the first left unclear stays unclear.
+    # One after the other: a result that was unclear once stays unclear.
     "dropped after, then 400": Case(
         [*_once("drop_after", nth=1), *_once("status", status=400, nth=2)], "unknown", 1, 2, "400"
     ),
@@ -99,7 +99,7 @@ CASES = {
     "429, then too late": Case(
         [*_once("status", status=429, retry_after=0, nth=1), *_always("slow", seconds=2)], "unknown", 1, 2
     ),
-    # Approvals carry no id.
+    # Approvals have no id.
     "approval: 429 once": Case(_once("status", status=429, retry_after=1), "sent", 0, 2, options=APPROVAL),
     "approval: gone once": Case(_once("status", status=503), "sent", 0, 2, options=APPROVAL),
     "approval: 500 once": Case(_once("status", status=500), "unknown", 0, 1, options=APPROVAL),
@@ -111,7 +111,7 @@ CASES = {
 
 @dataclass(frozen=True)
 class Done:
-    """What one play with all the cases left behind, by case."""
+    """The results of one play with all cases, by case."""
 
     run: Run
     results: dict[str, dict[str, Any]]
@@ -122,7 +122,7 @@ class Done:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
-    """One play in which every case has an environment of its own."""
+    """One play in which every case has its own environment."""
     with Sandbox.start(devices=0) as sandbox:
         ids: dict[str, str] = {}
         connections: dict[str, str] = {}
@@ -218,7 +218,7 @@ def test_a_failure_before_the_message_is_sent_is_not_unknown(ansible: Ansible) -
     sandbox.add_fault("slow", route="retrieve", target=stale["id"], seconds=3)
     agents = ["dropped", "500", "late", "absent", "refused", "page"]
 
-    # It takes connections and says nothing, not even of TLS.
+    # It accepts connections and sends nothing, not even for TLS.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         say = {"targets": [online["name"]], "content": "Hello", "agent_id": AGENT, "deadline": 1}
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -278,11 +278,11 @@ def test_a_failed_look_up_is_a_failure_and_not_an_offline_host(ansible: Ansible)
 
 @pytest.mark.parametrize("gone", [404, 503])
 def test_an_old_listing_still_reaches_the_same_rows_and_no_others(ansible: Ansible, gone: int) -> None:
-    """The inventory is what AWX keeps of an export; then the connections change, and the messages go out."""
+    """The inventory is an export as AWX stores it; then the connections change, and the messages are sent."""
     sandbox = ansible.sandbox
     sandbox.settings(offline_status=gone)
     same, slept, left, moved = awake(sandbox)[:4]
-    # A device with two rows, the newer of which the look-up by device answers with; the same with the row removed.
+    # A device with two rows, the newer of which the look-up by device returns; the same with the row removed.
     older, newer = [entry for entry in sandbox.fleet() if entry["name"].startswith("spruce-0011")]
     removed = sandbox.add_environment(connectionName="removed")
     sibling = sandbox.add_environment(connectionName="sibling", deviceId=removed["deviceId"])

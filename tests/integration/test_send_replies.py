@@ -1,4 +1,4 @@
-"""send_message that waits for replies, and answers to tool calls that wait."""
+"""send_message that waits for replies, and answers to waiting tool calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ASK = {"content": "How are you?", "wait_for_reply": True}
 
 
 def _devices(ansible: Ansible, count: int) -> list[str]:
-    """So many more simulated devices; their names."""
+    """Add this number of simulated devices; return their names."""
     names = [f"asked-{number:02}" for number in range(count)]
     for name in names:
         ansible.sandbox.add_environment(connectionName=name)
@@ -51,7 +51,7 @@ def test_the_current_host_has_the_reply_or_the_reason_for_its_absence(ansible: A
     assert results["no time"]["msg"] == "reply_timeout: must be more than 0, got 0.0"
     assert results["quick"]["reply"] is None
     told = {name: results[name] for name in ("reply", "error", "long", "approval")}
-    # What was delivered is reported as delivered.
+    # A delivered message is reported as delivered.
     assert [(result["status"], result["changed"]) for result in told.values()] == [("sent", True)] * 4
     assert [result["reply"]["state"] for result in told.values()] == ["replied", "failed", "waiting", "needs_approval"]
     codes = [(result["error"] or {}).get("code") for result in told.values()]
@@ -65,7 +65,7 @@ def test_the_current_host_has_the_reply_or_the_reason_for_its_absence(ansible: A
     [pending] = told["approval"]["reply"]["pending_approvals"]
     assert (pending["tool_name"], pending["arguments"]) == ("Bash", {"command": "reboot"})
     assert told["approval"]["msg"].startswith(f"{host}: sent: the turn waits for approval of Bash (call-")
-    # Each was asked once.
+    # Each agent was asked once.
     assert len(ansible.sandbox.requests("messages")) == 5
 
 
@@ -102,13 +102,13 @@ def test_fifty_devices_are_asked_at_once_and_every_reply_is_distinguished(ansibl
     assert result["msg"].startswith(
         "53 targets: 52 sent, 1 failed; replies: 50 replied, 1 needs_approval, 1 failed; failed: odd-50: sent: the turn"
     )
-    # Those that have the message are not to get it again.
+    # Targets that have the message must not get it again.
     assert (ansible.directory / "again.txt").read_text().split() == ["refused"]
     lines = [json.loads(line) for line in (ansible.directory / "report.jsonl").read_text().splitlines()]
     assert [line["reply"] and line["reply"]["state"] for line in lines] == [
         *["replied"] * 50, "failed", "needs_approval", None,
     ]  # fmt: skip
-    # All were sent before anything was read.
+    # All messages were sent before anything was read.
     routes = [entry["route"] for entry in ansible.sandbox.requests() if entry["route"] in ("messages", "history")]
     assert "messages" not in routes[routes.index("history") :]
 

@@ -28,7 +28,7 @@ def test_an_entry_of_targets_overrides_host_variables_and_they_override_options(
         "conversation_id": "conv-entry",
         "client_message_id": "message-entry",
     }
-    # Not in the inventory's order.
+    # Not in the order of the inventory.
     targets = [
         {"host": partial["name"], "agent_id": "", "conversation_id": "new"},
         variables["name"],
@@ -79,7 +79,7 @@ def test_an_entry_of_targets_overrides_host_variables_and_they_override_options(
 
 @pytest.mark.covers("send_message", "agent_id", "conversation_id", "targets")
 def test_variables_of_files_and_roles_can_name_agent_and_conversation_for_every_target(ansible: Ansible) -> None:
-    """For the current host and with `targets`; only a role's defaults give way to a host's own, as ever in Ansible."""
+    """For the current host and with `targets`; a host's own variables override role defaults only, as in Ansible."""
     plain, named = entries = awake(ansible.sandbox)[:2]
 
     def variables(whose: str) -> str:
@@ -447,7 +447,7 @@ def test_the_retry_file_is_a_limit_and_leaves_out_what_may_have_arrived(ansible:
 @pytest.mark.covers("send_message", "retry_file")
 @pytest.mark.parametrize("unclear", [False, True])
 def test_no_retry_file_is_left_when_no_target_is_to_be_tried_again(ansible: Ansible, unclear: bool) -> None:
-    """Ansible takes an empty file after `--limit` for no limit at all."""
+    """Ansible treats an empty file after `--limit` as no limit at all."""
     entries = awake(ansible.sandbox)[:3]
     if unclear:
         ansible.sandbox.add_fault("html_200", route="messages", target=entries[0]["id"], accepted=True)

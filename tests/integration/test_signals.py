@@ -1,4 +1,4 @@
-"""Ansible ended by a signal in the middle of a fan-out: no message starts after it, and the files say what was done."""
+"""Ansible ended by a signal during a fan-out: no message starts after it, and the files record what was done."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import yaml
 from .conftest import AGENT, Ansible, awake, messages_of
 
 CONCURRENCY = 2
-# Seconds that an answer takes which nobody is to wait for: a play that does has not ended after half of them.
+# Seconds of an answer that must not be waited for: a play that waits has not ended after half of them.
 ENDLESS = 240
 
 
 def started(ansible: Ansible, **options: Any) -> subprocess.Popen[bytes]:
-    """A play that sends to many, of whom two are under way when this returns."""
+    """A play that sends to many targets, two of which are under way when this returns."""
     names = [entry["name"] for entry in awake(ansible.sandbox)[:12]]
     files = {"result_file": str(ansible.directory / "results.jsonl"), "retry_file": str(ansible.directory / "again")}
     message = {"content": "hello", "agent_id": AGENT, "targets": names, "concurrency": CONCURRENCY, **files, **options}
@@ -34,7 +34,7 @@ def started(ansible: Ansible, **options: Any) -> subprocess.Popen[bytes]:
 
 
 def results(ansible: Ansible, within: float = 15) -> dict[str, str]:
-    """Host → status of the result file, which a worker may write after Ansible itself has ended."""
+    """Host → status in the result file, which a worker may write after Ansible itself has ended."""
     path: Path = ansible.directory / "results.jsonl"
     until = time.monotonic() + within
     while not path.exists() and time.monotonic() < until:
@@ -116,6 +116,6 @@ def test_a_worker_stops_soon_after_ansible_was_killed(ansible: Ansible) -> None:
     sent = [host for host, status in found.items() if status == "sent"]
     time.sleep(1.5)
 
-    # Those under way when it was noticed, a second later, are the last.
+    # The last sends are those under way when the worker noticed, a second later.
     assert len(ansible.sandbox.requests("messages")) == len(sent) < 12
     assert set(found.values()) == {"sent", "not_attempted"}

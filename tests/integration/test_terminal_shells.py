@@ -1,4 +1,4 @@
-"""Our shell under each program that /bin/sh is somewhere, in a terminal of this machine in place of a device's."""
+"""Our shell under each program that is /bin/sh on some system, in a terminal of this machine instead of a device."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
 )
 
 PATIENCE = 60.0
-# What /bin/sh is: on Debian, on Fedora and macOS, on Alpine.
+# The programs behind /bin/sh on Debian, on Fedora and macOS, and on Alpine.
 SHELLS = ["dash", "bash", "busybox"]
 LARGE = bytes(range(256)) * 20_000
 
 
 class LocalRelay(Relay):
-    """A relay to a terminal of this machine, whose user's shell is `sh`, which is also what ours then runs in."""
+    """A relay to a terminal of this machine, whose user's shell is `sh`; our own shell then also runs in `sh`."""
 
     def __init__(self, sh: Path, directory: Path) -> None:
         super().__init__(HttpSettings(base_url="http://localhost", api_key="key", timeout=PATIENCE), "connection")
@@ -76,7 +76,7 @@ class LocalRelay(Relay):
 
 @pytest.fixture(params=SHELLS)
 def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The program by the name under which it is one."""
+    """The program under the name that makes it act as that shell."""
     program = shutil.which(request.param)
     if program is None:
         pytest.skip(f"needs {request.param}")
@@ -86,7 +86,7 @@ def sh(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def in_shell(sh: Path, directory: Path, work: Callable[[Terminal], Awaitable[Any]]) -> Any:
-    """What comes of work in our shell, which leaves nothing in the directory."""
+    """The result of work in our shell; asserts that nothing is left in the directory."""
     directory.mkdir()
 
     async def run() -> Any:

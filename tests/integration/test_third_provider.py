@@ -23,7 +23,7 @@ KEY = "key-of-acme-alone"
 
 
 class Machines(BaseHTTPRequestHandler):
-    """Acme's API, which keeps what came in at `server.inbox`."""
+    """Acme's API, which keeps the received messages at `server.inbox`."""
 
     protocol_version = "HTTP/1.1"
     inbox: list[tuple[str, str | None, Any]]
@@ -50,7 +50,7 @@ class Machines(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def machines() -> Iterator[tuple[str, list[tuple[str, str | None, Any]]]]:
-    """Acme's server: its URL, and what came in."""
+    """Acme's server: its URL, and the messages that it received."""
     inbox: list[tuple[str, str | None, Any]] = []
     handler = type("Handler", (Machines,), {"inbox": inbox})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -65,7 +65,7 @@ def machines() -> Iterator[tuple[str, list[tuple[str, str | None, Any]]]]:
 
 @pytest.fixture
 def collections(tmp_path: Path) -> Path:
-    """A copy of the collection with two files more."""
+    """A copy of the collection with two more files."""
     place = tmp_path / "collections" / "ansible_collections" / "fleetops" / "environments"
     for name in ("plugins", "meta"):
         shutil.copytree(CHECKOUT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))

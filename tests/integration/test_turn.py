@@ -1,4 +1,4 @@
-"""environment_turn: whose turn is aborted or resumed, which way, and what the task says of it."""
+"""environment_turn: which turn is aborted or resumed, by which way, and how the task reports it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NAMES = ("one", "two")
 
 @pytest.fixture
 def devices(ansible: Ansible) -> list[dict[str, Any]]:
-    """Two simulated devices, each with an agent of its own (`agent-one`, `agent-two`) to be set to work."""
+    """Two simulated devices, each with its own agent (`agent-one`, `agent-two`) to set to work."""
     return [ansible.sandbox.add_environment(connectionName=name) for name in NAMES]
 
 
 def _at_work(ansible: Ansible, *names: str, queued: bool = False) -> None:
-    """Set the agents of the devices to work; queued: have another message wait for the end of it."""
+    """Set the agents of the devices to work; queued: let another message wait for the end of that work."""
     for name in names:
         ansible.sandbox.script(f"agent-{name}", LongTurn(seconds=3600))
     messages = ["work", "next"][: 1 + queued]
@@ -36,7 +36,7 @@ def _at_work(ansible: Ansible, *names: str, queued: bool = False) -> None:
 
 
 def _said(ansible: Ansible, name: str) -> list[str]:
-    """What the agent of a device was told so far; what waits is not among it."""
+    """The messages that the agent of a device has received; waiting ones are not included."""
     key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
     rows = ansible.sandbox.control.get(f"/v1/agents/agent-{name}/messages?order=asc", headers=key).json()
     return [row["content"] for row in rows if row["message_type"] == "user_message"]

@@ -116,5 +116,5 @@ class InventoryModule(EnvironmentInventory):
     DIMENSIONS: ClassVar[Sequence[Dimension]] = (Dimension("awake", "awake", names={True: "awake", False: "asleep"}),)
 
     def query(self) -> Query:
-        """Everything there is."""
+        """Every machine."""
         return Query()

@@ -51,7 +51,7 @@ class Client:
         await self._http.__aexit__(*exc_info)
 
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
-        """Every machine."""
+        """All machines."""
         reply = await self._http.get("machines")
         return Listing(reply.data["machines"], reply.date)
 
@@ -63,7 +63,7 @@ class Client:
         return found
 
     async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
-        """The machine as it is now; None when it is no longer there."""
+        """The current state of the machine; None when it no longer exists."""
         return (await self._by_id()).get(wanted.id)
 
     async def _by_id(self) -> dict[str, Environment]:
@@ -90,7 +90,7 @@ class Client:
 
 
 class Conversations:
-    """What finds messages again: nothing does."""
+    """Nothing can find messages again."""
 
     def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
         """Need none of it."""
@@ -104,7 +104,7 @@ class Conversations:
         return look
 
     async def find_message(self, question: Question, fresh: bool) -> str | None:
-        """Nobody can see into an inbox."""
+        """The content of an inbox cannot be read."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""Writes what every task returned to the file RECORD_FILE.
+"""Writes the result of every task to the file RECORD_FILE.
 
 One JSON object a line: ``{task, host, outcome, result}``.
 """
@@ -21,7 +21,7 @@ description: Writes each task's result as a line of JSON.
 
 
 class CallbackModule(CallbackBase):
-    """Record results as a playbook's own tasks would see them."""
+    """Record results as the tasks of a playbook would see them."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
