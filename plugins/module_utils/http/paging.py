@@ -10,7 +10,7 @@ One after the other costs a round trip a page. An earlier listing leaves the ids
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -69,7 +69,6 @@ async def list_pages(
     """
     ahead = await _fetch_ahead(ask, after, starts) if starts else {}
     rows: list[Any] = []
-    seen: set[str] = set()
     cursors: set[str | None] = set()
     dates: list[datetime] = []
     size = 1
@@ -77,20 +76,16 @@ async def list_pages(
         page = ahead.pop(after, None) or await ask(after)
         dates.append(page.date)
         size = max(size, len(page.rows))
-        for row in page.rows:
-            identity = find_row_id(row)
-            if identity not in seen:
-                rows.append(row)
-            if identity is not None:
-                seen.add(identity)
+        rows += page.rows
         if not page.more:
+            rows = drop_repeated_rows(rows)
             return Listing(rows, min(dates), starts=_find_starts(rows, size))
         cursors.add(after)
         after = _find_join(page, ahead) or _find_cursor(what, page)
         if after in cursors:
             raise _error(what, f"the cursor {one_line(after, 80)!r} came back; the pages repeat")
         if not all_pages:
-            return Listing(rows, min(dates), after)
+            return Listing(drop_repeated_rows(rows), min(dates), after)
     raise _error(what, f"did not end after {MAX_PAGES} pages")
 
 
@@ -148,6 +143,18 @@ def _find_starts(rows: Sequence[Any], size: int) -> list[str]:
 
 def _find_row_ids(page: Page) -> Iterator[str]:
     return (identity for identity in map(find_row_id, page.rows) if identity)
+
+
+def drop_repeated_rows(rows: Iterable[Any]) -> list[Any]:
+    """The rows, each id once. A row without an id is kept, so that it is reported."""
+    kept = []
+    seen = set()
+    for row in rows:
+        identity = find_row_id(row)
+        if identity is None or identity not in seen:
+            kept.append(row)
+        seen.add(identity)
+    return kept
 
 
 def find_row_id(row: Any) -> str | None:

@@ -13,7 +13,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -22,7 +22,7 @@ from ...environment import Environment, EnvironmentReference, Listing
 from ...errors import ApiError
 from ...http.client import Answer, HttpClient
 from ...http.gate import Pace
-from ...http.paging import MAX_PAGES, find_row_id
+from ...http.paging import MAX_PAGES, drop_repeated_rows, find_row_id
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted, make_idempotency_key
@@ -68,7 +68,8 @@ class Client(AbstractAsyncContextManager["Client"]):
             if page.more and not query.all_pages:
                 next_after = _find_end(f"GET {self._base_url}/environments", page, backwards=backwards)
                 break
-        return Listing(_drop_repeated_rows(reversed(pages) if backwards else pages), min(dates), next_after)
+        rows = (row for page in (reversed(pages) if backwards else pages) for row in page.data)
+        return Listing(drop_repeated_rows(rows), min(dates), next_after)
 
     async def _pages(
         self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
@@ -168,15 +169,13 @@ class Client(AbstractAsyncContextManager["Client"]):
     async def _wait_for_busy(self, error: ApiError, give_up_at: float) -> None:
         """Wait a moment for a session that is in a turn. Raises its error at the deadline and after a stop."""
         pause, stop = _BUSY_PAUSE * random.uniform(1, 2), self._settings.gate.stop  # noqa: S311 - spreads the requests
-        if time.monotonic() + pause < give_up_at:
-            await stop.sleep(pause)
-            if not stop.requested:
-                return
-        else:
+        if time.monotonic() + pause >= give_up_at:
             within = f"the deadline of {self._settings.deadline:g} s"
             way_out = "raise the deadline, or leave session_id out for a session of its own"
             raise error.but(f"{error}: the session's turn did not end within {within}; {way_out}")
-        raise error
+        await stop.sleep(pause)
+        if stop.requested:
+            raise error
 
     async def events(self, session_id: str, after_id: str | None) -> AsyncIterator[Event]:
         """The events of a session after one of them, oldest first. Entries that are no events are left out."""
@@ -212,18 +211,6 @@ def _find_end(where: str, page: Page, *, backwards: bool) -> str:
     if not end:
         raise ApiError(f"{where}: has_more is true, and no cursor tells where to go on", code="invalid")
     return end
-
-
-def _drop_repeated_rows(pages: Iterable[Page]) -> list[Any]:
-    """The rows of pages, each id once. A row without an id is kept, so that it is reported."""
-    rows = []
-    seen = set()
-    for row in (row for page in pages for row in page.data):
-        identity = find_row_id(row)
-        if identity is None or identity not in seen:
-            rows.append(row)
-        seen.add(identity)
-    return rows
 
 
 def _write_agent(agent_id: str) -> Any:
