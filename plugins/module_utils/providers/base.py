@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..environment import Environment, EnvironmentReference, InvalidRow, Listing
 from ..errors import ApiError
@@ -107,8 +107,7 @@ class Provider:
     client: makes a client. environments: the rows of a listing, and those that do not validate.
     conversations: makes the Conversations of a client, from the client, `concurrency` (requests at a time) and `rate`
         (requests a second, None for no limit).
-    looked_up_by: the option that names one environment, `environment_id` or `device_id`. agent, conversation: the
-        options that say who is addressed, `agent_id` or `agent`, and `conversation_id` or `session_id`.
+    looked_up_by: the option that names one environment. agent, conversation: the options that say who is addressed.
     sessions: whether conversations are sessions. A session is made for each target that names none, it decides which
         agent answers, its history has the API's ids alone, and the API drops repetitions by keys that it keeps for
         24 h. Only the methods below read this.
@@ -123,9 +122,9 @@ class Provider:
     client: Callable[[HttpSettings], Client]
     environments: Callable[[Listing, str, Any], tuple[list[Environment], list[InvalidRow]]]
     conversations: Callable[..., Conversations]
-    looked_up_by: str = "environment_id"
-    agent: str = "agent_id"
-    conversation: str = "conversation_id"
+    looked_up_by: Literal["environment_id", "device_id"] = "environment_id"
+    agent: Literal["agent_id", "agent"] = "agent_id"
+    conversation: Literal["conversation_id", "session_id"] = "conversation_id"
     sessions: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
     environment_variables: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -171,12 +170,10 @@ class Provider:
         """The id in the history of a message that is sent under an id; None if the API makes its own ids."""
         return None if self.sessions else otid
 
-    def idempotency_keys(self, environment_id: str, client_message_id: str) -> tuple[str | None, str | None]:
-        """The Idempotency-Keys of a message's session and of the message; None twice if the API takes none."""
-        if not self.sessions:
-            return None, None
-        ids = environment_id, client_message_id
-        return make_idempotency_key(*ids, "session"), make_idempotency_key(*ids, "message")
+    def idempotency_keys(self, environment_id: str, client_message_id: str) -> dict[str, str]:
+        """The Idempotency-Keys of a message, as `session_key` and `message_key`; empty if the API takes none."""
+        calls = ("session", "message") if self.sessions else ()
+        return {f"{call}_key": make_idempotency_key(environment_id, client_message_id, call) for call in calls}
 
     @property
     def reply_keys(self) -> Sequence[str]:
@@ -203,14 +200,6 @@ def connection_settings(provider: Provider, *layers: Mapping[str, Any]) -> HttpS
     options = merge_connection_options((*layers, provider.options_in_environment(), usual))
     converted = {name: convert_value(name, value, CONNECTION_SPEC[name]["type"]) for name, value in options.items()}
     return HttpSettings.from_options(converted, api_key_help=provider.key_help)
-
-
-# The options among which each of these entries of a provider chooses.
-MODULE_OPTIONS = {
-    "looked_up_by": ("environment_id", "device_id"),
-    "agent": ("agent_id", "agent"),
-    "conversation": ("conversation_id", "session_id"),
-}
 
 
 async def find_online(client: Client, listed: EnvironmentReference) -> Environment:

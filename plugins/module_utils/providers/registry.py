@@ -17,7 +17,7 @@ from ..environment import Listing
 from ..errors import FleetError
 from ..http.settings import HttpSettings
 from ..text import one_line
-from .base import MODULE_OPTIONS, Client, Conversations, Provider
+from .base import Client, Conversations, Provider
 from .conversation import Look, Question
 
 
@@ -50,9 +50,6 @@ def find_provider(name: str) -> Provider:
     if name not in known:
         raise FleetError(f"there is no provider {one_line(repr(name), 60)}; there are {', '.join(known)}")
     found: Provider = importlib.import_module(f".{name}.provider", __package__).PROVIDER
-    for entry, known_options in MODULE_OPTIONS.items():
-        if getattr(found, entry) not in known_options:
-            raise FleetError(f"PROVIDER.{entry} of {name} must be one of {', '.join(known_options)}")
     return found
 
 
