@@ -158,7 +158,6 @@ class Campaign(Once):
 
     def _in_flight(self, target: MessageTarget, earlier: Entry | None) -> Entry:
         now, ids = format_now(), (target.environment.id, str(target.client_message_id))
-        session_key, message_key = target.provider.idempotency_keys(*ids)
         conversation_id = target.conversation_id
         if conversation_id == NEW_CONVERSATION:
             # An earlier run may have made the session.
@@ -177,8 +176,7 @@ class Campaign(Once):
             claimed_at=now,
             agent_id=target.agent_id,
             conversation_id=conversation_id,
-            session_key=session_key,
-            message_key=message_key,
+            **target.provider.idempotency_keys(*ids),
         )
 
     def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery) -> bool:

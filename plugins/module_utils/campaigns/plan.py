@@ -68,19 +68,14 @@ def plan_campaign(
         repeat += 1
     hashes = {target.environment.id: hash_content(target.messages) for target in to_send}
     settled: dict[str, Entry] = {}
-    attempts: dict[str, int] = {}
-    for environment_id, own_hash in hashes.items():
-        entry = entries.get(environment_id)
-        attempts[environment_id] = entry.attempt if entry is not None else 1
-        if entry is None:
-            continue
-        if entry.content_hash != own_hash:
+    attempts = dict.fromkeys(hashes, 1)
+    for environment_id, entry in ((one, entries[one]) for one in hashes if one in entries):
+        if entry.content_hash != hashes[environment_id]:
             raise OptionError("campaign", describe_other_content(campaign, entry))
-        if entry.status == "sent":
-            if _is_wanted_again(entry, retry, repeat):
-                attempts[environment_id] += 1
-            else:
-                settled[environment_id] = entry
+        is_sent, is_wanted = entry.status == "sent", _is_wanted_again(entry, retry, repeat)
+        attempts[environment_id] = entry.attempt + (is_sent and is_wanted)
+        if is_sent and not is_wanted:
+            settled[environment_id] = entry
     deliveries.check_source(campaign, source_hash)
     planned = [
         _with_ids(campaign, target, attempts[target.environment.id]) if target.skip is None else target
