@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,12 +111,8 @@ class ActionModule(TargetsAction):
             conversations = AllConversations(clients, concurrency=run.policy.concurrency, rate=run.policy.rate)
             if not name:
                 return await _deliver(run, clients, conversations, run.targets)
-            with contextlib.ExitStack() as stack:
-                facts = find_run_facts(self._task, self._templar.available_variables)
-                ledger = stack.enter_context(Ledger.open(find_ledger_path(run.options["ledger"]), facts))
-                audit = _open_audit_log(run.options)
-                if audit is not None:
-                    stack.enter_context(audit)
+            facts = find_run_facts(self._task, self._templar.available_variables)
+            with Ledger.open(find_ledger_path(run.options["ledger"]), facts) as ledger, _open_audit_log(run) as audit:
                 kept = Deliveries(ledger)
                 planned = plan_campaign(kept, name, run.options["retry"], run.targets, self._source_hash(run))
                 verify = run.options["verify"] == "history"
@@ -263,9 +259,9 @@ async def _deliver(
     return deliveries
 
 
-def _open_audit_log(options: Mapping[str, Any]) -> AuditLog | None:
-    path = options["audit_log"]
-    return AuditLog(path, with_content=options["audit_content"]) if path else None
+def _open_audit_log(run: Run) -> AbstractContextManager[AuditLog | None]:
+    path = run.options["audit_log"]
+    return AuditLog(path, with_content=run.options["audit_content"]) if path else nullcontext()
 
 
 def _plan_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any
 
 from ..errors import OptionError
@@ -99,17 +99,12 @@ class Deliveries:
     def replace(self, seen: Entry | None, entry: Entry) -> bool:
         """Record a delivery if its row is still as it was seen, None for no row; returns whether it was."""
         if seen is None:
-            return self.ledger.change(_INSERT, _list_values(entry)) == 1
-        return self.ledger.change(_UPDATE, (*_list_values(entry), *_list_values(seen))) == 1
+            return self.ledger.change(_INSERT, astuple(entry)) == 1
+        return self.ledger.change(_UPDATE, (*astuple(entry), *astuple(seen))) == 1
 
     def restore(self, entry: Entry, before: Entry | None) -> None:
         """Put a delivery's row back to what it was before `entry`, None for no row, unless it has changed since."""
         if before is not None:
             self.replace(entry, before)
         else:
-            self.ledger.change(_DELETE, _list_values(entry))
-
-
-def _list_values(entry: Entry) -> list[Any]:
-    """An entry's values, in the order of the columns."""
-    return [getattr(entry, name) for name in _COLUMNS]
+            self.ledger.change(_DELETE, astuple(entry))

@@ -37,8 +37,8 @@ _SET_UPDATED = (
     "UPDATE rollout_targets SET told_at = NULL, to_version = ?, updated_at = ? WHERE rollout = ? AND environment_id = ?"
 )
 _SET_END = (
-    "UPDATE rollout_targets SET status = ?, to_version = ?, updated_at = ?, ended_at = ?, reason = ? "
-    "WHERE rollout = ? AND environment_id = ?"
+    "UPDATE rollout_targets SET status = :status, to_version = :to_version, updated_at = :updated_at, "
+    "ended_at = :ended_at, reason = :reason WHERE rollout = :rollout AND environment_id = :environment_id"
 )
 
 # Seconds for which the last task of a run may go on after its ansible-playbook was killed.
@@ -75,12 +75,10 @@ def get_rollout(ledger: Ledger, name: str) -> Rollout:
 def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
     """Record a new rollout; False if another run has recorded one of that name meanwhile."""
     row = (rollout.name, rollout.version, json.dumps(list(rollout.waves_wanted)), rollout.planned_at, ledger.run)
+    insert = "INSERT INTO rollouts (name, version, waves_wanted, planned_at, run) VALUES (?, ?, ?, ?, ?)"
     with ledger.transaction(durable=True) as database:
-        if database.execute("SELECT 1 FROM rollouts WHERE name = ?", (rollout.name,)).fetchone():
+        if not database.execute(f"{insert} ON CONFLICT DO NOTHING", row).rowcount:
             return False
-        database.execute(
-            "INSERT INTO rollouts (name, version, waves_wanted, planned_at, run) VALUES (?, ?, ?, ?, ?)", row
-        )
         database.executemany(_REPLACE_WAVE, [(rollout.name, *astuple(wave)) for wave in rollout.waves])
         database.executemany(
             _ADD_TARGET, [(rollout.name, place, *astuple(target)) for place, target in enumerate(rollout.targets)]
@@ -92,13 +90,7 @@ def record_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[Rollout
     """Record the state of a wave, and the ends of its targets."""
     with ledger.transaction(durable=True) as database:
         database.execute(_REPLACE_WAVE, (name, *astuple(wave)))
-        database.executemany(
-            _SET_END,
-            [
-                (end.status, end.to_version, end.updated_at, end.ended_at, end.reason, name, end.environment_id)
-                for end in targets
-            ],
-        )
+        database.executemany(_SET_END, [asdict(end) | {"rollout": name} for end in targets])
 
 
 def lock_rollout(path: Path, name: str, facts: RunFacts) -> None:

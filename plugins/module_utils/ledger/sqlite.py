@@ -27,7 +27,6 @@ from typing import Any, Self
 from ..errors import OptionError
 from ..text import format_now, one_line
 from .schema import SCHEMA, SCHEMA_VERSION, RunFacts
-from .sqlite_errors import explain_errors
 
 # "flee", so that no other database is taken for a ledger.
 _APPLICATION_ID = 0x666C6565
@@ -37,6 +36,31 @@ _PREPARING = 0
 _AT_FIRST, _UNDER_WAY = 5.0, 30.0
 # Seconds between two tries to lock a byte that another run has locked.
 _BETWEEN_TRIES = 0.02
+# What a user can do about an error of the file.
+_LOCKED = "another process keeps it locked, and `fuser` names it; end that, or run this again when it has ended"
+_OTHERWISE = "name another file"
+_FULL = "make room, and run this again"
+_FAULTY = "see that its disk has room and works, or name another file"
+_UNREADABLE = "see that it and its directory can be written, or name another file"
+_BELOW_A_FILE = "a part of its path is a file, and no directory; name another file"
+_WAYS_OUT_OF_SQLITE = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_FULL: _FULL,
+    # Also a full disk, if SQLite finds that out while it makes the -shm.
+    sqlite3.SQLITE_IOERR: _FAULTY,
+    sqlite3.SQLITE_CANTOPEN: _UNREADABLE,
+    sqlite3.SQLITE_READONLY: _UNREADABLE,
+}
+_WAYS_OUT_OF_THE_SYSTEM = {
+    errno.EAGAIN: _LOCKED,
+    errno.EACCES: _UNREADABLE,
+    errno.EEXIST: _BELOW_A_FILE,
+    errno.ENOTDIR: _BELOW_A_FILE,
+    errno.EISDIR: "name a file in it",
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
 
 
 def find_ledger_path(option: str | None) -> Path:
@@ -74,7 +98,7 @@ class Ledger(AbstractContextManager["Ledger"]):
     @classmethod
     def open(cls, path: Path, facts: RunFacts) -> Self:
         """Open for a run, and record the run. The file and its directory are made for the user alone."""
-        with explain_errors(path), ExitStack() as undo:
+        with _explain_errors(path), ExitStack() as undo:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             _check_has_one_name(path)
@@ -93,7 +117,7 @@ class Ledger(AbstractContextManager["Ledger"]):
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """Open to read alone; None if there is no ledger yet."""
-        with explain_errors(path), ExitStack() as undo:
+        with _explain_errors(path), ExitStack() as undo:
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             # Without tables: the run that makes it was killed before it had made them, or is about to make them.
@@ -139,12 +163,12 @@ class Ledger(AbstractContextManager["Ledger"]):
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows that a statement selects, by the names of their columns."""
-        with explain_errors(self._path):
+        with _explain_errors(self._path):
             return [dict(row) for row in self._connection.execute(statement, values)]
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run one statement, which is a transaction of its own; returns the number of rows that it changed."""
-        with explain_errors(self._path):
+        with _explain_errors(self._path):
             return self._connection.execute(statement, values).rowcount
 
     @contextmanager
@@ -153,7 +177,7 @@ class Ledger(AbstractContextManager["Ledger"]):
 
         durable: whether it is on the disk then, and with it all that was committed before.
         """
-        with explain_errors(self._path):
+        with _explain_errors(self._path):
             if durable:
                 self._connection.execute("PRAGMA synchronous = FULL")
             try:
@@ -278,3 +302,23 @@ def _locked(descriptor: int, byte: int, how: int = fcntl.LOCK_EX, *, within: flo
         yield
     finally:
         fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
+
+
+@contextmanager
+def _explain_errors(path: Path) -> Iterator[None]:
+    """Raise OptionError, with the way out, instead of an error of SQLite or of the system. path: of the ledger."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        # The low byte is the kind of error, the others say more about it.
+        way_out = _WAYS_OUT_OF_SQLITE.get(error.sqlite_errorcode & 0xFF, _OTHERWISE)
+        raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error)}; {way_out}") from None
+    except sqlite3.DatabaseError as error:
+        raise OptionError(
+            "ledger",
+            f"{str(path)!r} is damaged, or no ledger: {one_line(error)}; move it away, and whom it had reached is "
+            "looked up in the conversations",
+        ) from None
+    except OSError as error:
+        way_out = _WAYS_OUT_OF_THE_SYSTEM.get(error.errno or 0, _OTHERWISE)
+        raise OptionError("ledger", f"cannot use {str(path)!r}: {one_line(error.strerror)}; {way_out}") from None
