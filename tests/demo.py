@@ -31,7 +31,7 @@ plugin: fleetops.environments.letta
 
 
 def main() -> int:
-    """Run the demo in a directory of its own; exit code 0 when what was reported is what arrived."""
+    """Run the demo in its own directory; exit code 0 if the report matches what arrived."""
     parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__)
     parser.add_argument("--real-devices", type=int, default=0, metavar="N", help="how many real devices join the fleet")
     real = [f"real-{number}" for number in range(1, parser.parse_args().real_devices + 1)]
@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def demonstrate(sandbox: Sandbox, directory: Path, real: list[str]) -> int:
-    """List the fleet and instruct a group of it: the real devices where there are some, which then answer."""
+    """List the fleet and instruct a group of it: the real devices, if there are any, which then answer."""
     environment = {**os.environ, "LETTA_BASE_URL": sandbox.url, "LETTA_API_KEY": sandbox.api_key}
     if failed := run(["ansible-inventory", "-i", "fleet.letta.yml", "--graph"], directory, environment):
         return failed
@@ -79,7 +79,7 @@ def demonstrate(sandbox: Sandbox, directory: Path, real: list[str]) -> int:
 
 
 def run(command: list[str], directory: Path, environment: dict[str, str]) -> int:
-    """Show a command, run it with its output as it is, and return its exit code."""
+    """Show a command, run it with its output unchanged, and return its exit code."""
     print(f"$ {shlex.join(command)}", flush=True)
     code = subprocess.run(command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
     print(flush=True)
@@ -87,7 +87,7 @@ def run(command: list[str], directory: Path, environment: dict[str, str]) -> int
 
 
 def compare(results: list[dict[str, Any]], received: dict[str, dict[str, Any]], failed: int) -> int:
-    """Print one total; every instruction reported as sent has to have arrived once, and no other."""
+    """Print one total; every instruction reported as sent must have arrived once, and no other."""
     reported = {(row["id"], row["client_message_id"]) for row in results if row["status"] == "sent"}
     arrived = [
         (id_, message["client_message_id"]) for id_, device in received.items() for message in device["messages"]

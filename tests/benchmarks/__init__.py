@@ -1,1 +1,1 @@
-"""What the collection costs, each time against something else that does the same: ``make bench``."""
+"""The cost of the collection, each time compared with another way to do the same: ``make bench``."""

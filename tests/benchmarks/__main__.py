@@ -1,4 +1,4 @@
-"""What the collection costs, and whether the goals are met: ``make bench``.
+"""The cost of the collection, and whether the goals are met: ``make bench``.
 
 Without ``--only`` everything is measured and the tables go into docs/performance.md; otherwise they are only shown.
 The exit code is 1 where a goal is missed.
@@ -32,7 +32,7 @@ FEWEST_RUNS = 5
 
 
 def main(arguments: Sequence[str] | None = None, document: Path = DOCUMENT) -> int:
-    """Measure what is asked for, show it, and say which goals are missed."""
+    """Measure the selected subjects, show the figures, and name the missed goals."""
     options = _parser().parse_args(arguments)
     names = options.only or NAMES
     scale = replace(Scale(), runs=options.runs, **({"growth": options.size} if options.size else {}))
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, document: Path = DOCUMENT) -> i
 
 
 def measured(names: Sequence[str], scale: Scale, directory: Path) -> tuple[list[Comparison], list[Growth]]:
-    """The rows of both tables, each subject in a directory of its own."""
+    """The rows of both tables; each subject has its own directory."""
     comparisons: list[Comparison] = []
     grown: list[Growth] = []
     for name in names:
@@ -69,7 +69,7 @@ def measured(names: Sequence[str], scale: Scale, directory: Path) -> tuple[list[
 
 
 def verdict(comparisons: Sequence[Comparison]) -> int:
-    """The exit code; a line for each goal that is missed."""
+    """Return the exit code; print a line for each missed goal."""
     missed = [comparison.missed() for comparison in comparisons if not comparison.is_met]
     for line in missed:
         print(line, file=sys.stderr)

@@ -22,7 +22,7 @@ Send = Callable[[str], Awaitable[None]]
 
 
 def message() -> Any:
-    """One message, as the API wants it."""
+    """One message in the format of the API."""
     own_id = str(uuid.uuid4())
     return {"role": "user", "content": "hello", "client_message_id": own_id, "otid": own_id}
 
@@ -32,7 +32,7 @@ def path(connection: str) -> str:
 
 
 async def to_each(connections: Iterable[str], concurrency: int, send: Send) -> None:
-    """Send over every connection, so many at a time."""
+    """Send over every connection, with this many requests at a time."""
     queue = iter(connections)
 
     async def worker() -> None:
@@ -45,7 +45,7 @@ async def to_each(connections: Iterable[str], concurrency: int, send: Send) -> N
 
 
 async def by_letta(connections: Iterable[str], concurrency: int) -> None:
-    """With the SDK as it comes, but for retries that would hide what goes wrong."""
+    """With the SDK's defaults, except retries, which would hide errors."""
     from letta_client import AsyncLetta  # noqa: PLC0415 - nobody pays for the others' import
 
     async with AsyncLetta(base_url=URL, api_key=KEY, max_retries=0) as client:
@@ -57,7 +57,7 @@ async def by_letta(connections: Iterable[str], concurrency: int) -> None:
 
 
 async def by_httpx(connections: Iterable[str], concurrency: int) -> None:
-    """With as many kept connections as there are requests at a time."""
+    """With as many kept connections as simultaneous requests."""
     import httpx  # noqa: PLC0415
 
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)

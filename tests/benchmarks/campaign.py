@@ -1,4 +1,4 @@
-"""A fan-out that keeps a ledger against the same without."""
+"""A fan-out with a ledger, compared with the same fan-out without one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .network import started
 
 
 def run(scale: Scale, directory: Path) -> list[Comparison]:
-    """Seconds of the whole play; every run has a new ledger, so that nothing is delivered before."""
+    """Seconds of the whole play; every run has a new ledger, so that no message was delivered earlier."""
     with started(scale.targets, online=True) as network:
         work = Workplace(directory, network)
         plain = work.play("plain", task(scale.concurrency))
@@ -25,7 +25,7 @@ def run(scale: Scale, directory: Path) -> list[Comparison]:
 
 
 def with_ledger(work: Workplace, targets: int, concurrency: int) -> Figures:
-    """A campaign that nobody has had a message of: on a new ledger, whose messages are all looked up first."""
+    """A new campaign on a new ledger, so that every message is looked up first."""
     ledger = work.directory / "ledger.sqlite"
     for file in work.directory.glob(f"{ledger.name}*"):
         file.unlink()

@@ -1,4 +1,4 @@
-"""Modules on a device over the relay, against OpenSSH to the same machine on the loopback interface.
+"""Modules on a device over the relay, compared with OpenSSH to the same machine on the loopback interface.
 
 Both have pipelining, the same inventory and the same interpreter. OpenSSH keeps its connection (ControlPersist), which
 a first command opens before anything is measured; over the relay each task has one of its own.
@@ -74,7 +74,7 @@ def compared(
 
 
 def copies(directory: Path) -> list[dict[str, Any]]:
-    """Tasks that copy a file of random bytes to where none is yet."""
+    """Tasks that copy a file of random bytes to a path that does not exist."""
     content = directory / "content"
     content.write_bytes(os.urandom(COPIED))
     return [
@@ -85,7 +85,7 @@ def copies(directory: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def ssh_server(directory: Path) -> Iterator[dict[str, str]]:
-    """An OpenSSH server of our own, for us alone; yields the variables with which Ansible uses it."""
+    """A private OpenSSH server; yields the variables with which Ansible uses it."""
     server = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
     if server is None:
         raise RuntimeError("OpenSSH's server is needed to compare with (on Debian: apt-get install openssh-server)")
@@ -109,7 +109,7 @@ def ssh_server(directory: Path) -> Iterator[dict[str, str]]:
     }
     config = directory / "config"
     config.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-    # Where a server of root's gives up its rights; Debian's service makes it, and is not running.
+    # The directory where a server of root drops its rights; Debian's service creates it, but is not running.
     needed = Path("/run/sshd")
     made = os.geteuid() == 0 and not needed.exists()
     if made:

@@ -1,4 +1,4 @@
-"""One message to 5,000 environments in one task against scripts that do nothing else, and what it takes of memory."""
+"""One message to 5,000 environments in one task, compared with scripts that do nothing else, and its memory."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PEAK = Goal("more", 100, "MB")
 
 
 def task(concurrency: int, **options: Any) -> dict[str, Any]:
-    """The task that sends to all hosts of the play; a short text unless the options say what."""
+    """The task that sends to all hosts of the play; a short text, unless the options give another one."""
     what = {} if "content_file" in options else {"content": "hello"}
     targets = {"agent_id": AGENT, "targets": "{{ ansible_play_batch }}", "concurrency": concurrency}
     return {"fleetops.environments.send_message": {**what, **targets, **options}, "run_once": True}
 
 
 def run(scale: Scale, directory: Path) -> list[Comparison]:
-    """Seconds of the sending alone, on both sides: a play less an empty one, a script less one without messages."""
+    """Seconds of the sending alone, on both sides: a play minus an empty one, a script minus one without messages."""
     with started(scale.targets, online=True) as network:
         work = Workplace(directory, network)
         connections = work.file("connections.json", json.dumps(network.connections()))
@@ -44,7 +44,7 @@ def run(scale: Scale, directory: Path) -> list[Comparison]:
             **{f"{client} empty": lambda client=client: bare(client, 0) for client in CLIENTS},
             **{client: lambda client=client: bare(client, scale.targets) for client in CLIENTS},
         )
-        # Once: it takes minutes to send as many long texts, and memory hardly varies.
+        # Measured once: sending this many long texts takes minutes, and memory hardly varies.
         taken |= in_turn(1, long=lambda: work.playing(long, messages=scale.targets))
     wall = {name: [figures.wall for figures in each] for name, each in taken.items()}
     peak = {name: [figures.peak for figures in each] for name, each in taken.items()}

@@ -1,4 +1,4 @@
-"""The same work for ten, a hundred and five hundred times as many environments, each measured once."""
+"""The same work for ten, a hundred and five hundred times as many environments; each size is measured once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run(scale: Scale, directory: Path) -> list[Growth]:
 
 
 def measured(size: int, concurrency: int, directory: Path) -> Growth:
-    """What so many environments cost."""
+    """The cost of this many environments."""
     with started(size, online=True) as network:
         work = Workplace(directory, network)
         listing = work.listing(work.source())

@@ -1,4 +1,4 @@
-"""What all benchmarks share: commands measured from outside, taken in turn, compared, and held against a goal."""
+"""The common parts of all benchmarks: measure commands from outside, in turn, compare them, and check a goal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured.
+    """The size of the measurements.
 
     runs: of everything that is compared; growth is measured once for each size. listed: rows of a listing. hosts: of a
     play. targets, concurrency: of a fan-out. delay: seconds a request. long: bytes of a long text.
@@ -41,7 +41,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a command cost. cpu, wall: seconds; peak: MB of its largest process. output: what it printed."""
+    """The cost of a command. cpu, wall: seconds; peak: MB of its largest process. output: what it printed."""
 
     cpu: float
     wall: float
@@ -51,10 +51,10 @@ class Figures:
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure is to be, compared with another one of the same kind.
+    """The goal of a figure, compared with another figure of the same kind.
 
-    at most: ours is at most so many times theirs. faster: theirs is at least so many times ours.
-    more: ours is at most so much larger.
+    at most: ours is at most this many times theirs. faster: theirs is at least this many times ours.
+    more: ours is at most this much larger.
     """
 
     kind: Literal["at most", "faster", "more"]
@@ -62,7 +62,7 @@ class Goal:
     unit: str = ""
 
     def result(self, ours: float, theirs: float) -> float:
-        """The figure that the bound is for."""
+        """The figure that the goal limits."""
         return {
             "at most": lambda: ours / theirs,
             "faster": lambda: theirs / ours,
@@ -74,7 +74,7 @@ class Goal:
         return result >= self.bound if self.kind == "faster" else result <= self.bound
 
     def shown(self, result: float) -> str:
-        """A result as the table has it."""
+        """A result as text for the table."""
         return {
             "at most": f"{result:.2f}",
             "faster": f"{result:.1f} times faster",
@@ -91,7 +91,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A row of the table: the same work done in two ways, each several times in turn. unit: of what is compared."""
+    """A row of the table: the same work done in two ways, each several times in turn. unit: of the compared figures."""
 
     work: str
     against: str
@@ -102,24 +102,24 @@ class Comparison:
 
     @property
     def result(self) -> float:
-        """The one median against the other."""
+        """One median compared with the other."""
         return self.goal.result(median(self.ours), median(self.theirs))
 
     @property
     def is_met(self) -> bool:
-        """Whether the goal is met, which nobody can tell where a difference of two figures was lost in noise."""
+        """Whether the goal is met; False if noise hides a difference of two figures."""
         return min(median(self.ours), median(self.theirs)) > 0 and self.goal.holds(self.result)
 
     def missed(self) -> str:
-        """The line that names a goal which is missed."""
+        """The line that names a missed goal."""
         return f"missed: {self.work}, against {self.against}: {self.goal.shown(self.result)}; the goal is {self.goal}"
 
 
 @dataclass(frozen=True)
 class Growth:
-    """What so many environments cost, in seconds and MB.
+    """The cost of this many environments, in seconds and MB.
 
-    listing, listing_cpu: `ansible-inventory --list`. fan_out, campaign: a play less an empty one. peak: of the play
+    listing, listing_cpu: `ansible-inventory --list`. fan_out, campaign: a play minus an empty one. peak: of the play
     with the fan-out, empty_peak: of the empty one.
     """
 
@@ -134,7 +134,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where a benchmark's commands run, and the network that they ask."""
+    """The directory of a benchmark's commands, and the network that they use."""
 
     directory: Path
     network: Network
@@ -144,12 +144,12 @@ class Workplace:
         return self.file(name, yaml.safe_dump({"plugin": "fleetops.environments.letta", **options}))
 
     def play(self, name: str, *tasks: Mapping[str, Any], **keywords: Any) -> str:
-        """Write a playbook with one play of these tasks on all hosts."""
+        """Write a playbook with one play that runs these tasks on all hosts."""
         play = {"hosts": "all", "gather_facts": False, **keywords, "tasks": [dict(task) for task in tasks]}
         return self.file(f"{name}.yml", yaml.safe_dump([play], sort_keys=False))
 
     def file(self, name: str, text: str) -> str:
-        """Write a file; returns its path."""
+        """Write a file; return its path."""
         path = self.directory / name
         path.write_text(text)
         return str(path)
@@ -159,7 +159,7 @@ class Workplace:
         return self.measure(Path(source).stem, "ansible-inventory", "-i", source, "--list", **env)
 
     def playing(self, playbook: str, *arguments: str, source: str | None = None, messages: int = 0) -> Figures:
-        """`ansible-playbook`; RuntimeError unless so many messages reached as many environments."""
+        """`ansible-playbook`; RuntimeError unless this many messages reached as many environments."""
         source = source or self.source()
         name = Path(playbook).stem
         return self.sending(
@@ -167,7 +167,7 @@ class Workplace:
         )
 
     def sending(self, messages: int, action: Callable[[], Figures]) -> Figures:
-        """Measure what is to send so many messages, and see that it did."""
+        """Measure a command that sends this many messages, and check that it did."""
         self.network.taken()
         figures = action()
         taken = self.network.taken()
@@ -176,7 +176,7 @@ class Workplace:
         return figures
 
     def measure(self, name: str, *command: str, **env: str) -> Figures:
-        """Run a command; RuntimeError with what it said where it fails. name: of the files with its output."""
+        """Run a command; RuntimeError with its output if it fails. name: of the files with its output."""
         figures, output, errors = (self.directory / f"{name}.{kind}" for kind in ("figures", "stdout", "stderr"))
         executable = str(Path(sys.executable).with_name(command[0]))
         with output.open("wb") as stdout, errors.open("wb") as stderr:
@@ -198,7 +198,7 @@ class Workplace:
             "LETTA_BASE_URL": self.network.url,
             "LETTA_API_KEY": self.network.api_key,
             "PYTHONPATH": f"{CHECKOUT}{os.pathsep}{CHECKOUT / '.build/collections'}",
-            # Ansible waits for its workers, which otherwise count for nothing: neither their CPU nor their memory.
+            # Ansible waits for its workers; without that, neither their CPU nor their memory would count.
             "ANSIBLE_WORKER_SHUTDOWN_POLL_COUNT": "1000",
             "ANSIBLE_WORKER_SHUTDOWN_POLL_DELAY": "0.01",
             **env,
@@ -206,9 +206,9 @@ class Workplace:
 
 
 def in_turn(runs: int, **actions: Callable[[], Figures]) -> dict[str, list[Figures]]:
-    """Do everything so many times, one after the other and every second round in the opposite order.
+    """Do all of the work this many times, one after the other, and every second round in the opposite order.
 
-    So what changes meanwhile, the machine's speed above all, changes it for all of them.
+    So a change of the machine's speed during the measurement affects all of them.
     """
     taken: dict[str, list[Figures]] = {name: [] for name in actions}
     for number in range(runs):
@@ -221,12 +221,12 @@ def in_turn(runs: int, **actions: Callable[[], Figures]) -> dict[str, list[Figur
 
 
 def less(figures: Iterable[float], others: Iterable[float]) -> list[float]:
-    """Figures less the median of others: what the one costs over and above the other."""
+    """Figures minus the median of others: the extra cost of one over the other."""
     taken_off = median(others)
     return [figure - taken_off for figure in figures]
 
 
 def say(line: str) -> None:
-    """Show how far it is."""
+    """Show the progress."""
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stderr.flush()

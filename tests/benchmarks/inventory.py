@@ -1,4 +1,4 @@
-"""An inventory of 10,000 environments against the same one from a script, and against groups made with Jinja."""
+"""An inventory of 10,000 environments, compared with the same one from a script, and with groups made with Jinja."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ KEYED_GROUPS = [
     {
         "key": VERSION,
         "prefix": "version",
-        # Every version has a group of its minor version above it; one that is not known is in the root group.
+        # Every version has a group of its minor version above it; an unknown version is in the root group.
         "parent_group": "{{ 'version_' ~ letta_version | regex_search('^[0-9]+[.][0-9]+') | replace('.', '_')"
         " if letta_version else 'letta' }}",
     },
     {"key": "letta_status", "prefix": "", "separator": ""},
 ]
-# What is different each time that a listing is made.
+# The variables that differ in each listing.
 MOMENTS = {"letta_listed_at", "letta_last_heartbeat", "letta_last_seen_at"}
 
 
@@ -51,7 +51,7 @@ def run(scale: Scale, directory: Path) -> list[Comparison]:
 
 
 def script(work: Workplace, listing: Path) -> str:
-    """Write a script that prints a listing, as texts without marks; returns its path."""
+    """Write a script that prints a listing, as texts without marks; return its path."""
     work.file("fleet.json", json.dumps(plain(json.loads(listing.read_text()))))
     path = work.file("fleet.sh", '#!/bin/sh\nexec cat "${0%/*}/fleet.json"\n')
     Path(path).chmod(0o755)
@@ -81,7 +81,7 @@ def check_same(what: str, listing: Path, wanted: Path) -> None:
 
 
 def _comparable(path: Path) -> dict[str, Any]:
-    """Group → its hosts, those of groups below it too; and host → what it is, without its moments."""
+    """Group → its hosts, including those of groups below it; and host → its variables, without its times."""
     listing = plain(json.loads(path.read_text()))
     hosts = listing.pop("_meta")["hostvars"]
 

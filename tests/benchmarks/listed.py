@@ -1,7 +1,7 @@
-"""List once with the collection's client, in a process of its own: ``listed.py STARTS_FILE``.
+"""List once with the collection's client, in its own process: ``listed.py STARTS_FILE``.
 
-Prints ``{seconds, rows}``. Asks for all pages at once where the file has the rows that they began after, and leaves
-there what the next listing may begin with.
+Prints ``{seconds, rows}``. Requests all pages at once if the file has the rows that they began after, and writes
+the starts for the next listing to it.
 """
 
 from __future__ import annotations

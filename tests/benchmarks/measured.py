@@ -1,4 +1,4 @@
-"""Run a command, and write what it cost to a file: ``measured.py FIGURES_FILE COMMAND [ARGUMENT ...]``.
+"""Run a command, and write its cost to a file: ``measured.py FIGURES_FILE COMMAND [ARGUMENT ...]``.
 
 A process of its own, since a child's peak of memory is at least that of the process that started it: this one is small.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 def main() -> int:
     """Write ``{cpu, wall, peak}``, in seconds and bytes, and return the command's own exit code.
 
-    CPU is that of the command and of all processes that it started and waited for; the peak is the largest of them.
+    CPU includes all processes that the command started and waited for; the peak is that of the largest process.
     """
     figures, *command = sys.argv[1:]
     started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The network and the API behind it, as cheap as they can be: what is measured is the client, so nothing may wait here.
+"""A cheap network with the API behind it: only the client is measured, so nothing here may wait.
 
 It answers what a listing, a message and the look-up of a campaign ask for, and knows no faults: the sandbox does that,
 and answers a fifth as fast. It has a process of its own: ``with started(5000, online=True) as network: ...``
@@ -33,13 +33,13 @@ _END_OF_HEAD = b"\r\n\r\n"
 
 @dataclass(frozen=True)
 class Network:
-    """A network that runs. The key is not looked at, but every client has to have one."""
+    """A running network. It accepts any key, but every client needs one."""
 
     url: str
     api_key: str = "key-of-the-benchmarks"
 
     def taken(self) -> dict[str, int]:
-        """How many messages came since this was asked last, and over how many connections of environments."""
+        """The number of messages since the last call, and of the environments' connections that they used."""
         with _opener().open(f"{self.url}/_taken", timeout=30) as response:
             taken: dict[str, int] = json.load(response)
         return taken
@@ -52,15 +52,15 @@ class Network:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    # No proxy of the environment may come in between.
+    # No proxy of the environment may be used.
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @contextmanager
 def started(environments: int, *, online: bool = False, delay: float = 0.0) -> Iterator[Network]:
-    """Start a network with so many environments, all of them online or as the seed has them.
+    """Start a network with this many environments, all online or as the seed has them.
 
-    delay: seconds that each answer takes.
+    delay: seconds for each answer.
     """
     command = [sys.executable, "-m", "tests.benchmarks.network", f"--environments={environments}", f"--delay={delay}"]
     with subprocess.Popen(
@@ -83,7 +83,7 @@ def fleet_of(environments: int, *, online: bool) -> list[Environment]:
 
 
 class Api:
-    """The answers."""
+    """The API's answers."""
 
     def __init__(self, environments: list[Environment]) -> None:
         self._environments = environments
@@ -92,7 +92,7 @@ class Api:
         self._connections: set[bytes] = set()
 
     def answer(self, method: bytes, path: bytes) -> bytes:
-        """The JSON that a request gets."""
+        """The JSON answer to a request."""
         if method == b"POST":
             self._messages += 1
             self._connections.add(path)
@@ -104,7 +104,7 @@ class Api:
             taken = {"messages": self._messages, "connections": len(self._connections)}
             self._messages, self._connections = 0, set()
             return json.dumps(taken).encode()
-        # A conversation in which nothing has been said.
+        # An empty conversation.
         return b"[]"
 
     def _page(self, query: dict[str, str]) -> bytes:
@@ -116,7 +116,7 @@ class Api:
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 as far as clients need it that wait for each answer: a request with its length, an answer with its."""
+    """HTTP/1.1 for clients that wait for each answer: a request with its length, an answer with its length."""
 
     def __init__(self, api: Api, delay: float) -> None:
         self._api = api
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
 
 
 def _length(head: bytes) -> int:
-    """The length of a request's body. Raises ValueError where a client does not say it in its headers."""
+    """The length of a request's body. Raises ValueError if the headers do not have it."""
     headers = head.lower()
     if b"\r\ntransfer-encoding:" in headers:
         raise ValueError("a body in chunks is not understood here")
@@ -158,7 +158,7 @@ def _length(head: bytes) -> int:
 
 
 async def serve(environments: list[Environment], delay: float) -> None:
-    """Serve until standard input ends, which is when the parent process does; say on standard output where."""
+    """Serve until standard input ends, as it does with the parent process; print the address on standard output."""
     api, loop, over = Api(environments), asyncio.get_running_loop(), asyncio.Event()
     server = await loop.create_server(lambda: Connection(api, delay), "127.0.0.1", 0, backlog=1000)
     sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}) + "\n")

@@ -1,4 +1,4 @@
-"""A message to each host of a play, against a task that does nothing and against Ansible's own way to send it."""
+"""A message to each host of a play, compared with a task that does nothing and with Ansible's own way to send it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(scale: Scale, directory: Path) -> list[Comparison]:
     ]
 
 
-# What Ansible would otherwise find out for each host.
+# Otherwise Ansible would search for it on each host.
 UNDISCOVERED = {"ansible_python_interpreter": "{{ ansible_playbook_python }}"}
 
 

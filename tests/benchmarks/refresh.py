@@ -1,4 +1,4 @@
-"""A refresh that knows where the pages begin against a walk from page to page, with an API that takes its time."""
+"""A refresh that knows where the pages begin, compared with a walk from page to page, with a slow API."""
 
 from __future__ import annotations
 

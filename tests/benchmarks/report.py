@@ -1,4 +1,4 @@
-"""What was measured, as tables, and where they go in the documentation."""
+"""The measurements as tables, and their place in the documentation."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def growth_table(grown: Iterable[Growth]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """A table in Markdown, of rows by column."""
+    """A Markdown table of rows by column."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
@@ -74,7 +74,7 @@ def circumstances(runs: int) -> str:
 
 
 def _processor() -> str:
-    """The processor's model, which on Linux `platform` does not know."""
+    """The model of the processor, which `platform` does not know on Linux."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -82,7 +82,7 @@ def _processor() -> str:
 
 
 def replaced(document: str, name: str, text: str) -> str:
-    """A document with other text between the marks of that name. Raises ValueError where they are not there once."""
+    """A document with new text between the marks of that name. Raises ValueError unless each mark occurs once."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     before, _begin, rest = document.partition(begin)
     _old, _end, after = rest.partition(end)

@@ -1,4 +1,4 @@
-"""Real devices of an older version that join a sandbox's fleet, and can update themselves, until this is told to end.
+"""Real devices of an older version that join a sandbox's fleet and can update themselves, until SIGTERM or Ctrl-C.
 
 python -m tests.e2e --url http://127.0.0.1:40217 alpha beta
 """
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--url", required=True, help="where the sandbox is")
     parser.add_argument("names", nargs="+", metavar="NAME", help="the devices' names")
     arguments = parser.parse_args()
-    # Whoever tells it to end may do so while devices still start.
+    # The signal to end may come while devices still start.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         contextlib.suppress(KeyboardInterrupt),
@@ -32,7 +32,7 @@ def main() -> None:
         httpx.Client() as control,
         contextlib.ExitStack() as devices,
     ):
-        # It is somebody else's, and devices need no more of it than this.
+        # The sandbox belongs to another process, and devices need nothing more from it.
         sandbox = Sandbox(arguments.url, DEFAULT_API_KEY, pid=0, control=control)
         for name in arguments.names:
             devices.enter_context(npm_device(sandbox, name, Path(homes) / name))

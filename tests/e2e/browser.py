@@ -1,4 +1,4 @@
-"""A real headless Chromium, and what a page that is opened in it did besides being shown."""
+"""A real headless Chromium, and the side effects of a page that is opened in it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-# Playwright would fetch a browser build of its own, which not every network lets it.
+# Playwright would download its own browser build, which not every network allows.
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def program() -> str:
-    """The path of Chromium or Chrome. Raises RuntimeError with the way out."""
+    """The path of Chromium or Chrome. Raises RuntimeError with a solution."""
     named = os.environ.get("CHROMIUM")
     found = shutil.which(named) if named else next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if found is None:
@@ -28,7 +28,7 @@ def program() -> str:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser process. Raises RuntimeError where there is none."""
+    """A browser process. Raises RuntimeError if there is no browser."""
     path = program()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def opened(browser: Browser, path: Path, *, width: int = 1280, **context: Any) -> Iterator[Page]:
-    """A page of a file, in a window of its own; at the end it has said, asked for and thrown nothing.
+    """A page of a file, in its own window; at the end the page must not have logged, requested or thrown anything.
 
     context: options of Playwright's browser contexts, such as color_scheme and timezone_id.
     """

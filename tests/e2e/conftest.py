@@ -34,7 +34,7 @@ class Fleet:
 
 @pytest.fixture(scope="session")
 def letta() -> None:
-    """The wheel that real devices come from. Without it these tests fail and say so."""
+    """The wheel of the real devices. Without it these tests fail with the reason."""
     try:
         wheel()
     except RuntimeError as error:
@@ -54,7 +54,7 @@ def device_processes(letta: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def fleet(device_processes: Fleet) -> Fleet:
-    """The devices, with no faults and no script of another test; nothing was received."""
+    """The devices, without faults, scripts or received messages of another test."""
     device_processes.sandbox.clear_faults()
     device_processes.sandbox.clear_received()
     device_processes.sandbox.clear_requests()
@@ -63,12 +63,12 @@ def fleet(device_processes: Fleet) -> Fleet:
 
 @pytest.fixture
 def lone_sandbox() -> Iterator[Sandbox]:
-    """A sandbox for devices that a test starts itself."""
+    """A sandbox for devices that a test itself starts."""
     with Sandbox.start(devices=0) as sandbox:
         yield sandbox
 
 
 @pytest.fixture
 def ansible(tmp_path: Path, fleet: Fleet) -> Ansible:
-    """Ansible's commands, in a directory of the test's own."""
+    """Ansible's commands, in the test's own directory."""
     return Ansible(tmp_path, fleet.sandbox)

@@ -1,4 +1,4 @@
-"""Real devices: `letta server` from the published wheel, in a HOME and a directory of its own."""
+"""Real devices: `letta server` from the published wheel, with their own HOME and directory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.sandbox.process import Sandbox
 CHECKOUT = Path(__file__).resolve().parents[2]
 VERSION = "0.34.12"
 PIP_INSTALL = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-# Seconds that a device may take for anything, on a machine with other work.
+# Seconds that a device may take for any step, on a machine with other work.
 PATIENCE = 90.0
 
 
 def wheel(version: str = VERSION) -> Path:
     """The content of the `letta` wheel of a version; installed once, into .build/devices.
 
-    Raises RuntimeError with pip's own words where it cannot be had.
+    Raises RuntimeError with the output of pip if the wheel cannot be downloaded.
     """
     directory = CHECKOUT / ".build" / "devices" / version
     if not (directory / "letta_code").is_dir():
@@ -47,7 +47,7 @@ def wheel(version: str = VERSION) -> Path:
 
 
 def environment_of(sandbox: Sandbox, home: Path) -> dict[str, str]:
-    """The environment variables with which Letta Code talks to a sandbox, and to nobody else."""
+    """The environment variables that connect Letta Code to a sandbox, and to no other server."""
     return {
         "HOME": str(home),
         "PATH": os.defpath,
@@ -62,7 +62,7 @@ def environment_of(sandbox: Sandbox, home: Path) -> dict[str, str]:
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something that a device or a browser brings about is so."""
+    """Wait until a condition holds that a device or a browser brings about."""
     until = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < until
@@ -71,7 +71,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 @dataclass
 class Device:
-    """A running device. home: what makes it the same device when it is started again."""
+    """A running device. home: identifies the device, also when it is started again."""
 
     name: str
     home: Path
@@ -89,7 +89,7 @@ class Device:
     ) -> Iterator[Device]:
         """Start a device that joins the sandbox's fleet, wait until it has, and stop it at the end of the block.
 
-        command: what runs instead of the wheel's own entry. environment: variables that it has besides the usual ones.
+        command: what runs instead of the wheel's own entry. environment: additional variables.
         """
         run = command or [sys.executable, "-c", "import letta_code; letta_code.main()"]
         directory = home / "work"
@@ -108,7 +108,7 @@ class Device:
             device.stop()
 
     def wait_for(self, state: str) -> None:
-        """Wait until the device says that it is in a state: connected, idle, reconnecting, error."""
+        """Wait until the device reports a state: connected, idle, reconnecting, error."""
         until = time.monotonic() + PATIENCE
         seen: list[str] = []
         while state not in seen:
@@ -119,7 +119,7 @@ class Device:
                 raise TimeoutError(f"{self.name} was {seen}, not {state}, in {PATIENCE:g} s:\n{stderr}") from None
 
     def stop(self) -> None:
-        """End the device as a service manager would, and wait until it is gone."""
+        """End the device as a service manager would, and wait until it has ended."""
         self.process.terminate()
         try:
             self.process.wait(PATIENCE)
@@ -138,5 +138,5 @@ class Device:
             for line in lines:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     self._states.put(str(json.loads(line)["state"]))
-        # A process that has ended and is not waited for counts as alive for the one that replaces it.
+        # A process that has ended but was not waited for counts as alive for the process that replaces it.
         self.process.wait()

@@ -1,7 +1,7 @@
 """A real device that was installed with npm and updates itself, with stand-ins for npm and for npm's registry.
 
-The app of an older wheel lies where npm would have put it, the registry says that a newer one is the latest, and
-`npm install` swaps the two. All else is the real client.
+The app of an older wheel is where npm would install it, the registry names a newer one as the latest, and
+`npm install` swaps the two. Everything else is the real client.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ match sys.argv[1:]:
         sys.exit(f"npm: what is {{other}}?")
 """
 SWAPS = "os.rename({package!r}, {package!r} + '.old'); shutil.copytree({newer!r}, {package!r}, copy_function=os.link)"
-# The new version is there and does not start.
+# The new version is installed and does not start.
 BREAKS = f"{SWAPS}; os.unlink({{package!r}} + '/letta.js')"
 FAILS = "sys.stderr.write('npm error code EACCES'); sys.exit(243)"
 
 
 @contextmanager
 def npm_device(sandbox: Sandbox, name: str, home: Path, install: str = SWAPS) -> Iterator[Device]:
-    """A device of the older version, which npm can update. install: what `npm install` does."""
+    """A device of the older version, which npm can update. install: the effect of `npm install`."""
     prefix = home / "prefix"
     package = prefix / "lib/node_modules/@letta-ai/letta-code"
     shutil.copytree(_payload(OLDER) / "app", package, copy_function=os.link)
@@ -70,7 +70,7 @@ def _payload(version: str) -> Path:
 
 @contextmanager
 def _registry(latest: str) -> Iterator[str]:
-    """What Letta Code asks for the latest version; yields its URL."""
+    """The registry that Letta Code asks for the latest version; yields its URL."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -81,7 +81,7 @@ def _registry(latest: str) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -92,7 +92,7 @@ def _registry(latest: str) -> Iterator[str]:
 
 
 def _successors(home: Path) -> list[int]:
-    """The processes that updates left running: they are nobody's children, and their pids stand in their locks."""
+    """The processes that updates left running: they have no parent, and their locks hold their pids."""
     locks = (home / ".letta/listeners").glob("manual-*.lock")
     return [int(json.loads(lock.read_text())["pid"]) for lock in locks]
 

@@ -1,4 +1,4 @@
-"""Clients that nobody here wrote see the same fleet as our inventory, row by row."""
+"""Independent clients see the same fleet as our inventory, row by row."""
 
 from __future__ import annotations
 

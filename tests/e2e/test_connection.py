@@ -22,7 +22,7 @@ from .device import Device
 from .test_terminal import gone
 
 ON_DEVICES: dict[str, Any] = {"hosts": "alpha", "vars": {"ansible_python_interpreter": "/usr/bin/python3"}}
-# A device's user may have any of these shells; what they run at their start is in the way of whoever types.
+# A device's user may have any of these shells; their startup files disturb typed commands.
 SHELLS = {"bash": "bash", "zsh": "zsh", "new-zsh": "zsh", "fish": "fish", "dash": "dash"}
 START_UP_FILES = {
     "bash": {
@@ -37,7 +37,7 @@ START_UP_FILES = {
 
 
 def task(name: str, module: str, /, become: bool = False, **options: Any) -> dict[str, Any]:
-    """A task of a module of Ansible's own, after which the play goes on."""
+    """A task of one of Ansible's own modules; the play continues if it fails."""
     return {"name": name, f"ansible.builtin.{module}": options, "become": become, "ignore_errors": True}
 
 
@@ -49,7 +49,7 @@ def on_devices(ansible: Ansible, *tasks: dict[str, Any], pipelining: bool = True
 
 
 def connections(sandbox: Sandbox) -> int:
-    """How many WebSockets were opened."""
+    """The number of opened WebSockets."""
     return len([entry for entry in sandbox.requests("relay") if entry["status"] == 101])
 
 
@@ -91,13 +91,13 @@ def test_every_kind_of_task_works_with_one_connection_each_and_leaves_nothing(
     assert connections(fleet.sandbox) == len(tasks)
     assert fleet.sandbox.api_key not in run.output + json.dumps(run.results)
     gone(fleet.alpha)
-    # What Ansible itself keeps on every host.
+    # Directories that Ansible itself keeps on every host.
     assert {path.name for path in fleet.alpha.home.glob(".*")} <= {".ansible", ".ansible_async", ".letta"}
 
 
 @pytest.fixture(scope="module")
 def sudo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stand-in for sudo with a password: as that, it asks on standard error, and reads from standard input."""
+    """A stand-in for sudo with a password: like sudo, it asks on standard error, and reads from standard input."""
     path = tmp_path_factory.mktemp("sudo") / "sudo"
     path.write_text(
         f"#!{sys.executable}\n"
@@ -187,7 +187,7 @@ def test_become_with_sudo_itself(ansible: Ansible) -> None:
         ansible,
         task("it", "command", become=True, cmd="id -un"),
         play={"become_user": "nobody"},
-        # Nobody may not read what root has written, but everybody's interpreter needs no file when pipelined.
+        # User nobody may not read root's files, but with pipelining the interpreter needs no file.
         pipelining=True,
         variables={"ansible_remote_tmp": "/tmp"},
     )
@@ -376,12 +376,12 @@ def test_an_offline_device_is_unreachable_at_once(ansible: Ansible, fleet: Fleet
 
 @pytest.fixture(scope="module")
 def nothing_is_left(device_processes: Fleet) -> Iterator[None]:
-    """Waits at the end, and once, for the devices to notice of whom they hear no more."""
+    """Waits at the end, once, for the devices to notice that their clients are gone."""
     yield
     gone(device_processes.alpha)
 
 
-# A task's commands: the terminal, the line that starts our shell, our shell, the module, the farewell.
+# A task's commands: the terminal, the line that starts our shell, our shell, the module, the end.
 @pytest.mark.usefixtures("nothing_is_left")
 @pytest.mark.parametrize("fault", ["relay_cut_before", "relay_cut_after", "relay_cut_during", "relay_silent"])
 @pytest.mark.parametrize("command", [1, 2, 3, 4, 5])
@@ -390,7 +390,7 @@ def test_nothing_runs_twice_and_nothing_is_left_wherever_the_relay_drops(
 ) -> None:
     count = tmp_path / "count"
     fleet.sandbox.add_fault(fault, target=fleet.alpha_row["id"], command=command, times=1)
-    # As short as a busy machine allows where it is waited for.
+    # As short as a busy machine allows, if the timeout is waited for.
     timeout = 15 if fault == "relay_silent" else 60
 
     run = on_devices(

@@ -1,4 +1,4 @@
-"""What is left of a command on a device when its task, its run, or the device itself ends before it."""
+"""The remains of a command on a device when its task, its run, or the device itself ends before it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .test_terminal import gone
 
 
 def endless(pid_file: Path) -> dict[str, Any]:
-    """A task whose command says who it is, and goes on."""
+    """A task whose command identifies itself, and keeps running."""
     return task("it", "raw", _raw_params=f"echo $$ >'{pid_file}'; sleep 600")
 
 
 def started(ansible: Ansible, pid_file: Path, **options: Any) -> tuple[subprocess.Popen[bytes], Path]:
-    """A run of that task, whose command has begun; with the playbook."""
+    """A run of that task whose command has begun; with the playbook."""
     variables = {"ansible_connection": "fleetops.environments.letta"}
     play = {"hosts": "alpha", "gather_facts": False, "vars": variables, "tasks": [endless(pid_file)]}
     playbook = ansible.file("play.yml", yaml.safe_dump([play]))
@@ -36,7 +36,7 @@ def started(ansible: Ansible, pid_file: Path, **options: Any) -> tuple[subproces
 
 
 def has_ended(pid_file: Path) -> Callable[[], bool]:
-    """Whether the command, which did begin, is no more."""
+    """Whether the command, which did begin, has ended."""
     pid = int(pid_file.read_text())
     return lambda: not Path(f"/proc/{pid}").exists()
 
@@ -53,7 +53,7 @@ def test_a_command_ends_after_a_run_that_is_killed(ansible: Ansible, fleet: Flee
     process, playbook = started(ansible, tmp_path / "pid", process_group=0)
 
     os.killpg(process.pid, signal.SIGKILL)
-    # Workers are sessions of their own.
+    # Workers are in their own sessions.
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         if str(playbook).encode() in _content(entry):
             os.kill(int(entry.parent.name), signal.SIGKILL)

@@ -1,7 +1,7 @@
 """Integration targets of ansible-core itself, unmodified, over Letta's relay.
 
-They come out of the source archive of the ansible-core in use. `connection` is the one that core holds each of its own
-connection plugins to; the roles are those whose results hang on the connection. Hosts are called what core calls them.
+They come from the source archive of the ansible-core in use. `connection` is the target that core runs for each of its
+connection plugins; the roles are those whose results depend on the connection. Hosts have the names that core uses.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ SKIPPED = {
 
 
 def source_targets(version: str = core_version) -> Path:
-    """The integration targets in the source archive of an ansible-core; had once, in .build/core.
+    """The integration targets in the source archive of an ansible-core; downloaded once, to .build/core.
 
-    Raises RuntimeError with pip's own words where the archive cannot be had.
+    Raises RuntimeError with the output of pip if the archive cannot be downloaded.
     """
     directory = CHECKOUT / ".build" / "core" / version
     if not directory.is_dir():
@@ -99,7 +99,7 @@ def source_targets(version: str = core_version) -> Path:
 
 @pytest.fixture(scope="module")
 def targets() -> Path:
-    """Without the source archive these tests fail and say so."""
+    """Without the source archive these tests fail with the reason."""
     try:
         return source_targets()
     except RuntimeError as error:
@@ -132,7 +132,7 @@ def ansible(devices: Sandbox, tmp_path: Path) -> Ansible:
 
 
 def test_cores_own_test_of_connections_passes(ansible: Ansible, targets: Path) -> None:
-    """Its plays and its script, with and without pipelining: commands and files in Unicode, waiting, resetting."""
+    """Core's plays and script, with and without pipelining: commands and files in Unicode, waiting, resetting."""
     target = ansible.directory / "connection"
     shutil.copytree(targets / "connection", target)
     extra = {
@@ -161,9 +161,9 @@ def test_cores_own_test_of_connections_passes(ansible: Ansible, targets: Path) -
     "role", [*ROLES, *(pytest.param(name, marks=pytest.mark.skip(f"{name} {why}")) for name, why in SKIPPED.items())]
 )
 def test_a_role_of_core_passes(ansible: Ansible, targets: Path, role: str) -> None:
-    """As `ansible-test` runs it, which writes this play."""
+    """As `ansible-test` runs it; `ansible-test` writes this play."""
     play = {"hosts": "testhost", "gather_facts": True, "roles": [role]}
-    # A role that becomes the user that it has got already means it.
+    # A role may become the user that it already is.
     environment = {"ANSIBLE_ROLES_PATH": str(targets), "ANSIBLE_BECOME_ALLOW_SAME_USER": "1"}
 
     run = ansible.playbook([play], source=ansible.directory / "fleet.yml", env=environment)

@@ -1,4 +1,4 @@
-"""What operators do with real devices: list them, instruct them, run a command, and see them come back."""
+"""The work of operators with real devices: list them, instruct them, run a command, and see them come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guide's page about modules on devices, on two of them."""
+"""The guide's page about modules on devices, on two real devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qoder's official SDK, which nobody here wrote, and the sandbox agree on the API."""
+"""Qoder's official SDK, an independent client, and the sandbox agree on the API."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def client(sandbox: Sandbox) -> Iterator[Managed]:
 
 
 def expected(sandbox: Sandbox, *, archived: bool = False) -> list[str]:
-    """Return the ids that a list holds, in its order."""
+    """Return the ids of a list, in its order."""
     return [entry["id"] for entry in reversed(sandbox.qoder.environments()) if archived or not entry["archived"]]
 
 
@@ -71,7 +71,7 @@ class TestEnvironments:
         assert asyncio.run(listed()) == expected(sandbox, archived=True)
 
     def test_seed_generation_ends_after_one_page(self, sandbox: Sandbox, client: Managed) -> None:
-        """The SDK follows next_page only: that there is more goes unnoticed."""
+        """The SDK follows next_page only: it ignores that there are more rows."""
         sandbox.settings(qoder_generation="seed")
 
         page = client.environments.list(limit=4)
@@ -190,7 +190,7 @@ class TestSessions:
             client.sessions.events.send(session_id, events=[message("more")])
 
     def test_repeats_with_a_key_are_one_session(self, sandbox: Sandbox, client: Managed) -> None:
-        """The SDK tries a POST again by itself only if it has a key, which its caller must bring."""
+        """The SDK repeats a POST by itself only if it has a key, which its caller must provide."""
         sandbox.add_fault("drop_after", route="qoder_create", times=1)
         key = str(uuid.uuid4())
 

@@ -1,4 +1,4 @@
-"""Real devices are asked and answer: replies, turns that fail, and tool calls that wait for approval."""
+"""Real devices are asked and answer: replies, failed turns, and tool calls that wait for approval."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .device import PATIENCE, Device
 
 
 def _agent(fleet: Fleet, *turns: Any) -> str:
-    """An agent of the test's own, whose turns these are."""
+    """The test's own agent, which has these turns."""
     agent_id = f"agent-{uuid.uuid4()}"
     fleet.sandbox.script(agent_id, *turns)
     return agent_id
@@ -33,7 +33,7 @@ def _ask(ansible: Ansible, agent_id: str, *more: dict[str, Any], **options: Any)
 
 
 def _set_standard(fleet: Fleet, agent_id: str) -> None:
-    """Have the device ask before it calls a tool for this agent."""
+    """Make the device ask before it calls a tool for this agent."""
     connection_id = next(e["row"]["connectionId"] for e in fleet.sandbox.fleet() if e["name"] == "alpha")
 
     async def change() -> None:

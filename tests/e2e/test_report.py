@@ -1,4 +1,4 @@
-"""The report's page in a real headless Chromium: what it shows, and that nothing in it is more than text."""
+"""The report's page in a real headless Chromium: what it shows, and that all data in it stay text."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from .browser import chromium, opened
 from .device import eventually
 
 WIDTHS = (375, 1280)
-# What a cell without a value shows.
+# The text of a cell without a value.
 NOTHING = "\N{EN DASH}"
 SCREENSHOTS = CHECKOUT / ".build/screenshots"
 HOSTILE = [
     "<img src=x onerror=alert(1)>", "</script><script>alert(2)</script>", '"><svg onload=alert(3)>', "<!--",
     "javascript:alert(4)", "__proto__", "constructor", "x" * 190, "<b>bold</b>&amp;", "'-alert(5)-'", "\u202eright",
 ]  # fmt: skip
-# Whatever else were in the page would have come out of a name.
+# Any other element on the page would come from a name.
 ELEMENTS = {
     "HTML", "HEAD", "META", "LINK", "TITLE", "STYLE", "BODY", "HEADER", "H1", "H2", "P", "MAIN", "NOSCRIPT",
     "SECTION", "DL", "DT", "DD", "DIV", "FIGURE", "FIGCAPTION", "CANVAS", "DETAILS", "SUMMARY", "TABLE", "THEAD",
@@ -85,7 +85,7 @@ def qoder(number: int) -> Environment:
 
 
 def rollout(fleet: Mapping[str, Environment]) -> dict[str, Any]:
-    """A rollout's record as the ledger has it: one wave passed, one failed, one is pending."""
+    """A rollout's record as in the ledger: one wave passed, one failed, one is pending."""
     targets = [
         {
             "host": host, "environment_id": environment.id, "wave": wave, "status": status, "reason": reason,
@@ -129,7 +129,7 @@ def typical() -> Report:
 
 
 def hostile() -> Report:
-    """A report in which everything that somebody else may choose is chosen to do harm."""
+    """A report in which every value from outside is chosen to do harm."""
     fleet = {text: letta(number, mode=text, os=text, version=text, status=text) for number, text in enumerate(HOSTILE)}
     record = rollout(fleet)
     record |= {"name": HOSTILE[0], "version": HOSTILE[1], "state": HOSTILE[2]}
@@ -149,7 +149,7 @@ def saved(directory: Path, report: Report) -> Path:
 
 
 def hosts(page: Page) -> list[str]:
-    """The hosts in the table, as they are shown."""
+    """The hosts in the table, in their order on the page."""
     return page.locator("#environments td[data-column=host]").all_inner_texts()
 
 
@@ -280,7 +280,7 @@ def test_charts_are_drawn_and_a_click_on_a_bar_filters(browser: Browser, tmp_pat
             "(canvas) => { const bar = Chart.getChart(canvas).getDatasetMeta(0).data[1]; return [bar.x - 5, bar.y]; }"
         )
         modes.locator("canvas").click(position={"x": x, "y": y})
-        # Chart.js passes a click on with the next frame.
+        # Chart.js reports a click in the next frame.
         expect(page.locator("#shown")).to_have_text("40 of 124 environments")
         assert set(column(page, "mode")) == {"standard"}
 
@@ -310,7 +310,7 @@ def test_the_page_is_readable_on_a_phone_and_a_desktop_in_light_and_dark(
         assert no_wider_than_the_window(page)
         dark = _luminance(page.locator("body").evaluate("(body) => getComputedStyle(body).backgroundColor")) < 0.2
         assert dark == (scheme == "dark")
-        # What WCAG 2 asks of text at level AA.
+        # The contrast that WCAG 2 requires of text at level AA.
         assert [pair for pair in _colours(page) if _contrast(*pair) < 4.5] == []
         card = page.locator("#environments tbody tr").first.bounding_box()
         assert card is not None
@@ -351,7 +351,7 @@ def test_a_report_without_environments_is_still_a_page(browser: Browser, tmp_pat
 
 
 def _colours(page: Page) -> set[tuple[str, str]]:
-    """The colours of every text that is shown, each with that of the nearest background."""
+    """The colours of every visible text, each with those of the nearest background."""
     found = page.evaluate(
         """[...document.querySelectorAll("body *")].filter((each) => each.checkVisibility() &&
             [...each.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim())).map((each) => {

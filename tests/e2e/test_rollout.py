@@ -33,8 +33,8 @@ REPORT = {"report_json_path": "fleet.json", "report_rollout": "r", "report_ledge
 
 @contextmanager
 def _old_devices(sandbox: Sandbox, folder: Path, **installs: str) -> Iterator[dict[str, Device]]:
-    """Devices of the older version by name. installs: what `npm install` does on each."""
-    # Once, before they start side by side.
+    """Devices of the older version by name. installs: the effect of `npm install` on each."""
+    # Loaded once, before the devices start in parallel.
     wheel(OLDER)
     with ExitStack() as running:
 
@@ -61,12 +61,12 @@ def _versions(sandbox: Sandbox) -> dict[str, str]:
 
 
 def _connections(sandbox: Sandbox) -> dict[str, str | None]:
-    """Name → on which connection a device is, for those that are online."""
+    """Name → connection of the device, for those that are online."""
     return {entry["name"]: entry["row"]["connectionId"] for entry in sandbox.fleet() if entry["online"]}
 
 
 def _shown(run: Run, task: str) -> list[list[str]]:
-    """What a task of the role has shown, each time that it ran."""
+    """The output of a task of the role, for each time that it ran."""
     return [entry["result"]["msg"] for entry in run.results if entry["task"] == task and "msg" in entry["result"]]
 
 
@@ -108,7 +108,7 @@ def test_the_other_devices_are_updated_after_the_canary_and_a_second_run_changes
 def test_a_canary_that_does_not_come_back_stops_the_rollout_before_the_next_wave(
     letta: None, lone_sandbox: Sandbox, tmp_path: Path
 ) -> None:
-    # All of this time passes, and it may be too short for the device to do anything.
+    # The whole time passes, and it may be too short for the device to do anything.
     variables = {**ROLLOUT, "self_update_update_timeout": 8}
     with _old_devices(lone_sandbox, tmp_path, alpha=BREAKS, beta=SWAPS) as devices:
         before = _connections(lone_sandbox)
@@ -130,7 +130,7 @@ def test_a_canary_that_does_not_come_back_stops_the_rollout_before_the_next_wave
 
 @pytest.fixture
 def omega(fleet: Fleet, tmp_path: Path) -> Iterator[dict[str, Any]]:
-    """The entry of a device that was in the fleet, and is offline. Its home is `omega` in the test's directory."""
+    """The entry of a device that was in the fleet and is now offline. Its home is `omega` in the test's directory."""
     with Device.start(fleet.sandbox, "omega", tmp_path / "omega"):
         pass
     eventually(lambda: "omega" not in _connections(fleet.sandbox))

@@ -15,7 +15,7 @@ from tests.integration.conftest import AGENT, CHECKOUT, Ansible
 from tests.sandbox.process import Sandbox
 
 BIN = CHECKOUT / ".build/rulebook/bin"
-# Seconds in which Java, the rules and a playbook have started on a busy machine.
+# Seconds until Java, the rules and a playbook have started on a busy machine.
 LONGEST = 120
 
 
@@ -26,7 +26,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def until(process: subprocess.Popen[bytes], output: Path, holds: Callable[[], bool]) -> None:
-    """Wait until something holds; fails with what was said where the process ends before, or it takes too long."""
+    """Wait until a condition holds; fails with the output if the process ends first, or the wait is too long."""
     give_up_at = time.monotonic() + LONGEST
     while not holds():
         assert process.poll() is None, output.read_text()
@@ -35,7 +35,7 @@ def until(process: subprocess.Popen[bytes], output: Path, holds: Callable[[], bo
 
 
 def listed_twice(process: subprocess.Popen[bytes], output: Path, sandbox: Sandbox) -> None:
-    """Wait until the fleet was listed after this was called: the first listing may have begun before."""
+    """Wait until the fleet was listed after this call: the first listing may have begun before it."""
     before = len(sandbox.requests("list"))
     until(process, output, lambda: len(sandbox.requests("list")) > before + 1)
 

@@ -1,4 +1,4 @@
-"""A shell on a real device: whatever bytes go in, and what comes out, whatever happens to the connection."""
+"""A shell on a real device: any bytes as input and output, whatever happens to the connection."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.sandbox.process import Sandbox
 from .conftest import Fleet
 from .device import PATIENCE, Device, eventually
 
-# A device is as it was after each example.
+# The device is unchanged after each example.
 REPEATED = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 NAMES = st.binary(min_size=1, max_size=80).filter(
     lambda name: b"\0" not in name and b"/" not in name and name not in (b".", b"..")
@@ -58,11 +58,11 @@ def _in_shell(fleet: Fleet, work: Callable[[Terminal], Awaitable[Any]], **option
 
 
 def leftovers(device: Device) -> list[Path]:
-    """Directories of our shells on a device, and processes that have a terminal there."""
+    """Directories of our shells on a device, and processes with a terminal there."""
     home = f"HOME={device.home}".encode()
     found = list(device.home.glob("ansible-letta-*"))
     for process in Path("/proc").glob("[0-9]*"):
-        # It may end meanwhile.
+        # It may end in the meantime.
         with contextlib.suppress(OSError):
             terminal = (process / "stat").read_text().rpartition(")")[2].split()[4]
             if terminal != "0" and home in (process / "environ").read_bytes().split(b"\0"):
@@ -71,7 +71,7 @@ def leftovers(device: Device) -> list[Path]:
 
 
 def gone(device: Device) -> None:
-    """Wait until there is nothing of ours on a device."""
+    """Wait until none of our files and processes are left on a device."""
     eventually(lambda: not leftovers(device))
 
 
@@ -138,14 +138,14 @@ def test_a_command_runs_as_over_ssh(fleet: Fleet) -> None:
 
     assert ends["home"].stdout.decode().strip() == str(fleet.alpha.home)
     environment = ends["environment"].stdout.decode()
-    # Its own key is none of Ansible's business, and a colour code in an answer would be.
+    # Ansible has no need for the device's own key, and a colour code in an answer would break it.
     assert "LETTA_API_KEY" not in environment
     assert "TERM=" not in environment
     assert f"LETTA_BASE_URL={fleet.sandbox.url}" in environment
     assert ends["terminal"].status != 0
     assert (ends["killed"], ends["interrupted"].status) == (CommandResult(137, b"", b""), 130)
     assert ends["nothing"] == CommandResult(0, b"", b"")
-    # As under SSH, what goes on in the background outlives the connection.
+    # As under SSH, background processes outlive the connection.
     sleeper = int(ends["background"].stdout)
     gone(fleet.alpha)
     os.kill(sleeper, 15)

@@ -1,4 +1,4 @@
-"""Turns of real devices, stopped and let go on; and their modes."""
+"""Turns of real devices, stopped and continued; and their modes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _answers(ansible: Ansible, agent: str) -> list[str]:
 
 
 def _at_work(ansible: Ansible, agent: str, *devices: str) -> None:
-    """Have an agent be in a long turn on each device, in a conversation of its own, with a message that waits."""
+    """Start a long turn of an agent on each device, each in its own conversation, with a waiting message."""
     for device in devices:
         ansible.sandbox.script(f"{agent}-{device}", LongTurn(seconds=3600), "It goes on.")
     told = {"targets": _targets(agent, *devices)}
@@ -87,7 +87,7 @@ def test_without_the_relay_the_server_ends_the_turn_and_the_device_continues(ans
     assert (target["status"], target["via"], target["queue_paused"]) == ("changed", "rest", None)
     [run_id] = target["run_ids"]
     assert _api(ansible, f"/v1/runs/{run_id}")["status"] == "cancelled"
-    # Nothing was paused: the device takes what waits as the next turn.
+    # Nothing was paused: the device takes the waiting message as the next turn.
     eventually(lambda: _answers(ansible, "agent-rest-alpha") == ["It goes on."])
 
 

@@ -1,4 +1,4 @@
-"""Letta's REST API for agents, as far as devices and those who wait for replies use it."""
+"""Letta's REST API for agents, as far as devices and clients that wait for replies use it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AgentApi:
         return Reply(200, _agent(call.target))
 
     async def get_nothing(self, call: Call) -> Reply:
-        """Answer that the agent has none of these."""
+        """Answer with an empty list: the agent has none of these."""
         self._agents.check(call.target)
         return Reply(200, [])
 
@@ -93,7 +93,7 @@ class AgentApi:
         return Reply(200, {run.id: run.status})
 
     async def cancel_runs(self, call: Call) -> Reply:
-        """Cancel the runs named, or all of the agent; answer ``{run id: status}``."""
+        """Cancel the given runs, or all runs of the agent; answer ``{run id: status}``."""
         self._agents.check(call.target)
         wanted = json_object(call).get("run_ids")
         conversations = (
@@ -132,7 +132,7 @@ def _page(call: Call, conversation: Conversation) -> Reply:
 
 
 async def _stream(run: Run) -> AsyncIterator[bytes]:
-    """Yield what the agent says in a run, once it has said it."""
+    """Yield the agent's messages of a run, once each is written."""
     # The client must know the run before it ends, to be able to cancel it.
     yield events.ping(run)
     await run.conversation.until_over(run)

@@ -1,4 +1,4 @@
-"""Scripted agents: every agent id exists, and says what the test wrote for it."""
+"""Scripted agents: every agent id exists, and has the turns that the test wrote for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .turns import ReplyTurn, Script, Turn
 
 
 class Agents:
-    """All agents with their conversations. Everything is found by its id: there may be thousands."""
+    """All agents with their conversations. Everything is found by its id, because there may be thousands."""
 
     def __init__(self) -> None:
         self.reset()
@@ -22,7 +22,7 @@ class Agents:
         self._removed: set[str] = set()
         self._turns: dict[str, deque[Turn]] = {}
         self._then: dict[str, Turn] = {}
-        # The default conversation of an agent is kept under the agent's id.
+        # The default conversation of an agent is stored under the agent's id.
         self._conversations: dict[str, Conversation] = {}
         self._made: dict[str, list[Conversation]] = {}
         self._runs: dict[str, Run] = {}

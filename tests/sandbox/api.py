@@ -1,4 +1,4 @@
-"""What providers, fault rules and the server share: an API call, its reply, and the two ways to end it early."""
+"""The common parts of providers, fault rules and the server: an API call, its reply, and two ways to end it early."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Reply:
         if isinstance(self.body, bytes):
             return self.body
         if self.streams:
-            # Only a fault asks for all of a stream at once.
+            # Only a fault needs a whole stream at once.
             return b""
         return (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
 
@@ -63,7 +63,7 @@ def bad_request(message: str, param: str | None = None) -> ApiError:
 
 
 class DropError(Exception):
-    """The connection ends here: before any reply, or in the middle of the one given."""
+    """The connection ends here: before any reply, or in the middle of the given one."""
 
     def __init__(self, *, reset: bool, during: Reply | None = None) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class DropError(Exception):
 
 
 def positive(call: Call, name: str, default: int) -> int:
-    """Return a number of the query."""
+    """Return a number from the query."""
     value = call.query.get(name, str(default))
     if not (value.isascii() and value.isdigit() and int(value) > 0):
         raise bad_request(f"{name} must be a positive integer", name)

@@ -1,4 +1,4 @@
-"""Slash commands of simulated devices: what each prints, and what updating does."""
+"""Slash commands of simulated devices: the output of each, and the effect of an update."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Body(BaseModel):
 
 
 class Command(_Body):
-    """The body of ``POST /_sandbox/environments/{id}/commands``: what a command does on one device."""
+    """The body of ``POST /_sandbox/environments/{id}/commands``: the effect of a command on one device."""
 
     command_id: str
     output: str = ""
@@ -32,7 +32,7 @@ class Command(_Body):
 
 
 class Upgrade(_Body):
-    """The body of ``POST /_sandbox/upgrade``: what updating does on every device that can."""
+    """The body of ``POST /_sandbox/upgrade``: the effect of an update on every device that can update itself."""
 
     version: str = "0.35.0"
     """The newest version there is."""
@@ -53,20 +53,20 @@ def metadata_of(environment: Environment) -> dict[str, Any]:
 
 
 def answers_commands(environment: Environment) -> bool:
-    """Whether a device sends execute_command_response; one without a version is taken for a new one."""
+    """Whether a device sends execute_command_response; a device without a version counts as new."""
     version = _version(metadata_of(environment).get("lettaCodeVersion"))
     return version is None or version >= ANSWERS_SINCE
 
 
 def default_command(environment: Environment, command_id: str) -> Command:
-    """Return what a command does when the test did not say."""
+    """Return the default effect of a command."""
     if command_id not in metadata_of(environment).get("supported_commands", COMMANDS):
         return Command(command_id=command_id, output=f"Unknown command: {command_id}", success=False)
     return Command(command_id=command_id, output=OUTPUTS.get(command_id, "Done."))
 
 
 def upgrade_result(environment: Environment, upgrade: Upgrade) -> tuple[Command, bool]:
-    """Return what updating prints, and whether the device then restarts."""
+    """Return the output of an update, and whether the device then restarts."""
     metadata = metadata_of(environment)
     update = metadata.get("self_update") or {}
     has, newest = _version(metadata.get("lettaCodeVersion")), _version(upgrade.version)

@@ -1,4 +1,4 @@
-"""What tests steer the sandbox with, under ``/_sandbox/``. No key: it listens on the loopback interface only."""
+"""The endpoints with which tests control the sandbox, under ``/_sandbox/``. They need no key: loopback only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .turns import Script
 
 @dataclass
 class Control:
-    """The control endpoints, and the numbers that the fleet was made of."""
+    """The control endpoints, and the numbers that the fleet was made from."""
 
     letta: Letta
     qoder: Qoder
@@ -93,7 +93,7 @@ class Control:
         environment = new_environment(self.seed, self._added)
         fields = await request.json()
         environment.source = fields.pop("$source", environment.source)
-        # The id is the row's from the beginning, so it is not a change of it.
+        # The row has the id from the beginning, so the id is not a change.
         environment.row["id"] = fields.get("id", environment.id)
         self.letta.fleet.patch(environment, fields)
         self.letta.fleet.add(environment)
@@ -115,9 +115,9 @@ class Control:
             await listener.close(*REPLACED)
 
     async def environment_event(self, request: Request) -> dict[str, Any]:
-        """Let something happen to an environment: rotate (with restart: true), offline, online, age (seconds).
+        """Cause an event of an environment: rotate (with restart: true), offline, online, age (seconds).
 
-        A real device can be told to rotate, or be cut off with offline; what it then does is its own affair.
+        A real device can be asked to rotate, or be cut off with offline; its reaction is its own.
         """
         environment = self._environment(request)
         body = await request.json() if await request.body() else {}
@@ -164,7 +164,7 @@ class Control:
         return await self.get_settings(request)
 
     async def restart(self, request: Request) -> None:
-        """Let all simulated devices that are online register again, without knowing which messages they had."""
+        """Let all online simulated devices register again, without a record of the messages they received."""
         now = time.time()
         for environment in self.letta.fleet:
             if environment.online(now) and self.letta.listeners.get(environment) is None:
@@ -173,9 +173,9 @@ class Control:
                 self.letta.fleet.rotate(environment)
 
     async def reset(self, request: Request) -> None:
-        """Go back to the fleet of the command line, without faults, settings or anything received.
+        """Return to the fleet of the command line, without faults, settings or received messages.
 
-        Real devices that are connected stay: they are not the sandbox's own.
+        Connected real devices stay, because they do not belong to the sandbox.
         """
         self._added = 0
         self.letta.fleet.replace([*seeded_fleet(self.devices, self.seed), *self.letta.listeners.connected()])

@@ -1,7 +1,7 @@
-"""Conversations of scripted agents: their histories, their runs, and the turn that each is in.
+"""Conversations of scripted agents: their histories, their runs, and the current turn of each.
 
-Nothing happens in the background: a turn that takes long has its end written down, and ``settle`` lets everything
-happen that the clock says has happened since.
+Nothing happens in the background: the end of a long turn is recorded, and ``settle`` applies everything
+that is due by the clock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAID_BY_AGENT = {"assistant_message", "approval_request_message"}
 
 @dataclass
 class Run:
-    """One request to the agent; a turn that waited for approval goes on in another run."""
+    """One request to the agent; a turn that waited for approval continues in another run."""
 
     conversation: Conversation
     created: float
@@ -64,7 +64,7 @@ class Run:
 
 @dataclass
 class Active:
-    """The turn that a conversation is in: it takes its time, or it waits for approval."""
+    """The current turn of a conversation: it takes time, or it waits for approval."""
 
     turn: LongTurn | ApprovalTurn
     run: Run
@@ -78,7 +78,7 @@ class Active:
 
 @dataclass
 class Conversation:
-    """What was said between an agent and its users, and what is going on now."""
+    """The messages between an agent and its users, and the current turn."""
 
     agent_id: str
     id: str
@@ -99,7 +99,7 @@ class Conversation:
     """A turn that was aborted while it waited: the agent learns of it with the next message."""
 
     def settle(self, now: float) -> None:
-        """Let everything happen that is due: turns end, and queued messages start the next ones."""
+        """Apply everything that is due: turns end, and queued messages start the next ones."""
         at = now
         while True:
             if self.active is not None and self.active.ends <= now:
@@ -111,13 +111,13 @@ class Conversation:
             self._begin(self.queue.pop(device), at, device)
 
     def enqueue(self, device: str, messages: list[Row], now: float) -> None:
-        """Take messages from a simulated device; a new message also ends its pause."""
+        """Take messages from a simulated device; a new message also ends the device's pause."""
         self.paused.discard(device)
         self.queue.setdefault(device, []).extend(messages)
         self.settle(now)
 
     def request(self, messages: list[Row], now: float) -> Run:
-        """Take what a real device posts, user messages and answers to approvals; return the run that this starts."""
+        """Take user messages and answers to approvals that a real device posts; return the run that this starts."""
         self.settle(now)
         approvals = [approval for message in messages for approval in _approvals(message)]
         users = [message for message in messages if message.get("role") == "user"]
@@ -132,7 +132,7 @@ class Conversation:
         return self._begin(users, now, None, run) if users else run
 
     def answer(self, approvals: list[Row], now: float, *, go_on: bool = True) -> Run:
-        """Take the answers that the turn waits for, and let it go on unless something else comes instead."""
+        """Take the answers that the turn waits for, and continue it unless another message comes instead."""
         active = self.active
         if active is None or active.request is None or not isinstance(active.turn, ApprovalTurn):
             raise ApiError(400, "BAD_REQUEST", "No tool call is currently awaiting approval")
@@ -148,7 +148,7 @@ class Conversation:
         return run
 
     def cancel(self, now: float) -> Run | None:
-        """End the run under way and return it; one that waits for approval is not under way."""
+        """End the current run and return it; a run that waits for approval is not current."""
         self.settle(now)
         if self.active is None or self.active.request is not None:
             return None
@@ -158,7 +158,7 @@ class Conversation:
         return run
 
     def abort(self, device: str, run_id: str | None, now: float) -> bool:
-        """Let a simulated device end its turn, also one that waits; its queue stands still from now on."""
+        """Let a simulated device end its turn, also one that waits; its queue pauses from now on."""
         self.settle(now)
         active = self.active
         if active is None or active.device != device or run_id not in (None, active.run.id):
@@ -170,14 +170,14 @@ class Conversation:
         return True
 
     def resume(self, device: str, now: float) -> int:
-        """Let the queue of a simulated device go on; returns how many messages stood still."""
+        """Let the queue of a simulated device continue; return how many messages were paused."""
         stood = len(self.queue.get(device, [])) if device in self.paused else 0
         self.paused.discard(device)
         self.settle(now)
         return stood
 
     async def until_over(self, run: Run) -> None:
-        """Wait for the end of a run, which the clock or somebody else brings."""
+        """Wait for the end of a run, by the clock or by another request."""
         while run.status == "running":
             remaining = self.active.ends - time.time() if self.active is not None else 0
             with contextlib.suppress(TimeoutError):
@@ -185,7 +185,7 @@ class Conversation:
             self.settle(time.time())
 
     def page(self, *, newest_first: bool, after: str | None, before: str | None, limit: int) -> list[Row]:
-        """Return rows in the given order; after and before mean in that order, as everywhere in Letta's API."""
+        """Return rows in the given order; after and before refer to that order, as everywhere in Letta's API."""
         low, high = (before, after) if newest_first else (after, before)
         start = self._place(low) + 1 if low is not None else 0
         stop = self._place(high) if high is not None else len(self.rows)
@@ -263,7 +263,7 @@ def _approvals(message: Row) -> list[Row]:
 
 
 def _text(content: Any) -> str:
-    """Return what the user said, without what a device puts before it."""
+    """Return the user's text, without the text that a device puts before it."""
     if isinstance(content, str):
         return content
     texts = [str(part.get("text", "")) for part in content]

@@ -1,4 +1,4 @@
-"""The device behind an environment, as far as messages go: it drops repeats and counts what reached it."""
+"""The messages of the device behind an environment: it drops repeats and counts what reached it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Received:
 
 
 class Devices:
-    """All devices; keyed by environment id, as every environment is a process of its own."""
+    """All devices, by environment id, because every environment is its own process."""
 
     def __init__(self) -> None:
         self._received: dict[str, Received] = {}
@@ -48,7 +48,7 @@ class Devices:
         self._known.clear()
 
     def clear_received(self) -> None:
-        """Forget the counts; the devices still know which messages they had."""
+        """Forget the counts; the devices still know which messages they received."""
         self._received.clear()
 
     def restart(self, environment: Environment) -> None:
@@ -56,7 +56,7 @@ class Devices:
         self._known.pop(environment.id, None)
 
     def deliver(self, environment: Environment, body: SendMessageBody) -> list[dict[str, Any]]:
-        """Count a request of the API, and take what is in it."""
+        """Count a request of the API, and take its messages."""
         self._of(environment).posts += 1
         return self.take(environment, body)
 
@@ -65,7 +65,7 @@ class Devices:
         self._of(environment).commands.append(command)
 
     def take(self, environment: Environment, body: SendMessageBody) -> list[dict[str, Any]]:
-        """Count what arrives; return the user messages that are new and reach an agent."""
+        """Count the messages that arrive; return the user messages that are new and reach an agent."""
         received = self._of(environment)
         if not body.agent_id and not _knows_new_form(environment):
             received.dropped += len(body.messages)

@@ -1,4 +1,4 @@
-"""The way of every API request, whatever the provider: log, bearer key, fault rules, handler, reply."""
+"""The path of every API request, for every provider: log, bearer key, fault rules, handler, reply."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .faults import Faults, Rule, spoil
 
 
 class Provider(Protocol):
-    """What an endpoint asks of the API that it belongs to."""
+    """What an endpoint needs from its API."""
 
     def admit(self, bearer: str) -> str:
-        """Return the name of the account whose key this is, or raise ApiError."""
+        """Return the name of the account with this key, or raise ApiError."""
 
     def subjects(self, call: Call) -> list[str]:
-        """Return the ids that a fault rule may name to match this call."""
+        """Return the ids that match this call when a fault rule names them."""
 
     def refusal(self, error: ApiError) -> Reply:
         """Return an error in the provider's envelope."""
 
     def spoil(self, rule: Rule, call: Call, reply: Reply | None) -> Reply | None:
-        """Apply the faults that need to know what this provider answers."""
+        """Apply the faults that depend on what this provider answers."""
 
 
 class RequestLog:
-    """Which API requests came in. Header names only: no key is ever kept."""
+    """The log of API requests. Header names only: no key is ever kept."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -68,14 +68,14 @@ class RequestLog:
 
 @dataclass
 class Gate:
-    """What all endpoints share."""
+    """The common parts of all endpoints."""
 
     faults: Faults = field(default_factory=Faults)
     log: RequestLog = field(default_factory=RequestLog)
 
 
 class Endpoint:
-    """One route as an ASGI application, which alone can end a connection without a reply."""
+    """One route as an ASGI application, which is the only form that can end a connection without a reply."""
 
     def __init__(self, route: str, handler: Handler, provider: Provider, gate: Gate) -> None:
         self.route, self.handler, self.provider, self.gate = route, handler, provider, gate
@@ -145,11 +145,11 @@ def bearer(request: HTTPConnection) -> str:
 
 
 def abort(scope: Scope, *, reset: bool = False) -> None:
-    """End the connection of a request or a socket without another byte."""
-    # The server puts the transport there: ASGI itself has no word for "no reply at all".
+    """End the connection of a request or a socket without sending another byte."""
+    # The server puts the transport there: ASGI itself has no way to send no reply at all.
     transport: asyncio.Transport = scope["state"]["transport"]
     if reset:
-        # Lingering for zero seconds is how a socket is told to end with a reset.
+        # A socket that lingers for zero seconds ends with a reset.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
@@ -161,6 +161,6 @@ async def _drop(drop: DropError, scope: Scope, receive: Receive, send: Send) -> 
         await send({"type": "http.response.start", "status": drop.during.status, "headers": headers})
         await send({"type": "http.response.body", "body": content[: len(content) // 2], "more_body": True})
     abort(scope, reset=drop.reset)
-    # Leaving before the server has noticed would make it report an application that forgot to answer.
+    # If this returned before the server noticed, the server would report an application without an answer.
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -20,7 +20,7 @@ def ping(run: Run) -> bytes:
 
 
 def ending(run: Run) -> bytes:
-    """Return what comes after the last message: why it stopped, an error if there was one, and the end mark."""
+    """Return what follows the last message: the stop reason, an error if there was one, and the end mark."""
     stop = event({"message_type": "stop_reason", "stop_reason": run.stop_reason, "run_id": run.id})
     usage = event({"message_type": "usage_statistics", **USAGE, "run_ids": [run.id]})
     if run.error:

@@ -1,4 +1,4 @@
-"""Faults on demand: rules say which API calls go wrong, and how.
+"""Faults on demand: rules say which API calls fail, and how.
 
 The faults in here know HTTP only. Those that depend on what a provider answers (a page without its cursor, a row
 without its id) belong to the provider.
@@ -140,7 +140,7 @@ HTML = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1><h
 
 
 class Rule(BaseModel):
-    """One rule; of several that apply the first one fires.
+    """One rule; the first of several matching rules applies.
 
     ``nth`` counts the calls that match route and target, from 1.
     """
@@ -211,7 +211,7 @@ class Rule(BaseModel):
         return self.fault not in REPLACES_REPLY if self.accepted is None else self.accepted
 
     def applies(self, call: Call) -> bool:
-        """Count a call that matches, and say whether it is one of those that go wrong."""
+        """Count a matching call, and return whether it is one of those that fail."""
         if call.route in SOCKETS and self.fault not in {*BEFORE_UPGRADE, *get_args(RelayFault)}:
             return False
         if self.route not in ("any", call.route) or not self._possible(call.route):
@@ -251,14 +251,14 @@ class Faults:
 
 
 def positions(rule: Rule, rows: list[Row]) -> list[int]:
-    """Return where in this page the rows are that a rule names; those that are elsewhere do not matter."""
+    """Return the positions in this page of the rows that a rule names; other rows do not matter."""
     by_id = {row["id"]: position for position, row in enumerate(rows)}
     named = [by_id.get(row) if isinstance(row, str) else row for row in rule.rows]
     return [position for position in named if position is not None and -len(rows) <= position < len(rows)]
 
 
 async def spoil(rule: Rule, call: Call, reply: Reply | None, refusal: Callable[[ApiError], Reply]) -> Reply | None:
-    """Return the reply that a fault makes of the real one; None for a reply means that there is none (yet).
+    """Return the reply with a fault instead of the real one; None for a reply means that there is none (yet).
 
     ``refusal`` puts an error into the provider's envelope.
     """

@@ -1,4 +1,4 @@
-"""The environments that exist, and what can happen to them.
+"""The environments that exist, and the events that can happen to them.
 
 An environment's row is kept exactly as the API sends it, a plain dictionary, because a test may put anything in it:
 
@@ -52,7 +52,7 @@ def merge(row: Row, changes: Row) -> None:
 
 @dataclass
 class Environment:
-    """One row of the fleet and the heart behind it."""
+    """One row of the fleet, and its heartbeat."""
 
     row: Row
     source: Source = "local"
@@ -74,7 +74,7 @@ class Environment:
         return {**self.row, "lastHeartbeat": last, "lastSeenAt": last}
 
     def last_active(self, now: float) -> float:
-        """Return max(lastHeartbeat, lastSeenAt) in seconds; what is not a number counts as never."""
+        """Return max(lastHeartbeat, lastSeenAt) in seconds; a value that is not a number counts as never."""
         if self.heartbeat_delay is not None:
             return now - self.heartbeat_delay
         times = (self.row.get("lastHeartbeat"), self.row.get("lastSeenAt"))
@@ -89,12 +89,12 @@ class Environment:
         return isinstance(heartbeat, (int, float)) and now - heartbeat / 1000 < ONLINE_WITHIN
 
     def stop_heartbeat(self, at: float) -> None:
-        """Let the row age from the given moment on."""
+        """Let the row age from the given time on."""
         self.row["lastHeartbeat"] = self.row["lastSeenAt"] = milliseconds(at)
         self.heartbeat_delay = None
 
     def connect(self, now: float) -> None:
-        """Register the device (again): a connection id that was never used before."""
+        """Register the device (again) with a connection id that was never used before."""
         self.connections += 1
         self.row["connectionId"] = random_uuid(Random(f"connection {self.id} {self.connections}"))
         self.row["connectedAt"] = milliseconds(now)
@@ -111,7 +111,7 @@ class Fleet:
         self.replace(environments)
 
     def replace(self, environments: Iterable[Environment]) -> None:
-        """Let exactly these environments exist."""
+        """Replace the environments with exactly these."""
         self._environments = {environment.id: environment for environment in environments}
         self._by_connection = None
 
@@ -133,7 +133,7 @@ class Fleet:
         return order[:position], order[position:]
 
     def by_connection(self, connection_id: str) -> Environment | None:
-        # Rebuilt after a change only: ten thousand messages in a row must not scan ten thousand rows each.
+        # Rebuilt only after a change: ten thousand messages in a row must not scan ten thousand rows each.
         if self._by_connection is None:
             self._by_connection = {e.row["connectionId"]: e for e in self if isinstance(e.row.get("connectionId"), str)}
         return self._by_connection.get(connection_id)
@@ -154,7 +154,7 @@ class Fleet:
         self._by_connection = None
 
     def patch(self, environment: Environment, changes: Row) -> None:
-        """Override raw fields. A given lastHeartbeat or lastSeenAt stays as given: the heart stops."""
+        """Override raw fields. A given lastHeartbeat or lastSeenAt stays as given: the heartbeat stops."""
         if changes.get("id", environment.id) != environment.id:
             raise ValueError("the id of an environment never changes: remove it and add another")
         if environment.heartbeat_delay is not None and {"lastHeartbeat", "lastSeenAt"} & changes.keys():
@@ -168,21 +168,21 @@ class Fleet:
         self._by_connection = None
 
     def connected(self, environment: Environment, connection_id: str) -> None:
-        """Note that a real device opened this connection; from now on its own heartbeats count."""
+        """Record that a real device opened this connection; from now on its own heartbeats count."""
         now = milliseconds(time.time())
         environment.row |= {"connectionId": connection_id, "podId": "pod-sandbox"}
         environment.row |= dict.fromkeys(("connectedAt", "lastHeartbeat", "lastSeenAt"), now)
         self._by_connection = None
 
     def online(self, environment: Environment) -> None:
-        """Let the heart beat again; a device that kept its connection keeps it."""
+        """Let the heartbeat continue; a device that kept its connection keeps it."""
         if not environment.row.get("connectionId"):
             environment.connect(time.time())
         environment.heartbeat_delay = environment.heartbeat_delay or 1.0
         self._by_connection = None
 
     def offline(self, environment: Environment) -> None:
-        """Take the connection away; the last heartbeat was a moment ago and ages from now on."""
+        """Remove the connection; the last heartbeat is now and ages from here on."""
         if environment.heartbeat_delay is not None:
             environment.stop_heartbeat(time.time() - environment.heartbeat_delay)
         environment.row["connectionId"] = environment.row["podId"] = environment.row["connectedAt"] = None

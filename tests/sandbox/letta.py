@@ -87,7 +87,7 @@ class Letta:
         return Reply(200, {"connections": page, "hasNextPage": len(selected) > limit})
 
     async def retrieve_environment(self, call: Call) -> Reply:
-        """Answer one row: a device with several shows the one that was active last."""
+        """Answer one row; for a device with several, the row that was active last."""
         now = time.time()
         environments = self.fleet.by_device(call.target, now)
         if not environments:
@@ -113,7 +113,7 @@ class Letta:
         return Reply(200, {"message": "Message sent to environment", "success": True})
 
     async def hand_over(self, environment: Environment, frame: Frame) -> None:
-        """Let a device have a client's frame."""
+        """Deliver a client's frame to a device."""
         if frame.get("type") == "execute_command":
             self.devices.count_command(environment, frame)
         listener = self.listeners.get(environment)
@@ -129,7 +129,7 @@ class Letta:
         if call.route in ("messages", "relay"):
             environment = self.fleet.by_connection(call.target)
             return [environment.id, call.target, str(environment.row.get("deviceId"))] if environment else [call.target]
-        # What is about an agent: of a run or a conversation the agent is not looked up.
+        # The agent of a run or a conversation is not looked up.
         return [name for name in (call.query.get("agent_id"), call.target) if name]
 
     def refusal(self, error: ApiError) -> Reply:
@@ -150,7 +150,7 @@ class Letta:
             raise bad_request(f"after: no environment {call.query['after']!r}") from None
 
     def _page_before(self, call: Call) -> list[Row]:
-        """Return the page that ends with the cursor of a list call, or no rows when it has none."""
+        """Return the page that ends with the cursor of a list call, or no rows if the cursor does not exist."""
         before = _selected(call, self._split(call)[0]) if "after" in call.query else []
         now = time.time()
         return [environment.wire(now) for environment in before[-positive(call, "limit", DEFAULT_PAGE) :]]

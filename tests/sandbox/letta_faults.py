@@ -1,4 +1,4 @@
-"""Faults in what Letta's API answers: pages that do not add up, rows that are not rows."""
+"""Faults in the answers of Letta's API: inconsistent pages, invalid rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .fleet import Row
 
 
 def spoil(rule: Rule, reply: Reply | None, page_before: Callable[[], list[Row]]) -> Reply | None:
-    """Return the reply with the fault in it. A page fault leaves an error as it is."""
+    """Return the reply with the fault in it. A page fault does not change an error."""
     if rule.fault == "success_false":
         return Reply(200, {"message": "The environment did not take the message", "success": False})
     if rule.fault not in ONLY_ON or reply is None or reply.status != 200:

@@ -1,8 +1,8 @@
 """Real devices: how a ``letta server`` registers, and the sockets that it keeps open.
 
-A device registers over HTTP and is told where to connect. It opens one socket, or a pair: ``control``, which commands
-go to and answers come from, and ``stream``, which carries the agent's output and what the device says of its state. It
-heartbeats on ``control``.
+A device registers over HTTP and gets the address to connect to. It opens one socket, or a pair: ``control``, which
+commands go to and answers come from, and ``stream``, which carries the agent's output and the device's reports of its
+state. It heartbeats on ``control``.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Registration(BaseModel):
 
     @property
     def environment_id(self) -> str:
-        """The same for a device and its listener ever after, even in another sandbox."""
+        """The same id for the same device and listener at any time, even in another sandbox."""
         return f"environment-{uuid.uuid5(ROW_IDS, f'{self.device_id} {self.listener_instance_id}')}"
 
 
 @dataclass
 class Listener:
-    """A registered device and the sockets that it has open."""
+    """A registered device and its open sockets."""
 
     environment: Environment
     connection_id: str
@@ -53,12 +53,12 @@ class Listener:
     """By channel: control, and stream when there is a pair."""
 
     async def send(self, frame: Frame) -> bool:
-        """Let the device have a frame; False when it is gone."""
+        """Send the device a frame; return False if the device is gone."""
         control = self.sockets.get("control")
         return control is not None and await control.send(frame)
 
     async def deliver(self, body: SendMessageBody) -> bool:
-        """Let the device have messages as the hosted service passes them on."""
+        """Send the device messages as the hosted service passes them on."""
         messages = [message.model_dump(exclude_unset=True) for message in body.messages]
         metadata = self.environment.row.get("metadata") or {}
         if metadata.get("environmentMessageProtocol") != "v2-input":
@@ -93,7 +93,7 @@ class Listeners:
         return [listener.environment for listener in self if listener.sockets and self._exists(listener)]
 
     async def register(self, call: Call) -> Reply:
-        """Answer ``{connectionId, wsUrl}`` and, for a pair of sockets, that both sides know how."""
+        """Answer ``{connectionId, wsUrl}`` and, for a pair of sockets, that both sides support the pair."""
         try:
             registration = Registration.model_validate_json(call.body)
         except ValidationError as error:
@@ -125,7 +125,7 @@ class Listeners:
             async for frame in socket.frames():
                 await self._take(listener, socket, frame)
         finally:
-            # A socket that was replaced takes nothing down with it.
+            # A replaced socket does not end the newer one.
             if listener.sockets.get(channel) is socket:
                 del listener.sockets[channel]
                 self._disconnect(listener)
@@ -138,7 +138,7 @@ class Listeners:
         self._fleet.offline(listener.environment)
 
     async def _replace(self, listener: Listener) -> None:
-        """Let go of the sockets of an earlier registration."""
+        """Close the sockets of an earlier registration."""
         sockets = list(listener.sockets.values())
         listener.sockets.clear()
         self._disconnect(listener)
@@ -146,7 +146,7 @@ class Listeners:
             await socket.close(*REPLACED)
 
     def _listener(self, registration: Registration) -> Listener:
-        """Return the device with what it says about itself now; its row may be new."""
+        """Return the device with its new description of itself; its row may be new."""
         environment = self._fleet.get(registration.environment_id)
         if environment is None:
             environment = Environment(_new_row(registration))
@@ -162,7 +162,7 @@ class Listeners:
         if generation and attempt.isdigit():
             ready = {"connection_generation": generation, "connection_attempt": int(attempt)}
             await socket.send({"type": "listener_ready", **ready})
-        # The first socket of a pair is no connection yet.
+        # The first socket of a pair is not a connection yet.
         if not generation or listener.sockets.keys() == {"control", "stream"}:
             self._fleet.connected(listener.environment, listener.connection_id)
 

@@ -1,4 +1,4 @@
-"""The sandbox as a child process, and what a test steers it with.
+"""The sandbox as a child process, and the calls with which a test controls it.
 
 with Sandbox.start(devices=50) as sandbox:
     sandbox.add_fault("status", route="messages", status=503, times=2)
@@ -57,8 +57,8 @@ class Sandbox:
     ) -> Iterator[Sandbox]:
         """Start a sandbox and stop it at the end of the block.
 
-        Options are those of the command line, with underscores. With TLS, ``ssl_context`` is what this object itself
-        connects with.
+        Options are those of the command line, with underscores. With TLS, this object itself connects with
+        ``ssl_context``.
         """
         options = {"devices": devices, "seed": seed, "api_key": api_key, "qoder_key": qoder_key, **options}
         arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
@@ -67,7 +67,7 @@ class Sandbox:
             process = subprocess.Popen(
                 command, cwd=CHECKOUT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
             )
-            # Leaving the block closes the pipes as well, which ends the child even if the signal did not.
+            # Leaving the block also closes the pipes, which ends the child even if the signal did not.
             with process:
                 try:
                     assert process.stdout is not None
@@ -78,7 +78,7 @@ class Sandbox:
                         raise RuntimeError(f"the sandbox did not start:\n{stderr.read()}")
                     ready = json.loads(line)
                     verify = ssl_context if ssl_context is not None else True
-                    # No proxy of the environment may come between a test and the loopback interface.
+                    # No proxy of the environment may be used between a test and the loopback interface.
                     with httpx.Client(base_url=ready["url"], verify=verify, trust_env=False, timeout=30) as control:
                         yield cls(ready["url"], api_key, ready["pid"], control, qoder_key)
                 finally:
@@ -90,7 +90,7 @@ class Sandbox:
         return QoderSandbox(f"{self.url}{QODER_BASE}", self.qoder_key, self._ask)
 
     def add_fault(self, fault: str, **rule: Any) -> Json:
-        """Add a rule; returns it with how often it matched (calls) and fired."""
+        """Add a rule; return it with its counts of matching calls (calls) and of faults (fired)."""
         added: Json = self._ask("POST", "faults", {"fault": fault, **rule})
         return added
 
@@ -110,7 +110,7 @@ class Sandbox:
         self._ask("DELETE", "requests")
 
     def received(self) -> dict[str, Json]:
-        """Return what each environment received, by id; those that received nothing are absent."""
+        """Return what each environment received, by id; environments that received nothing are absent."""
         received: dict[str, Json] = self._ask("GET", "received")
         return received
 
@@ -118,12 +118,12 @@ class Sandbox:
         self._ask("DELETE", "received")
 
     def fleet(self) -> list[Json]:
-        """Return every environment as ``{id, name, online, source, row}``, row being what the API answers."""
+        """Return every environment as ``{id, name, online, source, row}``; row is the API's answer."""
         fleet: list[Json] = self._ask("GET", "fleet")
         return fleet
 
     def add_environment(self, **row: Any) -> Json:
-        """Add an environment that is online, with raw fields overridden; returns its row."""
+        """Add an online environment, with raw fields overridden; return its row."""
         return self._row("POST", "environments", row)
 
     def patch(self, environment_id: str, **row: Any) -> Json:
@@ -131,11 +131,11 @@ class Sandbox:
         return self._row("PATCH", _path(environment_id), row)
 
     def rotate(self, environment_id: str, *, restart: bool = False) -> Json:
-        """Let the device register again; with restart it also forgets which messages it had."""
+        """Let the device register again; with restart it also forgets which messages it received."""
         return self._row("POST", _path(environment_id, "rotate"), {"restart": restart})
 
     def restart(self) -> None:
-        """Let all simulated devices that are online register again, without knowing which messages they had."""
+        """Let all online simulated devices register again, without a record of the messages they received."""
         self._ask("POST", "restart")
 
     def offline(self, environment_id: str) -> Json:
@@ -145,28 +145,28 @@ class Sandbox:
         return self._row("POST", _path(environment_id, "online"))
 
     def age(self, environment_id: str, seconds: float) -> Json:
-        """Make the last heartbeat so many seconds old; it ages from then on."""
+        """Set the age of the last heartbeat in seconds; it ages from then on."""
         return self._row("POST", _path(environment_id, "age"), {"seconds": seconds})
 
     def remove(self, environment_id: str) -> None:
         self._ask("DELETE", _path(environment_id))
 
     def script(self, agent_id: str, *turns: Turn | str, then: Turn | str | None = None) -> None:
-        """Let an agent have these turns one after the other; a text is a reply.
+        """Give an agent these turns, one after the other; a text is a reply.
 
-        ``then`` is what comes when no turn is left, on all of the agent's conversations; by default "Done.".
+        ``then`` is the turn when no other is left, in all of the agent's conversations; by default "Done.".
         """
         body = {"turns": [_turn(turn) for turn in turns], "then": _turn(then) if then is not None else None}
         self._ask("POST", f"agents/{quote(agent_id, safe='')}/script", body)
 
     def remove_agent(self, agent_id: str) -> None:
-        """Let an agent not exist, which every other one does."""
+        """Remove an agent; every other agent id exists."""
         self._ask("DELETE", f"agents/{quote(agent_id, safe='')}")
 
     def command(
         self, environment_id: str, command_id: str, *, output: str = "", success: bool = True, seconds: float = 0
     ) -> None:
-        """Let a command do this on a simulated device, instead of what it does by itself."""
+        """Set the effect of a command on a simulated device, instead of its default effect."""
         body = {"command_id": command_id, "output": output, "success": success, "seconds": seconds}
         self._ask("POST", _path(environment_id, "commands"), body)
 
@@ -182,8 +182,8 @@ class Sandbox:
     ) -> None:
         """Let upgrade-letta-code bring this version to the simulated devices that can update themselves.
 
-        After its answer a device lingers, then it is away for so many seconds, or for ever; ``comes_back_at`` is a
-        version that it has after all, and ``stays`` after how many seconds more it dies.
+        After its answer a device lingers, then it is away for this many seconds, or for ever; ``comes_back_at`` is a
+        version that it has instead, and ``stays`` is the number of seconds after which it then dies.
         """
         times = {"lingers": lingers, "seconds": seconds, "stays": stays}
         way_back = {"comes_back": comes_back, "comes_back_at": comes_back_at}
@@ -197,7 +197,7 @@ class Sandbox:
         return self._row("POST", "settings", changes) if changes else self._row("GET", "settings")
 
     def reset(self) -> None:
-        """Go back to the seeded fleet, without faults, settings or anything received."""
+        """Return to the seeded fleet, without faults, settings or received messages."""
         self._ask("POST", "reset")
 
     def _row(self, method: str, path: str, body: Json | None = None) -> Json:
@@ -205,7 +205,7 @@ class Sandbox:
         return row
 
     def _ask(self, method: str, path: str, body: Json | None = None) -> Any:
-        # Python's own JSON, as httpx refuses the NaN that a test may put into a row.
+        # Python's own JSON, because httpx refuses the NaN that a test may put into a row.
         content = json.dumps(body) if body is not None else None
         response = self.control.request(method, f"/_sandbox/{path}", content=content)
         if response.is_error:

@@ -29,7 +29,7 @@ DEFAULT_QODER_KEY = "qoder-sandbox-key-for-loopback-only"
 
 @dataclass
 class Clock:
-    """What idempotency keys and the times of sessions go by; a test can move it on."""
+    """The clock of idempotency keys and of the times of sessions; a test can move it forward."""
 
     ahead: float = 0.0
 
@@ -39,7 +39,7 @@ class Clock:
 
 @dataclass
 class Qoder:
-    """The state behind the API, and what its first account begins with."""
+    """The state behind the API, and the initial state of its first account."""
 
     key: str
     environments: int
@@ -53,7 +53,7 @@ class Qoder:
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the seeded fleet of the first account, without sessions, scripts or keys."""
+        """Return to the seeded fleet of the first account, without sessions, scripts or keys."""
         self.accounts.clear()
         self.accounts[FIRST_ACCOUNT] = Account(FIRST_ACCOUNT, self.key)
         self.accounts[FIRST_ACCOUNT].replace(seeded_environments(self.environments, self.seed))
@@ -66,7 +66,7 @@ class Qoder:
         """Add an environment, newer than all others, with raw fields overridden."""
         self.added += 1
         environment = new_environment(self.seed, self.added)
-        # The id is the row's from the beginning, so it is not a change of it.
+        # The row has the id from the beginning, so the id is not a change.
         environment.row["id"] = fields.get("id", environment.id)
         environment.patch(fields)
         account.add(environment)
@@ -95,7 +95,7 @@ class Qoder:
         ]
 
     async def list_environments(self, call: Call) -> Reply:
-        """Answer a page of environments, the newest first."""
+        """Answer a page of environments, newest first."""
         return Reply(200, self._page(call))
 
     async def get_environment(self, call: Call) -> Reply:
@@ -103,7 +103,7 @@ class Qoder:
         return Reply(200, environment.wire(self.generation))
 
     async def get_work(self, call: Call) -> Reply:
-        """Answer what waits for the workers of a self-hosted environment, and how many of them poll."""
+        """Answer the work that waits for a self-hosted environment's workers, and how many of them poll."""
         if self.generation == "seed":
             return await _no_such_route(call)
         environment = self.accounts[call.account].get(call.target, self.generation)
@@ -132,7 +132,7 @@ class Qoder:
         return Reply(202, {"data": session.take(body)})
 
     async def list_events(self, call: Call) -> Reply:
-        """Answer a page of events, the oldest first unless told otherwise."""
+        """Answer a page of events, by default the oldest first."""
         session = self.sessions.get(call.account, call.target)
         order = call.query.get("order", "asc")
         if order not in ("asc", "desc"):
@@ -167,7 +167,7 @@ class Qoder:
         return page(call, rows, self.generation, newest_first=True)
 
     def _session(self, call: Call) -> Session:
-        """Return a session that was not deleted; of one that was, the events can still be read."""
+        """Return a session that was not deleted; the events of a deleted one can still be read."""
         session = self.sessions.get(call.account, call.target)
         if session.ended == "deleted":
             raise refuse(404, f"Session {call.target!r} was deleted")
@@ -175,7 +175,7 @@ class Qoder:
 
 
 def _named(body: bytes) -> list[str]:
-    """Return the environment and the agent of a session that is to be created."""
+    """Return the environment and the agent for a new session."""
     try:
         new = NewSession.model_validate_json(body)
     except ValueError:

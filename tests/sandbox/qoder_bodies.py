@@ -1,4 +1,4 @@
-"""The bodies of Qoder's POST requests, as far as the sandbox takes them, and nothing else.
+"""The bodies of Qoder's POST requests that the sandbox accepts, and nothing else.
 
 Unknown keys and values of a neighbouring type are refused, so that a client cannot be sloppy unnoticed.
 """

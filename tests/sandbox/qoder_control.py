@@ -1,4 +1,4 @@
-"""What tests steer Qoder's side of the sandbox with, under ``/_sandbox/qoder/``."""
+"""The endpoints with which tests control Qoder's side of the sandbox, under ``/_sandbox/qoder/``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class QoderControl:
         ]
 
     async def put_account(self, request: Request) -> None:
-        """Let an account exist with a fleet of its own, in place of the one of this name."""
+        """Create an account with its own fleet, in place of the account of this name."""
         name, new = request.path_params["account"], NewAccount.model_validate(await request.json())
         if any(account.key == new.key for account in self.qoder.accounts.values() if account.name != name):
             raise ValueError("this key belongs to another account")
@@ -58,7 +58,7 @@ class QoderControl:
         self.qoder.accounts[name] = account
 
     async def list_environments(self, request: Request) -> list[dict[str, Any]]:
-        """Return what there is, oldest first, however the API would select it."""
+        """Return all environments, oldest first, without the filters of the API."""
         generation = self.qoder.generation
         return [
             {"id": each.id, "archived": each.archived(generation), "row": each.wire(generation)}
@@ -89,7 +89,7 @@ class QoderControl:
         return [session.truth() for session in self.qoder.sessions.all.values()]
 
     async def pass_time(self, request: Request) -> None:
-        """Move the clock on by so many seconds."""
+        """Move the clock forward by this many seconds."""
         seconds = float((await request.json())["seconds"])
         if seconds < 0:
             raise ValueError("time does not go back")

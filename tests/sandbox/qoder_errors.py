@@ -1,4 +1,4 @@
-"""How Qoder's API says no."""
+"""The errors of Qoder's API."""
 
 from __future__ import annotations
 

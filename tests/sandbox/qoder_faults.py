@@ -1,4 +1,4 @@
-"""Faults in what Qoder's API answers: pages that do not add up, fields that no client should trust."""
+"""Faults in the answers of Qoder's API: inconsistent pages, and fields that no client should trust."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ CURSORS = ("next_page", "first_id", "last_id")
 
 
 def spoil(rule: Rule, call: Call, reply: Reply | None, list_page: Callable[[Call], Row]) -> Reply | None:
-    """Return a reply with the fault in it. An error stays as it is.
+    """Return a reply with the fault in it. An error is unchanged.
 
     ``list_page`` answers a list call.
     """
     if rule.fault not in ONLY_ON or reply is None or reply.status >= 400:
         return reply
-    # The reply may be kept under an idempotency key, and its rows are the fleet's own.
+    # The reply may be kept under an idempotency key, and its rows belong to the fleet.
     body = dict(reply.body)
     match rule.fault:
         case "repeat_cursor":
@@ -33,7 +33,7 @@ def spoil(rule: Rule, call: Call, reply: Reply | None, list_page: Callable[[Call
             body |= {"has_more": True, "last_id": None, "first_id": None}
             body.pop("next_page", None)
         case "no_next_page":
-            # There is last_id still, with which a client gets on.
+            # last_id is still there, and a client can continue with it.
             body.pop("next_page", None)
         case "no_has_more":
             del body["has_more"]
@@ -55,7 +55,7 @@ def _without_cursor(query: dict[str, str]) -> dict[str, str]:
 
 
 def _repeat_cursor(page: Row, call: Call) -> None:
-    """Let the page lead to itself; the first one leads on as it should."""
+    """Let the page lead to itself; the first page leads to the next one as it should."""
     page["has_more"] = True
     if "next_page" in page:
         page["next_page"] = call.query.get("page", page["next_page"])
@@ -76,7 +76,7 @@ def _damaged(row: Row, damage: str) -> Any:
         return "environment"
     if damage == "no_id":
         return {key: value for key, value in row.items() if key != "id"}
-    # A rule for every route may name what only Letta's rows can have.
+    # A rule for every route may name fields that only Letta's rows can have.
     return {**row, **CHANGES.get(damage, {})}
 
 

@@ -1,4 +1,4 @@
-"""Qoder's environments as both generations of its API show them, and the accounts that they belong to."""
+"""Qoder's environments in both generations of its API, and the accounts that own them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d
 
 @dataclass
 class CloudEnvironment:
-    """One environment, with what the test changed about it.
+    """One environment, with the changes of the test.
 
-    ``row`` has every key of either generation; what a test changes is shown by both of them as it is.
+    ``row`` has every key of either generation; both of them show a test's changes as they are.
     """
 
     row: Row
@@ -43,7 +43,7 @@ class CloudEnvironment:
         return str(self.row["id"])
 
     def exists_in(self, generation: Generation) -> bool:
-        """Tell whether a generation knows this kind of environment at all."""
+        """Return whether a generation has this kind of environment at all."""
         return generation == "new" or self.config_type != "self_hosted"
 
     @property
@@ -60,7 +60,7 @@ class CloudEnvironment:
         self._wire.clear()
 
     def wire(self, generation: Generation) -> Row:
-        """Return the row as a generation answers it. It is kept: whoever changes it takes a copy."""
+        """Return the row as a generation answers it. It is cached: a caller that changes it must copy it."""
         if generation not in self._wire:
             row = deepcopy(self.row)
             if generation == "new":
@@ -79,7 +79,7 @@ class CloudEnvironment:
 
 @dataclass
 class Account:
-    """Whom a key belongs to; it sees its own environments and sessions only."""
+    """The owner of a key, who sees only its own environments and sessions."""
 
     name: str
     key: str
@@ -88,7 +88,7 @@ class Account:
     environments: dict[str, CloudEnvironment] = field(default_factory=dict)
 
     def replace(self, environments: Iterable[CloudEnvironment]) -> None:
-        """Let exactly these environments exist."""
+        """Replace the environments with exactly these."""
         self.environments = {environment.id: environment for environment in environments}
 
     def add(self, environment: CloudEnvironment) -> None:
@@ -118,11 +118,11 @@ class Account:
 
 
 def parsed_time(text: object) -> datetime | None:
-    """Return the moment that an RFC 3339 text names, or None for anything else."""
+    """Return the time of an RFC 3339 text, or None for any other text."""
     if not isinstance(text, str) or not RFC_3339.fullmatch(text):
         return None
     try:
-        # Python knows no leap seconds.
+        # Python has no leap seconds.
         return datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper() if text[17:19] == "60" else text.upper())
     except ValueError:
         return None

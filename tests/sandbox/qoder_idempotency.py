@@ -1,4 +1,4 @@
-"""Qoder's idempotency keys: the same request gets the first reply again, as long as its key is kept."""
+"""Qoder's idempotency keys: the same request gets the first reply again while its key is kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Kept:
 
 @dataclass
 class IdempotencyKeys:
-    """What each account sent with which key. A refusal is not kept: the same key may try again."""
+    """The requests of each account by key. A refusal is not kept: the same key may be used again."""
 
     now: Callable[[], float]
     _kept: dict[tuple[str, str], Kept] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class IdempotencyKeys:
         self._kept.clear()
 
     def once(self, handler: Handler) -> Handler:
-        """Return a handler that lets the other one answer a request with a key once only."""
+        """Return a handler that lets the other one answer a request with a key only once."""
 
         async def answer(call: Call) -> Reply:
             key = call.headers.get("idempotency-key")

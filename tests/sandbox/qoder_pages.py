@@ -24,7 +24,7 @@ class Cursor:
     backwards: bool = False
 
     def token(self) -> str:
-        """Return what ``next_page`` says: nothing that a client could make itself."""
+        """Return the value of ``next_page``: a text that no client can construct."""
         text = f"{'<' if self.backwards else '>'}{self.id}"
         return "page_" + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
@@ -32,7 +32,7 @@ class Cursor:
 def page(call: Call, rows: dict[str, Row], generation: Generation, *, newest_first: bool) -> Row:
     """Return ``{data, first_id, last_id, has_more}``, in the new generation with ``next_page``.
 
-    Ids sort by age. A cursor need not exist any more.
+    Ids sort by age. The row of a cursor may have been removed.
     """
     limit, cursor = _limit(call, generation), _cursor(call, generation)
     following = sorted(rows, reverse=newest_first)
@@ -58,7 +58,7 @@ def _limit(call: Call, generation: Generation) -> int:
 
 
 def _cursor(call: Call, generation: Generation) -> Cursor | None:
-    # A parameter that a generation does not know is one that it does not look at.
+    # A generation ignores a parameter that it does not know.
     names = ("after_id", "before_id", "page") if generation == "new" else ("after_id", "before_id")
     given = [name for name in names if name in call.query]
     if len(given) > 1:

@@ -1,4 +1,4 @@
-"""Qoder's side of a running sandbox, as a test steers it.
+"""Qoder's side of a running sandbox, and the calls with which a test controls it.
 
 sandbox.qoder.script("agent_1", QoderTurn(ends="requires_action"))
 ...
@@ -29,7 +29,7 @@ class QoderSandbox:
     """Sends a method, a path below /_sandbox/ and maybe a body; returns the answer."""
 
     def account(self, name: str, key: str, **options: Any) -> None:
-        """Let an account exist, in place of the one of this name: "default" has the sandbox's own key.
+        """Create an account, in place of the one of this name: "default" has the sandbox's own key.
 
         Options: ``environments`` (how many, default 0), ``seed``, ``hostile`` (values that no client should trust)
         and ``forbidden`` (403 for all it does).
@@ -37,12 +37,12 @@ class QoderSandbox:
         self.ask("PUT", f"qoder/accounts/{quote(name, safe='')}", {"key": key, **options})
 
     def environments(self, account: str = FIRST_ACCOUNT) -> list[Json]:
-        """Return every environment as ``{id, archived, row}``, oldest first; row is what the API answers."""
+        """Return every environment as ``{id, archived, row}``, oldest first; row is the API's answer."""
         environments: list[Json] = self.ask("GET", _path(account))
         return environments
 
     def add_environment(self, account: str = FIRST_ACCOUNT, **row: Any) -> Json:
-        """Add an environment, newer than all others, with raw fields overridden; returns its row.
+        """Add an environment, newer than all others, with raw fields overridden; return its row.
 
         ``**{"$workers": 2}`` is how many workers poll for it, when it is self-hosted.
         """
@@ -58,19 +58,19 @@ class QoderSandbox:
         self.ask("DELETE", _path(account, environment_id))
 
     def script(self, agent_id: str, *turns: QoderTurn | str, then: QoderTurn | str | None = None) -> None:
-        """Let an agent have these turns one after the other; a text is a reply.
+        """Give an agent these turns, one after the other; a text is a reply.
 
-        ``then`` is what comes when no turn is left, in all of the agent's sessions; by default "Done.".
+        ``then`` is the turn when no other is left, in all of the agent's sessions; by default "Done.".
         """
         body = {"turns": [_turn(turn) for turn in turns], "then": _turn(then) if then is not None else None}
         self.ask("POST", f"qoder/agents/{quote(agent_id, safe='')}/script", body)
 
     def remove_agent(self, agent_id: str) -> None:
-        """Let an agent not exist, which every other one does."""
+        """Remove an agent; every other agent id exists."""
         self.ask("DELETE", f"qoder/agents/{quote(agent_id, safe='')}")
 
     def sessions(self) -> list[Json]:
-        """Return every session that was created, oldest first, with what it was sent.
+        """Return every session that was created, oldest first, with what it received.
 
         ``{id, account, environment_id, agent_id, agent_version, title, metadata, status, turns, messages,
         confirmations, refused, events}``: messages are the texts that were accepted, turns counts what they started
@@ -81,7 +81,7 @@ class QoderSandbox:
         return sessions
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock on: after 24 hours an idempotency key is forgotten."""
+        """Move the clock forward: after 24 hours an idempotency key expires."""
         self.ask("POST", "qoder/clock", {"seconds": seconds})
 
 

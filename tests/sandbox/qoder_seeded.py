@@ -1,4 +1,4 @@
-"""The Qoder environments that a size and a seed stand for: the same two numbers give the same rows again."""
+"""The Qoder environments of a size and a seed: the same two numbers give the same rows again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HOSTS = ["pypi.org", "*.example.com", "registry.npmjs.org"]
 
 @dataclass(frozen=True)
 class Profile:
-    """What one environment of the fleet is like."""
+    """The properties of one environment of the fleet."""
 
     type: str | None = "cloud"
     """None: the config has no type."""
@@ -111,15 +111,15 @@ HOSTILE: dict[str, list[Any]] = {
 
 
 def seeded_environments(count: int, seed: int, *, hostile: bool = False) -> list[CloudEnvironment]:
-    """Return so many environments, oldest first; fewer of the same seed are their beginning.
+    """Return this many environments, oldest first; a smaller number with the same seed gives the first of them.
 
-    Of hostile ones each has a few values that no client should trust.
+    Each hostile environment has a few values that no client should trust.
     """
     return [_environment(index, seed, hostile=hostile) for index in range(count)]
 
 
 def new_environment(seed: int, number: int) -> CloudEnvironment:
-    """Return an environment that is in no seeded fleet and newer than any: what a test adds and then overrides."""
+    """Return an environment that is in no seeded fleet and newer than all: a test adds it and then overrides fields."""
     profile = Profile(networking=LIMITED, packages=1, name=f"added-{number:04d}")
     created = FIRST + timedelta(days=20 * 365, hours=number)
     return CloudEnvironment(_row(profile, number, created, Random(f"{seed} qoder added {number}")))
@@ -139,7 +139,7 @@ def _environment(index: int, seed: int, *, hostile: bool) -> CloudEnvironment:
 def _row(profile: Profile, index: int, created: datetime, random: Random) -> Row:
     updated = created + timedelta(seconds=random.randrange(10**6))
     row: Row = {
-        # The age comes first, so that ids sort by it.
+        # The age comes first, so that ids sort by age.
         "id": f"env_{int(created.timestamp() * 1000):012x}7{random.getrandbits(76):019x}",
         "type": "environment",
         "name": profile.name or f"{random.choice(NAMES)}-{index:04d}",

@@ -1,6 +1,6 @@
-"""Qoder's sessions: what was said in each, and the turn that it is in.
+"""Qoder's sessions: the events of each, and its current turn.
 
-Nothing happens in the background and nothing goes by the clock: a turn ends when it was looked at often enough.
+Nothing happens in the background and nothing depends on the clock: a turn ends after a number of look-ups.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COUNTER = itertools.count()
 
 @dataclass
 class Active:
-    """The turn that a session is in."""
+    """The current turn of a session."""
 
     turn: QoderTurn
     content: str
@@ -77,7 +77,7 @@ class Session:
         }
 
     def truth(self) -> Row:
-        """Return what a test wants to know."""
+        """Return what a test needs to know."""
         return {
             "id": self.id,
             "account": self.account,
@@ -95,7 +95,7 @@ class Session:
         }
 
     def look(self) -> None:
-        """Notice that a client looks: the turn is still under way, or it ends now."""
+        """Record that a client looks: the turn is still under way, or it ends now."""
         if self.active is None:
             return
         if self.active.polls_left:
@@ -104,7 +104,7 @@ class Session:
             self._end(self.active)
 
     def take(self, body: NewEvents) -> list[Row]:
-        """Accept all events or none of them; return them as they were accepted."""
+        """Accept all events or none of them; return the accepted events."""
         if self.ended is not None:
             raise refuse(400, f"Session {self.id!r} is {self.ended}")
         self.look()
@@ -169,7 +169,7 @@ class Session:
 
 
 class Sessions:
-    """All sessions by their ids, and the agents that speak in them: every agent exists."""
+    """All sessions by their ids, and their agents: every agent exists."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now

@@ -1,8 +1,8 @@
-"""What a test lets a Qoder agent do in a turn.
+"""The turns that a test gives a Qoder agent.
 
 sandbox.qoder.script("agent_1", "It is {content}", QoderTurn(ends="requires_action", polls=2))
 
-A message can say so itself, with a line such as ``sandbox: cancelled polls=2``.
+A message can ask for its turn, with a line such as ``sandbox: cancelled polls=2``.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class QoderScript(_Shape):
 
 
 def asked_for(content: str) -> QoderTurn | None:
-    """Return the turn that a message asks for itself."""
+    """Return the turn that a message asks for."""
     found = SAYS.search(content)
     if found is None:
         return None

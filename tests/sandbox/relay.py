@@ -1,7 +1,7 @@
-"""The relay: who listens to which connection, and what they are sent.
+"""The relay: which clients listen to which connection, and the frames that they get.
 
-Every frame of a device goes to the clients of its connection with a number of their own, which they acknowledge. One
-that does not gets no more than a window full of frames: so a client that forgets to is caught.
+Every frame of a device goes to the clients of its connection with the client's own number, to be acknowledged. A
+client that does not acknowledge gets only a window full of frames, so its mistake is noticed.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Client:
 
     @property
     def fault_now(self) -> str | None:
-        """The fault, once the client is at the command that it is for."""
+        """The fault, once the client has reached its command."""
         if self.fault is None or max(self.commands, 1) < self.fault.command:
             return None
         return self.fault.fault
@@ -56,12 +56,12 @@ class Client:
             self._changed.set()
 
     def close(self, code: int, reason: str) -> None:
-        """Close the socket once everything is sent that there is room for."""
+        """Close the socket once everything that has room is sent."""
         self._closing = (code, reason)
         self._changed.set()
 
     async def write(self, ping_after: float) -> None:
-        """Send what there is to send, until the socket is closed or this task is cancelled."""
+        """Send waiting frames, until the socket is closed or this task is cancelled."""
         while True:
             if self._outbox and self._sent - self._acknowledged < WINDOW:
                 await self._write(self._outbox.popleft())
@@ -84,7 +84,7 @@ class Client:
         await self.socket.send(numbered)
 
     def _answers(self, frame: Frame) -> bool:
-        """Whether a frame is the answer to the command: not every one repeats its id."""
+        """Whether a frame is the answer to the command: not every answer repeats the command's id."""
         request_id = self.command.get("request_id")
         if request_id is not None and frame.get("request_id") == request_id:
             return True
@@ -112,7 +112,7 @@ class Relay:
             self._clients.pop(connection_id, None)
 
     def publish(self, connection_id: str | None, frame: Frame) -> None:
-        """Send a device's frame to everyone whom it is for."""
+        """Send a device's frame to every client in its scope."""
         runtime = frame.get("runtime")
         for client in self._clients.get(connection_id or "", []):
             if client.fault_now != "relay_silent" and (
@@ -121,7 +121,7 @@ class Relay:
                 client.push(frame)
 
     def close(self, connection_id: str | None) -> None:
-        """Let go of the clients of a connection that is no more."""
+        """Remove the clients of a connection that has ended."""
         for client in self._clients.pop(connection_id or "", []):
             client.close(*DEVICE_GONE)
 

@@ -25,7 +25,7 @@ class RelayApi:
         self._fleet, self._relay, self._settings, self._hand_over = fleet, relay, settings, hand_over
 
     async def connect(self, call: Call, socket: Socket, fault: Rule | None) -> None:
-        """Serve a client until it goes, or the device does."""
+        """Serve a client until the client or the device leaves."""
         environment = self._fleet.by_connection(call.target)
         if environment is None or not environment.online(time.time()):
             raise ApiError(404, "NOT_FOUND", f"Environment connection {call.target!r} is not connected")
@@ -49,7 +49,7 @@ class RelayApi:
             writer.cancel()
 
     async def _take(self, environment: Environment, client: Client, frame: Frame) -> bool:
-        """Take an acknowledgement, the answer to a ping, or something for the device; False to cut the connection."""
+        """Take an acknowledgement, the answer to a ping, or a frame for the device; False to cut the connection."""
         if frame.get("type") == "ack":
             client.acknowledge(frame.get("seq"))
             return True

@@ -1,4 +1,4 @@
-"""The fleet that a size and a seed stand for: the same two numbers give the same environments again."""
+"""The fleet of a size and a seed: the same two numbers give the same environments again."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SELF_UPDATE: dict[str, dict[str, Any]] = {
         "supported": False,
         "writable": False,
         "reason": "This Letta Code runtime is managed by a Python package installer.",
-        # Prose, not a command: so real devices say it.
+        # Prose instead of a command, as real devices report it.
         "manual_command": "Upgrade with your installer: uv tool upgrade letta, pipx upgrade letta, "
         "or python -m pip install --upgrade letta",
     },
@@ -77,7 +77,7 @@ BRANCHES = ["main", "develop", "feature/audit-log", "fix/retry-after", "release/
 
 @dataclass(frozen=True)
 class Profile:
-    """What one device of the fleet is like."""
+    """The properties of one device of the fleet."""
 
     mode: str | None
     os: str
@@ -117,14 +117,14 @@ PROFILES = (
 
 
 def seeded_fleet(devices: int, seed: int) -> Fleet:
-    """Return a fleet of so many devices; a smaller one of the same seed is its beginning."""
+    """Return a fleet of this many devices; a smaller fleet with the same seed is its beginning."""
     now = time.time()
     organization = f"org-{random_uuid(Random(f'{seed} organization'))}"
     return Fleet(environment for index in range(devices) for environment in _device(index, seed, organization, now))
 
 
 def new_environment(seed: int, number: int) -> Environment:
-    """Return an environment that is online and in no seeded fleet: what a test adds and then overrides."""
+    """Return an online environment that is in no seeded fleet: a test adds it and then overrides fields."""
     organization = f"org-{random_uuid(Random(f'{seed} organization'))}"
     random = Random(f"{seed} added {number}")
     profile = Profile("standard", "linux", "0.34.12")
@@ -134,7 +134,7 @@ def new_environment(seed: int, number: int) -> Environment:
 
 
 def _device(index: int, seed: int, organization: str, now: float) -> list[Environment]:
-    """Return the rows of one device, one for each ``letta server`` that runs on it under a name of its own."""
+    """Return the rows of one device, one for each ``letta server`` that runs on it under its own name."""
     random = Random(f"{seed} device {index}")
     profile = PROFILES[index % len(PROFILES)]
     name = f"{random.choice(NAMES)}-{index:04d}"

@@ -58,14 +58,14 @@ def build_app(options: Options) -> ASGIApp:
     letta = Letta(seeded_fleet(options.devices, options.seed), Keys(options.api_key, options.forbidden_key), settings)
     qoder = Qoder(options.qoder_key, options.qoder_environments, options.seed, settings)
     gate = Gate()
-    # The control of one provider comes before that of all: its paths are the more exact ones.
+    # The control routes of one provider come before the common ones: their paths are more specific.
     control = [*QoderControl(qoder).routes(), *Control(letta, qoder, gate, options.devices, options.seed).routes()]
     other = [
         Route("/{path:path}", Endpoint("other", _no_such_route, letta, gate)),
         WebSocketRoute("/{path:path}", SocketEndpoint("other", _no_such_socket, letta, gate)),
     ]
     app = Starlette(routes=[*control, *letta.routes(gate), *qoder.routes(gate), *other])
-    # A client that leaves out a slash, or adds one, must not get away with it here.
+    # A client that omits a slash, or adds one, must get an error here.
     app.router.redirect_slashes = False
 
     async def routed_by_raw_path(scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,7 +76,7 @@ def build_app(options: Options) -> ASGIApp:
 
 
 def serve(options: Options) -> None:
-    """Serve until SIGTERM or Ctrl-C; say on standard output where, once that is true."""
+    """Serve until SIGTERM or Ctrl-C; print the address on standard output, once it accepts connections."""
     config = uvicorn.Config(
         build_app(options),
         host="127.0.0.1",
@@ -97,14 +97,14 @@ def serve(options: Options) -> None:
     server = _Server(config)
     if options.exit_with_stdin:
         threading.Thread(target=server.exit_with_stdin, daemon=True).start()
-    # Ctrl-C is as good an end as SIGTERM.
+    # Ctrl-C ends the server like SIGTERM.
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
 
 
 class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        # What ends a connection on purpose finds its transport here, in the state of each request.
+        # Code that ends a connection on purpose finds its transport here, in the state of each request.
         self.app_state = {**self.app_state, "transport": transport}
         super().connection_made(transport)
 
@@ -123,7 +123,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def exit_with_stdin(self) -> None:
-        """Wait for the end of standard input, which is the end of the parent process."""
+        """Wait for the end of standard input, which comes with the end of the parent process."""
         while os.read(0, 1024):
             pass
         self.should_exit = True

@@ -1,4 +1,4 @@
-"""What a test can set for the whole sandbox."""
+"""The settings of the whole sandbox that a test can change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Settings(BaseModel):
     """Which generation of Qoder's API answers."""
 
     def change(self, changes: dict[str, Any]) -> None:
-        """Take over these values, or none of them when one is wrong."""
+        """Set these values, or none of them if one is invalid."""
         changed = self.model_validate({**self.model_dump(), **changes})
         for name in changes:
             setattr(self, name, getattr(changed, name))

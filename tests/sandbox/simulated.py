@@ -1,4 +1,4 @@
-"""What a simulated device does with the frames that a real one would get over its control socket."""
+"""A simulated device's reactions to the frames that a real one would get over its control socket."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ class SimulatedDevices:
     def reset(self) -> None:
         self.upgrade = Upgrade()
         self._commands: dict[tuple[str, str], Command] = {}
-        # What each conversation was set to; None is what the device began with.
+        # The settings of each conversation; None is the device's initial value.
         self._modes: dict[tuple[str, Scope | None], str] = {}
-        # What was said last over a connection about a conversation.
+        # What was last sent over a connection about a conversation.
         self._said: dict[tuple[str | None, Scope], dict[str, Any]] = {}
 
     def set_command(self, environment: Environment, command: Command) -> None:
         self._commands[environment.id, command.command_id] = command
 
     def receive(self, environment: Environment, frame: Frame) -> None:
-        """Let a device have a frame; one that real devices cannot read is dropped, as they do."""
+        """Give a device a frame; it drops a frame that real devices cannot read, as they do."""
         receiver = self._receivers.get(str(frame.get("type")))
         if receiver is not None and _is_scope(frame.get("runtime")):
             receiver(environment, frame)
 
     def deliver(self, environment: Environment, body: SendMessageBody) -> None:
-        """Take messages; those that are new start a turn of their agent."""
+        """Take messages; new ones start a turn of their agent."""
         new = self._devices.deliver(environment, body)
         if new:
             self._agents.deliver(environment.id, body.conversation_id or "default", body.agent_id, new, time.time())
@@ -84,14 +84,14 @@ class SimulatedDevices:
             if restarts:
                 self._restart(environment)
 
-        # Nothing that takes no time may come later than what follows it.
+        # A reaction that takes no time may not come later than the next one.
         if command.seconds:
             asyncio.get_running_loop().call_later(command.seconds, finish)
         else:
             finish()
 
     def _restart(self, environment: Environment) -> None:
-        """Let a device go away for its update, and come back on another connection with another version."""
+        """Let a device leave for its update, and come back on another connection with another version."""
         upgrade, later = self.upgrade, asyncio.get_running_loop().call_later
 
         def leave() -> None:
@@ -118,7 +118,7 @@ class SimulatedDevices:
     def _sync(self, environment: Environment, frame: Frame) -> None:
         self._send_state(environment, frame["runtime"], known=frame.get("force_device_status") is not True)
         self._respond(environment, frame, "sync_response", success=True)
-        # States go over another socket of a real device than answers do: some come later.
+        # A real device sends states over another socket than answers: some states arrive later.
         self._send_queue(environment, frame["runtime"])
 
     def _input(self, environment: Environment, frame: Frame) -> None:
@@ -193,7 +193,7 @@ class SimulatedDevices:
         self._send_state(environment, frame["runtime"])
 
     def _retrieve(self, environment: Environment, frame: Frame) -> None:
-        """Look an agent or a conversation up, for those who have only its id."""
+        """Look up an agent or a conversation, for clients that have only its id."""
         kind = frame["type"].removesuffix("_retrieve")
         named = str(frame.get(f"{kind}_id"))
         try:
@@ -217,7 +217,7 @@ class SimulatedDevices:
         return conversation
 
     def _send_state(self, environment: Environment, runtime: Frame, *, known: bool = False) -> None:
-        """Say how the device and the loop are. known: leave out the device's own state where it has been said."""
+        """Report the state of the device and the loop. known: leave out the device's own state if it was sent."""
         conversation, scope = self._conversation(runtime), scope_of(runtime)
         device = status.device(environment, conversation, self._mode(environment, scope))
         loop = status.loop(environment, conversation)
@@ -254,7 +254,7 @@ class SimulatedDevices:
 
 
 def _is_scope(runtime: Any) -> bool:
-    """Whether a device can read it: the conversation is a text, the agent one or null."""
+    """Whether a device can read it: the conversation is a text, the agent is a text or null."""
     if not isinstance(runtime, dict) or "agent_id" not in runtime:
         return False
     agent_id, conversation_id = runtime["agent_id"], runtime.get("conversation_id")

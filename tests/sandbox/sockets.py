@@ -1,4 +1,4 @@
-"""WebSockets: the gate in front of them, and how JSON goes through them."""
+"""WebSockets: the checks before them, and JSON frames through them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Socket:
         await self._raw.accept()
 
     async def send(self, frame: Frame | str) -> bool:
-        """Send a frame (a text goes out as it is); False when the other side is gone."""
+        """Send a frame (a text is sent as it is); return False if the other side is gone."""
         try:
             await self._raw.send_text(frame if isinstance(frame, str) else json.dumps(frame))
         except (WebSocketDisconnect, RuntimeError):
@@ -43,7 +43,7 @@ class Socket:
         return True
 
     async def frames(self) -> AsyncIterator[Frame]:
-        """Yield what arrives until either side ends it; what is not a JSON object is left out."""
+        """Yield the frames until either side ends the connection; a frame that is not a JSON object is left out."""
         while True:
             message = await self._raw.receive()
             if message["type"] == "websocket.disconnect":
@@ -59,13 +59,13 @@ class Socket:
             return
 
     def cut(self, half_of: Frame | None = None) -> None:
-        """End the connection without a word, or in the middle of this frame."""
+        """End the connection without a close frame, or in the middle of this frame."""
         if half_of is None:
             abort(self._raw.scope)
             return
         transport: asyncio.Transport = self._raw.scope["state"]["transport"]
         payload = json.dumps(half_of).encode()
-        # 0x81 is a whole text frame, 126 says that two bytes of length follow.
+        # 0x81 is a whole text frame; 126 means that two bytes of length follow.
         transport.write(struct.pack("!BBH", 0x81, 126, len(payload)) + payload[: len(payload) // 2])
         transport.close()
 
@@ -83,7 +83,7 @@ class SocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         raw = WebSocket(scope, receive, send)
         entry = self.gate.log.begin(raw, self.route)
-        # A socket that is open is not a request under way.
+        # An open socket is not a request under way.
         self.gate.log.end()
         call = Call(
             route=self.route,
@@ -136,6 +136,6 @@ def _parsed(text: str) -> Frame | None:
 
 async def _drop(raw: WebSocket, drop: DropError) -> None:
     abort(raw.scope, reset=drop.reset)
-    # Leaving before the server has noticed would make it report an application that forgot to answer.
+    # If this returned before the server noticed, the server would report an application without an answer.
     while (await raw.receive())["type"] != "websocket.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""What a simulated device says about itself: its own state, and that of its agent's conversation."""
+"""A simulated device's reports: its own state, and that of its agent's conversation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def loop(environment: Environment, conversation: Conversation | None) -> dict[st
 
 
 def queue(environment: Environment, conversation: Conversation | None) -> list[dict[str, Any]]:
-    """Return the queue of an update_queue: messages that wait for the turn's end, or stand still after an abort."""
+    """Return the queue of an update_queue: messages that wait for the end of the turn, or are paused after an abort."""
     if conversation is None:
         return []
     paused = {"paused": True} if environment.id in conversation.paused else {}

@@ -1,4 +1,4 @@
-"""What the control endpoints under ``/_sandbox/`` have in common."""
+"""The common parts of the control endpoints under ``/_sandbox/``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test lets an agent do in a turn.
+"""The turns that a test gives an agent.
 
 sandbox.script("agent-1", ReplyTurn(text="It is {content}"), LongTurn(seconds=30), ErrorTurn(message="no credit"))
 """
@@ -15,7 +15,7 @@ class _Turn(BaseModel):
 
 
 class ReplyTurn(_Turn):
-    """Answer at once. ``{content}`` in the text stands for what the user said."""
+    """Answer at once. ``{content}`` in the text stands for the user's text."""
 
     kind: Literal["reply"] = "reply"
     text: str = "Done."
@@ -35,7 +35,7 @@ class ErrorTurn(_Turn):
 
 
 class ApprovalTurn(_Turn):
-    """Ask for a tool call and wait; the text comes once that is approved, the other one once it is denied."""
+    """Ask for a tool call and wait; one text is the answer after approval, the other one after denial."""
 
     kind: Literal["approval"] = "approval"
     tool_name: str = "Bash"
@@ -45,7 +45,7 @@ class ApprovalTurn(_Turn):
 
 
 class LongTurn(_Turn):
-    """Answer after so many seconds, unless the run is cancelled before."""
+    """Answer after this many seconds, unless the run is cancelled before."""
 
     kind: Literal["long"] = "long"
     seconds: float = Field(strict=False, ge=0)
