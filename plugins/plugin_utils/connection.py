@@ -100,7 +100,9 @@ class Device:
             with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 mode = self._do(lambda terminal: terminal.fetch(path, file))
                 if new:
-                    os.fchmod(file.fileno(), mode & ~_read_umask())
+                    umask = os.umask(0o077)
+                    os.umask(umask)
+                    os.fchmod(file.fileno(), mode & ~umask)
         except OSError as error:
             raise AnsibleError(f"cannot write {to_text(target)}: {error.strerror}") from None
 
@@ -146,7 +148,7 @@ class Prompts:
         self._answered_up_to: int | None = None
 
     def __call__(self, said: bytes) -> bytes | None:
-        """The answer to the output so far, as `Answers` defines it. Raises AnsibleError for a wrong password."""
+        """The answer to the output so far, as `Prompter` defines it. Raises AnsibleError for a wrong password."""
         become = self._become
         if become.check_success(said):
             return b""
@@ -164,12 +166,6 @@ class Prompts:
     def remove_from(self, stderr: bytes) -> bytes:
         """Standard error without the prompt that was answered."""
         return stderr if self._answered_up_to is None else stderr.replace(to_bytes(self._become.prompt), b"", 1)
-
-
-def _read_umask() -> int:
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 class Background:

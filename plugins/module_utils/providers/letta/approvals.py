@@ -48,7 +48,7 @@ async def answer_over_relay(
     Raises ApiError: `offline` when the connection has gone, and what became unclear or was refused on the way.
     """
     left = {str(decision["tool_call_id"]): decision for decision in decisions}
-    all_of_them = len(left)
+    # None until the device has been given an answer.
     give_up_at: float | None = None
     while left:
         # On entering, the device reports what it waits for.
@@ -59,13 +59,13 @@ async def answer_over_relay(
             except ApiError as error:
                 if give_up_at is None and error.code != "offline":
                     return f"the device could not be asked whether it waits for this answer: {error}"
-                raise _make_doubtful(error, left, begun=give_up_at is not None) from None
+                raise _make_doubtful(error, left, decisions) from None
             waiting = _find_waiting(relay, left)
             for tool_call_id, request_id in waiting.items():
                 try:
                     await _answer(relay, request_id, left[tool_call_id], settings.timeout)
                 except ApiError as error:
-                    raise _make_doubtful(error, left, begun=len(left) < all_of_them) from None
+                    raise _make_doubtful(error, left, decisions) from None
                 del left[tool_call_id]
         if waiting:
             give_up_at = time.monotonic() + _NEXT_WITHIN
@@ -73,7 +73,7 @@ async def answer_over_relay(
             return "the device does not wait for this answer, and may refuse it"
         elif time.monotonic() > give_up_at:
             late = ApiError(f"the device did not ask within {_NEXT_WITHIN:g} s", code="timeout")
-            raise _make_doubtful(late, left, begun=True)
+            raise _make_doubtful(late, left, decisions)
         else:
             await asyncio.sleep(_PAUSE)
     return None
@@ -104,13 +104,11 @@ def _find_waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, 
 
 async def _answer(relay: Relay, request_id: str, decision: Decision, within: float) -> None:
     reason = decision.get("reason")
+    # A device rejects a denial without a message.
+    said: dict[str, Any] = {"behavior": "deny", "message": reason or _DENIED}
     if decision["approve"]:
-        said: dict[str, Any] = {"behavior": "allow"}
-        optional = {"message": reason, "updated_input": decision.get("updated_input")}
-        said |= {name: value for name, value in optional.items() if value is not None}
-    else:
-        # A device rejects a denial without a message.
-        said = {"behavior": "deny", "message": reason or _DENIED}
+        allowed = {"behavior": "allow", "message": reason, "updated_input": decision.get("updated_input")}
+        said = {name: value for name, value in allowed.items() if value is not None}
     payload = {"kind": "approval_response", "request_id": request_id, "decision": said}
     answer = await relay.request({"type": "input", "payload": payload}, "input_accepted", within)
     if answer.get("accepted") is not True:
@@ -118,9 +116,9 @@ async def _answer(relay: Relay, request_id: str, decision: Decision, within: flo
         raise ApiError(f"the device refused the answer to {decision['tool_call_id']}: {why}", code="refused")
 
 
-def _make_doubtful(error: ApiError, left: Mapping[str, Decision], *, begun: bool) -> ApiError:
+def _make_doubtful(error: ApiError, left: Mapping[str, Decision], decisions: Sequence[Decision]) -> ApiError:
     """The error; if some tool calls were answered before, one that says so and may not be repeated."""
-    if not begun:
+    if len(left) == len(decisions):
         return error
     message = f"some tool calls were answered, but not {one_line(', '.join(left))}: {error}"
     return ApiError(message, code=error.code, may_be_accepted=True)

@@ -81,11 +81,7 @@ class Client:
         await self._http.__aexit__(*exc_info)
 
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
-        """All rows that match, each once. Raises ApiError rather than returning a part of them.
-
-        starts: the `starts` of an earlier listing of the same query, to request all pages at once: see `paging`.
-        """
-
+        """All rows that match, each once. starts: see `paging`. Raises ApiError rather than returning some of them."""
         what = f"GET {self._base_url}/v1/environments"
 
         async def ask(after: str | None) -> paging.Page:
@@ -103,9 +99,8 @@ class Client:
         return read_environment(row, reply.data, self._base_url, reply.date)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
-        """The same row as it is now; None if it is gone.
+        """The same row as it is now; None if it is gone. `among` look-ups share a listing if that needs fewer requests.
 
-        among: the number of look-ups that the caller makes. They share a listing if that needs fewer requests.
         A device can own several rows, and the look-up by device answers with one of them. If that is another row, the
         wanted one is looked up in the list.
         """

@@ -124,11 +124,8 @@ def seconds_between(earlier: datetime | None, later: datetime | None) -> float |
     """Seconds from one moment to another; None if one is unknown. A moment without a zone is in UTC."""
     if earlier is None or later is None:
         return None
-    return round((_read_time(later) - _read_time(earlier)).total_seconds(), 3)
-
-
-def _read_time(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    begin, end = (moment.replace(tzinfo=moment.tzinfo or UTC) for moment in (earlier, later))
+    return round((end - begin).total_seconds(), 3)
 
 
 # Seconds within which a device sends the same content again: its pauses are 1, 2 and 4 s.

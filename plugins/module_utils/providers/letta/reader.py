@@ -106,9 +106,7 @@ class Reader:
                 requests, status = find_requests(relay), relay.loop_status.get("status")
         except ApiError:
             return None
-        if requests is None:
-            return None
-        return DeviceState(requests, busy=status != "WAITING_ON_INPUT")
+        return None if requests is None else DeviceState(requests, busy=status != "WAITING_ON_INPUT")
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:

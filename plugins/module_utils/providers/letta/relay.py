@@ -27,9 +27,9 @@ from ...text import one_line
 
 Frame = Mapping[str, Any]
 
-DEFAULT_CONVERSATION = "default"
+_DEFAULT_CONVERSATION = "default"
 # A device answers nothing to a command without an agent, but the agent need not exist.
-NO_AGENT = "agent-none"
+_NO_AGENT = "agent-none"
 # Seconds after a device's answer within which its states come, if they come.
 _STATES_COME_WITHIN = 1.0
 # Seconds for a relay to accept the end of a connection. A network that takes no more data would block for ever.
@@ -66,16 +66,13 @@ class Relay:
     ) -> None:
         self._settings = settings
         self.url = settings.url("v1", "environments", str(connection_id), "status", "ws")
-        self.runtime = {
-            "agent_id": agent_id or NO_AGENT,
-            "conversation_id": conversation_id or DEFAULT_CONVERSATION,
-        }
+        self.runtime = {"agent_id": agent_id or _NO_AGENT, "conversation_id": conversation_id or _DEFAULT_CONVERSATION}
         self.device_status: dict[str, Any] = {}
         self.loop_status: dict[str, Any] = {}
         self.queue: list[Any] | None = None
         self._session: Any = None
         self._socket: Any = None
-        self._not_json = False
+        self._doubt = ""
 
     async def __aenter__(self) -> Self:
         await self.open(self.sync)
@@ -133,7 +130,7 @@ class Relay:
                     pass
                 return frame
         except TimeoutError:
-            message = f"{self.url}: no answer to {name} within {within:g} s{self._doubt()}"
+            message = f"{self.url}: no answer to {name} within {within:g} s{self._doubt}"
             raise ApiError(message, code="timeout", may_be_accepted=True) from None
         except ApiError as error:
             raise error.but(may_be_accepted=True) from None
@@ -146,7 +143,11 @@ class Relay:
         reply = await self._look_up(sync, "sync_response", self._settings.timeout)
         if reply.get("success") is False:
             raise ApiError(f"{self.url}: the device refused: {describe_refusal(reply)}", code="refused")
-        await self._settle()
+        # The states come along with the answer, over another socket and in any order.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STATES_COME_WITHIN):
+                while not (self.device_status and self.loop_status) or self.queue is None:
+                    await self.receive("sync")
 
     async def require_runtime(self) -> None:
         """Raise ApiError with the code `no_agent` if the device does not find the agent or its conversation.
@@ -154,21 +155,18 @@ class Relay:
         Unless it is asked, a device accepts frames for an agent that does not exist. The device is asked and not the
         API, since it may have agents of its own.
         """
-        for name in [name for name, value in self.runtime.items() if value != DEFAULT_CONVERSATION]:
+        for name in [name for name, value in self.runtime.items() if value != _DEFAULT_CONVERSATION]:
             kind = f"{name.removesuffix('_id')}_retrieve"
+            question = {"type": kind, name: self.runtime[name]}
             try:
-                reply = await self._look_up(
-                    {"type": kind, name: self.runtime[name]}, f"{kind}_response", _LOOK_UP_WITHIN
-                )
+                reply = await self._look_up(question, f"{kind}_response", _LOOK_UP_WITHIN)
             except ApiError as error:
                 if error.code != "timeout":
                     raise
                 continue
             if reply.get("success") is False:
-                raise ApiError(
-                    f"{name}: the device does not find {self.runtime[name]!r}: {describe_refusal(reply)}",
-                    code="no_agent",
-                )
+                missing = f"the device does not find {self.runtime[name]!r}: {describe_refusal(reply)}"
+                raise ApiError(f"{name}: {missing}", code="no_agent")
 
     async def send(self, frame: Frame) -> None:
         """Send a frame about this agent's conversation."""
@@ -190,7 +188,7 @@ class Relay:
                 raise self._close_error(name, message)
             frame = self._parse(message.data)
             if frame is None:
-                self._not_json = True
+                self._doubt = "; frames that are not JSON came meanwhile"
                 continue
             await self._answer(frame)
             if frame.get("type") != "ping":
@@ -199,15 +197,14 @@ class Relay:
 
     def drop_error(self, name: str, cause: object) -> ApiError:
         """The error of a connection that ended while `name` was waited for."""
-        message = f"{self.url}: no answer to {name}: {one_line(cause)}{self._doubt()}"
+        message = f"{self.url}: no answer to {name}: {one_line(cause)}{self._doubt}"
         return ApiError(message, code="dropped", transient=True)
 
     def is_ours(self, frame: Frame) -> bool:
         """Whether a frame is about this agent's conversation, or about none."""
         runtime = frame.get("runtime")
-        return not isinstance(runtime, dict) or all(
-            runtime.get(name) in (None, value) for name, value in self.runtime.items()
-        )
+        named = runtime if isinstance(runtime, dict) else {}
+        return all(named.get(name) in (None, value) for name, value in self.runtime.items())
 
     async def _look_up(self, question: Frame, answer: str, within: float) -> Frame:
         """As `request`, for a question that only reads: after an error it may be asked again."""
@@ -223,13 +220,10 @@ class Relay:
         self._session = aiohttp.ClientSession(trace_configs=[trace])
         try:
             async with asyncio.timeout(self._settings.timeout):
+                agent_id, conversation_id = self.runtime["agent_id"], self.runtime["conversation_id"]
                 self._socket = await self._session.ws_connect(
                     self.url,
-                    params={
-                        "agentId": self.runtime["agent_id"],
-                        "conversationId": self.runtime["conversation_id"],
-                        "channel": "control",
-                    },
+                    params={"agentId": agent_id, "conversationId": conversation_id, "channel": "control"},
                     headers=self._settings.headers(),
                     ssl=self._settings.tls_context(),
                     proxy=self._settings.proxy,
@@ -240,13 +234,6 @@ class Relay:
             raise ApiError(message, code="timeout", transient=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._connect_error(error) from None
-
-    async def _settle(self) -> None:
-        """Wait for the states that a device sends along with its answer, over another socket and in any order."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STATES_COME_WITHIN):
-                while not (self.device_status and self.loop_status) or self.queue is None:
-                    await self.receive("sync")
 
     def _parse(self, data: str | bytes) -> Frame | None:
         """A frame; None for what is not a JSON object in a text."""
@@ -267,14 +254,9 @@ class Relay:
                 await self._socket.send_str(json.dumps(answer))
 
     def _remember(self, frame: Frame) -> None:
-        if not self.is_ours(frame):
-            return
         for kind, state, shape in _STATES:
-            if frame.get("type") == kind and isinstance(frame.get(state), shape):
+            if frame.get("type") == kind and isinstance(frame.get(state), shape) and self.is_ours(frame):
                 setattr(self, state, frame[state])
-
-    def _doubt(self) -> str:
-        return "; frames that are not JSON came meanwhile" if self._not_json else ""
 
     def _close_error(self, name: str, message: Any) -> ApiError:
         code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code

@@ -17,8 +17,6 @@ from .models import read_environments
 
 # Seconds for which look-ups share a listing.
 _SHARED_FOR = 5.0
-# The number of pages that a listing is expected to have before the first one was read.
-_PAGES_EXPECTED = 10
 
 
 class SharedListing:
@@ -31,7 +29,8 @@ class SharedListing:
         self._list_all = list_all
         self._base_url = base_url
         self._page_size = page_size
-        self._pages = _PAGES_EXPECTED
+        # What a listing is expected to have until the first one is read.
+        self._pages = 10
         self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
         self._listed_at = 0.0
         self._looked_up: set[str] = set()
@@ -45,7 +44,12 @@ class SharedListing:
 
         A second look-up of the same id gets a new listing, since its caller waits for a change.
         """
-        listing = self._listing_for(environment_id)
+        listing, now = self._listing, time.monotonic()
+        if listing is None or now - self._listed_at > _SHARED_FOR or environment_id in self._looked_up:
+            listing = self._listing = asyncio.create_task(self._read())
+            self._listed_at = now
+            self._looked_up.clear()
+        self._looked_up.add(environment_id)
         try:
             # A look-up that is cancelled does not cancel the listing of the others.
             return (await asyncio.shield(listing)).get(environment_id)
@@ -54,14 +58,6 @@ class SharedListing:
                 self._listing = None
             # Each look-up gets an error of its own: what is unclear about one message is not about another.
             raise error.but(may_be_accepted=False) from None
-
-    def _listing_for(self, environment_id: str) -> asyncio.Task[Mapping[str, Environment]]:
-        now = time.monotonic()
-        if self._listing is None or now - self._listed_at > _SHARED_FOR or environment_id in self._looked_up:
-            self._listing, self._listed_at = asyncio.create_task(self._read()), now
-            self._looked_up.clear()
-        self._looked_up.add(environment_id)
-        return self._listing
 
     async def _read(self) -> Mapping[str, Environment]:
         listing = await self._list_all()
