@@ -39,8 +39,16 @@ async def list_pending(
             requests = find_requests(relay)
         if requests is None:
             raise ApiError("the device does not say what waits for approval", code="invalid")
-        pending = [_describe_approval(entry) for entry in requests]
-        outcome.pending_approvals = [call for call in pending if matches_tool(call["tool_name"], tool_names)]
+        outcome.pending_approvals = [
+            {
+                "request_id": entry.get("request_id"),
+                "tool_call_id": entry["request"]["tool_call_id"],
+                "tool_name": entry["request"].get("tool_name"),
+                "arguments": entry["request"].get("input"),
+            }
+            for entry in requests
+            if matches_tool(entry["request"].get("tool_name"), tool_names)
+        ]
         outcome.status = "ok"
 
     return await on_each(FanOut(policy), settings, targets, PendingOutcome.of, ask)
@@ -62,13 +70,3 @@ def decide_approvals(
             said = {"reason": reason} if reason else {}
             answers.append({"tool_call_id": str(call["tool_call_id"]), "approve": not denied, **said})
     return answers
-
-
-def _describe_approval(entry: dict[str, Any]) -> dict[str, Any]:
-    request = entry["request"]
-    return {
-        "request_id": entry.get("request_id"),
-        "tool_call_id": request["tool_call_id"],
-        "tool_name": request.get("tool_name"),
-        "arguments": request.get("input"),
-    }

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..environment import Environment
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
-from ..versions import parse_version
+from ..versions import is_at_least
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
@@ -54,7 +53,13 @@ async def run_command(
     async def run(client: Client, target: Target, outcome: CommandOutcome) -> None:
         environment = await find_online(client, target.environment)
         outcome.version, outcome.connection_id = environment.fields["version"], environment.connection_id
-        _require_listed(command, environment)
+        listed = environment.fields["supported_commands"] or []
+        if command.name not in listed:
+            shown = one_line(", ".join(listed), 200) or "nothing"
+            raise ApiError(
+                f"command: the device does not support {command.name!r}; its supported_commands are {shown}",
+                code="unsupported",
+            )
         if not check_mode:
             relay = Relay(client.settings, outcome.connection_id, target.agent_id, target.conversation_id)
             outcome.output, success = await execute_command(relay, command, outcome.version)
@@ -65,16 +70,6 @@ async def run_command(
 
     begin = partial(CommandOutcome.make, command=command.name)
     return await on_each(FanOut(policy), settings, targets, begin, run)
-
-
-def _require_listed(command: Command, environment: Environment) -> None:
-    listed = environment.fields["supported_commands"] or []
-    if command.name not in listed:
-        shown = one_line(", ".join(listed), 200) or "nothing"
-        raise ApiError(
-            f"command: the device does not support {command.name!r}; its supported_commands are {shown}",
-            code="unsupported",
-        )
 
 
 async def execute_command(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:
@@ -89,14 +84,9 @@ async def execute_command(relay: Relay, command: Command, version: str | None) -
         try:
             answer = await relay.request(frame, "execute_command_response", command.within)
         except ApiError as error:
-            raise _explain_time_out(error, version) from None
+            if error.code != "timeout" or is_at_least(version, _ANSWERS_SINCE):
+                raise
+            age = f"the device runs {one_line(version or 'an unknown version')}"
+            more = f"{age}, and those before {_ANSWERS_SINCE} may run a command without answering"
+            raise error.but(f"{error}; {more}") from None
     return str(answer.get("output") or ""), answer.get("success") is True
-
-
-def _explain_time_out(error: ApiError, version: str | None) -> ApiError:
-    """The error; a time-out says what it may mean if the device is an old one."""
-    found, since = parse_version(version), parse_version(_ANSWERS_SINCE)
-    if error.code == "timeout" and (found is None or found < since):
-        age = f"the device runs {one_line(version or 'an unknown version')}"
-        return error.but(f"{error}; {age}, and those before {_ANSWERS_SINCE} may run a command without answering")
-    return error

@@ -59,12 +59,14 @@ def classify_target(target: Target, found: Environment | None, version: str) -> 
     known: dict[str, Any] = {"host": target.host, "environment_id": target.environment.id}
     if found is None:
         return RolloutTarget(**known, preflight="offline", reason=describe_state(None))
-    known["from_version"] = found.fields["version"]
-    if is_at_least(found.fields["version"], version):
+    version_now = known["from_version"] = found.fields["version"]
+    if is_at_least(version_now, version):
         return RolloutTarget(**known, preflight="current")
     if found.status != "online":
         return RolloutTarget(**known, preflight="offline", reason=describe_state(found))
-    why_not = _explain_not_updatable(found, version)
+    why_not = explain_no_command(found)
+    if parse_version(version_now) is None:
+        why_not = f"reports {one_line(repr(version_now), 60)} as its version, which cannot be compared with {version}"
     if why_not is None:
         return RolloutTarget(**known, preflight="updatable")
     path = (found.self_update or {}).get("install_path")
@@ -75,10 +77,3 @@ def classify_target(target: Target, found: Environment | None, version: str) -> 
         manual_command=one_line(find_manual_command(found.self_update) or "") or None,
         install_path=one_line(path) if isinstance(path, str) and path else None,
     )
-
-
-def _explain_not_updatable(found: Environment, version: str) -> str | None:
-    runs = found.fields["version"]
-    if parse_version(runs) is None:
-        return f"reports {one_line(repr(runs), 60)} as its version, which cannot be compared with {version}"
-    return explain_no_command(found)

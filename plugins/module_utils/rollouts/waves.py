@@ -21,6 +21,7 @@ from ..ledger.schema import Rollout, RolloutTarget, Wave
 # A target's good ends, and those that count against the failure budget.
 GOOD = ("changed", "ok")
 FAILED = ("failed", "unknown", "offline", "skipped")
+_NOT_DONE = "it was not done"
 
 
 def check_waves(waves: Sequence[str]) -> None:
@@ -113,28 +114,20 @@ class WaveResults:
         updated = self.updated.get(target.environment_id)
         if updated is None or (updated["status"] == "not_attempted" and target.status is not None):
             return target
-        status, reason = updated["status"], _explain_failure(updated)
-        for step, entry, is_good in self._proofs(target):
-            if status in GOOD and not is_good:
-                status, reason = "failed", f"{step}: {_explain_failure(entry) or 'it was not done'}"
         waited = (self.waited or {}).get(target.environment_id, {})
+        probed = (self.probed or {}).get(target.environment_id, {})
+        reply = probed.get("reply") or {}
+        status, reason = updated["status"], _explain_failure(updated)
+        if status in GOOD and self.waited is not None and waited.get("status") != "ok":
+            status, reason = "failed", f"after the update: {_explain_failure(waited) or _NOT_DONE}"
+        if status in GOOD and self.probed is not None and reply.get("state") != "replied":
+            status, reason = "failed", f"the probe was not answered: {_explain_failure(reply or probed) or _NOT_DONE}"
         to_version = waited.get("version") or updated.get("version") or target.to_version
         if status == "ok" and target.updated_at is not None:
             # An earlier run of this rollout has updated it.
             status, reason = "changed", f"updated from {target.from_version} to {to_version}"
         updated_at = updated.get("updated_at") or target.updated_at
         return replace(target, status=status, reason=reason, to_version=to_version, updated_at=updated_at, ended_at=now)
-
-    def _proofs(self, target: RolloutTarget) -> list[tuple[str, Mapping[str, Any], bool]]:
-        proofs = []
-        if self.waited is not None:
-            entry = self.waited.get(target.environment_id, {})
-            proofs.append(("after the update", entry, entry.get("status") == "ok"))
-        if self.probed is not None:
-            entry = self.probed.get(target.environment_id, {})
-            reply = entry.get("reply") or {}
-            proofs.append(("the probe was not answered", reply or entry, reply.get("state") == "replied"))
-        return proofs
 
 
 def judge_wave(rollout: Rollout, number: int, results: WaveResults, now: str) -> tuple[Wave, list[RolloutTarget]]:
@@ -179,12 +172,11 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
     def name_of(target: RolloutTarget) -> str:
         return hosts.get(target.environment_id, target.host)
 
-    def entries(preflight: str, *fields: str) -> list[dict[str, Any]]:
-        found = (target for target in rollout.targets if target.preflight == preflight)
-        return [{"host": name_of(target), **{name: getattr(target, name) for name in fields}} for target in found]
+    def entries(field: str, values: Sequence[str], *more: str) -> list[dict[str, Any]]:
+        found = (target for target in rollout.targets if getattr(target, field) in values)
+        return [{"host": name_of(target), **{name: getattr(target, name) for name in more}} for target in found]
 
     frozen = {target.environment_id for target in rollout.targets}
-    waved = [target for target in rollout.targets if target.wave is not None]
     return {
         "name": rollout.name,
         "version": rollout.version,
@@ -202,16 +194,14 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
             for wave in rollout.waves
         ],
         "to_run": _list_hosts_to_run(rollout, hosts),
-        "current": [entry["host"] for entry in entries("current")],
-        "offline": entries("offline", "reason"),
-        "not_updatable": entries("not_updatable", "reason", "manual_command", "install_path"),
-        "failed_targets": [
-            {"host": name_of(target), "wave": target.wave, "status": target.status, "reason": target.reason}
-            for target in waved
-            if target.status in FAILED
-        ],
+        "current": [entry["host"] for entry in entries("preflight", ["current"])],
+        "offline": entries("preflight", ["offline"], "reason"),
+        "not_updatable": entries("preflight", ["not_updatable"], "reason", "manual_command", "install_path"),
+        "failed_targets": entries("status", FAILED, "wave", "status", "reason"),
         "left_out": [
-            name_of(target) for target in waved if target.environment_id not in hosts and target.status not in GOOD
+            name_of(target)
+            for target in rollout.targets
+            if target.wave is not None and target.environment_id not in hosts and target.status not in GOOD
         ],
         "not_in_rollout": [host for id_, host in hosts.items() if id_ not in frozen],
         "next_wave": rollout.next_wave,
