@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -219,28 +218,21 @@ class Sender:
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
         """Send to one target when the fan-out lets it start."""
-        with self._unsent_after_stop(delivery):
-            environment = await find_reachable(self._client_of(target), target.environment)
-            if not await self._fan_out.may_start():
-                return
+        with contextlib.ExitStack() as at_end, record_failures(delivery):
             try:
-                with record_failures(delivery), self._unsent_after_stop(delivery):
-                    if self._once.claim(target, delivery):
-                        await self.send_now(target, environment, delivery)
-            finally:
-                # Also for a delivery that a signal cuts off.
-                self._once.record(target, delivery)
-
-    @contextmanager
-    def _unsent_after_stop(self, delivery: Delivery) -> Iterator[None]:
-        """Have a message that failed only because no other try may start any more count as unsent, not as failed."""
-        try:
-            yield
-        except ApiError as error:
-            may_be_sent = error.may_be_accepted and delivery.attempts > 0
-            later = error.transient or error.code == "stopped"
-            if may_be_sent or not later or not self._once.mark_unsent(delivery):
-                raise
+                environment = await find_reachable(self._client_of(target), target.environment)
+                if not await self._fan_out.may_start():
+                    return
+                # It is recorded however it ends, also if a signal cuts it off.
+                at_end.callback(self._once.record, target, delivery)
+                if self._once.claim(target, delivery):
+                    await self.send_now(target, environment, delivery)
+            except ApiError as error:
+                # A message that failed only because no other try may start any more is unsent, and has not failed.
+                may_be_sent = error.may_be_accepted and delivery.attempts > 0
+                later = error.transient or error.code == "stopped"
+                if may_be_sent or not later or not self._once.mark_unsent(delivery):
+                    raise
 
     async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send over the connection that `environment` has; over a newer one if that has gone. Raises ApiError."""
@@ -271,19 +263,17 @@ class Sender:
         client = self._client_of(target)
         try:
             await self._request(target, environment, delivery, final=tuple(client.GONE))
-        except ApiError as error:
-            if error.status not in client.GONE:
+        except ApiError as gone:
+            if gone.status not in client.GONE:
                 raise
-            unclear = error.may_be_accepted
-        else:
-            return
-        try:
-            environment = await find_online(client, target.environment)
-            await self._next_start()
-            await self._request(target, environment, delivery)
-        except ApiError as error:
-            code = "offline" if error.status == 404 else error.code
-            raise error.but(code=code, may_be_accepted=error.may_be_accepted or unclear) from None
+            try:
+                environment = await find_online(client, target.environment)
+                await self._next_start()
+                await self._request(target, environment, delivery)
+            except ApiError as error:
+                code = "offline" if error.status == 404 else error.code
+                may_be_accepted = error.may_be_accepted or gone.may_be_accepted
+                raise error.but(code=code, may_be_accepted=may_be_accepted) from None
 
     async def _next_start(self) -> None:
         await self._fan_out.may_start()

@@ -136,10 +136,20 @@ class FanOut:
         work: works on one target and sets the outcome's status, or raises ApiError.
         before_waiting: is called before each pause between rounds.
         """
+        policy = self._policy
         open_pairs = [pair for pair in pairs if pair[0].skip is None]
+        give_up_at = time.monotonic() + policy.offline_timeout
+        pause = min(1.0, policy.longest_pause)
         self._progress = Progress("targets", len(open_pairs))
-        async with self._progress.show(self._tell if self._policy.report is not None else None):
-            await self._rounds(open_pairs, work, before_waiting)
+        async with self._progress.show(self._tell if policy.report is not None else None):
+            while open_pairs:
+                left = give_up_at - time.monotonic()
+                waits = policy.when_offline == "wait" and left > 0
+                open_pairs = await self._work_on(open_pairs, work, waits=waits)
+                if open_pairs:
+                    before_waiting()
+                    await self.stop.sleep(min(pause, left))
+                    pause = min(pause * 2, policy.longest_pause)
 
     async def may_start(self) -> bool:
         """Wait until `rate` allows another start; False when no more targets start."""
@@ -151,21 +161,7 @@ class FanOut:
         if self._policy.report is not None and not self.stop.requested:
             self._policy.report(line)
 
-    async def _rounds(
-        self, open_pairs: list[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], before_waiting: Callable[[], None]
-    ) -> None:
-        give_up_at = time.monotonic() + self._policy.offline_timeout
-        pause = min(1.0, self._policy.longest_pause)
-        while open_pairs:
-            left = give_up_at - time.monotonic()
-            waits = self._policy.when_offline == "wait" and left > 0
-            open_pairs = await self._round(open_pairs, work, waits=waits)
-            if open_pairs:
-                before_waiting()
-                await self.stop.sleep(min(pause, left))
-                pause = min(pause * 2, self._policy.longest_pause)
-
-    async def _round(
+    async def _work_on(
         self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], *, waits: bool
     ) -> list[tuple[T, O]]:
         """Work on every pair once; returns those that are waited for."""

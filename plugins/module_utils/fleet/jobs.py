@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 from ..http.settings import HttpSettings
 from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
-from .fan_out import FanOut, Outcome, Target
-
-O = TypeVar("O", bound=Outcome)  # noqa: E741
+from .fan_out import FanOut, O, Outcome, Target
 
 
 @dataclass(slots=True, kw_only=True)

@@ -52,27 +52,22 @@ async def set_mode(
         relay = await find_relay(client, target, outcome)
         try:
             async with relay:
-                await _change(relay, outcome, mode, within, check_mode=check_mode)
+                outcome.previous_mode = outcome.mode = _read_mode(relay)
+                await relay.require_runtime()
+                if is_same_mode(outcome.mode, mode):
+                    outcome.status = "ok"
+                    return
+                # The mode is unknown until the device has confirmed it.
+                outcome.mode = mode if check_mode else None
+                if not check_mode:
+                    outcome.mode = await _set(relay, mode, within)
+                outcome.status = "changed"
         except ApiError as error:
             if not error.may_be_accepted:
                 raise
             await _read_again(relay, outcome, mode, error)
 
     return await on_each(FanOut(policy), settings, targets, ModeOutcome.of, change)
-
-
-async def _change(relay: Relay, outcome: ModeOutcome, mode: str, within: float, *, check_mode: bool) -> None:
-    """Set the mode unless the device has it."""
-    outcome.previous_mode = outcome.mode = _read_mode(relay)
-    await relay.require_runtime()
-    if is_same_mode(outcome.mode, mode):
-        outcome.status = "ok"
-        return
-    # The mode is unknown until the device has confirmed it.
-    outcome.mode = mode if check_mode else None
-    if not check_mode:
-        outcome.mode = await _set(relay, mode, within)
-    outcome.status = "changed"
 
 
 async def _set(relay: Relay, mode: str, within: float) -> str:

@@ -107,20 +107,18 @@ class _Turn:
 
     async def _over_relay(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
         """Ask the device, and once more if the answer was lost."""
-        try:
-            await self._once(relay, ask)
-        except ApiError as lost:
-            if not lost.may_be_accepted:
-                raise
+        for was_lost in (False, True):
             try:
-                await self._once(relay, ask)
+                async with relay:
+                    await ask(relay)
             except ApiError as error:
-                raise error.but(may_be_accepted=True) from None
-
-    async def _once(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
-        async with relay:
-            await ask(relay)
-        self.outcome.via = "relay"
+                if was_lost:
+                    raise error.but(may_be_accepted=True) from None
+                if not error.may_be_accepted:
+                    raise
+            else:
+                self.outcome.via = "relay"
+                return
 
     async def _abort_by(self, relay: Relay) -> None:
         under_way = aborted = self._under_way(relay)
@@ -148,10 +146,9 @@ class _Turn:
         if self.wanted.run_id is not None:
             runs = [run for run in runs if run == self.wanted.run_id]
         self.runs = self.runs or runs
-        if self.wanted.run_id is not None:
-            return bool(runs)
         status = relay.device_status
-        return bool(runs or status.get("is_processing") or status.get("pending_control_requests"))
+        is_busy = bool(status.get("is_processing") or status.get("pending_control_requests"))
+        return bool(runs) or (self.wanted.run_id is None and is_busy)
 
     async def _resume_by(self, relay: Relay) -> None:
         paused = _count_paused(relay)

@@ -78,15 +78,13 @@ class WaitOutcome(Outcome):
 
     def give_up(self, goal: Goal, *, check_mode: bool, why_early: str | None) -> None:
         """End the waiting. why_early: what ended it before its time was over, None if the time was over."""
-        known, self.reason = self.reason, None
+        known, self.reason, self.status = self.reason, None, "failed"
         if check_mode:
             self.status, self.reason = "skipped", f"would wait until {goal}: it is {known}"
         elif why_early is not None:
-            self.status = "failed"
             why = f"given up after {self.elapsed:.0f} s, since {why_early}"
             self.error = {"code": "given_up", "message": f"not {goal}, and {why}: it is {known}"}
         else:
-            self.status = "failed"
             self.error = {"code": "timeout", "message": f"not {goal} after {self.elapsed:.0f} s: it is {known}"}
 
 
@@ -133,7 +131,7 @@ class _Watch:
         self._held: dict[str, tuple[str | None, float]] = {}
 
     def begin(self, target: Target) -> WaitOutcome:
-        """The outcome of a target that nobody has looked at yet."""
+        """The outcome of a target before the first look at it."""
         wait = WaitOutcome.make(target)
         self._waits.append(wait)
         self._open += 1
@@ -158,7 +156,7 @@ class _Watch:
                 so_far = f", steady for {steady:.1f} s" if steady is not None else ""
                 wait.status, wait.reason = "waiting", f"{describe_state(found)}{so_far}"
         finally:
-            wait.elapsed = self._elapsed()
+            wait.elapsed = round(time.monotonic() - self._started, 3)
 
     def _steady(self, target: Target, found: Environment | None, asked_at: float) -> float | None:
         """Seconds, up to `asked_at`, for which a target has met the goal on its present connection.
@@ -170,11 +168,11 @@ class _Watch:
             self._held.pop(target.environment.id, None)
             return None
         connection_id = found.connection_id if found is not None else None
-        before, since = self._held.get(target.environment.id, (None, None))
-        if since is None or before != connection_id:
-            self._held[target.environment.id] = (connection_id, time.monotonic())
-            return 0.0
-        return asked_at - since
+        now = (connection_id, time.monotonic())
+        held = self._held.setdefault(target.environment.id, now)
+        if held[0] != connection_id:
+            held = self._held[target.environment.id] = now
+        return max(0.0, asked_at - held[1])
 
     def between_looks(self) -> None:
         """Report how many targets are waited for, which is also how many the next round looks up."""
@@ -183,7 +181,4 @@ class _Watch:
         of_one = f"{waiting[0].host} is {waiting[0].reason}"
         of_many = f"{len(self._waits) - self._open} of {len(self._waits)} are, {self._open} are waited for"
         stands = of_one if len(self._waits) == 1 else of_many
-        self._report(f"waiting until {self._goal}, {self._elapsed():.0f} s: {stands}")
-
-    def _elapsed(self) -> float:
-        return round(time.monotonic() - self._started, 3)
+        self._report(f"waiting until {self._goal}, {time.monotonic() - self._started:.0f} s: {stands}")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ..environment import Environment, describe_state
@@ -24,11 +23,6 @@ from ..versions import is_at_least, parse_version
 _MOST_SHOWN = 5
 
 
-@dataclass(slots=True, kw_only=True)
-class _Look(Outcome):
-    target: RolloutTarget | None = None
-
-
 async def find_preflights(
     settings: HttpSettings, targets: Sequence[Target], concurrency: int, version: str
 ) -> list[RolloutTarget]:
@@ -36,18 +30,20 @@ async def find_preflights(
 
     Raises FleetError if a target cannot be looked up: a rollout keeps its plan, so a plan must not leave targets out.
     """
+    classified: dict[str, RolloutTarget] = {}
 
-    async def look(client: Client, target: Target, outcome: _Look) -> None:
+    async def look(client: Client, target: Target, outcome: Outcome) -> None:
         found = await client.resolve(target.environment, among=len(targets))
-        outcome.status, outcome.target = "ok", classify_target(target, found, version)
+        classified[target.host] = classify_target(target, found, version)
+        outcome.status = "ok"
 
     policy = Policy(concurrency=concurrency, rate=None, max_failures=0, when_offline="skip")
-    looks = await on_each(FanOut(policy), settings, targets, _Look.make, look)
+    looks = await on_each(FanOut(policy), settings, targets, Outcome.make, look)
     failures = [f"{outcome.host}: {outcome.error['message']}" for outcome in looks if outcome.error is not None]
     if failures:
         shown = "; ".join(failures[:_MOST_SHOWN])
         raise FleetError(f"nothing was planned, as targets cannot be looked up: {shown}")
-    return [outcome.target for outcome in looks if outcome.target is not None]
+    return [classified[target.host] for target in targets]
 
 
 def classify_target(target: Target, found: Environment | None, version: str) -> RolloutTarget:
