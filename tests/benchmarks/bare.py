@@ -46,7 +46,7 @@ async def to_each(connections: Iterable[str], concurrency: int, send: Send) -> N
 
 async def by_letta(connections: Iterable[str], concurrency: int) -> None:
     """With the SDK's defaults, except retries, which would hide errors."""
-    from letta_client import AsyncLetta  # noqa: PLC0415 - nobody pays for the others' import
+    from letta_client import AsyncLetta  # noqa: PLC0415 - each client imports only its own package
 
     async with AsyncLetta(base_url=URL, api_key=KEY, max_retries=0) as client:
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks the collection as users get it: built, and installed where nothing else is.
+# Checks the collection as users get it: built, and installed alone.
 set -euo pipefail
 
 run=$PWD/tests/checks/run.sh
@@ -15,7 +15,7 @@ print(get_venv_packages(types.SimpleNamespace(version=sys.argv[1]))["pip"])' "$v
 mkdir -p "$HOME/.ansible/test/cache"
 printf 'import ensurepip\n\nensurepip.bootstrap()\n' >"$HOME/.ansible/test/cache/get_pip_${pip//./_}.py"
 
-# Nobody may take the copy for a part of the checkout around it, where it is ignored and thus empty.
+# No tool may treat the copy as part of the checkout around it, where it is ignored and so appears empty.
 export ANSIBLE_COLLECTIONS_PATH=$root ANSIBLE_TEST_CONTENT_ROOT=$collection GIT_CEILING_DIRECTORIES=$root
 
 rm -rf "$root"
@@ -26,7 +26,7 @@ artifact=$(echo "$root"/*.tar.gz)
 
 failed=0
 cd "$root"
-# It ends its own ansible-lint after three minutes, which are too few on a busy machine.
+# It ends its own ansible-lint after three minutes, which is too short on a busy machine.
 GALAXY_IMPORTER_RUN_ANSIBLE_LINT=false REJECT="^(WARNING|ERROR|CRITICAL)" \
     "$run" "galaxy-importer" python -m galaxy_importer.main "$artifact" || failed=1
 cd "$collection"

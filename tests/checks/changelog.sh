@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Takes the fragments into CHANGELOG.rst and changelogs/changelog.yaml, under the version in galaxy.yml. Until that version is
-# tagged this can be done again and again: what is new comes to what is there.
+# Adds the fragments to CHANGELOG.rst and changelogs/changelog.yaml, under the version in galaxy.yml. Until that version is
+# tagged, this can be repeated: new fragments are added to the existing ones.
 set -euo pipefail
 
 version=$(python -c 'import yaml; print(yaml.safe_load(open("galaxy.yml"))["version"])')

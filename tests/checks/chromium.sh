@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees to it that there is a Chromium for the tests of the report's page; CHROMIUM names another.
+# Makes sure that there is a Chromium for the tests of the report's page; CHROMIUM names another.
 set -euo pipefail
 
 for program in ${CHROMIUM:-chromium chromium-browser google-chrome google-chrome-stable}; do

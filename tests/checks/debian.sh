@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# debian.sh WHAT_FOR PACKAGE...: installs Debian packages, where that can be done; the exit code says whether it was tried.
+# debian.sh WHAT_FOR PACKAGE...: installs Debian packages, if that is possible; the exit code says whether it was tried.
 set -euo pipefail
 
 what_for=$1

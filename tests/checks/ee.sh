@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the example of an execution environment around the collection as it is; TAG names the image.
+# Builds the example of an execution environment with the current collection; TAG names the image.
 set -euo pipefail
 
 for engine in podman docker; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# home.sh USER_HOME: gives the private HOME the user's pip configuration, which pip would not find there. ansible-test
-# runs pip without the environment's PIP_* variables, so they become a file too.
+# home.sh USER_HOME: copies the user's pip configuration to the private HOME, where pip finds it. ansible-test
+# runs pip without the environment's PIP_* variables, so they are also written to a file.
 set -euo pipefail
 
 mkdir -p "$HOME/.pip" "$HOME/.config/pip" "$TMPDIR"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# matrix.sh USER_HOME: sanity, unit and integration tests on every supported Python that is installed, each with the newest
-# ansible-core that it takes, and on the oldest ansible-core. PYTHONS="3.12 3.11/2.19.0" narrows it; what is absent is named.
+# matrix.sh USER_HOME: sanity, unit and integration tests on every supported Python that is installed, each with its newest
+# ansible-core, and on the oldest ansible-core. PYTHONS="3.12 3.11/2.19.0" selects fewer; missing Pythons are named.
 set -euo pipefail
 
 user_home=$1
@@ -16,7 +16,7 @@ find_python() { # a name on the PATH proves nothing: pyenv has shims for version
     return 1
 }
 
-# One Python also runs modules on real devices: how a connection plugin is called changes with ansible-core.
+# One Python also runs modules on real devices: ansible-core versions call a connection plugin differently.
 with_devices=3.13
 devices=(tests/e2e/test_connection*.py tests/e2e/test_terminal.py)
 

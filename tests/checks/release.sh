@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whether galaxy.yml's version can be released: its changelog is made, and all that users get can be built and passes.
+# Checks that galaxy.yml's version can be released: its changelog is made, and all that users get builds and passes.
 set -euo pipefail
 
 version=$(python -c 'import yaml; print(yaml.safe_load(open("galaxy.yml"))["version"])')
@@ -28,7 +28,7 @@ if newest != version:
     sys.exit(f"make: version {version} of galaxy.yml is not the newest of the changelog, which is {newest}")
 CHECK
 
-# CHANGELOG.rst is what the tool makes of changelogs/changelog.yaml: made again, in a copy.
+# The tool generates CHANGELOG.rst from changelogs/changelog.yaml: generate it again, in a copy.
 copy=$PWD/.build/release
 rm -rf "$copy"
 mkdir -p "$copy/ansible_collections/fleetops/environments"

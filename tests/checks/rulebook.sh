@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .build/rulebook, the virtual environment of ansible-rulebook, and sees to it that there is a Java for it.
+# Creates .build/rulebook, the virtual environment of ansible-rulebook, and makes sure that there is a Java for it.
 set -euo pipefail
 
 if ! command -v java >/dev/null; then

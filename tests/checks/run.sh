@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# run.sh NAME COMMAND...: one line when the command succeeds; its output and the command itself when it fails. For a
-# command that ends with 0 whatever it found, REJECT is a pattern that its output must not contain; for one that says much
-# else, SHOW is a pattern of the lines that matter; TELL is one of what is printed when it succeeds.
+# run.sh NAME COMMAND...: prints one line if the command succeeds; its output and the command itself if it fails. REJECT is a
+# pattern that the output must not contain, for a command that always ends with 0; SHOW is a pattern of the lines that matter,
+# for a command with much output; TELL is a pattern of the lines that are printed if it succeeds.
 set -euo pipefail
 
 name=$1

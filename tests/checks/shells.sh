@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sees to it that there are the shells, and the sudo, that devices have in the tests of the connection plugin.
+# Makes sure that the shells and the sudo are installed that devices have in the tests of the connection plugin.
 set -euo pipefail
 
 missing() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes or updates .venv with the first Python that is good enough; PYTHON names another.
+# Creates or updates .venv with the first suitable Python; PYTHON names another.
 set -euo pipefail
 
 venv=.venv

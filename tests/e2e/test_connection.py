@@ -181,7 +181,7 @@ def test_an_unknown_prompt_makes_the_device_unreachable_and_is_ended(
     gone(fleet.alpha)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, of whom sudo asks no password")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, because sudo asks root for no password")
 def test_become_with_sudo_itself(ansible: Ansible) -> None:
     run = on_devices(
         ansible,

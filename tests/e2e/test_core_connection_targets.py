@@ -43,7 +43,7 @@ ROLES = [
     "want_json_modules_posix",
 ]
 
-_MAKES_USERS = "adds users to the machine that it runs on, which is that of whoever runs the tests"
+_MAKES_USERS = "adds users to the machine that it runs on, which here also runs the tests"
 _WINDOWS = "is `connection` on Windows, and the devices are POSIX systems"
 SKIPPED = {
     "connection_delegation": "asks a connection plugin of its own which password it was given",

@@ -72,7 +72,7 @@ class _Counted:
             thrown = None
             try:
                 yield waits_for
-            except BaseException as error:  # noqa: BLE001 - the work is to say what comes of it
+            except BaseException as error:  # noqa: BLE001 - the work handles the error
                 thrown = error
             self._steps.next()
 
@@ -119,7 +119,7 @@ def begun(
             done = asyncio.run(run(sandbox, ledger, targets, steps, **given))
             statuses = [delivery.status for delivery in done]
             os.write(writer, json.dumps({"steps": steps.count, "statuses": statuses}).encode())
-        except BaseException:  # noqa: BLE001 - nothing of the test process may run on in the child
+        except BaseException:  # noqa: BLE001 - the child must not continue the test process
             traceback.print_exc(file=sys.__stderr__)
             os._exit(1)
         os._exit(0)

@@ -60,7 +60,7 @@ async def listen(
 async def listed(sandbox: Sandbox, more: int) -> None:
     """Wait for this number of further listings of the fleet."""
     wanted = len(sandbox.requests("list")) + more
-    while len(sandbox.requests("list")) < wanted:  # noqa: ASYNC110 - nothing tells when the sandbox is asked
+    while len(sandbox.requests("list")) < wanted:  # noqa: ASYNC110 - the sandbox has no event for a request
         await asyncio.sleep(0.05)
 
 

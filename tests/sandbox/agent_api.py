@@ -20,7 +20,7 @@ MODEL = "anthropic/claude-scripted"
 CONTEXT_WINDOW = 128_000
 
 MakeRoute = Callable[[str, str, str, Handler], Route]
-"""Makes a route of its name, method, path and handler."""
+"""Makes a route from its name, method, path and handler."""
 
 
 class AgentApi:

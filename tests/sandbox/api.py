@@ -13,27 +13,27 @@ class Call:
     """One API request."""
 
     route: str
-    """What fault rules call it: one of RouteName, or other."""
+    """The name of the call in fault rules: one of RouteName, or other."""
     target: str
     """The decoded variable part of the path, or an empty string."""
     query: dict[str, str]
     body: bytes
     bearer: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Whatever the client sent, found by names of any case."""
+    """All headers of the client, found by names in any case."""
     account: str = ""
-    """Whose key it is, as the provider says."""
+    """The owner of the key, as the provider says."""
     base_url: str = ""
-    """Where the client found the sandbox."""
+    """The address under which the client reached the sandbox."""
     subjects: list[str] = field(default_factory=list)
-    """Ids of what the call is about; the first one stays the same for as long as the thing exists."""
+    """Ids of the objects of the call; the first id is stable for the lifetime of the object."""
 
 
 @dataclass
 class Reply:
     status: int
     body: Any
-    """Text and bytes go out as they are, a stream bit by bit, anything else as JSON."""
+    """Text and bytes are sent as they are, a stream part by part, anything else as JSON."""
     media_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
 

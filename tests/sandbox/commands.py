@@ -28,23 +28,23 @@ class Command(_Body):
     output: str = ""
     success: bool = True
     seconds: float = Field(default=0.0, strict=False, ge=0)
-    """How long it takes."""
+    """Seconds that the command takes."""
 
 
 class Upgrade(_Body):
     """The body of ``POST /_sandbox/upgrade``: the effect of an update on every device that can update itself."""
 
     version: str = "0.35.0"
-    """The newest version there is."""
+    """The newest version."""
     lingers: float = Field(default=0.05, strict=False, ge=0)
-    """How many seconds a device is still there after its answer. Real ones: one."""
+    """Seconds that a device stays after its answer. Real devices: one."""
     seconds: float = Field(default=0.2, strict=False, ge=0)
-    """How long it is away then."""
+    """Seconds that the device is then away."""
     comes_back: bool = True
     comes_back_at: str | None = None
-    """The version that it then has, when that is not the newest."""
+    """The version that the device then has, if it is not the newest."""
     stays: float | None = Field(default=None, strict=False, ge=0)
-    """After how many seconds more it dies, if it does."""
+    """Seconds after which the device then dies, if it does."""
 
 
 def metadata_of(environment: Environment) -> dict[str, Any]:

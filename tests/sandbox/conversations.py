@@ -39,7 +39,7 @@ class Run:
     completed: float | None = None
     error: Row | None = None
     said: list[Row] = field(default_factory=list)
-    """What the agent said in it: what the user said is not streamed back."""
+    """The agent's messages of the run: the user's messages are not streamed back."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end(self, stop_reason: StopReason, at: float) -> None:
@@ -71,9 +71,9 @@ class Active:
     content: str
     ends: float = math.inf
     request: Row | None = None
-    """The approval request that was not answered yet."""
+    """The unanswered approval request."""
     device: str | None = None
-    """The environment that the user's message came through, when that is a simulated one."""
+    """The environment that delivered the user's message, if it is a simulated one."""
 
 
 @dataclass
@@ -82,21 +82,21 @@ class Conversation:
 
     agent_id: str
     id: str
-    """``default`` for the one that every agent has."""
+    """``default`` for the conversation that every agent has."""
     next_turn: Callable[[], Turn]
     runs: dict[str, Run]
     """The runs of all conversations, by their ids."""
     rows: list[Row] = field(default_factory=list)
     """The history, oldest first."""
     places: dict[str, int] = field(default_factory=dict)
-    """Where in the history a message is, by its id."""
+    """The position of a message in the history, by its id."""
     active: Active | None = None
     queue: dict[str, list[Row]] = field(default_factory=dict)
-    """By environment, what its simulated device holds until the conversation is free, and then sends as one."""
+    """By environment: messages that its simulated device holds until the conversation is free, then sends as one."""
     paused: set[str] = field(default_factory=set)
-    """Environments whose queue stands still since a turn was aborted on them."""
+    """Environments whose queue is paused since a turn was aborted on them."""
     interrupted: Active | None = None
-    """A turn that was aborted while it waited: the agent learns of it with the next message."""
+    """A turn that was aborted while it waited: the agent gets this with the next message."""
 
     def settle(self, now: float) -> None:
         """Apply everything that is due: turns end, and queued messages start the next ones."""

@@ -17,7 +17,7 @@ class Received:
     """What one environment received since the last reset."""
 
     posts: int = 0
-    """Requests that the API accepted for it."""
+    """Requests for the environment that the API accepted."""
     messages: list[dict[str, Any]] = field(default_factory=list)
     """User messages that reached an agent: {agentId, conversationId, client_message_id, otid, content}."""
     duplicates: int = 0
@@ -29,7 +29,7 @@ class Received:
     turns: int = 0
     """Requests with at least one new user message: each starts one turn of the agent."""
     commands: list[dict[str, Any]] = field(default_factory=list)
-    """Commands that were handed to the device: {command_id, request_id, args}."""
+    """Commands that the device received: {command_id, request_id, args}."""
 
 
 class Devices:

@@ -78,7 +78,7 @@ QoderFault = Literal[
     "no_data",
     "without_id",
 ]
-"""Qoder also has some of Letta's: repeat_cursor, next_page_after_empty and invalid_rows."""
+"""Qoder also has some of Letta's faults: repeat_cursor, next_page_after_empty and invalid_rows."""
 LettaDamage = Literal[
     "no_id",
     "id_number",
@@ -109,9 +109,9 @@ QoderDamage = Literal[
 ]
 
 REPLACES_REPLY = {"status", "html_200", "redirect", "drop_before", "success_false"}
-"""Faults that happen instead of the request; all others spoil the reply to a request that took effect."""
+"""Faults that replace the request; all others change the reply to a request that took effect."""
 MAY_TAKE_EFFECT = {"status", "html_200", "redirect", "not_json", "slow", "success_false"}
-"""Faults for which a rule can say so with ``accepted``."""
+"""Faults for which a rule can set ``accepted``."""
 
 QODER_PAGES: set[RouteName] = {"qoder_list", "qoder_events"}
 ONLY_ON: dict[str, set[RouteName]] = {
@@ -130,10 +130,10 @@ ONLY_ON: dict[str, set[RouteName]] = {
     "without_id": {"qoder_environment", "qoder_create", "qoder_session", "qoder_send"},
     **{fault: {"relay"} for fault in get_args(RelayFault)},
 }
-"""Faults that make sense on some routes, and match the calls of those alone."""
+"""Faults that are possible on some routes only, and match only the calls of those."""
 
 BEFORE_UPGRADE = {"status", "html_200", "redirect", "slow", "drop_before"}
-"""Faults of HTTP that a WebSocket can have: they come before it."""
+"""HTTP faults that a WebSocket can have: they come before the socket opens."""
 SOCKETS = {"device", "relay"}
 
 HTML = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0}</h1><hr>gateway</body></html>"
@@ -156,40 +156,40 @@ class Rule(BaseModel):
     """
     nth: int | list[int] | None = None
     per_target: bool = False
-    """Count for each environment on its own, so that nth=1 is everyone's first call."""
+    """Count for each environment separately, so that nth=1 is the first call of each."""
     share: float | None = None
-    """The share of the matching calls that go wrong, drawn from the seed."""
+    """The share of the matching calls that fail, drawn from the seed."""
     seed: int = 1
     times: int | None = None
-    """How often the rule fires at most."""
+    """The largest number of times that the rule applies."""
     accepted: bool | None = None
-    """Whether the request takes effect before it goes wrong; each fault has its own default."""
+    """Whether the request takes effect before it fails; each fault has its own default."""
 
     status: int | None = None
     """status: default 500; redirect: default 307."""
     body: Literal["envelope", "error_envelope", "html", "empty"] = "envelope"
-    """envelope: the provider's own; error_envelope: the other one of Letta."""
+    """envelope: the provider's own envelope; error_envelope: Letta's other envelope."""
     message: str = "The sandbox was told to fail"
     error_code: str = "SANDBOX_FAULT"
     echo_key: bool = False
     """Let the message repeat the bearer key of the request."""
     retry_after: float | str | None = None
-    """A number of seconds, or any text as it is."""
+    """A number of seconds, or any text, sent as it is."""
     retry_after_date: float | None = None
-    """An HTTP date so many seconds from now."""
+    """An HTTP date this many seconds from now."""
     location: str = "https://elsewhere.invalid/"
     seconds: float = 1.0
-    """slow: how long the reply takes."""
+    """slow: seconds that the reply takes."""
     reset: bool = False
     """drop_*: end the connection with a TCP reset rather than by closing it."""
     code: int = 1011
-    """relay_close: what the relay closes with."""
+    """relay_close: the close code of the relay."""
     command: int = 1
     """relay_cut_*, relay_silent: at which of a client's commands, from 1."""
     rows: list[int | str] = [0]
     """invalid_rows, nan: positions in the page (from 0, -1 is the last) or environment ids."""
     damage: LettaDamage | QoderDamage | None = None
-    """invalid_rows: what is wrong with them; None takes another kind for each row."""
+    """invalid_rows: the damage of the rows; None takes another kind for each row."""
 
     _calls: Counter[str] = PrivateAttr(default_factory=Counter)
     _fired: int = PrivateAttr(default=0)

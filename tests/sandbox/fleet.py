@@ -56,11 +56,11 @@ class Environment:
 
     row: Row
     source: Source = "local"
-    """What ``source`` selects by. The API does not show it in the row."""
+    """The value that ``source`` selects by. The API does not show it in the row."""
     heartbeat_delay: float | None = None
-    """While the device heartbeats: how many seconds ago the last beat always is. None: the row's own times count."""
+    """While the device heartbeats: the constant age of the last beat, in seconds. None: the row's own times count."""
     connections: int = 0
-    """How often a connection id was given out, so that the next one differs."""
+    """The number of connection ids so far, so that the next one differs."""
 
     @property
     def id(self) -> str:

@@ -32,7 +32,7 @@ DEFAULT_PAGE = 50
 class Keys:
     right: str
     forbidden: str | None = None
-    """One that gets 403."""
+    """A key that gets 403."""
 
 
 @dataclass

@@ -48,7 +48,7 @@ class Listener:
 
     environment: Environment
     connection_id: str
-    """The one of its last registration: under an older one it must register again."""
+    """The connection id of its last registration: with an older one it must register again."""
     sockets: dict[str, Socket] = field(default_factory=dict)
     """By channel: control, and stream when there is a pair."""
 

@@ -11,7 +11,7 @@ from .faults import ONLY_ON, QoderDamage, Rule, positions
 from .fleet import Row
 
 CURSORS = ("next_page", "first_id", "last_id")
-"""What a page leads on by."""
+"""The cursors of a page."""
 
 
 def spoil(rule: Rule, call: Call, reply: Reply | None, list_page: Callable[[Call], Row]) -> Reply | None:
@@ -96,4 +96,4 @@ CHANGES: dict[str, Row] = {
     "content_text": {"content": "{{ hello }}"},
     "stop_reason_text": {"stop_reason": "end_turn"},
 }
-"""What is put into a row for each kind of damage; the last ones are for events."""
+"""The values of a row for each kind of damage; the last ones are for events."""

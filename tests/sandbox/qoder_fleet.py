@@ -15,7 +15,7 @@ from .qoder_errors import refuse
 from .qoder_pages import Generation
 
 Marker = Literal["archived_at", "archived", "status"]
-"""The key that shows that an environment is archived: a client must understand each of them alone."""
+"""The key that shows that an environment is archived: a client must understand each form alone."""
 
 SEED_PACKAGES = {"apt", "pip", "npm"}
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
@@ -30,9 +30,9 @@ class CloudEnvironment:
 
     row: Row
     markers: tuple[Marker, ...] = ("archived_at", "archived", "status")
-    """What the seed generation shows of an archived one. The new one knows archived_at only."""
+    """The archived row of the seed generation. The new generation has archived_at only."""
     workers: int = 0
-    """How many workers poll for the work of a self-hosted one. The API does not show it in the row."""
+    """The number of workers that poll for a self-hosted environment. The API does not show it in the row."""
     changes: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ class Account:
     name: str
     key: str
     forbidden: bool = False
-    """Whether the key is right and yet gets 403."""
+    """Whether the valid key still gets 403."""
     environments: dict[str, CloudEnvironment] = field(default_factory=dict)
 
     def replace(self, environments: Iterable[CloudEnvironment]) -> None:

@@ -12,7 +12,7 @@ from .api import Call, Handler, Reply
 from .qoder_errors import refuse
 
 KEPT = 24 * 3600.0
-"""Seconds for which a key is kept, as the documentation says."""
+"""Seconds for which a key is kept, according to the documentation."""
 
 
 @dataclass

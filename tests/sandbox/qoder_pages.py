@@ -12,7 +12,7 @@ from .fleet import Row
 from .qoder_errors import refuse
 
 Generation = Literal["seed", "new"]
-"""seed: the API page that this collection began with; new: what the newest pages and qca-sdk know."""
+"""seed: the API page that this collection was first written for; new: the newest pages and qca-sdk."""
 
 DEFAULT_LIMIT = 20
 MOST = 100

@@ -26,7 +26,7 @@ class QoderSandbox:
     key: str
     """The access token of the account "default"."""
     ask: Callable[..., Any]
-    """Sends a method, a path below /_sandbox/ and maybe a body; returns the answer."""
+    """Sends a method, a path below /_sandbox/ and optionally a body; returns the answer."""
 
     def account(self, name: str, key: str, **options: Any) -> None:
         """Create an account, in place of the one of this name: "default" has the sandbox's own key.

@@ -12,7 +12,7 @@ from .qoder_fleet import CloudEnvironment, Marker
 from .seeded import NAMES, PROJECTS
 
 FIRST = datetime(2026, 1, 5, 8, tzinfo=UTC)
-"""When the first one was created; the others follow, an hour or so apart."""
+"""When the first environment was created; the others follow, about an hour apart."""
 
 LIMITED: Row = {"type": "limited", "allowed_hosts": [], "allow_package_managers": True, "allow_mcp_servers": False}
 OPEN: Row = {"type": "unrestricted"}
@@ -35,11 +35,11 @@ class Profile:
     """None: the config has no type."""
     networking: Row | None = None
     packages: int = 0
-    """How many kinds of packages it has."""
+    """The number of kinds of packages."""
     status: str = "ready"
     archived: tuple[Marker, ...] = ()
     missing: tuple[str, ...] = ()
-    """Keys that the row lacks."""
+    """Keys that are missing from the row."""
     name: str | None = None
     workers: int = 0
 
@@ -66,7 +66,7 @@ PROFILES = (
     Profile(networking=LIMITED, missing=("type", "status", "archived", "archived_at", "created_at", "updated_at")),
     Profile(networking=OPEN, status="failed", packages=5),
 )
-"""Every twenty environments hold each of these once, so that even a small fleet shows every case."""
+"""Every twenty environments have each of these once, so that even a small fleet includes every case."""
 
 HOSTILE: dict[str, list[Any]] = {
     "name": [

@@ -45,15 +45,15 @@ class Session:
     """Oldest first, by id."""
     active: Active | None = None
     waiting_for: str | None = None
-    """The tool use that nobody confirmed yet."""
+    """The unconfirmed tool use."""
     ended: Literal["terminated", "deleted"] | None = None
     messages: list[str] = field(default_factory=list)
     """The text of each user message."""
     turns: int = 0
-    """How many turns user messages started: those that come together start one."""
+    """The number of turns that user messages started: messages that arrive together start one turn."""
     confirmations: list[Row] = field(default_factory=list)
     refused: int = 0
-    """How often it was too busy for more events."""
+    """How often the session was too busy for more events."""
 
     def wire(self) -> Row:
         """Return the session as the API answers it."""

@@ -25,13 +25,13 @@ class QoderTurn(_Shape):
     ends: Ending = "end_turn"
     """error: session.error; terminated: session.status_terminated; deleted: session.deleted; else a stop reason."""
     texts: list[str] = ["Done."]
-    """What the agent says first, each in an event of its own. ``{content}`` stands for what the user said."""
+    """The agent's first messages, each in its own event. ``{content}`` stands for the user's text."""
     polls: int = Field(default=0, ge=0)
-    """How often a client looks and finds the session busy: it reads the session or its events, or is refused."""
+    """How often a client finds the session busy: it reads the session or its events, or is refused."""
     message: str = "The model is not available"
-    """error: what session.error says."""
+    """error: the message of session.error."""
     tool_name: str = "Bash"
-    """requires_action: what the agent wants to do."""
+    """requires_action: the tool call that the agent asks for."""
     arguments: dict[str, Any] = Field(default_factory=lambda: {"command": "true"})
 
 
@@ -40,7 +40,7 @@ class QoderScript(_Shape):
 
     turns: list[QoderTurn] = []
     then: QoderTurn | None = None
-    """What comes when no turn is left, instead of the reply "Done."."""
+    """The turn when no other is left, instead of the reply "Done."."""
 
 
 def asked_for(content: str) -> QoderTurn | None:

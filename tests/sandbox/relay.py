@@ -15,7 +15,7 @@ from .faults import Rule
 from .sockets import Frame, Socket
 
 WINDOW = 64
-"""How many frames may be under way without an acknowledgement."""
+"""The largest number of frames without an acknowledgement."""
 DEVICE_GONE = (1001, "Environment disconnected")
 
 Scope = tuple[str | None, str]
@@ -30,7 +30,7 @@ class Client:
     scope: Scope
     fault: Rule | None = None
     command: Frame = field(default_factory=dict)
-    """What a fault waits for the answer to."""
+    """The command whose answer a fault waits for."""
     commands: int = 0
     _outbox: deque[Frame] = field(default_factory=deque)
     _sent: int = 0

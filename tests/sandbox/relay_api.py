@@ -14,10 +14,10 @@ from .settings import Settings
 from .sockets import Frame, Socket
 
 HandOver = Callable[[Environment, Frame], Awaitable[None]]
-"""Lets a device have a frame."""
+"""Delivers a frame to a device."""
 
 NO_COMMANDS = {"sync", "agent_retrieve", "conversation_retrieve", None}
-"""Types of frames that only ask a device something."""
+"""Types of frames that only read from a device."""
 
 
 class RelayApi:

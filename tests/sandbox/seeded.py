@@ -113,7 +113,7 @@ PROFILES = (
     Profile("bypassPermissions", "linux", "0.34.12", state="stale", source="remote"),
     Profile("standard", "darwin", "0.34.2", "pip", state="offline"),
 )
-"""Every twenty devices hold each of these once, so that even a small fleet shows every case."""
+"""Every twenty devices have each of these once, so that even a small fleet includes every case."""
 
 
 def seeded_fleet(devices: int, seed: int) -> Fleet:

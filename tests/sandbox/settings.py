@@ -13,14 +13,14 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     offline_status: Literal[404, 503] = 404
-    """What a message to a connection that is not there gets: the docs allow both."""
+    """The status of a message to a missing connection: the docs allow both."""
     paired: bool = True
-    """Whether real devices that register from now on are told to open two sockets."""
+    """Whether real devices that register from now on are asked to open two sockets."""
     relay_ping: float = Field(default=30.0, strict=False, gt=0)
-    """After how many seconds without a frame the relay sends a ping to a client."""
+    """Seconds without a frame after which the relay sends a ping to a client."""
 
     qoder_generation: Generation = "new"
-    """Which generation of Qoder's API answers."""
+    """The generation of Qoder's API that answers."""
 
     def change(self, changes: dict[str, Any]) -> None:
         """Set these values, or none of them if one is invalid."""

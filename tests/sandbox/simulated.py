@@ -23,7 +23,7 @@ from .sockets import Frame
 
 MODES = {"unrestricted", "standard", "acceptEdits", "strict"}
 OLD_MODES = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
-"""Older words for modes, which devices still read."""
+"""Older names of modes, which devices still accept."""
 
 
 class SimulatedDevices:

@@ -20,9 +20,9 @@ from .faults import Rule, spoil
 Frame = dict[str, Any]
 
 REPLACED = (1000, "Replaced by new connection")
-"""How a device is told that it goes on elsewhere: it ends."""
+"""The close code for a device that continues on another socket: it ends."""
 REGISTER_AGAIN = (1008, "Environment not found")
-"""How a device is told to register again."""
+"""The close code for a device that must register again."""
 
 
 class Socket:
@@ -71,7 +71,7 @@ class Socket:
 
 
 SocketHandler = Callable[[Call, Socket, Rule | None], Awaitable[None]]
-"""Accepts the socket and stays until it ends; an ApiError before that refuses the upgrade."""
+"""Accepts the socket and serves it until it ends; an ApiError before that refuses the upgrade."""
 
 
 class SocketEndpoint:

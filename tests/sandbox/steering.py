@@ -13,7 +13,7 @@ from starlette.routing import Route
 from .messages import describe
 
 Answer = Callable[[Request], Awaitable[Any]]
-"""Returns what goes out as JSON; LookupError is answered with 404, ValueError with 400."""
+"""Returns the JSON of the answer; LookupError is answered with 404, ValueError with 400."""
 
 
 def route(method: str, path: str, answer: Answer) -> Route:

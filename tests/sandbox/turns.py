@@ -60,4 +60,4 @@ class Script(_Turn):
 
     turns: list[Annotated[Turn, Discriminator("kind")]] = []
     then: Annotated[Turn, Discriminator("kind")] | None = None
-    """What comes when no turn is left, instead of the reply "Done."."""
+    """The turn when no other is left, instead of the reply "Done."."""

@@ -31,7 +31,7 @@ class FakeDevice:
     control: ClientConnection
     stream: ClientConnection | None = None
     ready: list[dict[str, Any]] = field(default_factory=list)
-    """What each socket of a pair was greeted with."""
+    """The greeting of each socket of a pair."""
 
 
 def receive(socket: ClientConnection) -> Any:
