@@ -26,7 +26,7 @@ class OneConversation:
         self._length = length
         self._given: list[weakref.ref[HistoryMessage]] = []
 
-    async def messages(
+    async def list_messages(
         self, _agent_id: str, _conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
     ) -> Sequence[HistoryMessage]:
         self.requests += 1

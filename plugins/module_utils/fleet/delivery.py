@@ -196,7 +196,7 @@ async def await_replies(
         question = target.question(delivery.conversation_id, otid=delivery.otid, since=delivery.sent_at)
         if question.tool_call_ids and question.otid is None and delivery.reason is not None:
             # The device does not wait for this answer, so a turn that is found belongs to another answer.
-            delivery.reply = Reply().ended("lost", "reply_lost", delivery.reason)
+            delivery.reply = Reply().end("lost", "reply_lost", delivery.reason)
         else:
             sent_at = datetime.fromisoformat(str(delivery.sent_at))
             delivery.reply = await wait_for_reply(look_for(question), sent_at, within)

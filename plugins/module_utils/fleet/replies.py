@@ -45,10 +45,10 @@ async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
             trouble = ""
         except ApiError as error:
             if error.code in (*HOPELESS_CODES, *_REFUSED_CODES):
-                return Reply().ended("waiting", error.code, str(error))
+                return Reply().end("waiting", error.code, str(error))
             reply, trouble = Reply(), f"; the last look failed: {error}"
         except Exception as error:  # noqa: BLE001 - a fault of ours with one message must not lose the others' replies
-            return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
+            return Reply().end("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
         if reply.state != "waiting":
             return reply
         if last:
@@ -59,12 +59,12 @@ async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
 def _end_waiting(reply: Reply, within: float, trouble: str) -> Reply:
     if reply.found or trouble:
         message = f"no reply within the reply_timeout of {within:g} s; the turn may go on{trouble}"
-        return reply.ended("waiting", "reply_timeout", message)
+        return reply.end("waiting", "reply_timeout", message)
     message = (
         f"the message did not reach the agent's conversation within the reply_timeout of {within:g} s; "
         "it may wait on its device"
     )
-    return reply.ended("lost", "reply_timeout", message)
+    return reply.end("lost", "reply_timeout", message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,13 @@ async def collect_replies(
         except ApiError as error:
             if error.code in HOPELESS_CODES:
                 raise
-            return Reply().ended("waiting", error.code, str(error))
+            return Reply().end("waiting", error.code, str(error))
         except Exception as error:  # noqa: BLE001 - a fault of ours with one message must not lose the others' replies
-            return Reply().ended("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
+            return Reply().end("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
         age = (datetime.now(UTC) - one.sent_at).total_seconds() if one.sent_at is not None else 0.0
         if reply.state == "waiting" and not reply.found and age > lost_after:
             message = f"the message is not in the agent's conversation, {age:.0f} s after it was sent"
-            return reply.ended("lost", "reply_lost", message)
+            return reply.end("lost", "reply_lost", message)
         return reply
 
     return list(await asyncio.gather(*(look(one) for one in messages)))

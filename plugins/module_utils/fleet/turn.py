@@ -200,7 +200,7 @@ class _Turn:
 
     async def _require_no_open_call(self, agent_id: str, conversation_id: str | None) -> None:
         """Raise ApiError if the conversation ends with a tool call that has no result."""
-        for newest in await self.client.messages(agent_id, conversation_id, limit=1, cursor={}):
+        for newest in await self.client.list_messages(agent_id, conversation_id, limit=1, cursor={}):
             if newest.calls and self.wanted.run_id in (None, newest.run_id):
                 raise ApiError(
                     f"the server has no run under way, but a tool call of {newest.run_id} is open, "

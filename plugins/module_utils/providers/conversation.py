@@ -57,7 +57,7 @@ class Reply:
     pending_approvals: list[dict[str, Any]] = field(default_factory=list)
     error: dict[str, str] | None = None
 
-    def ended(self, state: str, code: str, message: str) -> Reply:
+    def end(self, state: str, code: str, message: str) -> Reply:
         """Set the state and the reason for it, and return this reply."""
         self.state, self.error = state, {"code": code, "message": message}
         return self

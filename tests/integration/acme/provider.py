@@ -99,7 +99,7 @@ class Conversations:
         """Machines do not reply."""
 
         async def look(seconds: float = 0.0) -> Reply:
-            return Reply().ended("failed", "refused", "a machine of Acme does not reply")
+            return Reply().end("failed", "refused", "a machine of Acme does not reply")
 
         return look
 

@@ -166,7 +166,7 @@ class Client:
             raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
         return conversation_id
 
-    async def messages(
+    async def list_messages(
         self, agent_id: str, conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
     ) -> Sequence[HistoryMessage]:
         """A page of an agent's conversation, newest first; None is the default one. cursor: `before` or `after`."""
@@ -181,7 +181,7 @@ class Client:
         page: History = replace(reply, data={"messages": reply.data}).read_as(History, where)
         return page.messages
 
-    async def run(self, run_id: str) -> Run | None:
+    async def retrieve_run(self, run_id: str) -> Run | None:
         """A run; None if the server has deleted it."""
         try:
             reply = await self._http.get("v1", "runs", run_id)

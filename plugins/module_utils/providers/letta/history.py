@@ -160,7 +160,7 @@ class Turn:
         calls = [call for message in self.messages for call in message.calls]
         return [call for call in calls if call.tool_call_id not in answered]
 
-    def sent_again_as(self, run: Run) -> str | None:
+    def find_repeated_run(self, run: Run) -> str | None:
         """The run in which the device sent the same content again after a failed run, None if it did not."""
         following = self.next_message
         if run.status != "failed" or following is None or following.content != self.messages[0].content:

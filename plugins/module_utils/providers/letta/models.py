@@ -30,13 +30,13 @@ class _Wire(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(alias_generator=pydantic.alias_generators.to_camel, extra="allow")
 
 
-class SelfUpdate(_Wire):
+class SelfUpdate(pydantic.BaseModel):
     """What a device says about updating itself."""
 
     supported: bool
     writable: bool
-    install_path: str | None = pydantic.Field(default=None, alias="install_path")
-    manual_command: str | None = pydantic.Field(default=None, alias="manual_command")
+    install_path: str | None = None
+    manual_command: str | None = None
     reason: str | None = None
 
 

@@ -54,7 +54,9 @@ class Reader:
     async def read_page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
         """A page of the conversation, newest first."""
         async with self._slot():
-            return await self._client.messages(question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor)
+            return await self._client.list_messages(
+                question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor
+            )
 
     async def read_history(self, question: Question) -> AsyncIterator[list[HistoryMessage]]:
         """The whole conversation, newest first, a page at a time; a message that comes twice is left out.
@@ -63,20 +65,18 @@ class Reader:
         """
         known: set[str] = set()
         last, way = "", "before"
-        cursor: dict[str, str] = {}
         while True:
-            page = list(await self.read_page(question, cursor))
+            page = list(await self.read_page(question, {way: last} if last else {}))
             count = len(page)
             page = [message for message in page if message.id not in known]
             if count and not page and way == "before":
                 # The reference has cursors in the order asked for, Letta's own client has them in time.
-                way, cursor = "after", {"after": last}
+                way = "after"
                 continue
             if not page:
                 return
             known.update(message.id for message in page)
             last = page[-1].id
-            cursor = {way: last}
             yield page
             if count < _PAGE:
                 return
@@ -84,7 +84,7 @@ class Reader:
     async def read_run(self, run_id: str) -> Run | None:
         """A run, None if the server has deleted it."""
         async with self._slot():
-            return await self._client.run(run_id)
+            return await self._client.retrieve_run(run_id)
 
     async def is_offline(self, question: Question) -> bool:
         """Whether the environment is known to be offline now."""

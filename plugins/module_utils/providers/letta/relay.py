@@ -86,13 +86,8 @@ class Relay:
 
         greet: asks the device something that does no harm when it is repeated.
         """
-
-        async def connect() -> None:
-            await self._connect()
-            await greet()
-
         try:
-            await call_with_retries(self._settings, f"GET {self.url}", connect, repeatable=True)
+            await call_with_retries(self._settings, f"GET {self.url}", lambda: self._connect(greet), repeatable=True)
         except BaseException:
             await self.close()
             raise
@@ -175,7 +170,7 @@ class Relay:
         except (aiohttp.ClientError, OSError) as error:
             # A frame that the socket refuses to write was not sent.
             cause = "the connection was cut" if isinstance(error, ConnectionError) else error
-            raise self.drop_error(str(frame["type"]), cause) from None
+            raise self.make_drop_error(str(frame["type"]), cause) from None
 
     async def receive(self, name: str) -> Frame:
         """The next frame from the device. Pings are answered, frames acknowledged, and states remembered.
@@ -185,7 +180,7 @@ class Relay:
         while True:
             message = await self._socket.receive()
             if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
-                raise self._close_error(name, message)
+                raise self._make_close_error(name, message)
             frame = self._parse(message.data)
             if frame is None:
                 self._doubt = "; frames that are not JSON came meanwhile"
@@ -195,7 +190,7 @@ class Relay:
                 self._remember(frame)
                 return frame
 
-    def drop_error(self, name: str, cause: object) -> ApiError:
+    def make_drop_error(self, name: str, cause: object) -> ApiError:
         """The error of a connection that ended while `name` was waited for."""
         message = f"{self.url}: no answer to {name}: {one_line(cause)}{self._doubt}"
         return ApiError(message, code="dropped", transient=True)
@@ -213,7 +208,7 @@ class Relay:
         except ApiError as error:
             raise error.but(may_be_accepted=False, transient=True) from None
 
-    async def _connect(self) -> None:
+    async def _connect(self, greet: Callable[[], Awaitable[object]]) -> None:
         await self.close()
         trace = aiohttp.TraceConfig()
         trace.on_request_redirect.append(self._refuse_redirect)
@@ -233,7 +228,8 @@ class Relay:
             message = f"{self.url}: no connection within the timeout of {self._settings.timeout:g} s"
             raise ApiError(message, code="timeout", transient=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise self._connect_error(error) from None
+            raise self._make_connect_error(error) from None
+        await greet()
 
     def _parse(self, data: str | bytes) -> Frame | None:
         """A frame; None for what is not a JSON object in a text."""
@@ -258,14 +254,14 @@ class Relay:
             if frame.get("type") == kind and isinstance(frame.get(state), shape) and self.is_ours(frame):
                 setattr(self, state, frame[state])
 
-    def _close_error(self, name: str, message: Any) -> ApiError:
+    def _make_close_error(self, name: str, message: Any) -> ApiError:
         code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code
         if code in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE):
-            return self.drop_error(name, "the connection was cut")
+            return self.make_drop_error(name, "the connection was cut")
         why = sanitize(str(message.extra or ""), self._settings.api_key)
-        return self.drop_error(name, f"the relay closed the connection ({one_line(f'{code} {why}', 120)})")
+        return self.make_drop_error(name, f"the relay closed the connection ({one_line(f'{code} {why}', 120)})")
 
-    def _connect_error(self, error: Any) -> ApiError:
+    def _make_connect_error(self, error: Any) -> ApiError:
         if isinstance(error, (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError)):
             return make_tls_error(self.url, getattr(error, "certificate_error", error))
         if isinstance(error, (aiohttp.InvalidURL, ValueError)):

@@ -119,9 +119,9 @@ class ReplySearch:
         except ApiError as error:
             if error.status != 404:
                 raise
-            return Reply().ended("lost", "reply_lost", str(error))
+            return Reply().end("lost", "reply_lost", str(error))
         if reply.state == "waiting" and seconds > _RARE and await self._is_away():
-            return reply.ended("lost", "reply_lost", "the environment went offline before the end of the turn")
+            return reply.end("lost", "reply_lost", "the environment went offline before the end of the turn")
         return reply
 
     async def _read_reply(self) -> Reply:
@@ -136,7 +136,7 @@ class ReplySearch:
                 run, device_is_idle = await self._read_run(), False
             elif run is None:
                 return _reply_without_run(turn)
-            elif again := turn.sent_again_as(run):
+            elif again := turn.find_repeated_run(run):
                 self._sent_again_in.add(again)
                 device_is_idle = False
             elif device_is_idle or turn.next_message is not None or not run.may_go_on:
@@ -204,24 +204,24 @@ def _describe_end(turn: Turn, run: Run) -> Reply:
         duration=seconds_between(started, run.completed_at),
     )
     if run.status == "cancelled" or run.stop_reason == "cancelled":
-        return reply.ended("failed", "reply_failed", "the turn was cancelled")
+        return reply.end("failed", "reply_failed", "the turn was cancelled")
     if run.status == "failed" or run.stop_reason not in (*_GOOD_ENDS, "requires_approval"):
         why = one_line(run.problem) or run.stop_reason or "the server does not say why"
-        return reply.ended("failed", "reply_failed", f"the turn failed: {why}")
+        return reply.end("failed", "reply_failed", f"the turn failed: {why}")
     if run.stop_reason == "requires_approval":
-        return reply.ended("failed", "reply_failed", "the turn was given up while a tool call had no answer")
+        return reply.end("failed", "reply_failed", "the turn was given up while a tool call had no answer")
     if turn.text is None:
         age = seconds_between(run.completed_at, datetime.now(UTC))
         if turn.next_message is None and (age is None or age < _TEXT_COMES_WITHIN):
             return Reply(run_id=run.id)
-        return reply.ended("failed", "reply_failed", "the turn ended without an answer")
+        return reply.end("failed", "reply_failed", "the turn ended without an answer")
     return reply
 
 
 def _reply_without_run(turn: Turn) -> Reply:
     """The reply of a turn whose last run the server has deleted: a history outlives its runs."""
     if turn.text is None:
-        return Reply().ended("lost", "reply_lost", f"the server has no run {turn.run_id}, and no answer")
+        return Reply().end("lost", "reply_lost", f"the server has no run {turn.run_id}, and no answer")
     return Reply(state="replied", text=turn.text, run_id=turn.run_id)
 
 
@@ -232,4 +232,4 @@ def _reply_so_far(turn: Turn, run: Run, pending: list[dict[str, Any]]) -> Reply:
         return reply
     calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in pending)
     doubt = "" if all(entry["request_id"] for entry in pending) else "; its device could not be asked whether it does"
-    return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}{doubt}")
+    return reply.end("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}{doubt}")

@@ -112,14 +112,7 @@ class Terminal:
 
         ask_mode: ask the device for its mode first, and raise FleetError unless it is unrestricted.
         """
-
-        async def start_shell() -> None:
-            if ask_mode:
-                await self._relay.sync()
-                _require_unrestricted(self._relay.device_status.get("current_permission_mode"))
-            await self._start_shell()
-
-        await self._relay.open(start_shell)
+        await self._relay.open(lambda: self._start_shell(ask_mode=ask_mode))
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._show_life())]
 
     async def close(self) -> None:
@@ -172,8 +165,11 @@ class Terminal:
             await self._do_or_raise(operation, encoded, bytearray().extend)
             how, piece = "more", following
 
-    async def _start_shell(self) -> None:
+    async def _start_shell(self, *, ask_mode: bool) -> None:
         """Have the device start a terminal, and replace the user's shell in it by ours."""
+        if ask_mode:
+            await self._relay.sync()
+            _require_unrestricted(self._relay.device_status.get("current_permission_mode"))
         if self._id:
             await self._abandon()
         self._id = str(uuid.uuid4())
@@ -228,7 +224,7 @@ class Terminal:
             if frame.get("type") == "terminal_output":
                 return self._marks.split(str(frame.get("data")))
             if frame.get("type") == "terminal_exited":
-                raise self._relay.drop_error("the terminal", f"it has ended ({describe_refusal(frame)})")
+                raise self._relay.make_drop_error("the terminal", f"it has ended ({describe_refusal(frame)})")
 
     async def _listen(self) -> None:
         try:

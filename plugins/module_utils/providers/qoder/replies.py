@@ -82,7 +82,7 @@ class _ReplySearch:
         except ApiError as error:
             if error.status != 404:
                 raise
-            return Reply().ended("lost", "reply_lost", str(error))
+            return Reply().end("lost", "reply_lost", str(error))
         return self._turn.reply() if self._turn is not None else Reply()
 
 
@@ -125,17 +125,17 @@ class _SessionTurn:
         if _waits(self._end) and not self._is_over:
             return self._add_approvals(reply, self._end)
         if reply.stop_reason == "deleted":
-            return reply.ended("lost", "reply_lost", "the session was deleted before the end of the turn")
+            return reply.end("lost", "reply_lost", "the session was deleted before the end of the turn")
         if reply.stop_reason == "end_turn" and self._text is not None:
             reply.state = "replied"
             return reply
-        return reply.ended("failed", "reply_failed", _explain_failure(reply.stop_reason, self._end))
+        return reply.end("failed", "reply_failed", _explain_failure(reply.stop_reason, self._end))
 
     def _add_approvals(self, reply: Reply, end: Event) -> Reply:
         waiting = (end.stop_reason and end.stop_reason.event_ids) or list(self._calls)
         reply.pending_approvals = [_describe_approval(call_id, self._calls.get(call_id)) for call_id in waiting]
         calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in reply.pending_approvals)
-        return reply.ended("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}")
+        return reply.end("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}")
 
 
 def _is_asked_about(question: Question, event: Event) -> bool:
