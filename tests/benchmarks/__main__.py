@@ -16,7 +16,7 @@ from pathlib import Path
 from . import campaign, connection, fan_out, growth, inventory, play, refresh
 from .harness import Comparison, Growth, Scale, say
 from .network import CHECKOUT
-from .report import circumstances, goals_table, growth_table, replaced
+from .report import circumstances, goals_table, growth_table, replace_table
 
 DOCUMENT = CHECKOUT / "docs/performance.md"
 COMPARED: dict[str, Callable[[Scale, Path], list[Comparison]]] = {
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, document: Path = DOCUMENT) -> i
     build = CHECKOUT / ".build"
     build.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=build, prefix="bench-") as directory:
-        comparisons, grown = measured(names, scale, Path(directory))
+        comparisons, grown = measure_subjects(names, scale, Path(directory))
     tables = {
         "measurements": f"{circumstances(scale.runs)}\n\n{goals_table(comparisons)}" if comparisons else "",
         "growth": growth_table(grown) if grown else "",
@@ -48,12 +48,12 @@ def main(arguments: Sequence[str] | None = None, document: Path = DOCUMENT) -> i
     if not options.only and not options.size and scale.runs >= FEWEST_RUNS:
         text = document.read_text()
         for name, replacement in tables.items():
-            text = replaced(text, name, replacement)
+            text = replace_table(text, name, replacement)
         document.write_text(text)
     return verdict(comparisons)
 
 
-def measured(names: Sequence[str], scale: Scale, directory: Path) -> tuple[list[Comparison], list[Growth]]:
+def measure_subjects(names: Sequence[str], scale: Scale, directory: Path) -> tuple[list[Comparison], list[Growth]]:
     """The rows of both tables; each subject has its own directory."""
     comparisons: list[Comparison] = []
     grown: list[Growth] = []

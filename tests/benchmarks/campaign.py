@@ -6,12 +6,12 @@ from pathlib import Path
 
 from .fan_out import task
 from .harness import Comparison, Figures, Goal, Scale, Workplace, in_turn
-from .network import started
+from .network import start_network
 
 
 def run(scale: Scale, directory: Path) -> list[Comparison]:
     """Seconds of the whole play; every run has a new ledger, so that no message was delivered earlier."""
-    with started(scale.targets, online=True) as network:
+    with start_network(scale.targets, online=True) as network:
         work = Workplace(directory, network)
         plain = work.play("plain", task(scale.concurrency))
         taken = in_turn(

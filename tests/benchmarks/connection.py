@@ -46,18 +46,18 @@ def run(scale: Scale, directory: Path) -> list[Comparison]:
         }
         found: list[Comparison] = []
         for name, (playbook, bound) in plays.items():
-            taken = compared(scale.runs, work, source, playbook, over_ssh)
+            taken = compare_plays(scale.runs, work, source, playbook, over_ssh)
             goal = Goal("at most", bound)
             found.append(Comparison(f"{name} over the relay", "OpenSSH", "s", taken["relay"], taken["ssh"], goal))
     return found
 
 
-def compared(
+def compare_plays(
     runs: int, work: Workplace, source: str, playbook: str, over_ssh: Mapping[str, str]
 ) -> dict[str, list[float]]:
     """Seconds of a play each way."""
 
-    def played(name: str, **variables: str) -> Figures:
+    def play_once(name: str, **variables: str) -> Figures:
         shared = {
             "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_pipelining": "true",
@@ -68,8 +68,8 @@ def compared(
         return work.measure(f"{Path(playbook).stem}-{name}", "ansible-playbook", "-i", source, playbook, *arguments)
 
     ssh = {name: f"'{value}'" for name, value in over_ssh.items()}
-    played("warm", **ssh)
-    taken = in_turn(runs, relay=lambda: played("relay"), ssh=lambda: played("ssh", **ssh))
+    play_once("warm", **ssh)
+    taken = in_turn(runs, relay=lambda: play_once("relay"), ssh=lambda: play_once("ssh", **ssh))
     return {name: [figures.wall for figures in each] for name, each in taken.items()}
 
 

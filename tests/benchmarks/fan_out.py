@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .harness import AGENT, MEGABYTE, Comparison, Figures, Goal, Scale, Workplace, in_turn, less
-from .network import started
+from .network import start_network
 
 CLIENTS = {
     "letta": ("`letta-client`'s async client", Goal("faster", 3)),
@@ -26,7 +26,7 @@ def task(concurrency: int, **options: Any) -> dict[str, Any]:
 
 def run(scale: Scale, directory: Path) -> list[Comparison]:
     """Seconds of the sending alone, on both sides: a play minus an empty one, a script minus one without messages."""
-    with started(scale.targets, online=True) as network:
+    with start_network(scale.targets, online=True) as network:
         work = Workplace(directory, network)
         connections = work.file("connections.json", json.dumps(network.connections()))
         empty = work.play("empty")

@@ -7,7 +7,7 @@ from pathlib import Path
 from .campaign import with_ledger
 from .fan_out import task
 from .harness import Growth, Scale, Workplace, say
-from .network import started
+from .network import start_network
 
 
 def run(scale: Scale, directory: Path) -> list[Growth]:
@@ -17,7 +17,7 @@ def run(scale: Scale, directory: Path) -> list[Growth]:
 
 def measured(size: int, concurrency: int, directory: Path) -> Growth:
     """The cost of this many environments."""
-    with started(size, online=True) as network:
+    with start_network(size, online=True) as network:
         work = Workplace(directory, network)
         listing = work.listing(work.source())
         empty = work.playing(work.play("empty"))

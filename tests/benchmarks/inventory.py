@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .harness import Comparison, Figures, Goal, Scale, Workplace, in_turn
-from .network import started
+from .network import start_network
 
 VERSION = "letta_version | default('unknown', true) | regex_replace('[^A-Za-z0-9]', '_')"
 KEYED_GROUPS = [
@@ -29,7 +29,7 @@ MOMENTS = {"letta_listed_at", "letta_last_heartbeat", "letta_last_seen_at"}
 
 def run(scale: Scale, directory: Path) -> list[Comparison]:
     """CPU of the whole command `ansible-inventory --list`."""
-    with started(scale.listed) as network:
+    with start_network(scale.listed) as network:
         work = Workplace(directory, network)
         native = work.source()
         keyed = work.source("keyed.letta.yml", group_by=[], keyed_groups=KEYED_GROUPS)

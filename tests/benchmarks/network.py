@@ -1,7 +1,7 @@
 """A cheap network with the API behind it: only the client is measured, so nothing here may wait.
 
 It answers what a listing, a message and the look-up of a campaign ask for, and knows no faults: the sandbox does that,
-and answers a fifth as fast. It has a process of its own: ``with started(5000, online=True) as network: ...``
+and answers a fifth as fast. It has a process of its own: ``with start_network(5000, online=True) as network: ...``
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 @contextmanager
-def started(environments: int, *, online: bool = False, delay: float = 0.0) -> Iterator[Network]:
+def start_network(environments: int, *, online: bool = False, delay: float = 0.0) -> Iterator[Network]:
     """Start a network with this many environments, all online or as the seed has them.
 
     delay: seconds for each answer.

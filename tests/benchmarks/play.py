@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from .harness import AGENT, Comparison, Goal, Scale, Workplace, in_turn
-from .network import Network, started
+from .network import Network, start_network
 
 
 def run(scale: Scale, directory: Path) -> list[Comparison]:
     """CPU against `debug`, wall time against `uri`, both of the whole play."""
-    with started(scale.hosts, online=True) as network:
+    with start_network(scale.hosts, online=True) as network:
         work = Workplace(directory, network)
         message = work.play("message", {"fleetops.environments.send_message": {"content": "hello", "agent_id": AGENT}})
         debug = work.play("debug", {"ansible.builtin.debug": {"msg": "hello"}})

@@ -81,7 +81,7 @@ def _processor() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def replaced(document: str, name: str, text: str) -> str:
+def replace_table(document: str, name: str, text: str) -> str:
     """A document with new text between the marks of that name. Raises ValueError unless each mark occurs once."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     before, _begin, rest = document.partition(begin)

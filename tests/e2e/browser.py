@@ -39,7 +39,7 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, path: Path, *, width: int = 1280, **context: Any) -> Iterator[Page]:
+def open_page(browser: Browser, path: Path, *, width: int = 1280, **context: Any) -> Iterator[Page]:
     """A page of a file, in its own window; at the end the page must not have logged, requested or thrown anything.
 
     context: options of Playwright's browser contexts, such as color_scheme and timezone_id.

@@ -19,7 +19,7 @@ from tests.sandbox.process import Sandbox
 
 from .conftest import Fleet
 from .device import Device
-from .test_terminal import gone
+from .test_terminal import wait_until_gone
 
 ON_DEVICES: dict[str, Any] = {"hosts": "alpha", "vars": {"ansible_python_interpreter": "/usr/bin/python3"}}
 # A device's user may have any of these shells; their startup files disturb typed commands.
@@ -90,7 +90,7 @@ def test_every_kind_of_task_works_with_one_connection_each_and_leaves_nothing(
     assert [item["stdout"] for item in run.result("loop")["results"]] == ["1", "2", "3"]
     assert connections(fleet.sandbox) == len(tasks)
     assert fleet.sandbox.api_key not in run.output + json.dumps(run.results)
-    gone(fleet.alpha)
+    wait_until_gone(fleet.alpha)
     # Directories that Ansible itself keeps on every host.
     assert {path.name for path in fleet.alpha.home.glob(".*")} <= {".ansible", ".ansible_async", ".letta"}
 
@@ -139,7 +139,7 @@ def test_become_sends_the_password_only_to_the_prompt(
     assert (raw["stdout"], raw["stderr"]) == ("root\n", "err\n")
     assert "BECAME=root" in run.result("module")["stdout_lines"]
     assert "open sesame" not in run.output + json.dumps(run.results)
-    gone(fleet.alpha)
+    wait_until_gone(fleet.alpha)
 
 
 def test_a_wrong_password_fails_at_once_and_leaves_nothing(ansible: Ansible, fleet: Fleet, sudo: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_wrong_password_fails_at_once_and_leaves_nothing(ansible: Ansible, fle
 
     assert run.result("it")["msg"] == "Task failed: Incorrect sudo password, see become_pass"
     assert "let me in" not in run.output
-    gone(fleet.alpha)
+    wait_until_gone(fleet.alpha)
 
 
 def test_a_password_refused_at_the_end_is_distinguished_from_a_failed_command(ansible: Ansible, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_an_unknown_prompt_makes_the_device_unreachable_and_is_ended(
     run = on_devices(ansible, task("it", "raw", become=True, _raw_params="id"), variables=variables)
 
     run.assert_error("UNREACHABLE!", "the command asked nothing known within the timeout of 10 s")
-    gone(fleet.alpha)
+    wait_until_gone(fleet.alpha)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, because sudo asks root for no password")
@@ -238,7 +238,7 @@ def test_five_devices_at_once_with_different_shells_and_startup_files(
         raw = run.result("raw", name)
         assert (raw["rc"], raw["stdout"], raw["stderr"]) == (4, "out\n\n", "err"), name
         assert run.result("module", name)["stdout"] == "hello", name
-        gone(device)
+        wait_until_gone(device)
         for history in device.home.rglob("*history*"):
             assert "stty" not in history.read_text(), history
 
@@ -378,7 +378,7 @@ def test_an_offline_device_is_unreachable_at_once(ansible: Ansible, fleet: Fleet
 def nothing_is_left(device_processes: Fleet) -> Iterator[None]:
     """Waits at the end, once, for the devices to notice that their clients are gone."""
     yield
-    gone(device_processes.alpha)
+    wait_until_gone(device_processes.alpha)
 
 
 # A task's commands: the terminal, the line that starts our shell, our shell, the module, the end.

@@ -17,7 +17,7 @@ from tests.sandbox.process import Sandbox
 from .conftest import Fleet
 from .device import Device, eventually
 from .test_connection import on_devices, task
-from .test_terminal import gone
+from .test_terminal import wait_until_gone
 
 
 def endless(pid_file: Path) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def endless(pid_file: Path) -> dict[str, Any]:
     return task("it", "raw", _raw_params=f"echo $$ >'{pid_file}'; sleep 600")
 
 
-def started(ansible: Ansible, pid_file: Path, **options: Any) -> tuple[subprocess.Popen[bytes], Path]:
+def start_run(ansible: Ansible, pid_file: Path, **options: Any) -> tuple[subprocess.Popen[bytes], Path]:
     """A run of that task whose command has begun; with the playbook."""
     variables = {"ansible_connection": "fleetops.environments.letta"}
     play = {"hosts": "alpha", "gather_facts": False, "vars": variables, "tasks": [endless(pid_file)]}
@@ -46,11 +46,11 @@ def test_a_command_ends_with_the_time_of_its_task(ansible: Ansible, fleet: Fleet
 
     assert "Timed out after 5 second(s)" in run.output
     eventually(has_ended(tmp_path / "pid"))
-    gone(fleet.alpha)
+    wait_until_gone(fleet.alpha)
 
 
 def test_a_command_ends_after_a_run_that_is_killed(ansible: Ansible, fleet: Fleet, tmp_path: Path) -> None:
-    process, playbook = started(ansible, tmp_path / "pid", process_group=0)
+    process, playbook = start_run(ansible, tmp_path / "pid", process_group=0)
 
     os.killpg(process.pid, signal.SIGKILL)
     # Workers are in their own sessions.
@@ -60,7 +60,7 @@ def test_a_command_ends_after_a_run_that_is_killed(ansible: Ansible, fleet: Flee
     process.wait()
 
     eventually(has_ended(tmp_path / "pid"))
-    gone(fleet.alpha)
+    wait_until_gone(fleet.alpha)
 
 
 def _content(path: Path) -> bytes:
@@ -76,7 +76,7 @@ def test_a_device_that_dies_is_unreachable_and_its_command_ends(
     ansible = Ansible(tmp_path, lone_sandbox)
     with Device.start(lone_sandbox, "alpha", tmp_path / "alpha") as device:
         with (tmp_path / "output").open("w") as output:
-            process, _playbook = started(ansible, tmp_path / "pid", stdout=output, stderr=output)
+            process, _playbook = start_run(ansible, tmp_path / "pid", stdout=output, stderr=output)
             ended = has_ended(tmp_path / "pid")
 
             device.kill()
@@ -84,4 +84,4 @@ def test_a_device_that_dies_is_unreachable_and_its_command_ends(
             assert process.wait() == 4
         assert "what was begun may have been done" in (tmp_path / "output").read_text()
         eventually(ended)
-        gone(device)
+        wait_until_gone(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.integration.test_guide import ON_REAL_DEVICES, check_page, environment, installed
+from tests.integration.test_guide import ON_REAL_DEVICES, check_page, environment, install_checkout
 from tests.sandbox.process import Sandbox
 
 from .device import Device
@@ -14,7 +14,7 @@ def test_the_commands_of_the_page_print_what_it_shows(letta: None, lone_sandbox:
     [page] = ON_REAL_DEVICES
     directory = tmp_path / "home/fleet"
     directory.mkdir(parents=True)
-    installed(tmp_path / "home")
+    install_checkout(tmp_path / "home")
     env = environment(tmp_path / "home", lone_sandbox) | {"ANSIBLE_PYTHON_INTERPRETER": "/usr/bin/python3"}
 
     with (

@@ -41,7 +41,7 @@ def client(sandbox: Sandbox) -> Iterator[Managed]:
         yield client
 
 
-def expected(sandbox: Sandbox, *, archived: bool = False) -> list[str]:
+def expected_ids(sandbox: Sandbox, *, archived: bool = False) -> list[str]:
     """Return the ids of a list, in its order."""
     return [entry["id"] for entry in reversed(sandbox.qoder.environments()) if archived or not entry["archived"]]
 
@@ -51,16 +51,16 @@ def message(text: str) -> dict[str, Any]:
 
 
 def session_in(client: Managed, sandbox: Sandbox) -> str:
-    session = client.sessions.create(agent=AGENT, environment_id=expected(sandbox)[0])
+    session = client.sessions.create(agent=AGENT, environment_id=expected_ids(sandbox)[0])
     assert session.id is not None
     return session.id
 
 
 class TestEnvironments:
     def test_new_generation_page_by_page(self, sandbox: Sandbox, client: Managed) -> None:
-        assert [each.id for each in client.environments.list(limit=4)] == expected(sandbox)
-        assert [each.id for each in client.environments.list(**EVERY)] == expected(sandbox, archived=True)
-        assert len(sandbox.requests("qoder_list")) == -(-len(expected(sandbox)) // 4) + 5
+        assert [each.id for each in client.environments.list(limit=4)] == expected_ids(sandbox)
+        assert [each.id for each in client.environments.list(**EVERY)] == expected_ids(sandbox, archived=True)
+        assert len(sandbox.requests("qoder_list")) == -(-len(expected_ids(sandbox)) // 4) + 5
 
     def test_asynchronously(self, sandbox: Sandbox) -> None:
         async def listed() -> list[str | None]:
@@ -68,7 +68,7 @@ class TestEnvironments:
             async with AsyncManaged(**known) as client:
                 return [each.id async for each in client.environments.list(**EVERY)]
 
-        assert asyncio.run(listed()) == expected(sandbox, archived=True)
+        assert asyncio.run(listed()) == expected_ids(sandbox, archived=True)
 
     def test_seed_generation_ends_after_one_page(self, sandbox: Sandbox, client: Managed) -> None:
         """The SDK follows next_page only: it ignores that there are more rows."""
@@ -78,7 +78,7 @@ class TestEnvironments:
 
         assert page.has_more is True
         assert page.has_next_page() is False
-        assert [each.id for each in page] == expected(sandbox)[:4]
+        assert [each.id for each in page] == expected_ids(sandbox)[:4]
 
     def test_fields(self, sandbox: Sandbox, client: Managed) -> None:
         rows = {entry["id"]: entry["row"] for entry in sandbox.qoder.environments()}
@@ -158,7 +158,7 @@ class TestSessions:
     def test_pinned_agent(self, sandbox: Sandbox, client: Managed) -> None:
         agent: Any = {"id": AGENT, "type": "agent", "version": 3}
 
-        session = client.sessions.create(agent=agent, environment_id=expected(sandbox)[0], title="nightly")
+        session = client.sessions.create(agent=agent, environment_id=expected_ids(sandbox)[0], title="nightly")
 
         assert session.agent is not None
         assert (session.agent.id, session.agent.version, session.title) == (AGENT, 3, "nightly")
@@ -195,7 +195,7 @@ class TestSessions:
         key = str(uuid.uuid4())
 
         session = client.with_options(max_retries=2).sessions.create(
-            agent=AGENT, environment_id=expected(sandbox)[0], extra_headers={"Idempotency-Key": key}
+            agent=AGENT, environment_id=expected_ids(sandbox)[0], extra_headers={"Idempotency-Key": key}
         )
 
         assert [each["id"] for each in sandbox.qoder.sessions()] == [session.id]
@@ -205,6 +205,6 @@ class TestSessions:
         sandbox.add_fault("drop_after", route="qoder_create", times=1)
 
         with pytest.raises(qca.common.APIConnectionError):
-            client.with_options(max_retries=2).sessions.create(agent=AGENT, environment_id=expected(sandbox)[0])
+            client.with_options(max_retries=2).sessions.create(agent=AGENT, environment_id=expected_ids(sandbox)[0])
 
         assert len(sandbox.qoder.sessions()) == 1

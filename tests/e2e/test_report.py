@@ -24,7 +24,7 @@ from tests.integration.conftest import AGENT, Ansible, awake, step
 from tests.sandbox.process import CHECKOUT, Sandbox
 from tests.unit.support import NOW
 
-from .browser import chromium, opened
+from .browser import chromium, open_page
 from .device import eventually
 
 WIDTHS = (375, 1280)
@@ -142,7 +142,7 @@ def hostile() -> Report:
     )
 
 
-def saved(directory: Path, report: Report) -> Path:
+def save_page(directory: Path, report: Report) -> Path:
     path = directory / "fleet.html"
     path.write_text(render_file("path", report, NOW), encoding="utf-8")
     return path
@@ -184,7 +184,7 @@ def test_the_page_of_a_hostile_fleet_shows_the_data_of_the_inventory(
     run = ansible.playbook("fleetops.environments.report", "-e", json.dumps(variables))
 
     run.assert_quiet()
-    with opened(browser, ansible.directory / "fleet.html") as page:
+    with open_page(browser, ansible.directory / "fleet.html") as page:
         assert shown(page) == f"{len(sandbox.fleet())} environments"
         assert page.locator("#campaigns tbody td").first.inner_text() == HOSTILE[1]
         control(page, "Mode").select_option(label=f"{HOSTILE[0]} (1)")
@@ -196,7 +196,7 @@ def test_the_page_of_a_hostile_fleet_shows_the_data_of_the_inventory(
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_text_from_outside_becomes_an_element_or_runs(browser: Browser, tmp_path: Path, width: int) -> None:
-    with opened(browser, saved(tmp_path, hostile()), width=width) as page:
+    with open_page(browser, save_page(tmp_path, hostile()), width=width) as page:
         for summary in page.locator("summary").all():
             summary.click()
         control(page, "Outcome of").select_option(index=1)
@@ -209,7 +209,7 @@ def test_no_text_from_outside_becomes_an_element_or_runs(browser: Browser, tmp_p
 
 
 def test_environments_are_searched_filtered_sorted_and_paged(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, saved(tmp_path, typical())) as page:
+    with open_page(browser, save_page(tmp_path, typical())) as page:
         assert shown(page) == "124 environments"
         assert hosts(page)[:2] == ["device-000", "device-001"]
         assert len(hosts(page)) == 50
@@ -239,7 +239,7 @@ def test_environments_are_searched_filtered_sorted_and_paged(browser: Browser, t
 
 
 def test_a_rollout_shows_its_waves_and_each_environments_outcome_and_reason(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, saved(tmp_path, typical())) as page:
+    with open_page(browser, save_page(tmp_path, typical())) as page:
         section = page.get_by_role("region", name="Rollout to-0.34.12")
         assert "failed, to version 0.34.12, planned 2026-01-31 10:59:00Z" in section.inner_text()
         line = section.get_by_role("img").get_attribute("aria-label") or ""
@@ -263,7 +263,7 @@ def test_a_rollout_shows_its_waves_and_each_environments_outcome_and_reason(brow
 
 
 def test_charts_are_drawn_and_a_click_on_a_bar_filters(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, saved(tmp_path, typical())) as page:
+    with open_page(browser, save_page(tmp_path, typical())) as page:
         drawn = page.evaluate(
             """[...document.querySelectorAll("canvas")].map((canvas) =>
                 [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data].some(Boolean))"""
@@ -286,8 +286,8 @@ def test_charts_are_drawn_and_a_click_on_a_bar_filters(browser: Browser, tmp_pat
 
 
 def test_times_are_utc_or_on_request_in_the_named_zone_of_the_viewer(browser: Browser, tmp_path: Path) -> None:
-    path = saved(tmp_path, typical())
-    with opened(browser, path, timezone_id="America/St_Johns") as page:
+    path = save_page(tmp_path, typical())
+    with open_page(browser, path, timezone_id="America/St_Johns") as page:
         assert "Generated 2026-01-31 12:00:00Z, of the fleet as listed 2026-01-31 12:00:00Z" in page.inner_text(
             "header"
         )
@@ -297,7 +297,7 @@ def test_times_are_utc_or_on_request_in_the_named_zone_of_the_viewer(browser: Br
         assert column(page, "last_seen_at")[7] == "2026-01-31 07:37:00"
         page.get_by_role("button", name="Next").click()
         assert column(page, "last_seen_at")[0] == "2026-01-31 08:20:00"
-    with opened(browser, path, timezone_id="UTC") as page:
+    with open_page(browser, path, timezone_id="UTC") as page:
         assert "Times are in UTC, which is your time zone (UTC) too." in page.inner_text("header")
 
 
@@ -306,7 +306,7 @@ def test_times_are_utc_or_on_request_in_the_named_zone_of_the_viewer(browser: Br
 def test_the_page_is_readable_on_a_phone_and_a_desktop_in_light_and_dark(
     browser: Browser, tmp_path: Path, width: int, scheme: Any
 ) -> None:
-    with opened(browser, saved(tmp_path, typical()), width=width, color_scheme=scheme) as page:
+    with open_page(browser, save_page(tmp_path, typical()), width=width, color_scheme=scheme) as page:
         assert no_wider_than_the_window(page)
         dark = _luminance(page.locator("body").evaluate("(body) => getComputedStyle(body).backgroundColor")) < 0.2
         assert dark == (scheme == "dark")
@@ -323,7 +323,7 @@ def test_the_page_is_readable_on_a_phone_and_a_desktop_in_light_and_dark(
 
 def test_a_change_of_color_scheme_redraws_the_charts(browser: Browser, tmp_path: Path) -> None:
     colour = "Chart.getChart(document.querySelector('canvas')).data.datasets[0].backgroundColor[0]"
-    with opened(browser, saved(tmp_path, typical()), color_scheme="light") as page:
+    with open_page(browser, save_page(tmp_path, typical()), color_scheme="light") as page:
         light = page.evaluate(colour)
         page.emulate_media(color_scheme="dark")
         # Playwright's own way to wait for an expression calls eval in the page, which forbids it.
@@ -335,7 +335,7 @@ def test_ten_thousand_environments_are_searched_and_sorted_page_by_page(browser:
 
     campaign = report_campaign("spring", "active", deliveries(fleet))
 
-    with opened(browser, saved(tmp_path, report_fleet(fleet, [campaign]))) as page:
+    with open_page(browser, save_page(tmp_path, report_fleet(fleet, [campaign]))) as page:
         assert shown(page) == "10,000 environments"
         assert len(hosts(page)) == 50
         control(page, "Search").fill("device-09999")
@@ -346,7 +346,7 @@ def test_ten_thousand_environments_are_searched_and_sorted_page_by_page(browser:
 
 
 def test_a_report_without_environments_is_still_a_page(browser: Browser, tmp_path: Path) -> None:
-    with opened(browser, saved(tmp_path, report_fleet({}))) as page:
+    with open_page(browser, save_page(tmp_path, report_fleet({}))) as page:
         assert shown(page) == "0 environments"
 
 

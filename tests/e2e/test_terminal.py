@@ -70,7 +70,7 @@ def leftovers(device: Device) -> list[Path]:
     return found
 
 
-def gone(device: Device) -> None:
+def wait_until_gone(device: Device) -> None:
     """Wait until none of our files and processes are left on a device."""
     eventually(lambda: not leftovers(device))
 
@@ -147,7 +147,7 @@ def test_a_command_runs_as_over_ssh(fleet: Fleet) -> None:
     assert ends["nothing"] == CommandResult(0, b"", b"")
     # As under SSH, background processes outlive the connection.
     sleeper = int(ends["background"].stdout)
-    gone(fleet.alpha)
+    wait_until_gone(fleet.alpha)
     os.kill(sleeper, 15)
 
 
@@ -191,7 +191,7 @@ def test_a_device_that_falls_silent_is_reported_and_its_command_ends(fleet: Flee
         _in_shell(fleet, lambda shell: shell.run(b"sleep 600"), timeout=15)
 
     assert lost.value.may_be_accepted
-    gone(fleet.alpha)
+    wait_until_gone(fleet.alpha)
 
 
 def test_a_shell_that_never_shows_its_prompt_is_ended(letta: None, lone_sandbox: Sandbox, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_shell_that_never_shows_its_prompt_is_ended(letta: None, lone_sandbox:
         with pytest.raises(ApiError, match=r"no shell on the device within the timeout of 10 s$"):
             _in_shell(fleet, lambda shell: shell.run(b"true"), timeout=10, retries=0)
 
-        gone(device)
+        wait_until_gone(device)
 
 
 def test_a_device_in_another_mode_is_refused_even_if_only_the_device_knows_its_mode(fleet: Fleet) -> None:

@@ -21,7 +21,7 @@ ENVIRONMENT = {
 }
 
 
-def listed(ansible: Ansible, source: Path, output: Path, env: Mapping[str, str] | None = None) -> Run:
+def run_inventory(ansible: Ansible, source: Path, output: Path, env: Mapping[str, str] | None = None) -> Run:
     """Run `ansible-inventory` as AWX does for a source of a project. env: what its credential injects."""
     arguments = ["--list", "--export", "--output", str(output), "--playbook-dir", str(source.parent), "-vvv"]
     return ansible.inventory(*arguments, source=source, env={**ENVIRONMENT, **(env or {})})
@@ -49,11 +49,11 @@ class Stored:
         return path
 
 
-def stored(exported: Mapping[str, Any], source: Mapping[str, Any]) -> Stored:
+def store_export(exported: Mapping[str, Any], source: Mapping[str, Any]) -> Stored:
     """A stand-in for AWX's import, by the rules of its mem_inventory.py and inventory_import.py.
 
-    exported: what `listed` wrote. source: the arguments of awx.awx.inventory_source. Raises ValueError if the whole
-    import fails.
+    exported: what `run_inventory` wrote. source: the arguments of awx.awx.inventory_source. Raises ValueError if the
+    whole import fails.
     """
     hosts: dict[str, dict[str, Any]] = {}
     groups: dict[str, dict[str, list[str]]] = {}
@@ -69,7 +69,7 @@ def stored(exported: Mapping[str, Any], source: Mapping[str, Any]) -> Stored:
             groups[name] = {"hosts": members, "children": group.get("children", [])}
     for name, own in hosts.items():
         own.update(exported["_meta"]["hostvars"].get(name, {}))
-    return Stored(hosts, {name for name in hosts if _enabled(hosts[name], source)}, groups)
+    return Stored(hosts, {name for name in hosts if _is_enabled(hosts[name], source)}, groups)
 
 
 def _host_and_port(name: str) -> tuple[str, int | None]:
@@ -81,7 +81,7 @@ def _host_and_port(name: str) -> tuple[str, int | None]:
     return name, int(port) if port.isdecimal() else None
 
 
-def _enabled(variables: Mapping[str, Any], source: Mapping[str, Any]) -> bool:
+def _is_enabled(variables: Mapping[str, Any], source: Mapping[str, Any]) -> bool:
     """Compare as `_get_enabled` does; a host without the variable is enabled."""
     found: Any = variables
     for key in source["enabled_var"].split("."):

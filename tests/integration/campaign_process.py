@@ -117,7 +117,7 @@ def start(sandbox: Sandbox, ledger: Path, names: Sequence[str], **changes: Any) 
     )  # fmt: skip
 
 
-def ended(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+def wait_for_end(process: subprocess.Popen[str]) -> list[dict[str, Any]]:
     """What happened to each target, once a run has ended."""
     with process:
         said, _nothing = process.communicate(timeout=60)

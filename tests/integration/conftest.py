@@ -104,7 +104,7 @@ class Run:
         return {re.findall(r"[^/'\"\s]+\.yml", text)[0]: text for text in texts}
 
 
-def filled(text: str, files: Mapping[str, Path]) -> str:
+def fill_paths(text: str, files: Mapping[str, Path]) -> str:
     """A text in which each name in braces is replaced by the path of a file."""
     for name, path in files.items():
         text = text.replace(f"{{{name}}}", str(path))

@@ -102,15 +102,15 @@ async def run(
             return [delivery for _target, delivery in pairs]
 
 
-def forked(sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fatal: int = 0, **given: Any) -> Any:
+def run_forked(sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fatal: int = 0, **given: Any) -> Any:
     """The result of a run in its own process: `{steps, statuses}`, None if it died at its fatal step."""
-    return begun(sandbox, ledger, targets, fatal, **given)()
+    return begin_run(sandbox, ledger, targets, fatal, **given)()
 
 
-def begun(
+def begin_run(
     sandbox: Sandbox, ledger: Path, targets: Sequence[MessageTarget], fatal: int = 0, **given: Any
 ) -> Callable[[], Any]:
-    """Begin a run in its own process; return a function that waits for its end and returns what `forked` does."""
+    """Begin a run in its own process; return a function that waits for its end and returns what `run_forked` does."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

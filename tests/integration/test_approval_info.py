@@ -26,7 +26,7 @@ def _targets(*names: str, **more: Any) -> list[dict[str, Any]]:
     return [{"host": name, "agent_id": f"agent-{name}", **more} for name in names]
 
 
-def _waiting(result: dict[str, Any]) -> list[list[str]]:
+def _list_waiting(result: dict[str, Any]) -> list[list[str]]:
     return [[call["tool_name"] for call in target["pending_approvals"]] for target in result["targets"]]
 
 
@@ -52,7 +52,7 @@ def test_waiting_tool_calls_are_listed_every_time(ansible: Ansible, devices: lis
         "agent-one", None, devices[0]["connectionId"],
     )  # fmt: skip
     assert two["pending_approvals"] == []
-    assert _waiting(run.result("other agent")) == [[]]
+    assert _list_waiting(run.result("other agent")) == [[]]
 
 
 @pytest.mark.covers("approval_info", "conversation_id")
@@ -79,7 +79,7 @@ def test_only_tools_with_the_given_names_are_listed(ansible: Ansible, devices: l
     )
 
     run.assert_quiet()
-    assert [_waiting(run.result(task)) for task in names] == [[["Bash"]], [["Bash"]], [[]], [[]], [[]]]
+    assert [_list_waiting(run.result(task)) for task in names] == [[["Bash"]], [["Bash"]], [[]], [[]], [[]]]
 
 
 def test_the_current_host_is_the_target_without_targets(ansible: Ansible, devices: list[dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """examples/awx: against the real modules of awx.awx, and with the environment that AWX gives to its processes.
 
-No AWX runs here: `awx.stored` stands for its import and for the inventories of its jobs.
+No AWX runs here: `awx.store_export` stands for its import and for the inventories of its jobs.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def test_the_modules_of_awx_take_every_argument(ansible: Ansible, collections: s
             assert "Connection refused" in result["msg"], (entry["task"], result["msg"])
 
 
-def injected(credential: str, **inputs: str) -> dict[str, str]:
+def inject_credential(credential: str, **inputs: str) -> dict[str, str]:
     """The environment variables that AWX creates from a credential; an empty field is an empty text."""
     [kind] = [kind for kind in SETTINGS["awx_credential_types"] if kind["name"] == credential]
     values = {field["id"]: "" for field in kind["inputs"]["fields"]} | inputs
@@ -117,15 +117,15 @@ def test_a_hostile_fleet_is_stored_unchanged_and_a_job_reaches_its_enabled_hosts
     for id_ in away:
         sandbox.offline(id_)
     output = ansible.directory / "artifact.json"
-    credential = injected(source["credential"], api_key=sandbox.api_key, base_url=sandbox.url)
+    credential = inject_credential(source["credential"], api_key=sandbox.api_key, base_url=sandbox.url)
 
-    run = awx.listed(ansible, PROJECT / source["source_path"], output, credential)
+    run = awx.run_inventory(ansible, PROJECT / source["source_path"], output, credential)
 
     run.assert_quiet()
     assert run.stdout == ""
     written = output.read_text(encoding="utf-8")
     assert sandbox.api_key not in written + run.output
-    inventory = awx.stored(json.loads(written), source)
+    inventory = awx.store_export(json.loads(written), source)
     hosts = {plain(variables["letta_id"]): name for name, variables in inventory.hosts.items()}
     assert hosts.keys() == names.keys()
     assert [hosts[id_] for id_ in of_the_server] == of_the_server
@@ -146,12 +146,12 @@ def test_a_hostile_fleet_is_stored_unchanged_and_a_job_reaches_its_enabled_hosts
 
 
 def test_a_blank_url_of_the_credential_counts_as_unset_and_selects_the_official_api(ansible: Ansible) -> None:
-    run = awx.listed(
+    run = awx.run_inventory(
         ansible,
         PROJECT / "fleet.letta.yml",
         ansible.directory / "artifact.json",
         {
-            **injected("Letta", api_key=ansible.sandbox.api_key),
+            **inject_credential("Letta", api_key=ansible.sandbox.api_key),
             "HTTPS_PROXY": "http://127.0.0.1:9",
             "LETTA_RETRIES": "0",
         },
@@ -165,7 +165,9 @@ def test_qoders_credential_lists_too(ansible: Ansible) -> None:
     none = {"QODER_ACCESS_TOKEN": "", "QODER_MANAGED_BASE_URL": ""}
     source = ansible.file("fleet.qoder.yml", "plugin: fleetops.environments.qoder\nhostnames: [id]\n")
 
-    listing = ansible.listing(source, env={**none, **injected("Qoder", access_token=qoder.key, base_url=qoder.url)})
+    listing = ansible.listing(
+        source, env={**none, **inject_credential("Qoder", access_token=qoder.key, base_url=qoder.url)}
+    )
 
     assert listing["_meta"]["hostvars"]
 
@@ -173,14 +175,14 @@ def test_qoders_credential_lists_too(ansible: Ansible) -> None:
 def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: Ansible) -> None:
     [template] = [item for item in SETTINGS["awx_job_templates"] if item["playbook"] == "instruct.yml"]
     output = ansible.directory / "artifact.json"
-    awx.listed(ansible, PROJECT / "fleet.letta.yml", output).assert_quiet()
-    inventory = awx.stored(json.loads(output.read_text(encoding="utf-8")), inventory_source())
+    awx.run_inventory(ansible, PROJECT / "fleet.letta.yml", output).assert_quiet()
+    inventory = awx.store_export(json.loads(output.read_text(encoding="utf-8")), inventory_source())
     count = template["job_slice_count"]
     assert len(inventory.enabled) > count > 1
     answers = {question["variable"]: question.get("default", "") for question in template["survey_spec"]["spec"]}
     answers |= {"instruct_content": "Report.", "instruct_campaign": "spring", "instruct_agent_id": AGENT}
 
-    def sliced(number: int, ledger: str) -> int:
+    def run_slice(number: int, ledger: str) -> int:
         directory = ansible.directory / f"{ledger}-{number}"
         directory.mkdir()
         variables = {**template["extra_vars"], **answers, "instruct_ledger": str(ansible.directory / ledger)}
@@ -192,7 +194,7 @@ def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: 
 
     for ledger in ("ledger.sqlite", "empty.sqlite"):
         with ThreadPoolExecutor(count) as threads:
-            assert list(threads.map(sliced, range(count), [ledger] * count)) == [0] * count
+            assert list(threads.map(run_slice, range(count), [ledger] * count)) == [0] * count
         received = ansible.sandbox.received()
         assert {id_: device["turns"] for id_, device in received.items()} == dict.fromkeys(inventory.enabled, 1)
 

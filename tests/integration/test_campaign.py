@@ -29,7 +29,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.me
 from tests.sandbox.process import Sandbox
 from tests.unit.support import environment_of, policy, row, settings_for
 
-from .campaign_process import STEPS, ended, start
+from .campaign_process import STEPS, start, wait_for_end
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def restart(sandbox: Sandbox, names: Sequence[str]) -> None:
         sandbox.rotate(name, restart=True)
 
 
-def killed(sandbox: Sandbox, ledger: Path, names: Sequence[str], **given: Any) -> None:
+def kill_run(sandbox: Sandbox, ledger: Path, names: Sequence[str], **given: Any) -> None:
     """A run that dies at the given step."""
     with start(sandbox, ledger, names, **given) as process:
         process.communicate(timeout=60)
@@ -95,10 +95,10 @@ def killed_while_it_waits(sandbox: Sandbox, ledger: Path, names: Sequence[str], 
 
 
 def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
-    first = ended(start(sandbox, ledger, names))
+    first = wait_for_end(start(sandbox, ledger, names))
     restart(sandbox, names)
     sandbox.clear_requests()
-    second = ended(start(sandbox, ledger, names))
+    second = wait_for_end(start(sandbox, ledger, names))
 
     assert (statuses(first), statuses(second)) == (["sent"] * 4, ["already_sent"] * 4)
     assert [one["client_message_id"] for one in first] == [make_message_id("c", name, 1) for name in names]
@@ -113,9 +113,9 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(
 ) -> None:
     """The devices restart in between, so they do not know which messages they received."""
     for nth in (2, 1):
-        killed(sandbox, ledger, names, die_at=step, nth=nth)
+        kill_run(sandbox, ledger, names, die_at=step, nth=nth)
         restart(sandbox, names)
-    done = ended(start(sandbox, ledger, names))
+    done = wait_for_end(start(sandbox, ledger, names))
 
     assert set(statuses(done)) <= {"sent", "already_sent"}
     assert turns(sandbox) == once_each(names)
@@ -128,7 +128,7 @@ def test_a_run_that_is_killed_while_it_waits_for_the_answer_has_sent(
     with killed_while_it_waits(sandbox, ledger, names):
         pass
     restart(sandbox, names)
-    done = ended(start(sandbox, ledger, names))
+    done = wait_for_end(start(sandbox, ledger, names))
 
     assert statuses(done) == ["already_sent", "already_sent", "sent", "sent"]
     assert done[0]["reason"] == "found in the conversation"
@@ -140,7 +140,7 @@ def test_a_delivery_in_progress_of_a_live_run_is_not_sent_by_another(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
     with killed_while_it_waits(sandbox, ledger, names):
-        other = ended(start(sandbox, ledger, names))
+        other = wait_for_end(start(sandbox, ledger, names))
 
     assert statuses(other) == ["not_attempted", "not_attempted", "sent", "sent"]
     assert other[0]["reason"].startswith("another run of the campaign has it in flight since 20")
@@ -151,7 +151,7 @@ def test_simultaneous_runs_send_once(sandbox: Sandbox, ledger: Path) -> None:
     names = [str(sandbox.add_environment()["id"]) for _number in range(30)]
     sandbox.add_fault("slow", seconds=0.05, route="messages")
     runs = [start(sandbox, ledger, order, verify=False) for order in (names, names[::-1], names[10:] + names[:10])]
-    all_done = [ended(run) for run in runs]
+    all_done = [wait_for_end(run) for run in runs]
 
     assert {status for done in all_done for status in statuses(done)} <= {"sent", "already_sent", "not_attempted"}
     assert sum(statuses(done).count("sent") for done in all_done) == 30
@@ -164,14 +164,14 @@ def test_after_a_lost_ledger_the_conversations_show_which_targets_were_reached(
     sandbox: Sandbox, ledger: Path, names: list[str], created_at: str | None
 ) -> None:
     """created_at: the time of the later ledger; the campaign may be much older."""
-    ended(start(sandbox, ledger, names[:3]))
+    wait_for_end(start(sandbox, ledger, names[:3]))
     for file in ledger.parent.iterdir():
         file.unlink()
     if created_at is not None:
         Ledger.open(ledger, RunFacts("tester")).close()
         change(ledger, f"UPDATE ledger SET created_at = '{created_at}'")
     restart(sandbox, names)
-    done = ended(start(sandbox, ledger, names))
+    done = wait_for_end(start(sandbox, ledger, names))
 
     assert statuses(done) == ["already_sent"] * 3 + ["sent"]
     assert turns(sandbox) == once_each(names)
@@ -182,18 +182,18 @@ def test_rows_that_the_ledger_lost_in_a_machine_crash_are_looked_up(
     sandbox: Sandbox, ledger: Path, names: list[str], kept: str | None
 ) -> None:
     """kept: the status in the ledger of a delivery whose last status was lost, None if its row was lost."""
-    killed(sandbox, ledger, names[:2], die_at="recorded", nth=2)
+    kill_run(sandbox, ledger, names[:2], die_at="recorded", nth=2)
     change(ledger, f"UPDATE deliveries SET status = '{kept}'" if kept else "DELETE FROM deliveries")
     restart(sandbox, names)
 
-    done = ended(start(sandbox, ledger, names))
+    done = wait_for_end(start(sandbox, ledger, names))
 
     assert statuses(done) == ["already_sent", "already_sent", "sent", "sent"]
     assert turns(sandbox) == once_each(names)
 
 
 def test_a_shared_conversation_is_read_once(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
-    ended(start(sandbox, ledger, names, agent_id="agent-1"))
+    wait_for_end(start(sandbox, ledger, names, agent_id="agent-1"))
 
     assert len(sandbox.requests("history")) == 1
 
@@ -202,7 +202,7 @@ def test_a_shared_conversation_is_read_again_after_a_failed_read(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
     sandbox.add_fault("html_200", route="history", times=1)
-    done = ended(start(sandbox, ledger, names, agent_id="agent-1", concurrency=1, max_failures=1))
+    done = wait_for_end(start(sandbox, ledger, names, agent_id="agent-1", concurrency=1, max_failures=1))
 
     assert statuses(done) == ["unknown", "sent", "sent", "sent"]
     assert len(sandbox.requests("history")) == 2
@@ -210,20 +210,20 @@ def test_a_shared_conversation_is_read_again_after_a_failed_read(
 
 def test_a_message_that_cannot_be_looked_up_is_not_sent(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
     sandbox.add_fault("status", status=400, route="history")
-    done = ended(start(sandbox, ledger, names[:1]))
+    done = wait_for_end(start(sandbox, ledger, names[:1]))
     assert statuses(done) == ["unknown"]
     assert "whether it was delivered before cannot be looked up: " in done[0]["error"]["message"]
     assert turns(sandbox) == {}
 
     sandbox.clear_faults()
-    assert statuses(ended(start(sandbox, ledger, names[:1]))) == ["sent"]
+    assert statuses(wait_for_end(start(sandbox, ledger, names[:1]))) == ["sent"]
 
 
 def test_a_message_that_another_agent_may_have_is_not_sent_to_this_one(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
-    killed(sandbox, ledger, names[:1], die_at="sent", agent_id="agent-1")
-    [done] = ended(start(sandbox, ledger, names[:1], agent_id="agent-2"))
+    kill_run(sandbox, ledger, names[:1], die_at="sent", agent_id="agent-1")
+    [done] = wait_for_end(start(sandbox, ledger, names[:1], agent_id="agent-2"))
 
     assert (done["status"], done["error"]["code"]) == ("unknown", "other_agent")
     assert "agent agent-1" in done["error"]["message"]
@@ -233,8 +233,8 @@ def test_a_message_that_another_agent_may_have_is_not_sent_to_this_one(
 def test_without_a_look_up_the_message_is_sent_again_under_its_id(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
-    killed(sandbox, ledger, names, die_at="sent", nth=2, verify=False)
-    done = ended(start(sandbox, ledger, names, verify=False))
+    kill_run(sandbox, ledger, names, die_at="sent", nth=2, verify=False)
+    done = wait_for_end(start(sandbox, ledger, names, verify=False))
 
     assert {*statuses(done)} <= {"sent", "already_sent"}
     assert sandbox.requests("history") == []
@@ -247,11 +247,11 @@ def test_an_unclear_delivery_is_looked_up_by_the_next_run(
     sandbox: Sandbox, ledger: Path, names: list[str], fault: str
 ) -> None:
     sandbox.add_fault(fault, route="messages")
-    assert statuses(ended(start(sandbox, ledger, names[:1]))) == ["unknown"]
+    assert statuses(wait_for_end(start(sandbox, ledger, names[:1]))) == ["unknown"]
     sandbox.clear_faults()
     restart(sandbox, names)
 
-    done = ended(start(sandbox, ledger, names[:1]))
+    done = wait_for_end(start(sandbox, ledger, names[:1]))
 
     assert statuses(done) == ["already_sent" if fault == "drop_after" else "sent"]
     assert turns(sandbox) == once_each(names[:1])
@@ -260,8 +260,8 @@ def test_an_unclear_delivery_is_looked_up_by_the_next_run(
 def test_sending_to_all_again_is_another_attempt_under_another_id(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
-    ended(start(sandbox, ledger, names[:2]))
-    done = ended(start(sandbox, ledger, names[:2], retry="all"))
+    wait_for_end(start(sandbox, ledger, names[:2]))
+    done = wait_for_end(start(sandbox, ledger, names[:2], retry="all"))
 
     assert statuses(done) == ["sent", "sent"]
     assert [one["client_message_id"] for one in done] == [make_message_id("c", name, 2) for name in names[:2]]
@@ -271,22 +271,22 @@ def test_sending_to_all_again_is_another_attempt_under_another_id(
 def test_an_interrupted_repeat_is_completed_before_another_begins(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
-    ended(start(sandbox, ledger, names[:3]))
-    killed(sandbox, ledger, names, die_at="recorded", nth=2, retry="all", concurrency=1)
+    wait_for_end(start(sandbox, ledger, names[:3]))
+    kill_run(sandbox, ledger, names, die_at="recorded", nth=2, retry="all", concurrency=1)
     # Targets that are new to the campaign, or not selected in between, do not end the repeat.
-    between = ended(start(sandbox, ledger, names[:3]))
+    between = wait_for_end(start(sandbox, ledger, names[:3]))
     restart(sandbox, names)
-    second = ended(start(sandbox, ledger, names, retry="all"))
+    second = wait_for_end(start(sandbox, ledger, names, retry="all"))
 
     assert statuses(between) == ["already_sent"] * 3
     assert [status == "already_sent" for status in statuses(second)] == [True, True, False, False]
     assert turns(sandbox) == dict(zip(names, (2, 2, 2, 1), strict=True))
-    assert statuses(ended(start(sandbox, ledger, names, retry="all"))) == ["sent"] * 4
+    assert statuses(wait_for_end(start(sandbox, ledger, names, retry="all"))) == ["sent"] * 4
     assert turns(sandbox) == dict(zip(names, (3, 3, 3, 2), strict=True))
 
 
 def test_each_of_several_messages_has_its_own_id(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
-    ended(start(sandbox, ledger, names[:1], messages=[{"content": "a"}, {"content": "b"}]))
+    wait_for_end(start(sandbox, ledger, names[:1], messages=[{"content": "a"}, {"content": "b"}]))
 
     sent = sandbox.received()[names[0]]["messages"]
     assert [message["client_message_id"] for message in sent] == [
@@ -296,7 +296,7 @@ def test_each_of_several_messages_has_its_own_id(sandbox: Sandbox, ledger: Path,
 
 
 def test_a_row_says_what_was_done(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
-    ended(start(sandbox, ledger, names[:1]))
+    wait_for_end(start(sandbox, ledger, names[:1]))
 
     [row] = rows(ledger).values()
     assert (row.status, row.attempt, row.host, row.agent_id) == ("sent", 1, names[0], f"agent-{names[0]}")
@@ -308,7 +308,7 @@ def test_a_row_says_what_was_done(sandbox: Sandbox, ledger: Path, names: list[st
 def test_a_full_ledger_sends_nothing_that_it_cannot_record(
     sandbox: Sandbox, ledger: Path, names: list[str], concurrency: int
 ) -> None:
-    done = ended(start(sandbox, ledger, names, full_at="claim", max_failures=4, concurrency=concurrency))
+    done = wait_for_end(start(sandbox, ledger, names, full_at="claim", max_failures=4, concurrency=concurrency))
 
     assert done[0]["status"] == "failed"
     assert done[0]["error"]["code"] == "ledger"
@@ -355,9 +355,9 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
 def test_a_sent_message_that_the_ledger_cannot_record_is_looked_up_later(
     sandbox: Sandbox, ledger: Path, names: list[str]
 ) -> None:
-    [first] = ended(start(sandbox, ledger, names[:1], full_at="record"))
+    [first] = wait_for_end(start(sandbox, ledger, names[:1], full_at="record"))
     restart(sandbox, names)
-    [second] = ended(start(sandbox, ledger, names[:1]))
+    [second] = wait_for_end(start(sandbox, ledger, names[:1]))
 
     assert (first["status"], first["error"]["code"]) == ("sent", "ledger")
     assert second["status"] == "already_sent"

@@ -17,7 +17,7 @@ def devices(ansible: Ansible) -> list[dict[str, Any]]:
     return [ansible.sandbox.add_environment(connectionName=name, metadata=metadata) for name in names]
 
 
-def _ran(ansible: Ansible, device: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_commands(ansible: Ansible, device: dict[str, Any]) -> list[dict[str, Any]]:
     """The commands that reached a device."""
     commands: list[dict[str, Any]] = ansible.sandbox.received().get(device["id"], {}).get("commands", [])
     return commands
@@ -39,10 +39,10 @@ def test_a_command_runs_once_on_each_device_and_its_output_comes_back(
     assert (one["output"], other["output"]) == ("Done.", "Compacted 7 messages")
     assert (other["version"], other["connection_id"]) == ("0.34.12", devices[1]["connectionId"])
     for device, agent, conversation in ((devices[0], "agent-1", "default"), (devices[1], "agent-2", "conv-2")):
-        [command] = _ran(ansible, device)
+        [command] = _list_commands(ansible, device)
         assert (command["command_id"], command["args"]) == ("compact", "all")
         assert command["runtime"] == {"agent_id": agent, "conversation_id": conversation}
-    assert _ran(ansible, devices[2]) == []
+    assert _list_commands(ansible, devices[2]) == []
 
 
 def test_the_current_host_is_the_target_without_targets(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
@@ -50,14 +50,14 @@ def test_the_current_host_is_the_target_without_targets(ansible: Ansible, device
 
     run.assert_quiet()
     assert [run.result("it", host)["status"] for host in ("one", "two")] == ["changed", "changed"]
-    assert [len(_ran(ansible, device)) for device in devices] == [1, 1, 0]
+    assert [len(_list_commands(ansible, device)) for device in devices] == [1, 1, 0]
 
 
 def test_a_conversation_cannot_be_made_for_a_command(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     run = ansible.task("environment_command", targets=["one"], command="reload", agent_id="a", conversation_id="new")
 
     run.assert_error("conversation_id: must be one that exists, got 'new' for one")
-    assert _ran(ansible, devices[0]) == []
+    assert _list_commands(ansible, devices[0]) == []
 
 
 def test_a_command_that_fails_has_failed_with_its_output(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
@@ -86,7 +86,7 @@ def test_a_command_that_the_device_does_not_list_is_refused_before_anything_is_s
     assert "does not support 'dance'; its supported_commands are reload, compact" in said[0]["message"]
     assert "its supported_commands are nothing" in said[1]["message"]
     assert ansible.sandbox.requests("relay") == []
-    assert _ran(ansible, devices[0]) == _ran(ansible, bare) == []
+    assert _list_commands(ansible, devices[0]) == _list_commands(ansible, bare) == []
 
 
 @pytest.mark.covers("environment_command", "command_timeout")
@@ -133,7 +133,7 @@ def test_the_command_runs_at_most_once_and_the_result_is_honest_wherever_the_rel
 
     one, two = run.result("it")["targets"]
     assert (one["status"], two["status"]) == (status, "changed")
-    assert len(_ran(ansible, devices[0])) == runs
+    assert len(_list_commands(ansible, devices[0])) == runs
     assert "Traceback" not in run.output
     if status != "changed":
         assert "\n" not in one["error"]["message"]
@@ -151,7 +151,7 @@ def test_check_mode_asks_whether_the_command_exists_and_runs_nothing(
 
     assert run.result("reload")["changed"] is True
     assert run.result("dance")["targets"][0]["error"]["code"] == "unsupported"
-    assert _ran(ansible, devices[0]) == []
+    assert _list_commands(ansible, devices[0]) == []
     assert ansible.sandbox.requests("relay") == []
 
 

@@ -11,7 +11,7 @@ from .conftest import Ansible, Run, recap_of
 SOURCE = "localhost,one,two,three"
 
 
-def _ended(ansible: Ansible, outcomes: Any, *arguments: str) -> Run:
+def _run_play(ansible: Ansible, outcomes: Any, *arguments: str) -> Run:
     """A play of three hosts that sets a variable once for all hosts and then passes its name."""
     found = {"name": "find out", "ansible.builtin.set_fact": {"found": outcomes}, "run_once": True}
     end = {"name": "end", "fleetops.environments.environment_outcome": {"outcomes": "found"}}
@@ -23,7 +23,7 @@ def _ended(ansible: Ansible, outcomes: Any, *arguments: str) -> Run:
 @pytest.mark.covers("environment_outcome", "outcomes")
 @pytest.mark.parametrize("arguments", [(), ("--check",)], ids=["", "check mode"])
 def test_each_host_fails_or_passes_under_its_own_name(ansible: Ansible, arguments: tuple[str, ...]) -> None:
-    run = _ended(ansible, {"one": "", "two": "two: failed: {{ '{{' }} 7 * 7 }}"}, *arguments)
+    run = _run_play(ansible, {"one": "", "two": "two: failed: {{ '{{' }} 7 * 7 }}"}, *arguments)
 
     assert run.returncode == 2
     run.assert_error("two: failed: {{ 7 * 7 }}")
@@ -41,7 +41,7 @@ def test_each_host_fails_or_passes_under_its_own_name(ansible: Ansible, argument
 @pytest.mark.covers("environment_outcome", "outcomes")
 @pytest.mark.parametrize("outcomes", ["one", ["one"], 1])
 def test_a_value_other_than_a_dictionary_is_an_error(ansible: Ansible, outcomes: Any) -> None:
-    run = _ended(ansible, outcomes)
+    run = _run_play(ansible, outcomes)
 
     assert run.returncode == 2
     run.assert_error("outcomes: must name a variable that has been set to a dictionary, and 'found' is none")

@@ -51,13 +51,13 @@ async def listen(
 
     async with asyncio.TaskGroup() as group:
         listening = group.create_task(source)
-        await listed(sandbox, 1)
+        await wait_for_listings(sandbox, 1)
         await test(next_events)
         assert queue.empty()
         listening.cancel()
 
 
-async def listed(sandbox: Sandbox, more: int) -> None:
+async def wait_for_listings(sandbox: Sandbox, more: int) -> None:
     """Wait for this number of further listings of the fleet."""
     wanted = len(sandbox.requests("list")) + more
     while len(sandbox.requests("list")) < wanted:  # noqa: ASYNC110 - the sandbox has no event for a request
@@ -69,7 +69,7 @@ def test_a_change_is_an_event_and_a_change_that_is_undone_is_no_event(sandbox: S
     metadata = {**second["row"]["metadata"], "lettaCodeVersion": "9.9.9"}
 
     async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
-        await listed(sandbox, 1)
+        await wait_for_listings(sandbox, 1)
         sandbox.offline(first["id"])
         [event] = await next_events(1)
         assert (event["type"], event["id"], event["status"]) == ("offline", first["id"], "offline")
@@ -101,7 +101,7 @@ def test_only_events_of_the_selected_types_are_reported(sandbox: Sandbox) -> Non
     first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
 
     async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
-        await listed(sandbox, 1)
+        await wait_for_listings(sandbox, 1)
         sandbox.offline(first["id"])
         sandbox.patch(second["id"], currentMode="plan")
         assert [(event["type"], event["id"]) for event in await next_events(1)] == [("mode", second["id"])]
@@ -114,10 +114,10 @@ def test_no_fault_ends_the_source_and_the_next_listing_reports_the_missed_events
     first = next(entry for entry in sandbox.fleet() if entry["online"])
 
     async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
-        await listed(sandbox, 1)
+        await wait_for_listings(sandbox, 1)
         sandbox.add_fault(fault, route="list", **({"status": 503} if fault == "status" else {}))
         sandbox.offline(first["id"])
-        await listed(sandbox, 2)
+        await wait_for_listings(sandbox, 2)
         sandbox.clear_faults()
         assert [(event["type"], event["id"]) for event in await next_events(1)] == [("offline", first["id"])]
 
@@ -129,15 +129,15 @@ def test_an_event_that_cannot_be_recorded_is_reported_once_and_recorded_later(sa
     path = tmp_path / "state"
 
     async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
-        await listed(sandbox, 1)
+        await wait_for_listings(sandbox, 1)
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             sandbox.offline(first["id"])
             assert [event["id"] for event in await next_events(1)] == [first["id"]]
-            await listed(sandbox, 2)
+            await wait_for_listings(sandbox, 2)
         sandbox.offline(second["id"])
         assert [event["id"] for event in await next_events(1)] == [second["id"]]
-        await listed(sandbox, 1)
+        await wait_for_listings(sandbox, 1)
 
     asyncio.run(listen(sandbox, test, state_file=str(path)))
 

@@ -21,12 +21,12 @@ def report(ansible: Ansible, *arguments: str, source: Any = None, **variables: A
     return ansible.playbook(PLAYBOOK, "-e", json.dumps(variables), *arguments, source=source)
 
 
-def written(ansible: Ansible, name: str = "fleet.json") -> dict[str, Any]:
+def read_report(ansible: Ansible, name: str = "fleet.json") -> dict[str, Any]:
     data: dict[str, Any] = json.loads((ansible.directory / name).read_text())
     return data
 
 
-def embedded(ansible: Ansible, name: str = "fleet.html") -> dict[str, Any]:
+def read_embedded(ansible: Ansible, name: str = "fleet.html") -> dict[str, Any]:
     """The data embedded in the page."""
     text = (ansible.directory / name).read_text()
     data: dict[str, Any] = json.loads(text.partition('type="application/json">')[2].partition("</script>")[0])
@@ -50,12 +50,12 @@ def test_the_playbook_writes_the_fleet_as_a_page_as_json_and_as_metrics(ansible:
     assert result["files"] == [{"path": name, "changed": True} for name in files.values()]
     statuses = Counter("online" if entry["online"] else "offline" for entry in fleet)
     assert f"{len(fleet)} environments: {statuses['online']} online, {statuses['offline']} offline" in run.stdout
-    data = written(ansible)
+    data = read_report(ansible)
     assert {row["id"] for row in data["environments"]} == {entry["id"] for entry in fleet}
     assert data["fleet"]["counts"]["status"] == statuses
     modes = Counter(entry["row"].get("currentMode") or "unknown" for entry in fleet)
     assert data["fleet"]["counts"]["mode"] == modes
-    assert embedded(ansible) == data
+    assert read_embedded(ansible) == data
     metrics = (ansible.directory / "fleet.prom").read_text()
     assert f'fleetops_environments{{provider="letta",status="online"}} {statuses["online"]}\n' in metrics
 
@@ -75,7 +75,7 @@ def test_only_new_content_counts_as_changed(ansible: Ansible) -> None:
     after = {name: (ansible.directory / name).read_text() for name in files.values()}
     assert all(after[name] != before[name] for name in after)
 
-    limited = report(ansible, "--limit", f"!{written(ansible)['environments'][0]['host']}", source=static, **files)
+    limited = report(ansible, "--limit", f"!{read_report(ansible)['environments'][0]['host']}", source=static, **files)
     assert [file["changed"] for file in limited.result("Write the report")["files"]] == [True] * 3
 
 
@@ -94,14 +94,14 @@ def test_the_report_covers_the_hosts_of_the_play_or_the_named_hosts(ansible: Ans
         source=source.parent, hosts="all", arguments=("--limit", ",".join([*names, "web-1"])),
     )  # fmt: skip
 
-    assert [row["host"] for row in written(ansible, "play.json")["environments"]] == sorted(names)
-    assert [row["host"] for row in written(ansible, "named.json")["environments"]] == sorted(names[:2])
+    assert [row["host"] for row in read_report(ansible, "play.json")["environments"]] == sorted(names)
+    assert [row["host"] for row in read_report(ansible, "named.json")["environments"]] == sorted(names[:2])
     # With any prefix of the inventory's variables.
-    assert all(row["version"] for row in written(ansible, "play.json")["environments"])
+    assert all(row["version"] for row in read_report(ansible, "play.json")["environments"])
     assert run.result("typo")["msg"] == "hosts: 'nobody' is no host of the inventory"
     assert "allow_empty=true" in run.result("none")["msg"]
     assert not (ansible.directory / "none.json").exists()
-    assert written(ansible, "empty.json")["fleet"]["total"] == 0
+    assert read_report(ansible, "empty.json")["fleet"]["total"] == 0
 
 
 @pytest.mark.covers("fleet_report", "campaigns", "ledger")
@@ -126,7 +126,7 @@ def test_the_report_shows_the_results_of_campaigns(ansible: Ansible) -> None:
     )  # fmt: skip
 
     run.assert_quiet()
-    campaign, nobody = written(ansible)["campaigns"]
+    campaign, nobody = read_report(ansible)["campaigns"]
     assert (campaign["name"], campaign["state"], campaign["counts"]) == ("c", "paused", {"sent": 2, "failed": 1})
     outcomes = {delivery["id"]: (delivery["status"], delivery["outcome"]) for delivery in campaign["deliveries"]}
     assert outcomes == {
@@ -137,7 +137,7 @@ def test_the_report_shows_the_results_of_campaigns(ansible: Ansible) -> None:
     assert 'fleetops_campaign_deliveries{campaign="c",status="sent"} 2\n' in metrics
     nowhere.assert_error(f"ledger: there is no '{ansible.directory / 'none.sqlite'}'; give the file that a run")
     none_yet.assert_quiet()
-    assert [entry["counts"] for entry in written(ansible, "none.json")["campaigns"]] == [{}]
+    assert [entry["counts"] for entry in read_report(ansible, "none.json")["campaigns"]] == [{}]
     assert not (ansible.directory / "none.sqlite").exists()
 
 
@@ -158,8 +158,8 @@ def test_the_report_shows_the_state_of_a_rollout(ansible: Ansible) -> None:
     nowhere = report(ansible, report_rollout="r", report_ledger="none.sqlite", report_path="none.html")
 
     run.assert_quiet()
-    rollout = written(ansible)["rollout"]
-    assert embedded(ansible)["rollout"] == rollout
+    rollout = read_report(ansible)["rollout"]
+    assert read_embedded(ansible)["rollout"] == rollout
     assert (rollout["name"], rollout["version"], rollout["state"]) == ("r", "0.34.12", "pending")
     assert [(wave["number"], wave["size"], wave["state"]) for wave in rollout["waves"]] == [
         (1, 1, "pending"), (2, 1, "pending"),
@@ -185,7 +185,7 @@ def test_environments_of_both_providers_are_in_one_report(ansible: Ansible) -> N
     run = ansible.playbook(PLAYBOOK, "-e", "report_json_path=fleet.json", source=ansible.directory / "both", env=qoder)
 
     run.assert_quiet()
-    rows = written(ansible)["environments"]
+    rows = read_report(ansible)["environments"]
     of_qoder = [row for row in rows if row["provider"] == "qoder"]
     assert {row["id"] for row in of_qoder} == {
         entry["id"] for entry in sandbox.qoder.environments() if not entry["archived"]
@@ -202,9 +202,9 @@ def test_text_from_devices_stays_text(ansible: Ansible) -> None:
     run = report(ansible, report_path="fleet.html", report_json_path="fleet.json", report_metrics_path="fleet.prom")
 
     run.assert_quiet()
-    (row,) = [row for row in written(ansible)["environments"] if row["id"] == added["id"]]
+    (row,) = [row for row in read_report(ansible)["environments"] if row["id"] == added["id"]]
     assert (row["os"], row["version"], row["mode"]) == (hostile, TEMPLATE, f'"}} {hostile}')
-    assert embedded(ansible) == written(ansible)
+    assert read_embedded(ansible) == read_report(ansible)
     assert hostile not in (ansible.directory / "fleet.html").read_text()
     assert f'mode="\\"}} {hostile}"}} 1\n' in (ansible.directory / "fleet.prom").read_text()
     assert not (ansible.directory / "PWNED").exists()
@@ -236,4 +236,4 @@ def test_without_an_environment_the_playbook_fails_and_the_file_is_kept(ansible:
     assert path.read_text() == "before"
 
     report(ansible, source=empty, report_path="fleet.html", report_allow_empty=True)
-    assert embedded(ansible)["environments"] == []
+    assert read_embedded(ansible)["environments"] == []

@@ -166,7 +166,7 @@ def environment(home: Path, sandbox: Sandbox) -> dict[str, str]:
     }
 
 
-def installed(home: Path) -> None:
+def install_checkout(home: Path) -> None:
     """Put this checkout where `ansible-galaxy` installs the collection."""
     place = home / ".ansible/collections/ansible_collections/fleetops"
     place.mkdir(parents=True)
@@ -188,7 +188,7 @@ def test_the_commands_of_a_page_print_what_it_shows(page: str, home: Path, ten: 
         _built(directory, env)
         del env["LETTA_API_KEY"]
     else:
-        installed(home)
+        install_checkout(home)
     if page in PREPARED:
         PREPARED[page](ten)
 

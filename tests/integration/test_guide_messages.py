@@ -14,7 +14,7 @@ from .conftest import AGENT, CHECKOUT, Ansible, awake, step
 PAGE = CHECKOUT / "docs/guide/troubleshooting.md"
 
 
-def _explained() -> list[str]:
+def _list_explained() -> list[str]:
     """The code in the first column of the page's tables."""
     tokens = MarkdownIt().enable("table").parse(PAGE.read_text(encoding="utf-8"))
     cells = [tokens[at + 2].content for at, token in enumerate(tokens[:-2]) if token.type == "tr_open"]
@@ -98,7 +98,7 @@ def _of_tasks(ansible: Ansible) -> str:
 
 def test_every_explained_message_is_printed(ansible: Ansible) -> None:
     printed = "".join(run(ansible) for run in (_of_the_inventory, _of_an_empty_pattern, _of_tasks))
-    explained = {message: ".*".join(map(re.escape, message.split("..."))) for message in _explained()}
+    explained = {message: ".*".join(map(re.escape, message.split("..."))) for message in _list_explained()}
 
     assert len(explained) > 20
     assert [message for message, pattern in explained.items() if not re.search(pattern, printed)] == [], printed

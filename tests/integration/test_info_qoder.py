@@ -28,7 +28,7 @@ def _ids(result: dict[str, Any]) -> list[str]:
     return [environment["id"] for environment in result["environments"]]
 
 
-def _expected(ansible: Ansible, *, archived: bool = True) -> list[str]:
+def _expected_ids(ansible: Ansible, *, archived: bool = True) -> list[str]:
     """The ids of a listing, newest first."""
     entries = reversed(ansible.sandbox.qoder.environments())
     return [entry["id"] for entry in entries if archived or not entry["archived"]]
@@ -90,7 +90,7 @@ def test_the_options_select_the_list_also_in_check_mode(
 ) -> None:
     sandbox = ansible.sandbox
     sandbox.settings(qoder_generation=generation)
-    everything = _expected(ansible)
+    everything = _expected_ids(ansible)
     dated = [entry for entry in sandbox.qoder.environments() if entry["row"].get("created_at")]
     since, until = dated[4]["row"]["created_at"], dated[9]["row"]["created_at"]
 
@@ -108,7 +108,7 @@ def test_the_options_select_the_list_also_in_check_mode(
 
     run.assert_quiet()
     for name, ids in {
-        "all": _expected(ansible, archived=False),
+        "all": _expected_ids(ansible, archived=False),
         "archived too": everything,
         "after": everything[5:],
         "before": everything[:4],
@@ -134,7 +134,7 @@ def test_the_options_select_the_list_also_in_check_mode(
 @pytest.mark.parametrize("cursor", ["after_id", "before_id"])
 def test_pages_are_read_one_at_a_time_in_either_direction(ansible: Ansible, generation: str, cursor: str) -> None:
     ansible.sandbox.settings(qoder_generation=generation)
-    everything = _expected(ansible, archived=False)
+    everything = _expected_ids(ansible, archived=False)
     first = {} if cursor == "after_id" else {"before_id": everything[-1]}
 
     run = ansible.steps(
@@ -292,7 +292,7 @@ def test_the_connection_uses_the_options_of_qoder(ansible: Ansible) -> None:
 
 
 def test_rows_that_do_not_validate_are_named_in_a_warning_and_left_out(ansible: Ansible) -> None:
-    broken, *rest = _expected(ansible, archived=False)
+    broken, *rest = _expected_ids(ansible, archived=False)
     ansible.sandbox.qoder.patch(broken, metadata=["linux"])
 
     run = ansible.steps(look("all"), look("one", environment_id=broken), source=ALONE)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import Ansible, Certificates, Run, filled
+from .conftest import Ansible, Certificates, Run, fill_paths
 
 # A valid key that is part of no other text, so finding it in an output means that it leaked.
 KEY = "loopback-key-that-must-not-leak"
@@ -41,7 +41,7 @@ def secretive(ansible: Ansible, secretive_process: Sandbox) -> Ansible:
     return Ansible(ansible.directory, secretive_process)
 
 
-def _listed(run: Run, sandbox: Sandbox) -> None:
+def _list_fleet(run: Run, sandbox: Sandbox) -> None:
     """The fleet; asserts that the output at -vvvv has no key."""
     run.assert_quiet()
     shown = json.loads(run.stdout)
@@ -106,16 +106,16 @@ KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
 def test_the_key_may_be_given_in(secretive: Ansible, place: str) -> None:
     files = {"right": secretive.file("right.key", f"{KEY}\n"), "wrong": secretive.file("wrong.key", WRONG)}
     options, arguments, env = KEYS_IN_PLACES[place]
-    source = secretive.source(**{name: filled(value, files) for name, value in options.items()})
+    source = secretive.source(**{name: fill_paths(value, files) for name, value in options.items()})
 
     run = secretive.inventory(
         *VERBOSE,
-        *(filled(argument, files) for argument in arguments),
+        *(fill_paths(argument, files) for argument in arguments),
         source=source,
-        env=QUIET_STDOUT | {name: filled(value, files) for name, value in env.items()},
+        env=QUIET_STDOUT | {name: fill_paths(value, files) for name, value in env.items()},
     )
 
-    _listed(run, secretive.sandbox)
+    _list_fleet(run, secretive.sandbox)
 
 
 @pytest.mark.covers("letta", "api_key")
@@ -130,8 +130,8 @@ def test_the_key_may_be_a_vaulted_value_or_the_whole_source_a_vaulted_file(secre
     secretive.vault("encrypt", str(source))
     whole = secretive.inventory(*opened, source=source, env=env)
 
-    _listed(value, secretive.sandbox)
-    _listed(whole, secretive.sandbox)
+    _list_fleet(value, secretive.sandbox)
+    _list_fleet(whole, secretive.sandbox)
     locked.assert_inventory_error("vault")
 
 

@@ -252,7 +252,7 @@ def _patch_with_surrogates(sandbox: Sandbox, identity: str) -> None:
 
 @pytest.mark.covers("letta", "hostnames")
 def test_awx_imports_a_hostile_fleet_and_runs_a_job_over_it(ansible: Ansible, hostile: dict[str, str]) -> None:
-    run = awx.listed(ansible, _source(ansible, hostnames=["id"]), ansible.directory / "x.json")
+    run = awx.run_inventory(ansible, _source(ansible, hostnames=["id"]), ansible.directory / "x.json")
 
     run.assert_quiet()
     assert run.stdout == ""
@@ -292,7 +292,7 @@ def _as_awx_runs_it(ansible: Ansible, exported: Run, plays: list[dict[str, Any]]
 def test_awx_gets_an_error_and_no_file_when_the_listing_fails(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("html_200", route="list", nth=2)
 
-    run = awx.listed(ansible, ansible.source(page_size=5), ansible.directory / "x.json")
+    run = awx.run_inventory(ansible, ansible.source(page_size=5), ansible.directory / "x.json")
 
     run.assert_inventory_error("HTML page")
     assert not (ansible.directory / "x.json").exists()

@@ -378,21 +378,21 @@ def test_trust_decides_which_texts_are_exported_as_unsafe(
     run.assert_quiet()
     host = json.loads(run.stdout)["_meta"]["hostvars"][entry["name"]]
 
-    def marked(value: Any) -> bool:
+    def is_marked(value: Any) -> bool:
         assert isinstance(plain(value), str)
         return isinstance(value, dict)
 
     for name in ("connection_name", "git_branch", "api_key_owner", "listed_at", "connected_at"):
-        assert marked(host[f"letta_{name}"]) is names_marked, name
+        assert is_marked(host[f"letta_{name}"]) is names_marked, name
     for name in ("id", "device_id", "connection_id", "mode", "os", "version", "node_version", "status"):
-        assert marked(host[f"letta_{name}"]) is ids_marked, name
-    assert {marked(command) for command in host["letta_supported_commands"]} == {ids_marked}
-    assert marked(host["fleetops_environment"]["id"]) is ids_marked
+        assert is_marked(host[f"letta_{name}"]) is ids_marked, name
+    assert {is_marked(command) for command in host["letta_supported_commands"]} == {ids_marked}
+    assert is_marked(host["fleetops_environment"]["id"]) is ids_marked
     # Never trusted: a space is enough. Always trusted: the collection's own text.
-    assert marked(host["letta_working_directory"])
-    assert marked(host["letta_self_update"]["manual_command"])
-    assert not marked(host["ansible_host"])
-    assert not marked(host["fleetops_environment"]["base_url"])
+    assert is_marked(host["letta_working_directory"])
+    assert is_marked(host["letta_self_update"]["manual_command"])
+    assert not is_marked(host["ansible_host"])
+    assert not is_marked(host["fleetops_environment"]["base_url"])
     assert host["letta_online"] is True
 
 

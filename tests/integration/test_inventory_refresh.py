@@ -29,7 +29,7 @@ def cached(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def refreshed(ansible: Ansible, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def refresh(ansible: Ansible, options: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The list of a run with --flush-cache, and the requests that it made."""
     ansible.sandbox.clear_requests()
     run = ansible.inventory("--list", "--flush-cache", source=ansible.source(**options))
@@ -60,10 +60,10 @@ def test_a_refresh_of_a_large_fleet_asks_for_many_pages_at_once(tmp_path: Path, 
         large = Ansible(tmp_path, sandbox)
         options = cached | {"page_size": 20}
 
-        first, walk = refreshed(large, options)
-        second, at_once = refreshed(large, options)
+        first, walk = refresh(large, options)
+        second, at_once = refresh(large, options)
         sandbox.remove(fleet[39]["id"])
-        third, without = refreshed(large, options)
+        third, without = refresh(large, options)
         walked = large.listing(page_size=20)
 
     assert len(first["_meta"]["hostvars"]) == 500 == len(third["_meta"]["hostvars"]) + 1
@@ -93,25 +93,25 @@ def test_the_pages_are_remembered_when_the_rows_have_expired(ansible: Ansible, c
 def test_without_a_cache_every_listing_walks(ansible: Ansible, cached: dict[str, Any]) -> None:
     ansible.sandbox.add_fault("slow", route="list", seconds=0.05)
     pages = len(ansible.sandbox.fleet()) // PAGE + 1
-    refreshed(ansible, cached)
+    refresh(ansible, cached)
 
     for _number in range(2):
-        _listing, requests = refreshed(ansible, cached | {"cache": False})
+        _listing, requests = refresh(ansible, cached | {"cache": False})
         assert (len(requests), most_under_way(requests)) == (pages, 1)
 
 
 def test_a_refresh_lists_added_and_removed_rows_as_a_walk_does(ansible: Ansible, cached: dict[str, Any]) -> None:
     """Among the removed rows: two after which pages began, and the last row of all."""
-    refreshed(ansible, cached)
+    refresh(ansible, cached)
     fleet = ansible.sandbox.fleet()
     for position in (1, 4, 9, -1):
         ansible.sandbox.remove(fleet[position]["id"])
     for _number in range(5):
         ansible.sandbox.add_environment()
 
-    again, requests = refreshed(ansible, cached)
+    again, requests = refresh(ansible, cached)
     walked = ansible.listing(page_size=PAGE)
-    _third, at_once = refreshed(ansible, cached)
+    _third, at_once = refresh(ansible, cached)
 
     assert comparable(again) == comparable(walked)
     names = {entry["name"] for entry in ansible.sandbox.fleet()}
@@ -122,7 +122,7 @@ def test_a_refresh_lists_added_and_removed_rows_as_a_walk_does(ansible: Ansible,
 
 
 def test_a_refresh_that_fails_on_one_page_fails_as_a_whole(ansible: Ansible, cached: dict[str, Any]) -> None:
-    refreshed(ansible, cached)
+    refresh(ansible, cached)
     ansible.sandbox.add_fault("status", route="list", status=500, nth=7)
 
     run = ansible.inventory("--list", "--flush-cache", source=ansible.source(**cached, retries=0))
@@ -131,10 +131,10 @@ def test_a_refresh_that_fails_on_one_page_fails_as_a_whole(ansible: Ansible, cac
 
 
 def test_a_server_that_throttles_is_waited_for(ansible: Ansible, cached: dict[str, Any]) -> None:
-    refreshed(ansible, cached)
+    refresh(ansible, cached)
     ansible.sandbox.add_fault("status", route="list", status=429, retry_after=1, nth=[2, 4, 6, 8, 10])
 
-    listing, requests = refreshed(ansible, cached)
+    listing, requests = refresh(ansible, cached)
 
     assert listing["_meta"]["hostvars"].keys() == {entry["name"] for entry in ansible.sandbox.fleet()}
     assert [request["status"] for request in requests].count(429) == 5

@@ -17,7 +17,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.me
 from tests.sandbox.process import Sandbox
 from tests.unit.support import environment_of
 
-from .kill_points import each_step, entries, forked
+from .kill_points import each_step, entries, run_forked
 
 
 @pytest.fixture
@@ -86,15 +86,15 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
         sandbox.clear_received()
-        first = forked(sandbox, ledger, listed(sandbox, targets), step)
+        first = run_forked(sandbox, ledger, listed(sandbox, targets), step)
         restart(sandbox, targets)
         if first is None:
-            forked(sandbox, ledger, targets, step)
+            run_forked(sandbox, ledger, targets, step)
             restart(sandbox, targets)
         return first
 
     def complete(ledger: Path) -> None:
-        done = forked(sandbox, ledger, targets)
+        done = run_forked(sandbox, ledger, targets)
         assert set(done["statuses"]) <= {"sent", "already_sent"}
         ids = [make_message_id(ledger.stem, target.environment.id, 1) for target in targets]
         assert had(sandbox, targets) == [{own: 1} for own in ids]
@@ -109,15 +109,15 @@ def test_a_repeat_that_is_killed_at_any_await_makes_each_attempt_once(
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
         sandbox.clear_received()
-        forked(sandbox, ledger, targets)
+        run_forked(sandbox, ledger, targets)
         restart(sandbox, targets)
-        repeated = forked(sandbox, ledger, targets, step, retry="all")
+        repeated = run_forked(sandbox, ledger, targets, step, retry="all")
         restart(sandbox, targets)
         return repeated
 
     def go_on(ledger: Path) -> None:
         known = entries(ledger)
-        done = forked(sandbox, ledger, targets, retry="all")
+        done = run_forked(sandbox, ledger, targets, retry="all")
         assert set(done["statuses"]) <= {"sent", "already_sent"}
         complete = all((entry.attempt, entry.status) == (2, "sent") for entry in known.values())
         last = 3 if complete else 2

@@ -25,7 +25,7 @@ PLUGINS = {
 }
 
 
-def _specified(plugin: str) -> set[str]:
+def _list_specified(plugin: str) -> set[str]:
     """The options in the code: a module's or a lookup's SPEC, a plugin's DOCUMENTATION with its fragments."""
     package = f"ansible_collections.{COLLECTION}.plugins"
     if PLUGINS[plugin] == "module":
@@ -43,7 +43,7 @@ def _specified(plugin: str) -> set[str]:
     return options
 
 
-def _documented(plugin: str) -> dict[str, Any]:
+def _list_documented(plugin: str) -> dict[str, Any]:
     """The options that `ansible-doc` shows."""
     name = f"{COLLECTION}.{plugin}"
     command = [str(Path(sys.executable).with_name("ansible-doc")), "-t", PLUGINS[plugin], "--json", name]
@@ -70,16 +70,16 @@ def _claims_about(plugin: str) -> set[str]:
     """The options of a plugin that tests cover, directly or by a fragment: `covers("fragment targets", ...)`."""
     claims = _claims()
     found = set(claims[plugin])
-    if PLUGINS[plugin] == "module" and "targets" in _specified(plugin):
+    if PLUGINS[plugin] == "module" and "targets" in _list_specified(plugin):
         for name in ("fragment targets", "fragment letta"):
-            found |= claims[name] & _specified(plugin)
+            found |= claims[name] & _list_specified(plugin)
     return found
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_every_option_is_documented_and_has_a_test(plugin: str) -> None:
-    specified, claimed = _specified(plugin), _claims_about(plugin)
-    documented = _documented(plugin)
+    specified, claimed = _list_specified(plugin), _claims_about(plugin)
+    documented = _list_documented(plugin)
 
     assert set(documented) == specified
     assert specified - claimed == set(), f"options of {plugin} that no test claims to cover"
@@ -95,6 +95,6 @@ def test_claims_are_about_plugins_that_exist() -> None:
 def test_suboptions_are_documented_as_they_are_specified() -> None:
     package = f"ansible_collections.{COLLECTION}.plugins.modules"
     for plugin in (name for name, kind in PLUGINS.items() if kind == "module"):
-        documented = _documented(plugin)
+        documented = _list_documented(plugin)
         for name, option in importlib.import_module(f"{package}.{plugin}").SPEC.items():
             assert set(documented[name].get("suboptions") or {}) == set(option.get("options") or {}), name

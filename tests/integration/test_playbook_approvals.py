@@ -35,7 +35,7 @@ def _shown(run: Run, task: str) -> list[list[str]]:
     return [line.split("  ") for line in run.result(task)["msg"]]
 
 
-def _waiting(run: Run) -> list[tuple[str, str, str]]:
+def _list_waiting(run: Run) -> list[tuple[str, str, str]]:
     return [(tool, host, arguments) for tool, host, _call, arguments in _shown(run, "Show what waits, by tool")]
 
 
@@ -44,7 +44,7 @@ def test_only_named_tools_are_answered(ansible: Ansible, devices: dict[str, dict
         run = _answer(ansible, *arguments)
         run.assert_quiet()
         said = '{"of": "{{ hostvars }}"}'
-        assert _waiting(run) == [("Bash", "two", said), ("Read", "one", said), ("{{ 1 + 1 }}", "three", said)]
+        assert _list_waiting(run) == [("Bash", "two", said), ("Read", "one", said), ("{{ 1 + 1 }}", "three", said)]
         assert _shown(run, "Show what was answered") == []
         answered = "0 would be answered" if arguments else "0 answered"
         assert run.result("Summarise")["msg"] == f"3 tool calls waited, {answered}, 3 wait now"

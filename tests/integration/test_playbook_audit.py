@@ -36,7 +36,7 @@ def _audit(ansible: Ansible, *arguments: str, limit: str = ",".join([*FLEET, "aw
     return ansible.playbook(NAME, "--limit", limit, "-e", json.dumps(variables), *arguments)
 
 
-def _failed(run: Run) -> list[str]:
+def _list_failed(run: Run) -> list[str]:
     return sorted(host for host, counts in recap_of(run).items() if counts["failed"])
 
 
@@ -52,7 +52,7 @@ def test_a_host_that_breaks_the_rules_fails_under_its_own_name(
 
         assert run.returncode == 2
         assert "WARNING" not in run.output
-        assert _failed(run) == ["away", "odd", "old", "risky"]
+        assert _list_failed(run) == ["away", "odd", "old", "risky"]
         run.assert_error("risky: forbidden mode (online, mode bypassPermissions, version ")
         run.assert_error("old: old version, odd name (online, mode standard, version 0.33.1, last seen at ")
         run.assert_error("odd: old version, odd name (online, mode standard, version {{ 1 + 1 }}, last seen at ")
@@ -94,7 +94,7 @@ def test_another_prefix_and_environments_of_another_provider(
         env={"QODER_MANAGED_BASE_URL": qoder.url, "QODER_ACCESS_TOKEN": qoder.key},
     )  # fmt: skip
 
-    assert _failed(run) == ["risky"]
+    assert _list_failed(run) == ["risky"]
     assert run.result("Summarise")["msg"] == "2 environments: 1 break the rules; 1 forbidden mode"
 
 

@@ -25,7 +25,7 @@ from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_turns import QoderTurn
 from tests.unit.qoder_support import AGENT, new_environment, qoder_settings, with_client
 
-from .kill_points import begun, each_step, entries, forked
+from .kill_points import begin_run, each_step, entries, run_forked
 
 # Longer than the server keeps idempotency keys.
 LATER = 25 * 3600.0
@@ -74,7 +74,7 @@ def a_day_later(sandbox: Sandbox, ledger: Path) -> None:
     connection.close()
 
 
-def repeated(sandbox: Sandbox, path: str, key: str, body: dict[str, Any]) -> Any:
+def repeat_request(sandbox: Sandbox, path: str, key: str, body: dict[str, Any]) -> Any:
     """The server's answer to a request with a known key."""
     headers = {"Authorization": f"Bearer {sandbox.qoder.key}", "Idempotency-Key": key}
     return httpx.post(f"{sandbox.qoder.url}/{path}", json=body, headers=headers, trust_env=False).json()
@@ -88,16 +88,16 @@ def lose(ledger: Path) -> None:
 def sent_without_an_answer(sandbox: Sandbox, ledger: Path, target: MessageTarget) -> None:
     """A run whose message was accepted, and which did not record that."""
     sandbox.add_fault("drop_after", route="qoder_send")
-    assert forked(sandbox, ledger, [target])["statuses"] == ["unknown"]
+    assert run_forked(sandbox, ledger, [target])["statuses"] == ["unknown"]
     assert turns(sandbox) == [1]
     sandbox.clear_faults()
     sandbox.clear_requests()
 
 
 def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]) -> None:
-    first = forked(sandbox, ledger, targets)
+    first = run_forked(sandbox, ledger, targets)
     sandbox.clear_requests()
-    second = forked(sandbox, ledger, targets)
+    second = run_forked(sandbox, ledger, targets)
 
     assert (first["statuses"], second["statuses"]) == (["sent"] * 2, ["already_sent"] * 2)
     assert turns(sandbox) == [1, 1]
@@ -107,14 +107,14 @@ def test_a_campaign_that_is_run_twice_sends_once(sandbox: Sandbox, ledger: Path,
 def test_the_ledger_has_the_session_the_event_and_both_keys(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]
 ) -> None:
-    forked(sandbox, ledger, targets)
+    run_forked(sandbox, ledger, targets)
 
     for name, entry in entries(ledger).items():
         again = {"agent": AGENT, "environment_id": name}
-        assert repeated(sandbox, "sessions", str(entry.session_key), again)["id"] == entry.conversation_id
+        assert repeat_request(sandbox, "sessions", str(entry.session_key), again)["id"] == entry.conversation_id
         content = [{"type": "text", "text": "hello"}]
         path, events = f"sessions/{entry.conversation_id}/events", [{"type": "user.message", "content": content}]
-        [event] = repeated(sandbox, path, str(entry.message_key), {"events": events})["data"]
+        [event] = repeat_request(sandbox, path, str(entry.message_key), {"events": events})["data"]
         assert event["id"] == entry.otid
     assert turns(sandbox) == [1, 1]
     assert len(sandbox.qoder.sessions()) == 2
@@ -130,17 +130,17 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
         before.update(session["id"] for session in sandbox.qoder.sessions())
-        first: dict[str, Any] | None = forked(sandbox, ledger, targets, step, verify=verify)
+        first: dict[str, Any] | None = run_forked(sandbox, ledger, targets, step, verify=verify)
         if first is None:
             if later:
                 a_day_later(sandbox, ledger)
-            forked(sandbox, ledger, targets, step, verify=verify)
+            run_forked(sandbox, ledger, targets, step, verify=verify)
         return first
 
     def complete(ledger: Path) -> None:
         if later:
             a_day_later(sandbox, ledger)
-        done = forked(sandbox, ledger, targets, verify=verify)
+        done = run_forked(sandbox, ledger, targets, verify=verify)
         assert set(done["statuses"]) <= {"sent", "already_sent"}
         sessions = [session for session in sandbox.qoder.sessions() if session["id"] not in before]
         had = {session["environment_id"]: session["turns"] for session in sessions if session["turns"]}
@@ -159,7 +159,7 @@ def test_after_the_keys_expire_the_events_are_read_first(
     sent_without_an_answer(sandbox, ledger, targets[0])
     a_day_later(sandbox, ledger)
 
-    done = forked(sandbox, ledger, targets[:1], verify=verify)
+    done = run_forked(sandbox, ledger, targets[:1], verify=verify)
 
     assert done["statuses"] == ["already_sent"]
     assert [entry["route"] for entry in sandbox.requests()] == ["qoder_events"]
@@ -173,7 +173,7 @@ def test_while_the_keys_are_kept_a_message_is_sent_again_without_a_look_up(
 ) -> None:
     sent_without_an_answer(sandbox, ledger, targets[0])
 
-    done = forked(sandbox, ledger, targets[:1], verify=False)
+    done = run_forked(sandbox, ledger, targets[:1], verify=False)
 
     assert done["statuses"] == ["sent"]
     assert [entry["route"] for entry in sandbox.requests()] == ["qoder_send"]
@@ -187,9 +187,9 @@ def test_a_message_that_cannot_be_looked_up_is_not_sent(
     a_day_later(sandbox, ledger)
     sandbox.add_fault("status", status=400, route="qoder_events")
 
-    assert forked(sandbox, ledger, targets[:1], verify=False)["statuses"] == ["unknown"]
+    assert run_forked(sandbox, ledger, targets[:1], verify=False)["statuses"] == ["unknown"]
     sandbox.clear_faults()
-    assert forked(sandbox, ledger, targets[:1], verify=False)["statuses"] == ["already_sent"]
+    assert run_forked(sandbox, ledger, targets[:1], verify=False)["statuses"] == ["already_sent"]
     assert turns(sandbox) == [1]
 
 
@@ -197,10 +197,10 @@ def test_a_message_that_cannot_be_looked_up_is_not_sent(
 def test_a_lost_ledger_sends_nothing_again_while_the_keys_are_kept(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], verify: bool
 ) -> None:
-    forked(sandbox, ledger, targets)
+    run_forked(sandbox, ledger, targets)
     lose(ledger)
 
-    done = forked(sandbox, ledger, targets, verify=verify)
+    done = run_forked(sandbox, ledger, targets, verify=verify)
 
     assert done["statuses"] == ["already_sent" if verify else "sent"] * 2
     assert turns(sandbox) == [1, 1]
@@ -222,7 +222,7 @@ def test_an_unclear_delivery_is_resolved_by_the_next_run(
     target = to(sandbox)
     sandbox.add_fault(fault, route=route, times=3)
 
-    statuses = [forked(sandbox, ledger, [target])["statuses"] for _number in range(2)]
+    statuses = [run_forked(sandbox, ledger, [target])["statuses"] for _number in range(2)]
 
     assert statuses == [[end] for end in ends]
     assert turns(sandbox) == [1]
@@ -233,7 +233,7 @@ def test_an_unclear_delivery_is_resolved_by_the_next_run(
 def test_another_attempt_uses_another_session(
     sandbox: Sandbox, ledger: Path, targets: list[MessageTarget], retry: str, again: int
 ) -> None:
-    forked(sandbox, ledger, targets)
+    run_forked(sandbox, ledger, targets)
     connection = sqlite3.connect(ledger)
     with connection:
         failed = targets[0].environment.id
@@ -241,7 +241,7 @@ def test_another_attempt_uses_another_session(
     connection.close()
 
     for _number in range(2 if retry == "undelivered" else 1):
-        done = forked(sandbox, ledger, targets, retry=retry)
+        done = run_forked(sandbox, ledger, targets, retry=retry)
 
     assert Counter(done["statuses"]) == +Counter(sent=again, already_sent=2 - again)
     assert turns(sandbox) == [1] * (2 + again)
@@ -261,10 +261,10 @@ def test_a_given_session_is_used(sandbox: Sandbox, ledger: Path) -> None:
     target = replace(target, conversation_id=session_id)
 
     for expected in ("sent", "already_sent"):
-        assert forked(sandbox, ledger, [target])["statuses"] == [expected]
+        assert run_forked(sandbox, ledger, [target])["statuses"] == [expected]
     lose(ledger)
     # With the same key it is the same message.
-    assert forked(sandbox, ledger, [target])["statuses"] == ["sent"]
+    assert run_forked(sandbox, ledger, [target])["statuses"] == ["sent"]
 
     [session] = sandbox.qoder.sessions()
     assert (session["id"], session["messages"]) == (session_id, ["hello"])
@@ -281,7 +281,7 @@ def test_a_given_session_with_the_same_text_of_another_message_gets_the_message(
     with_client(qoder_settings(sandbox), say)
 
     for expected in ("sent", "already_sent"):
-        done = forked(sandbox, ledger, [replace(target, conversation_id=session_id)])
+        done = run_forked(sandbox, ledger, [replace(target, conversation_id=session_id)])
         assert done["statuses"] == [expected]
     assert [session["messages"] for session in sandbox.qoder.sessions()] == [["hello", "hello"]]
 
@@ -301,7 +301,7 @@ def test_a_given_session_that_is_busy_too_long_fails(
     with_client(qoder_settings(sandbox), say)
     target = replace(target, conversation_id=session_id)
 
-    statuses = [forked(sandbox, ledger, [target])["statuses"][0] for _number in range(4)]
+    statuses = [run_forked(sandbox, ledger, [target])["statuses"][0] for _number in range(4)]
 
     assert statuses == ["failed", "failed", "sent", "already_sent"]
     assert [session["messages"] for session in sandbox.qoder.sessions()] == [["before", "hello"]]
@@ -314,7 +314,7 @@ def test_an_environment_archived_after_the_listing_is_offline(
     sandbox.qoder.patch(targets[0].environment.id, **archived)
     sandbox.qoder.remove(targets[1].environment.id)
 
-    assert forked(sandbox, ledger, targets)["statuses"] == ["offline", "offline"]
+    assert run_forked(sandbox, ledger, targets)["statuses"] == ["offline", "offline"]
     assert sandbox.qoder.sessions() == []
 
 
@@ -322,7 +322,7 @@ def test_simultaneous_runs_send_once(sandbox: Sandbox, ledger: Path) -> None:
     targets = [to(sandbox) for _number in range(10)]
     sandbox.add_fault("slow", seconds=0.05, route="qoder_send")
     sandbox.add_fault("slow", seconds=0.05, route="qoder_create")
-    runs = [begun(sandbox, ledger, order, verify=False) for order in (targets, targets[::-1])]
+    runs = [begin_run(sandbox, ledger, order, verify=False) for order in (targets, targets[::-1])]
     statuses = [status for run in runs for status in run()["statuses"]]
 
     assert set(statuses) <= {"sent", "already_sent", "not_attempted"}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import Ansible, Certificates, Run, filled
+from .conftest import Ansible, Certificates, Run, fill_paths
 
 # A valid token that is part of no other text, so finding it in an output means that it leaked.
 KEY = "loopback-token-that-must-not-leak"
@@ -37,7 +37,7 @@ def secretive(qoder: Ansible, secretive_process: Sandbox) -> Ansible:
     return replace(qoder, sandbox=secretive_process)
 
 
-def _listed(run: Run, sandbox: Sandbox) -> None:
+def _list_account(run: Run, sandbox: Sandbox) -> None:
     """The environments of the account; asserts that the output at -vvvv has no token."""
     run.assert_quiet()
     hosts = json.loads(run.stdout)["_meta"]["hostvars"]
@@ -81,16 +81,16 @@ KEYS_IN_PLACES: dict[str, tuple[dict[str, Any], list[str], dict[str, str]]] = {
 def test_the_access_token_may_be_given_in(secretive: Ansible, place: str) -> None:
     files = {"right": secretive.file("right.key", f"{KEY}\n"), "wrong": secretive.file("wrong.key", WRONG)}
     options, arguments, env = KEYS_IN_PLACES[place]
-    source = secretive.source(**{name: filled(value, files) for name, value in options.items()})
+    source = secretive.source(**{name: fill_paths(value, files) for name, value in options.items()})
 
     run = secretive.inventory(
         *VERBOSE,
-        *(filled(argument, files) for argument in arguments),
+        *(fill_paths(argument, files) for argument in arguments),
         source=source,
-        env=QUIET_STDOUT | {name: filled(value, files) for name, value in env.items()},
+        env=QUIET_STDOUT | {name: fill_paths(value, files) for name, value in env.items()},
     )
 
-    _listed(run, secretive.sandbox)
+    _list_account(run, secretive.sandbox)
 
 
 @pytest.mark.covers("qoder", "api_key")
@@ -105,8 +105,8 @@ def test_the_token_may_be_a_vaulted_value_or_the_whole_source_a_vaulted_file(sec
     secretive.vault("encrypt", str(source))
     whole = secretive.inventory(*opened, source=source, env=env)
 
-    _listed(value, secretive.sandbox)
-    _listed(whole, secretive.sandbox)
+    _list_account(value, secretive.sandbox)
+    _list_account(whole, secretive.sandbox)
     locked.assert_inventory_error("vault")
 
 
@@ -144,7 +144,7 @@ def test_a_token_that_the_server_repeats_is_shown_nowhere(secretive: Ansible) ->
     secretive.sandbox.add_fault("status", route="qoder_list", status=400, echo_key=True)
     failed = secretive.inventory(*VERBOSE, env=QUIET_STDOUT)
 
-    _listed(shown, secretive.sandbox)
+    _list_account(shown, secretive.sandbox)
     assert environment["id"] in shown.stdout
     failed.assert_inventory_error("400 Bad Request: invalid_request_error: The sandbox was told to fail")
     assert KEY not in failed.output
@@ -199,23 +199,23 @@ def test_the_options_decide_when_requests_are_repeated_and_abandoned(qoder: Ansi
     sandbox = qoder.sandbox
     sandbox.add_fault("status", route="qoder_list", status=503, body="empty")
 
-    def asked(run: Run, *parts: str) -> int:
+    def count_requests(run: Run, *parts: str) -> int:
         run.assert_inventory_error(f"GET {sandbox.qoder.url}/environments", *parts)
         count = len(sandbox.requests())
         sandbox.clear_requests()
         return count
 
     start = time.monotonic()
-    never = asked(qoder.inventory("--list", source=qoder.source(retries=0), env={"QODER_RETRIES": "9"}), "503")
-    once = asked(qoder.inventory("--list", env={"QODER_RETRIES": "1"}), "503", "an empty body")
-    twice = asked(qoder.inventory("--list", "-e", "qoder_retries=2"), "503")
+    never = count_requests(qoder.inventory("--list", source=qoder.source(retries=0), env={"QODER_RETRIES": "9"}), "503")
+    once = count_requests(qoder.inventory("--list", env={"QODER_RETRIES": "1"}), "503", "an empty body")
+    twice = count_requests(qoder.inventory("--list", "-e", "qoder_retries=2"), "503")
     sandbox.clear_faults()
     sandbox.add_fault("slow", route="qoder_list", seconds=60)
-    slow = asked(qoder.inventory("--list", source=qoder.source(timeout=0.3, retries=1)), "timeout of 0.3 s")
+    slow = count_requests(qoder.inventory("--list", source=qoder.source(timeout=0.3, retries=1)), "timeout of 0.3 s")
     late = qoder.inventory("--list", source=qoder.source(timeout=0.4, retries=50, deadline=1))
 
     assert (never, once, twice, slow) == (1, 2, 3, 2)
-    assert 2 <= asked(late, "1 s") <= 4
+    assert 2 <= count_requests(late, "1 s") <= 4
     assert time.monotonic() - start < 40
 
 

@@ -40,7 +40,7 @@ UNABLE = {
 }
 
 
-def _added(ansible: Ansible, *names: str, **metadata: Any) -> dict[str, dict[str, Any]]:
+def _add(ansible: Ansible, *names: str, **metadata: Any) -> dict[str, dict[str, Any]]:
     """Simulated devices on an old version, which update themselves on request."""
     ansible.sandbox.upgrade_to(VERSION)
     return {
@@ -111,7 +111,7 @@ def _repair(ansible: Ansible, device: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("playbook", [NAME, str(CHECKOUT / "playbooks/self_update.yml")], ids=["by name", "by path"])
 def test_a_fleet_is_updated_in_four_waves_and_the_second_time_nothing_is_done(ansible: Ansible, playbook: str) -> None:
-    devices = _added(ansible, *_names(10))
+    devices = _add(ansible, *_names(10))
 
     checked = _rollout(ansible, "--check", playbook=playbook)
     assert not list(ansible.directory.glob("*.sqlite*"))
@@ -154,7 +154,7 @@ def test_a_fleet_is_updated_in_four_waves_and_the_second_time_nothing_is_done(an
 
 
 def test_a_canary_that_fails_stops_the_rollout_until_it_is_repaired(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(4))
+    devices = _add(ansible, *_names(4))
     _stop(ansible, devices["d0"])
 
     failed = _rollout(ansible)
@@ -177,7 +177,7 @@ def test_a_canary_that_fails_stops_the_rollout_until_it_is_repaired(ansible: Ans
 
 
 def test_a_device_that_comes_back_and_dies_again_fails_its_wave(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(3))
+    devices = _add(ansible, *_names(3))
     ansible.sandbox.upgrade_to(VERSION, stays=10)
 
     run = _rollout(ansible, self_update_soak=12, self_update_soak_grace=1)
@@ -194,7 +194,7 @@ def test_a_device_that_comes_back_and_dies_again_fails_its_wave(ansible: Ansible
 def test_within_the_budget_the_rollout_continues_and_failed_devices_are_tried_again_at_the_end(
     ansible: Ansible,
 ) -> None:
-    devices = _added(ansible, *_names(6))
+    devices = _add(ansible, *_names(6))
     for name in ("d0", "d3"):
         _stop(ansible, devices[name])
     told: dict[str, Any] = {
@@ -218,7 +218,7 @@ def test_within_the_budget_the_rollout_continues_and_failed_devices_are_tried_ag
 
 
 def test_a_wave_above_its_budget_starts_no_more_devices(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(6))
+    devices = _add(ansible, *_names(6))
     for name in ("d1", "d2"):
         _stop(ansible, devices[name])
     told: dict[str, Any] = {"self_update_waves": ["1", "100%"], "self_update_concurrency": 1}
@@ -235,7 +235,7 @@ def test_a_wave_above_its_budget_starts_no_more_devices(ansible: Ansible) -> Non
 
 
 def test_a_run_that_leaves_targets_out_goes_as_far_as_allowed(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(4))
+    devices = _add(ansible, *_names(4))
     _rollout(ansible, "--check")
     _rollout(ansible, self_update_gate=True)
 
@@ -251,8 +251,8 @@ def test_a_run_that_leaves_targets_out_goes_as_far_as_allowed(ansible: Ansible) 
 
 
 def test_targets_in_no_wave_are_shown_and_not_updated(ansible: Ansible) -> None:
-    devices = _added(ansible, "d-able", "d-asleep")
-    devices |= _added(ansible, "d-unable", self_update=UNABLE) | _added(ansible, "d-new", lettaCodeVersion="0.35.0")
+    devices = _add(ansible, "d-able", "d-asleep")
+    devices |= _add(ansible, "d-unable", self_update=UNABLE) | _add(ansible, "d-new", lettaCodeVersion="0.35.0")
     ansible.sandbox.offline(devices["d-asleep"]["id"])
 
     checked = _rollout(ansible, "--check")
@@ -279,7 +279,7 @@ def test_targets_in_no_wave_are_shown_and_not_updated(ansible: Ansible) -> None:
 
 
 def test_a_device_missing_at_the_start_of_its_wave_fails_it_and_counts_once_it_is_back(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(3))
+    devices = _add(ansible, *_names(3))
     _rollout(ansible, self_update_gate=True)
     ansible.sandbox.offline(devices["d1"]["id"])
 
@@ -293,7 +293,7 @@ def test_a_device_missing_at_the_start_of_its_wave_fails_it_and_counts_once_it_i
     assert _statuses(ansible) == dict.fromkeys(devices, "changed")
 
 
-def _started(ansible: Ansible, **variables: Any) -> subprocess.Popen[bytes]:
+def _start_rollout(ansible: Ansible, **variables: Any) -> subprocess.Popen[bytes]:
     play = [{"import_playbook": NAME, "vars": QUICK | {"self_update_ledger": LEDGER} | variables}]
     path = ansible.file("interrupted.yml", yaml.safe_dump(play))
     return ansible.start(path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -308,20 +308,20 @@ def _until(is_so: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_an_interrupted_rollout_continues_where_it_stopped(ansible: Ansible, signum: signal.Signals) -> None:
-    devices = _added(ansible, *_names(6))
-    late = _added(ansible, "d9")
+    devices = _add(ansible, *_names(6))
+    late = _add(ansible, "d9")
     ansible.sandbox.patch(late["d9"]["id"], metadata={"lettaCodeVersion": VERSION})
     ansible.sandbox.upgrade_to(VERSION, seconds=1.5)
     told: dict[str, Any] = {"self_update_waves": ["1", "100%"], "self_update_concurrency": 2}
 
-    process = _started(ansible, **told)
+    process = _start_rollout(ansible, **told)
     _until(lambda: len(_told(ansible, devices)) == 3)
     process.send_signal(signum)
     process.communicate(timeout=30)
     interrupted = _waves(ansible)
     # After the plan was made, one device became old and another joined the fleet.
     ansible.sandbox.patch(late["d9"]["id"], metadata={"lettaCodeVersion": OLD})
-    devices |= late | _added(ansible, "d8")
+    devices |= late | _add(ansible, "d8")
     ansible.sandbox.upgrade_to(VERSION, seconds=0.2)
     again = _rollout(ansible, **told)
 
@@ -334,7 +334,7 @@ def test_an_interrupted_rollout_continues_where_it_stopped(ansible: Ansible, sig
 
 
 def test_a_run_killed_in_a_wave_leaves_a_record_of_each_device(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(3))
+    devices = _add(ansible, *_names(3))
     # It reports that it is about to restart, and restarts when this test allows it.
     slow = devices["d1"]
     ansible.sandbox.command(slow["id"], "upgrade-letta-code", output=f"Updated to {VERSION}.")
@@ -342,13 +342,13 @@ def test_a_run_killed_in_a_wave_leaves_a_record_of_each_device(ansible: Ansible)
         "self_update_waves": ["100%"], "self_update_concurrency": 1, "self_update_update_timeout": 60
     }  # fmt: skip
 
-    killed = _started(ansible, **told)
+    killed = _start_rollout(ansible, **told)
     _until(lambda: set(_told(ansible, devices)) == {"d0", "d1"})
     killed.kill()
     killed.communicate(timeout=30)
     left = {target["host"]: target for target in _record(ansible)["targets"]}
     looks = len(ansible.sandbox.requests("retrieve"))
-    again = _started(ansible, **told)
+    again = _start_rollout(ansible, **told)
     _until(lambda: len(ansible.sandbox.requests("retrieve")) > looks + 4)
     told_while_it_was_slow = _told(ansible, devices)
     _repair(ansible, slow)
@@ -368,10 +368,10 @@ def test_a_run_killed_in_a_wave_leaves_a_record_of_each_device(ansible: Ansible)
 
 
 def test_a_device_that_was_asked_and_did_not_update_in_time_is_asked_again(ansible: Ansible) -> None:
-    devices = _added(ansible, "d0")
+    devices = _add(ansible, "d0")
     ansible.sandbox.command(devices["d0"]["id"], "upgrade-letta-code", output=f"Updated to {VERSION}.")
 
-    killed = _started(ansible, self_update_update_timeout=60)
+    killed = _start_rollout(ansible, self_update_update_timeout=60)
     _until(lambda: _told(ansible, devices) == {"d0": 1})
     killed.kill()
     killed.communicate(timeout=30)
@@ -382,11 +382,11 @@ def test_a_device_that_was_asked_and_did_not_update_in_time_is_asked_again(ansib
 
 
 def test_a_rollout_belongs_to_one_run_at_a_time(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(2))
+    devices = _add(ansible, *_names(2))
     ansible.sandbox.upgrade_to(VERSION, comes_back=False)
     told: dict[str, Any] = {"self_update_waves": ["100%"], "self_update_update_timeout": 90}
 
-    first = _started(ansible, **told)
+    first = _start_rollout(ansible, **told)
     _until(lambda: set(_told(ansible, devices)) == set(devices))
     second = _rollout(ansible, **told)
     checked = _rollout(ansible, "--check", **told)
@@ -408,7 +408,7 @@ def test_a_rollout_belongs_to_one_run_at_a_time(ansible: Ansible) -> None:
 
 
 def test_with_a_gate_each_run_is_a_wave(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(3))
+    devices = _add(ansible, *_names(3))
     stats = []
 
     for number in range(1, 5):
@@ -426,7 +426,7 @@ def test_with_a_gate_each_run_is_a_wave(ansible: Ansible) -> None:
 
 
 def test_a_run_whose_own_hosts_passed_passes_despite_another_failure_within_the_budget(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(3))
+    devices = _add(ansible, *_names(3))
     _stop(ansible, devices["d0"])
     told: dict[str, Any] = {"self_update_waves": ["1", "100%"], "self_update_canary_max_failures": 1}
 
@@ -440,7 +440,7 @@ def test_a_run_whose_own_hosts_passed_passes_despite_another_failure_within_the_
 
 
 def test_a_probe_makes_an_agent_reply_on_each_device(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(2))
+    devices = _add(ansible, *_names(2))
     ansible.sandbox.add_fault("status", route="messages", status=422, target=devices["d1"]["id"])
 
     told: dict[str, Any] = {
@@ -462,7 +462,7 @@ def test_a_probe_makes_an_agent_reply_on_each_device(ansible: Ansible) -> None:
 
 
 def test_more_hosts_than_the_limit_fail_as_one(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(3))
+    devices = _add(ansible, *_names(3))
     _stop(ansible, devices["d0"])
 
     run = _rollout(ansible, self_update_max_failed_hosts=2, self_update_hosts=",".join(devices))
@@ -473,7 +473,7 @@ def test_more_hosts_than_the_limit_fail_as_one(ansible: Ansible) -> None:
 
 
 def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
-    devices = _added(ansible, *_names(4))
+    devices = _add(ansible, *_names(4))
     play = {"hosts": "d0,d2", "gather_facts": False, "roles": [NAME], "vars": {"self_update_hosts": "ignored"}}
     path = ansible.file("site.yml", yaml.safe_dump([play]))
 
@@ -506,7 +506,7 @@ def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
 def test_invalid_options_fail_before_anything_is_updated(
     ansible: Ansible, variables: dict[str, Any], parts: Sequence[str]
 ) -> None:
-    _added(ansible, *_names(3))
+    _add(ansible, *_names(3))
 
     run = _rollout(ansible, **variables)
 
@@ -518,8 +518,8 @@ def test_invalid_options_fail_before_anything_is_updated(
 def test_hostile_names_and_texts_are_data(ansible: Ansible) -> None:
     text = "{{ lookup('pipe', 'touch pwned') }} $(touch pwned)"
     names = ["d{{ lookup('pipe', 'touch pwned') }}", "d'; DROP TABLE rollouts; --", "d<b>\u202eevil", "d" * 300]
-    devices = _added(ansible, *names, "d-broken")
-    _added(ansible, "d-unable", self_update={**UNABLE, "reason": text, "manual_command": text})
+    devices = _add(ansible, *names, "d-broken")
+    _add(ansible, "d-unable", self_update={**UNABLE, "reason": text, "manual_command": text})
     ansible.sandbox.command(devices["d-broken"]["id"], "upgrade-letta-code", output=text, success=False)
 
     run = _rollout(ansible, self_update_waves=["100%"], self_update_canary_max_failures=1, self_update_hosts="letta")

@@ -20,7 +20,7 @@ INSTRUCT = "fleetops.environments.instruct"
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not on this machine")
 
 
-def scheduled(ansible: Ansible, pattern: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+def run_scheduled(ansible: Ansible, pattern: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run `fleetops-run` as a scheduler does: no terminal, no standard input, and the test's own lock and ledger."""
     environment = {
         **os.environ,
@@ -39,14 +39,14 @@ def scheduled(ansible: Ansible, pattern: str, *arguments: str, **env: str) -> su
     )  # fmt: skip
 
 
-def instructing(ansible: Ansible) -> list[str]:
+def instruct_arguments(ansible: Ansible) -> list[str]:
     variables = yaml.safe_load((EXAMPLES / "instruct.yml").read_text()) | {"instruct_agent_id": AGENT}
     return [INSTRUCT, "-e", f"@{ansible.file('instruct.yml', yaml.safe_dump(variables))}"]
 
 
 def test_the_playbook_runs_and_a_second_run_on_that_day_changes_nothing(ansible: Ansible) -> None:
     for run in (1, 2):
-        done = scheduled(ansible, "letta", *instructing(ansible))
+        done = run_scheduled(ansible, "letta", *instruct_arguments(ansible))
         assert (done.returncode, done.stderr) == (0, ""), run
 
     received = ansible.sandbox.received()
@@ -57,24 +57,24 @@ def test_the_playbook_runs_and_a_second_run_on_that_day_changes_nothing(ansible:
 def test_failed_hosts_no_target_an_unread_inventory_and_an_overlap_end_differently(ansible: Ansible) -> None:
     entry = awake(ansible.sandbox)[0]
     ansible.sandbox.add_fault("status", route="messages", status=422)
-    failed = scheduled(ansible, "letta", *instructing(ansible), "--limit", entry["name"])
+    failed = run_scheduled(ansible, "letta", *instruct_arguments(ansible), "--limit", entry["name"])
     assert failed.returncode == 2
 
     sent = len(ansible.sandbox.requests("messages"))
-    nobody = scheduled(ansible, "mode_nosuch", *instructing(ansible))
+    nobody = run_scheduled(ansible, "mode_nosuch", *instruct_arguments(ansible))
     assert (nobody.returncode, nobody.stderr.splitlines()[-1]) == (
         66,
         "fleetops-run: mode_nosuch has no host that --limit leaves",
     )
-    limited = scheduled(ansible, "letta", *instructing(ansible), "--limit=mode_unknown,!all")
+    limited = run_scheduled(ansible, "letta", *instruct_arguments(ansible), "--limit=mode_unknown,!all")
     assert limited.returncode == 66
 
-    unread = scheduled(ansible, "letta", *instructing(ansible), LETTA_API_KEY="wrong-key-for-loopback")
+    unread = run_scheduled(ansible, "letta", *instruct_arguments(ansible), LETTA_API_KEY="wrong-key-for-loopback")
     assert (unread.returncode, unread.stderr.splitlines()[-1]) == (65, "fleetops-run: the inventory cannot be read")
 
     with (ansible.directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        overlapping = scheduled(ansible, "letta", *instructing(ansible))
+        overlapping = run_scheduled(ansible, "letta", *instruct_arguments(ansible))
     assert overlapping.returncode == 75
     assert "another run holds" in overlapping.stderr
     assert len(ansible.sandbox.requests("messages")) == sent
@@ -85,7 +85,7 @@ def test_the_targets_are_listed_with_the_options_of_the_inventory(ansible: Ansib
     name = awake(ansible.sandbox)[0]["name"]
     given = [f"-e@{ansible.file('secrets.yml', locked)}", *ansible.opened, f"-l{name}"]
 
-    done = scheduled(ansible, "letta", *instructing(ansible), *given, LETTA_API_KEY="")
+    done = run_scheduled(ansible, "letta", *instruct_arguments(ansible), *given, LETTA_API_KEY="")
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(ansible.sandbox.received()) == 1
@@ -95,8 +95,8 @@ def test_a_lock_that_fails_for_another_reason_is_no_overlap(ansible: Ansible) ->
     flock = ansible.file("bin/flock", "#!/bin/sh\nexit 71\n")
     flock.chmod(0o755)
 
-    done = scheduled(ansible, "letta", *instructing(ansible), PATH=f"{flock.parent}:{os.environ['PATH']}")
-    nowhere = scheduled(ansible, "letta", *instructing(ansible), FLEETOPS_LOCK="/nonexistent/lock")
+    done = run_scheduled(ansible, "letta", *instruct_arguments(ansible), PATH=f"{flock.parent}:{os.environ['PATH']}")
+    nowhere = run_scheduled(ansible, "letta", *instruct_arguments(ansible), FLEETOPS_LOCK="/nonexistent/lock")
 
     assert (done.returncode, nowhere.returncode) == (1, 1)
     assert "cannot lock" in done.stderr
@@ -125,7 +125,7 @@ def test_the_service_runs_with_the_credential_the_state_and_the_lock_that_it_nam
             environment[name] = value.replace("%d", str(ansible.directory / "credentials"))
     environment["ANSIBLE_COLLECTIONS_PATH"] = os.environ["ANSIBLE_COLLECTIONS_PATH"]
     ansible.source("fleet.letta.yml")
-    instructing(ansible)
+    instruct_arguments(ansible)
     [command] = settings_of("fleetops-instruct.service", "ExecStart")
     program, *arguments = shlex.split(command)
 

@@ -34,7 +34,7 @@ def devices(ansible: Ansible) -> dict[str, dict[str, Any]]:
     }
 
 
-def _ran(ansible: Ansible, device: dict[str, Any]) -> list[str]:
+def _list_commands(ansible: Ansible, device: dict[str, Any]) -> list[str]:
     """The commands that reached a device."""
     commands = ansible.sandbox.received().get(device["id"], {}).get("commands", [])
     return [command["command_id"] for command in commands]
@@ -84,7 +84,7 @@ def test_devices_are_updated_once_and_only_those_that_need_it(
     assert (other["status"], other["reason"]) == ("ok", "0.35.0 is newer than 0.34.12")
     result = second.result("it")
     assert (result["changed"], result["msg"]) == (False, "2 targets: 2 ok")
-    assert (_ran(ansible, devices["able"]), _ran(ansible, newer)) == (["upgrade-letta-code"], [])
+    assert (_list_commands(ansible, devices["able"]), _list_commands(ansible, newer)) == (["upgrade-letta-code"], [])
 
 
 def test_the_current_host_is_the_target_without_targets(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
@@ -121,14 +121,14 @@ def test_the_requested_method_is_used(ansible: Ansible, devices: dict[str, dict[
     assert NPM in message["content"].splitlines()
     assert (message["agentId"], message["conversationId"]) == ("agent-1", "conv-1")
     assert told["client_message_id"] == message["client_message_id"]
-    assert _ran(ansible, devices["able"]) == []
+    assert _list_commands(ansible, devices["able"]) == []
     [refused] = run.result("command")["targets"]
     assert refused["error"]["code"] == "not_updatable"
     assert refused["error"]["message"].startswith(f"not updatable: {WHY}")
     [stuck] = run.result("auto")["targets"]
     assert stuck["error"]["code"] == "no_method"
     assert stuck["error"]["message"].endswith(f"to update by hand: {NPM}")
-    assert messages_of(ansible.sandbox, devices["unable"]) == _ran(ansible, devices["unable"]) == []
+    assert messages_of(ansible.sandbox, devices["unable"]) == _list_commands(ansible, devices["unable"]) == []
 
 
 def test_the_agent_of_each_host_is_instructed_if_the_command_is_not_possible(
@@ -191,7 +191,7 @@ def test_a_cut_relay_ends_as_changed_when_the_device_is_back(
 
     run.assert_quiet()
     assert run.result("it")["targets"][0]["status"] == "changed"
-    assert _ran(ansible, devices["able"]) == ["upgrade-letta-code"]
+    assert _list_commands(ansible, devices["able"]) == ["upgrade-letta-code"]
     assert messages_of(ansible.sandbox, devices["able"]) == []
 
 
@@ -275,7 +275,7 @@ def test_updated_devices_are_recorded_in_the_rollout(ansible: Ansible, devices: 
         assert run.result(message)["msg"] == message
     updated = run.result("it")["targets"][0]
     assert updated["status"] == "changed"
-    assert _ran(ansible, devices["able"]) == ["upgrade-letta-code"]
+    assert _list_commands(ansible, devices["able"]) == ["upgrade-letta-code"]
     kept = Ledger.read(ansible.directory / "other.sqlite")
     assert kept is not None
     with kept:

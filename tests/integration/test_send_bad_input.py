@@ -166,17 +166,19 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Refused]:
         ansible.file("templates/empty.j2", "{% if false %}nothing{% endif %}")
         empty = str(ansible.file("empty.key", "\n"))
         names = {HOST: first["name"], "OTHER": second["name"], "EMPTY": empty}
-        steps = [step(name, "send_message", **_named({**bad.base, **bad.options}, names)) for name, bad in BAD.items()]
+        steps = [
+            step(name, "send_message", **_fill_names({**bad.base, **bad.options}, names)) for name, bad in BAD.items()
+        ]
         run = ansible.steps(*steps, hosts=first["name"])
         yield Refused(run, names, [request for request in sandbox.requests() if request["method"] == "POST"])
 
 
-def _named(value: Any, names: dict[str, str]) -> Any:
+def _fill_names(value: Any, names: dict[str, str]) -> Any:
     """The value with the facts that only the running sandbox knows."""
     if isinstance(value, dict):
-        return {key: _named(item, names) for key, item in value.items()}
+        return {key: _fill_names(item, names) for key, item in value.items()}
     if isinstance(value, list):
-        return [_named(item, names) for item in value]
+        return [_fill_names(item, names) for item in value]
     return names.get(value, value) if isinstance(value, str) else value
 
 
@@ -225,7 +227,7 @@ def test_a_key_is_never_shown_wherever_it_comes_from(ansible: Ansible) -> None:
     vault_password = ansible.file("vault-password", "pass")
     key_file = ansible.file("letta.key", keys["file"] + "\n")
     variable_file = ansible.file("variable.key", keys["pathvar"] + "\n")
-    ansible.file("vault.yml", _vaulted("vaulted_key", keys["vault"]))
+    ansible.file("vault.yml", _write_vaulted("vaulted_key", keys["vault"]))
     # Not in the playbook itself: Ansible shows its lines above a task that fails.
     ansible.file("plain.yml", f"plain_key: {keys['variable']}\nright_key: {ansible.sandbox.api_key}\n")
     given: dict[str, dict[str, Any]] = {
@@ -340,7 +342,7 @@ def test_a_task_that_fails_in_a_playbook_without_a_key_is_shown(ansible: Ansible
     assert "- name: it\n" in run.output
 
 
-def _vaulted(name: str, text: str) -> str:
+def _write_vaulted(name: str, text: str) -> str:
     """A variables file with one encrypted value (password `pass`)."""
     from ansible.parsing.vault import VaultLib, VaultSecret  # noqa: PLC0415 - Ansible is slow to import
 

@@ -19,7 +19,7 @@ CONCURRENCY = 2
 ENDLESS = 240
 
 
-def started(ansible: Ansible, **options: Any) -> subprocess.Popen[bytes]:
+def start_play(ansible: Ansible, **options: Any) -> subprocess.Popen[bytes]:
     """A play that sends to many targets, two of which are under way when this returns."""
     names = [entry["name"] for entry in awake(ansible.sandbox)[:12]]
     files = {"result_file": str(ansible.directory / "results.jsonl"), "retry_file": str(ansible.directory / "again")}
@@ -47,7 +47,7 @@ def test_no_message_starts_after_a_signal_and_the_files_are_written(
     ansible: Ansible, signum: signal.Signals, code: int
 ) -> None:
     ansible.sandbox.add_fault("slow", route="messages", seconds=1)
-    process = started(ansible)
+    process = start_play(ansible)
 
     process.send_signal(signum)
     begun = len(ansible.sandbox.requests("messages"))
@@ -68,7 +68,7 @@ def test_no_message_starts_after_a_signal_and_the_files_are_written(
 
 def test_a_send_that_does_not_finish_soon_is_cut_off_and_not_tried_again(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="messages", seconds=ENDLESS, nth=[5, 6])
-    process = started(ansible, timeout=ENDLESS)
+    process = start_play(ansible, timeout=ENDLESS)
 
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=ENDLESS / 2)
@@ -81,7 +81,7 @@ def test_a_send_that_does_not_finish_soon_is_cut_off_and_not_tried_again(ansible
 def test_the_ledger_and_the_audit_log_record_the_sends_that_were_cut_off(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="messages", seconds=20, nth=[5, 6])
     ledger, audit = str(ansible.directory / "ledger.sqlite"), ansible.directory / "audit.jsonl"
-    process = started(ansible, campaign="c", ledger=ledger, audit_log=str(audit))
+    process = start_play(ansible, campaign="c", ledger=ledger, audit_log=str(audit))
 
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
@@ -95,7 +95,7 @@ def test_the_ledger_and_the_audit_log_record_the_sends_that_were_cut_off(ansible
 
 def test_replies_are_no_longer_waited_for(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="history", seconds=ENDLESS)
-    process = started(ansible, wait_for_reply=True)
+    process = start_play(ansible, wait_for_reply=True)
     until = time.monotonic() + 60
     while not ansible.sandbox.requests("history") and time.monotonic() < until:
         time.sleep(0.05)
@@ -108,7 +108,7 @@ def test_replies_are_no_longer_waited_for(ansible: Ansible) -> None:
 
 def test_a_worker_stops_soon_after_ansible_was_killed(ansible: Ansible) -> None:
     ansible.sandbox.add_fault("slow", route="messages", seconds=1)
-    process = started(ansible)
+    process = start_play(ansible)
 
     process.kill()
     process.communicate(timeout=30)

@@ -103,19 +103,19 @@ def test_a_third_provider_needs_two_files_to_list_and_send(
         "ANSIBLE_INVENTORY_ENABLED": "fleetops.environments.acme",
     }
 
-    def ran(*command: str) -> str:
+    def run_command(*command: str) -> str:
         process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert (process.returncode, process.stderr) == (0, ""), process.stdout + process.stderr
         return process.stdout
 
-    listed = json.loads(ran("ansible-inventory", "-i", "fleet.acme.yml", "--list"))
+    listed = json.loads(run_command("ansible-inventory", "-i", "fleet.acme.yml", "--list"))
     assert listed["awake"]["hosts"] == ["acme-one"]
     assert listed["asleep"]["hosts"] == ["acme-two"]
     assert listed["_meta"]["hostvars"]["acme-one"]["acme_name"] == "one"
     assert listed["_meta"]["hostvars"]["acme-one"]["ansible_host"] == "m-1.acme.invalid"
 
-    output = ran("ansible-playbook", "-i", "fleet.acme.yml", "play.yml")
+    output = run_command("ansible-playbook", "-i", "fleet.acme.yml", "play.yml")
     assert '\\"sent\\": 1, \\"already_sent\\": 0, \\"offline\\": 1' in output
-    again = ran("ansible-playbook", "-i", "fleet.acme.yml", "play.yml")
+    again = run_command("ansible-playbook", "-i", "fleet.acme.yml", "play.yml")
     assert '\\"sent\\": 0, \\"already_sent\\": 1, \\"offline\\": 1' in again
     assert inbox == [("/machines/m-1/inbox", f"Bearer {KEY}", {"text": "Hello"})]

@@ -35,7 +35,7 @@ def _at_work(ansible: Ansible, *names: str, queued: bool = False) -> None:
     ansible.sandbox.clear_requests()
 
 
-def _said(ansible: Ansible, name: str) -> list[str]:
+def _list_messages(ansible: Ansible, name: str) -> list[str]:
     """The messages that the agent of a device has received; waiting ones are not included."""
     key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
     rows = ansible.sandbox.control.get(f"/v1/agents/agent-{name}/messages?order=asc", headers=key).json()
@@ -82,7 +82,7 @@ def test_turns_of_two_agents_are_aborted_and_waiting_messages_continue(
     assert (one["agent_id"], one["conversation_id"], two["agent_id"]) == ("agent-one", None, "agent-two")
     assert one["connection_id"] == devices[0]["connectionId"]
     assert run.result("abort")["msg"] == "2 targets: 1 changed, 1 ok"
-    assert _said(ansible, "one") == ["work", "next"]
+    assert _list_messages(ansible, "one") == ["work", "next"]
 
 
 def test_the_current_host_is_the_target_without_targets(ansible: Ansible, devices: list[dict[str, Any]]) -> None:

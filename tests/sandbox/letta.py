@@ -80,7 +80,7 @@ class Letta:
         following = list(self.fleet)
         if "after" in call.query:
             following = self._split(call)[1]
-        selected = _selected(call, following)
+        selected = _select(call, following)
         limit = positive(call, "limit", DEFAULT_PAGE)
         now = time.time()
         page = [environment.wire(now) for environment in selected[:limit]]
@@ -151,12 +151,12 @@ class Letta:
 
     def _page_before(self, call: Call) -> list[Row]:
         """Return the page that ends with the cursor of a list call, or no rows if the cursor does not exist."""
-        before = _selected(call, self._split(call)[0]) if "after" in call.query else []
+        before = _select(call, self._split(call)[0]) if "after" in call.query else []
         now = time.time()
         return [environment.wire(now) for environment in before[-positive(call, "limit", DEFAULT_PAGE) :]]
 
 
-def _selected(call: Call, environments: list[Environment]) -> list[Environment]:
+def _select(call: Call, environments: list[Environment]) -> list[Environment]:
     """Return the environments that the query of a list call selects."""
     online_only, source, user_id = (call.query.get(name) for name in ("onlineOnly", "source", "userId"))
     if online_only not in (None, "true", "false"):

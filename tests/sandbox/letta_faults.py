@@ -37,10 +37,10 @@ def spoil(rule: Rule, reply: Reply | None, page_before: Callable[[], list[Row]])
 def _damage_rows(rule: Rule, rows: list[Any]) -> None:
     kinds: tuple[str, ...] = (rule.damage,) if rule.damage else get_args(LettaDamage)
     for number, position in enumerate(positions(rule, rows)):
-        rows[position] = _damaged(rows[position], kinds[number % len(kinds)])
+        rows[position] = _damage_row(rows[position], kinds[number % len(kinds)])
 
 
-def _damaged(row: Row, damage: str) -> Any:
+def _damage_row(row: Row, damage: str) -> Any:
     damaged = dict(row)
     match damage:
         case "no_id":

@@ -150,7 +150,7 @@ class Qoder:
 
     def subjects(self, call: Call) -> list[str]:
         if call.route == "qoder_create":
-            return [*_named(call.body), call.account]
+            return [*_find_subjects(call.body), call.account]
         session = self.sessions.all.get(call.target)
         if session is not None:
             return [session.environment_id, session.id, session.agent.id, call.account]
@@ -174,7 +174,7 @@ class Qoder:
         return session
 
 
-def _named(body: bytes) -> list[str]:
+def _find_subjects(body: bytes) -> list[str]:
     """Return the environment and the agent for a new session."""
     try:
         new = NewSession.model_validate_json(body)

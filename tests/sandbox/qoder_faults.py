@@ -46,7 +46,7 @@ def spoil(rule: Rule, call: Call, reply: Reply | None, list_page: Callable[[Call
         case "without_id":
             body.pop("id", None)
             if "data" in body:
-                body["data"] = [_damaged(row, "no_id") for row in body["data"]]
+                body["data"] = [_damage_row(row, "no_id") for row in body["data"]]
     return Reply(reply.status, body, reply.media_type, dict(reply.headers))
 
 
@@ -67,11 +67,11 @@ def _damage_rows(rule: Rule, rows: list[Row]) -> list[Any]:
     damaged: list[Any] = list(rows)
     kinds: tuple[str, ...] = (rule.damage,) if rule.damage else get_args(QoderDamage)
     for number, position in enumerate(positions(rule, rows)):
-        damaged[position] = _damaged(rows[position], kinds[number % len(kinds)])
+        damaged[position] = _damage_row(rows[position], kinds[number % len(kinds)])
     return damaged
 
 
-def _damaged(row: Row, damage: str) -> Any:
+def _damage_row(row: Row, damage: str) -> Any:
     if damage == "not_an_object":
         return "environment"
     if damage == "no_id":

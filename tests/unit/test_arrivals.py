@@ -40,7 +40,7 @@ class OneConversation:
         return page
 
 
-def arrived(client: OneConversation, *otids: str) -> list[Any]:
+def find_messages(client: OneConversation, *otids: str) -> list[Any]:
     """The result for each message, when all are looked up at once."""
     conversations = Conversations(client, concurrency=4, rate=None)  # type: ignore[arg-type]
 
@@ -58,7 +58,7 @@ def test_a_long_conversation_is_searched_once(length: int) -> None:
     client = OneConversation(length)
     expected = [f"otid-{number}" for number in range(length)][:1]
 
-    assert arrived(client, "otid-0", "none of them") == [*(expected or [None]), None]
+    assert find_messages(client, "otid-0", "none of them") == [*(expected or [None]), None]
     assert client.requests == length // 100 + 1
 
 
@@ -66,7 +66,7 @@ def test_no_message_is_kept_after_it_was_read() -> None:
     """Each message may have several megabytes."""
     client = OneConversation(1_000)
 
-    assert arrived(client, "otid-0") == ["otid-0"]
+    assert find_messages(client, "otid-0") == ["otid-0"]
     assert client.kept == [0] * 11
 
 
@@ -92,7 +92,7 @@ def test_a_message_may_be_in_the_part_that_was_not_read(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "_MOST_LOOKED_THROUGH", 200)
     client = OneConversation(1_000)
 
-    newer, older = arrived(client, "otid-999", "otid-0")
+    newer, older = find_messages(client, "otid-999", "otid-0")
 
     assert newer == "otid-999"
     assert isinstance(older, ApiError)

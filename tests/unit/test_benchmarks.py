@@ -9,7 +9,7 @@ import pytest
 from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks import growth
 from tests.benchmarks.harness import Comparison, Figures, Goal, Growth, in_turn, less
-from tests.benchmarks.report import circumstances, replaced
+from tests.benchmarks.report import circumstances, replace_table
 
 DOCUMENT = """\
 Before.
@@ -25,7 +25,7 @@ After.
 """
 
 
-def compared(ours: list[float], theirs: list[float], goal: Goal) -> Comparison:
+def compare(ours: list[float], theirs: list[float], goal: Goal) -> Comparison:
     return Comparison("work", "something else", "s", ours, theirs, goal)
 
 
@@ -41,7 +41,7 @@ def compared(ours: list[float], theirs: list[float], goal: Goal) -> Comparison:
     ],
 )
 def test_a_goal_holds_the_median_against_the_others(goal: Goal, ours: float, result: str, met: bool) -> None:
-    comparison = compared([ours, 0.0, 1000.0], [5.0, 1.0, 99.0], goal)
+    comparison = compare([ours, 0.0, 1000.0], [5.0, 1.0, 99.0], goal)
 
     assert (goal.shown(comparison.result), comparison.is_met) == (result, met)
 
@@ -50,7 +50,7 @@ def test_a_goal_holds_the_median_against_the_others(goal: Goal, ours: float, res
 def test_a_difference_smaller_than_the_noise_meets_no_goal(ours: float, theirs: float) -> None:
     goals = [Goal("at most", 4), Goal("faster", -100)]
 
-    assert not any(compared([ours], [theirs], goal).is_met for goal in goals)
+    assert not any(compare([ours], [theirs], goal).is_met for goal in goals)
 
 
 def test_the_extra_cost_of_one_case_over_another() -> None:
@@ -85,7 +85,7 @@ def test_a_missed_goal_is_named_and_fails(
     document = tmp_path / "performance.md"
     document.write_text(DOCUMENT)
     missed = Comparison("the play", "`debug`", "CPU, s", [3.0], [2.0], Goal("at most", 1.15))
-    measuring(monkeypatch, missed, compared([1.0], [20.0], Goal("faster", 10)))
+    measuring(monkeypatch, missed, compare([1.0], [20.0], Goal("faster", 10)))
 
     code = benchmarks.main([], document)
 
@@ -107,7 +107,7 @@ def test_a_missed_goal_is_named_and_fails(
 def test_with_all_goals_met_the_exit_code_is_0_and_a_part_leaves_the_document_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    measuring(monkeypatch, compared([1.0], [20.0], Goal("faster", 10)))
+    measuring(monkeypatch, compare([1.0], [20.0], Goal("faster", 10)))
     absent = tmp_path / "absent.md"
 
     codes = [benchmarks.main(given, absent) for given in (["--only", "play"], ["--runs", "1"], ["--size", "5"])]
@@ -121,14 +121,14 @@ def test_a_document_without_the_marks_is_an_error() -> None:
     end_first = "<!-- end of growth -->\n<!-- growth -->\n"
     for document in ("nothing", end_first, "<!-- growth -->\n", "<!-- growth -->\n" * 2 + "<!-- end of growth -->\n"):
         with pytest.raises(ValueError, match=r"needs <!-- growth --> and then <!-- end of growth -->, each once"):
-            replaced(document, "growth", "text")
+            replace_table(document, "growth", "text")
 
 
 def test_the_documentation_has_the_marks() -> None:
     document = benchmarks.DOCUMENT.read_text()
 
     for name in ("measurements", "growth"):
-        assert "text between" in replaced(document, name, "text between")
+        assert "text between" in replace_table(document, name, "text between")
 
 
 def test_a_measurement_is_described_with_the_machine_and_the_versions() -> None:

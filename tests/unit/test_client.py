@@ -18,7 +18,7 @@ from tests.sandbox.process import Sandbox
 from .support import environment_of, http_answer, raw_server, row, settings_for
 
 
-def retrieved(sandbox: Sandbox, device_id: str) -> Environment:
+def retrieve_device(sandbox: Sandbox, device_id: str) -> Environment:
     async def run() -> Environment:
         async with Client(settings_for(sandbox)) as client:
             return await client.retrieve(device_id)
@@ -33,14 +33,14 @@ def test_a_device_is_retrieved_as_it_is_listed(sandbox: Sandbox) -> None:
     assert invalid == []
     assert [environment.id for environment in found] == [entry["id"] for entry in sandbox.fleet()]
     assert {environment.status == "online" for environment in found} == {True, False}
-    again = retrieved(sandbox, found[0].device_id)
+    again = retrieve_device(sandbox, found[0].device_id)
     moving = {"listed_at", "last_heartbeat", "last_seen_at"}
     assert {**again.fields, **dict.fromkeys(moving)} == {**found[0].fields, **dict.fromkeys(moving)}
 
 
 def test_a_device_that_is_not_there_is_a_404(sandbox: Sandbox) -> None:
     with pytest.raises(ApiError) as raised:
-        retrieved(sandbox, "nobody")
+        retrieve_device(sandbox, "nobody")
 
     assert (raised.value.status, raised.value.code) == (404, "http_404")
 
@@ -52,7 +52,7 @@ def test_a_retrieved_row_that_does_not_validate_is_an_error_with_its_place(
     sandbox.add_environment(deviceId="damaged", **changes)
 
     with pytest.raises(ApiError, match=next(iter(changes))) as raised:
-        retrieved(sandbox, "damaged")
+        retrieve_device(sandbox, "damaged")
 
     assert (raised.value.code, raised.value.may_be_accepted) == ("invalid", False)
     assert f"GET {sandbox.url}/v1/environments/" in str(raised.value)

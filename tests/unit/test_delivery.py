@@ -30,7 +30,7 @@ from tests.sandbox.process import Sandbox
 from .support import environment_of, http_answer, policy, raw_server, row, settings_for
 
 
-def listed(sandbox: Sandbox) -> dict[str, Environment]:
+def list_now(sandbox: Sandbox) -> dict[str, Environment]:
     """What an inventory would list now, by id."""
     listing = fetch_listing(PROVIDER, settings_for(sandbox), Query())
     sandbox.clear_requests()
@@ -38,13 +38,13 @@ def listed(sandbox: Sandbox) -> dict[str, Environment]:
 
 
 def online(sandbox: Sandbox, count: int = 1) -> list[Environment]:
-    found = [environment for environment in listed(sandbox).values() if environment.status == "online"][:count]
+    found = [environment for environment in list_now(sandbox).values() if environment.status == "online"][:count]
     assert len(found) == count
     return found
 
 
 def offline(sandbox: Sandbox) -> Environment:
-    return next(environment for environment in listed(sandbox).values() if environment.status == "offline")
+    return next(environment for environment in list_now(sandbox).values() if environment.status == "offline")
 
 
 def target(
@@ -56,7 +56,7 @@ def target(
     )
 
 
-def delivered(
+def send_all(
     sandbox: Sandbox,
     targets: Sequence[MessageTarget],
     rules: Policy | None = None,
@@ -74,7 +74,7 @@ def delivered(
 
 
 def send_one(sandbox: Sandbox, to: MessageTarget, **settings: Any) -> Delivery:
-    [delivery] = delivered(sandbox, [to], **settings)
+    [delivery] = send_all(sandbox, [to], **settings)
     return delivery
 
 
@@ -148,7 +148,7 @@ def test_results_are_in_the_order_of_the_targets(sandbox: Sandbox) -> None:
     targets = [target(environment) for environment in online(sandbox, 10)]
     sandbox.add_fault("slow", seconds=0.2, route="messages", nth=[1, 2, 5])
 
-    deliveries = delivered(sandbox, targets, policy(concurrency=5))
+    deliveries = send_all(sandbox, targets, policy(concurrency=5))
 
     assert [delivery.host for delivery in deliveries] == [to.host for to in targets]
     assert {delivery.status for delivery in deliveries} == {"sent"}
@@ -156,13 +156,13 @@ def test_results_are_in_the_order_of_the_targets(sandbox: Sandbox) -> None:
 
 
 def test_no_target_is_no_delivery(sandbox: Sandbox) -> None:
-    assert delivered(sandbox, []) == []
+    assert send_all(sandbox, []) == []
 
 
 def test_a_target_to_skip_is_not_asked_about(sandbox: Sandbox) -> None:
     first, second = online(sandbox, 2)
 
-    skipped, sent = delivered(sandbox, [target(first, skip="not updatable"), target(second)])
+    skipped, sent = send_all(sandbox, [target(first, skip="not updatable"), target(second)])
 
     assert (skipped.status, skipped.reason, skipped.attempts) == ("skipped", "not updatable", 0)
     assert sent.status == "sent"
@@ -272,7 +272,7 @@ def many_with_newer_rows(sandbox: Sandbox, count: int) -> list[Environment]:
 def test_targets_that_are_not_their_devices_newest_row_share_one_listing(sandbox: Sandbox) -> None:
     wanted = many_with_newer_rows(sandbox, 20)
 
-    deliveries = delivered(sandbox, [target(environment) for environment in wanted], policy(concurrency=5))
+    deliveries = send_all(sandbox, [target(environment) for environment in wanted], policy(concurrency=5))
 
     assert {delivery.status for delivery in deliveries} == {"sent"}
     assert turns(sandbox) == {environment.id: 1 for environment in wanted}
@@ -287,7 +287,7 @@ def test_a_failed_shared_listing_keeps_only_unclear_deliveries_unclear(sandbox: 
     sandbox.add_fault("slow", route="messages", target=clear.connection_id, seconds=1)
     sandbox.add_fault("slow", route="list", seconds=60)
 
-    deliveries = delivered(sandbox, [target(unclear), target(clear)], policy(max_failures=2), deadline=2)
+    deliveries = send_all(sandbox, [target(unclear), target(clear)], policy(max_failures=2), deadline=2)
 
     assert [delivery.status for delivery in deliveries] == ["unknown", "failed"]
     assert len(sandbox.requests("list")) == 1
@@ -301,7 +301,7 @@ def test_an_offline_target_gets_nothing(sandbox: Sandbox, when_offline: str, fai
     environment = offline(sandbox)
     rules = policy(when_offline=when_offline)
 
-    [delivery] = delivered(sandbox, [target(environment)], rules)
+    [delivery] = send_all(sandbox, [target(environment)], rules)
 
     assert (delivery.status, delivery.attempts, rules.is_failure(delivery)) == ("offline", 0, failure)
     assert routes(sandbox) == ["retrieve"]
@@ -324,7 +324,7 @@ def test_a_target_is_waited_for_until_it_is_online(sandbox: Sandbox) -> None:
         sandbox.online(waited_for.id)
 
     rules = policy(when_offline="wait")
-    deliveries = delivered(sandbox, [target(waited_for), target(other)], rules, come_online)
+    deliveries = send_all(sandbox, [target(waited_for), target(other)], rules, come_online)
 
     assert [(delivery.status, delivery.error) for delivery in deliveries] == [("sent", None), ("sent", None)]
     assert turns(sandbox) == {waited_for.id: 1, other.id: 1}
@@ -334,7 +334,7 @@ def test_a_target_that_stays_offline_is_abandoned_and_counts_as_failed(sandbox: 
     environment = offline(sandbox)
     rules = policy(when_offline="wait", offline_timeout=0.3)
 
-    [delivery] = delivered(sandbox, [target(environment)], rules)
+    [delivery] = send_all(sandbox, [target(environment)], rules)
 
     assert (delivery.status, rules.is_failure(delivery)) == ("offline", True)
     assert routes(sandbox) == ["retrieve", "retrieve"]
@@ -485,7 +485,7 @@ def test_a_look_up_that_takes_too_long_sends_nothing(sandbox: Sandbox) -> None:
 def test_new_creates_a_conversation_for_each_target(sandbox: Sandbox) -> None:
     targets = [target(environment, conversation_id="new") for environment in online(sandbox, 3)]
 
-    deliveries = delivered(sandbox, targets)
+    deliveries = send_all(sandbox, targets)
 
     made = [delivery.conversation_id for delivery in deliveries]
     assert len({*made}) == 3
@@ -530,7 +530,7 @@ def test_a_waiting_send_does_not_start_above_the_budget(sandbox: Sandbox) -> Non
     targets = [target(environment) for environment in online(sandbox, 10)]
     sandbox.add_fault("status", status=400, route="messages")
 
-    deliveries = delivered(sandbox, targets, policy(concurrency=10, rate=8))
+    deliveries = send_all(sandbox, targets, policy(concurrency=10, rate=8))
 
     counts = count_each((delivery.status for delivery in deliveries), STATUSES)
     assert counts["not_attempted"] > 0
@@ -541,7 +541,7 @@ def test_sends_run_at_the_same_time(sandbox: Sandbox) -> None:
     targets = [target(environment) for environment in online(sandbox, 9)]
     sandbox.add_fault("slow", seconds=0.2, route="messages")
 
-    delivered(sandbox, targets, policy(concurrency=50))
+    send_all(sandbox, targets, policy(concurrency=50))
 
     under_way = [entry["under_way"] for entry in sandbox.requests("messages")]
     assert under_way[-1] - under_way[0] == 8
@@ -550,7 +550,7 @@ def test_sends_run_at_the_same_time(sandbox: Sandbox) -> None:
 # Stopping
 
 
-def answered_after(sandbox: Sandbox, stop: Stop, route: str) -> Callable[[], None]:
+def stop_after(sandbox: Sandbox, stop: Stop, route: str) -> Callable[[], None]:
     """Request a stop once a request to a route has arrived."""
 
     def wait() -> None:
@@ -573,7 +573,7 @@ def test_after_a_stop_nothing_is_sent_over_a_new_connection(sandbox: Sandbox, be
     sandbox.add_fault("slow", route="retrieve", seconds=1)
     stop = Stop()
 
-    [delivery] = delivered(sandbox, [target(environment)], policy(stop=stop), answered_after(sandbox, stop, "retrieve"))
+    [delivery] = send_all(sandbox, [target(environment)], policy(stop=stop), stop_after(sandbox, stop, "retrieve"))
 
     assert (delivery.status, (delivery.error or {})["code"]) == (status, "stopped")
     assert len(sandbox.requests("messages")) == (1 if before is None else 2)
@@ -588,7 +588,7 @@ def test_a_target_that_waits_when_the_run_stops_has_sent_nothing(sandbox: Sandbo
 
     async def run() -> list[Delivery]:
         async with Client(settings) as client, asyncio.TaskGroup() as group:
-            group.create_task(asyncio.to_thread(answered_after(sandbox, settings.gate.stop, "messages")))
+            group.create_task(asyncio.to_thread(stop_after(sandbox, settings.gate.stop, "messages")))
             return await deliver({"letta": client}, [first, *others], policy(stop=settings.gate.stop, concurrency=1))
 
     async def held() -> list[Delivery]:

@@ -26,7 +26,7 @@ FOR_PLUGINS = yaml.safe_load(Connection.PLUGINS)
 Options = dict[str, dict[str, Any]]
 
 
-def documented(module: Any) -> Options:
+def documented_options(module: Any) -> Options:
     """A module's or plugin's documented options, with those of this collection's fragments."""
     documentation = yaml.safe_load(module.DOCUMENTATION)
     options: Options = dict(documentation["options"])
@@ -42,14 +42,14 @@ def documented(module: Any) -> Options:
     return options
 
 
-def as_specified(options: Options, *, sub: str) -> Options:
+def strip_descriptions(options: Options, *, sub: str) -> Options:
     """The specification of options, without their descriptions. sub: the key of suboptions."""
     meant: Options = {}
     for name, option in options.items():
         meant[name] = {key: option[key] for key in ("type", "default", "choices", "elements") if key in option}
         meant[name]["required"] = option.get("required", False)
         if sub in option:
-            meant[name]["options"] = as_specified(option[sub], sub=sub)
+            meant[name]["options"] = strip_descriptions(option[sub], sub=sub)
     return meant
 
 
@@ -57,7 +57,9 @@ def as_specified(options: Options, *, sub: str) -> Options:
 def test_a_modules_specification_is_its_documentation(name: str) -> None:
     module = importlib.import_module(f"{COLLECTION}.modules.{name}")
 
-    assert as_specified(module.SPEC, sub="options") == as_specified(documented(module), sub="suboptions")
+    assert strip_descriptions(module.SPEC, sub="options") == strip_descriptions(
+        documented_options(module), sub="suboptions"
+    )
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -92,10 +94,10 @@ def test_a_module_has_an_example_of_itself_and_describes_its_results(name: str) 
 
 
 def test_the_connection_options_are_the_same_in_modules_and_in_plugins() -> None:
-    specified = as_specified(CONNECTION_SPEC, sub="options")
-    for_plugins = as_specified(FOR_PLUGINS["options"], sub="suboptions")
+    specified = strip_descriptions(CONNECTION_SPEC, sub="options")
+    for_plugins = strip_descriptions(FOR_PLUGINS["options"], sub="suboptions")
 
-    assert specified == as_specified(FOR_MODULES["options"], sub="suboptions")
+    assert specified == strip_descriptions(FOR_MODULES["options"], sub="suboptions")
     # A module leaves it unset, because the URL that the target was listed from overrides the default.
     assert for_plugins["base_url"].pop("default") == PROVIDER.base_url
     assert specified == for_plugins
@@ -129,14 +131,14 @@ def test_every_documented_inventory_option_is_read() -> None:
     )
     read = {*re.findall(r'get_option\("(\w+)"\)', code), *CONNECTION_SPEC}
 
-    assert documented(inventory).keys() - read == {"plugin"}
+    assert documented_options(inventory).keys() - read == {"plugin"}
     # The other options come from fragments of core, which reads some of them itself.
     cache = {"cache", "cache_plugin", "cache_connection", "cache_prefix"}
-    assert read - documented(inventory).keys() <= cache | {"compose", "groups", "keyed_groups", "strict"}
+    assert read - documented_options(inventory).keys() <= cache | {"compose", "groups", "keyed_groups", "strict"}
 
 
 def test_inventory_defaults_are_those_of_the_design() -> None:
-    options = documented(inventory)
+    options = documented_options(inventory)
 
     assert {name: options[name].get("default") for name in options.keys() - CONNECTION_SPEC} == {
         "plugin": None,
@@ -160,7 +162,7 @@ def test_inventory_defaults_are_those_of_the_design() -> None:
 
 
 def test_qoders_defaults_are_those_of_the_design() -> None:
-    options = documented(qoder_inventory)
+    options = documented_options(qoder_inventory)
 
     assert {name: options[name].get("default") for name in options.keys() - CONNECTION_SPEC} == {
         "plugin": None,
@@ -186,7 +188,7 @@ def test_qoders_defaults_are_those_of_the_design() -> None:
 
 @pytest.mark.parametrize("plugin", [inventory, qoder_inventory])
 def test_the_group_dimensions_are_the_documented_ones(plugin: Any) -> None:
-    assert documented(plugin)["group_by"]["choices"] == [
+    assert documented_options(plugin)["group_by"]["choices"] == [
         dimension.name for dimension in plugin.InventoryModule.DIMENSIONS
     ]
 
@@ -194,7 +196,7 @@ def test_the_group_dimensions_are_the_documented_ones(plugin: Any) -> None:
 @pytest.mark.parametrize("option", CONNECTION_SPEC)
 def test_each_connection_option_of_an_inventory_comes_from_where_its_provider_says(option: str) -> None:
     for plugin in (inventory, qoder_inventory):
-        provider, entry = plugin.InventoryModule.PROVIDER, documented(plugin)[option]
+        provider, entry = plugin.InventoryModule.PROVIDER, documented_options(plugin)[option]
         # Ansible takes the last of several options that are set.
         assert [place["name"] for place in entry["env"][::-1]] == list(provider.environment_variables_of(option))
         assert [place["name"] for place in entry["vars"]] == [provider.variable_of(option)]
@@ -205,14 +207,14 @@ def test_each_connection_option_of_an_inventory_comes_from_where_its_provider_sa
 
 
 def test_the_options_of_a_listing_are_the_same_in_modules_and_in_the_inventory() -> None:
-    listing = as_specified(LIST_SPEC, sub="options")
+    listing = strip_descriptions(LIST_SPEC, sub="options")
 
-    for options in (documented(inventory), documented(_module("environment_info"))):
-        assert as_specified({name: options[name] for name in listing}, sub="suboptions") == listing
+    for options in (documented_options(inventory), documented_options(_module("environment_info"))):
+        assert strip_descriptions({name: options[name] for name in listing}, sub="suboptions") == listing
 
 
 def test_options_that_hold_expressions_are_never_split_at_commas() -> None:
-    for options in map(documented, (inventory, qoder_inventory, _module("environment_info"))):
+    for options in map(documented_options, (inventory, qoder_inventory, _module("environment_info"))):
         for name in ("filters", "hostnames"):
             assert options.get(name, {"type": "raw"})["type"] == "raw"
 

@@ -33,14 +33,14 @@ SELF_UPDATE = {"supported": True, "writable": True, "manual_command": "npm insta
 FOUND = environment_of(row(metadata={"self_update": SELF_UPDATE}))
 
 
-def exported(value: Any) -> Any:
+def export_value(value: Any) -> Any:
     """A value as AWX stores an exported inventory: every untrusted text wrapped."""
     if isinstance(value, dict):
-        return {key: exported(item) for key, item in value.items()}
+        return {key: export_value(item) for key, item in value.items()}
     return {"__ansible_unsafe": value} if isinstance(value, str) else value
 
 
-@pytest.mark.parametrize("through", [lambda value: value, copy.deepcopy, exported])
+@pytest.mark.parametrize("through", [lambda value: value, copy.deepcopy, export_value])
 @pytest.mark.parametrize("found", [FOUND, environment_of(row(connectionId=None))])
 def test_a_contract_gives_the_same_environment_back(through: Callable[[Any], Any], found: Environment) -> None:
     again = EnvironmentReference.from_contract(through(found.contract()))

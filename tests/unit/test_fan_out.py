@@ -39,7 +39,7 @@ def policy(**changes: Any) -> Policy:
     return Policy(**{**standard, **changes})
 
 
-def fanned_out(
+def run_fan_out(
     targets: Sequence[Target],
     work: Callable[[Target, Outcome], Awaitable[None]],
     fan_out: FanOut | None = None,
@@ -56,7 +56,7 @@ def fanned_out(
     return [outcome for _to, outcome in pairs]
 
 
-def ending(*ends: str | Exception) -> Callable[[Target, Outcome], Awaitable[None]]:
+def end_as(*ends: str | Exception) -> Callable[[Target, Outcome], Awaitable[None]]:
     """Work that ends for `host-0` as the first argument says, `host-1` as the second, later hosts as the last."""
 
     async def work(to: Target, outcome: Outcome) -> None:
@@ -85,13 +85,13 @@ def statuses(outcomes: Sequence[Outcome]) -> list[str]:
     ],
 )
 def test_an_api_error_is_the_outcome_of_its_target(error: ApiError, status: str) -> None:
-    [outcome] = fanned_out([target()], ending(error))
+    [outcome] = run_fan_out([target()], end_as(error))
 
     assert (outcome.status, outcome.error) == (status, {"code": error.code, "message": str(error)})
 
 
 def test_any_other_exception_makes_only_that_target_unknown() -> None:
-    outcomes = fanned_out([target(0), target(1)], ending(KeyError("a\nb"), "ok"), concurrency=1, max_failures=1)
+    outcomes = run_fan_out([target(0), target(1)], end_as(KeyError("a\nb"), "ok"), concurrency=1, max_failures=1)
 
     assert statuses(outcomes) == ["unknown", "ok"]
     assert outcomes[0].error == {"code": "internal", "message": r"KeyError: 'a\nb'"}
@@ -105,20 +105,20 @@ def test_the_time_that_the_work_took_is_kept() -> None:
         await over.wait()
         outcome.status = "ok"
 
-    [outcome] = fanned_out([target()], work)
+    [outcome] = run_fan_out([target()], work)
 
     assert 0.05 <= outcome.duration < 5
 
 
 def test_a_target_to_skip_is_left_alone() -> None:
-    skipped, done = fanned_out([target(0, skip="not updatable"), target(1)], ending(REFUSED, "ok"))
+    skipped, done = run_fan_out([target(0, skip="not updatable"), target(1)], end_as(REFUSED, "ok"))
 
     assert (skipped.status, skipped.reason, skipped.duration) == ("skipped", "not updatable", 0.0)
     assert done.status == "ok"
 
 
 def test_no_target_is_no_work() -> None:
-    assert fanned_out([], ending(REFUSED)) == []
+    assert run_fan_out([], end_as(REFUSED)) == []
 
 
 # The budget of failures
@@ -138,7 +138,7 @@ def test_above_the_budget_no_work_starts_and_running_work_finishes() -> None:
         await failed.wait()
         outcome.status = "ok"
 
-    outcomes = fanned_out(targets, work, concurrency=4)
+    outcomes = run_fan_out(targets, work, concurrency=4)
 
     assert [outcome.host for outcome in outcomes] == [to.host for to in targets]
     assert {status: count for status, count in count_each(statuses(outcomes), STATUSES).items() if count} == {
@@ -154,19 +154,19 @@ def test_above_the_budget_no_work_starts_and_running_work_finishes() -> None:
 def test_the_budget_is_how_many_may_fail(max_failures: int, starts: int) -> None:
     targets = [target(number) for number in range(10)]
 
-    outcomes = fanned_out(targets, ending(REFUSED), concurrency=1, max_failures=max_failures)
+    outcomes = run_fan_out(targets, end_as(REFUSED), concurrency=1, max_failures=max_failures)
 
     assert statuses(outcomes) == ["failed"] * starts + ["not_attempted"] * (10 - starts)
 
 
 def test_offline_and_skipped_targets_are_within_the_budget() -> None:
-    outcomes = fanned_out([target(0), target(1, skip="why"), target(2)], ending(OFFLINE, "ok"), concurrency=1)
+    outcomes = run_fan_out([target(0), target(1, skip="why"), target(2)], end_as(OFFLINE, "ok"), concurrency=1)
 
     assert statuses(outcomes) == ["offline", "skipped", "ok"]
 
 
 def test_an_offline_target_that_counts_as_failed_uses_the_budget() -> None:
-    outcomes = fanned_out([target(0), target(1)], ending(OFFLINE, "ok"), concurrency=1, when_offline="fail")
+    outcomes = run_fan_out([target(0), target(1)], end_as(OFFLINE, "ok"), concurrency=1, when_offline="fail")
 
     assert statuses(outcomes) == ["offline", "not_attempted"]
 
@@ -239,7 +239,7 @@ def test_no_more_targets_run_at_once_than_allowed(concurrency: int, most: int) -
         now -= 1
         outcome.status = "ok"
 
-    outcomes = fanned_out([target(number) for number in range(9)], work, concurrency=concurrency)
+    outcomes = run_fan_out([target(number) for number in range(9)], work, concurrency=concurrency)
 
     assert max(under_way) == most
     assert statuses(outcomes) == ["ok"] * 9
@@ -255,7 +255,7 @@ def test_no_more_targets_start_in_a_second_than_allowed() -> None:
         outcome.status = "ok"
 
     began = time.monotonic()
-    outcomes = fanned_out([target(number) for number in range(6)], work, fan_out)
+    outcomes = run_fan_out([target(number) for number in range(6)], work, fan_out)
 
     for number, start in enumerate(starts):
         assert start - began >= number / 20 - 0.001
@@ -269,7 +269,7 @@ def test_a_waiting_target_does_not_start_above_the_budget() -> None:
         if await fan_out.may_start():
             raise REFUSED
 
-    outcomes = fanned_out([target(number) for number in range(5)], work, fan_out)
+    outcomes = run_fan_out([target(number) for number in range(5)], work, fan_out)
 
     assert statuses(outcomes) == ["failed", *["not_attempted"] * 4]
 
@@ -292,7 +292,7 @@ def away(rounds: int, tries: Counter[str]) -> Callable[[Target, Outcome], Awaita
 def test_only_an_offline_target_that_is_waited_for_is_tried_again() -> None:
     tries: Counter[str] = Counter()
 
-    outcomes = fanned_out([target(0), target(1)], away(1, tries), when_offline="wait")
+    outcomes = run_fan_out([target(0), target(1)], away(1, tries), when_offline="wait")
 
     assert statuses(outcomes) == ["ok", "ok"]
     assert tries == {"host-0": 2, "host-1": 1}
@@ -301,7 +301,7 @@ def test_only_an_offline_target_that_is_waited_for_is_tried_again() -> None:
 def test_a_target_that_stays_offline_is_tried_a_last_time_when_the_time_is_over() -> None:
     tries: Counter[str] = Counter()
 
-    outcomes = fanned_out([target(0), target(1)], away(99, tries), when_offline="wait")
+    outcomes = run_fan_out([target(0), target(1)], away(99, tries), when_offline="wait")
 
     assert statuses(outcomes) == ["offline", "ok"]
     assert tries == {"host-0": 2, "host-1": 1}
@@ -312,14 +312,14 @@ def test_a_target_that_stays_offline_is_tried_a_last_time_when_the_time_is_over(
 def test_a_target_that_is_not_waited_for_is_tried_once(when_offline: str) -> None:
     tries: Counter[str] = Counter()
 
-    fanned_out([target(0)], away(99, tries), when_offline=when_offline)
+    run_fan_out([target(0)], away(99, tries), when_offline=when_offline)
 
     assert tries == {"host-0": 1}
 
 
 def test_above_the_budget_no_target_is_waited_for() -> None:
-    outcomes = fanned_out(
-        [target(0), target(1)], ending(OFFLINE, REFUSED), when_offline="wait", offline_timeout=3600, concurrency=1
+    outcomes = run_fan_out(
+        [target(0), target(1)], end_as(OFFLINE, REFUSED), when_offline="wait", offline_timeout=3600, concurrency=1
     )
 
     assert statuses(outcomes) == ["offline", "failed"]
@@ -344,7 +344,7 @@ def test_progress_is_reported_when_it_has_changed(monkeypatch: pytest.MonkeyPatc
         outcome.status = "ok"
 
     targets = [target(0), target(1), target(2, skip="why")]
-    fanned_out(targets, work, max_failures=1, report=report)
+    run_fan_out(targets, work, max_failures=1, report=report)
 
     [line] = told
     assert line.startswith("1 of 2 targets, 1 failed, ")
@@ -362,7 +362,7 @@ def test_after_a_stop_no_target_starts_and_running_work_finishes() -> None:
         await asyncio.sleep(0.05)
         outcome.status = "ok"
 
-    outcomes = fanned_out([target(number) for number in range(5)], work, concurrency=2, stop=stop)
+    outcomes = run_fan_out([target(number) for number in range(5)], work, concurrency=2, stop=stop)
 
     assert statuses(outcomes) == ["ok", "ok", *["not_attempted"] * 3]
 
@@ -378,7 +378,7 @@ def test_work_that_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pyte
         stop.cut()
         outcome.status = "ok"
 
-    outcomes = fanned_out([target(number) for number in range(4)], work, concurrency=2, stop=stop)
+    outcomes = run_fan_out([target(number) for number in range(4)], work, concurrency=2, stop=stop)
 
     assert statuses(outcomes) == ["ok", "unknown", "not_attempted", "not_attempted"]
     assert outcomes[1].error == {"code": "interrupted", "message": "cut off by a signal; it may have been done"}
@@ -393,11 +393,11 @@ def test_after_a_stop_no_target_waits_for_a_turn_or_a_round() -> None:
             asyncio.get_running_loop().call_later(0.1, stop.cut)
             raise OFFLINE
 
-    assert statuses(fanned_out([target(0), target(1)], work, fan_out)) == ["offline", "not_attempted"]
+    assert statuses(run_fan_out([target(0), target(1)], work, fan_out)) == ["offline", "not_attempted"]
 
 
 def test_a_fan_out_stopped_before_it_began_does_nothing() -> None:
     stop = Stop()
     stop.cut()
 
-    assert statuses(fanned_out([target(0)], ending(REFUSED), stop=stop)) == ["not_attempted"]
+    assert statuses(run_fan_out([target(0)], end_as(REFUSED), stop=stop)) == ["not_attempted"]

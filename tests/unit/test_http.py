@@ -357,7 +357,7 @@ def test_a_date_is_the_seconds_until_then(seconds: int) -> None:
 # Answers
 
 
-def answered(body: bytes = b"{}", *, status: bytes = b"200 OK", headers: tuple[bytes, ...] = ()) -> Answer:
+def get_answer(body: bytes = b"{}", *, status: bytes = b"200 OK", headers: tuple[bytes, ...] = ()) -> Answer:
     """The result of a GET with such an answer."""
 
     async def run() -> Answer:
@@ -370,15 +370,15 @@ def answered(body: bytes = b"{}", *, status: bytes = b"200 OK", headers: tuple[b
 
 
 def test_the_date_of_an_answer_is_the_servers() -> None:
-    assert answered(headers=(b"Date: Sat, 31 Jan 2026 12:00:00 GMT",)).date == NOW
-    assert answered(headers=(b"Date: Sat, 31 Jan 2026 13:00:00 +0100",)).date == NOW
+    assert get_answer(headers=(b"Date: Sat, 31 Jan 2026 12:00:00 GMT",)).date == NOW
+    assert get_answer(headers=(b"Date: Sat, 31 Jan 2026 13:00:00 +0100",)).date == NOW
 
 
 @pytest.mark.parametrize("header", [b"Date: yesterday", b"Date:", b"Date: Mon, 01 Jan 2026 00:00:00 +999999999999999"])
 def test_without_a_readable_date_it_is_our_clock(header: bytes) -> None:
     before = datetime.now(UTC)
 
-    assert before <= answered(headers=(header,)).date <= datetime.now(UTC)
+    assert before <= get_answer(headers=(header,)).date <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_without_a_readable_date_it_is_our_clock(header: bytes) -> None:
     ],
 )
 def test_an_answer_other_than_json_is_an_error_that_shows_its_beginning(body: bytes, shown: str) -> None:
-    error = failure(answered, body)
+    error = failure(get_answer, body)
 
     assert (error.code, error.status, error.transient) == ("not_json", 200, False)
     assert f"answered 200 with {shown}" in str(error)
@@ -418,7 +418,7 @@ def test_an_answer_other_than_json_is_an_error_that_shows_its_beginning(body: by
     ],
 )
 def test_an_error_shows_the_servers_message(body: bytes, shown: str) -> None:
-    error = failure(answered, body, status=b"400 Bad Request")
+    error = failure(get_answer, body, status=b"400 Bad Request")
 
     assert f"400 Bad Request: {shown}" in str(error)
     assert len(str(error)) < 500
@@ -426,13 +426,13 @@ def test_an_error_shows_the_servers_message(body: bytes, shown: str) -> None:
 
 @pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])
 def test_a_refused_key_names_the_option(status: bytes) -> None:
-    assert "(the server refused the key given with api_key)" in str(failure(answered, status=status))
+    assert "(the server refused the key given with api_key)" in str(failure(get_answer, status=status))
 
 
 @pytest.mark.parametrize("charset", [b"banana", b"hex", b"idna", b"undefined", b"utf-16", b"utf-7"])
 def test_the_charset_that_a_server_claims_breaks_nothing(charset: bytes) -> None:
     with contextlib.suppress(ApiError):
-        answered(b'{"a": "b"}', headers=(b"Content-Type: application/json; charset=" + charset,))
+        get_answer(b'{"a": "b"}', headers=(b"Content-Type: application/json; charset=" + charset,))
 
 
 # Where the key is sent
@@ -475,7 +475,7 @@ def test_a_redirect_is_not_followed(sandbox: Sandbox, other: Sandbox, status: in
 
 def test_a_redirect_with_an_unreadable_or_no_address_is_an_error() -> None:
     for header in (b"Location: http://[", b"Location: http://host:port/", b"X-Nothing: here"):
-        assert failure(answered, status=b"302 Found", headers=(header,)).code == "redirect"
+        assert failure(get_answer, status=b"302 Found", headers=(header,)).code == "redirect"
 
 
 @pytest.mark.parametrize("body", ["envelope", "error_envelope", "html"])
@@ -503,7 +503,7 @@ def test_no_part_of_a_key_is_left_at_the_end_of_a_shortened_message(sandbox: San
 
 
 def test_a_key_that_the_server_repeats_is_not_in_the_data() -> None:
-    assert answered(b'{"a": "' + KEY.encode() + b'"}').data == {"a": "********"}
+    assert get_answer(b'{"a": "' + KEY.encode() + b'"}').data == {"a": "********"}
 
 
 @pytest.mark.parametrize(
@@ -515,11 +515,11 @@ def test_a_key_that_the_server_repeats_is_not_in_the_data() -> None:
     ],
 )
 def test_a_key_that_the_server_repeats_elsewhere_is_not_shown(answer: dict[str, Any]) -> None:
-    assert KEY not in str(failure(answered, **answer))
+    assert KEY not in str(failure(get_answer, **answer))
 
 
 def test_an_escaped_key_that_the_server_repeats_is_not_in_the_data() -> None:
-    assert KEY not in str(answered(b'{"a": "' + KEY.encode().replace(b"-", b"\\u002d") + b'"}').data)
+    assert KEY not in str(get_answer(b'{"a": "' + KEY.encode().replace(b"-", b"\\u002d") + b'"}').data)
 
 
 # Addresses

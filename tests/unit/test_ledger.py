@@ -43,11 +43,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "ledger.sqlite"
 
 
-def opened(path: Path) -> Ledger:
+def open_ledger(path: Path) -> Ledger:
     return Ledger.open(path, FACTS)
 
 
-def problem(path: Path, use: Callable[[Path], object] = opened) -> str:
+def problem(path: Path, use: Callable[[Path], object] = open_ledger) -> str:
     """The error when the ledger is opened or read; one line that names the option and the file."""
     with pytest.raises(OptionError) as caught:
         use(path)
@@ -97,7 +97,7 @@ def test_the_path_is_the_option_then_the_environment_then_the_state_directory(mo
 
 
 def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         Deliveries(ledger).begin("c", None, 0)
         modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
 
@@ -107,11 +107,11 @@ def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
 
 
 def test_a_recorded_delivery_is_kept(path: Path) -> None:
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         assert Deliveries(ledger).replace(None, ROW)
         assert Deliveries(ledger).replace(ROW, replace(ROW, status="sent"))
 
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         assert Deliveries(ledger).entry("c", "e") == replace(ROW, status="sent")
         assert Deliveries(ledger).entries("c") == {"e": replace(ROW, status="sent")}
         assert Deliveries(ledger).entries("other") == {}
@@ -121,7 +121,7 @@ def test_a_recorded_delivery_is_kept(path: Path) -> None:
 
 
 def test_a_row_that_changed_since_it_was_read_is_not_replaced(path: Path) -> None:
-    with opened(path) as one, opened(path) as other:
+    with open_ledger(path) as one, open_ledger(path) as other:
         assert Deliveries(one).replace(None, ROW)
         assert not Deliveries(other).replace(None, replace(ROW, run=2))
         assert Deliveries(other).entry("c", "e") == ROW
@@ -148,11 +148,11 @@ def test_runs_over_a_link_and_over_the_file_itself_share_their_locks(path: Path)
 
 
 def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
-            other = opened(path)
+            other = open_ledger(path)
             os.write(writer, str(other.run).encode())
             signal.pause()
         number = int(os.read(reader, 10))
@@ -166,7 +166,7 @@ def test_a_run_is_alive_until_its_process_ends(path: Path) -> None:
 
 
 def test_a_campaign_keeps_its_content(path: Path) -> None:
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         Deliveries(ledger).begin("c", None, 0)
         Deliveries(ledger).begin("c", "one", 0)
         Deliveries(ledger).begin("c", None, 0)
@@ -180,7 +180,7 @@ def test_a_campaign_keeps_its_content(path: Path) -> None:
 
 
 def test_a_campaign_keeps_the_last_repeat_that_began(path: Path) -> None:
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         assert Deliveries(ledger).repeat("c") == 0
         for repeat in (0, 2, 1):
             Deliveries(ledger).begin("c", None, repeat)
@@ -190,7 +190,7 @@ def test_a_campaign_keeps_the_last_repeat_that_began(path: Path) -> None:
 def test_reading_creates_no_file(path: Path) -> None:
     assert Ledger.read(path) is None
     assert not path.parent.exists()
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         Deliveries(ledger).replace(None, ROW)
     reading = Ledger.read(path)
     assert reading is not None
@@ -203,7 +203,7 @@ def test_reading_creates_no_file(path: Path) -> None:
 def test_a_ledger_in_a_read_only_directory_is_read() -> None:
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
-        with opened(path) as ledger:
+        with open_ledger(path) as ledger:
             Deliveries(ledger).replace(None, ROW)
         path.parent.chmod(0o555)
 
@@ -218,7 +218,7 @@ def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> No
     """A run of another user can write the ledger: its rows are still in the files beside it."""
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
-        with opened(path) as ledger:
+        with open_ledger(path) as ledger:
             Deliveries(ledger).replace(None, ROW)
             path.parent.chmod(0o555)
 
@@ -230,10 +230,10 @@ def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> No
 
 def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> None:
     """The directory is writable, so another run may begin to write the ledger after it was opened."""
-    opened(path).close()
+    open_ledger(path).close()
     reading = Ledger.read(path)
     assert reading is not None
-    with reading, opened(path) as ledger:
+    with reading, open_ledger(path) as ledger:
         Deliveries(ledger).replace(None, ROW)
         assert Deliveries(reading).entries("c") == {"e": ROW}
 
@@ -242,7 +242,7 @@ def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> N
 
 
 def test_a_ledger_with_two_names_is_refused(path: Path) -> None:
-    opened(path).close()
+    open_ledger(path).close()
     path.with_name("other.sqlite").hardlink_to(path)
 
     assert "has 2 names (hard links), and runs under another one would not be noticed; leave one name" in problem(path)
@@ -253,7 +253,7 @@ def test_a_ledger_whose_latest_part_cannot_be_read_is_not_read() -> None:
         path = directory / "inner" / "ledger.sqlite"
         child = os.fork()
         if child == 0:
-            Deliveries(opened(path)).replace(None, ROW)
+            Deliveries(open_ledger(path)).replace(None, ROW)
             os._exit(0)
         os.waitpid(child, 0)
         Path(f"{path}-shm").unlink()
@@ -273,7 +273,7 @@ def test_a_file_other_than_a_database_is_refused(path: Path, damage: bytes) -> N
 
 
 def test_a_damaged_file_is_refused(path: Path) -> None:
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         for number in range(200):
             Deliveries(ledger).replace(None, replace(ROW, environment_id=str(number)))
     whole = path.read_bytes()
@@ -282,7 +282,7 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
     assert "malformed" in problem(path)
 
 
-@pytest.mark.parametrize("use", [opened, Ledger.read])
+@pytest.mark.parametrize("use", [open_ledger, Ledger.read])
 @pytest.mark.parametrize("journal_mode", ["delete", "wal"])
 def test_a_database_of_another_program_stays_unchanged(
     path: Path, journal_mode: str, use: Callable[[Path], object]
@@ -316,7 +316,7 @@ def test_a_ledger_whose_run_was_killed_while_creating_it_is_created_again(path: 
     assert path.stat().st_size
 
     assert Ledger.read(path) is None
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         assert ledger.run == 1
 
 
@@ -325,21 +325,21 @@ def test_a_ledger_whose_rows_are_not_yet_in_its_file_is_read(path: Path) -> None
     child = os.fork()
     if child == 0:
         # The ledger stays open until the end: closing it would write the rows to the file itself.
-        killed = opened(path)
+        killed = open_ledger(path)
         Deliveries(killed).replace(None, ROW)
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
         assert not connection.execute("SELECT 1 FROM sqlite_master").fetchall()
 
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         assert ledger.run == 2
         assert Deliveries(ledger).entries("c") == {"e": ROW}
 
 
-@pytest.mark.parametrize("use", [opened, Ledger.read])
+@pytest.mark.parametrize("use", [open_ledger, Ledger.read])
 def test_a_newer_schema(path: Path, use: Callable[[Path], object]) -> None:
-    opened(path).close()
+    open_ledger(path).close()
     sql(path, "PRAGMA user_version = 4")
     before = {file: file.read_bytes() for file in path.parent.iterdir()}
 
@@ -372,7 +372,7 @@ def test_a_directory_that_cannot_be_written() -> None:
 def test_a_file_that_cannot_be_written() -> None:
     with as_nobody() as directory:
         path = directory / "ledger.sqlite"
-        opened(path).close()
+        open_ledger(path).close()
         path.chmod(0o400)
         assert problem(path).endswith(
             ": Permission denied; see that it and its directory can be written, or name another file"
@@ -380,7 +380,7 @@ def test_a_file_that_cannot_be_written() -> None:
 
 
 def test_a_full_disk(path: Path) -> None:
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         [(pages,)] = ledger._connection.execute("PRAGMA page_count")
         ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
         big = replace(ROW, host="x" * 100_000)
@@ -405,7 +405,7 @@ def test_a_disk_without_room_for_the_files_beside_the_ledger(path: Path) -> None
 
 
 def test_a_lock_that_another_process_keeps_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(path).close()
+    open_ledger(path).close()
     monkeypatch.setattr(module, "_AT_FIRST", 0.1)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -416,7 +416,7 @@ def test_a_lock_that_another_process_keeps_is_an_error(path: Path, monkeypatch: 
 
 
 def test_a_run_that_never_finishes_preparing_the_ledger_is_named(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened(path).close()
+    open_ledger(path).close()
     monkeypatch.setattr(module, "_AT_FIRST", 0.1)
     reader, writer = os.pipe()
     child = os.fork()
@@ -431,11 +431,11 @@ def test_a_run_that_never_finishes_preparing_the_ledger_is_named(path: Path, mon
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    opened(path).close()
+    open_ledger(path).close()
 
 
 def test_a_lock_that_another_process_keeps_briefly_is_waited_for(path: Path) -> None:
-    opened(path).close()
+    open_ledger(path).close()
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -445,6 +445,6 @@ def test_a_lock_that_another_process_keeps_briefly_is_waited_for(path: Path) -> 
             time.sleep(0.3)
             os._exit(0)
     assert os.read(reader, 10)
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         assert ledger.run == 2
     os.waitpid(child, 0)

@@ -204,7 +204,7 @@ def test_a_device_that_is_offline_is_reported(sandbox: Sandbox, device: dict[str
 
 
 @contextmanager
-def playing(sandbox: Sandbox, **answers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def play_device(sandbox: Sandbox, **answers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """A device that answers each type of frame with these frames; yields its row.
 
     then_sync: how it answers a sync after a mode was set.
@@ -249,7 +249,7 @@ NOTICE = {"type": "stream_delta", "delta": {"message_type": "loop_error", "messa
 
 
 def test_a_device_that_ignores_the_mode_has_failed(sandbox: Sandbox) -> None:
-    with playing(sandbox, sync=[state("standard"), ANSWERED], **FOUND) as device:
+    with play_device(sandbox, sync=[state("standard"), ANSWERED], **FOUND) as device:
         outcome = one(sandbox, device, within=0.2)
 
     assert (outcome.status, outcome.mode) == ("failed", "standard")
@@ -260,7 +260,7 @@ def test_a_device_that_ignores_the_mode_has_failed(sandbox: Sandbox) -> None:
 
 
 def test_an_error_of_the_turn_under_way_is_no_refusal(sandbox: Sandbox) -> None:
-    with playing(
+    with play_device(
         sandbox,
         sync=[state("standard"), ANSWERED],
         change_device_state=[NOTICE],
@@ -274,7 +274,7 @@ def test_an_error_of_the_turn_under_way_is_no_refusal(sandbox: Sandbox) -> None:
 
 def test_an_error_in_another_conversation_is_ignored(sandbox: Sandbox) -> None:
     notice = {**NOTICE, "runtime": {"agent_id": "agent-other", "conversation_id": "default"}}
-    with playing(
+    with play_device(
         sandbox, sync=[state("standard"), ANSWERED], change_device_state=[notice, state("acceptEdits")], **FOUND
     ) as device:
         outcome = one(sandbox, device)
@@ -283,7 +283,7 @@ def test_an_error_in_another_conversation_is_ignored(sandbox: Sandbox) -> None:
 
 
 def test_a_device_without_a_mode_is_reported(sandbox: Sandbox) -> None:
-    with playing(sandbox, sync=[ANSWERED]) as device:
+    with play_device(sandbox, sync=[ANSWERED]) as device:
         outcome = one(sandbox, device)
 
     assert (outcome.status, outcome.error) == (
@@ -298,7 +298,7 @@ def test_an_old_device_that_cannot_be_asked_about_agents_is_set(
     monkeypatch.setattr(
         "ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay._LOOK_UP_WITHIN", 0.1
     )
-    with playing(sandbox, sync=[state("default"), ANSWERED], change_device_state=[state("acceptEdits")]) as device:
+    with play_device(sandbox, sync=[state("default"), ANSWERED], change_device_state=[state("acceptEdits")]) as device:
         outcome = one(sandbox, device)
 
     assert (outcome.status, outcome.previous_mode, outcome.mode) == ("changed", "default", "acceptEdits")

@@ -262,14 +262,14 @@ def test_any_json_is_a_valid_row_or_a_report(changes: list[dict[str, Any]]) -> N
 # Outgoing messages
 
 
-def outgoing(option: str, entries: Sequence[Any]) -> list[dict[str, Any]]:
+def parse_outgoing(option: str, entries: Sequence[Any]) -> list[dict[str, Any]]:
     """The value of an option, as the API takes it."""
     messages = parse_messages(option, entries)
     return [message.as_option() for message in messages]
 
 
 def test_a_user_message_gets_an_id_that_is_also_its_otid() -> None:
-    first, second = outgoing("messages", [{"content": "a"}, {"role": "user", "content": "b"}])
+    first, second = parse_outgoing("messages", [{"content": "a"}, {"role": "user", "content": "b"}])
 
     assert first.keys() == {"role", "content", "client_message_id", "otid"}
     assert (first["role"], first["content"]) == ("user", "a")
@@ -280,14 +280,14 @@ def test_a_user_message_gets_an_id_that_is_also_its_otid() -> None:
 def test_given_ids_are_kept() -> None:
     given_both = {"role": "user", "content": "a", "client_message_id": "m-1", "otid": "o-1"}
 
-    assert outgoing("messages", [given_both]) == [given_both]
-    assert outgoing("messages", [{"content": "a", "client_message_id": "m-1"}])[0]["otid"] == "m-1"
+    assert parse_outgoing("messages", [given_both]) == [given_both]
+    assert parse_outgoing("messages", [{"content": "a", "client_message_id": "m-1"}])[0]["otid"] == "m-1"
 
 
 def test_content_may_be_text_parts() -> None:
     parts = [{"type": "text", "text": "a"}, {"text": ""}]
 
-    sent = outgoing("messages", [{"content": parts}])[0]
+    sent = parse_outgoing("messages", [{"content": parts}])[0]
 
     assert sent["content"] == [{"type": "text", "text": "a"}, {"type": "text", "text": ""}]
 
@@ -310,11 +310,11 @@ def test_approvals_of_both_shapes() -> None:
     }
     message = {"type": "approval", "approvals": [decision, tool]}
 
-    assert outgoing("messages", [message]) == [message]
+    assert parse_outgoing("messages", [message]) == [message]
 
 
 def test_approvals_may_be_as_short_as_the_api_allows() -> None:
-    sent = outgoing(
+    sent = parse_outgoing(
         "messages",
         [
             {
@@ -365,7 +365,7 @@ def test_approvals_may_be_as_short_as_the_api_allows() -> None:
 )
 def test_a_message_of_unknown_shape_is_refused_with_its_place_and_value(message: Any, place: str, value: str) -> None:
     with pytest.raises(OptionError) as raised:
-        outgoing("messages", [{"content": "fine"}, message])
+        parse_outgoing("messages", [{"content": "fine"}, message])
 
     assert str(raised.value).startswith("messages[1]: ")
     assert place in str(raised.value)
@@ -377,12 +377,12 @@ def test_a_value_that_json_cannot_hold_is_refused_with_its_place(value: Any) -> 
     approval = {"tool_call_id": "a", "approve": True, "updated_input": {"value": value}}
 
     with pytest.raises(OptionError, match=r"^messages\[1\]: holds what JSON cannot: "):
-        outgoing("messages", [{"content": "fine"}, {"approvals": [approval]}])
+        parse_outgoing("messages", [{"content": "fine"}, {"approvals": [approval]}])
 
 
 def test_no_message_at_all_is_refused() -> None:
     with pytest.raises(OptionError, match=r"^messages: must have at least one message$"):
-        outgoing("messages", [])
+        parse_outgoing("messages", [])
 
 
 @given(
@@ -398,4 +398,4 @@ def test_no_message_at_all_is_refused() -> None:
 )
 def test_any_value_is_a_message_or_refused(messages: list[Any]) -> None:
     with contextlib.suppress(OptionError):
-        assert len(outgoing("messages", messages)) == len(messages)
+        assert len(parse_outgoing("messages", messages)) == len(messages)

@@ -69,7 +69,7 @@ forbidden_sets = st.sets(st.one_of(names, st.sampled_from(["mode_standard", "onl
 prefixes = st.one_of(st.just(""), st.sampled_from(["letta-", "-", ".", "\N{SNOWMAN}", "p" * 300]), st.text(max_size=6))
 
 
-def named(fleet: dict[str, list[Any]], forbidden: set[str], prefix: str = "") -> dict[str, str]:
+def name_hosts(fleet: dict[str, list[Any]], forbidden: set[str], prefix: str = "") -> dict[str, str]:
     wanted = {identity: choose_name(candidates, prefix, identity) for identity, candidates in fleet.items()}
     return assign_names(wanted, forbidden, "suffix")
 
@@ -78,7 +78,7 @@ def named(fleet: dict[str, list[Any]], forbidden: set[str], prefix: str = "") ->
 def test_every_environment_gets_one_usable_name_of_its_own(
     fleet: dict[str, list[Any]], forbidden: set[str], prefix: str
 ) -> None:
-    hosts = named(fleet, forbidden, prefix)
+    hosts = name_hosts(fleet, forbidden, prefix)
 
     assert hosts.keys() == fleet.keys()
     assert len(set(hosts.values())) == len(fleet)
@@ -94,7 +94,7 @@ def test_names_do_not_depend_on_the_order_of_the_rows(
 ) -> None:
     shuffled = dict(data.draw(st.permutations(list(fleet.items()))))
 
-    assert named(shuffled, forbidden) == named(fleet, forbidden)
+    assert name_hosts(shuffled, forbidden) == name_hosts(fleet, forbidden)
 
 
 @given(fleet=fleets(), forbidden=forbidden_sets)

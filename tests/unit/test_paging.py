@@ -22,7 +22,7 @@ from .support import NOW, settings_for
 Page = Callable[[Mapping[str, str], int], Any]
 
 
-def listed(page: Page, query: Query | None = None) -> tuple[Listing, list[dict[str, str]]]:
+def list_all(page: Page, query: Query | None = None) -> tuple[Listing, list[dict[str, str]]]:
     """The listing of an API that answers a call's parameters and number with `page`; and the calls' parameters."""
     calls: list[dict[str, str]] = []
 
@@ -68,7 +68,7 @@ def test_a_listing_is_every_row_once_in_order(count: int, limit: int, data: st.D
         repeated = data.draw(st.lists(st.sampled_from(fresh[:start]), max_size=limit - size)) if start else []
         return {"connections": repeated + fresh[start : start + size], "hasNextPage": start + size < count}
 
-    listing, _calls = listed(page, Query(limit=limit))
+    listing, _calls = list_all(page, Query(limit=limit))
 
     assert listing.rows == fresh
     assert listing.next_after is None
@@ -87,14 +87,14 @@ def test_repeated_pages_are_an_error_and_never_a_partial_list(sizes: list[int], 
         return {"connections": parts[index], "hasNextPage": True}
 
     with pytest.raises(ApiError, match="came back; the pages repeat") as raised:
-        listed(page)
+        list_all(page)
 
     assert raised.value.code == "invalid"
 
 
 def test_a_page_that_starts_after_the_cursor_asked_for_and_ends_with_it_is_an_error() -> None:
     with pytest.raises(ApiError, match="'start' came back"):
-        listed(
+        list_all(
             lambda _parameters, _number: {"connections": rows("a", "start"), "hasNextPage": True}, Query(after="start")
         )
 
@@ -124,7 +124,7 @@ def test_an_inconsistent_page_fails_the_whole_listing(page: Any, problem: str, o
     first = {"connections": rows("first"), "hasNextPage": True}
 
     with pytest.raises(ApiError) as raised:
-        listed(lambda _parameters, number: page if number == on_page else first)
+        list_all(lambda _parameters, number: page if number == on_page else first)
 
     assert problem in str(raised.value)
     assert "GET http://127.0.0.1:1/v1/environments: " in str(raised.value)
@@ -135,17 +135,17 @@ def test_a_listing_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(paging, "MAX_PAGES", 5)
 
     with pytest.raises(ApiError, match="did not end after 5 pages"):
-        listed(lambda _parameters, number: {"connections": rows(f"environment-{number}"), "hasNextPage": True})
+        list_all(lambda _parameters, number: {"connections": rows(f"environment-{number}"), "hasNextPage": True})
 
 
 def test_rows_without_an_id_are_all_kept_so_that_each_is_reported() -> None:
-    listing, _calls = listed(pages([*rows(None, 17, 17), "text", *rows("a")], rows("b")))
+    listing, _calls = list_all(pages([*rows(None, 17, 17), "text", *rows("a")], rows("b")))
 
     assert listing.rows == [*rows(None, 17, 17), "text", *rows("a", "b")]
 
 
 def test_the_time_of_a_listing_is_that_of_its_first_page() -> None:
-    listing, _calls = listed(pages(rows("a"), rows("b")))
+    listing, _calls = list_all(pages(rows("a"), rows("b")))
 
     assert listing.fetched_at == NOW + timedelta(seconds=1)
 
@@ -153,8 +153,8 @@ def test_the_time_of_a_listing_is_that_of_its_first_page() -> None:
 def test_one_page_of_several_gives_the_cursor_to_go_on_from() -> None:
     api = pages(rows("a", "b"), rows("c"))
 
-    first, _calls = listed(api, Query(all_pages=False))
-    second, calls = listed(api, Query(all_pages=False, after=first.next_after))
+    first, _calls = list_all(api, Query(all_pages=False))
+    second, calls = list_all(api, Query(all_pages=False, after=first.next_after))
 
     assert (first.rows, first.next_after) == (rows("a", "b"), "b")
     assert (second.rows, second.next_after) == (rows("c"), None)
@@ -163,13 +163,13 @@ def test_one_page_of_several_gives_the_cursor_to_go_on_from() -> None:
 
 def test_a_page_that_claims_a_next_page_without_a_cursor_is_an_error() -> None:
     with pytest.raises(ApiError, match="empty page"):
-        listed(lambda _parameters, _number: {"connections": [], "hasNextPage": True}, Query(all_pages=False))
+        list_all(lambda _parameters, _number: {"connections": [], "hasNextPage": True}, Query(all_pages=False))
 
 
 def test_parameters_are_texts_and_unset_ones_are_left_out() -> None:
     query = Query(online_only=True, source="local", user_id="user-1", after="a", limit=7)
 
-    assert listed(pages(rows("b")), Query())[1] == [{"limit": "100"}]
-    assert listed(lambda _parameters, _number: {"connections": [], "hasNextPage": False}, query)[1] == [
+    assert list_all(pages(rows("b")), Query())[1] == [{"limit": "100"}]
+    assert list_all(lambda _parameters, _number: {"connections": [], "hasNextPage": False}, query)[1] == [
         {"onlineOnly": "true", "source": "local", "userId": "user-1", "after": "a", "limit": "7"}
     ]

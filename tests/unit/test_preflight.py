@@ -25,27 +25,27 @@ UNABLE = {
 }
 
 
-def added(sandbox: Sandbox, version: Any = "0.33.9", **metadata: Any) -> Environment:
+def add(sandbox: Sandbox, version: Any = "0.33.9", **metadata: Any) -> Environment:
     row = sandbox.add_environment(metadata={"lettaCodeVersion": version, **metadata})
     return environment_of(row, sandbox.url)
 
 
-def checked(sandbox: Sandbox, *environments: Environment, **settings: Any) -> list[RolloutTarget]:
+def find_states(sandbox: Sandbox, *environments: Environment, **settings: Any) -> list[RolloutTarget]:
     targets = [Target(environment.id, environment) for environment in environments]
     return asyncio.run(find_preflights(settings_for(sandbox, **settings), targets, 4, "0.34.12"))
 
 
 def test_each_device_is_looked_up_in_its_current_state(sandbox: Sandbox) -> None:
     able, current, newer, asleep, gone = (
-        added(sandbox), added(sandbox, "0.34.12"), added(sandbox, "0.35.0"), added(sandbox), added(sandbox),
+        add(sandbox), add(sandbox, "0.34.12"), add(sandbox, "0.35.0"), add(sandbox), add(sandbox),
     )  # fmt: skip
     unable, mute, dev = (
-        added(sandbox, self_update=UNABLE), added(sandbox, supported_commands=["reload"]), added(sandbox, "dev"),
+        add(sandbox, self_update=UNABLE), add(sandbox, supported_commands=["reload"]), add(sandbox, "dev"),
     )  # fmt: skip
     sandbox.offline(asleep.id)
     sandbox.remove(gone.id)
 
-    found = checked(sandbox, able, current, newer, asleep, gone, unable, mute, dev)
+    found = find_states(sandbox, able, current, newer, asleep, gone, unable, mute, dev)
 
     assert [(one.preflight, one.from_version) for one in found] == [
         ("updatable", "0.33.9"),
@@ -72,22 +72,22 @@ def test_each_device_is_looked_up_in_its_current_state(sandbox: Sandbox) -> None
 
 
 def test_an_offline_device_on_the_version_needs_nothing(sandbox: Sandbox) -> None:
-    environment = added(sandbox, "0.34.12")
+    environment = add(sandbox, "0.34.12")
     sandbox.offline(environment.id)
 
-    assert checked(sandbox, environment)[0].preflight == "current"
+    assert find_states(sandbox, environment)[0].preflight == "current"
 
 
 def test_many_look_ups_share_a_listing(sandbox: Sandbox) -> None:
-    found = checked(sandbox, *(added(sandbox) for _number in range(30)))
+    found = find_states(sandbox, *(add(sandbox) for _number in range(30)))
 
     assert {one.preflight for one in found} == {"updatable"}
     assert {entry["route"] for entry in sandbox.requests()} == {"list"}
 
 
 def test_nothing_is_planned_if_a_device_cannot_be_looked_up(sandbox: Sandbox) -> None:
-    one, two = added(sandbox), added(sandbox)
+    one, two = add(sandbox), add(sandbox)
     sandbox.add_fault("status", route="retrieve", status=401, target=two.id)
 
     with pytest.raises(FleetError, match=rf"^nothing was planned, as targets cannot be looked up: {two.id}: .*401"):
-        checked(sandbox, one, two)
+        find_states(sandbox, one, two)

@@ -17,7 +17,7 @@ def progress(monkeypatch: pytest.MonkeyPatch) -> Progress:
     return Progress("targets", 3000)
 
 
-def counted(progress: Progress, **ended: int) -> None:
+def count_ended(progress: Progress, **ended: int) -> None:
     for status, count in ended.items():
         for _number in range(count):
             progress.count(status, failed=status == "failed")
@@ -26,25 +26,25 @@ def counted(progress: Progress, **ended: int) -> None:
 def test_a_line_counts_the_ended_targets_by_status(progress: Progress) -> None:
     assert progress.line(2.0) == "0 of 3000 targets, 0 failed, 0.0 a second"
 
-    counted(progress, sent=590, already_sent=7, failed=3)
+    count_ended(progress, sent=590, already_sent=7, failed=3)
     assert progress.line(4.0) == ("600 of 3000 targets, 590 sent, 7 already_sent, 3 failed, 150.0 a second, 16 s left")
-    counted(progress, sent=2400)
+    count_ended(progress, sent=2400)
     assert progress.line(6.0) == ("3000 of 3000 targets, 2990 sent, 7 already_sent, 3 failed, 500.0 a second, 0 s left")
 
 
 def test_the_pace_is_that_of_the_last_seconds(progress: Progress) -> None:
-    counted(progress, sent=1000)
+    count_ended(progress, sent=1000)
     for now in range(1, 11):
         assert f", {1000 / now:.1f} a second" in progress.line(now)
     for now in range(11, 31):
-        counted(progress, sent=2)
+        count_ended(progress, sent=2)
         line = progress.line(now)
 
     assert line == "1040 of 3000 targets, 1040 sent, 0 failed, 2.0 a second, 980 s left"
 
 
 def test_no_remaining_time_is_shown_when_no_target_ends(progress: Progress) -> None:
-    counted(progress, sent=1)
+    count_ended(progress, sent=1)
     for now in range(1, 30):
         line = progress.line(now)
 

@@ -50,7 +50,7 @@ def settings(sandbox: Sandbox, **changes: Any) -> HttpSettings:
     return settings_for(sandbox.qoder.url, **{"api_key": sandbox.qoder.key, **changes})
 
 
-def listed(sandbox: Sandbox, **query: Any) -> Listing:
+def list_rows(sandbox: Sandbox, **query: Any) -> Listing:
     return fetch_listing(PROVIDER, settings(sandbox), Query(**query))
 
 
@@ -58,7 +58,7 @@ def ids(listing: Listing) -> list[Any]:
     return [row["id"] for row in listing.rows]
 
 
-def expected(sandbox: Sandbox, *, archived: bool = False) -> list[str]:
+def expected_ids(sandbox: Sandbox, *, archived: bool = False) -> list[str]:
     """The ids that a list holds, the newest first."""
     return [entry["id"] for entry in reversed(sandbox.qoder.environments()) if archived or not entry["archived"]]
 
@@ -67,7 +67,7 @@ def queries(sandbox: Sandbox) -> list[dict[str, str]]:
     return [request["query"] for request in sandbox.requests("qoder_list")]
 
 
-def failed(sandbox: Sandbox, query: Mapping[str, Any] | None = None, **changes: Any) -> ApiError:
+def listing_error(sandbox: Sandbox, query: Mapping[str, Any] | None = None, **changes: Any) -> ApiError:
     """The error of a listing, on one line that names the call and no key."""
     with pytest.raises(ApiError) as raised:
         fetch_listing(PROVIDER, settings(sandbox, **changes), Query(**(query or {})))
@@ -85,20 +85,20 @@ def failed(sandbox: Sandbox, query: Mapping[str, Any] | None = None, **changes: 
 
 @pytest.mark.parametrize("limit", [3, 7, 100, 1000])
 def test_a_listing_is_every_environment_once_the_newest_first(sandbox: Sandbox, limit: int) -> None:
-    listing = listed(sandbox, limit=limit)
+    listing = list_rows(sandbox, limit=limit)
     rows = {entry["id"]: entry["row"] for entry in sandbox.qoder.environments()}
 
-    assert ids(listing) == expected(sandbox)
-    assert list(listing.rows) == [rows[identity] for identity in expected(sandbox)]
+    assert ids(listing) == expected_ids(sandbox)
+    assert list(listing.rows) == [rows[identity] for identity in expected_ids(sandbox)]
     assert len(queries(sandbox)) == -(-len(listing.rows) // min(limit, 100))
     assert (listing.next_after, listing.starts) == (None, ())
 
 
 def test_archived_environments_come_when_they_are_asked_for(sandbox: Sandbox) -> None:
-    everything = listed(sandbox, include_archived=True, limit=7)
+    everything = list_rows(sandbox, include_archived=True, limit=7)
     found, invalid = read_environments(everything, sandbox.qoder.url, Query())
 
-    assert ids(everything) == expected(sandbox, archived=True)
+    assert ids(everything) == expected_ids(sandbox, archived=True)
     assert invalid == []
     archived = {entry["id"] for entry in sandbox.qoder.environments() if entry["archived"]}
     assert {item.id for item in found if item.fields["archived"]} == archived
@@ -108,22 +108,22 @@ def test_archived_environments_come_when_they_are_asked_for(sandbox: Sandbox) ->
 
 @pytest.mark.parametrize("limit", [2, 5, 100])
 def test_a_listing_may_begin_after_or_before_an_environment(sandbox: Sandbox, limit: int) -> None:
-    everything = expected(sandbox)
+    everything = expected_ids(sandbox)
     middle = everything[11]
 
-    assert ids(listed(sandbox, after_id=middle, limit=limit)) == everything[12:]
-    assert ids(listed(sandbox, before_id=middle, limit=limit)) == everything[:11]
-    assert ids(listed(sandbox, after_id=everything[-1])) == []
-    assert ids(listed(sandbox, before_id=everything[0])) == []
+    assert ids(list_rows(sandbox, after_id=middle, limit=limit)) == everything[12:]
+    assert ids(list_rows(sandbox, before_id=middle, limit=limit)) == everything[:11]
+    assert ids(list_rows(sandbox, after_id=everything[-1])) == []
+    assert ids(list_rows(sandbox, before_id=everything[0])) == []
 
 
 @pytest.mark.parametrize(("option", "first"), [("after_id", slice(3, 7)), ("before_id", slice(5, 9))])
 def test_one_page_at_a_time_says_where_the_next_one_begins(sandbox: Sandbox, option: str, first: slice) -> None:
-    everything = expected(sandbox)
+    everything = expected_ids(sandbox)
     cursor: str | None = everything[2] if option == "after_id" else everything[9]
     walked: list[list[str]] = []
     while cursor is not None:
-        page = listed(sandbox, **{option: cursor}, limit=4, all_pages=False)
+        page = list_rows(sandbox, **{option: cursor}, limit=4, all_pages=False)
         walked.append(ids(page))
         cursor = page.next_after
 
@@ -138,18 +138,20 @@ def test_the_times_select_environments_created_between_them(sandbox: Sandbox) ->
     since, until = dated[4]["row"]["created_at"], dated[19]["row"]["created_at"]
     within = {entry["id"] for entry in dated[4:20]}
 
-    listing = listed(sandbox, created_at_gte=since.lower(), created_at_lte=until, include_archived=True, limit=3)
+    listing = list_rows(sandbox, created_at_gte=since.lower(), created_at_lte=until, include_archived=True, limit=3)
 
-    assert ids(listing) == [identity for identity in expected(sandbox, archived=True) if identity in within]
-    found = retrieved(sandbox, dated[4]["id"]).fields["created_at"]
-    assert ids(listed(sandbox, created_at_gte=found, created_at_lte=found, include_archived=True)) == [dated[4]["id"]]
+    assert ids(listing) == [identity for identity in expected_ids(sandbox, archived=True) if identity in within]
+    found = retrieve_row(sandbox, dated[4]["id"]).fields["created_at"]
+    assert ids(list_rows(sandbox, created_at_gte=found, created_at_lte=found, include_archived=True)) == [
+        dated[4]["id"]
+    ]
 
 
 def test_every_request_repeats_the_filters_and_has_one_cursor(sandbox: Sandbox) -> None:
     filters = {"created_at[gte]": "2000-01-01T00:00:00Z", "created_at[lte]": "2100-01-01T00:00:00Z"}
-    start = expected(sandbox)[2]
+    start = expected_ids(sandbox)[2]
 
-    listed(
+    list_rows(
         sandbox,
         after_id=start,
         limit=4,
@@ -169,7 +171,7 @@ def test_every_request_repeats_the_filters_and_has_one_cursor(sandbox: Sandbox) 
 
 
 def test_there_is_a_pause_between_pages_and_none_before_the_first(newer: Sandbox) -> None:
-    listed(newer, limit=8)
+    list_rows(newer, limit=8)
 
     moments = [request["at"] for request in newer.requests("qoder_list")]
     assert all(later - earlier >= 0.09 for earlier, later in pairwise(moments))
@@ -197,7 +199,7 @@ def test_a_repeated_row_is_kept_once() -> None:
 # One environment
 
 
-def retrieved(sandbox: Sandbox, identity: str) -> Environment:
+def retrieve_row(sandbox: Sandbox, identity: str) -> Environment:
     async def run() -> Environment:
         async with Client(settings(sandbox)) as client:
             return await client.retrieve(identity)
@@ -205,7 +207,7 @@ def retrieved(sandbox: Sandbox, identity: str) -> Environment:
     return asyncio.run(run())
 
 
-def resolved(sandbox: Sandbox, wanted: Environment) -> Environment | None:
+def resolve_row(sandbox: Sandbox, wanted: Environment) -> Environment | None:
     async def run() -> Environment | None:
         async with Client(settings(sandbox)) as client:
             return await client.resolve(wanted)
@@ -214,29 +216,29 @@ def resolved(sandbox: Sandbox, wanted: Environment) -> Environment | None:
 
 
 def test_an_environment_is_retrieved_as_it_is_listed(sandbox: Sandbox) -> None:
-    found, invalid = read_environments(listed(sandbox, include_archived=True), sandbox.qoder.url, Query())
+    found, invalid = read_environments(list_rows(sandbox, include_archived=True), sandbox.qoder.url, Query())
 
     assert invalid == []
     for item in found[:5]:
-        assert retrieved(sandbox, item.id) == item
-        assert resolved(sandbox, item) == item
+        assert retrieve_row(sandbox, item.id) == item
+        assert resolve_row(sandbox, item) == item
 
 
 def test_an_environment_archived_or_removed_after_the_listing_is_resolved_as_that(sandbox: Sandbox) -> None:
-    first, second = (retrieved(sandbox, identity) for identity in expected(sandbox)[:2])
+    first, second = (retrieve_row(sandbox, identity) for identity in expected_ids(sandbox)[:2])
     sandbox.qoder.patch(first.id, archived_at="2026-05-18T15:28:07Z")
     sandbox.qoder.remove(second.id)
 
-    again = resolved(sandbox, first)
+    again = resolve_row(sandbox, first)
 
     assert again is not None
     assert (again.id, again.status) == (first.id, "offline")
-    assert resolved(sandbox, second) is None
+    assert resolve_row(sandbox, second) is None
 
 
 def test_a_missing_environment_is_a_404_with_the_id_of_the_request(sandbox: Sandbox) -> None:
     with pytest.raises(ApiError, match=r"404 Not Found: not_found_error: .*nowhere.*\(request_id \S+\)$") as raised:
-        retrieved(sandbox, "env_nowhere")
+        retrieve_row(sandbox, "env_nowhere")
 
     assert (raised.value.status, raised.value.code) == (404, "http_404")
 
@@ -248,7 +250,7 @@ def test_a_retrieved_row_that_does_not_validate_is_an_error_with_its_place(
     identity = sandbox.qoder.add_environment(**changes)["id"]
 
     with pytest.raises(ApiError, match=f"unexpected answer: {next(iter(changes))}: ") as raised:
-        retrieved(sandbox, identity)
+        retrieve_row(sandbox, identity)
 
     assert (raised.value.code, raised.value.may_be_accepted) == ("invalid", False)
 
@@ -257,22 +259,22 @@ def test_an_answer_without_an_id_is_an_error(newer: Sandbox) -> None:
     newer.add_fault("without_id", route="qoder_environment")
 
     with pytest.raises(ApiError, match="unexpected answer: id: "):
-        retrieved(newer, expected(newer)[0])
+        retrieve_row(newer, expected_ids(newer)[0])
 
 
 @pytest.mark.parametrize("fault", [{"fault": "status", "status": 500}, {"fault": "html_200"}])
 def test_a_failed_look_up_is_not_a_missing_environment(newer: Sandbox, fault: dict[str, Any]) -> None:
-    wanted = retrieved(newer, expected(newer)[0])
+    wanted = retrieve_row(newer, expected_ids(newer)[0])
     newer.add_fault(**fault, route="qoder_environment")
 
     with pytest.raises(ApiError):
-        resolved(newer, wanted)
+        resolve_row(newer, wanted)
 
 
 @pytest.mark.parametrize("identity", ["a/b c?d#e%2F..", "..", "../environments"])
 def test_an_id_is_one_part_of_the_address(newer: Sandbox, identity: str) -> None:
     with pytest.raises(ApiError):
-        retrieved(newer, identity)
+        retrieve_row(newer, identity)
 
     assert newer.requests("qoder_list") == []
 
@@ -315,9 +317,9 @@ def test_a_failed_page_fails_the_whole_listing(
     # The first page of the cycle is the one that leads to the beginning.
     nth = 3 if fault == "cursor_cycle" else 2
     process.add_fault(fault, route="qoder_list", nth=list(range(nth, nth + 20)))
-    start = expected(process)[0 if cursor == "after_id" else -1]
+    start = expected_ids(process)[0 if cursor == "after_id" else -1]
 
-    error = failed(process, {cursor: start, "limit": 3}, retries=0)
+    error = listing_error(process, {cursor: start, "limit": 3}, retries=0)
 
     assert said in str(error)
     assert len(queries(process)) <= 5
@@ -358,19 +360,19 @@ def test_an_answer_other_than_a_page_is_an_error(body: bytes) -> None:
 
 def test_a_page_that_announces_more_in_one_way_only_is_understood(newer: Sandbox) -> None:
     newer.add_fault("no_has_more", route="qoder_list")
-    assert ids(listed(newer, limit=7)) == expected(newer)
+    assert ids(list_rows(newer, limit=7)) == expected_ids(newer)
     newer.clear_faults()
     newer.add_fault("no_next_page", route="qoder_list")
-    assert ids(listed(newer, limit=7)) == expected(newer)
+    assert ids(list_rows(newer, limit=7)) == expected_ids(newer)
     newer.clear_faults()
     newer.add_fault("no_next_page", route="qoder_list", nth=2)
-    assert ids(listed(newer, limit=7)) == expected(newer)
+    assert ids(list_rows(newer, limit=7)) == expected_ids(newer)
 
 
 def test_a_single_page_gives_the_next_cursor_or_fails(newer: Sandbox) -> None:
     newer.add_fault("no_cursor", route="qoder_list")
 
-    assert "no cursor tells where to go on" in str(failed(newer, {"limit": 3, "all_pages": False}))
+    assert "no cursor tells where to go on" in str(listing_error(newer, {"limit": 3, "all_pages": False}))
 
 
 ERRORS = {
@@ -388,7 +390,7 @@ ERRORS = {
 def test_every_documented_error_is_shown_with_the_id_of_the_request(newer: Sandbox, status: int) -> None:
     newer.add_fault("status", route="qoder_list", status=status, echo_key=True, nth=[2, 3])
 
-    error = failed(newer, {"limit": 5}, retries=1)
+    error = listing_error(newer, {"limit": 5}, retries=1)
 
     message = str(error)
     assert ERRORS[status] in message
@@ -426,8 +428,8 @@ def test_a_wrong_parameter_is_named() -> None:
 def test_an_unknown_key_and_a_key_without_rights(sandbox: Sandbox) -> None:
     sandbox.qoder.account("guest", "key-of-a-guest", forbidden=True)
 
-    nobody = failed(sandbox, api_key="key-of-nobody")
-    guest = failed(sandbox, api_key="key-of-a-guest")
+    nobody = listing_error(sandbox, api_key="key-of-nobody")
+    guest = listing_error(sandbox, api_key="key-of-a-guest")
 
     assert "401 Unauthorized: authentication_error: A valid access token is required (request_id " in str(nobody)
     assert "403 Forbidden: permission_error: This account may not use Cloud Agents (request_id " in str(guest)
@@ -439,11 +441,11 @@ def test_an_unknown_key_and_a_key_without_rights(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_gateway_error_without_details_is_tried_again(newer: Sandbox, status: int) -> None:
     newer.add_fault("status", route="qoder_list", status=status, body="empty", nth=2)
-    assert ids(listed(newer, limit=10)) == expected(newer)
+    assert ids(list_rows(newer, limit=10)) == expected_ids(newer)
 
     newer.clear_faults()
     newer.add_fault("status", route="qoder_list", status=status, body="empty")
-    error = failed(newer, retries=0)
+    error = listing_error(newer, retries=0)
 
     assert (error.status, error.transient) == (status, True)
     assert str(error).endswith(": an empty body")
@@ -453,7 +455,7 @@ def test_a_request_waits_as_long_as_the_server_asks(newer: Sandbox) -> None:
     newer.add_fault("status", route="qoder_list", status=429, retry_after=1, nth=2)
     start = time.monotonic()
 
-    assert ids(listed(newer, limit=10)) == expected(newer)
+    assert ids(list_rows(newer, limit=10)) == expected_ids(newer)
     assert time.monotonic() - start >= 1
 
 
@@ -461,7 +463,7 @@ def test_a_server_that_asks_for_too_long_a_wait_fails_at_once(newer: Sandbox) ->
     newer.add_fault("status", route="qoder_list", status=429, retry_after=3600)
     start = time.monotonic()
 
-    error = failed(newer)
+    error = listing_error(newer)
 
     assert "asked to wait 3600 s" in str(error)
     assert "request_id" in str(error)
@@ -472,7 +474,7 @@ def test_a_server_that_asks_for_too_long_a_wait_fails_at_once(newer: Sandbox) ->
 def test_a_slow_page_fails_the_whole_listing(newer: Sandbox) -> None:
     newer.add_fault("slow", route="qoder_list", seconds=3600, nth=2)
 
-    assert "no answer within the timeout of 0.3 s" in str(failed(newer, {"limit": 5}, retries=0, timeout=0.3))
+    assert "no answer within the timeout of 0.3 s" in str(listing_error(newer, {"limit": 5}, retries=0, timeout=0.3))
 
 
 DAMAGES = {
@@ -489,12 +491,12 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_row_is_reported_and_the_others_are_kept(sandbox: Sandbox, damage: str) -> None:
-    broken = expected(sandbox)[9]
+    broken = expected_ids(sandbox)[9]
     sandbox.add_fault("invalid_rows", route="qoder_list", rows=[broken], damage=damage)
 
-    found, invalid = read_environments(listed(sandbox, limit=4), sandbox.qoder.url, Query())
+    found, invalid = read_environments(list_rows(sandbox, limit=4), sandbox.qoder.url, Query())
 
-    assert [item.id for item in found] == [identity for identity in expected(sandbox) if identity != broken]
+    assert [item.id for item in found] == [identity for identity in expected_ids(sandbox) if identity != broken]
     assert [row.id for row in invalid] == ["number 10" if DAMAGES[damage] in ("", "id") else broken]
     assert invalid[0].problem.startswith(f"{DAMAGES[damage]}: ")
 
@@ -505,9 +507,9 @@ def test_a_damaged_row_is_reported_and_the_others_are_kept(sandbox: Sandbox, dam
 def test_a_strange_but_valid_row_is_kept(sandbox: Sandbox, damage: str) -> None:
     sandbox.add_fault("invalid_rows", route="qoder_list", rows=[0], damage=damage)
 
-    found, invalid = read_environments(listed(sandbox, limit=4), sandbox.qoder.url, Query())
+    found, invalid = read_environments(list_rows(sandbox, limit=4), sandbox.qoder.url, Query())
 
-    assert ([item.id for item in found], invalid) == (expected(sandbox), [])
+    assert ([item.id for item in found], invalid) == (expected_ids(sandbox), [])
 
 
 def test_a_hostile_account_can_be_listed(sandbox: Sandbox) -> None:

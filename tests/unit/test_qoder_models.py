@@ -65,7 +65,7 @@ def environment_of(row: dict[str, Any]) -> Environment:
     return read_environment(Row.model_validate(row), URL)
 
 
-def made(**changes: Any) -> Environment:
+def make_environment(**changes: Any) -> Environment:
     """A row with only an id and these keys, as an Environment."""
     return environment_of({"id": "env_1", **changes})
 
@@ -155,7 +155,7 @@ def test_every_key_but_the_id_may_be_absent_or_null(row: dict[str, Any]) -> None
     ],
 )
 def test_one_mark_of_an_archived_environment_makes_it_offline(changes: dict[str, Any], archived: bool) -> None:
-    found = made(**changes)
+    found = make_environment(**changes)
 
     assert (found.fields["archived"], found.status) == (archived, "offline" if archived else "online")
 
@@ -176,7 +176,7 @@ def test_one_mark_of_an_archived_environment_makes_it_offline(changes: dict[str,
 def test_known_and_unknown_values_of_a_config(
     config: dict[str, Any], config_type: str | None, networking_type: str | None, packages: dict[str, Any]
 ) -> None:
-    fields = made(config=config).fields
+    fields = make_environment(config=config).fields
 
     assert (fields["config_type"], fields["networking_type"], fields["packages"]) == (
         config_type, networking_type, packages,
@@ -195,7 +195,7 @@ def test_known_and_unknown_values_of_a_config(
     ],
 )
 def test_times_are_shown_in_utc_to_the_microsecond(text: str, shown: str) -> None:
-    fields = made(created_at=text, updated_at=text, archived_at=text).fields
+    fields = make_environment(created_at=text, updated_at=text, archived_at=text).fields
 
     assert [fields[name] for name in ("created_at", "updated_at", "archived_at")] == [shown] * 3
 

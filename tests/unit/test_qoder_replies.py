@@ -39,11 +39,11 @@ BY_TEXT = Question(
 )
 
 
-def said(text: str) -> dict[str, Any]:
+def agent_message(text: str) -> dict[str, Any]:
     return {"type": "agent.message", "content": [{"type": "text", "text": text}]}
 
 
-def asked(text: str = "hello", **changes: Any) -> dict[str, Any]:
+def user_message(text: str = "hello", **changes: Any) -> dict[str, Any]:
     return {**ASKED, "content": [{"type": "text", "text": text}], **changes}
 
 
@@ -81,7 +81,7 @@ def reply_to(*events: dict[str, Any], question: Question = BY_ID) -> Reply:
     return look_at(Sessions([{"type": "session.created"}, *events]), question)
 
 
-def arrived(question: Question, *events: dict[str, Any]) -> bool:
+def find_message(question: Question, *events: dict[str, Any]) -> bool:
     async def run() -> bool:
         return bool(await Conversations(Sessions(events), concurrency=1, rate=None).find_message(question, True))
 
@@ -90,26 +90,26 @@ def arrived(question: Question, *events: dict[str, Any]) -> bool:
 
 class TestEndings:
     def test_an_answer(self) -> None:
-        reply = reply_to(ASKED, RUNNING, said("first"), said("last"), said("  "), END)
+        reply = reply_to(ASKED, RUNNING, agent_message("first"), agent_message("last"), agent_message("  "), END)
 
         assert (reply.state, reply.text, reply.stop_reason, reply.error) == ("replied", "last", "end_turn", None)
         assert (reply.event_id, reply.run_id) == ("evt_1", None)
 
     def test_a_reply_has_its_duration(self) -> None:
         times = [{"processed_at": f"2026-01-31T12:00:0{second}.500Z"} for second in range(3)]
-        events = [event | time for event, time in zip([ASKED, said("a"), END], times, strict=True)]
+        events = [event | time for event, time in zip([ASKED, agent_message("a"), END], times, strict=True)]
 
         assert reply_to(*events, question=BY_TEXT).duration == 2
-        assert reply_to(ASKED, said("a"), END).duration is None
+        assert reply_to(ASKED, agent_message("a"), END).duration is None
 
-    @pytest.mark.parametrize("events", [[], [RUNNING], [RUNNING, said("well")], [{"type": "session.updated"}]])
+    @pytest.mark.parametrize("events", [[], [RUNNING], [RUNNING, agent_message("well")], [{"type": "session.updated"}]])
     def test_a_turn_under_way_is_still_waited_for(self, events: list[dict[str, Any]]) -> None:
         reply = reply_to(ASKED, *events)
 
         assert (reply.state, reply.stop_reason, reply.found) == ("waiting", None, True)
 
     def test_a_missing_stop_reason_is_the_default(self) -> None:
-        assert reply_to(ASKED, said("a"), {"type": "session.status_idle"}).state == "replied"
+        assert reply_to(ASKED, agent_message("a"), {"type": "session.status_idle"}).state == "replied"
 
     @pytest.mark.parametrize(
         ("end", "state", "stop_reason", "why"),
@@ -136,7 +136,7 @@ class TestEndings:
         error = {"type": "session.error", "error": {"message": "busy", "retry_status": retry}}
 
         assert reply_to(ASKED, error).state == "waiting"
-        assert reply_to(ASKED, error, said("at last"), END).text == "at last"
+        assert reply_to(ASKED, error, agent_message("at last"), END).text == "at last"
 
     @pytest.mark.parametrize("retry", ["exhausted", {"type": "exhausted"}, None, 5])
     def test_an_error_that_it_does_not_get_over(self, retry: Any) -> None:
@@ -175,14 +175,14 @@ class TestApprovals:
         begun = [ASKED, USE, WAITS, answer, RUNNING]
 
         assert reply_to(*begun).state == "waiting"
-        reply = reply_to(*begun, said("It worked."), END)
+        reply = reply_to(*begun, agent_message("It worked."), END)
         assert (reply.state, reply.text, reply.pending_approvals) == ("replied", "It worked.", [])
 
     def test_it_still_waits_while_something_else_happens(self) -> None:
         assert reply_to(ASKED, USE, WAITS, {"type": "session.updated"}).state == "needs_approval"
 
     def test_it_has_failed_if_another_message_takes_its_place(self) -> None:
-        reply = reply_to(ASKED, USE, WAITS, asked("leave it", id="evt_9"), RUNNING, said("I do."), END)
+        reply = reply_to(ASKED, USE, WAITS, user_message("leave it", id="evt_9"), RUNNING, agent_message("I do."), END)
 
         message = "the turn waited for approval, and another message came instead"
         assert (reply.state, reply.text) == ("failed", None)
@@ -194,23 +194,23 @@ class TestApprovals:
 
 class TestWhose:
     def test_earlier_and_later_turns_are_ignored(self) -> None:
-        before = [asked("before", id="evt_b"), said("not this"), END]
-        after = [asked("after", id="evt_a"), RUNNING, said("nor this"), {"type": "session.deleted"}]
-        turn = [ASKED, said("but this"), END]
+        before = [user_message("before", id="evt_b"), agent_message("not this"), END]
+        after = [user_message("after", id="evt_a"), RUNNING, agent_message("nor this"), {"type": "session.deleted"}]
+        turn = [ASKED, agent_message("but this"), END]
 
         for question in (BY_ID, BY_TEXT):
             reply = look_at(Sessions([*before, *turn, *after]), question)
             assert (reply.state, reply.text) == ("replied", "but this")
 
     def test_the_last_of_several_messages_is_matched(self) -> None:
-        reply = reply_to(asked("first", id="evt_0b"), ASKED, said("to both"), END, question=BY_TEXT)
+        reply = reply_to(user_message("first", id="evt_0b"), ASKED, agent_message("to both"), END, question=BY_TEXT)
 
         assert (reply.event_id, reply.text) == ("evt_1", "to both")
 
     def test_the_only_message_of_a_session_is_matched_without_an_id(self) -> None:
         question = Question(provider="qoder", agent_id="None", conversation_id="sess_1")
 
-        assert reply_to(asked("what?"), said("yes"), END, question=question).text == "yes"
+        assert reply_to(user_message("what?"), agent_message("yes"), END, question=question).text == "yes"
 
     @pytest.mark.parametrize(
         ("processed_at", "found"),
@@ -222,24 +222,24 @@ class TestWhose:
         ],
     )
     def test_the_same_text_from_before_is_not_matched(self, processed_at: str | None, found: bool) -> None:
-        events = [asked(processed_at=processed_at), said("yes"), END]
+        events = [user_message(processed_at=processed_at), agent_message("yes"), END]
 
         assert reply_to(*events, question=BY_TEXT).found is found
-        assert arrived(BY_TEXT, *events) is found
+        assert find_message(BY_TEXT, *events) is found
 
     def test_another_text_is_not_matched(self) -> None:
-        assert not reply_to(asked("other"), said("yes"), END, question=BY_TEXT).found
-        assert not arrived(BY_TEXT, asked("other"))
-        assert not arrived(BY_TEXT, {**said("hello"), "id": "evt_1"})
+        assert not reply_to(user_message("other"), agent_message("yes"), END, question=BY_TEXT).found
+        assert not find_message(BY_TEXT, user_message("other"))
+        assert not find_message(BY_TEXT, {**agent_message("hello"), "id": "evt_1"})
 
     def test_each_look_reads_only_new_events(self) -> None:
-        sessions = Sessions([asked("before", id="evt_b"), ASKED, RUNNING, said("now"), END], at_once=2)
+        sessions = Sessions([user_message("before", id="evt_b"), ASKED, RUNNING, agent_message("now"), END], at_once=2)
 
         assert look_at(sessions, BY_TEXT, times=3).text == "now"
         assert sessions.looks == [None, "evt_1", "evt_n3"]
 
     def test_events_before_a_message_with_an_id_are_not_read(self) -> None:
-        sessions = Sessions([asked("before", id="evt_b"), ASKED, said("now"), END])
+        sessions = Sessions([user_message("before", id="evt_b"), ASKED, agent_message("now"), END])
 
         assert look_at(sessions, BY_ID).text == "now"
         assert sessions.looks == ["evt_1"]

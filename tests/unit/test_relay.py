@@ -54,7 +54,7 @@ def failure(*arguments: Any, **settings: Any) -> ApiError:
     return raised.value
 
 
-def ran(sandbox: Sandbox, device: dict[str, Any]) -> int:
+def count_commands(sandbox: Sandbox, device: dict[str, Any]) -> int:
     """The number of commands that reached the device."""
     return len(sandbox.received().get(device["id"], {}).get("commands", []))
 
@@ -65,7 +65,7 @@ def test_each_answer_reaches_its_request(sandbox: Sandbox, device: dict[str, Any
     answer = through(sandbox, device, reload)
 
     assert (answer["success"], answer["output"]) == (True, "Reloaded")
-    assert ran(sandbox, device) == 1
+    assert count_commands(sandbox, device) == 1
 
 
 def test_the_device_reports_its_state_on_entry(sandbox: Sandbox, device: dict[str, Any]) -> None:
@@ -107,7 +107,7 @@ def test_a_relay_that_closes_once_is_tried_again_before_anything_is_asked(
     sandbox.add_fault("relay_close", nth=1)
 
     assert through(sandbox, device, reload)["success"] is True
-    assert ran(sandbox, device) == 1
+    assert count_commands(sandbox, device) == 1
     assert len(sandbox.requests("relay")) == 2
 
 
@@ -118,7 +118,7 @@ def test_a_relay_that_always_closes_leaves_nothing_unclear(sandbox: Sandbox, dev
 
     assert (error.code, error.may_be_accepted, error.attempts) == ("dropped", False, 2)
     assert "the relay closed the connection (1013" in str(error)
-    assert ran(sandbox, device) == 0
+    assert count_commands(sandbox, device) == 0
 
 
 @pytest.mark.parametrize(("fault", "runs"), [("relay_cut_before", 0), ("relay_cut_after", 1), ("relay_cut_during", 1)])
@@ -131,7 +131,7 @@ def test_a_command_whose_connection_is_cut_is_unclear_and_not_repeated(
 
     assert (error.code, error.may_be_accepted) == ("dropped", True)
     assert "no answer to execute_command: the connection was cut" in str(error)
-    assert ran(sandbox, device) == runs
+    assert count_commands(sandbox, device) == runs
     assert len(sandbox.requests("relay")) == 1
 
 

@@ -55,11 +55,11 @@ def to(environment: Environment, *messages: Any, **changes: Any) -> MessageTarge
     return MessageTarget(**fields)
 
 
-def approving(tool_call_id: str, **decision: Any) -> dict[str, Any]:
+def approval_of(tool_call_id: str, **decision: Any) -> dict[str, Any]:
     return {"type": "approval", "approvals": [{"tool_call_id": tool_call_id, "approve": True, **decision}]}
 
 
-def asked(
+def ask_all(
     sandbox: Sandbox,
     *targets: MessageTarget,
     within: float = 10,
@@ -84,7 +84,7 @@ def asked(
 
 
 def ask(sandbox: Sandbox, target: MessageTarget, **options: Any) -> Reply:
-    [delivery] = asked(sandbox, target, **options)
+    [delivery] = ask_all(sandbox, target, **options)
     assert delivery.status == "sent"
     assert delivery.reply is not None
     assert delivery.error == delivery.reply.error
@@ -100,7 +100,7 @@ def say(sandbox: Sandbox, device: Environment, content: str, otid: str, **body: 
     sandbox.control.post(url, headers=headers, json=body).raise_for_status()
 
 
-def looked(sandbox: Sandbox, *questions: Question, **settings: Any) -> list[Reply]:
+def look_once(sandbox: Sandbox, *questions: Question, **settings: Any) -> list[Reply]:
     """One look at each."""
 
     async def run() -> list[Reply]:
@@ -182,10 +182,10 @@ def test_messages_that_waited_together_have_one_reply(sandbox: Sandbox, device: 
     sandbox.script(AGENT, LongTurn(seconds=2, text="first"), "both")
 
     say(sandbox, device, "a", "o-1")
-    deliveries = asked(sandbox, to(device, {"content": "b"}), to(device, {"content": "c"}))
+    deliveries = ask_all(sandbox, to(device, {"content": "b"}), to(device, {"content": "c"}))
 
     assert [delivery.reply and delivery.reply.text for delivery in deliveries] == ["both", "both"]
-    assert looked(sandbox, question("o-1"))[0].text == "first"
+    assert look_once(sandbox, question("o-1"))[0].text == "first"
 
 
 def test_the_turn_of_the_next_message_is_not_the_reply(sandbox: Sandbox, device: Environment) -> None:
@@ -194,7 +194,7 @@ def test_the_turn_of_the_next_message_is_not_the_reply(sandbox: Sandbox, device:
     say(sandbox, device, "second", "o-2")
     say(sandbox, device, "third", "o-3")
 
-    first, second, third = looked(sandbox, question("o-1"), question("o-2"), question("o-3"))
+    first, second, third = look_once(sandbox, question("o-1"), question("o-2"), question("o-3"))
 
     assert (first.state, first.text, second.text, third.text) == ("failed", None, "an answer to somebody else", "mine")
 
@@ -204,7 +204,7 @@ def test_a_message_that_the_device_sent_again_has_the_last_reply(sandbox: Sandbo
     for otid in ("o-1", "again-1", "again-2"):
         say(sandbox, device, "the same", otid)
 
-    [reply] = looked(sandbox, question("o-1"))
+    [reply] = look_once(sandbox, question("o-1"))
 
     assert (reply.state, reply.text) == ("replied", "at last")
 
@@ -216,7 +216,7 @@ def test_another_conversation_is_not_searched(sandbox: Sandbox, device: Environm
     say(sandbox, device, "a", "same-id", conversationId=made)
     say(sandbox, device, "b", "same-id")
 
-    own, default, nowhere = looked(
+    own, default, nowhere = look_once(
         sandbox,
         question("same-id", conversation_id=made),
         question("same-id"),
@@ -238,7 +238,7 @@ def test_an_old_message_is_found_on_a_later_page(sandbox: Sandbox, device: Envir
     for number in range(rows // 2):
         say(sandbox, device, str(number), f"later-{number}")
 
-    [reply] = looked(sandbox, question("o-1"))
+    [reply] = look_once(sandbox, question("o-1"))
 
     assert (reply.state, reply.text) == ("replied", "old")
 
@@ -267,7 +267,7 @@ def test_a_removed_agent_and_an_unknown_conversation_are_lost(sandbox: Sandbox, 
     say(sandbox, device, "hello", "o-1")
     sandbox.remove_agent(AGENT)
 
-    gone, unknown = looked(
+    gone, unknown = look_once(
         sandbox, question("o-1"), question("o-1", agent_id="agent-2", conversation_id="conv-nobody-made")
     )
 
@@ -316,7 +316,7 @@ def test_an_answer_over_the_relay_ends_the_turn(
     sandbox.script(AGENT, ApprovalTurn(text="Deleted."))
     tool_call_id = ask(sandbox, to(device)).pending_approvals[0]["tool_call_id"]
 
-    [delivery] = asked(sandbox, to(device, approving(tool_call_id, approve=approve)))
+    [delivery] = ask_all(sandbox, to(device, approval_of(tool_call_id, approve=approve)))
 
     assert (delivery.status, delivery.via, delivery.client_message_id) == ("sent", "relay", None)
     assert delivery.reply is not None
@@ -327,8 +327,11 @@ def test_an_answer_over_the_relay_ends_the_turn(
 def test_an_answer_that_the_device_does_not_wait_for_goes_to_the_api(sandbox: Sandbox, device: Environment) -> None:
     result = {"tool_call_id": "call-1", "status": "success", "tool_return": "ok"}
 
-    decision, tool = asked(
-        sandbox, to(device, approving("call-1")), to(device, {"type": "approval", "approvals": [result]}), within=0.1
+    decision, tool = ask_all(
+        sandbox,
+        to(device, approval_of("call-1")),
+        to(device, {"type": "approval", "approvals": [result]}),
+        within=0.1,
     )
 
     assert (decision.status, decision.via, tool.status, tool.via) == ("sent", "rest", "sent", "rest")
@@ -351,13 +354,13 @@ def test_an_unclear_answer_is_unknown_and_not_repeated(
 ) -> None:
     sandbox.script(AGENT, ApprovalTurn(text="Deleted."))
     say(sandbox, device, "delete", "o-1")
-    [waits] = looked(sandbox, question("o-1", environment=device))
+    [waits] = look_once(sandbox, question("o-1", environment=device))
     sandbox.add_fault(fault)
 
-    [delivery] = asked(sandbox, to(device, approving(waits.pending_approvals[0]["tool_call_id"])))
+    [delivery] = ask_all(sandbox, to(device, approval_of(waits.pending_approvals[0]["tool_call_id"])))
 
     sandbox.clear_faults()
-    [after] = looked(sandbox, question("o-1", environment=device))
+    [after] = look_once(sandbox, question("o-1", environment=device))
     assert (delivery.status, after.text) == (status, "Deleted." if answered else None)
     assert sandbox.received()[device.id]["approvals"] == []
 
@@ -373,9 +376,9 @@ def test_an_abandoned_tool_call_has_failed(sandbox: Sandbox, device: Environment
             await relay.request({"type": "abort_message", "runtime": runtime}, "abort_message_response", 5)
 
     asyncio.run(abort())
-    [idle] = looked(sandbox, question("o-1", environment=device))
+    [idle] = look_once(sandbox, question("o-1", environment=device))
     say(sandbox, device, "go on", "o-2")
-    before, after = looked(sandbox, question("o-1", environment=device), question("o-2"))
+    before, after = look_once(sandbox, question("o-1", environment=device), question("o-2"))
 
     assert (idle.state, before.state, before.text, after.text) == ("failed", "failed", None, "next")
     assert before.error == {
@@ -420,7 +423,7 @@ def test_requests_keep_to_the_rate(sandbox: Sandbox, device: Environment) -> Non
     sandbox.script(AGENT, LongTurn(seconds=1), then="Done.")
     targets = [to(device, {"content": str(number)}, agent_id=f"agent-{number}") for number in range(8)]
 
-    asked(sandbox, *targets, rate=10)
+    ask_all(sandbox, *targets, rate=10)
 
     begun = sandbox.requests("messages")[-1]["at"]
     requests = [entry for route in ("history", "runs") for entry in sandbox.requests(route)]
@@ -550,7 +553,7 @@ def test_a_device_that_reports_an_invalid_id_asks_nothing(
         return DeviceState([{"request": {"tool_call_id": ["call-1"]}}], busy=True)
 
     monkeypatch.setattr(Reader, "ask_device", odd)
-    [reply] = looked(sandbox, question("o-1", environment=device))
+    [reply] = look_once(sandbox, question("o-1", environment=device))
 
     assert (reply.state, reply.pending_approvals) == ("waiting", [])
 

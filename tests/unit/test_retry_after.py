@@ -53,7 +53,7 @@ async def after_a_refused_call(client: HttpClient, *calls: Awaitable[Any]) -> li
     return await asyncio.gather(refused, *calls, return_exceptions=True)
 
 
-def held_up(settings: HttpSettings, others: int = 1) -> list[Any]:
+def list_after_refusal(settings: HttpSettings, others: int = 1) -> list[Any]:
     """The results of a call for `held-up` and of others that are made after its answer."""
 
     async def run() -> list[Any]:
@@ -81,7 +81,7 @@ def test_requests_that_waited_do_not_all_start_at_once(sandbox: Sandbox) -> None
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=1, times=1)
     sandbox.add_environment(deviceId="held-up")
 
-    assert all(isinstance(reply, Answer) for reply in held_up(settings_for(sandbox), others=15))
+    assert all(isinstance(reply, Answer) for reply in list_after_refusal(settings_for(sandbox), others=15))
 
     refused, *others = sorted(entry["at"] for entry in sandbox.requests())
     assert len(others) == 16
@@ -94,7 +94,7 @@ def test_a_503_that_asks_to_wait_applies_to_all_targets(sandbox: Sandbox) -> Non
     sandbox.add_fault("status", route="retrieve", status=503, retry_after=1, times=1)
     sandbox.add_environment(deviceId="held-up")
 
-    held_up(settings_for(sandbox))
+    list_after_refusal(settings_for(sandbox))
 
     refused, *others = sandbox.requests()
     assert [entry["at"] - refused["at"] >= 1 for entry in others] == [True, True]
@@ -105,7 +105,7 @@ def test_any_other_error_concerns_one_request_only(sandbox: Sandbox, status: int
     sandbox.add_fault("status", route="retrieve", status=status, retry_after=1, times=1)
     sandbox.add_environment(deviceId="held-up")
 
-    held_up(settings_for(sandbox))
+    list_after_refusal(settings_for(sandbox))
 
     refused, other, again = sandbox.requests()
     assert (other["route"], again["route"]) == ("list", "retrieve")
@@ -115,7 +115,7 @@ def test_any_other_error_concerns_one_request_only(sandbox: Sandbox, status: int
 def test_a_503_that_asks_for_too_long_a_pause_fails_its_own_target_only(sandbox: Sandbox) -> None:
     sandbox.add_fault("status", route="retrieve", status=503, retry_after=61)
 
-    refused, other = held_up(settings_for(sandbox))
+    refused, other = list_after_refusal(settings_for(sandbox))
 
     assert (refused.code, refused.attempts, refused.retry_after) == ("http_503", 1, 61)
     assert str(refused).endswith("(the server asked to wait 61 s)")
@@ -157,7 +157,7 @@ def test_a_request_that_would_wait_past_its_deadline_fails_at_once_with_nothing_
     sandbox.add_fault("status", route="retrieve", status=429, retry_after=30)
 
     began = time.monotonic()
-    _refused, other = held_up(settings_for(sandbox, deadline=20))
+    _refused, other = list_after_refusal(settings_for(sandbox, deadline=20))
 
     assert time.monotonic() - began < 5
     assert (other.code, other.attempts, other.may_be_accepted) == ("throttled", 0, False)
@@ -174,7 +174,7 @@ def test_a_pause_before_the_start_does_not_count_against_the_deadline(sandbox: S
     sandbox.add_fault("slow", route="list", seconds=1)
     sandbox.add_environment(deviceId="held-up")
 
-    _refused, other = held_up(settings_for(sandbox, deadline=1.5))
+    _refused, other = list_after_refusal(settings_for(sandbox, deadline=1.5))
 
     assert other.attempts == 1
     assert sandbox.requests("list")[0]["at"] - sandbox.requests("retrieve")[0]["at"] >= 1

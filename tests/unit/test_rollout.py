@@ -59,14 +59,14 @@ def with_wave(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget] = (
     )
 
 
-def updated(name: str, status: str = "changed", **fields: Any) -> dict[str, Any]:
+def update_result(name: str, status: str = "changed", **fields: Any) -> dict[str, Any]:
     """The result of self_update for a target."""
     good = {"version": VERSION, "updated_at": NOW, "reason": f"updated from 0.33.9 to {VERSION}"}
     known = {"changed": good, "ok": {"version": VERSION, "updated_at": None, "reason": None}}.get(status, {})
     return {"id": name, "status": status, "error": None, **known, **fields}
 
 
-def ran(rollout: Rollout, number: int, *entries: dict[str, Any], max_failures: str = "0", **more: Any) -> Rollout:
+def run_wave(rollout: Rollout, number: int, *entries: dict[str, Any], max_failures: str = "0", **more: Any) -> Rollout:
     """A rollout after a wave was begun and judged."""
     rollout = with_wave(rollout, begin_wave(rollout, number, max_failures, NOW))
     results = WaveResults({entry["id"]: entry for entry in entries}, **more)
@@ -177,7 +177,7 @@ def test_a_wave_begins_when_the_waves_before_it_have_passed() -> None:
     assert first == Wave(number=1, state="running", started_at=NOW, max_failures=0)
     # The first start time is kept.
     assert begin_wave(with_wave(rollout, first), 1, "100%", LATER) == replace(first, max_failures=1)
-    passed = ran(rollout, 1, updated("0"))
+    passed = run_wave(rollout, 1, update_result("0"))
     assert begin_wave(passed, 2, "67%", LATER).max_failures == 2
 
 
@@ -206,7 +206,7 @@ def test_a_run_with_another_version_waves_or_targets_is_refused() -> None:
 
 
 def test_a_wave_passes_when_all_its_targets_are_updated() -> None:
-    rollout = ran(plan(), 1, updated("0"))
+    rollout = run_wave(plan(), 1, update_result("0"))
 
     assert rollout.wave(1) == Wave(number=1, state="passed", started_at=NOW, ended_at=LATER, max_failures=0)
     assert rollout.targets[0] == target(
@@ -219,10 +219,10 @@ def test_a_wave_passes_when_all_its_targets_are_updated() -> None:
 @pytest.mark.parametrize("status", ["failed", "unknown", "offline", "skipped"])
 @pytest.mark.parametrize(("allowed", "state"), [("0", "failed"), ("1", "passed"), ("33%", "failed"), ("34%", "passed")])
 def test_a_wave_fails_when_more_targets_fail_than_allowed(status: str, allowed: str, state: str) -> None:
-    rollout = ran(plan(), 1, updated("0"))
-    bad = updated("1", status, error={"code": "c", "message": "it broke"})
+    rollout = run_wave(plan(), 1, update_result("0"))
+    bad = update_result("1", status, error={"code": "c", "message": "it broke"})
 
-    rollout = ran(rollout, 2, bad, updated("2"), updated("3", "ok"), max_failures=allowed)
+    rollout = run_wave(rollout, 2, bad, update_result("2"), update_result("3", "ok"), max_failures=allowed)
 
     assert rollout.wave(2).state == state == rollout.state
     assert rollout.wave(2).reason == ("1 of its 3 targets failed, 0 may" if state == "failed" else None)
@@ -242,7 +242,7 @@ def test_a_wave_fails_when_more_targets_fail_than_allowed(status: str, allowed: 
     ],
 )
 def test_a_target_that_is_not_steady_has_failed(waited: dict[str, Any], reason: str) -> None:
-    rollout = ran(plan(), 1, updated("0"), waited=waited)
+    rollout = run_wave(plan(), 1, update_result("0"), waited=waited)
 
     end = rollout.targets[0]
     assert (rollout.wave(1).state, end.status, end.reason) == ("failed", "failed", reason)
@@ -262,7 +262,7 @@ def test_a_target_that_is_not_steady_has_failed(waited: dict[str, Any], reason: 
 def test_a_target_that_does_not_reply_has_failed(probed: dict[str, Any], reason: str) -> None:
     steady = {"0": {"id": "0", "status": "ok", "version": "0.34.13"}}
 
-    rollout = ran(plan(), 1, updated("0"), waited=steady, probed=probed)
+    rollout = run_wave(plan(), 1, update_result("0"), waited=steady, probed=probed)
 
     end = rollout.targets[0]
     assert (end.status, end.reason) == ("failed", f"the probe was not answered: {reason}")
@@ -273,25 +273,33 @@ def test_a_target_that_is_steady_and_replies_has_passed() -> None:
     steady = {"0": {"id": "0", "status": "ok", "version": VERSION}}
     replied = {"0": {"id": "0", "status": "sent", "reply": {"state": "replied", "text": "ready"}}}
 
-    assert statuses(ran(plan(), 1, updated("0"), waited=steady, probed=replied), 1) == ["changed"]
+    assert statuses(run_wave(plan(), 1, update_result("0"), waited=steady, probed=replied), 1) == ["changed"]
 
 
 def test_a_wave_with_targets_that_were_left_out_has_not_ended() -> None:
-    rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1"), updated("2", "not_attempted"))
+    rollout = run_wave(
+        run_wave(plan(), 1, update_result("0")), 2, update_result("1"), update_result("2", "not_attempted")
+    )
 
     wave = rollout.wave(2)
     assert (wave.state, wave.ended_at, wave.reason) == ("running", None, "2 of its 3 targets were left out")
 
-    rollout = ran(rollout, 2, updated("2"), updated("3"))
+    rollout = run_wave(rollout, 2, update_result("2"), update_result("3"))
     assert (rollout.wave(2).state, rollout.state) == ("passed", "passed")
     assert statuses(rollout, 2) == ["changed", "changed", "changed"]
 
 
 def test_a_target_updated_by_an_earlier_run_keeps_its_record() -> None:
-    rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1"), updated("2", "failed"), updated("3", "failed"))
+    rollout = run_wave(
+        run_wave(plan(), 1, update_result("0")),
+        2,
+        update_result("1"),
+        update_result("2", "failed"),
+        update_result("3", "failed"),
+    )
     assert rollout.state == "failed"
 
-    rollout = ran(rollout, 2, updated("1", "ok"), updated("2", "ok"), updated("3"))
+    rollout = run_wave(rollout, 2, update_result("1", "ok"), update_result("2", "ok"), update_result("3"))
 
     first, second, _third = rollout.targets_of(2)
     assert (first.status, first.updated_at) == ("changed", NOW)
@@ -302,15 +310,29 @@ def test_a_target_updated_by_an_earlier_run_keeps_its_record() -> None:
 
 
 def test_failures_of_earlier_runs_count() -> None:
-    rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1", "failed"), updated("2"), updated("3"))
+    rollout = run_wave(
+        run_wave(plan(), 1, update_result("0")), 2, update_result("1", "failed"), update_result("2"), update_result("3")
+    )
 
-    assert ran(rollout, 2, updated("2", "ok")).wave(2).state == "failed"
+    assert run_wave(rollout, 2, update_result("2", "ok")).wave(2).state == "failed"
 
 
 def test_a_target_that_is_not_attempted_again_keeps_its_earlier_outcome() -> None:
-    rollout = ran(ran(plan(), 1, updated("0")), 2, updated("1", "failed"), updated("2", "failed"), updated("3"))
+    rollout = run_wave(
+        run_wave(plan(), 1, update_result("0")),
+        2,
+        update_result("1", "failed"),
+        update_result("2", "failed"),
+        update_result("3"),
+    )
 
-    again = ran(rollout, 2, updated("1", "failed"), updated("2", "not_attempted"), updated("3", "not_attempted"))
+    again = run_wave(
+        rollout,
+        2,
+        update_result("1", "failed"),
+        update_result("2", "not_attempted"),
+        update_result("3", "not_attempted"),
+    )
 
     assert statuses(again, 2) == ["failed", "failed", "changed"]
     assert again.wave(2).state == "failed"
@@ -323,7 +345,7 @@ def test_results_are_those_of_the_wave_that_runs() -> None:
     running = with_wave(rollout, begin_wave(rollout, 1, "0", NOW))
     for option in ("updated", "waited", "probed"):
         with pytest.raises(OptionError, match=f"^{option}: '1' is not in wave 1 of rollout 'r'$"):
-            judge_wave(running, 1, WaveResults(**{"updated": {}, option: {"1": updated("1")}}), NOW)
+            judge_wave(running, 1, WaveResults(**{"updated": {}, option: {"1": update_result("1")}}), NOW)
 
 
 # The next waves
@@ -345,24 +367,24 @@ def test_waves_that_have_not_passed_run_with_the_hosts_of_the_run() -> None:
     assert to_run(rollout, 0) == [(1, ["now-0"])]
     # The second wave cannot begin before the first.
     assert to_run(rollout, 1, 2, 3) == []
-    passed = ran(rollout, 1, updated("0"))
+    passed = run_wave(rollout, 1, update_result("0"))
     assert to_run(passed, 0, 1, 2) == [(2, ["now-1", "now-2"])]
-    failed = ran(passed, 2, updated("1", "failed"), updated("2"), updated("3"))
+    failed = run_wave(passed, 2, update_result("1", "failed"), update_result("2"), update_result("3"))
     assert to_run(failed, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
     interrupted = with_wave(passed, begin_wave(passed, 2, "0", NOW))
     assert to_run(interrupted, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
 
 
 def test_failed_targets_are_tried_again_when_all_waves_have_passed() -> None:
-    rollout = ran(plan(), 1, updated("0", "failed"), max_failures="1")
+    rollout = run_wave(plan(), 1, update_result("0", "failed"), max_failures="1")
     assert to_run(rollout, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
 
-    rollout = ran(rollout, 2, updated("1"), updated("2"), updated("3"))
+    rollout = run_wave(rollout, 2, update_result("1"), update_result("2"), update_result("3"))
 
     assert rollout.state == "passed"
     assert to_run(rollout, 0, 1, 2, 3) == [(1, ["now-0"])]
     assert to_run(rollout, 1, 2, 3) == []
-    again = ran(rollout, 1, updated("0"))
+    again = run_wave(rollout, 1, update_result("0"))
     assert to_run(again, 0, 1, 2, 3) == []
     assert again.wave(1).started_at == NOW
 
@@ -373,7 +395,7 @@ def test_a_view_names_every_target_once() -> None:
         target("o", "offline", reason="asleep"),
         target("n", "not_updatable", reason="pip", manual_command="pip install", install_path="/opt"),
     ]
-    rollout = ran(plan(2, more=others), 1, updated("0", "failed", error={"message": "it broke"}))
+    rollout = run_wave(plan(2, more=others), 1, update_result("0", "failed", error={"message": "it broke"}))
 
     seen = describe_rollout(rollout, {"0": "zero", "c": "sea", "new": "new"})
 
@@ -408,7 +430,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
-def opened(path: Path) -> Ledger:
+def open_ledger(path: Path) -> Ledger:
     return Ledger.open(path, RunFacts("tester"))
 
 
@@ -416,7 +438,7 @@ def test_a_rollout_is_stored_once_and_read_unchanged(path: Path) -> None:
     hostile = target("'; DROP TABLE rollouts; --", "not_updatable", reason="<b>\u202e", manual_command="$(rm -rf /)")
     rollout = plan(more=[hostile, target("o", "offline", reason="asleep")])
 
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         assert find_rollout(ledger, "r") is None
         assert export_rollout(ledger, "r") is None
         assert add_rollout(ledger, rollout)
@@ -432,18 +454,18 @@ def test_a_rollout_is_stored_once_and_read_unchanged(path: Path) -> None:
 
 def test_the_outcome_of_a_wave_is_stored(path: Path) -> None:
     rollout = plan()
-    with opened(path) as ledger:
+    with open_ledger(path) as ledger:
         add_rollout(ledger, rollout)
         wave = begin_wave(rollout, 1, "0", NOW)
         record_wave(ledger, "r", wave)
         assert find_rollout(ledger, "r") == with_wave(rollout, wave)
-        ends = judge_wave(with_wave(rollout, wave), 1, WaveResults({"0": updated("0")}), LATER)
+        ends = judge_wave(with_wave(rollout, wave), 1, WaveResults({"0": update_result("0")}), LATER)
         record_wave(ledger, "r", *ends)
 
         kept = find_rollout(ledger, "r")
         record = export_rollout(ledger, "r")
 
-    assert kept == ran(rollout, 1, updated("0"))
+    assert kept == run_wave(rollout, 1, update_result("0"))
     assert record is not None
     assert (record["name"], record["state"], record["version"]) == ("r", "running", VERSION)
     assert record["waves"][0] == {
@@ -460,7 +482,7 @@ def test_the_outcome_of_a_wave_is_stored(path: Path) -> None:
 
 
 def test_a_missing_rollout_is_an_error_that_says_how_to_plan_it(path: Path) -> None:
-    for ledger in (Ledger.make_empty(), opened(path)):
+    for ledger in (Ledger.make_empty(), open_ledger(path)):
         with pytest.raises(OptionError, match=r"^name: the ledger has no rollout 'r'; plan it with fleetops"):
             get_rollout(ledger, "r")
         ledger.close()

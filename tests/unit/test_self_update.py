@@ -31,7 +31,7 @@ from .support import environment_of, settings_for
 NPM, PIP = SELF_UPDATE["npm"], SELF_UPDATE["pip"]
 
 
-def added(sandbox: Sandbox, version: str | None = "0.33.9", said: Any = NPM, **fields: Any) -> Environment:
+def add_environment(sandbox: Sandbox, version: str | None = "0.33.9", said: Any = NPM, **fields: Any) -> Environment:
     """An environment that runs a version and reports this about self-updates."""
     metadata = {"lettaCodeVersion": version}
     row = sandbox.add_environment(metadata=metadata, **{"$delete": ["metadata.self_update"]}, **fields)
@@ -40,7 +40,7 @@ def added(sandbox: Sandbox, version: str | None = "0.33.9", said: Any = NPM, **f
     return environment_of(row, sandbox.url)
 
 
-def updated_all(
+def update_all(
     sandbox: Sandbox,
     environments: Sequence[Environment],
     target_version: str | None = "0.34.12",
@@ -70,8 +70,8 @@ def updated_all(
     return asyncio.run(run())
 
 
-def updated(sandbox: Sandbox, environment: Environment, *arguments: Any, **options: Any) -> UpdateOutcome:
-    [outcome] = updated_all(sandbox, [environment], *arguments, **options)
+def update_one(sandbox: Sandbox, environment: Environment, *arguments: Any, **options: Any) -> UpdateOutcome:
+    [outcome] = update_all(sandbox, [environment], *arguments, **options)
     return outcome
 
 
@@ -81,7 +81,7 @@ def message_of(outcome: UpdateOutcome) -> str:
     return outcome.error["message"]
 
 
-def received(sandbox: Sandbox, environment: Environment) -> tuple[int, int]:
+def count_received(sandbox: Sandbox, environment: Environment) -> tuple[int, int]:
     """The number of commands and messages that reached the device."""
     found = sandbox.received().get(environment.id, {})
     return len(found.get("commands", [])), len(found.get("messages", []))
@@ -92,7 +92,7 @@ def once_told(sandbox: Sandbox, environment: Environment, do: Callable[[], objec
 
     def wait() -> None:
         until = time.monotonic() + 10
-        while received(sandbox, environment) == (0, 0) and time.monotonic() < until:
+        while count_received(sandbox, environment) == (0, 0) and time.monotonic() < until:
             time.sleep(0.01)
         do()
 
@@ -114,10 +114,10 @@ def restarts_on(sandbox: Sandbox, environment: Environment, version: str) -> Cal
 
 def test_a_device_that_is_back_on_the_version_is_changed_and_the_second_time_ok(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
 
-    first = updated(sandbox, environment)
-    second = updated(sandbox, environment)
+    first = update_one(sandbox, environment)
+    second = update_one(sandbox, environment)
 
     assert (first.status, first.method, first.error) == ("changed", "command", None)
     assert (first.previous_version, first.version) == ("0.33.9", "0.34.12")
@@ -129,40 +129,40 @@ def test_a_device_that_is_back_on_the_version_is_changed_and_the_second_time_ok(
     assert (first.output or "").startswith("Updated to 0.34.12. ")
     assert first.duration > 0.2
     assert (second.status, second.method, second.reason, second.version) == ("ok", None, None, "0.34.12")
-    assert received(sandbox, environment) == (1, 0)
+    assert count_received(sandbox, environment) == (1, 0)
 
 
 def test_a_newer_version_than_the_target_is_ok_and_says_so(sandbox: Sandbox) -> None:
-    environment = added(sandbox, "0.35.0")
+    environment = add_environment(sandbox, "0.35.0")
 
-    outcome = updated(sandbox, environment, "0.34.12")
+    outcome = update_one(sandbox, environment, "0.34.12")
 
     assert (outcome.status, outcome.reason) == ("ok", "0.35.0 is newer than 0.34.12")
-    assert received(sandbox, environment) == (0, 0)
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 def test_a_device_gets_the_offered_version_which_may_be_newer_than_the_target(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.35.1")
 
-    assert updated(sandbox, added(sandbox), "0.34.12").version == "0.35.1"
+    assert update_one(sandbox, add_environment(sandbox), "0.34.12").version == "0.35.1"
 
 
 def test_without_a_target_a_device_updates_to_the_offered_version(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
 
-    first = updated(sandbox, environment, None)
-    second = updated(sandbox, environment, None)
+    first = update_one(sandbox, environment, None)
+    second = update_one(sandbox, environment, None)
 
     assert (first.status, first.reason) == ("changed", "updated from 0.33.9 to 0.34.12")
     assert (second.status, second.reason) == ("ok", "Already on latest version (0.34.12)")
-    assert received(sandbox, environment) == (2, 0)
+    assert count_received(sandbox, environment) == (2, 0)
 
 
 def test_a_device_without_a_new_enough_version_fails_with_its_own_message(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.33.9")
 
-    outcome = updated(sandbox, added(sandbox), "0.34.12")
+    outcome = update_one(sandbox, add_environment(sandbox), "0.34.12")
 
     assert outcome.status == "failed"
     assert message_of(outcome) == (
@@ -171,12 +171,12 @@ def test_a_device_without_a_new_enough_version_fails_with_its_own_message(sandbo
 
 
 def test_a_device_that_cannot_update_fails_with_its_own_reason(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.command(
         environment.id, "upgrade-letta-code", output="Failed: Update failed: EACCES\n\nTo ...", success=False
     )
 
-    outcome = updated(sandbox, environment)
+    outcome = update_one(sandbox, environment)
 
     assert (outcome.status, outcome.output) == ("failed", "Failed: Update failed: EACCES\n\nTo ...")
     assert message_of(outcome) == "the device did not update; it said: Failed: Update failed: EACCES To ..."
@@ -185,7 +185,7 @@ def test_a_device_that_cannot_update_fails_with_its_own_reason(sandbox: Sandbox)
 def test_a_device_that_does_not_come_back_fails_with_its_last_state(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=False)
 
-    outcome = updated(sandbox, added(sandbox), within=1)
+    outcome = update_one(sandbox, add_environment(sandbox), within=1)
 
     assert (outcome.status, outcome.version, outcome.connection_id) == ("failed", "0.33.9", None)
     message = message_of(outcome)
@@ -199,7 +199,7 @@ def test_a_device_that_does_not_come_back_fails_with_its_last_state(sandbox: San
 def test_a_device_that_comes_back_on_its_old_version_fails(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back_at="0.33.9")
 
-    outcome = updated(sandbox, added(sandbox), within=1.5)
+    outcome = update_one(sandbox, add_environment(sandbox), within=1.5)
 
     assert outcome.status == "failed"
     assert "within 1.5 s: it reconnected and is online, version 0.33.9, " in message_of(outcome)
@@ -209,7 +209,7 @@ def test_a_device_that_comes_back_on_another_version_that_is_too_old_fails_at_on
     sandbox.upgrade_to("0.34.12", comes_back_at="0.34.0")
     started = time.monotonic()
 
-    outcome = updated(sandbox, added(sandbox), within=60)
+    outcome = update_one(sandbox, add_environment(sandbox), within=60)
 
     assert (outcome.status, outcome.version) == ("failed", "0.34.0")
     assert message_of(outcome).startswith(
@@ -221,7 +221,7 @@ def test_a_device_that_comes_back_on_another_version_that_is_too_old_fails_at_on
 def test_an_older_version_is_no_update_without_a_target_either(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back_at="0.33.0")
 
-    outcome = updated(sandbox, added(sandbox), None, within=60)
+    outcome = update_one(sandbox, add_environment(sandbox), None, within=60)
 
     assert outcome.status == "failed"
     assert message_of(outcome).startswith("not back on a newer version: it reconnected and is online, version 0.33.0, ")
@@ -229,26 +229,26 @@ def test_an_older_version_is_no_update_without_a_target_either(sandbox: Sandbox)
 
 def test_a_device_that_comes_back_as_another_environment_fails_and_names_it(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=False)
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     new: list[str] = []
 
     def come_back() -> None:
         row = sandbox.add_environment(deviceId=environment.device_id, metadata={"lettaCodeVersion": "0.34.12"})
         new.append(row["id"])
 
-    outcome = updated(sandbox, environment, within=1, meanwhile=once_told(sandbox, environment, come_back))
+    outcome = update_one(sandbox, environment, within=1, meanwhile=once_told(sandbox, environment, come_back))
 
     assert (outcome.status, outcome.id, outcome.version) == ("failed", environment.id, "0.33.9")
     assert f"; its device is there as another environment, {new[0]}: online, version 0.34.12, " in message_of(outcome)
 
 
 def test_a_new_version_on_the_same_connection_proves_nothing(sandbox: Sandbox) -> None:
-    sandbox.command((environment := added(sandbox)).id, "upgrade-letta-code", output="Updated to 0.34.12.")
+    sandbox.command((environment := add_environment(sandbox)).id, "upgrade-letta-code", output="Updated to 0.34.12.")
     register = once_told(
         sandbox, environment, lambda: sandbox.patch(environment.id, metadata={"lettaCodeVersion": "0.34.12"})
     )
 
-    outcome = updated(sandbox, environment, within=1, meanwhile=register)
+    outcome = update_one(sandbox, environment, within=1, meanwhile=register)
 
     assert (outcome.status, outcome.version) == ("failed", "0.34.12")
 
@@ -259,13 +259,13 @@ def test_a_new_version_on_the_same_connection_proves_nothing(sandbox: Sandbox) -
 @pytest.mark.parametrize("fault", ["relay_cut_after", "relay_cut_during"])
 def test_an_update_whose_answer_was_lost_is_changed_when_the_device_is_back(sandbox: Sandbox, fault: str) -> None:
     sandbox.upgrade_to("0.34.12", seconds=0.5)
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.add_fault(fault, target=environment.id)
 
-    outcome = updated(sandbox, environment, agent_id="agent-1")
+    outcome = update_one(sandbox, environment, agent_id="agent-1")
 
     assert (outcome.status, outcome.method, outcome.output) == ("changed", "command", None)
-    assert received(sandbox, environment) == (1, 0)
+    assert count_received(sandbox, environment) == (1, 0)
 
 
 @pytest.mark.parametrize(("fault", "comes_back"), [("relay_cut_before", True), ("relay_cut_after", False)])
@@ -273,42 +273,42 @@ def test_an_unclear_update_that_is_not_proven_is_unknown_and_no_other_method_is_
     sandbox: Sandbox, fault: str, comes_back: bool
 ) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=comes_back)
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.add_fault(fault, target=environment.id)
 
-    outcome = updated(sandbox, environment, within=1, agent_id="agent-1")
+    outcome = update_one(sandbox, environment, within=1, agent_id="agent-1")
 
     assert outcome.status == "unknown"
     message = message_of(outcome)
     assert "no answer to execute_command" in message
     assert message.endswith("; the update may be under way")
-    assert received(sandbox, environment)[1] == 0
+    assert count_received(sandbox, environment)[1] == 0
 
 
 def test_an_old_device_that_never_answers_is_changed_when_it_is_back(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
 
-    outcome = updated(sandbox, added(sandbox, "0.29.0"))
+    outcome = update_one(sandbox, add_environment(sandbox, "0.29.0"))
 
     assert (outcome.status, outcome.output) == ("changed", None)
 
 
 @pytest.mark.parametrize("fault", ["relay_close", "relay_silent"])
 def test_a_relay_that_fails_before_anything_was_sent_is_a_failure(sandbox: Sandbox, fault: str) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.add_fault(fault, target=environment.id)
 
-    outcome = updated(sandbox, environment, retries=0, timeout=1, agent_id="agent-1")
+    outcome = update_one(sandbox, environment, retries=0, timeout=1, agent_id="agent-1")
 
     assert outcome.status == "failed"
-    assert received(sandbox, environment) == (0, 0)
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 def test_look_ups_that_fail_briefly_lose_nothing(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
     sandbox.add_fault("status", route="retrieve", status=503, nth=[2, 3])
 
-    assert updated(sandbox, added(sandbox), retries=0).status == "changed"
+    assert update_one(sandbox, add_environment(sandbox), retries=0).status == "changed"
 
 
 @pytest.mark.parametrize("status", [401, 503])
@@ -316,7 +316,7 @@ def test_an_update_that_can_no_longer_be_looked_up_is_unknown(sandbox: Sandbox, 
     sandbox.upgrade_to("0.34.12")
     sandbox.add_fault("status", route="retrieve", status=status, nth=list(range(2, 50)))
 
-    outcome = updated(sandbox, added(sandbox), within=1, retries=0)
+    outcome = update_one(sandbox, add_environment(sandbox), within=1, retries=0)
 
     assert outcome.status == "unknown"
     assert message_of(outcome).startswith("the device said: Updated to 0.34.12.")
@@ -329,60 +329,60 @@ def test_an_update_that_can_no_longer_be_looked_up_is_unknown(sandbox: Sandbox, 
 def test_without_the_command_the_agent_is_instructed_and_the_device_is_changed_when_it_is_back(
     sandbox: Sandbox,
 ) -> None:
-    environment = added(sandbox, said={**NPM, "writable": False, "reason": "Needs write access."})
+    environment = add_environment(sandbox, said={**NPM, "writable": False, "reason": "Needs write access."})
     restart = once_told(sandbox, environment, restarts_on(sandbox, environment, "0.34.12"))
 
-    outcome = updated(sandbox, environment, agent_id="agent-1", meanwhile=restart)
+    outcome = update_one(sandbox, environment, agent_id="agent-1", meanwhile=restart)
 
     assert (outcome.status, outcome.method, outcome.agent_id) == ("changed", "message", "agent-1")
     [message] = sandbox.received()[environment.id]["messages"]
     assert NPM["manual_command"] in message["content"].splitlines()
     assert (message["agentId"], message["client_message_id"]) == ("agent-1", outcome.client_message_id)
-    assert received(sandbox, environment) == (0, 1)
+    assert count_received(sandbox, environment) == (0, 1)
 
 
 def test_a_message_without_effect_fails_and_says_that_it_was_delivered(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
 
-    outcome = updated(sandbox, environment, method="message", within=1, agent_id="agent-1")
+    outcome = update_one(sandbox, environment, method="message", within=1, agent_id="agent-1")
 
     assert (outcome.status, outcome.method) == ("failed", "message")
     assert message_of(outcome).endswith("version 0.33.9, mode standard; the message was delivered")
-    assert received(sandbox, environment) == (0, 1)
+    assert count_received(sandbox, environment) == (0, 1)
 
 
 def test_an_unclear_message_is_changed_when_the_device_is_back_and_unknown_otherwise(sandbox: Sandbox) -> None:
-    one, two = added(sandbox), added(sandbox)
+    one, two = add_environment(sandbox), add_environment(sandbox)
     sandbox.add_fault("drop_after", route="messages", per_target=True)
     restart = once_told(sandbox, one, restarts_on(sandbox, one, "0.34.12"))
 
-    outcomes = updated_all(
+    outcomes = update_all(
         sandbox, [one, two], method="message", within=3, agent_id="agent-1", meanwhile=restart, retries=1
     )
 
     assert [outcome.status for outcome in outcomes] == ["changed", "unknown"]
     assert message_of(outcomes[1]).endswith("; the message may have been delivered")
-    assert received(sandbox, two) == (0, 1)
+    assert count_received(sandbox, two) == (0, 1)
 
 
 @pytest.mark.parametrize("command", [PIP["manual_command"], "npm install -g @letta-ai/letta-code; reboot"])
 def test_an_agent_gets_only_commands_of_an_installer(sandbox: Sandbox, command: str) -> None:
-    environment = added(sandbox, said={**PIP, "manual_command": command})
+    environment = add_environment(sandbox, said={**PIP, "manual_command": command})
 
-    outcome = updated(sandbox, environment, agent_id="agent-1")
+    outcome = update_one(sandbox, environment, agent_id="agent-1")
 
     assert (outcome.status, outcome.method, outcome.error) == ("skipped", None, None)
     assert outcome.reason == (
         f"not updatable: {PIP['reason']}; manual_command is no installer's command known here "
         f"(see allow_any_manual_command): {command}"
     )
-    assert received(sandbox, environment) == (0, 0)
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 def test_any_manual_command_is_sent_when_that_is_allowed(sandbox: Sandbox) -> None:
-    environment = added(sandbox, said=PIP)
+    environment = add_environment(sandbox, said=PIP)
 
-    outcome = updated(sandbox, environment, within=0.5, agent_id="agent-1", any_manual_command=True)
+    outcome = update_one(sandbox, environment, within=0.5, agent_id="agent-1", any_manual_command=True)
 
     assert (outcome.status, outcome.method) == ("failed", "message")
     [message] = sandbox.received()[environment.id]["messages"]
@@ -390,7 +390,7 @@ def test_any_manual_command_is_sent_when_that_is_allowed(sandbox: Sandbox) -> No
 
 
 def test_a_device_without_a_manual_command_is_skipped(sandbox: Sandbox) -> None:
-    outcome = updated(sandbox, added(sandbox, said={}), agent_id="agent-1", any_manual_command=True)
+    outcome = update_one(sandbox, add_environment(sandbox, said={}), agent_id="agent-1", any_manual_command=True)
 
     assert outcome.status == "skipped"
     assert outcome.reason == "not updatable: reports no self_update support; reports no manual_command"
@@ -411,9 +411,9 @@ def test_a_device_without_a_manual_command_is_skipped(sandbox: Sandbox) -> None:
 def test_a_device_without_a_method_fails_with_the_reason(
     sandbox: Sandbox, said: Any, method: str, code: str, said_of_it: str
 ) -> None:
-    environment = added(sandbox, said=said)
+    environment = add_environment(sandbox, said=said)
 
-    outcome = updated(sandbox, environment, method=method)
+    outcome = update_one(sandbox, environment, method=method)
 
     assert outcome.status == "failed"
     assert outcome.error is not None
@@ -421,41 +421,41 @@ def test_a_device_without_a_method_fails_with_the_reason(
     assert message_of(outcome).startswith(said_of_it)
     if code == "no_method":
         assert message_of(outcome).endswith(f"by hand: {said.get('manual_command', 'the device does not say how')}")
-    assert received(sandbox, environment) == (0, 0)
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 def test_a_device_that_does_not_list_the_command_is_not_asked_to_run_it(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.patch(environment.id, metadata={"supported_commands": ["reload"]})
 
-    outcome = updated(sandbox, environment, method="command")
+    outcome = update_one(sandbox, environment, method="command")
 
     assert message_of(outcome) == "the device does not list upgrade-letta-code in its supported_commands"
-    assert received(sandbox, environment) == (0, 0)
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 @pytest.mark.parametrize("version", ["dev", None])
 def test_a_version_that_cannot_be_compared_fails_before_anything_is_sent(sandbox: Sandbox, version: Any) -> None:
-    environment = added(sandbox, version)
+    environment = add_environment(sandbox, version)
 
-    outcome = updated(sandbox, environment, "0.34.12")
+    outcome = update_one(sandbox, environment, "0.34.12")
 
     assert outcome.status == "failed"
     assert message_of(outcome) == (
         f"target_version: the device reports {version!r} as its version, which cannot be compared with 0.34.12"
     )
-    assert received(sandbox, environment) == (0, 0)
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 def test_without_a_target_a_version_that_cannot_be_compared_may_be_updated(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
 
-    assert updated(sandbox, added(sandbox, "dev"), None).status == "changed"
+    assert update_one(sandbox, add_environment(sandbox, "dev"), None).status == "changed"
 
 
 def test_an_offline_device_is_offline_unless_it_is_waited_for(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12")
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.offline(environment.id)
 
     def come_online() -> None:
@@ -463,9 +463,9 @@ def test_an_offline_device_is_offline_unless_it_is_waited_for(sandbox: Sandbox) 
             time.sleep(0.01)
         sandbox.online(environment.id)
 
-    skipped = updated(sandbox, environment)
+    skipped = update_one(sandbox, environment)
     sandbox.clear_requests()
-    waited = updated(
+    waited = update_one(
         sandbox, environment, meanwhile=come_online, policy={"when_offline": "wait", "offline_timeout": 20.0}
     )
 
@@ -475,33 +475,33 @@ def test_an_offline_device_is_offline_unless_it_is_waited_for(sandbox: Sandbox) 
 
 def test_a_device_that_does_not_come_back_counts_before_the_next_device_is_updated(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=False)
-    environments = [added(sandbox) for _number in range(3)]
+    environments = [add_environment(sandbox) for _number in range(3)]
 
-    outcomes = updated_all(sandbox, environments, within=0.5, policy={"concurrency": 1})
+    outcomes = update_all(sandbox, environments, within=0.5, policy={"concurrency": 1})
 
     assert [outcome.status for outcome in outcomes] == ["failed", "not_attempted", "not_attempted"]
-    assert [received(sandbox, environment) for environment in environments] == [(1, 0), (0, 0), (0, 0)]
+    assert [count_received(sandbox, environment) for environment in environments] == [(1, 0), (0, 0), (0, 0)]
 
 
 def test_a_slow_device_delays_no_other_device(sandbox: Sandbox) -> None:
-    slow, *others = [added(sandbox) for _number in range(4)]
+    slow, *others = [add_environment(sandbox) for _number in range(4)]
     sandbox.command(slow.id, "upgrade-letta-code", output="Already on latest version", seconds=2)
     sandbox.upgrade_to("0.34.12", seconds=0)
 
-    outcomes = updated_all(sandbox, [slow, *others], None, policy={"concurrency": 2})
+    outcomes = update_all(sandbox, [slow, *others], None, policy={"concurrency": 2})
 
     assert [outcome.status for outcome in outcomes] == ["ok", "changed", "changed", "changed"]
 
 
 def test_check_mode_says_what_would_be_done_and_sends_nothing(sandbox: Sandbox) -> None:
     able, unable, prose, current = (
-        added(sandbox),
-        added(sandbox, said={**NPM, "writable": False}),
-        added(sandbox, said=PIP),
-        added(sandbox, "0.34.12"),
+        add_environment(sandbox),
+        add_environment(sandbox, said={**NPM, "writable": False}),
+        add_environment(sandbox, said=PIP),
+        add_environment(sandbox, "0.34.12"),
     )
 
-    outcomes = updated_all(sandbox, [able, unable, prose, current], agent_id="agent-1", check_mode=True)
+    outcomes = update_all(sandbox, [able, unable, prose, current], agent_id="agent-1", check_mode=True)
 
     assert [(outcome.status, outcome.method, outcome.reason) for outcome in outcomes[:2]] == [
         ("changed", "command", "would run upgrade-letta-code"),
@@ -516,15 +516,15 @@ def test_check_mode_says_what_would_be_done_and_sends_nothing(sandbox: Sandbox) 
 
 
 def test_a_device_is_not_updated_if_that_cannot_be_recorded(sandbox: Sandbox, tmp_path: Path) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
         add_rollout(ledger, plan_rollout("r", "0.34.12", ["100%"], [target], format_now()))
         progress = UpdateProgress(ledger, "r", {environment.id: "d"})
         with ledger.transaction(durable=True) as database:
             database.execute("DROP TABLE rollout_targets")
-        outcome = updated(sandbox, environment, progress=progress)
+        outcome = update_one(sandbox, environment, progress=progress)
 
     assert outcome.status == "failed"
     assert message_of(outcome).startswith("ledger: ")
-    assert received(sandbox, environment) == (0, 0)
+    assert count_received(sandbox, environment) == (0, 0)

@@ -55,7 +55,7 @@ def busy(sandbox: Sandbox, device: dict[str, Any], *queued: str) -> None:
     say(sandbox, device, "work", *queued)
 
 
-def turned(
+def set_turns(
     sandbox: Sandbox,
     *devices: dict[str, Any],
     state: str = "aborted",
@@ -79,7 +79,7 @@ def turned(
 
 
 def one(*arguments: Any, **options: Any) -> TurnOutcome:
-    [outcome] = turned(*arguments, **options)
+    [outcome] = set_turns(*arguments, **options)
     return outcome
 
 

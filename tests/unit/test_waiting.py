@@ -22,11 +22,11 @@ from tests.sandbox.process import Sandbox
 from .support import environment_of, row, settings_for
 
 
-def added(sandbox: Sandbox, **fields: Any) -> Environment:
+def add_environment(sandbox: Sandbox, **fields: Any) -> Environment:
     return environment_of(sandbox.add_environment(**fields), sandbox.url)
 
 
-def waited(
+def wait_for_all(
     sandbox: Sandbox,
     environments: Sequence[Environment],
     goal: Goal,
@@ -117,10 +117,10 @@ def test_a_removed_environment_is_offline_and_nothing_else() -> None:
 
 
 def test_an_environment_that_meets_its_goal_is_looked_up_once(sandbox: Sandbox) -> None:
-    environment = added(sandbox, currentMode="default")
+    environment = add_environment(sandbox, currentMode="default")
     lines: list[str] = []
 
-    [wait] = waited(sandbox, [environment], Goal("online", "0.34.0", "standard"), lines=lines)
+    [wait] = wait_for_all(sandbox, [environment], Goal("online", "0.34.0", "standard"), lines=lines)
 
     assert (wait.status, wait.error, wait.reason) == ("ok", None, None)
     assert (wait.online, wait.version, wait.mode) == (True, "0.34.12", "default")
@@ -130,11 +130,11 @@ def test_an_environment_that_meets_its_goal_is_looked_up_once(sandbox: Sandbox) 
 
 
 def test_it_ends_when_the_device_comes_online(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.offline(environment.id)
     lines: list[str] = []
 
-    [wait] = waited(
+    [wait] = wait_for_all(
         sandbox,
         [environment],
         Goal("online"),
@@ -148,10 +148,10 @@ def test_it_ends_when_the_device_comes_online(sandbox: Sandbox) -> None:
 
 
 def test_it_ends_when_the_device_is_on_the_version_and_in_the_mode(sandbox: Sandbox) -> None:
-    environment = added(sandbox, currentMode="plan", metadata={"lettaCodeVersion": "0.33.0"})
+    environment = add_environment(sandbox, currentMode="plan", metadata={"lettaCodeVersion": "0.33.0"})
     changes = {"currentMode": "bypassPermissions", "metadata": {"lettaCodeVersion": "0.35.1"}}
 
-    [wait] = waited(
+    [wait] = wait_for_all(
         sandbox,
         [environment],
         Goal("online", "0.35.0", "unrestricted"),
@@ -162,23 +162,23 @@ def test_it_ends_when_the_device_is_on_the_version_and_in_the_mode(sandbox: Sand
 
 
 def test_it_ends_when_the_device_is_offline(sandbox: Sandbox) -> None:
-    off, removed = added(sandbox), added(sandbox)
+    off, removed = add_environment(sandbox), add_environment(sandbox)
 
     def go() -> None:
         sandbox.offline(off.id)
         sandbox.remove(removed.id)
 
-    waits = waited(sandbox, [off, removed], Goal("offline"), meanwhile=after_the_first_look(sandbox, go))
+    waits = wait_for_all(sandbox, [off, removed], Goal("offline"), meanwhile=after_the_first_look(sandbox, go))
 
     assert [(wait.status, wait.online, wait.connection_id) for wait in waits] == [("ok", False, None)] * 2
     assert [wait.version for wait in waits] == ["0.34.12", "0.34.12"]
 
 
 def test_after_the_timeout_it_fails_with_the_last_state(sandbox: Sandbox) -> None:
-    environment = added(sandbox, currentMode="plan", metadata={"lettaCodeVersion": "0.33.0"})
+    environment = add_environment(sandbox, currentMode="plan", metadata={"lettaCodeVersion": "0.33.0"})
     sandbox.age(environment.id, 300)
 
-    [wait] = waited(sandbox, [environment], Goal("online", "0.34.0", "standard"), 0.5)
+    [wait] = wait_for_all(sandbox, [environment], Goal("online", "0.34.0", "standard"), 0.5)
 
     assert wait.status == "failed"
     assert wait.error is not None
@@ -194,18 +194,18 @@ def test_after_the_timeout_it_fails_with_the_last_state(sandbox: Sandbox) -> Non
 
 
 def test_a_removed_environment_fails_with_its_last_state(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.remove(environment.id)
 
-    [wait] = waited(sandbox, [environment], Goal("online"), 0)
+    [wait] = wait_for_all(sandbox, [environment], Goal("online"), 0)
 
     assert wait.error == {"code": "timeout", "message": "not online after 0 s: it is no longer there"}
 
 
 def test_with_a_timeout_of_zero_it_looks_once(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
 
-    [wait] = waited(sandbox, [environment], Goal("offline"), 0)
+    [wait] = wait_for_all(sandbox, [environment], Goal("offline"), 0)
 
     assert (wait.status, looks(sandbox)) == ("failed", ["retrieve"])
 
@@ -214,9 +214,9 @@ def test_with_a_timeout_of_zero_it_looks_once(sandbox: Sandbox) -> None:
 
 
 def test_the_goal_must_hold_for_the_steady_time(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
 
-    [wait] = waited(sandbox, [environment], Goal("online", steady_for=0.5))
+    [wait] = wait_for_all(sandbox, [environment], Goal("online", steady_for=0.5))
 
     assert (wait.status, wait.reason, wait.error) == ("ok", None, None)
     assert 0.5 <= wait.steady <= wait.elapsed < 5
@@ -224,7 +224,7 @@ def test_the_goal_must_hold_for_the_steady_time(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("event", ["rotate", "dies"])
 def test_a_device_that_reconnects_or_dies_restarts_the_steady_time(sandbox: Sandbox, event: str) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
 
     def lose() -> None:
         time.sleep(0.7)
@@ -235,7 +235,7 @@ def test_a_device_that_reconnects_or_dies_restarts_the_steady_time(sandbox: Sand
             time.sleep(0.3)
             sandbox.online(environment.id)
 
-    [wait] = waited(
+    [wait] = wait_for_all(
         sandbox,
         [environment],
         Goal("online", steady_for=1.0),
@@ -248,13 +248,13 @@ def test_a_device_that_reconnects_or_dies_restarts_the_steady_time(sandbox: Sand
 
 
 def test_a_device_that_comes_back_and_dies_is_not_steady(sandbox: Sandbox) -> None:
-    stays, dies = added(sandbox), added(sandbox)
+    stays, dies = add_environment(sandbox), add_environment(sandbox)
 
     def die() -> None:
         time.sleep(0.5)
         sandbox.offline(dies.id)
 
-    steady, gone = waited(
+    steady, gone = wait_for_all(
         sandbox, [stays, dies], Goal("online", steady_for=1.0), 2, meanwhile=after_the_first_look(sandbox, die)
     )
 
@@ -264,19 +264,19 @@ def test_a_device_that_comes_back_and_dies_is_not_steady(sandbox: Sandbox) -> No
 
 
 def test_a_failed_look_up_does_not_end_the_steady_time(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.add_fault("status", route="retrieve", status=503, nth=[2, 3])
 
-    [wait] = waited(sandbox, [environment], Goal("online", steady_for=0.7), retries=0)
+    [wait] = wait_for_all(sandbox, [environment], Goal("online", steady_for=0.7), retries=0)
 
     assert wait.status == "ok"
     assert wait.elapsed - wait.steady < 0.2
 
 
 def test_a_device_that_is_not_yet_steady_says_for_how_long_it_was(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
 
-    [wait] = waited(sandbox, [environment], Goal("online", steady_for=60), 0.5)
+    [wait] = wait_for_all(sandbox, [environment], Goal("online", steady_for=60), 0.5)
 
     assert wait.error is not None
     assert wait.error["message"].startswith("not online, steady for 60 s after ")
@@ -284,10 +284,10 @@ def test_a_device_that_is_not_yet_steady_says_for_how_long_it_was(sandbox: Sandb
 
 
 def test_an_offline_device_can_be_steady(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.remove(environment.id)
 
-    [wait] = waited(sandbox, [environment], Goal("offline", steady_for=0.3))
+    [wait] = wait_for_all(sandbox, [environment], Goal("offline", steady_for=0.3))
 
     assert (wait.status, wait.steady >= 0.3) == ("ok", True)
 
@@ -296,20 +296,20 @@ def test_an_offline_device_can_be_steady(sandbox: Sandbox) -> None:
 
 
 def test_a_look_up_that_fails_briefly_is_repeated(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.add_fault("status", route="retrieve", status=503, nth=[1, 2])
 
-    [wait] = waited(sandbox, [environment], Goal("online"), retries=0)
+    [wait] = wait_for_all(sandbox, [environment], Goal("online"), retries=0)
 
     assert (wait.status, wait.error, wait.reason) == ("ok", None, None)
     assert looks(sandbox) == ["retrieve"] * 3
 
 
 def test_a_look_up_that_can_never_succeed_fails_at_once(sandbox: Sandbox) -> None:
-    one, two = added(sandbox), added(sandbox)
+    one, two = add_environment(sandbox), add_environment(sandbox)
     sandbox.add_fault("status", route="retrieve", status=401, target=one.id)
 
-    waits = waited(sandbox, [one, two], Goal("online"), 60, policy={"max_failures": 1})
+    waits = wait_for_all(sandbox, [one, two], Goal("online"), 60, policy={"max_failures": 1})
 
     assert [wait.status for wait in waits] == ["failed", "ok"]
     assert waits[0].error is not None
@@ -317,10 +317,10 @@ def test_a_look_up_that_can_never_succeed_fails_at_once(sandbox: Sandbox) -> Non
 
 
 def test_a_timeout_shows_the_last_error(sandbox: Sandbox) -> None:
-    environment = added(sandbox)
+    environment = add_environment(sandbox)
     sandbox.add_fault("status", route="retrieve", status=503)
 
-    [wait] = waited(sandbox, [environment], Goal("online"), 0.3, retries=0)
+    [wait] = wait_for_all(sandbox, [environment], Goal("online"), 0.3, retries=0)
 
     assert wait.error is not None
     assert wait.error["message"].startswith("not online after 0 s: it is not known: GET http://127.0.0.1:")
@@ -331,22 +331,22 @@ def test_a_timeout_shows_the_last_error(sandbox: Sandbox) -> None:
 
 
 def test_a_target_does_not_wait_for_the_turn_of_another(sandbox: Sandbox) -> None:
-    away = [added(sandbox) for _number in range(3)]
+    away = [add_environment(sandbox) for _number in range(3)]
     for environment in away:
         sandbox.offline(environment.id)
-    here = added(sandbox)
+    here = add_environment(sandbox)
 
-    waits = waited(sandbox, [*away, here], Goal("online"), 0.5, policy={"concurrency": 1})
+    waits = wait_for_all(sandbox, [*away, here], Goal("online"), 0.5, policy={"concurrency": 1})
 
     assert [wait.status for wait in waits] == ["failed", "failed", "failed", "ok"]
 
 
 def test_a_late_device_counts_although_others_did_not_come(sandbox: Sandbox) -> None:
-    away, late = added(sandbox), added(sandbox)
+    away, late = add_environment(sandbox), add_environment(sandbox)
     for environment in (away, late):
         sandbox.offline(environment.id)
 
-    waits = waited(
+    waits = wait_for_all(
         sandbox,
         [away, late],
         Goal("online"),
@@ -359,11 +359,11 @@ def test_a_late_device_counts_although_others_did_not_come(sandbox: Sandbox) -> 
 
 
 def test_a_target_abandoned_because_others_failed_is_no_timeout(sandbox: Sandbox) -> None:
-    away, broken = added(sandbox), added(sandbox)
+    away, broken = add_environment(sandbox), add_environment(sandbox)
     sandbox.offline(away.id)
     sandbox.add_fault("html_200", route="retrieve", nth=2)
 
-    given_up, failed = waited(sandbox, [away, broken], Goal("online"), 30, policy={"concurrency": 1})
+    given_up, failed = wait_for_all(sandbox, [away, broken], Goal("online"), 30, policy={"concurrency": 1})
 
     assert (given_up.error or {})["code"] == "given_up"
     assert "too many others failed" in (given_up.error or {})["message"]
@@ -373,13 +373,13 @@ def test_a_target_abandoned_because_others_failed_is_no_timeout(sandbox: Sandbox
 @pytest.mark.parametrize("slow", [False, True])
 def test_a_wait_that_a_signal_ends_says_so(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, slow: bool) -> None:
     monkeypatch.setattr(f"{FanOut.__module__}.GRACE", 0.1)
-    away = added(sandbox)
+    away = add_environment(sandbox)
     sandbox.offline(away.id)
     if slow:
         sandbox.add_fault("slow", route="retrieve", seconds=60)
     stop = Stop()
 
-    [wait] = waited(
+    [wait] = wait_for_all(
         sandbox,
         [away],
         Goal("online"),
@@ -395,7 +395,7 @@ def test_a_wait_that_a_signal_ends_says_so(sandbox: Sandbox, monkeypatch: pytest
 
 
 def test_many_targets_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
-    many = [added(sandbox) for _number in range(12)]
+    many = [add_environment(sandbox) for _number in range(12)]
     for environment in many:
         sandbox.offline(environment.id)
     gone, shadow = many[0], many[1]
@@ -407,7 +407,7 @@ def test_many_targets_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
             sandbox.online(environment.id)
         sandbox.add_environment(deviceId=shadow.device_id)
 
-    waits = waited(
+    waits = wait_for_all(
         sandbox,
         many,
         Goal("online"),
@@ -425,20 +425,20 @@ def test_many_targets_share_a_listing_for_each_round(sandbox: Sandbox) -> None:
 
 
 def test_rate_paces_the_look_ups(sandbox: Sandbox) -> None:
-    environments = [added(sandbox) for _number in range(3)]
+    environments = [add_environment(sandbox) for _number in range(3)]
     started = time.monotonic()
 
-    waited(sandbox, environments, Goal("online"), policy={"rate": 10})
+    wait_for_all(sandbox, environments, Goal("online"), policy={"rate": 10})
 
     assert time.monotonic() - started >= 0.2
 
 
 def test_check_mode_looks_once_and_says_what_it_would_wait_for(sandbox: Sandbox) -> None:
-    here, away = added(sandbox), added(sandbox, currentMode="standard")
+    here, away = add_environment(sandbox), add_environment(sandbox, currentMode="standard")
     sandbox.offline(away.id)
 
-    ok, skipped = waited(sandbox, [here, away], Goal("online"), 60, check_mode=True)
-    [unsteady] = waited(sandbox, [here], Goal("online", steady_for=30), 60, check_mode=True)
+    ok, skipped = wait_for_all(sandbox, [here, away], Goal("online"), 60, check_mode=True)
+    [unsteady] = wait_for_all(sandbox, [here], Goal("online", steady_for=30), 60, check_mode=True)
 
     assert (ok.status, ok.reason) == ("ok", None)
     assert (skipped.status, skipped.error) == ("skipped", None)

@@ -111,7 +111,7 @@ class Conversations:
 def environments(listing: Listing, base_url: str, query: Query) -> tuple[list[Environment], list[InvalidRow]]:
     """The rows as environments."""
 
-    def made(raw: Any) -> Environment:
+    def make_environment(raw: Any) -> Environment:
         row = Row.model_validate(raw)
         return Environment(
             provider="acme",
@@ -124,7 +124,7 @@ def environments(listing: Listing, base_url: str, query: Query) -> tuple[list[En
             fields={"id": row.id, "name": row.name, "awake": row.awake},
         )
 
-    return validate_rows(listing.rows, made)
+    return validate_rows(listing.rows, make_environment)
 
 
 PROVIDER = Provider(

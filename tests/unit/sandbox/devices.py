@@ -43,7 +43,7 @@ def send(socket: ClientConnection, **frame: Any) -> None:
     socket.send(json.dumps(frame))
 
 
-def closing(socket: ClientConnection) -> tuple[int | None, str]:
+def read_close(socket: ClientConnection) -> tuple[int | None, str]:
     """Read until the other side closes; returns its code and reason."""
     try:
         while True:

@@ -11,7 +11,7 @@ from tests.sandbox.process import Sandbox
 AGENT = "agent_1"
 
 
-def listed(qoder: httpx.Client, **query: Any) -> list[str]:
+def list_ids(qoder: httpx.Client, **query: Any) -> list[str]:
     """All ids, page by page, with the cursors of the generation."""
     ids: list[str] = []
     cursor: dict[str, str] = {}

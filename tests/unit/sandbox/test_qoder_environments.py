@@ -9,7 +9,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .qoder import active, error, listed
+from .qoder import active, error, list_ids
 
 BAD_REQUEST = (400, "invalid_request_error")
 
@@ -32,7 +32,7 @@ class TestBothGenerations:
     def test_pages_hold_every_environment_once_with_the_newest_first(
         self, sandbox: Sandbox, qoder: httpx.Client, generation: str, limit: int
     ) -> None:
-        ids = listed(qoder, limit=limit)
+        ids = list_ids(qoder, limit=limit)
 
         assert ids == active(sandbox)
         assert ids == sorted(ids, reverse=True)
@@ -43,8 +43,8 @@ class TestBothGenerations:
     ) -> None:
         everything = [entry["id"] for entry in reversed(sandbox.qoder.environments())]
 
-        assert listed(qoder, include_archived="true", limit=4) == everything
-        assert listed(qoder, include_archived="false") == active(sandbox)
+        assert list_ids(qoder, include_archived="true", limit=4) == everything
+        assert list_ids(qoder, include_archived="false") == active(sandbox)
         assert len(everything) - len(active(sandbox)) == (4 if generation == "seed" else 5)
 
     def test_default_limit_and_the_ids_of_a_page(self, sandbox: Sandbox, qoder: httpx.Client, generation: str) -> None:
@@ -86,7 +86,7 @@ class TestBothGenerations:
         times = [e["row"]["created_at"] for e in sandbox.qoder.environments() if "created_at" in e["row"]]
         since, until = times[3], times[9].replace("Z", "+00:00")
 
-        ids = listed(qoder, include_archived="true", **{"created_at[gte]": since, "created_at[lte]": until})
+        ids = list_ids(qoder, include_archived="true", **{"created_at[gte]": since, "created_at[lte]": until})
 
         expected = {e["id"] for e in sandbox.qoder.environments() if e["row"].get("created_at") in times[3:10]}
         assert set(ids) == expected
@@ -250,7 +250,7 @@ class TestAccounts:
         rows = qoder.get("/environments", headers=second).json()["data"]
 
         assert {row["id"] for row in rows} == {entry["id"] for entry in sandbox.qoder.environments("second")}
-        assert {row["id"] for row in rows}.isdisjoint(listed(qoder))
+        assert {row["id"] for row in rows}.isdisjoint(list_ids(qoder))
         assert error(qoder.get(f"/environments/{active(sandbox)[0]}", headers=second))[0] == 404
         assert {entry["account"] for entry in sandbox.requests("qoder_list")} == {"default", "second"}
         assert "key-of-the-second" not in str(sandbox.requests())

@@ -11,7 +11,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .qoder import AGENT, active, create, error, events, listed, new_session, send
+from .qoder import AGENT, active, create, error, events, list_ids, new_session, send
 
 ROUTES = [
     "qoder_list",
@@ -44,7 +44,7 @@ def call(sandbox: Sandbox, qoder: httpx.Client, route: str, **options: Any) -> h
     return qoder.request(method, path, json=body, **options)
 
 
-def accepted(sandbox: Sandbox) -> int:
+def count_accepted(sandbox: Sandbox) -> int:
     """The number of sessions and turns that the test created, without the session of ``call``."""
     sessions = sandbox.qoder.sessions()
     turns: int = sum(session["turns"] for session in sessions)
@@ -61,7 +61,7 @@ class TestEveryRoute:
 
         assert error(response) == (status, type_ or "invalid_request_error", None)
         assert response.headers["retry-after"] == "2"
-        assert accepted(sandbox) == 0
+        assert count_accepted(sandbox) == 0
 
     @pytest.mark.parametrize("status", [429, 503])
     def test_bare_status_of_a_gateway(self, sandbox: Sandbox, qoder: httpx.Client, route: str, status: int) -> None:
@@ -87,7 +87,7 @@ class TestEveryRoute:
             call(sandbox, qoder, route, rule={"fault": fault})
 
         takes_effect = route in ("qoder_create", "qoder_send") and fault != "drop_before"
-        assert accepted(sandbox) == int(takes_effect)
+        assert count_accepted(sandbox) == int(takes_effect)
 
     @pytest.mark.parametrize("takes_effect", [True, False])
     def test_time_out(self, sandbox: Sandbox, qoder: httpx.Client, route: str, takes_effect: bool) -> None:
@@ -99,7 +99,7 @@ class TestEveryRoute:
         while sandbox.requests()[-1]["fault"] != "slow":
             # On a busy machine the client gave up before the server had read the request.
             continue
-        assert accepted(sandbox) == int(takes_effect and route in ("qoder_create", "qoder_send"))
+        assert count_accepted(sandbox) == int(takes_effect and route in ("qoder_create", "qoder_send"))
 
 
 class TestPages:
@@ -141,7 +141,7 @@ class TestPages:
     def test_only_the_older_cursor_continues(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         sandbox.add_fault("no_next_page")
 
-        assert listed(qoder, limit=3) == active(sandbox)
+        assert list_ids(qoder, limit=3) == active(sandbox)
         assert all("page" not in entry["query"] for entry in sandbox.requests("qoder_list"))
 
     @pytest.mark.parametrize(("fault", "key"), [("no_has_more", "has_more"), ("no_data", "data")])

@@ -14,7 +14,7 @@ from tests.sandbox.process import Sandbox
 from tests.sandbox.qoder_pages import Generation
 from tests.sandbox.qoder_seeded import HOSTILE, seeded_environments
 
-from .qoder import active, error, listed
+from .qoder import active, error, list_ids
 
 GENERATIONS: tuple[Generation, ...] = ("seed", "new")
 SEEDS = st.integers(0, 2**32)
@@ -65,7 +65,7 @@ class TestSeededEnvironments:
 
         for generation in GENERATIONS:
             sandbox.settings(qoder_generation=generation)
-            assert listed(qoder, limit=7) == active(sandbox)
+            assert list_ids(qoder, limit=7) == active(sandbox)
 
 
 class TestChanges:
@@ -75,7 +75,7 @@ class TestChanges:
 
     def test_added_is_the_newest(self, sandbox: Sandbox, qoder: httpx.Client, row: dict[str, Any]) -> None:
         assert row["name"] == "probe"
-        assert listed(qoder)[0] == row["id"]
+        assert list_ids(qoder)[0] == row["id"]
 
     def test_ids_are_unique_and_stable(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
         with pytest.raises(RuntimeError, match="already"):
@@ -102,8 +102,8 @@ class TestChanges:
     ) -> None:
         sandbox.qoder.patch(row["id"], **marker)
 
-        assert row["id"] not in listed(qoder)
-        assert row["id"] in listed(qoder, include_archived="true")
+        assert row["id"] not in list_ids(qoder)
+        assert row["id"] in list_ids(qoder, include_archived="true")
 
     def test_remove(self, sandbox: Sandbox, qoder: httpx.Client, row: dict[str, Any]) -> None:
         sandbox.qoder.remove(row["id"])

@@ -15,12 +15,12 @@ from tests.sandbox.seeded import seeded_fleet
 TIMES = {"connectedAt", "firstSeenAt", "lastHeartbeat", "lastSeenAt"}
 
 
-def lasting(row: dict[str, Any]) -> dict[str, Any]:
+def drop_times(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in TIMES}
 
 
 def rows(devices: int, seed: int) -> list[dict[str, Any]]:
-    return [lasting(environment.row) for environment in seeded_fleet(devices, seed)]
+    return [drop_times(environment.row) for environment in seeded_fleet(devices, seed)]
 
 
 def metadata(entry: dict[str, Any]) -> dict[str, Any]:
@@ -35,17 +35,17 @@ class TestSeededFleet:
         assert {row["id"] for row in rows(20, 3)}.isdisjoint(row["id"] for row in rows(20, 4))
 
     def test_two_processes_agree(self, sandbox: Sandbox) -> None:
-        assert [lasting(entry["row"]) for entry in sandbox.fleet()] == rows(40, 7)
+        assert [drop_times(entry["row"]) for entry in sandbox.fleet()] == rows(40, 7)
 
     def test_reset_restores_the_fleet(self, sandbox: Sandbox) -> None:
-        before = [lasting(entry["row"]) for entry in sandbox.fleet()]
+        before = [drop_times(entry["row"]) for entry in sandbox.fleet()]
         sandbox.rotate(before[0]["id"])
         sandbox.remove(before[1]["id"])
         sandbox.patch(before[2]["id"], metadata={"self_update": {"supported": False}, "supported_commands": []})
 
         sandbox.reset()
 
-        assert [lasting(entry["row"]) for entry in sandbox.fleet()] == before
+        assert [drop_times(entry["row"]) for entry in sandbox.fleet()] == before
 
     def test_ids_are_unique(self) -> None:
         fleet = rows(500, 1)

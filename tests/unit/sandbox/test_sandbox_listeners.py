@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.sandbox.process import Sandbox
-from tests.unit.sandbox.devices import METADATA, closing, device, open_socket, receive, registration, send
+from tests.unit.sandbox.devices import METADATA, device, open_socket, read_close, receive, registration, send
 
 MESSAGE = {"role": "user", "content": "hello", "client_message_id": "m-1", "otid": "o-1"}
 
@@ -119,11 +119,11 @@ class TestSockets:
 
     def test_unknown_connection_must_register_again(self, sandbox: Sandbox) -> None:
         with open_socket(f"{sandbox.url}/v1/environments/gone/ws", sandbox.api_key) as socket:
-            assert closing(socket) == (1008, "Environment not found")
+            assert read_close(socket) == (1008, "Environment not found")
 
     def test_newer_registration_replaces_the_connection(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as first, device(sandbox, http) as second:
-            assert closing(first.control) == (1000, "Replaced by new connection")
+            assert read_close(first.control) == (1000, "Replaced by new connection")
             assert truth(sandbox, second.environment_id)["row"]["connectionId"] == second.connection_id
 
 
@@ -171,13 +171,13 @@ class TestControl:
         with device(sandbox, http) as alpha:
             getattr(sandbox, event)(alpha.environment_id)
 
-            assert closing(alpha.control) == expected
+            assert read_close(alpha.control) == expected
 
     def test_removed_device_ends(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as alpha:
             sandbox.remove(alpha.environment_id)
 
-            assert closing(alpha.control) == (1000, "Replaced by new connection")
+            assert read_close(alpha.control) == (1000, "Replaced by new connection")
 
     def test_cannot_be_set_online(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as alpha, pytest.raises(RuntimeError, match="a real device knows no event online"):

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 from websockets.sync.client import ClientConnection
 
 from tests.sandbox.process import Sandbox
-from tests.unit.sandbox.devices import closing, device, open_socket, receive, send
+from tests.unit.sandbox.devices import device, open_socket, read_close, receive, send
 
 RUNTIME = {"agent_id": "agent-1", "conversation_id": "default"}
 COMMAND = {"type": "execute_command", "command_id": "reload", "request_id": "r-1", "runtime": RUNTIME}
@@ -135,13 +135,13 @@ class TestFrames:
         with relay(sandbox, row["connectionId"]) as client:
             getattr(sandbox, event)(row["id"])
 
-            assert closing(client) == (1001, "Environment disconnected")
+            assert read_close(client) == (1001, "Environment disconnected")
 
     def test_ends_with_a_real_device(self, sandbox: Sandbox, http: httpx.Client) -> None:
         with device(sandbox, http) as alpha, relay(sandbox, alpha.connection_id) as client:
             alpha.control.close()
 
-            assert closing(client) == (1001, "Environment disconnected")
+            assert read_close(client) == (1001, "Environment disconnected")
 
 
 class TestFaults:
@@ -171,7 +171,7 @@ class TestFaults:
         sandbox.add_fault("relay_close", code=code)
 
         with relay(sandbox, row["connectionId"]) as client:
-            assert closing(client) == (code, "The sandbox was told to close")
+            assert read_close(client) == (code, "The sandbox was told to close")
 
     @pytest.mark.parametrize(
         ("fault", "ran"), [("relay_cut_before", []), ("relay_cut_after", ["r-1"]), ("relay_cut_during", ["r-1"])]

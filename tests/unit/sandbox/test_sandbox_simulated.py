@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection
 
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, LongTurn, Turn
-from tests.unit.sandbox.devices import closing, open_socket, receive, send
+from tests.unit.sandbox.devices import open_socket, read_close, receive, send
 
 AGENT = "agent-1"
 RUNTIME = {"agent_id": AGENT, "conversation_id": "default"}
@@ -63,11 +63,11 @@ def row(sandbox: Sandbox) -> dict[str, Any]:
 
 @pytest.fixture
 def client(sandbox: Sandbox, row: dict[str, Any]) -> Iterator[Client]:
-    with connected(sandbox, row) as socket:
+    with connect_client(sandbox, row) as socket:
         yield Client(socket)
 
 
-def connected(sandbox: Sandbox, row: dict[str, Any], **query: str) -> ClientConnection:
+def connect_client(sandbox: Sandbox, row: dict[str, Any], **query: str) -> ClientConnection:
     url = f"{sandbox.url}/v1/environments/{row['connectionId']}/status/ws"
     return open_socket(url, sandbox.api_key, **{"agentId": AGENT, **query})
 
@@ -144,7 +144,7 @@ class TestUpgrade:
         assert success
         assert output.startswith("Updated to 0.36.1. ")
         assert output.endswith("\nRestarting remote listener...")
-        assert closing(client.socket) == (1001, "Environment disconnected")
+        assert read_close(client.socket) == (1001, "Environment disconnected")
         assert self.row_now(sandbox, row)["connectionId"] is None
         while not (now := self.row_now(sandbox, row))["connectionId"]:
             continue
@@ -177,7 +177,7 @@ class TestUpgrade:
 
         assert client.command("upgrade-letta-code")[0]
 
-        assert closing(client.socket) == (1001, "Environment disconnected")
+        assert read_close(client.socket) == (1001, "Environment disconnected")
         assert self.row_now(sandbox, row)["connectionId"] is None
 
     @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ class TestState:
         assert client.state()[0]["current_permission_mode"] == "strict"
 
         other = {"agent_id": "agent-2", "conversation_id": "default"}
-        with connected(sandbox, row, agentId="agent-2") as socket:
+        with connect_client(sandbox, row, agentId="agent-2") as socket:
             second = Client(socket)
             second.ask("sync", runtime=other)
             assert second.frames[0]["device_status"]["current_permission_mode"] == "standard"
@@ -273,7 +273,7 @@ class TestState:
 
     def test_without_an_agent(self, sandbox: Sandbox, row: dict[str, Any]) -> None:
         runtime = {"agent_id": None, "conversation_id": "default"}
-        with connected(sandbox, row, agentId="") as socket:
+        with connect_client(sandbox, row, agentId="") as socket:
             assert Client(socket).ask("sync", runtime=runtime)["success"] is True
 
 
@@ -321,7 +321,7 @@ class TestApproval:
     ) -> None:
         request = self.waiting(sandbox, http, row, client)
         other = sandbox.add_environment()
-        with connected(sandbox, other) as socket:
+        with connect_client(sandbox, other) as socket:
             assert Client(socket).state()[0]["pending_control_requests"] == []
             assert self.respond(Client(socket), request["request_id"], "allow")["accepted"] is False
 
