@@ -55,13 +55,13 @@ class Stop:
         """Sleep so many seconds, or until a stop is requested."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, seconds)):
-                await self._reached(Level.FINISH)
+                await self._wait_for(Level.FINISH)
 
     async def run(self, work: Coroutine[Any, Any, None], grace: float) -> None:
         """Do the work, and cancel it `grace` seconds after the stop has reached CUT."""
 
         async def cancel() -> None:
-            await self._reached(Level.CUT)
+            await self._wait_for(Level.CUT)
             await asyncio.sleep(grace)
             working.cancel()
 
@@ -77,16 +77,12 @@ class Stop:
         if self._loop is not None:
             # The loop may be closed. A signal handler may run at any step of the loop, and while the loop sleeps.
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._wake)
+                self._loop.call_soon_threadsafe(self._risen.set)
 
-    def _wake(self) -> None:
-        """Have everything that waits look at the level again."""
-        self._risen.set()
-        self._risen.clear()
-
-    async def _reached(self, level: Level) -> None:
+    async def _wait_for(self, level: Level) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._loop, self._risen = loop, asyncio.Event()
         while self.level < level:
+            self._risen.clear()
             await self._risen.wait()

@@ -157,7 +157,7 @@ class FanOut:
         return not self.is_closed
 
     def _tell(self, line: str) -> None:
-        # After a signal core has ended, and nobody reads the lines of a worker.
+        # After a signal core has ended, and nothing reads the lines of a worker.
         if self._policy.report is not None and not self.stop.requested:
             self._policy.report(line)
 
@@ -172,7 +172,10 @@ class FanOut:
             for target, outcome in queue:
                 if self.is_closed:
                     return
-                await _time(work, target, outcome)
+                started = time.monotonic()
+                with record_failures(outcome):
+                    await work(target, outcome)
+                outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
                 if outcome.status in ("offline", "waiting") and waits:
                     waited_for.append((target, outcome))
                     continue
@@ -192,13 +195,6 @@ class FanOut:
     def is_closed(self) -> bool:
         """Whether no more targets start: too many have failed, or a stop is requested."""
         return self._failures > self._policy.max_failures or self.stop.requested
-
-
-async def _time(work: Callable[[T, O], Awaitable[None]], target: T, outcome: O) -> None:
-    started = time.monotonic()
-    with record_failures(outcome):
-        await work(target, outcome)
-    outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
 
 
 @contextmanager

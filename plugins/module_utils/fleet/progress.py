@@ -33,21 +33,17 @@ class Progress:
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total = what, total
         self._ended: Counter[str] = Counter()
-        self._failed = 0
         # Pairs of a time and how many had ended then.
         self._looks = deque([(time.monotonic(), 0)])
 
     def count(self, status: str, *, failed: bool) -> None:
         """Count one more that has ended."""
-        if failed:
-            self._failed += 1
-        else:
-            self._ended[status] += 1
+        self._ended["failed" if failed else status] += 1
 
     @property
     def done(self) -> int:
         """How many have ended."""
-        return self._ended.total() + self._failed
+        return self._ended.total()
 
     def line(self, now: float) -> str:
         """The line to show. now: time of the monotonic clock, not earlier than in the line before."""
@@ -56,9 +52,10 @@ class Progress:
         then, done_then = self._looks[0]
         self._looks.append((now, self.done))
         a_second = (self.done - done_then) / max(now - then, _SHOW_EVERY)
-        ended = "".join(f", {count} {status}" for status, count in self._ended.items())
+        failed = self._ended["failed"]
+        ended = "".join(f", {count} {status}" for status, count in self._ended.items() if status != "failed")
         left = f", {(self._total - self.done) / a_second:.0f} s left" if a_second else ""
-        return f"{self.done} of {self._total} {self._what}{ended}, {self._failed} failed, {a_second:.1f} a second{left}"
+        return f"{self.done} of {self._total} {self._what}{ended}, {failed} failed, {a_second:.1f} a second{left}"
 
     def show(self, report: Callable[[str], None] | None) -> AbstractAsyncContextManager[None]:
         """While this is open, report a line for each second in which more have ended. report: None reports nothing."""

@@ -179,10 +179,7 @@ class _Job:
         self._record()
 
     async def _wait_for_earlier_run(self) -> bool:
-        """Give a device that an earlier run told to update itself the rest of its time to come back.
-
-        Returns whether an earlier run told it so.
-        """
+        """Whether an earlier run told the device to update; it then gets the rest of its time to come back."""
         listed = self.target.environment
         told_at = self.progress.told_at(listed.id) if self.progress is not None else None
         if told_at is None:
