@@ -52,9 +52,8 @@ class ActionModule(TargetsAction):
         return await wait_for_environments(
             run.settings,
             run.targets,
-            replace(run.policy, longest_pause=run.options["poll_interval"]),
+            replace(run.policy, longest_pause=run.options["poll_interval"], report=self.find_display()),
             Goal(run.options["state"], run.options["version"], run.options["mode"], run.options["steady_for"]),
             run.options["wait_timeout"],
             check_mode=run.check_mode,
-            report=self.find_display() or (lambda _line: None),
         )

@@ -39,15 +39,16 @@ def wait_for_all(
     **settings: Any,
 ) -> list[WaitOutcome]:
     """Wait for these while a thread runs something else."""
-    rules = Policy(**{"concurrency": 4, "rate": None, "max_failures": 0, "longest_pause": 0.2, **(policy or {})})
     report = (lines if lines is not None else []).append
+    standard = {"concurrency": 4, "rate": None, "max_failures": 0, "longest_pause": 0.2, "report": report}
+    rules = Policy(**{**standard, **(policy or {})})
 
     async def run() -> list[WaitOutcome]:
         targets = [Target(environment.id, environment) for environment in environments]
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(meanwhile))
             return await wait_for_environments(
-                settings_for(sandbox, **settings), targets, rules, goal, within, check_mode=check_mode, report=report
+                settings_for(sandbox, **settings), targets, rules, goal, within, check_mode=check_mode
             )
 
     return asyncio.run(run())

@@ -24,7 +24,6 @@ from .progress import Progress, run_beside
 from .replies import wait_for_reply
 
 STATUSES = ("sent", "already_sent", "offline", "skipped", "not_attempted", "failed", "unknown")
-DELIVERED = ("sent", "already_sent")
 # The reason of a message that is already in its conversation.
 FOUND = "found in the conversation"
 # Seconds between two looks at whether a campaign is to stop.
@@ -139,10 +138,7 @@ class Once:
         """Record the conversation that was made for a target. Raises ApiError."""
 
     async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
-        """The id of the message if it is already in its conversation, empty if it has none there; None if it is not.
-
-        Raises ApiError.
-        """
+        """The message's id in its conversation, empty if it has none; None if it is not there. Raises ApiError."""
         return None
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
@@ -189,7 +185,7 @@ async def await_replies(
     look_for: gives the function that looks for the reply to one question. within: seconds since each was sent.
     report: as in Policy.
     """
-    pairs = [pair for pair in zip(targets, deliveries, strict=True) if pair[1].status in DELIVERED]
+    pairs = [pair for pair in zip(targets, deliveries, strict=True) if pair[1].status in ("sent", "already_sent")]
     progress = Progress("replies", len(pairs))
 
     async def wait(target: MessageTarget, delivery: Delivery) -> None:
@@ -220,7 +216,7 @@ class Sender:
         """Send to one target when the fan-out lets it start."""
         with contextlib.ExitStack() as at_end, record_failures(delivery):
             try:
-                environment = await find_reachable(self._client_of(target), target.environment)
+                environment = await find_reachable(self._clients[delivery.provider], target.environment)
                 if not await self._fan_out.may_start():
                     return
                 # It is recorded however it ends, also if a signal cuts it off.
@@ -237,30 +233,33 @@ class Sender:
     async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send over the connection that `environment` has; over a newer one if that has gone. Raises ApiError."""
         if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
-            delivery.conversation_id = await self._new_conversation(target, environment)
-            self._once.record_session(target, delivery)
+            await self._make_conversation(target, environment, delivery)
         found = await self._once.find_earlier(target, delivery)
         if found is not None:
             delivery.status, delivery.reason, delivery.sent_at = "already_sent", FOUND, format_now()
             delivery.otid = found or delivery.otid
             return
-        await self._late_bound(target, environment, delivery)
+        await self._send_late_bound(target, environment, delivery)
         delivery.status, delivery.error, delivery.sent_at = "sent", None, format_now()
 
-    async def _new_conversation(self, target: MessageTarget, environment: EnvironmentReference) -> str:
+    async def _make_conversation(
+        self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery
+    ) -> None:
+        client, ids = self._clients[delivery.provider], (str(target.agent_id), str(target.client_message_id))
         try:
-            return await self._client_of(target).create_conversation(
-                environment, str(target.agent_id), str(target.client_message_id)
-            )
+            delivery.conversation_id = await client.create_conversation(environment, *ids)
         except ApiError as error:
             if target.provider.may_be_archived(error.status):
-                await find_online(self._client_of(target), target.environment)
+                await find_online(client, target.environment)
             # The message itself has not been sent, so nothing about it is unclear.
             raise error.but(may_be_accepted=False) from None
+        self._once.record_session(target, delivery)
 
-    async def _late_bound(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
+    async def _send_late_bound(
+        self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery
+    ) -> None:
         """Send. If the connection has gone, look the target up and send once more."""
-        client = self._client_of(target)
+        client = self._clients[delivery.provider]
         try:
             await self._request(target, environment, delivery, final=tuple(client.GONE))
         except ApiError as gone:
@@ -268,14 +267,14 @@ class Sender:
                 raise
             try:
                 environment = await find_online(client, target.environment)
-                await self._next_start()
+                await self._wait_for_start()
                 await self._request(target, environment, delivery)
             except ApiError as error:
                 code = "offline" if error.status == 404 else error.code
                 may_be_accepted = error.may_be_accepted or gone.may_be_accepted
                 raise error.but(code=code, may_be_accepted=may_be_accepted) from None
 
-    async def _next_start(self) -> None:
+    async def _wait_for_start(self) -> None:
         await self._fan_out.may_start()
         # Above the failure budget work under way finishes. After a stop it may not send anew.
         if self._fan_out.stop.requested:
@@ -287,7 +286,7 @@ class Sender:
     ) -> None:
         delivery.connection_id = environment.connection_id
         try:
-            accepted = await self._client_of(target).send(
+            accepted = await self._clients[delivery.provider].send(
                 environment,
                 target.messages,
                 agent_id=target.agent_id,
@@ -300,6 +299,3 @@ class Sender:
         delivery.attempts += accepted.attempts
         delivery.response_message, delivery.via, delivery.reason = accepted.message, accepted.via, accepted.note
         delivery.otid = accepted.message_id or delivery.otid
-
-    def _client_of(self, target: MessageTarget) -> Client:
-        return self._clients[target.environment.provider]

@@ -108,6 +108,8 @@ def count_each(values: Iterable[str], names: Sequence[str]) -> dict[str, int]:
 
 T = TypeVar("T", bound=Target)
 O = TypeVar("O", bound=Outcome)  # noqa: E741
+# Works on one target and sets the outcome's status, or raises ApiError.
+Work = Callable[[T, O], Awaitable[None]]
 
 
 class FanOut:
@@ -126,14 +128,10 @@ class FanOut:
         self._pace = Pace(policy.rate)
 
     async def run(
-        self,
-        pairs: Sequence[tuple[T, O]],
-        work: Callable[[T, O], Awaitable[None]],
-        before_waiting: Callable[[], None] = lambda: None,
+        self, pairs: Sequence[tuple[T, O]], work: Work[T, O], before_waiting: Callable[[], None] = lambda: None
     ) -> None:
         """Work in rounds. After the first round only targets that are waited for are worked on.
 
-        work: works on one target and sets the outcome's status, or raises ApiError.
         before_waiting: is called before each pause between rounds.
         """
         policy = self._policy
@@ -161,9 +159,7 @@ class FanOut:
         if self._policy.report is not None and not self.stop.requested:
             self._policy.report(line)
 
-    async def _work_on(
-        self, pairs: Sequence[tuple[T, O]], work: Callable[[T, O], Awaitable[None]], *, waits: bool
-    ) -> list[tuple[T, O]]:
+    async def _work_on(self, pairs: Sequence[tuple[T, O]], work: Work[T, O], *, waits: bool) -> list[tuple[T, O]]:
         """Work on every pair once; returns those that are waited for."""
         queue = iter(pairs)
         waited_for: list[tuple[T, O]] = []

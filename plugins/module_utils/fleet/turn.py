@@ -141,14 +141,12 @@ class _Turn:
 
     def _under_way(self, relay: Relay) -> bool:
         """Whether there is a turn to abort: one under way, or one that waits for approval."""
-        active = relay.loop_status.get("active_run_ids")
-        runs = [str(run) for run in active] if isinstance(active, list) else []
-        if self.wanted.run_id is not None:
-            runs = [run for run in runs if run == self.wanted.run_id]
+        wanted, active = self.wanted.run_id, relay.loop_status.get("active_run_ids")
+        runs = [str(run) for run in active if wanted in (None, str(run))] if isinstance(active, list) else []
         self.runs = self.runs or runs
         status = relay.device_status
         is_busy = bool(status.get("is_processing") or status.get("pending_control_requests"))
-        return bool(runs) or (self.wanted.run_id is None and is_busy)
+        return bool(runs) or (wanted is None and is_busy)
 
     async def _resume_by(self, relay: Relay) -> None:
         paused = _count_paused(relay)

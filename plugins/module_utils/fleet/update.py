@@ -173,8 +173,8 @@ class _Job:
         try:
             await self._update(before, method)
         except ApiError as error:
-            if self.progress is not None and not error.may_be_accepted:
-                self.progress.forget(before.id)
+            if not error.may_be_accepted:
+                self._record()
             raise
         self._record()
 

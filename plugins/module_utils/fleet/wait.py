@@ -89,23 +89,16 @@ class WaitOutcome(Outcome):
 
 
 async def wait_for_environments(
-    settings: HttpSettings,
-    targets: Sequence[Target],
-    policy: Policy,
-    goal: Goal,
-    within: float,
-    *,
-    check_mode: bool,
-    report: Callable[[str], None],
+    settings: HttpSettings, targets: Sequence[Target], policy: Policy, goal: Goal, within: float, *, check_mode: bool
 ) -> list[WaitOutcome]:
     """Wait up to `within` seconds until every target meets the goal; one outcome each, in the same order.
 
-    check_mode: look once. report: is called with a line of progress before each pause.
+    check_mode: look once. The policy's `report` is called with a line of progress before each pause.
     """
-    # The lines for `report` say more than those of the fan-out.
+    watch = _Watch(goal, policy.report or (lambda _line: None))
+    # The lines of the watch say more than those of the fan-out.
     policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within, report=None)
     fan_out = FanOut(policy)
-    watch = _Watch(goal, report)
     waits = await on_each(fan_out, settings, targets, watch.begin, watch.look, before_waiting=watch.between_looks)
     why_early = policy.stop.why or "too many others failed"
     for wait in waits:
