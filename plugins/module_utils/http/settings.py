@@ -58,19 +58,9 @@ class HttpSettings:
             raise OptionError("retries", f"must be 0 or more, got {options['retries']}")
         if options.get("client_key") and not options.get("client_cert"):
             raise OptionError("client_key", "needs client_cert")
-        base_url = _check_base_url(options["base_url"])
-        settings = cls(
-            base_url=base_url,
-            api_key=_read_key(options, api_key_help),
-            timeout=float(options["timeout"]),
-            retries=int(options["retries"]),
-            deadline=float(options["deadline"]),
-            validate_certs=bool(options["validate_certs"]),
-            ca_path=options.get("ca_path"),
-            client_cert=options.get("client_cert"),
-            client_key=options.get("client_key"),
-            proxy=_find_proxy(base_url),
-        )
+        base_url, api_key = _check_base_url(options["base_url"]), _read_key(options, api_key_help)
+        given = {name: value for name, value in options.items() if name != "api_key_file"}
+        settings = cls(**{**given, "base_url": base_url, "api_key": api_key, "proxy": _find_proxy(base_url)})
         settings.tls_context()
         return settings
 
@@ -170,24 +160,20 @@ def _read_key(options: Mapping[str, Any], api_key_help: str) -> str:
 def _make_tls_context(
     validate: bool, ca_path: str | None, client_cert: str | None, client_key: str | None
 ) -> ssl.SSLContext:
-    if not validate:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif ca_path is None:
-        try:
-            context = httpx.create_ssl_context()
-        except (OSError, ssl.SSLError) as error:
-            raise FleetError(
-                f"cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: {one_line(error)}"
-            ) from None
-    else:
+    if validate and ca_path:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             kind = "capath" if Path(ca_path).is_dir() else "cafile"
             context.load_verify_locations(**{kind: ca_path})
         except (OSError, ssl.SSLError) as error:
             raise OptionError("ca_path", f"cannot load {ca_path!r}: {one_line(error)}") from None
+    else:
+        try:
+            context = httpx.create_ssl_context(verify=validate)
+        except (OSError, ssl.SSLError) as error:
+            raise FleetError(
+                f"cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: {one_line(error)}"
+            ) from None
     if client_cert:
         try:
             context.load_cert_chain(client_cert, client_key, password=_refuse_password)
