@@ -33,8 +33,6 @@ _KEYS_PROTECT_FOR = timedelta(hours=23)
 _UNRECORDED = "another delivery could not be put down"
 # Seconds to wait for another process to unlock the ledger after a longer wait was in vain.
 _NOT_LONG = 0.1
-# See `Conversations.find_message` in providers/base.py.
-Arrived = Callable[[Question, bool], Awaitable[str | None]]
 
 
 def mark_delivered(delivery: Delivery, entry: Entry) -> None:
@@ -78,14 +76,18 @@ class _Claim:
 
 
 class Campaign(Once):
-    """A campaign while its messages are sent: claims each target's message, and records what happened to it."""
+    """A campaign while its messages are sent: claims each target's message, and records what happened to it.
+
+    find_message: as in Conversations. audit: None for no audit log.
+    verify: whether to look up each message that is in doubt, or only those that no key protects.
+    """
 
     def __init__(
         self,
         name: str,
         deliveries: Deliveries,
         plan: CampaignPlan,
-        arrived: Arrived,
+        find_message: Callable[[Question, bool], Awaitable[str | None]],
         audit: AuditLog | None = None,
         *,
         verify: bool = True,
@@ -94,8 +96,7 @@ class Campaign(Once):
         self._deliveries = deliveries
         self._ledger = deliveries.ledger
         self._plan = plan
-        self._arrived = arrived
-        # Whether to look up each message that is in doubt, or only those that no key protects.
+        self._find_message = find_message
         self._verify = verify
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
@@ -209,10 +210,7 @@ class Campaign(Once):
                 self._claims[target.environment.id] = replace(claim, entry=entry)
 
     async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
-        """The id of the message in its conversation, empty if it has none there; None if it is not there.
-
-        Only what is in doubt is looked up. Raises ApiError, unclear if the look-up fails.
-        """
+        """As in Once; only a message that is in doubt is looked up. The error of a look-up that fails is unclear."""
         claim = self._claims[target.environment.id]
         can_be_looked_up = target.provider.knows_who_answers(target.agent_id)
         is_wanted = self._verify or _has_expired_key(claim.entry)
@@ -223,7 +221,7 @@ class Campaign(Once):
         fresh = earlier is not None and earlier.claimed_at >= self._began_at
         question = target.question(delivery.conversation_id, since=earlier.began_at if earlier is not None else None)
         try:
-            return await self._arrived(question, fresh)
+            return await self._find_message(question, fresh)
         except ApiError as error:
             message = f"whether it was delivered before cannot be looked up: {error}"
             raise error.but(message, may_be_accepted=True) from None
@@ -237,7 +235,7 @@ class Campaign(Once):
         """
         claim = self._claims.pop(target.environment.id, None)
         try:
-            # Nobody changes the row of a claim while its run is alive.
+            # No other run changes the row of a claim while this run is alive.
             entry = claim.entry if claim is not None else self._deliveries.entry(self._name, target.environment.id)
             if claim is not None and entry is not None and delivery.status in ("skipped", "not_attempted"):
                 self._deliveries.restore(entry, claim.replaced)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -86,6 +87,21 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
         return float(text)
     date = parse_date(text)
     return max(0.0, (date - now).total_seconds()) if date else None
+
+
+class Throttle:
+    """Lets at most `concurrency` requests go on at a time, and `rate` start in a second; None for no limit."""
+
+    def __init__(self, concurrency: int, rate: float | None) -> None:
+        self._slots = asyncio.Semaphore(concurrency)
+        self._pace = Pace(rate)
+
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[None]:
+        """A request, which the body makes."""
+        async with self._slots:
+            await self._pace.wait_for_turn()
+            yield
 
 
 class Pace:

@@ -113,6 +113,7 @@ class UpdateProgress:
     """Records which devices of a rollout were told to update, and which are back, before and after each update.
 
     A later run of the rollout does not tell a device that may be updating again, and knows the devices that are done.
+    The calls are described where they are made, in fleet/update.py.
     """
 
     def __init__(self, ledger: Ledger, name: str, hosts: Mapping[str, str]) -> None:
@@ -125,19 +126,15 @@ class UpdateProgress:
             raise OptionError("rollout", f"the ledger has no rollout {name!r} with {stranger}")
 
     def told_at(self, environment_id: str) -> str | None:
-        """When an earlier run told a device to update, None if the end of that update is known."""
         return self._told.get(environment_id)
 
     def tell(self, environment_id: str) -> None:
-        """Record that a device is about to be told. Raises ApiError, as the next two do, if the ledger fails."""
         self._change(_SET_TOLD, format_now(), self._name, environment_id)
 
     def forget(self, environment_id: str) -> None:
-        """Record that a device was not updated, and is not updating."""
         self._change(_SET_TOLD, None, self._name, environment_id)
 
     def done(self, environment_id: str, version: str | None, updated_at: str | None) -> None:
-        """Record that a device is back on the version."""
         self._change(_SET_UPDATED, version, updated_at, self._name, environment_id)
 
     def _change(self, statement: str, *values: str | None) -> None:

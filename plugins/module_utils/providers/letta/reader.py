@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ApiError
-from ...http.gate import Pace
+from ...http.gate import Throttle
 from ..base import find_online
 from ..conversation import Question
 from .approvals import find_requests
@@ -36,8 +34,7 @@ class Reader:
 
     def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
         self._client = client
-        self._slots = asyncio.Semaphore(concurrency)
-        self._pace = Pace(rate)
+        self._throttle = Throttle(concurrency, rate)
 
     def describe_approval(
         self, call: ToolCall, request_id: Any = None, request: Mapping[str, Any] | None = None
@@ -53,7 +50,7 @@ class Reader:
 
     async def read_page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
         """A page of the conversation, newest first."""
-        async with self._slot():
+        async with self._throttle.request():
             return await self._client.list_messages(
                 question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor
             )
@@ -83,14 +80,14 @@ class Reader:
 
     async def read_run(self, run_id: str) -> Run | None:
         """A run, None if the server has deleted it."""
-        async with self._slot():
+        async with self._throttle.request():
             return await self._client.retrieve_run(run_id)
 
     async def is_offline(self, question: Question) -> bool:
         """Whether the environment is known to be offline now."""
         if question.environment is None:
             return False
-        async with self._slot():
+        async with self._throttle.request():
             found = await self._client.resolve(question.environment)
         return found is None or found.status != "online"
 
@@ -99,17 +96,11 @@ class Reader:
         if question.environment is None:
             return None
         try:
-            async with self._slot():
+            async with self._throttle.request():
                 environment = await find_online(self._client, question.environment)
             relay = Relay(self._client.settings, environment.connection_id, question.agent_id, question.conversation_id)
-            async with self._slot(), relay:
+            async with self._throttle.request(), relay:
                 requests, status = find_requests(relay), relay.loop_status.get("status")
         except ApiError:
             return None
         return None if requests is None else DeviceState(requests, busy=status != "WAITING_ON_INPUT")
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        async with self._slots:
-            await self._pace.wait_for_turn()
-            yield

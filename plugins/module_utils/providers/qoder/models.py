@@ -19,6 +19,7 @@ from typing import Annotated, Any
 from ..._deps import pydantic
 from ...environment import Environment, InvalidRow, Listing, validate_rows
 from ...errors import OptionError
+from ...options import drop_blanks
 from ...text import format_time, one_line
 
 NAME = "qoder"
@@ -62,8 +63,7 @@ class Query:
 
     def start(self) -> dict[str, str]:
         """The cursor of the first page."""
-        cursors = {"after_id": self.after_id, "before_id": self.before_id}
-        return {name: value for name, value in cursors.items() if value is not None}
+        return drop_blanks({"after_id": self.after_id, "before_id": self.before_id})
 
 
 def _write_time(option: str, text: str) -> str:

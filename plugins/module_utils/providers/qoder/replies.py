@@ -8,13 +8,12 @@ A session takes no message during a turn, so the events after a message, up to t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
 from ...errors import ApiError
-from ...http.gate import Pace
+from ...http.gate import Throttle
 from ...text import one_line
 from ..conversation import Look, Question, Reply
 from .client import Client
@@ -37,8 +36,7 @@ class Conversations:
 
     def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
         self._client = client
-        self._slots = asyncio.Semaphore(concurrency)
-        self._pace = Pace(rate)
+        self._throttle = Throttle(concurrency, rate)
 
     async def find_message(self, question: Question, fresh: bool) -> str | None:
         """The id of the message among the events of its session, which are read each time."""
@@ -55,8 +53,7 @@ class Conversations:
         return _ReplySearch(self, question).look
 
     async def events(self, question: Question, after_id: str | None) -> AsyncIterator[Event]:
-        async with self._slots:
-            await self._pace.wait_for_turn()
+        async with self._throttle.request():
             async for event in self._client.events(str(question.conversation_id), after_id):
                 yield event
 
