@@ -119,7 +119,7 @@ class Campaign(Once):
         """
         if self.problem is not None:
             return _UNRECORDED
-        with self._ledger_errors():
+        with self._convert_errors():
             if self._state == ACTIVE:
                 self._state = self._deliveries.state(self._name)
         return None if self._state == ACTIVE else f"the campaign is {self._state}"
@@ -138,7 +138,7 @@ class Campaign(Once):
         self.find_stop()
         if self.mark_unsent(delivery):
             return False
-        with self._ledger_errors():
+        with self._convert_errors():
             claim = self._take_claim(target, delivery)
         if claim is None:
             return False
@@ -153,11 +153,11 @@ class Campaign(Once):
             if seen is not None and not self._may_claim(seen, target, delivery):
                 return None
             earlier = seen if seen is not None and seen.attempt == target.attempt else None
-            claim = _Claim(self._in_flight(target, earlier), seen, earlier)
+            claim = _Claim(self._make_entry(target, earlier), seen, earlier)
             if self._deliveries.replace(seen, claim.entry):
                 return claim
 
-    def _in_flight(self, target: MessageTarget, earlier: Entry | None) -> Entry:
+    def _make_entry(self, target: MessageTarget, earlier: Entry | None) -> Entry:
         now, ids = format_now(), (target.environment.id, str(target.client_message_id))
         conversation_id = target.conversation_id
         if conversation_id == NEW_CONVERSATION:
@@ -205,7 +205,7 @@ class Campaign(Once):
     def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
         claim = self._claims[target.environment.id]
         entry = replace(claim.entry, conversation_id=delivery.conversation_id)
-        with self._ledger_errors():
+        with self._convert_errors():
             if self._deliveries.replace(claim.entry, entry):
                 self._claims[target.environment.id] = replace(claim, entry=entry)
 
@@ -240,7 +240,7 @@ class Campaign(Once):
             if claim is not None and entry is not None and delivery.status in ("skipped", "not_attempted"):
                 self._deliveries.restore(entry, claim.replaced)
             elif entry is not None and entry.client_message_id == delivery.client_message_id:
-                ended = self._with_end(entry, delivery)
+                ended = self._add_end(entry, delivery)
                 if self._deliveries.replace(entry, ended) and ended != entry:
                     self._log(target)
         except OptionError as error:
@@ -254,7 +254,7 @@ class Campaign(Once):
         contents = [message.content_option for message in target.messages]
         self._audit.append({**record, "content": contents} if self._audit.with_content else record)
 
-    def _with_end(self, entry: Entry, delivery: Delivery) -> Entry:
+    def _add_end(self, entry: Entry, delivery: Delivery) -> Entry:
         """The row with what is known now; the row of another run keeps its end."""
         reply_state = delivery.reply.state if delivery.reply else entry.reply_state
         if entry.run != self._ledger.run or entry.status != "in_flight":
@@ -271,7 +271,7 @@ class Campaign(Once):
         )
 
     @contextmanager
-    def _ledger_errors(self) -> Iterator[None]:
+    def _convert_errors(self) -> Iterator[None]:
         try:
             yield
         except OptionError as error:

@@ -78,7 +78,7 @@ def plan_campaign(
             settled[environment_id] = entry
     deliveries.check_source(campaign, source_hash)
     planned = [
-        _with_ids(campaign, target, attempts[target.environment.id]) if target.skip is None else target
+        _set_ids(campaign, target, attempts[target.environment.id]) if target.skip is None else target
         for target in targets
     ]
     return CampaignPlan(planned, settled, hashes, source_hash, repeat, deliveries.state(campaign))
@@ -95,7 +95,7 @@ def _is_wanted_again(entry: Entry, retry: str, repeat: int) -> bool:
     return (retry == "all" and entry.repeat < repeat) or (retry == "failed_turns" and entry.reply_state == "failed")
 
 
-def _with_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarget:
+def _set_ids(campaign: str, target: MessageTarget, attempt: int) -> MessageTarget:
     ids = [make_message_id(campaign, target.environment.id, attempt, place) for place in range(len(target.messages))]
     messages = [
         replace(message, client_message_id=own_id, otid=own_id)

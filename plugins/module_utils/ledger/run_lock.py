@@ -35,7 +35,7 @@ def lock_for_run(path: Path, note: str, patience: float) -> str | None:
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         until = time.monotonic() + patience
-        while not _locked(descriptor):
+        while not _try_to_lock(descriptor):
             run, _newline, noted = os.pread(descriptor, _MOST_READ, 0).decode(errors="replace").partition("\n")
             if run == _RUN:
                 return None
@@ -51,7 +51,7 @@ def lock_for_run(path: Path, note: str, patience: float) -> str | None:
     return None
 
 
-def _locked(descriptor: int) -> bool:
+def _try_to_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

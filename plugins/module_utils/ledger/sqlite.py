@@ -107,7 +107,7 @@ class Ledger(AbstractContextManager["Ledger"]):
             undo.push(ledger)
             # Opened once: closing any descriptor of a file ends all locks of the process on it.
             lock_file = ledger._lock_file = os.open(f"{path}-lock", os.O_CREAT | os.O_RDWR, 0o600)
-            with _locked(lock_file, _PREPARING, within=_AT_FIRST):
+            with _hold_lock(lock_file, _PREPARING, within=_AT_FIRST):
                 ledger._prepare()
             ledger._begin_run(facts, lock_file)
             ledger.wait_for_others(_UNDER_WAY)
@@ -199,7 +199,7 @@ class Ledger(AbstractContextManager["Ledger"]):
             return run == self.run
         try:
             # A shared lock, so that two runs that look do not take each other for the run that is looked for.
-            with _locked(self._lock_file, run, fcntl.LOCK_SH):
+            with _hold_lock(self._lock_file, run, fcntl.LOCK_SH):
                 return False
         except OSError:
             return True
@@ -287,7 +287,7 @@ def _check_has_one_name(path: Path) -> None:
 
 
 @contextmanager
-def _locked(descriptor: int, byte: int, how: int = fcntl.LOCK_EX, *, within: float = 0.0) -> Iterator[None]:
+def _hold_lock(descriptor: int, byte: int, how: int = fcntl.LOCK_EX, *, within: float = 0.0) -> Iterator[None]:
     """Hold a lock on one byte of a file. Raises OSError if another process has it for longer than `within` s."""
     give_up_at = time.monotonic() + within
     while True:

@@ -61,7 +61,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         dates = []
         next_after = None
         backwards = query.before_id is not None
-        walk = self._pages(("environments",), query.parameters(), query.start(), backwards=backwards)
+        walk = self._walk_pages(("environments",), query.parameters(), query.start(), backwards=backwards)
         async for page, date in walk:
             pages.append(page)
             dates.append(date)
@@ -71,7 +71,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         rows = (row for page in (reversed(pages) if backwards else pages) for row in page.data)
         return Listing(drop_repeated_rows(rows), min(dates), next_after)
 
-    async def _pages(
+    async def _walk_pages(
         self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
     ) -> AsyncIterator[tuple[Page, Any]]:
         """Each page of a list call with its date, in both generations of the API."""
@@ -181,7 +181,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         """The events of a session after one of them, oldest first. Entries that are no events are left out."""
         parameters = {"limit": str(_EVENTS_A_PAGE), "order": "asc"}
         cursor = {"after_id": after_id} if after_id is not None else {}
-        async for page, _date in self._pages(("sessions", session_id, "events"), parameters, cursor):
+        async for page, _date in self._walk_pages(("sessions", session_id, "events"), parameters, cursor):
             for raw in page.data:
                 try:
                     yield Event.model_validate(raw)

@@ -97,7 +97,7 @@ class _SessionTurn:
     def take(self, event: Event) -> None:
         """Add the next event; events after the end belong to other turns."""
         if self._end is not None and not self._is_over:
-            # The turn goes on only if somebody has answered its approval request, and not if another message came.
+            # The turn goes on only if its request for approval was answered, and not if another message came.
             self._is_over = event.type == "user.message" or not _waits(self._end)
         if self._is_over:
             return
@@ -160,7 +160,7 @@ def _find_stop_reason(event: Event) -> str | None:
 
 
 def _waits(end: Event) -> bool:
-    """Whether a turn that stopped here waits for somebody to allow or answer a tool call."""
+    """Whether a turn that stopped here waits until a tool call is allowed or answered."""
     return _find_stop_reason(end) == "requires_action"
 
 
