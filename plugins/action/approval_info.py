@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin approval_info; its documentation is with the module of that name."""
+"""Action approval_info: list what waits for approval on the current host or on all of `targets`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from ..plugin_utils.actions.on_targets import Run, TargetsAction
 
 
 class ActionModule(TargetsAction):
-    """List what waits for approval on the current host or on all of `targets`."""
-
     SPEC = SPEC
     STATUSES = ("ok", "offline", "skipped", "not_attempted", "failed", "unknown")
     CHANGED = frozenset()
@@ -23,10 +21,8 @@ class ActionModule(TargetsAction):
     NEEDS_AGENT = True
 
     async def run_on_targets(self, run: Run) -> Sequence[PendingOutcome]:
-        """Ask every target's device."""
         return await list_pending(run.settings, run.targets, run.policy, run.options["tool_names"])
 
     def summarize_more(self, outcomes: Sequence[PendingOutcome]) -> str:
-        """How many tool calls wait."""
         waiting = sum(len(outcome.pending_approvals) for outcome in outcomes)
         return f"; {waiting} tool calls wait" if waiting else ""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin campaign_control; its documentation is with the module of that name."""
+"""Action campaign_control: pause, cancel or continue a campaign."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ from ..plugin_utils.actions.run_facts import find_run_facts
 
 
 class ActionModule(EnvironmentAction):
-    """Pause, cancel or continue a campaign."""
-
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Set the state; return `previous_state`."""
         campaign, wanted = options["campaign"], options["state"]
         path = find_ledger_path(options["ledger"])
         with read_ledger(path) as reading:

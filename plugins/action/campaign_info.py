@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin campaign_info; its documentation is with the module of that name."""
+"""Action campaign_info: show the deliveries of a campaign."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ _STATUSES = ("sent", "unknown", "failed", "offline", "in_flight", "interrupted")
 
 
 class ActionModule(EnvironmentAction):
-    """Show the deliveries of a campaign."""
-
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `counts`, `replies` and on request `deliveries`."""
         with open_to_show(options["ledger"], check_mode=bool(self._task.check_mode)) as ledger:
             deliveries = Deliveries(ledger)
             records = deliveries.records(options["campaign"])

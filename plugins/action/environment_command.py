@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin environment_command; its documentation is with the module of that name."""
+"""Action environment_command: run a device's command on the current host, or on all of `targets`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,9 @@ from ..plugin_utils.actions.on_targets import Run, TargetsAction
 
 
 class ActionModule(TargetsAction):
-    """Run a device's command on the current host, or on all of `targets`."""
-
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
-    POSITIVE = ("command_timeout",)
 
     async def run_on_targets(self, run: Run) -> Sequence[CommandOutcome]:
-        """Run the command on every target."""
         command = Command(run.options["command"], run.options["command_timeout"], run.options["args"])
         return await run_command(run.settings, run.targets, run.policy, command, check_mode=run.check_mode)

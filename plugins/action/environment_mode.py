@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin environment_mode; its documentation is with the module of that name."""
+"""Action environment_mode: set the mode of an agent's conversation on the current host or on all of `targets`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,11 @@ from ..plugin_utils.actions.on_targets import Run, TargetsAction
 
 
 class ActionModule(TargetsAction):
-    """Set the mode of an agent's conversation on the current host or on all of `targets`."""
-
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
-    POSITIVE = ("answer_timeout",)
 
     async def run_on_targets(self, run: Run) -> Sequence[ModeOutcome]:
-        """Set the mode on every target."""
         return await set_mode(
             run.settings,
             run.targets,
@@ -36,7 +32,6 @@ class ActionModule(TargetsAction):
 
     def make_result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The result, with the modes before and after where they differ."""
-        changed = [outcome for outcome in outcomes if isinstance(outcome, ModeOutcome) and outcome.status == "changed"]
         diff = [
             {
                 "before_header": outcome.host,
@@ -44,6 +39,7 @@ class ActionModule(TargetsAction):
                 "before": {"mode": outcome.previous_mode},
                 "after": {"mode": outcome.mode},
             }
-            for outcome in changed
+            for outcome in outcomes
+            if isinstance(outcome, ModeOutcome) and outcome.status == "changed"
         ]
         return {**super().make_result(run, outcomes), **({"diff": diff} if self._task.diff and diff else {})}

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin environment_outcome; its documentation is with the module of that name."""
+"""Action environment_outcome: end the current host with its outcome in a variable that has those of all hosts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,9 @@ from ..plugin_utils.actions.base import EnvironmentAction
 
 
 class ActionModule(EnvironmentAction):
-    """End the current host with its outcome in a variable that has those of all hosts."""
-
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the host's own outcome."""
         name, host = options["outcomes"], task_vars["inventory_hostname"]
         # The raw variable: templating it would go through all outcomes for each host.
         outcomes = task_vars.get(name)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin environment_turn; its documentation is with the module of that name."""
+"""Action environment_turn: abort an agent's turn on the current host or on all of `targets`, or let the queue go on."""
 
 from __future__ import annotations
 
@@ -16,20 +16,15 @@ from ..plugin_utils.actions.on_targets import Run, TargetsAction
 
 
 class ActionModule(TargetsAction):
-    """Abort an agent's turn on the current host or on all of `targets`, or let the queue go on."""
-
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
-    POSITIVE = ("answer_timeout",)
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Refuse options that cannot be meant."""
         super().check_options(options, task_vars)
         if options["run_id"] is not None and options["state"] != "aborted":
             raise OptionError("run_id", f"needs state=aborted, got state={options['state']}")
 
     async def run_on_targets(self, run: Run) -> Sequence[TurnOutcome]:
-        """Abort or resume on every target."""
         wanted = Wanted(run.options["state"], run.options["run_id"], run.options["answer_timeout"])
         return await set_turn(run.settings, run.targets, run.policy, wanted, check_mode=run.check_mode)

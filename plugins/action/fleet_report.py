@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin fleet_report; its documentation is with the module of that name."""
+"""Action fleet_report: write a report on a fleet."""
 
 from __future__ import annotations
 
@@ -27,12 +27,9 @@ from ..plugin_utils.hosts import check_host, find_environments, read_fields
 
 
 class ActionModule(EnvironmentAction):
-    """Write a report on a fleet."""
-
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the files; return their content in numbers, and whether each file has changed."""
         paths = {option: options[option] for option in MODES if options[option]}
         self._check(paths, task_vars)
         hosts = task_vars["ansible_play_hosts_all"] if options["hosts"] is None else options["hosts"]

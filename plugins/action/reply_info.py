@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin reply_info; its documentation is with the module of that name."""
+"""Action reply_info: collect replies to messages that were sent before."""
 
 from __future__ import annotations
 
@@ -23,26 +23,21 @@ from ..module_utils.fleet.replies import (
 )
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.options import drop_blanks
-from ..module_utils.providers.base import Provider
-from ..module_utils.providers.conversation import NEW_CONVERSATION, STATES, Reply
+from ..module_utils.providers.conversation import STATES, Reply
 from ..module_utils.providers.letta.provider import PROVIDER as LETTA
 from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
 from ..modules.reply_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.actions.questions import read_sent_message
-from ..plugin_utils.actions.targets import write_address
-from ..plugin_utils.hosts import find_environment
+from ..plugin_utils.hosts import HostVariables, find_environment
 
 _OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")
 
 
 class ActionModule(EnvironmentAction):
-    """Collect replies to messages that were sent before."""
-
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Return `replies` and `counts`; write `reply_dir`."""
         self._check(options)
         messages = self._read_messages(options, task_vars)
         if options["reply_dir"]:
@@ -75,12 +70,6 @@ class ActionModule(EnvironmentAction):
         of_one = [name for name in _OF_ONE if name in drop_blanks(self._task.args)]
         if options["replies"] is not None and of_one:
             raise OptionError(of_one[0], "cannot go with replies, whose entries have their own")
-        if options["lost_after"] < 0:
-            raise OptionError("lost_after", f"must be 0 or more, got {options['lost_after']}")
-        if options["concurrency"] < 1:
-            raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
-        if options["rate"] is not None and options["rate"] <= 0:
-            raise OptionError("rate", f"must be more than 0, got {options['rate']}")
         if options["reply_dir"]:
             check_directory("reply_dir", options["reply_dir"])
 
@@ -91,14 +80,12 @@ class ActionModule(EnvironmentAction):
             provider = find_provider(environment.provider) if environment is not None else LETTA
             if "client_message_id" in provider.reply_keys and not options["client_message_id"]:
                 raise OptionError("replies", "needs what send_message returned in targets; or give client_message_id")
-            conversation_id = self._nearest(provider, provider.conversation, options, task_vars)
-            if conversation_id == NEW_CONVERSATION:
-                raise OptionError(provider.conversation, f"must be one that exists, got 'new' for {host}")
+            self._host_variables = HostVariables(self._task, task_vars, self._templar, [host])
             entry = {
                 "host": host,
                 "client_message_id": options["client_message_id"],
-                "agent_id": self._nearest(provider, provider.agent, options, task_vars),
-                provider.conversation: conversation_id,
+                "agent_id": self._find_address(provider, provider.agent, host, {}, options),
+                provider.conversation: self._find_address(provider, provider.conversation, host, {}, options),
             }
             return [read_sent_message("reply_info", entry, task_vars)]
         messages = [
@@ -107,14 +94,6 @@ class ActionModule(EnvironmentAction):
         if any(one.host != host for one in messages):
             self._require_run_once("replies", task_vars, "collect all of them")
         return messages
-
-    def _nearest(
-        self, provider: Provider, option: str, options: Mapping[str, Any], task_vars: Mapping[str, Any]
-    ) -> str | None:
-        """The current host's variable, else the option."""
-        name = provider.variable_of(option)
-        value = self._read_variable(name, lambda: self._templar.template(task_vars.get(name))) or options.get(option)
-        return write_address(option, str(task_vars["inventory_hostname"]), value)
 
 
 async def _collect(

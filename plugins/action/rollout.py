@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin rollout; its documentation is with the module of that name."""
+"""Action rollout: plan a rollout, or continue one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.ledger.rollouts import add_rollout, find_rollout, get_rollout, lock_rollout
 from ..module_utils.ledger.schema import Rollout
@@ -27,17 +26,12 @@ from ..plugin_utils.actions.targets import Item, read_targets
 
 
 class ActionModule(EnvironmentAction):
-    """Plan a rollout, or continue one."""
-
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the plan and its state."""
         check_version("version", options["version"])
         check_waves(options["waves"])
-        if options["concurrency"] < 1:
-            raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
         self._require_run_once("targets", task_vars, "plan for all of them")
         items = read_targets(options["targets"], (), options["max_targets"], task_vars)
         hosts = {item.environment.id: item.host for item in items}
@@ -60,18 +54,10 @@ class ActionModule(EnvironmentAction):
 
     def _plan(self, options: Mapping[str, Any], items: Sequence[Item], task_vars: Mapping[str, Any]) -> Rollout:
         """A plan for the targets as they are now."""
-        for item in items:
-            if item.environment.provider != PROVIDER.name:
-                raise FleetError(
-                    f"{item.host} is an environment of {item.environment.provider}, and rollout works with "
-                    f"{PROVIDER.name} only"
-                )
-        listed = {PROVIDER.name: [item.environment for item in items]}
-        settings = self._connections("targets", listed, task_vars)[PROVIDER.name]
+        settings = self._connections("targets", self._group_by_provider(items), task_vars)[PROVIDER.name]
         targets = [Target(item.host, item.environment) for item in items]
         found = asyncio.run(find_preflights(settings, targets, options["concurrency"], options["version"]))
-        now = format_now()
-        return plan_rollout(options["name"], options["version"], options["waves"], found, now)
+        return plan_rollout(options["name"], options["version"], options["waves"], found, format_now())
 
 
 def _describe(rollout: Rollout, hosts: Mapping[str, str], *, changed: bool) -> dict[str, Any]:

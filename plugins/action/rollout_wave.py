@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin rollout_wave; its documentation is with the module of that name."""
+"""Action rollout_wave: begin a wave, or judge it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,9 @@ _OF_THE_END = ("updated", "waited", "probed")
 
 
 class ActionModule(EnvironmentAction):
-    """Begin a wave, or judge it."""
-
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """Record the wave in the ledger, and return its state."""
         path, facts = find_ledger_path(options["ledger"]), find_run_facts(self._task, task_vars)
         rollout = _get_rollout(path, options["name"])
         if not self._task.check_mode:
@@ -57,14 +54,12 @@ def _move_wave(rollout: Rollout, options: Mapping[str, Any]) -> tuple[Wave, list
         return begin_wave(rollout, options["wave"], options["max_failures"], now), []
     if options["updated"] is None:
         raise OptionError("updated", "is needed with state=ended: what self_update returned in targets")
-    results = WaveResults(**{name: _index_by_id(name, options[name]) for name in _OF_THE_END})
-    return judge_wave(rollout, options["wave"], results, now)
+    given = {name: _index_by_id(name, options[name]) for name in _OF_THE_END if options[name] is not None}
+    return judge_wave(rollout, options["wave"], WaveResults(**given), now)
 
 
-def _index_by_id(option: str, entries: Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
+def _index_by_id(option: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The results of a module, by environment id. Raises OptionError for an entry that no module returns."""
-    if entries is None:
-        return None
     for place, entry in enumerate(entries):
         if not all(isinstance(entry.get(key), str) for key in ("id", "status")):
             raise OptionError(f"{option}[{place}]", "has no id and status; give what the module returned in targets")

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin self_update; its documentation is with the module of that name."""
+"""Action self_update: update the current host, or all of `targets`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,11 @@ from ..plugin_utils.actions.run_facts import find_run_facts
 
 
 class ActionModule(TargetsAction):
-    """Update the current host, or all of `targets`."""
-
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     MAKES_CONVERSATIONS = True
-    POSITIVE = ("update_timeout",)
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Refuse options that cannot be meant."""
         super().check_options(options, task_vars)
         if options["target_version"] is not None:
             check_version("target_version", options["target_version"])
@@ -40,7 +36,6 @@ class ActionModule(TargetsAction):
         self._facts = find_run_facts(self._task, task_vars)
 
     async def run_on_targets(self, run: Run) -> Sequence[UpdateOutcome]:
-        """Update every target."""
         update = Update(
             target_version=run.options["target_version"],
             method=run.options["method"],

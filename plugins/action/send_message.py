@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin send_message; its documentation is with the module of that name."""
+"""Action send_message: send a message to the current host, or to all of `targets`."""
 
 from __future__ import annotations
 
@@ -50,17 +50,13 @@ _NO_AGENT = "no agent_id: the environment decides who answers"
 
 
 class ActionModule(TargetsAction):
-    """Send a message to the current host, or to all of `targets`."""
-
     SPEC = SPEC
     STATUSES = STATUSES
     CHANGED = frozenset({"sent", "unknown"})
     ITEM_KEYS = ("content", "agent_id", "conversation_id", "agent", "session_id", "client_message_id")
     MAKES_CONVERSATIONS = True
-    POSITIVE = ("reply_timeout",)
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Refuse options that cannot be meant."""
         super().check_options(options, task_vars)
         choose_source(options)
         # Why the ledger or the audit log does not have all that a campaign did; None while they do.
@@ -83,20 +79,21 @@ class ActionModule(TargetsAction):
         if options["campaign"]:
             self._check_campaign(item, to.conversation_id, content.messages, options)
         return MessageTarget(
-            item.host,
-            item.environment,
-            to.agent_id,
-            to.conversation_id,
-            content.skip,
-            messages=content.messages,
+            item.host, item.environment, to.agent_id, to.conversation_id, content.skip, messages=content.messages
         )
 
     def _content(
         self, item: Item, provider: Provider, options: Mapping[str, Any], task_vars: Mapping[str, Any]
     ) -> Content:
         source = find_source(item, options)
-        in_file = source in _FOLDERS
-        value = self._text(source, item, options, task_vars) if in_file else item.given.get(source, options[source])
+        value = item.given.get(source, options[source])
+        if source in _FOLDERS:
+            path = self._find_path(source, options)
+            value = read_text(source, path)
+            if source == "content_template":
+                search = task_vars.get("ansible_search_path") or []
+                variables = self._host_variables.read_all(item.host)
+                value = render_template(value, path, self._templar, variables, search)
         content = make_content(item, source, value, options)
         answers = any(message.approvals for message in content.messages)
         refusal = provider.refused.get("approvals" if answers else source)
@@ -105,7 +102,6 @@ class ActionModule(TargetsAction):
         return content
 
     async def run_on_targets(self, run: Run) -> Sequence[Delivery]:
-        """Send to every target."""
         name = run.options["campaign"]
         async with open_clients(run.connections) as clients:
             conversations = AllConversations(clients, concurrency=run.policy.concurrency, rate=run.policy.rate)
@@ -131,7 +127,6 @@ class ActionModule(TargetsAction):
         return result
 
     def summarize_more(self, outcomes: Sequence[Any]) -> str:
-        """How many replies are in each state, if they were waited for."""
         states = ", ".join(f"{count} {state}" for state, count in _count_replies(outcomes).items() if count)
         return f"; replies: {states}" if states else ""
 
@@ -171,15 +166,15 @@ class ActionModule(TargetsAction):
         """Refuse messages that could not be looked up later, or that have ids of their own."""
         if any(message.approvals for message in messages):
             raise OptionError("campaign", "cannot go with approvals, which carry no id to be looked up by")
-        makes_session = find_provider(item.environment.provider).makes_session(conversation_id)
-        if conversation_id == NEW_CONVERSATION and not makes_session:
+        provider = find_provider(item.environment.provider)
+        if conversation_id == NEW_CONVERSATION and not provider.makes_session(conversation_id):
             raise OptionError(
                 "campaign",
                 "cannot go with the conversation_id 'new', as nobody could find out which one a lost ledger named; "
                 f"give {item.host} one that exists, or none for its agent's default one",
             )
         own = ("client_message_id", "otid")
-        given_ids = [*(message for message in options["messages"] or []), item.given, options]
+        given_ids = [*(options["messages"] or []), item.given, options]
         if any(message.get(name) for message in given_ids for name in own):
             raise OptionError("campaign", "cannot go with a client_message_id or otid, as it makes those itself")
 
@@ -191,20 +186,11 @@ class ActionModule(TargetsAction):
         source = choose_source(run.options)
         if not run.fans_out or source in (None, "self_update"):
             return None
-        given_as = run.options[source]
-        value = read_text(source, self._path(source, run.options)) if source in _FOLDERS else given_as
+        in_file = source in _FOLDERS
+        value = read_text(source, self._find_path(source, run.options)) if in_file else run.options[source]
         return hash_text(json.dumps(value, sort_keys=True))
 
-    def _text(self, option: str, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> str:
-        """The text of `content_file`, or of `content_template` rendered with the target's variables."""
-        path = self._path(option, options)
-        text = read_text(option, path)
-        if option == "content_file":
-            return text
-        search = task_vars.get("ansible_search_path") or []
-        return render_template(text, path, self._templar, self._host_variables.read_all(item.host), search)
-
-    def _path(self, option: str, options: Mapping[str, Any]) -> str:
+    def _find_path(self, option: str, options: Mapping[str, Any]) -> str:
         try:
             path: str = self._find_needle(_FOLDERS[option], options[option])
         except AnsibleError:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action plugin wait_for_environment; its documentation is with the module of that name."""
+"""Action wait_for_environment: wait for the current host, or for all of `targets`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,16 @@ from ..plugin_utils.actions.targets import Item
 
 
 class ActionModule(TargetsAction):
-    """Wait for the current host, or for all of `targets`."""
-
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     STATUSES = STATUSES
     CHANGED = frozenset()
     ITEM_KEYS = ()
-    POSITIVE = ("poll_interval",)
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
-        """Refuse options that cannot be meant."""
         super().check_options(options, task_vars)
         if options["version"] is not None:
             check_version("version", options["version"])
-        for name in ("wait_timeout", "steady_for"):
-            if options[name] < 0:
-                raise OptionError(name, f"must be 0 or more, got {options[name]}")
         if options["steady_for"] > options["wait_timeout"]:
             raise OptionError(
                 "steady_for",
@@ -48,7 +41,6 @@ class ActionModule(TargetsAction):
         return Target(item.host, item.environment)
 
     async def run_on_targets(self, run: Run) -> Sequence[WaitOutcome]:
-        """Wait for every target."""
         return await wait_for_environments(
             run.settings,
             run.targets,

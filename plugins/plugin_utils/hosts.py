@@ -120,7 +120,7 @@ def fulfills(expressions: Expressions, environment: Environment) -> bool:
 
 
 def find_listing_time(environment: Environment) -> datetime:
-    """The time from which ages count: when the environment was listed, now where the inventory does not say."""
+    """The time from which ages count: when the environment was listed, now if the inventory does not say when."""
     try:
         return datetime.fromisoformat(environment.fields["listed_at"])
     except (KeyError, TypeError, ValueError):

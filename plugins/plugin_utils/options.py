@@ -1,20 +1,43 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What core gets wrong about options: blank environment variables, `nan`, and errors of several lines."""
+"""Checks options where core does not: blank environment variables, `nan`, errors of several lines, small numbers."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import UnsupportedError
 
-from ..module_utils.errors import FleetError
+from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.options import convert_value, is_blank
 from ..module_utils.text import one_line
+
+# The smallest value of an option, in every plugin that has it.
+_SMALLEST = {
+    **dict.fromkeys(("concurrency", "limit", "page_size"), 1),
+    **dict.fromkeys(("lost_after", "offline_timeout", "steady_for", "wait_timeout"), 0),
+}
+_ABOVE_ZERO = ("answer_timeout", "command_timeout", "poll_interval", "rate", "reply_timeout", "update_timeout")
+
+
+@contextlib.contextmanager
+def explain_templates(name: str, problem: str) -> Iterator[None]:
+    """Raise OptionError for an option or variable `name` that is undefined or cannot be rendered.
+
+    Ansible's own message shows the lines around the template, where a key may stand. The cause of a key may show it.
+    """
+    try:
+        yield
+    except AnsibleError as error:
+        secret = name.endswith("api_key")
+        cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
+        raise OptionError(name, f"{problem}: {cause}") from None
 
 
 def forget_blank_environment(names: Iterable[str]) -> None:
@@ -34,7 +57,19 @@ def validate_arguments(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -
     if found.error_messages:
         raise FleetError("; ".join(_describe_problem(error) for error in found.errors))
     options: dict[str, Any] = found.validated_parameters
+    check_numbers(options)
     return options
+
+
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Raise OptionError for a number that is too small for its option. An option without a value is fine."""
+    for name, value in options.items():
+        if value is None:
+            continue
+        if name in _SMALLEST and value < _SMALLEST[name]:
+            raise OptionError(name, f"must be {_SMALLEST[name]} or more, got {value}")
+        if name in _ABOVE_ZERO and value <= 0:
+            raise OptionError(name, f"must be more than 0, got {value}")
 
 
 def _describe_problem(error: Exception) -> str:

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,11 +20,12 @@ from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import drop_blanks, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
+from ...module_utils.providers.conversation import NEW_CONVERSATION
 from ...module_utils.providers.registry import find_provider, list_providers
-from ...module_utils.text import one_line
 from ..core_internals import hide_source
-from ..options import validate_arguments
-from .targets import find_listing_url
+from ..hosts import HostVariables
+from ..options import explain_templates, validate_arguments
+from .targets import Item, find_listing_url, write_address
 
 # Providers are imported before Ansible forks its workers: models and TLS cost more than a request.
 for _known in list_providers():
@@ -46,8 +46,11 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     TRANSFERS_FILES = False
 
     SPEC: ClassVar[Mapping[str, Any]]
+    _host_variables: HostVariables
     # The providers that it works with, None for all.
     PROVIDERS: ClassVar[Sequence[Provider] | None] = None
+    # Whether `new` is a conversation_id, for one that is made.
+    MAKES_CONVERSATIONS: ClassVar[bool] = False
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Do the work and return the result. Raises FleetError."""
@@ -61,7 +64,9 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         try:
             _deps.require_packages()
             self._learn_secrets(task_vars)
-            result.update(self.execute(self._options(), task_vars))
+            # `_settings` reads the options of the connection.
+            options = validate_arguments(self.SPEC, drop_blanks(self._task.args))
+            result.update(self.execute(options, task_vars))
         except FleetError as error:
             result.update(failed=True, msg=str(error))
         if result.get("failed"):
@@ -78,10 +83,6 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             return
         if any(secret in source for secret in self._secrets):
             hide_source(self._task)
-
-    def _options(self) -> dict[str, Any]:
-        """The task's options, validated. `_settings` reads those of the connection."""
-        return validate_arguments(self.SPEC, drop_blanks(self._task.args))
 
     def _learn_secrets(self, task_vars: Mapping[str, Any]) -> None:
         """Collect every key that a message about the task could show, before anything can fail."""
@@ -102,10 +103,8 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         for option in _OF_ONE_PROVIDER:
             defaults = self._group_defaults(option)
             if arguments.get(option) in defaults.values():
-                own = defaults.get(provider.name) if provider is not None else None
-                arguments.pop(option)
-                arguments |= {option: own} if own is not None else {}
-        return arguments
+                arguments[option] = defaults.get(provider.name) if provider is not None else None
+        return drop_blanks(arguments)
 
     def _group_defaults(self, option: str) -> dict[str, Any]:
         """Provider → its action group's default for an option. A default that cannot be rendered is left out."""
@@ -117,24 +116,17 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
                     found |= drop_blanks({name: self._templar.template(value)})
         return found
 
-    def _variables(self, provider: Provider, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The connection options that the variables of the task give."""
-        return {
-            option: self._read_variable(provider.variable_of(option), functools.partial(self._templar.template, value))
-            for option, value in provider.options_in_variables(task_vars).items()
-        }
-
-    def _read_variable(self, name: str, read: Callable[[], Any]) -> Any:
-        """A variable's value. Raises OptionError for one that is undefined or cannot be rendered.
-
-        Ansible's own error would show where the variable stands, and with it a key that stands beside it.
-        """
-        try:
-            return read()
-        except AnsibleError as error:
-            secret = name.endswith("_api_key")
-            cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
-            raise OptionError(name, f"cannot be read: {cause}") from None
+    def _find_address(
+        self, provider: Provider, option: str, host: str, given: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> str | None:
+        """Who is addressed at a host: as its entry says, else its variable, else the option. Raises OptionError."""
+        name = provider.variable_of(option)
+        with explain_templates(name, "cannot be read"):
+            value = given.get(option) or self._host_variables.read(host, name) or options.get(option)
+        address = write_address(option, host, value)
+        if option == provider.conversation and address == NEW_CONVERSATION and not self.MAKES_CONVERSATIONS:
+            raise OptionError(option, f"must be one that exists, got 'new' for {host}")
+        return address
 
     def _settings(
         self, provider: Provider, task_vars: Mapping[str, Any], listed_from: str | None = None
@@ -143,10 +135,25 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
 
         listed_from: the URL that the inventory listed the targets from.
         """
-        variables = self._variables(provider, task_vars)
+        variables = provider.options_in_variables(task_vars)
+        for option, value in variables.items():
+            with explain_templates(provider.variable_of(option), "cannot be read"):
+                variables[option] = self._templar.template(value)
         settings = connection_settings(provider, self._arguments(provider), variables, {"base_url": listed_from})
         self._secrets.add(settings.api_key)
         return settings
+
+    def _group_by_provider(self, items: Sequence[Item]) -> dict[str, list[EnvironmentReference]]:
+        """The targets of each provider. Raises FleetError for one that the action does not work with."""
+        listed: dict[str, list[EnvironmentReference]] = {provider.name: [] for provider in self.PROVIDERS or ()}
+        for item in items:
+            if self.PROVIDERS and item.environment.provider not in listed:
+                raise FleetError(
+                    f"{item.host} is an environment of {item.environment.provider}, and "
+                    f"{str(self._task.action).rpartition('.')[2]} works with {', '.join(listed)} only"
+                )
+            listed.setdefault(item.environment.provider, []).append(item.environment)
+        return listed
 
     def _connections(
         self, option: str, listed: Mapping[str, Sequence[EnvironmentReference]], task_vars: Mapping[str, Any]

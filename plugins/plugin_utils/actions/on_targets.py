@@ -8,25 +8,23 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
 
-from ...module_utils.environment import EnvironmentReference
-from ...module_utils.errors import FleetError, OptionError
+from ...module_utils.errors import OptionError
 from ...module_utils.files import check_writable
 from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_each, parse_share
 from ...module_utils.fleet.result_files import write_hosts, write_results
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.providers.base import Provider
-from ...module_utils.providers.conversation import NEW_CONVERSATION, Reply
+from ...module_utils.providers.conversation import Reply
 from ...module_utils.providers.registry import find_provider
 from ...module_utils.stop import Stop
 from ..hosts import HostVariables
 from .base import EnvironmentAction
 from .signals import stop_on_signals
-from .targets import Item, read_current_host, read_targets, write_address
+from .targets import Item, read_current_host, read_targets
 
 # Ansible imports this before it forks its workers, which have no terminal.
 _ON_A_TERMINAL = sys.stdout.isatty()
@@ -65,23 +63,17 @@ class TargetsAction(EnvironmentAction):
     ITEM_KEYS: ClassVar[Sequence[str]] = ("agent_id", "conversation_id")
     # Whether each target needs an agent.
     NEEDS_AGENT: ClassVar[bool] = False
-    # Whether `new` is a conversation_id, for one that is made.
-    MAKES_CONVERSATIONS: ClassVar[bool] = False
-    # Options that must be more than 0.
-    POSITIVE: ClassVar[Sequence[str]] = ()
 
     def make_target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """What is done with one host. Raises FleetError for options that do not fit it, before anything is done."""
         provider = find_provider(item.environment.provider)
-        agent_id = self._find_address(provider, provider.agent, item, options)
-        conversation_id = self._find_address(provider, provider.conversation, item, options)
+        agent_id = self._find_address(provider, provider.agent, item.host, item.given, options)
+        conversation_id = self._find_address(provider, provider.conversation, item.host, item.given, options)
         if self.NEEDS_AGENT and agent_id is None:
             variable = provider.variable_of(provider.agent)
             raise OptionError(
                 provider.agent, f"{item.host} has none; give it with the task, its entry of targets or its {variable}"
             )
-        if conversation_id == NEW_CONVERSATION and not self.MAKES_CONVERSATIONS:
-            raise OptionError(provider.conversation, f"must be one that exists, got 'new' for {item.host}")
         return Target(item.host, item.environment, agent_id, conversation_id)
 
     async def run_on_targets(self, run: Run) -> Sequence[Outcome]:
@@ -105,11 +97,7 @@ class TargetsAction(EnvironmentAction):
             connections=connections,
             options=options,
             targets=[self.make_target(item, options, task_vars) for item in items],
-            policy=replace(
-                _make_policy(options, len(items), check_mode=bool(self._task.check_mode)),
-                report=self.find_display() if fans_out else None,
-                stop=stop,
-            ),
+            policy=self._make_policy(options, len(items), stop),
             fans_out=fans_out,
             check_mode=bool(self._task.check_mode),
         )
@@ -130,13 +118,6 @@ class TargetsAction(EnvironmentAction):
                 raise OptionError(alone, "needs targets")
         else:
             self._require_run_once("targets", task_vars, "act on all of them")
-        if options["concurrency"] < 1:
-            raise OptionError("concurrency", f"must be 1 or more, got {options['concurrency']}")
-        if options.get("offline_timeout", 0) < 0:
-            raise OptionError("offline_timeout", f"must be 0 or more, got {options['offline_timeout']}")
-        for name in ("rate", *self.POSITIVE):
-            if options[name] is not None and options[name] <= 0:
-                raise OptionError(name, f"must be more than 0, got {options[name]}")
         for name in ("retry_file", "result_file"):
             if options[name]:
                 check_writable(name, options[name])
@@ -160,27 +141,19 @@ class TargetsAction(EnvironmentAction):
         display: Callable[[str], None] = Display().display
         return display
 
-    def _group_by_provider(self, items: Sequence[Item]) -> dict[str, list[EnvironmentReference]]:
-        """The targets of each provider. Raises FleetError for one that the action does not work with."""
-        listed: dict[str, list[EnvironmentReference]] = {provider.name: [] for provider in self.PROVIDERS or ()}
-        for item in items:
-            if self.PROVIDERS and item.environment.provider not in listed:
-                raise FleetError(
-                    f"{item.host} is an environment of {item.environment.provider}, and "
-                    f"{str(self._task.action).rpartition('.')[2]} works with {', '.join(listed)} only"
-                )
-            listed.setdefault(item.environment.provider, []).append(item.environment)
-        return listed
-
-    def _find_address(self, provider: Provider, option: str, item: Item, options: Mapping[str, Any]) -> str | None:
-        """Who is addressed: as the target's own entry says, else the target's variable, else the option."""
-        name = provider.variable_of(option)
-        value = (
-            item.given.get(option)
-            or self._read_variable(name, lambda: self._host_variables.read(item.host, name))
-            or options[option]
+    def _make_policy(self, options: Mapping[str, Any], targets: int, stop: Stop) -> Policy:
+        offline = {name: options[name] for name in ("when_offline", "offline_timeout") if name in options}
+        if self._task.check_mode and offline.get("when_offline") == "wait":
+            # Nothing is done, so nothing waits for an environment, and an offline one is no failure.
+            offline["when_offline"] = "skip"
+        return Policy(
+            concurrency=options["concurrency"],
+            rate=options["rate"],
+            max_failures=parse_share("max_failures", options["max_failures"], targets),
+            report=self.find_display() if options["targets"] is not None else None,
+            stop=stop,
+            **offline,
         )
-        return write_address(option, item.host, value)
 
     def _single(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
         failed = policy.is_failure(outcome)
@@ -209,18 +182,6 @@ class TargetsAction(EnvironmentAction):
             "failed_hosts": [outcome.host for outcome in failures],
             "max_failures_exceeded": failed,
         }
-
-
-def _make_policy(options: Mapping[str, Any], targets: int, *, check_mode: bool) -> Policy:
-    if check_mode and options.get("when_offline") == "wait":
-        # Nothing is done, so nothing waits for an environment, and an offline one is no failure.
-        options = {**options, "when_offline": "skip"}
-    return Policy(
-        concurrency=options["concurrency"],
-        rate=options["rate"],
-        max_failures=parse_share("max_failures", options["max_failures"], targets),
-        **{name: options[name] for name in ("when_offline", "offline_timeout") if name in options},
-    )
 
 
 def _describe_outcome(outcome: Outcome) -> dict[str, Any]:
