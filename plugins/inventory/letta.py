@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inventory plugin: Letta environment connections."""
+"""Inventory plugin: Letta environment connections as hosts."""
 
 from __future__ import annotations
 
@@ -129,18 +129,17 @@ keyed_groups:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
-from ..module_utils.errors import OptionError
 from ..module_utils.providers.letta.client import Query
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..plugin_utils.inventory.base import EnvironmentInventory
 from ..plugin_utils.inventory.groups import Dimension
+from ..plugin_utils.options import check_numbers
 
 
 class InventoryModule(EnvironmentInventory):
-    """Letta environment connections as hosts."""
-
     NAME = "fleetops.environments.letta"
     PROVIDER = PROVIDER
     DIMENSIONS: ClassVar[Sequence[Dimension]] = (
@@ -156,16 +155,10 @@ class InventoryModule(EnvironmentInventory):
     )
 
     def query(self) -> Query:
-        """The list call's parameters, from the options."""
+        """The listing's own parameters. The API's `limit` is the option `page_size`."""
         page_size = self.get_option("page_size")
-        if page_size < 1:
-            raise OptionError("page_size", f"must be 1 or more, got {page_size}")
-        return Query(
-            online_only=self.get_option("online_only"),
-            source=self.get_option("source"),
-            user_id=self.get_option("user_id"),
-            limit=page_size,
-        )
+        check_numbers({"page_size": page_size})
+        return replace(super().query(), limit=page_size)
 
     def connection(self) -> str | None:
         """Letta's relay, where it is asked for."""

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Inventory plugin: Qoder cloud environments."""
+"""Inventory plugin: Qoder cloud environments as hosts."""
 
 from __future__ import annotations
 
@@ -131,15 +131,12 @@ fail_on_empty: true
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..module_utils.providers.qoder.client import Query
 from ..module_utils.providers.qoder.provider import PROVIDER
 from ..plugin_utils.inventory.base import EnvironmentInventory
 from ..plugin_utils.inventory.groups import Dimension
 
 
 class InventoryModule(EnvironmentInventory):
-    """Qoder cloud environments as hosts."""
-
     NAME = "fleetops.environments.qoder"
     PROVIDER = PROVIDER
     DIMENSIONS: ClassVar[Sequence[Dimension]] = (
@@ -148,8 +145,3 @@ class InventoryModule(EnvironmentInventory):
         Dimension("networking_type", "networking_type"),
         Dimension("archived", "archived", names={True: "archived", False: "not_archived"}),
     )
-
-    def query(self) -> Query:
-        """The list call's parameters, from the options."""
-        names = ("limit", "after_id", "before_id", "include_archived", "created_at_gte", "created_at_lte")
-        return Query(**{name: self.get_option(name) for name in names})

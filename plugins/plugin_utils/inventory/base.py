@@ -9,13 +9,13 @@ import difflib
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible import constants
-from ansible.errors import AnsibleError, AnsibleParserError
+from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ...module_utils import _deps
@@ -26,8 +26,8 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import CONNECTION_SPEC, convert_value, drop_blanks
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch_listing, list_providers
-from ...module_utils.text import add_hash, hash_text, one_line
-from ..options import forget_blank_environment
+from ...module_utils.text import add_hash, hash_text
+from ..options import explain_templates, forget_blank_environment
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
 from .names import MAX_LENGTH, assign_names, check_variable_prefix, choose_name, make_host_address
 from .source_cache import SourceCache
@@ -64,8 +64,8 @@ class _Host:
 class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # type: ignore[misc]
     """An inventory plugin for one provider.
 
-    A subclass has the provider, its query and its dimensions. The rules for names, groups, trust, the cache and
-    filters are the same for all providers.
+    A subclass has the provider and its dimensions. The rules for names, groups, trust, the cache and filters are the
+    same for all providers.
     """
 
     PROVIDER: ClassVar[Provider]
@@ -73,8 +73,9 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     DIMENSIONS: ClassVar[Sequence[Dimension]]
 
     def query(self) -> Any:
-        """The listing's own parameters, from the plugin's options. Raises OptionError."""
-        raise NotImplementedError
+        """The listing's own parameters, from the plugin's options of the same names. Raises OptionError."""
+        names = (field.name for field in fields(self.PROVIDER.query))
+        return self.PROVIDER.query(**{name: self.get_option(name) for name in names if self.has_option(name)})
 
     def connection(self) -> str | None:
         """The connection plugin by which modules reach the hosts themselves, None for none."""
@@ -128,13 +129,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         self.templar.available_variables = self._vars or {}
         rendered = dict(options)
         for name in names & options.keys():
-            try:
+            with explain_templates(name, "its template cannot be rendered"):
                 rendered[name] = self.templar.template(options[name])
-            except AnsibleError as error:
-                # The whole message shows the source. The cause may show a key.
-                secret = name.endswith("api_key")
-                cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
-                raise OptionError(name, f"its template cannot be rendered: {cause}") from None
         return drop_blanks(rendered)
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
@@ -218,7 +214,11 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self.inventory.add_child(parent, group)
 
         named = {self._sanitize_group_name(name) for name in self.get_option("groups")}
-        wanted = self._choose_names(environments, rules)
+        name_prefix = self.get_option("hostname_prefix") or ""
+        wanted = {
+            environment.id: choose_name(rules.hostnames.values(environment.fields), name_prefix, environment.id)
+            for environment in environments
+        }
         like_groups = {name for name in wanted.values() if reads_as_group(name, rules.dimensions, rules.group_prefix)}
         names = self._assign_names(wanted, named | like_groups)
         memberships = groups.of_rows(len(environments))
@@ -228,13 +228,6 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         ]
         self._add(hosts, rules.variable_prefix)
         self._rename_hosts_like_groups(hosts, rules.variable_prefix)
-
-    def _choose_names(self, environments: Sequence[Environment], rules: _Rules) -> dict[str, str]:
-        prefix = self.get_option("hostname_prefix") or ""
-        return {
-            environment.id: choose_name(rules.hostnames.values(environment.fields), prefix, environment.id)
-            for environment in environments
-        }
 
     def _assign_names(self, wanted: Mapping[str, str], forbidden: set[str]) -> dict[str, str]:
         taken = forbidden | set(self.inventory.hosts) | set(self.inventory.groups)
