@@ -1,10 +1,7 @@
-#!/usr/bin/python
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Module send_message: documentation and argument specification."""
-
-from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: send_message
@@ -533,9 +530,7 @@ SPEC = {
 
 
 def main() -> None:
-    """Say that the work is done by the action plugin."""
-    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
-    module.fail_json(msg=ON_CONTROLLER.format(name="send_message"))
+    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="send_message"))
 
 
 if __name__ == "__main__":
