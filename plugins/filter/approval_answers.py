@@ -86,8 +86,5 @@ def approval_answers(
 
 
 class FilterModule:
-    """The filter, for Ansible."""
-
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name → filter."""
         return {"approval_answers": approval_answers}

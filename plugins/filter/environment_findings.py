@@ -105,8 +105,5 @@ def environment_findings(
 
 
 class FilterModule:
-    """The filter, for Ansible."""
-
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name → filter."""
         return {"environment_findings": environment_findings}

@@ -85,8 +85,5 @@ def select_environments(
 
 
 class FilterModule:
-    """The filter, for Ansible."""
-
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name → filter."""
         return {"select_environments": select_environments}

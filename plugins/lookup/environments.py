@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lookup plugin: environments, where there is no inventory of them."""
+"""Lookup plugin: the environments for which all terms hold, where there is no inventory of them."""
 
 from __future__ import annotations
 
@@ -77,8 +77,6 @@ SPEC = {"provider": {"type": "str", "default": "letta"}, **CONNECTION_SPEC}
 
 
 class LookupModule(LookupBase):
-    """The environments for which all terms hold."""
-
     def run(self, terms: Sequence[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """Return a list of rows. Raises AnsibleLookupError."""
         try:

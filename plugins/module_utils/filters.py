@@ -122,12 +122,10 @@ class Expressions:
     def _search(self, text: str, compiled: Any, row: Mapping[str, Any]) -> Any:
         try:
             return compiled.search(row, options=self._options)
-        except jmespath.exceptions.JMESPathTypeError as error:
-            # The row has no value for an argument of a function, so the expression has none for the row.
-            if error.actual_type == "null":
-                return None
-            raise OptionError(self._option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
         except (jmespath.exceptions.JMESPathError, ValueError) as error:
+            # The row has no value for an argument of a function, so the expression has none for the row.
+            if getattr(error, "actual_type", None) == "null":
+                return None
             raise OptionError(self._option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
 
 
@@ -136,14 +134,9 @@ def _is_true(value: Any) -> bool:
     return value is not None and value is not False and value not in ("", [], {})
 
 
-# Nodes whose first child is applied to the row, and the other children to the result of the first.
-_NARROWING = {
-    "subexpression", "index_expression", "pipe", "projection", "value_projection", "filter_projection",
-    "flatten", "slice", "index",
-}  # fmt: skip
-
-
 _OF_A_LIST = {"filter_projection", "projection", "index_expression", "flatten", "slice", "index"}
+# Nodes whose first child is applied to the row, and the other children to the result of the first.
+_NARROWING = {"subexpression", "pipe", "value_projection", *_OF_A_LIST}
 
 
 def _takes_a_list(node: Mapping[str, Any]) -> bool:
