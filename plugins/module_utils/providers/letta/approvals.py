@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
 from ...errors import ApiError
@@ -45,7 +44,7 @@ async def answer_over_relay(
 ) -> str | None:
     """Give the device the decisions, each once; returns why not, where it waits for none of them or cannot be asked.
 
-    Raises ApiError: `offline` when the connection has gone, and what became unclear or was refused on the way.
+    Raises ApiError for what is unclear or was refused, and with the code `offline` if the connection has gone.
     """
     left = {str(decision["tool_call_id"]): decision for decision in decisions}
     # None until the device has been given an answer.
@@ -53,20 +52,17 @@ async def answer_over_relay(
     while left:
         # On entering, the device reports what it waits for.
         relay = Relay(settings, connection_id, agent_id, conversation_id)
-        async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(relay)
-            except ApiError as error:
-                if give_up_at is None and error.code != "offline":
-                    return f"the device could not be asked whether it waits for this answer: {error}"
-                raise _make_doubtful(error, left, decisions) from None
-            waiting = _find_waiting(relay, left)
-            for tool_call_id, request_id in waiting.items():
-                try:
+        waiting = None
+        try:
+            async with relay:
+                waiting = _find_waiting(relay, left)
+                for tool_call_id, request_id in waiting.items():
                     await _answer(relay, request_id, left[tool_call_id], settings.timeout)
-                except ApiError as error:
-                    raise _make_doubtful(error, left, decisions) from None
-                del left[tool_call_id]
+                    del left[tool_call_id]
+        except ApiError as error:
+            if waiting is None and give_up_at is None and error.code != "offline":
+                return f"the device could not be asked whether it waits for this answer: {error}"
+            raise _make_doubtful(error, left, decisions) from None
         if waiting:
             give_up_at = time.monotonic() + _NEXT_WITHIN
         elif give_up_at is None:

@@ -29,7 +29,7 @@ class SharedListing:
         self._list_all = list_all
         self._base_url = base_url
         self._page_size = page_size
-        # What a listing is expected to have until the first one is read.
+        # A guess until the first listing is read.
         self._pages = 10
         self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
         self._listed_at = 0.0
