@@ -295,7 +295,7 @@ def test_each_of_several_messages_has_its_own_id(sandbox: Sandbox, ledger: Path,
     assert [message["otid"] for message in sent] == [message["client_message_id"] for message in sent]
 
 
-def test_a_row_says_what_was_done(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
+def test_a_row_records_the_delivery(sandbox: Sandbox, ledger: Path, names: list[str]) -> None:
     wait_for_end(start(sandbox, ledger, names[:1]))
 
     [row] = rows(ledger).values()

@@ -233,7 +233,7 @@ def test_the_variables_of_the_playbook_are_the_options_of_send_message(ansible: 
 
 
 @pytest.mark.parametrize("option", ["content_file", "content_template"])
-def test_a_file_is_also_looked_for_where_the_command_is_run(ansible: Ansible, option: str) -> None:
+def test_a_file_is_also_searched_for_in_the_working_directory(ansible: Ansible, option: str) -> None:
     entry = awake(ansible.sandbox)[0]
     ansible.file("said.txt", "Report.")
     variables = {f"instruct_{option}": "said.txt", "instruct_agent_id": AGENT}

@@ -177,7 +177,7 @@ def test_the_timer_uses_its_time_zone() -> None:
         assert elapses in done.stdout
 
 
-def test_all_schedulers_run_what_is_tested_here() -> None:
+def test_all_schedulers_run_the_tested_program() -> None:
     cron = (EXAMPLES / "fleetops.cron").read_text()
     workflow = yaml.safe_load((EXAMPLES / "ci-workflow.yml").read_text())
     arguments = ["-i", "fleet.letta.yml", INSTRUCT, "-e", "@instruct.yml"]

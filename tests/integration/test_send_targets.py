@@ -391,7 +391,7 @@ def test_concurrency_and_rate_limit_the_sends(ansible: Ansible) -> None:
 
 
 @pytest.mark.covers("send_message", "retry_file", "result_file", "targets")
-def test_the_retry_file_is_a_limit_and_leaves_out_what_may_have_arrived(ansible: Ansible) -> None:
+def test_the_retry_file_is_a_limit_without_targets_whose_message_may_have_arrived(ansible: Ansible) -> None:
     failed, unclear, sent, offline = (*awake(ansible.sandbox)[:3], ansible.sandbox.fleet()[9])
     assert not offline["online"]
     ansible.sandbox.add_fault("status", route="messages", target=failed["id"], status=400, times=1)
@@ -494,7 +494,7 @@ def test_a_target_whose_address_is_too_long_fails_alone(ansible: Ansible) -> Non
 
 
 @pytest.mark.covers("send_message", "when_offline")
-def test_check_mode_expects_no_change_where_every_target_is_offline_and_skipped(ansible: Ansible) -> None:
+def test_check_mode_expects_no_change_if_every_target_is_offline_and_skipped(ansible: Ansible) -> None:
     offline = [entry for entry in ansible.sandbox.fleet() if not entry["online"]]
     away = {"targets": _names(offline), "content": "Hello", "agent_id": AGENT}
     mixed = {**away, "targets": _names([*offline, *awake(ansible.sandbox)[:1]])}

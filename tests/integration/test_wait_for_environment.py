@@ -166,7 +166,7 @@ def test_invalid_options_are_refused_before_anything_is_asked(ansible: Ansible, 
     assert ansible.sandbox.requests("retrieve") == []
 
 
-def test_check_mode_looks_once_and_says_what_it_would_wait_for(ansible: Ansible, device: dict[str, Any]) -> None:
+def test_check_mode_looks_once_and_shows_the_goal(ansible: Ansible, device: dict[str, Any]) -> None:
     run = ansible.steps(
         step("here", MODULE, targets=["one"]),
         step("old", MODULE, targets=["one"], version="0.35.0"),

@@ -65,7 +65,7 @@ def test_every_room_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in IMPORTS if room_of(name)])
-def test_a_module_imports_only_what_its_room_may(name: str) -> None:
+def test_a_module_imports_only_rooms_that_its_room_may(name: str) -> None:
     room = room_of(name)
     assert room is not None
     for imported in IMPORTS[name]:

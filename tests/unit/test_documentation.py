@@ -196,7 +196,7 @@ def test_the_group_dimensions_are_the_documented_ones(plugin: Any) -> None:
 
 
 @pytest.mark.parametrize("option", CONNECTION_SPEC)
-def test_each_connection_option_of_an_inventory_comes_from_where_its_provider_says(option: str) -> None:
+def test_each_connection_option_of_an_inventory_has_the_sources_of_its_provider(option: str) -> None:
     for plugin in (inventory, qoder_inventory):
         provider, entry = plugin.InventoryModule.PROVIDER, documented_options(plugin)[option]
         # Ansible takes the last of several options that are set.

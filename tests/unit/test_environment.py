@@ -49,7 +49,7 @@ def test_a_contract_gives_the_same_environment_back(through: Callable[[Any], Any
     assert not hasattr(again, "fields")
 
 
-def test_a_contract_has_what_the_actions_need() -> None:
+def test_a_contract_has_the_fields_that_the_actions_need() -> None:
     assert FOUND.contract() == {
         "provider": "letta",
         "id": "environment-1",

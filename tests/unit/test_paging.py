@@ -150,7 +150,7 @@ def test_the_time_of_a_listing_is_that_of_its_first_page() -> None:
     assert listing.fetched_at == NOW + timedelta(seconds=1)
 
 
-def test_one_page_of_several_gives_the_cursor_to_go_on_from() -> None:
+def test_one_page_of_several_gives_the_cursor_of_the_next() -> None:
     api = pages(rows("a", "b"), rows("c"))
 
     first, _calls = list_all(api, Query(all_pages=False))

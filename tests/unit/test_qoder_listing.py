@@ -118,7 +118,7 @@ def test_a_listing_may_begin_after_or_before_an_environment(sandbox: Sandbox, li
 
 
 @pytest.mark.parametrize(("option", "first"), [("after_id", slice(3, 7)), ("before_id", slice(5, 9))])
-def test_one_page_at_a_time_says_where_the_next_one_begins(sandbox: Sandbox, option: str, first: slice) -> None:
+def test_one_page_at_a_time_gives_the_cursor_of_the_next(sandbox: Sandbox, option: str, first: slice) -> None:
     everything = expected_ids(sandbox)
     cursor: str | None = everything[2] if option == "after_id" else everything[9]
     walked: list[list[str]] = []

@@ -170,7 +170,7 @@ class TestApprovals:
 
         assert [call["tool_call_id"] for call in reply_to(ASKED, USE, end).pending_approvals] == ["evt_use"]
 
-    def test_the_turn_goes_on_once_it_is_answered(self) -> None:
+    def test_the_turn_continues_after_the_answer(self) -> None:
         answer = {"type": "user.tool_confirmation", "tool_use_id": "evt_use", "result": "allow"}
         begun = [ASKED, USE, WAITS, answer, RUNNING]
 

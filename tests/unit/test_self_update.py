@@ -493,7 +493,7 @@ def test_a_slow_device_delays_no_other_device(sandbox: Sandbox) -> None:
     assert [outcome.status for outcome in outcomes] == ["ok", "changed", "changed", "changed"]
 
 
-def test_check_mode_says_what_would_be_done_and_sends_nothing(sandbox: Sandbox) -> None:
+def test_check_mode_shows_the_update_and_sends_nothing(sandbox: Sandbox) -> None:
     able, unable, prose, current = (
         add_environment(sandbox),
         add_environment(sandbox, said={**NPM, "writable": False}),

@@ -109,7 +109,7 @@ def test_without_waiting_messages_nothing_is_paused(sandbox: Sandbox, device: di
     assert (outcome.status, outcome.queue_paused, outcome.reason) == ("changed", False, None)
 
 
-def test_a_second_abort_is_ok_and_still_says_what_is_paused(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_a_second_abort_is_ok_and_still_shows_the_paused_messages(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device, "next")
     one(sandbox, device)
 
@@ -147,7 +147,7 @@ def test_only_the_given_run_is_aborted(sandbox: Sandbox, device: dict[str, Any])
     assert runs(sandbox) == {"work": "cancelled"}
 
 
-def test_another_conversation_goes_on(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_another_conversation_continues(sandbox: Sandbox, device: dict[str, Any]) -> None:
     busy(sandbox, device)
     made = sandbox.control.post(f"/v1/conversations/?agent_id={AGENT}", headers=_key(sandbox), json={}).json()
 
@@ -460,7 +460,7 @@ def test_only_the_relay_can_resume(
 # Check mode
 
 
-def test_check_mode_says_what_would_be_aborted_and_what_would_wait(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_check_mode_shows_the_turn_to_abort_and_the_waiting_messages(sandbox: Sandbox, device: dict[str, Any]) -> None:
     idle = one(sandbox, device, check_mode=True)
     busy(sandbox, device, "next")
     at_work = one(sandbox, device, check_mode=True)
@@ -471,7 +471,7 @@ def test_check_mode_says_what_would_be_aborted_and_what_would_wait(sandbox: Sand
     assert runs(sandbox) == {"work": "running"}
 
 
-def test_check_mode_says_what_would_be_resumed(sandbox: Sandbox, device: dict[str, Any]) -> None:
+def test_check_mode_shows_the_messages_to_resume(sandbox: Sandbox, device: dict[str, Any]) -> None:
     before = one(sandbox, device, state="resumed", check_mode=True)
     busy(sandbox, device, "next")
     one(sandbox, device)

@@ -434,7 +434,7 @@ def test_rate_paces_the_look_ups(sandbox: Sandbox) -> None:
     assert time.monotonic() - started >= 0.2
 
 
-def test_check_mode_looks_once_and_says_what_it_would_wait_for(sandbox: Sandbox) -> None:
+def test_check_mode_looks_once_and_shows_the_goal(sandbox: Sandbox) -> None:
     here, away = add_environment(sandbox), add_environment(sandbox, currentMode="standard")
     sandbox.offline(away.id)
 

@@ -236,7 +236,7 @@ class TestMessages:
         assert received["approvals"] == [{**target, **approval} for approval in approvals]
         assert received["turns"] == (1 if users else 0)
 
-    def test_what_was_received(self, sandbox: Sandbox, http: httpx.Client) -> None:
+    def test_received_messages_are_recorded(self, sandbox: Sandbox, http: httpx.Client) -> None:
         row = first_online(sandbox)
 
         post(http, row["connectionId"], user_message(), agentId="agent-1")
