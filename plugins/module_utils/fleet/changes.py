@@ -12,11 +12,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from ..environment import Environment
 from ..errors import OptionError
@@ -74,7 +74,7 @@ def find_events(before: Reported | None, environment: Environment, now: datetime
     return [{"type": name, **common, "at": format_time(now)} for name in types]
 
 
-class State:
+class State(AbstractContextManager["State"]):
     """What the devices of a URL were last reported as; a context manager. Raises OptionError for `state_file`.
 
     path: None stores it in memory, so that each start is the first one.
@@ -90,9 +90,6 @@ class State:
             self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.executescript(_SCHEMA)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_exc_info: object) -> None:
         self._connection.close()

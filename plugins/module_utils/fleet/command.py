@@ -56,10 +56,8 @@ async def run_command(
         listed = environment.fields["supported_commands"] or []
         if command.name not in listed:
             shown = one_line(", ".join(listed), 200) or "nothing"
-            raise ApiError(
-                f"command: the device does not support {command.name!r}; its supported_commands are {shown}",
-                code="unsupported",
-            )
+            problem = f"the device does not support {command.name!r}; its supported_commands are {shown}"
+            raise ApiError(f"command: {problem}", code="unsupported")
         if not check_mode:
             relay = Relay(client.settings, outcome.connection_id, target.agent_id, target.conversation_id)
             outcome.output, success = await execute_command(relay, command, outcome.version)

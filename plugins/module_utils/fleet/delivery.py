@@ -239,7 +239,7 @@ class Sender:
             delivery.status, delivery.reason, delivery.sent_at = "already_sent", FOUND, format_now()
             delivery.otid = found or delivery.otid
             return
-        await self._send_late_bound(target, environment, delivery)
+        await self._deliver(target, environment, delivery)
         delivery.status, delivery.error, delivery.sent_at = "sent", None, format_now()
 
     async def _make_conversation(
@@ -255,9 +255,7 @@ class Sender:
             raise error.but(may_be_accepted=False) from None
         self._once.record_session(target, delivery)
 
-    async def _send_late_bound(
-        self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery
-    ) -> None:
+    async def _deliver(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send. If the connection has gone, look the target up and send once more."""
         client = self._clients[delivery.provider]
         try:

@@ -35,13 +35,7 @@ class ModeOutcome(ConversationOutcome):
 
 
 async def set_mode(
-    settings: HttpSettings,
-    targets: Sequence[Target],
-    policy: Policy,
-    mode: str,
-    *,
-    within: float,
-    check_mode: bool,
+    settings: HttpSettings, targets: Sequence[Target], policy: Policy, mode: str, *, within: float, check_mode: bool
 ) -> list[ModeOutcome]:
     """Set the mode on every target; one outcome each, in the same order. Nothing is set in check mode.
 
@@ -60,7 +54,7 @@ async def set_mode(
                 # The mode is unknown until the device has confirmed it.
                 outcome.mode = mode if check_mode else None
                 if not check_mode:
-                    outcome.mode = await _set(relay, mode, within)
+                    outcome.mode = await _set_mode(relay, mode, within)
                 outcome.status = "changed"
         except ApiError as error:
             if not error.may_be_accepted:
@@ -70,16 +64,16 @@ async def set_mode(
     return await on_each(FanOut(policy), settings, targets, ModeOutcome.of, change)
 
 
-async def _set(relay: Relay, mode: str, within: float) -> str:
-    """Set the mode; returns the device's word for it."""
+async def _set_mode(relay: Relay, mode: str, within: float) -> str:
+    """Set the mode; returns the device's name for it."""
 
     def decides(frame: Frame) -> bool:
         if frame.get("type") == "update_device_status":
             return is_same_mode(relay.device_status.get("current_permission_mode"), mode)
-        return relay.is_ours(frame) and _notice(frame) is not None
+        return relay.is_ours(frame) and _read_notice(frame) is not None
 
     frame = await relay.exchange({"type": "change_device_state", "payload": {"mode": mode}}, decides, within)
-    refused = _notice(frame)
+    refused = _read_notice(frame)
     if refused is not None:
         # The notice may be about a turn that is under way instead.
         raise ApiError(f"the device refused the mode: {refused}", code="refused", may_be_accepted=True)
@@ -105,7 +99,7 @@ def _read_mode(relay: Relay) -> str:
     return mode
 
 
-def _notice(frame: Frame) -> str | None:
+def _read_notice(frame: Frame) -> str | None:
     """The text of an error notice; None for any other frame."""
     delta = frame.get("delta")
     if frame.get("type") != "stream_delta" or not isinstance(delta, dict) or delta.get("message_type") != "loop_error":

@@ -57,14 +57,11 @@ async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
 
 
 def _end_waiting(reply: Reply, within: float, trouble: str) -> Reply:
+    code, timeout = "reply_timeout", f"within the reply_timeout of {within:g} s"
     if reply.found or trouble:
-        message = f"no reply within the reply_timeout of {within:g} s; the turn may go on{trouble}"
-        return reply.end("waiting", "reply_timeout", message)
-    message = (
-        f"the message did not reach the agent's conversation within the reply_timeout of {within:g} s; "
-        "it may wait on its device"
-    )
-    return reply.end("lost", "reply_timeout", message)
+        return reply.end("waiting", code, f"no reply {timeout}; the turn may go on{trouble}")
+    message = f"the message did not reach the agent's conversation {timeout}; it may wait on its device"
+    return reply.end("lost", code, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +141,8 @@ def write_replies(
         make_directory("reply_dir", directory)
     changed = False
     for one, reply in zip(messages, replies, strict=True):
-        if reply.state != "replied":
-            continue
         path, text = name_file(directory, one.host, ".txt"), f"{(reply.text or '').rstrip()}\n"
-        if differs_from(path, text):
+        if reply.state == "replied" and differs_from(path, text):
             changed = True
             if not check_mode:
                 write_text("reply_dir", path, text)

@@ -208,10 +208,8 @@ class _Job:
         found = parse_version(outcome.version)
         if found is None:
             runs = one_line(repr(outcome.version), 60)
-            raise ApiError(
-                f"target_version: the device reports {runs} as its version, which cannot be compared with {wanted}",
-                code="no_version",
-            )
+            problem = f"the device reports {runs} as its version, which cannot be compared with {wanted}"
+            raise ApiError(f"target_version: {problem}", code="no_version")
         if not is_at_least(outcome.version, wanted):
             return False
         outcome.status = "ok"
@@ -227,11 +225,9 @@ class _Job:
             raise ApiError(str(problem), code="not_updatable")
         if self.target.agent_id is None:
             by_hand = one_line(find_manual_command(before.self_update) or "the device does not say how")
-            raise ApiError(
-                f"{f'{problem}; ' if problem else ''}there is no agent_id to send a message to; "
-                f"to update by hand: {by_hand}",
-                code="no_method",
-            )
+            why = f"{problem}; " if problem else ""
+            message = f"{why}there is no agent_id to send a message to; to update by hand: {by_hand}"
+            raise ApiError(message, code="no_method")
         return "message"
 
     async def _update(self, before: Environment, method: str) -> None:
@@ -308,7 +304,7 @@ class _Job:
             return
         within = "" if _is_restarted(before, now) else f" within {self.update.within:g} s"
         is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {describe_state(now)}"
-        where = await self._elsewhere(before)
+        where = await self._find_elsewhere(before)
         message = f"not back on {self.update.wanted}{within}: {is_now}{where}; {how}"
         raise ApiError(message, code="not_updated", may_be_accepted=unclear)
 
@@ -329,7 +325,7 @@ class _Job:
             await asyncio.sleep(max(0.0, min(pause, until - time.monotonic())))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
-    async def _elsewhere(self, before: Environment) -> str:
+    async def _find_elsewhere(self, before: Environment) -> str:
         """For the error: the other row that the device now answers as; empty where there is none."""
         try:
             found = await self.client.retrieve(before.device_id)

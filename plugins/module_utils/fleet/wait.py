@@ -152,10 +152,9 @@ class _Watch:
             wait.elapsed = round(time.monotonic() - self._started, 3)
 
     def _steady(self, target: Target, found: Environment | None, asked_at: float) -> float | None:
-        """Seconds, up to `asked_at`, for which a target has met the goal on its present connection.
+        """Seconds up to `asked_at` for which a target has met the goal on its present connection; None if it does not.
 
-        None for a target that does not meet it. A look-up that failed in between does not count against the target, as
-        long as the connection is the same afterwards.
+        A look-up that failed in between changes nothing, as long as the connection is the same afterwards.
         """
         if not self._goal.is_met(found):
             self._held.pop(target.environment.id, None)

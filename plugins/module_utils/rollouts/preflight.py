@@ -52,13 +52,11 @@ def classify_target(target: Target, found: Environment | None, version: str) -> 
     An offline target that was last seen on the version is current. Only targets that cannot update themselves get the
     manual command.
     """
-    known: dict[str, Any] = {"host": target.host, "environment_id": target.environment.id}
-    if found is None:
-        return RolloutTarget(**known, preflight="offline", reason=describe_state(None))
-    version_now = known["from_version"] = found.fields["version"]
+    version_now = found.fields["version"] if found is not None else None
+    known: dict[str, Any] = {"host": target.host, "environment_id": target.environment.id, "from_version": version_now}
     if is_at_least(version_now, version):
         return RolloutTarget(**known, preflight="current")
-    if found.status != "online":
+    if found is None or found.status != "online":
         return RolloutTarget(**known, preflight="offline", reason=describe_state(found))
     why_not = explain_no_command(found)
     if parse_version(version_now) is None:
