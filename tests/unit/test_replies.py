@@ -587,6 +587,15 @@ def test_an_internal_error_with_one_message_loses_no_other_reply() -> None:
     assert (fine.text, broken.state, code(broken)) == ("Fine.", "waiting", "internal")
 
 
+def test_an_internal_error_while_waiting_ends_that_wait_alone() -> None:
+    async def look(_seconds: float) -> Reply:
+        return Reply(text={"m-1": "Fine."}["m-2"])
+
+    reply = asyncio.run(replies.wait_for_reply(look, datetime.now(UTC), 5))
+
+    assert (reply.state, reply.error) == ("waiting", {"code": "internal", "message": "KeyError: 'm-2'"})
+
+
 class Served(Reader):
     """A reader that reads what a test provides, instead of a server."""
 
