@@ -11,7 +11,7 @@ from typing import Any
 
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.update import Update, UpdateOutcome, update_environments
-from ..module_utils.ledger.rollouts import UpdateProgress
+from ..module_utils.ledger.rollouts import RolloutUpdates
 from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
@@ -48,10 +48,10 @@ class ActionModule(TargetsAction):
             )
 
     @contextlib.contextmanager
-    def _progress(self, run: Run) -> Iterator[UpdateProgress | None]:
+    def _progress(self, run: Run) -> Iterator[RolloutUpdates | None]:
         if not run.options["rollout"] or run.check_mode:
             yield None
             return
         with Ledger.open(find_ledger_path(run.options["ledger"]), self._facts) as ledger:
             hosts = {target.environment.id: target.host for target in run.targets}
-            yield UpdateProgress(ledger, run.options["rollout"], hosts)
+            yield RolloutUpdates(ledger, run.options["rollout"], hosts)

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import contextlib
 import gc
+import gzip
+import logging
 import socket
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -474,8 +476,31 @@ def test_a_redirect_is_not_followed(sandbox: Sandbox, other: Sandbox, status: in
 
 
 def test_a_redirect_with_an_unreadable_or_no_address_is_an_error() -> None:
-    for header in (b"Location: http://[", b"Location: http://host:port/", b"X-Nothing: here"):
-        assert failure(get_answer, status=b"302 Found", headers=(header,)).code == "redirect"
+    for location in (b"http://[", b"http://host:port/", b"http://xn--a/", b"mailto:a@b", b"http://a/\xff", None):
+        headers = (b"Location: " + location,) if location else (b"X-Nothing: here",)
+        error = failure(get_answer, status=b"302 Found", headers=headers)
+
+        assert (error.code, error.status, error.may_be_accepted) == ("redirect", 302, False)
+
+
+def test_the_first_of_two_headers_counts() -> None:
+    headers = (b"Retry-After: 100", b"Retry-After: 1")
+
+    assert failure(get_answer, status=b"429 Too Many Requests", headers=headers).retry_after == 100
+
+
+def test_an_answer_in_two_codings_is_not_decoded_twice() -> None:
+    body = gzip.compress(gzip.compress(b"{}"))
+    error = failure(get_answer, body=body, headers=(b"Content-Encoding: gzip, gzip",))
+
+    assert error.code in ("dropped", "not_json")
+
+
+def test_no_request_is_logged_where_ansible_would_write_it(caplog: pytest.LogCaptureFixture, sandbox: Sandbox) -> None:
+    with caplog.at_level(logging.INFO):
+        listing(sandbox)
+
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("body", ["envelope", "error_envelope", "html"])

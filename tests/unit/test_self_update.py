@@ -18,7 +18,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update
     UpdateOutcome,
     update_environments,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import UpdateProgress, add_rollout
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import RolloutUpdates, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
@@ -52,7 +52,7 @@ def update_all(
     check_mode: bool = False,
     meanwhile: Callable[[], None] = lambda: None,
     policy: dict[str, Any] | None = None,
-    progress: UpdateProgress | None = None,
+    progress: RolloutUpdates | None = None,
     **settings: Any,
 ) -> list[UpdateOutcome]:
     """Update these while a thread runs something else."""
@@ -520,7 +520,7 @@ def test_a_device_is_not_updated_if_that_cannot_be_recorded(sandbox: Sandbox, tm
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
         add_rollout(ledger, plan_rollout("r", "0.34.12", ["100%"], [target], format_now()))
-        progress = UpdateProgress(ledger, "r", {environment.id: "d"})
+        progress = RolloutUpdates(ledger, "r", {environment.id: "d"})
         with ledger.transaction(durable=True) as database:
             database.execute("DROP TABLE rollout_targets")
         outcome = update_one(sandbox, environment, progress=progress)

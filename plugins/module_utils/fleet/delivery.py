@@ -176,13 +176,13 @@ async def _watch(once: Once, stop: Stop) -> None:
 async def await_replies(
     targets: Sequence[MessageTarget],
     deliveries: Sequence[Delivery],
-    look_for: Callable[[Question], Look],
+    search_reply: Callable[[Question], Look],
     within: float,
     report: Callable[[str], None] | None = None,
 ) -> None:
     """Wait for the reply to everything that was delivered. Each delivery gets its reply, or why there is none.
 
-    look_for: gives the function that looks for the reply to one question. within: seconds since each was sent.
+    search_reply: gives the function that looks for the reply to one question. within: seconds since each was sent.
     report: as in Policy.
     """
     pairs = [pair for pair in zip(targets, deliveries, strict=True) if pair[1].status in ("sent", "already_sent")]
@@ -195,7 +195,7 @@ async def await_replies(
             delivery.reply = Reply().end("lost", "reply_lost", delivery.reason)
         else:
             sent_at = datetime.fromisoformat(str(delivery.sent_at))
-            delivery.reply = await wait_for_reply(look_for(question), sent_at, within)
+            delivery.reply = await wait_for_reply(search_reply(question), sent_at, within)
         delivery.error = delivery.reply.error
         progress.count(delivery.reply.state, failed=delivery.has_failed)
 

@@ -80,7 +80,7 @@ class SentMessage:
 
 
 async def collect_replies(
-    messages: Sequence[SentMessage], look_for: Callable[[Question], Look], lost_after: float
+    messages: Sequence[SentMessage], search_reply: Callable[[Question], Look], lost_after: float
 ) -> list[Reply]:
     """Look once for the reply to each message; a reply each, in the same order.
 
@@ -93,7 +93,7 @@ async def collect_replies(
         if one.question is None:
             return Reply(state=SKIPPED)
         try:
-            reply = await look_for(one.question)(0.0)
+            reply = await search_reply(one.question)(0.0)
         except ApiError as error:
             if error.code in HOPELESS_CODES:
                 raise

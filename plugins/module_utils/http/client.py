@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,6 +31,8 @@ from .settings import HttpSettings
 from .transport import AiohttpTransport
 
 _NOT_JSON = object()
+# Ansible's own log takes what is logged at INFO, also of tasks with no_log, and httpx logs each request there.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +81,16 @@ class HttpClient:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
-        transport = AiohttpTransport(settings.tls_context(), timeout=settings.timeout, proxy=settings.proxy)
-        headers = {**settings.headers(), "Accept": "application/json"}
-        self._client = _AsyncClient(transport=transport, headers=headers, timeout=settings.timeout, trust_env=False)
+        self._client = _AsyncClient(
+            transport=AiohttpTransport(settings.tls_context(), timeout=settings.timeout, proxy=settings.proxy),
+            headers={**settings.headers(), "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
+            timeout=settings.timeout,
+            trust_env=False,
+            # Before httpx reads the address of a redirect, which it also does if it does not follow it.
+            event_hooks={"response": [self._refuse_redirect]},
+        )
         self._timeout = self._client.timeout.as_dict()
-        self._post_headers = self._client.headers.copy()
-        self._post_headers["Content-Type"] = "application/json"
+        self._post_headers = {**self._client.headers, "content-type": "application/json"}
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,9 +117,7 @@ class HttpClient:
             otherwise only a request that cannot have been accepted is sent again.
         final: statuses to raise at once although they are transient.
         """
-        request = self._build_request("POST", segments, params, self._post_headers, body)
-        if headers:
-            request.headers.update(headers)
+        request = self._build_request("POST", segments, params, {**self._post_headers, **(headers or {})}, body)
         return await self._call(request, repeatable=repeatable, final=final)
 
     def _build_request(
@@ -120,7 +125,7 @@ class HttpClient:
         method: str,
         segments: Sequence[str],
         params: Mapping[str, str] | None,
-        headers: httpx.Headers,
+        headers: Mapping[str, str],
         body: Any = None,
     ) -> httpx.Request:
         """The request of all tries of a call; its extension `where` names it in errors. Raises ApiError.
@@ -157,25 +162,31 @@ class HttpClient:
         where = request.extensions["where"]
         try:
             response = await self._client.send(request)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise make_transport_error(where, error, _may_be_accepted(request), self._settings.timeout) from None
         # It refers back to the response: both bodies would be kept until the garbage collector comes.
         del response.stream
         return self._read(where, response, _may_be_accepted(request))
 
+    async def _refuse_redirect(self, response: httpx.Response) -> None:
+        """Raise the ApiError of a redirect."""
+        if 300 <= response.status_code < 400:
+            request = response.request
+            location = hide_secrets(self._clean(read_header(response, "location") or ""))
+            status, may_be_accepted = response.status_code, _may_be_accepted(request)
+            raise make_redirect_error(request.extensions["where"], location, status, may_be_accepted)
+
     def _read(self, where: str, response: httpx.Response, may_be_accepted: bool) -> Answer:
         text = self._clean(response.content.decode("utf-8", "replace"))
-        if 300 <= response.status_code < 400:
-            location = hide_secrets(self._clean(response.headers.get("location", "")))
-            raise make_redirect_error(where, location, response.status_code, may_be_accepted)
         try:
             data = parse_json(text, self._settings.api_key)
         except ValueError:
             data = _NOT_JSON
-        if not response.is_success:
-            status = f"{response.status_code} {one_line(self._clean(response.reason_phrase))}".rstrip()
+        if response.status_code >= 400:
+            reason = response.extensions["reason_phrase"].decode("utf-8", "replace")
+            status = f"{response.status_code} {one_line(self._clean(reason))}".rstrip()
             message = f"{where}: {status}: {find_server_message(data, text)}"
-            wait, param = response.headers.get("retry-after"), find_param(data)
+            wait, param = read_header(response, "retry-after"), find_param(data)
             raise make_status_error(message, response.status_code, wait, param=param, may_be_accepted=may_be_accepted)
         if data is _NOT_JSON:
             raise ApiError(
@@ -184,7 +195,7 @@ class HttpClient:
                 status=response.status_code,
                 may_be_accepted=may_be_accepted,
             )
-        return Answer(data, parse_date(response.headers.get("date")) or datetime.now(UTC))
+        return Answer(data, parse_date(read_header(response, "date")) or datetime.now(UTC))
 
     def _clean(self, value: Any) -> Any:
         return sanitize(value, self._settings.api_key)
@@ -193,6 +204,11 @@ class HttpClient:
 def _may_be_accepted(request: httpx.Request) -> bool:
     """Whether a server may have acted on a request: it wants something done, and some of it went out."""
     return request.method != "GET" and bool(request.extensions.get("sent"))
+
+
+def read_header(response: httpx.Response, name: str) -> str | None:
+    """The first value of a header, which httpx joins with later ones; None if it is absent."""
+    return next(iter(response.headers.get_list(name)), None)
 
 
 def _encode_json(body: Any) -> bytes:

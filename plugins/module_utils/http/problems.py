@@ -32,14 +32,11 @@ def make_transport_error(where: str, error: Exception, may_be_accepted: bool, ti
         return ApiError(f"{where}: cannot connect: {one_line(error)}", code="connect", transient=True)
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
         return ApiError(f"{where}: {one_line(error)}", code="invalid")
-    if isinstance(error, httpx.RemoteProtocolError):
-        # Our transport raises none: httpx cannot read the address of a redirect.
-        return make_redirect_error(where, "an unreadable address", None, may_be_accepted)
     message = f"{where}: the connection was dropped: {one_line(error) or type(error).__name__}"
     return ApiError(message, code="dropped", may_be_accepted=may_be_accepted, transient=True)
 
 
-def make_redirect_error(where: str, location: str, status: int | None, may_be_accepted: bool) -> ApiError:
+def make_redirect_error(where: str, location: str, status: int, may_be_accepted: bool) -> ApiError:
     """The error of a redirect, which is never followed."""
     return ApiError(
         f"{where}: redirected to {location}, which is not followed so that the key reaches no other host; "
@@ -47,12 +44,12 @@ def make_redirect_error(where: str, location: str, status: int | None, may_be_ac
         code="redirect",
         status=status,
         # "See Other" is what a server says once it has acted (RFC 9110, 15.4.4); the others send it elsewhere.
-        may_be_accepted=may_be_accepted and status in (None, HTTPStatus.SEE_OTHER),
+        may_be_accepted=may_be_accepted and status == HTTPStatus.SEE_OTHER,
     )
 
 
 def make_tls_error(where: str, cause: BaseException) -> ApiError:
-    """The error of a connection that TLS did not let come about."""
+    """The error of a connection that TLS refused, or ended later."""
     reason = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or cause
     return ApiError(f"{where}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
 

@@ -85,7 +85,7 @@ async def call_with_retries(
 def _find_pause(error: ApiError, tries: int, deadline: float) -> float | None:
     """Seconds until the next try; None if another try is in vain, or too late."""
     if error.retry_after is None:
-        back_off = min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE)
+        back_off = min(_FIRST_PAUSE * 2 ** min(tries - 1, 10), _LONGEST_PAUSE)
         pause = back_off + random.uniform(0, _JITTER)  # noqa: S311 - only spreads the requests
     else:
         pause = add_jitter(error.retry_after)

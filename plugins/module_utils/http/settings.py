@@ -68,7 +68,8 @@ class HttpSettings:
         """The address of the path made of `segments`, percent-encoded. Raises ApiError."""
         for segment in segments:
             # A server would resolve it, encoded or not.
-            if segment in (".", ".."):
+            # Half a character has no encoding.
+            if segment in (".", "..") or (not segment.isascii() and re.search("[\ud800-\udfff]", segment)):
                 raise ApiError(f"{segment!r} cannot be part of an address", code="invalid")
         return self.base_url + "".join(f"/{quote(segment, safe='')}" for segment in segments)
 
@@ -97,7 +98,9 @@ def _find_proxy(base_url: str) -> str | None:
     url = httpx.URL(base_url)
     proxies = urllib.request.getproxies_environment()
     bypass = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
-    if bypass(url.netloc.decode("ascii"), proxies) or bypass(url.host, proxies):
+    # With its port as it was given: httpx leaves the usual one out.
+    host = base_url.partition("://")[2].partition("/")[0]
+    if bypass(host, proxies) or bypass(url.host, proxies):
         return None
     proxy = proxies.get(url.scheme) or proxies.get("all")
     if not proxy:

@@ -40,8 +40,6 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             middlewares=[_send_once],
             proxy=proxy,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # httpx decodes.
-            auto_decompress=False,
             # httpx sets them; a proxy would get those of the session too.
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             # Neither .netrc nor the system may replace our authorization or proxies.
@@ -67,9 +65,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             raise _make_httpx_error(error) from error
         return httpx.Response(
             response.status,
-            headers=response.raw_headers,
+            # aiohttp has decoded the body, and takes one coding only.
+            headers=[header for header in response.raw_headers if header[0].lower() != b"content-encoding"],
             content=content,
-            extensions={"reason_phrase": (response.reason or "").encode("latin-1", "replace")},
+            extensions={"reason_phrase": (response.reason or "").encode("utf-8", "replace")},
         )
 
     async def aclose(self) -> None:
@@ -102,6 +101,6 @@ def _make_httpx_error(error: Exception) -> Exception:
         return httpx.ProxyError(f"the proxy answered {error.status} {error.message}")
     if isinstance(error, aiohttp.ClientConnectorError):
         return httpx.ConnectError(f"{error.host}:{error.port}: {error.os_error}")
-    if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientPayloadError):
+    if isinstance(error, (ValueError, TypeError)):
         return httpx.InvalidURL(one_line(error))
     return httpx.ReadError(one_line(getattr(error, "message", error)) or type(error).__name__)

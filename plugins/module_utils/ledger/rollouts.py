@@ -109,7 +109,7 @@ def lock_rollout(path: Path, name: str, facts: RunFacts) -> None:
         raise OptionError("name", f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended")
 
 
-class UpdateProgress:
+class RolloutUpdates:
     """Records which devices of a rollout were told to update, and which are back, before and after each update.
 
     A later run of the rollout does not tell a device that may be updating again, and knows the devices that are done.

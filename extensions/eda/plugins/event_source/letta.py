@@ -21,7 +21,7 @@ if _ROOT not in sys.path:
 from ansible_collections.fleetops.environments.plugins.module_utils import _deps
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes as fleet_events
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
 from ansible_collections.fleetops.environments.plugins.module_utils.options import (
     CONNECTION_SPEC,
@@ -118,12 +118,10 @@ class _Options:
         self.interval = _read_seconds("interval", own.get("interval", 60), least=1)
         self.jitter = _read_seconds("jitter", own.get("jitter", 10), least=0)
         self.state_file = convert_value("state_file", own.get("state_file"), "path")
-        self.types = own.get("types", list(fleet_events.TYPES))
-        wrong = (
-            [item for item in self.types if item not in fleet_events.TYPES] if isinstance(self.types, list) else None
-        )
+        self.types = own.get("types", list(changes.TYPES))
+        wrong = [item for item in self.types if item not in changes.TYPES] if isinstance(self.types, list) else None
         if wrong is None or wrong:
-            raise OptionError("types", f"must be a list of {', '.join(fleet_events.TYPES)}, got {self.types!r}")
+            raise OptionError("types", f"must be a list of {', '.join(changes.TYPES)}, got {self.types!r}")
         self.settings = connection_settings(PROVIDER, own)
 
 
@@ -145,22 +143,22 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) ->
     reported = state.reported()
     if reported is None:
         # The fleet of the very first start is no change.
-        _record(state, {environment.id: fleet_events.Reported.of(environment) for environment in listed})
+        _record(state, {environment.id: changes.Reported.of(environment) for environment in listed})
         return
     for environment in listed:
         before = reported.get(environment.id)
-        await _queue(queue, options, fleet_events.find_events(before, environment, listing.fetched_at))
-        after = fleet_events.Reported.of(environment)
+        await _queue(queue, options, changes.find_events(before, environment, listing.fetched_at))
+        after = changes.Reported.of(environment)
         if after != before:
             _record(state, {environment.id: after})
     rows = [*(environment.id for environment in listed), *(str(row.id) for row in invalid)]
-    for id_, after in fleet_events.find_gone(reported, rows).items():
+    for id_, after in changes.find_gone(reported, rows).items():
         missing = Environment("letta", id_, id_, None, "", "offline", None, {"id": id_, "mode": after.mode})
-        await _queue(queue, options, fleet_events.find_events(reported[id_], missing, listing.fetched_at))
+        await _queue(queue, options, changes.find_events(reported[id_], missing, listing.fetched_at))
         _record(state, {id_: after})
 
 
-def _record(state: State, devices: Mapping[str, fleet_events.Reported]) -> None:
+def _record(state: State, devices: Mapping[str, changes.Reported]) -> None:
     """Record what was reported. On a full disk the source goes on without the record."""
     try:
         state.record(devices)
