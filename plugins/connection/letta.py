@@ -162,7 +162,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
             device.close()
 
     def reset(self) -> None:
-        """Connect again with the next command. Each task has its own connection, so none is left from a task before."""
+        """Connect again with the next command. Each task has its own connection anyway."""
         self.close()
 
     def _connect(self) -> Connection:

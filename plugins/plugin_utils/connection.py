@@ -73,7 +73,7 @@ class Device:
             background.close()
 
     def run(self, command: bytes, stdin: bytes, become: Any) -> CommandResult:
-        """Run a command. become: the become plugin whose prompt is answered, None for none."""
+        """Run a command. become: the become plugin whose prompt is answered, or None."""
         prompts = Prompts(become) if become else None
         result = self._do(lambda terminal: terminal.run(command, stdin, prompts))
         if prompts is not None:

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads hosts of the inventory: which environment each one is, and the variables that a user set for it.
 
-Environments and their fields are read as the inventory has them. They are never rendered, since the texts come from
-whoever runs the environment, and variables of plays, facts and files do not replace them. The user's own variables
+Environments and their fields are read as the inventory has them. They are never rendered, since their texts come from
+the environments, and variables of plays, facts and files do not replace them. The user's own variables
 (`letta_agent_id`) count from everywhere, by Ansible's precedence, and are rendered.
 """
 

@@ -56,7 +56,7 @@ class Deliveries:
         return int(rows[0]["repeat"]) if rows else 0
 
     def check_source(self, campaign: str, source_hash: str | None) -> None:
-        """Raise OptionError for `campaign` if it has sent something else. source_hash: None is not compared."""
+        """Raise OptionError for `campaign` if it has sent something else. source_hash: not compared if None."""
         query = "SELECT source_since FROM campaigns WHERE campaign = ? AND source_hash != ?"
         if other := self.ledger.query(query, (campaign, source_hash)):
             since = other[0]["source_since"]

@@ -21,7 +21,7 @@ MODES = {"path": 0o600, "json_path": 0o600, "metrics_path": 0o644}
 
 
 def check_path(option: str, path: str) -> None:
-    """Raise OptionError where a file cannot be written, or nobody would read it."""
+    """Raise OptionError if a file cannot be written, or if the exporter would not read it."""
     if option == "metrics_path" and not path.endswith(".prom"):
         raise OptionError(option, f"must end in .prom, since the exporter reads no other files, got {path!r}")
     check_writable(option, path)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report as one HTML file that asks nobody for anything.
+"""The report as one HTML file that makes no request.
 
 The data stand in it as JSON, which the page's script reads and shows as text alone. The page's policy runs the two
 scripts and the style sheet that are put together here, by their hashes, and nothing else.

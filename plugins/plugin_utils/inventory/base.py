@@ -78,7 +78,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         return self.PROVIDER.query(**{name: self.get_option(name) for name in names if self.has_option(name)})
 
     def connection(self) -> str | None:
-        """The connection plugin by which modules reach the hosts themselves, None for none."""
+        """The connection plugin by which modules reach the hosts themselves; None if they do not."""
         return None
 
     def verify_file(self, path: str) -> bool:

@@ -33,7 +33,7 @@ _RARE = 4.0
 # Seconds that the environment may be offline for; a device that registers again is back within less.
 _OFFLINE_FOR = 20.0
 
-# Whether a message was ever delivered is not answered by reading on for ever: 500 requests are minutes.
+# Reading a whole conversation has to end: 500 requests take minutes.
 _MOST_LOOKED_THROUGH = 50_000
 
 
