@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ..module_utils.fleet.approvals import PendingOutcome, list_pending
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.approval_info import SPEC
-from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 
 
 class ActionModule(TargetsAction):
@@ -20,7 +20,7 @@ class ActionModule(TargetsAction):
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
 
-    async def run_on_targets(self, run: Run) -> Sequence[PendingOutcome]:
+    async def run_on_targets(self, run: TaskRun) -> Sequence[PendingOutcome]:
         return await list_pending(run.settings, run.targets, run.policy, run.options["tool_names"])
 
     def summarize_more(self, outcomes: Sequence[PendingOutcome]) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from ..module_utils.fleet.command import Command, CommandOutcome, run_command
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.environment_command import SPEC
-from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 
 
 class ActionModule(TargetsAction):
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
 
-    async def run_on_targets(self, run: Run) -> Sequence[CommandOutcome]:
+    async def run_on_targets(self, run: TaskRun) -> Sequence[CommandOutcome]:
         command = Command(run.options["command"], run.options["command_timeout"], run.options["args"])
         return await run_command(run.settings, run.targets, run.policy, command, check_mode=run.check_mode)

@@ -12,7 +12,7 @@ from ..module_utils.fleet.fan_out import Outcome
 from ..module_utils.fleet.mode import ModeOutcome, set_mode
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.environment_mode import SPEC
-from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 
 
 class ActionModule(TargetsAction):
@@ -20,7 +20,7 @@ class ActionModule(TargetsAction):
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
 
-    async def run_on_targets(self, run: Run) -> Sequence[ModeOutcome]:
+    async def run_on_targets(self, run: TaskRun) -> Sequence[ModeOutcome]:
         return await set_mode(
             run.settings,
             run.targets,
@@ -30,7 +30,7 @@ class ActionModule(TargetsAction):
             check_mode=run.check_mode,
         )
 
-    def make_result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The result, with the modes before and after where they differ."""
         diff = [
             {

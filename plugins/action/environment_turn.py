@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.fleet.turn import TurnOutcome, Wanted, set_turn
+from ..module_utils.fleet.turn import TurnChange, TurnOutcome, set_turn
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.environment_turn import SPEC
-from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 
 
 class ActionModule(TargetsAction):
@@ -25,6 +25,6 @@ class ActionModule(TargetsAction):
         if options["run_id"] is not None and options["state"] != "aborted":
             raise OptionError("run_id", f"needs state=aborted, got state={options['state']}")
 
-    async def run_on_targets(self, run: Run) -> Sequence[TurnOutcome]:
-        wanted = Wanted(run.options["state"], run.options["run_id"], run.options["answer_timeout"])
+    async def run_on_targets(self, run: TaskRun) -> Sequence[TurnOutcome]:
+        wanted = TurnChange(run.options["state"], run.options["run_id"], run.options["answer_timeout"])
         return await set_turn(run.settings, run.targets, run.policy, wanted, check_mode=run.check_mode)

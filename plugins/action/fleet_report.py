@@ -14,7 +14,7 @@ from ..module_utils.errors import OptionError
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import export_rollout, list_rollout_names
 from ..module_utils.ledger.sqlite import Ledger, open_to_show
-from ..module_utils.report.files import MODES, check_path, differs_from, render_file, write_report
+from ..module_utils.report.files import MODES, check_path, render_file, report_differs, write_report
 from ..module_utils.report.model import (
     ReportedRollout,
     report_campaign,
@@ -47,7 +47,7 @@ class ActionModule(EnvironmentAction):
         now, files = datetime.now(UTC), []
         for option, path in paths.items():
             text = render_file(option, report, now)
-            files.append({"path": path, "changed": differs_from(path, text)})
+            files.append({"path": path, "changed": report_differs(path, text)})
             if not self._task.check_mode:
                 write_report(option, path, text)
         counts = report.count_values()

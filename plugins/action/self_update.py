@@ -16,7 +16,7 @@ from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
-from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 from ..plugin_utils.actions.run_facts import find_run_facts
 
 
@@ -35,7 +35,7 @@ class ActionModule(TargetsAction):
             raise OptionError("rollout", "needs target_version")
         self._facts = find_run_facts(self._task, task_vars)
 
-    async def run_on_targets(self, run: Run) -> Sequence[UpdateOutcome]:
+    async def run_on_targets(self, run: TaskRun) -> Sequence[UpdateOutcome]:
         update = Update(
             target_version=run.options["target_version"],
             method=run.options["method"],
@@ -48,7 +48,7 @@ class ActionModule(TargetsAction):
             )
 
     @contextlib.contextmanager
-    def _progress(self, run: Run) -> Iterator[RolloutUpdates | None]:
+    def _progress(self, run: TaskRun) -> Iterator[RolloutUpdates | None]:
         if not run.options["rollout"] or run.check_mode:
             yield None
             return

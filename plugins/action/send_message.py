@@ -17,7 +17,7 @@ from ansible.errors import AnsibleError
 from ..module_utils.campaigns.campaign import Campaign, mark_delivered, mark_inactive
 from ..module_utils.campaigns.plan import CampaignPlan, plan_campaign
 from ..module_utils.errors import OptionError
-from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, await_replies, deliver
+from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, deliver, wait_for_replies
 from ..module_utils.fleet.fan_out import Target, count_each
 from ..module_utils.ledger.audit_log import AuditLog
 from ..module_utils.ledger.deliveries import Deliveries
@@ -38,7 +38,7 @@ from ..plugin_utils.actions.messages import (
     read_text,
     render_template,
 )
-from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 from ..plugin_utils.actions.run_facts import find_run_facts
 from ..plugin_utils.actions.targets import Item
 
@@ -101,7 +101,7 @@ class ActionModule(TargetsAction):
             raise OptionError(source, f"cannot be sent to {item.host}: {refusal}")
         return content
 
-    async def run_on_targets(self, run: Run) -> Sequence[Delivery]:
+    async def run_on_targets(self, run: TaskRun) -> Sequence[Delivery]:
         name = run.options["campaign"]
         async with open_clients(run.connections) as clients:
             conversations = AllConversations(clients, concurrency=run.policy.concurrency, rate=run.policy.rate)
@@ -117,7 +117,7 @@ class ActionModule(TargetsAction):
                 self._unrecorded = campaign.problem
                 return deliveries
 
-    def make_result(self, run: Run, outcomes: Sequence[Any]) -> dict[str, Any]:
+    def make_result(self, run: TaskRun, outcomes: Sequence[Any]) -> dict[str, Any]:
         """The task's result, with how many replies are in each state. It is failed if not all was recorded."""
         result = super().make_result(run, outcomes)
         if run.fans_out and run.options["wait_for_reply"]:
@@ -130,7 +130,7 @@ class ActionModule(TargetsAction):
         states = ", ".join(f"{count} {state}" for state, count in _count_replies(outcomes).items() if count)
         return f"; replies: {states}" if states else ""
 
-    def run_in_check_mode(self, run: Run) -> dict[str, Any]:
+    def run_in_check_mode(self, run: TaskRun) -> dict[str, Any]:
         """The result of check mode: nothing is sent, and the first targets' messages are shown."""
         planned = _plan_from_ledger(run, self._source_hash(run))
         deliveries = [Delivery.of(target) for target in planned.targets]
@@ -178,7 +178,7 @@ class ActionModule(TargetsAction):
         if any(message.get(name) for message in given_ids for name in own):
             raise OptionError("campaign", "cannot go with a client_message_id or otid, as it makes those itself")
 
-    def _source_hash(self, run: Run) -> str | None:
+    def _source_hash(self, run: TaskRun) -> str | None:
         """A hash of the content that all targets share, None if each may have its own.
 
         Without `targets` each host has a task of its own, for which Ansible has rendered the options.
@@ -224,7 +224,7 @@ def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> 
 
 
 async def _deliver(
-    run: Run,
+    run: TaskRun,
     clients: Mapping[str, Client],
     conversations: AllConversations,
     targets: Sequence[MessageTarget],
@@ -234,7 +234,7 @@ async def _deliver(
     deliveries = await deliver(clients, targets, run.policy, campaign)
     if run.options["wait_for_reply"]:
         within = run.options["reply_timeout"]
-        waiting = await_replies(targets, deliveries, conversations.search_reply, within, run.policy.report)
+        waiting = wait_for_replies(targets, deliveries, conversations.search_reply, within, run.policy.report)
         await run.policy.stop.run(waiting, grace=0)
         if campaign is not None:
             for target, delivery in zip(targets, deliveries, strict=True):
@@ -245,12 +245,12 @@ async def _deliver(
     return deliveries
 
 
-def _open_audit_log(run: Run) -> AbstractContextManager[AuditLog | None]:
+def _open_audit_log(run: TaskRun) -> AbstractContextManager[AuditLog | None]:
     path = run.options["audit_log"]
     return AuditLog(path, with_content=run.options["audit_content"]) if path else nullcontext()
 
 
-def _plan_from_ledger(run: Run, source_hash: str | None) -> CampaignPlan:
+def _plan_from_ledger(run: TaskRun, source_hash: str | None) -> CampaignPlan:
     """The plan of what would be sent, from a ledger that is only read."""
     name = run.options["campaign"]
     if not name:

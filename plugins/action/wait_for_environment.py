@@ -15,7 +15,7 @@ from ..module_utils.fleet.wait import STATUSES, Goal, WaitOutcome, wait_for_envi
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.wait_for_environment import SPEC
-from ..plugin_utils.actions.on_targets import Run, TargetsAction
+from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 from ..plugin_utils.actions.targets import Item
 
 
@@ -40,7 +40,7 @@ class ActionModule(TargetsAction):
         """One host; no agent is asked anything."""
         return Target(item.host, item.environment)
 
-    async def run_on_targets(self, run: Run) -> Sequence[WaitOutcome]:
+    async def run_on_targets(self, run: TaskRun) -> Sequence[WaitOutcome]:
         return await wait_for_environments(
             run.settings,
             run.targets,

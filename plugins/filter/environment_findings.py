@@ -13,7 +13,7 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.text import one_line
-from ..plugin_utils.hosts import compile_expressions, fulfills, read_environments
+from ..plugin_utils.hosts import compile_expressions, fulfills, read_host_environments
 
 DOCUMENTATION = r"""
 name: environment_findings
@@ -88,7 +88,7 @@ def environment_findings(
         _deps.require_packages()
         if not isinstance(rules, Mapping):
             raise OptionError("rules", f"must be names and expressions, got {one_line(repr(rules), 60)}")
-        environments = read_environments(hosts, hostvars, prefix, provider)
+        environments = read_host_environments(hosts, hostvars, prefix, provider)
         known = [environment for _host, environment in environments]
         compiled = {str(name): compile_expressions("rules", [rule], known) for name, rule in rules.items()}
         return [

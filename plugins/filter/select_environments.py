@@ -12,7 +12,7 @@ from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError
-from ..plugin_utils.hosts import compile_expressions, find_environments, fulfills, read_environments
+from ..plugin_utils.hosts import compile_expressions, find_environments, fulfills, read_host_environments
 
 DOCUMENTATION = r"""
 name: select_environments
@@ -77,7 +77,7 @@ def select_environments(
         _deps.require_packages()
         if not filters:
             return [host for host, _environment in find_environments(hosts, hostvars)]
-        environments = read_environments(hosts, hostvars, prefix)
+        environments = read_host_environments(hosts, hostvars, prefix)
         expressions = compile_expressions("filters", filters, (environment for _host, environment in environments))
         return [host for host, environment in environments if fulfills(expressions, environment)]
     except FleetError as error:

@@ -38,12 +38,12 @@ class Device:
 
     def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool) -> None:
         self._contract, self._variables, self._any_mode = contract, variables, any_mode
-        self._shell: tuple[Background, Terminal] | None = None
+        self._shell: tuple[LoopThread, Terminal] | None = None
         self._lost = False
 
-    def open(self) -> tuple[Background, Terminal]:
+    def open(self) -> tuple[LoopThread, Terminal]:
         """Connect and start the shell. Returns the shell with the event loop that it runs in."""
-        background = Background()
+        background = LoopThread()
         try:
             _deps.require_packages()
             environment = self._environment()
@@ -168,7 +168,7 @@ class Prompts:
         return stderr if self._answered_up_to is None else stderr.replace(to_bytes(self._become.prompt), b"", 1)
 
 
-class Background:
+class LoopThread:
     """An event loop in a daemon thread, which does not keep the process from ending."""
 
     def __init__(self) -> None:

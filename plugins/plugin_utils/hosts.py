@@ -42,7 +42,7 @@ def check_host(option: str, host: Any, hostvars: Mapping[str, Any]) -> str:
 
 
 def find_environment(host: str, hostvars: Mapping[str, Any]) -> EnvironmentReference | None:
-    """The environment that a host is, without `fields`; None for another host, and for a name that is no host.
+    """The environment that a host is; None for another host, and for a name that is no host.
 
     Raises FleetError for a host whose variable is not what the inventory set.
     """
@@ -66,7 +66,7 @@ def require_environment(host: str, hostvars: Mapping[str, Any]) -> EnvironmentRe
 
 
 def find_environments(hosts: Iterable[str], hostvars: Mapping[str, Any]) -> Iterator[tuple[str, EnvironmentReference]]:
-    """Those of the hosts that are environments, in the same order, without `fields`. Raises FleetError."""
+    """Those of the hosts that are environments, in the same order. Raises FleetError."""
     for host in hosts:
         if environment := find_environment(host, hostvars):
             yield host, environment
@@ -92,7 +92,7 @@ def read_fields(
     return dict.fromkeys(provider.fields) | plain
 
 
-def read_environments(
+def read_host_environments(
     hosts: Iterable[str], hostvars: Mapping[str, Any], prefix: str | None = None, provider: str | None = None
 ) -> list[tuple[str, Environment]]:
     """Those of the hosts that are environments, with their `fields`. provider: only environments of this one.

@@ -11,8 +11,8 @@ from .network import start_network
 
 CLIENTS = {
     "letta": ("`letta-client`'s async client", Goal("faster", 3)),
-    "httpx": ("a bare `httpx.AsyncClient` loop", Goal("at most", 0.35)),
-    "aiohttp": ("a bare `aiohttp` loop", Goal("at most", 4)),
+    "httpx": ("a bare `httpx.AsyncClient` loop", Goal("at most", 0.40)),
+    "aiohttp": ("a bare `aiohttp` loop", Goal("at most", 4.5)),
 }
 PEAK = Goal("more", 100, "MB")
 

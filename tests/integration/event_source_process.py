@@ -19,7 +19,7 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import ReportedStates
 
 
 class Steps:
@@ -53,14 +53,14 @@ async def _end(_seconds: float) -> NoReturn:
 
 def main() -> None:
     source, arguments, queued, nth = sys.argv[1:]
-    step, record = Steps(int(nth)), State.record
+    step, record = Steps(int(nth)), ReportedStates.record
 
-    def stepwise(state: State, devices: Any) -> None:
+    def stepwise(state: ReportedStates, devices: Any) -> None:
         step()
         record(state, devices)
         step()
 
-    State.record = stepwise  # type: ignore[method-assign]
+    ReportedStates.record = stepwise  # type: ignore[method-assign]
     loaded = runpy.run_path(source)
     # The functions of a module that runpy has run use this dictionary for their global names.
     names = loaded["main"].__globals__

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import ReportedStates
 from tests.sandbox.process import Sandbox
 
 from .conftest import CHECKOUT
@@ -141,7 +141,7 @@ def test_an_event_that_cannot_be_recorded_is_reported_once_and_recorded_later(sa
 
     asyncio.run(listen(sandbox, test, state_file=str(path)))
 
-    with State(str(path), sandbox.url) as state:
+    with ReportedStates(str(path), sandbox.url) as state:
         reported = state.reported()
     assert reported is not None
     assert (reported[first["id"]].status, reported[second["id"]].status) == ("offline", "offline")

@@ -99,7 +99,7 @@ class AgentApi:
         conversations = (
             list(self._agents.conversations(call.target))
             if wanted is None
-            else [self._agents.run(run_id).conversation for run_id in wanted if self._under_way(run_id)]
+            else [self._agents.run(run_id).conversation for run_id in wanted if self._is_under_way(run_id)]
         )
         cancelled = [run for conversation in conversations if (run := conversation.cancel(time.time()))]
         if not cancelled:
@@ -115,7 +115,7 @@ class AgentApi:
         agent_id = (body or {}).get("agent_id") or call.query.get("agent_id", "")
         return self._agents.conversation(call.target, str(agent_id))
 
-    def _under_way(self, run_id: str) -> bool:
+    def _is_under_way(self, run_id: str) -> bool:
         run = self._agents.run(run_id)
         run.conversation.settle(time.time())
         return run.status == "running"

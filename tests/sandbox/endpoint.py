@@ -39,11 +39,11 @@ class RequestLog:
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
-        self._under_way = 0
+        self._is_under_way = 0
         self._started = time.monotonic()
 
     def begin(self, request: HTTPConnection, route: str) -> dict[str, Any]:
-        self._under_way += 1
+        self._is_under_way += 1
         entry = {
             # A WebSocket begins as a GET; its scope does not say so.
             "method": request.scope.get("method", "GET"),
@@ -57,13 +57,13 @@ class RequestLog:
             "account": None,
             "idempotency_key": request.headers.get("idempotency-key"),
             "at": round(time.monotonic() - self._started, 4),
-            "under_way": self._under_way,
+            "under_way": self._is_under_way,
         }
         self.entries.append(entry)
         return entry
 
     def end(self) -> None:
-        self._under_way -= 1
+        self._is_under_way -= 1
 
 
 @dataclass

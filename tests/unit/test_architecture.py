@@ -22,7 +22,20 @@ MAY_IMPORT = {
     "fleet": {"words", "http", "providers"},
     "campaigns": {"words", "http", "providers", "fleet", "ledger"},
     "rollouts": {"words", "http", "providers", "fleet", "ledger"},
-    "report": {"words", "ledger"},
+    "report": {"words"},
+}
+THIRD_PARTY = {"aiohttp", "httpx", "jmespath", "pydantic", "semantic_version", "yarl"}
+PLUGIN_FOLDERS = {"action", "connection", "filter", "inventory", "lookup", "modules"}
+# What a device does over Letta's relay. Everything else works with any provider.
+FOR_LETTA_ALONE = {
+    *(f"action.{name}" for name in ("approval_info", "environment_command", "environment_mode", "environment_turn")),
+    *(f"action.{name}" for name in ("reply_info", "rollout", "self_update", "wait_for_environment")),
+    "inventory.letta",
+    *(f"module_utils.fleet.{name}" for name in ("approvals", "command", "jobs", "mode", "turn", "update", "wait")),
+    "module_utils.rollouts.preflight",
+    "plugin_utils.actions.messages",
+    "plugin_utils.actions.questions",
+    "plugin_utils.connection",
 }
 # All other modules use httpx.
 IMPORT_AIOHTTP = {"module_utils.http.transport", "module_utils.providers.letta.relay"}
@@ -72,6 +85,26 @@ def test_a_module_imports_only_rooms_that_its_room_may(name: str) -> None:
         assert imported.split(".")[0] not in ("ansible", "plugin_utils"), f"{name} imports {imported}"
         other = room_of(imported)
         assert other in {None, room, *MAY_IMPORT[room]}, f"{name} imports {imported}: {room} may not import {other}"
+
+
+def test_third_party_packages_come_from_deps() -> None:
+    for name, imported in IMPORTS.items():
+        found = THIRD_PARTY & {other.split(".")[0] for other in imported}
+        assert not found or name == "module_utils._deps", f"{name} imports {found}, which may be missing"
+
+
+def test_plugin_utils_imports_no_plugin() -> None:
+    for name, imported in IMPORTS.items():
+        found = [other for other in imported if other.split(".")[0] in PLUGIN_FOLDERS]
+        assert not found or not name.startswith("plugin_utils"), f"{name} imports {found}"
+
+
+def test_a_room_names_a_provider_only_for_work_over_its_relay() -> None:
+    for provider in ("letta", "qoder"):
+        place = f"module_utils.providers.{provider}"
+        named = {name for name, imported in IMPORTS.items() if any(other.startswith(place) for other in imported)}
+        own = {name for name in named if name.startswith(place)} | {f"inventory.{provider}"}
+        assert named - own <= (FOR_LETTA_ALONE if provider == "letta" else set())
 
 
 def test_providers_do_not_import_each_other() -> None:

@@ -16,7 +16,10 @@ from ansible.vars.manager import VariableManager
 from ansible_collections.fleetops.environments.plugins.filter.environment_findings import environment_findings
 from ansible_collections.fleetops.environments.plugins.filter.select_environments import select_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.text import format_time
-from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import find_listing_time, read_environments
+from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import (
+    find_listing_time,
+    read_host_environments,
+)
 
 from .support import NOW, environment_of, row
 
@@ -49,7 +52,7 @@ def test_environments_are_kept_if_all_filters_hold(filters: Any, expected: list[
 
 
 def test_ages_count_from_the_listing() -> None:
-    [(_host, found)] = read_environments(["new"], HOSTVARS)
+    [(_host, found)] = read_host_environments(["new"], HOSTVARS)
 
     assert find_listing_time(found) == NOW
     assert found.fields["version"] == "0.34.12"
@@ -93,7 +96,7 @@ def test_fields_are_those_of_the_inventory_and_not_rendered() -> None:
     manager = VariableManager(loader, inventory)
     manager.set_nonpersistent_facts("new", {"letta_mode": "unrestricted", "fleetops_environment": {"id": "other"}})
 
-    [(_host_name, found)] = read_environments(["new"], HostVars(inventory, manager, loader))
+    [(_host_name, found)] = read_host_environments(["new"], HostVars(inventory, manager, loader))
 
     assert (found.fields["mode"], found.fields["version"]) == ("standard", "{{ 1 + 1 }}")
     assert found.fields["version"].__class__ is str

@@ -17,8 +17,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet import
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import (
     Delivery,
     MessageTarget,
-    await_replies,
     deliver,
+    wait_for_replies,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.replies import SentMessage, collect_replies
@@ -77,7 +77,7 @@ def ask_all(
             reader = Reader(client, concurrency=4, rate=rate)
             async with asyncio.TaskGroup() as group:
                 group.create_task(asyncio.to_thread(meanwhile))
-                await await_replies(targets, deliveries, lambda question: ReplySearch(reader, question).look, within)
+                await wait_for_replies(targets, deliveries, lambda question: ReplySearch(reader, question).look, within)
         return deliveries
 
     return asyncio.run(run())

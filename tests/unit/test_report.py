@@ -21,8 +21,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.report.files import (
     MODES,
     check_path,
-    differs_from,
     render_file,
+    report_differs,
     write_report,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.report.metrics import render_metrics
@@ -286,17 +286,17 @@ class TestFiles:
     def test_another_time_is_no_change_but_another_fleet_is(self, option: str, tmp_path: Path) -> None:
         path = str(tmp_path / "file")
         report, later = whole(), NOW + timedelta(hours=1)
-        assert differs_from(path, render_file(option, report, NOW))
+        assert report_differs(path, render_file(option, report, NOW))
         write_report(option, path, render_file(option, report, NOW))
 
         assert render_file(option, report, later) != render_file(option, report, NOW)
-        assert not differs_from(path, render_file(option, report, later))
-        assert differs_from(path, render_file(option, report_fleet({"a": letta(version="0.1.0")}), NOW))
+        assert not report_differs(path, render_file(option, report, later))
+        assert report_differs(path, render_file(option, report_fleet({"a": letta(version="0.1.0")}), NOW))
 
     def test_invalid_text_is_replaced(self, tmp_path: Path) -> None:
         Path(tmp_path, "file").write_bytes(b"\xff\xfe")
 
-        assert differs_from(str(tmp_path / "file"), "text")
+        assert report_differs(str(tmp_path / "file"), "text")
 
     @pytest.mark.parametrize(("option", "mode"), [("path", 0o600), ("json_path", 0o600), ("metrics_path", 0o644)])
     def test_a_file_keeps_its_permissions(self, option: str, mode: int, tmp_path: Path) -> None:

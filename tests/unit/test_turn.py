@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.turn import TurnOutcome, Wanted, set_turn
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.turn import TurnChange, TurnOutcome, set_turn
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, LongTurn
 
@@ -72,7 +72,7 @@ def set_turns(
         Target(device["connectionName"], environment_of(device, sandbox.url), agent_id, conversation_id)
         for device in devices
     ]
-    wanted = Wanted(state, run_id, within)
+    wanted = TurnChange(state, run_id, within)
     return asyncio.run(
         set_turn(settings_for(sandbox, **settings), targets, rules or policy(), wanted, check_mode=check_mode)
     )
@@ -393,7 +393,7 @@ def test_runs_that_the_server_did_not_cancel_are_reported(body: bytes, status: s
 
         async with raw_server(answer) as (url, _received):
             target = Target("one", environment_of(row(), url), AGENT)
-            wanted = Wanted("aborted", None, 1.0)
+            wanted = TurnChange("aborted", None, 1.0)
             [outcome] = await set_turn(settings_for(url), [target], policy(), wanted, check_mode=False)
             return outcome
 

@@ -66,9 +66,8 @@ class _Claim:
     def is_in_doubt(self, target: MessageTarget) -> bool:
         """Whether the message may have been delivered before.
 
-        The ledger may be a new one because the last one was lost, or lack what the end of the machine took. A session
-        has no id of ours to look up: in one that is given the same text may be another message's, and only the key
-        tells them apart.
+        The ledger may be new, or may have lost its last commits. A Qoder session does not store our message id: in a
+        session that the user named, an equal text may be another message, so only the idempotency key identifies ours.
         """
         if target.otid is not None or (self.earlier is not None and self.earlier.status in _IN_DOUBT):
             return True

@@ -15,7 +15,7 @@ from ..http.settings import HttpSettings
 from ..providers.letta.approvals import find_requests
 from ..providers.letta.client import Client
 from .fan_out import FanOut, Policy, Target
-from .jobs import ConversationOutcome, find_relay, on_each
+from .jobs import ConversationOutcome, make_relay, on_each
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,7 +34,7 @@ async def list_pending(
     """Ask every target; one outcome each, in the same order. tool_names: patterns, None for every tool."""
 
     async def ask(client: Client, target: Target, outcome: PendingOutcome) -> None:
-        async with await find_relay(client, target, outcome) as relay:
+        async with await make_relay(client, target, outcome) as relay:
             await relay.require_runtime()
             requests = find_requests(relay)
         if requests is None:

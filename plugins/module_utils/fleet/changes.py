@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS devices (
 
 
 @dataclass(frozen=True, slots=True)
-class Reported:
+class ReportedState:
     """What a device was last reported as."""
 
     status: str
@@ -45,36 +45,38 @@ class Reported:
     mode: str | None
 
     @classmethod
-    def of(cls, environment: Environment) -> Reported:
+    def of(cls, environment: Environment) -> ReportedState:
         """What a device is now."""
         return cls(environment.status, environment.fields.get("version"), environment.fields.get("mode"))
 
 
-def plain(value: Any) -> Any:
+def replace_unsafe(value: Any) -> Any:
     """A text with only letters, digits and `._:/@+-`, all else being `_`, and of 200 characters at most."""
     return _UNSAFE.sub("_", value)[:_LONGEST] if isinstance(value, str) else None
 
 
-def find_events(before: Reported | None, environment: Environment, now: datetime) -> list[dict[str, Any]]:
+def find_events(before: ReportedState | None, environment: Environment, now: datetime) -> list[dict[str, Any]]:
     """The events of a device: what differs from what it was reported as, however often it changed in between.
 
     A device that was never reported is a `new_device`, and nothing else. Each event is
     `{type, provider, status, previous, at}` with the device's id, device_id, connection_id, connection_name, mode, os
     and version; previous is `{status, version, mode}`, None of a new device.
     """
-    after = Reported.of(environment)
+    after = ReportedState.of(environment)
     if before is None:
         types = ["new_device"]
     else:
         types = [after.status] if after.status != before.status else []
         types += [name for name in ("version", "mode") if getattr(after, name) not in (None, getattr(before, name))]
-    device = {name: plain(environment.fields.get(name)) for name in _TEXTS}
-    previous = {name: plain(getattr(before, name)) for name in ("status", "version", "mode")} if before else None
+    device = {name: replace_unsafe(environment.fields.get(name)) for name in _TEXTS}
+    previous = (
+        {name: replace_unsafe(getattr(before, name)) for name in ("status", "version", "mode")} if before else None
+    )
     common = {"provider": environment.provider, **device, "status": after.status, "previous": previous}
     return [{"type": name, **common, "at": format_time(now)} for name in types]
 
 
-class State(AbstractContextManager["State"]):
+class ReportedStates(AbstractContextManager["ReportedStates"]):
     """What the devices of a URL were last reported as; a context manager. Raises OptionError for `state_file`.
 
     path: None stores it in memory, so that each start is the first one.
@@ -83,7 +85,7 @@ class State(AbstractContextManager["State"]):
     def __init__(self, path: str | None, base_url: str) -> None:
         self._path, self._base_url = path, base_url
         # What could not be recorded yet.
-        self._kept: dict[str, Reported] = {}
+        self._kept: dict[str, ReportedState] = {}
         with self._errors():
             if path:
                 Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,16 +96,16 @@ class State(AbstractContextManager["State"]):
     def __exit__(self, *_exc_info: object) -> None:
         self._connection.close()
 
-    def reported(self) -> dict[str, Reported] | None:
+    def reported(self) -> dict[str, ReportedState] | None:
         """By the id of the device; None before anything was recorded of the fleet."""
         query = "SELECT id, status, version, mode FROM devices WHERE base_url = ?"
         with self._errors():
             known = self._connection.execute("SELECT 1 FROM fleets WHERE base_url = ?", (self._base_url,)).fetchone()
             rows = self._connection.execute(query, (self._base_url,)).fetchall()
-        found = {row[0]: Reported(*row[1:]) for row in rows}
+        found = {row[0]: ReportedState(*row[1:]) for row in rows}
         return found | self._kept if known or self._kept else None
 
-    def record(self, devices: Mapping[str, Reported]) -> None:
+    def record(self, devices: Mapping[str, ReportedState]) -> None:
         """Record what devices have been reported as, all of them or none.
 
         Raises OptionError; the devices are then known while the process lives, and recorded with the next ones.
@@ -125,7 +127,7 @@ class State(AbstractContextManager["State"]):
             raise OptionError("state_file", message) from None
 
 
-def find_gone(reported: Mapping[str, Reported], listed: Collection[str]) -> dict[str, Reported]:
+def find_gone(reported: Mapping[str, ReportedState], listed: Collection[str]) -> dict[str, ReportedState]:
     """The devices that were online and are no longer in the list, as offline. listed: the ids of all rows."""
     missing = sorted(reported.keys() - set(listed))
     return {id_: replace(reported[id_], status="offline") for id_ in missing if reported[id_].status == "online"}

@@ -173,7 +173,7 @@ async def _watch(once: Once, stop: Stop) -> None:
         await asyncio.sleep(_LOOK_EVERY)
 
 
-async def await_replies(
+async def wait_for_replies(
     targets: Sequence[MessageTarget],
     deliveries: Sequence[Delivery],
     search_reply: Callable[[Question], Look],

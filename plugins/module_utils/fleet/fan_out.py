@@ -107,9 +107,9 @@ def count_each(values: Iterable[str], names: Sequence[str]) -> dict[str, int]:
 
 
 T = TypeVar("T", bound=Target)
-O = TypeVar("O", bound=Outcome)  # noqa: E741
+OutcomeT = TypeVar("OutcomeT", bound=Outcome)
 # Works on one target and sets the outcome's status, or raises ApiError.
-Work = Callable[[T, O], Awaitable[None]]
+Work = Callable[[T, OutcomeT], Awaitable[None]]
 
 
 class FanOut:
@@ -128,7 +128,10 @@ class FanOut:
         self._pace = Pace(policy.rate)
 
     async def run(
-        self, pairs: Sequence[tuple[T, O]], work: Work[T, O], before_waiting: Callable[[], None] = lambda: None
+        self,
+        pairs: Sequence[tuple[T, OutcomeT]],
+        work: Work[T, OutcomeT],
+        before_waiting: Callable[[], None] = lambda: None,
     ) -> None:
         """Work in rounds. After the first round only targets that are waited for are worked on.
 
@@ -159,10 +162,12 @@ class FanOut:
         if self._policy.report is not None and not self.stop.requested:
             self._policy.report(line)
 
-    async def _work_on(self, pairs: Sequence[tuple[T, O]], work: Work[T, O], *, waits: bool) -> list[tuple[T, O]]:
+    async def _work_on(
+        self, pairs: Sequence[tuple[T, OutcomeT]], work: Work[T, OutcomeT], *, waits: bool
+    ) -> list[tuple[T, OutcomeT]]:
         """Work on every pair once; returns those that are waited for."""
         queue = iter(pairs)
-        waited_for: list[tuple[T, O]] = []
+        waited_for: list[tuple[T, OutcomeT]] = []
 
         async def worker() -> None:
             for target, outcome in queue:

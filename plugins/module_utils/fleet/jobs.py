@@ -13,7 +13,7 @@ from ..http.settings import HttpSettings
 from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
-from .fan_out import FanOut, O, Outcome, Target
+from .fan_out import FanOut, Outcome, OutcomeT, Target
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,11 +34,11 @@ async def on_each(
     fan_out: FanOut,
     settings: HttpSettings,
     targets: Sequence[Target],
-    begin: Callable[[Target], O],
-    job: Callable[[Client, Target, O], Awaitable[None]],
+    begin: Callable[[Target], OutcomeT],
+    job: Callable[[Client, Target, OutcomeT], Awaitable[None]],
     *,
     before_waiting: Callable[[], None] = lambda: None,
-) -> list[O]:
+) -> list[OutcomeT]:
     """Do a job for every target; returns one outcome each, in the same order.
 
     begin: makes the outcome of a target whose job has not begun.
@@ -49,7 +49,7 @@ async def on_each(
     pairs = [(target, begin(target)) for target in targets]
     async with Client(settings) as client:
 
-        async def start(target: Target, outcome: O) -> None:
+        async def start(target: Target, outcome: OutcomeT) -> None:
             if await fan_out.may_start():
                 # An earlier round may have found the target offline.
                 outcome.error = None
@@ -59,7 +59,7 @@ async def on_each(
     return [outcome for _target, outcome in pairs]
 
 
-async def find_relay(client: Client, target: Target, outcome: ConversationOutcome) -> Relay:
+async def make_relay(client: Client, target: Target, outcome: ConversationOutcome) -> Relay:
     """The relay to a target's device over its present connection, which the outcome notes. It is not open yet.
 
     Raises ApiError, with the code `offline` for a device that is offline or gone.

@@ -19,7 +19,7 @@ from ..providers.letta.models import is_same_mode
 from ..providers.letta.relay import Frame, Relay
 from ..text import one_line
 from .fan_out import FanOut, Policy, Target
-from .jobs import ConversationOutcome, find_relay, on_each
+from .jobs import ConversationOutcome, make_relay, on_each
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,7 +43,7 @@ async def set_mode(
     """
 
     async def change(client: Client, target: Target, outcome: ModeOutcome) -> None:
-        relay = await find_relay(client, target, outcome)
+        relay = await make_relay(client, target, outcome)
         try:
             async with relay:
                 outcome.previous_mode = outcome.mode = _read_mode(relay)

@@ -21,11 +21,11 @@ from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay, describe_refusal
 from .fan_out import FanOut, Policy, Target
-from .jobs import ConversationOutcome, find_relay, on_each
+from .jobs import ConversationOutcome, make_relay, on_each
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TurnChange:
     """What to do with the turns.
 
     state: `aborted` or `resumed`. run_id: abort this run alone. within: seconds to wait for a device's answer.
@@ -51,19 +51,19 @@ class TurnOutcome(ConversationOutcome):
 
 
 async def set_turn(
-    settings: HttpSettings, targets: Sequence[Target], policy: Policy, wanted: Wanted, *, check_mode: bool
+    settings: HttpSettings, targets: Sequence[Target], policy: Policy, wanted: TurnChange, *, check_mode: bool
 ) -> list[TurnOutcome]:
     """Abort or resume on every target; one outcome each, in the same order. Nothing is changed in check mode."""
 
     async def change(client: Client, target: Target, outcome: TurnOutcome) -> None:
-        turn = _Turn(client, wanted, target, outcome, check_mode)
+        turn = _TurnJob(client, wanted, target, outcome, check_mode)
         await (turn.abort() if wanted.state == "aborted" else turn.resume())
 
     return await on_each(FanOut(policy), settings, targets, TurnOutcome.of, change)
 
 
 @dataclass(slots=True)
-class _Turn:
+class _TurnJob:
     """The turn of one target's agent.
 
     unsettled: whether there was something to do when an answer was lost.
@@ -71,7 +71,7 @@ class _Turn:
     """
 
     client: Client
-    wanted: Wanted
+    wanted: TurnChange
     target: Target
     outcome: TurnOutcome
     check_mode: bool
@@ -82,14 +82,14 @@ class _Turn:
     async def abort(self) -> None:
         """Abort over the relay, or over REST if the relay or the device is gone. Raises ApiError."""
         try:
-            relay = await find_relay(self.client, self.target, self.outcome)
+            relay = await make_relay(self.client, self.target, self.outcome)
         except ApiError as error:
             if error.code != "offline":
                 raise
             await self._cancel(error)
             return
         try:
-            await self._over_relay(relay, self._abort_by)
+            await self._ask_over_relay(relay, self._abort_on)
         except ApiError as error:
             if error.code == "no_agent":
                 raise
@@ -98,14 +98,14 @@ class _Turn:
     async def resume(self) -> None:
         """Resume the queue; only the device can. Raises ApiError."""
         try:
-            relay = await find_relay(self.client, self.target, self.outcome)
-            await self._over_relay(relay, self._resume_by)
+            relay = await make_relay(self.client, self.target, self.outcome)
+            await self._ask_over_relay(relay, self._resume_on)
         except ApiError as error:
             if error.code == "no_agent":
                 raise
             raise error.but(f"{error}; a queue can be resumed over the relay only") from None
 
-    async def _over_relay(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
+    async def _ask_over_relay(self, relay: Relay, ask: Callable[[Relay], Awaitable[None]]) -> None:
         """Ask the device, and once more if the answer was lost."""
         for was_lost in (False, True):
             try:
@@ -120,8 +120,8 @@ class _Turn:
                 self.outcome.via = "relay"
                 return
 
-    async def _abort_by(self, relay: Relay) -> None:
-        under_way = aborted = self._under_way(relay)
+    async def _abort_on(self, relay: Relay) -> None:
+        under_way = aborted = self._is_under_way(relay)
         self.idle = not under_way
         if not self.check_mode:
             frame = {"type": "abort_message"}
@@ -139,7 +139,7 @@ class _Turn:
         waiting = _describe_waiting(paused) if aborted or paused else None
         self._end(waiting, done=aborted, nothing="no turn is under way")
 
-    def _under_way(self, relay: Relay) -> bool:
+    def _is_under_way(self, relay: Relay) -> bool:
         """Whether there is a turn to abort: one under way, or one that waits for approval."""
         wanted, active = self.wanted.run_id, relay.loop_status.get("active_run_ids")
         runs = [str(run) for run in active if wanted in (None, str(run))] if isinstance(active, list) else []
@@ -148,7 +148,7 @@ class _Turn:
         is_busy = bool(status.get("is_processing") or status.get("pending_control_requests"))
         return bool(runs) or (wanted is None and is_busy)
 
-    async def _resume_by(self, relay: Relay) -> None:
+    async def _resume_on(self, relay: Relay) -> None:
         paused = _count_paused(relay)
         resumed = paused != 0
         if not self.check_mode:

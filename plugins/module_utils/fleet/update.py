@@ -73,7 +73,7 @@ class UpdateProgress(Protocol):
     """What a rollout's ledger stores of each device. Every call except `told_at` raises ApiError if storing fails."""
 
     def told_at(self, environment_id: str) -> str | None:
-        """When an earlier run told a device to update itself; None unless the result of that is unknown."""
+        """When an earlier run told a device to update itself, if the result is still unknown; else None."""
 
     def tell(self, environment_id: str) -> None:
         """Record that a device is about to be told."""
@@ -128,7 +128,7 @@ async def update_environments(
     fan_out = FanOut(policy)
 
     async def job(client: Client, target: Target, outcome: UpdateOutcome) -> None:
-        await _Job(client, fan_out, update, progress, check_mode, target, outcome).run()
+        await _UpdateJob(client, fan_out, update, progress, check_mode, target, outcome).run()
 
     return await on_each(fan_out, settings, targets, UpdateOutcome.make, job)
 
@@ -143,7 +143,7 @@ def explain_no_command(environment: Environment) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _UpdateJob:
     """The update of one device. Every call raises ApiError."""
 
     client: Client

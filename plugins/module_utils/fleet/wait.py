@@ -99,7 +99,7 @@ async def wait_for_environments(
     # The lines of the watch say more than those of the fan-out.
     policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within, report=None)
     fan_out = FanOut(policy)
-    waits = await on_each(fan_out, settings, targets, watch.begin, watch.look, before_waiting=watch.between_looks)
+    waits = await on_each(fan_out, settings, targets, watch.begin, watch.look, before_waiting=watch.report_waiting)
     why_early = policy.stop.why or "too many others failed"
     for wait in waits:
         if wait.error is not None and wait.error["code"] == "interrupted":
@@ -141,7 +141,7 @@ class _Watch:
             wait.status, wait.reason = "waiting", f"not known: {error}"
         else:
             wait.note(found)
-            steady = self._steady(target, found, asked_at)
+            steady = self._measure_steadiness(target, found, asked_at)
             wait.steady = round(steady or 0.0, 3)
             if steady is not None and steady >= self._goal.steady_for:
                 wait.status, wait.reason = "ok", None
@@ -151,7 +151,7 @@ class _Watch:
         finally:
             wait.elapsed = round(time.monotonic() - self._started, 3)
 
-    def _steady(self, target: Target, found: Environment | None, asked_at: float) -> float | None:
+    def _measure_steadiness(self, target: Target, found: Environment | None, asked_at: float) -> float | None:
         """Seconds up to `asked_at` for which a target has met the goal on its present connection; None if it does not.
 
         A look-up that failed in between changes nothing, as long as the connection is the same afterwards.
@@ -166,7 +166,7 @@ class _Watch:
             held = self._held[target.environment.id] = now
         return max(0.0, asked_at - held[1])
 
-    def between_looks(self) -> None:
+    def report_waiting(self) -> None:
         """Report how many targets are waited for, which is also how many the next round looks up."""
         waiting = [wait for wait in self._waits if wait.status == "waiting"]
         self._open = len(waiting)

@@ -172,7 +172,7 @@ class HttpClient:
         """Raise the ApiError of a redirect."""
         if 300 <= response.status_code < 400:
             request = response.request
-            location = hide_secrets(self._clean(read_header(response, "location") or ""))
+            location = hide_secrets(self._clean(_read_header(response, "location") or ""))
             status, may_be_accepted = response.status_code, _may_be_accepted(request)
             raise make_redirect_error(request.extensions["where"], location, status, may_be_accepted)
 
@@ -186,7 +186,7 @@ class HttpClient:
             reason = response.extensions["reason_phrase"].decode("utf-8", "replace")
             status = f"{response.status_code} {one_line(self._clean(reason))}".rstrip()
             message = f"{where}: {status}: {find_server_message(data, text)}"
-            wait, param = read_header(response, "retry-after"), find_param(data)
+            wait, param = _read_header(response, "retry-after"), find_param(data)
             raise make_status_error(message, response.status_code, wait, param=param, may_be_accepted=may_be_accepted)
         if data is _NOT_JSON:
             raise ApiError(
@@ -195,7 +195,7 @@ class HttpClient:
                 status=response.status_code,
                 may_be_accepted=may_be_accepted,
             )
-        return Answer(data, parse_date(read_header(response, "date")) or datetime.now(UTC))
+        return Answer(data, parse_date(_read_header(response, "date")) or datetime.now(UTC))
 
     def _clean(self, value: Any) -> Any:
         return sanitize(value, self._settings.api_key)
@@ -206,7 +206,7 @@ def _may_be_accepted(request: httpx.Request) -> bool:
     return request.method != "GET" and bool(request.extensions.get("sent"))
 
 
-def read_header(response: httpx.Response, name: str) -> str | None:
+def _read_header(response: httpx.Response, name: str) -> str | None:
     """The first value of a header, which httpx joins with later ones; None if it is absent."""
     return next(iter(response.headers.get_list(name)), None)
 

@@ -55,7 +55,7 @@ def make_tls_error(where: str, cause: BaseException) -> ApiError:
 
 
 def _find_tls_cause(error: BaseException | None) -> ssl.SSLError | None:
-    """The TLS error that an error began with; that a peer just hung up is none."""
+    """The TLS error that caused an error; None if the peer only closed the connection."""
     found = None
     while error is not None:
         found = error if isinstance(error, ssl.SSLError) else found

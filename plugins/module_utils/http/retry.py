@@ -40,11 +40,11 @@ async def call_with_retries(
 ) -> tuple[Value, Tries]:
     """Call until it succeeds, fails for good, or the deadline of `settings` is over; what it returned, and the tries.
 
-    No try starts before the moment that the server named to any caller with the same `settings`. The deadline counts
-    from when the first try may start: a call that was held back for the sake of others has all of it left, and the
-    same time again for being held back. Later pauses of that kind are within the deadline, like the call's own.
+    No try starts before the moment that the server named to any caller with the same `settings`. The deadline begins
+    when the first try may start; before that, a call may wait for the gate for up to the same time. All later pauses
+    count against the deadline.
 
-    Once a stop is requested no other try starts: the call ends with the error of the last one.
+    After a stop no other try starts, and the call ends with the error of the last one.
 
     what: names the call in the error of the deadline. call: one try; a transient ApiError is tried again.
     repeatable: also after a try that may have been accepted. final: statuses not to try again although transient.

@@ -67,8 +67,7 @@ class HttpSettings:
     def url(self, *segments: str) -> str:
         """The address of the path made of `segments`, percent-encoded. Raises ApiError."""
         for segment in segments:
-            # A server would resolve it, encoded or not.
-            # Half a character has no encoding.
+            # A server would resolve dots even when encoded; half a character cannot be encoded.
             if segment in (".", "..") or (not segment.isascii() and re.search("[\ud800-\udfff]", segment)):
                 raise ApiError(f"{segment!r} cannot be part of an address", code="invalid")
         return self.base_url + "".join(f"/{quote(segment, safe='')}" for segment in segments)

@@ -77,7 +77,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 async def _mark_as_sent(_session: Any, context: Any, _params: Any) -> None:
-    """Mark a request as it goes out; what a proxy is asked to connect to is no part of it."""
+    """Mark a request as sent when its headers go out; a proxy's CONNECT does not count."""
     context.trace_request_ctx["sent"] = True
 
 

@@ -198,7 +198,7 @@ class Ledger(AbstractContextManager["Ledger"]):
         if run == self.run or self._lock_file is None:
             return run == self.run
         try:
-            # A shared lock, so that two runs that look do not take each other for the run that is looked for.
+            # A shared lock: two processes that check the same run must not see each other as that run.
             with _hold_lock(self._lock_file, run, fcntl.LOCK_SH):
                 return False
         except OSError:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of a report: what each holds, and whether it is another than before."""
+"""Renders the files of a report, and says whether they changed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def render_file(option: str, report: Report, generated_at: datetime) -> str:
             return render_metrics(report, generated_at)
 
 
-def differs_from(path: str, text: str) -> bool:
-    """Whether there is no such file, or it holds something else, the time of the report aside."""
+def report_differs(path: str, text: str) -> bool:
+    """Whether there is no such file, or its text differs in more than the time of the report."""
     try:
         return not equals_except_time(Path(path).read_text(encoding="utf-8"), text)
     except (OSError, UnicodeDecodeError):

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from .model import Report
 
-# Of the values that devices choose, since each is a time series that Prometheus keeps. The rest is one together.
+# Each value is a time series that Prometheus keeps. All further values are counted together as `other`.
 _MOST_VALUES = 20
 _OTHER = "other"
 

@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The report as one HTML file that makes no request.
 
-The data stand in it as JSON, which the page's script reads and shows as text alone. The page's policy runs the two
-scripts and the style sheet that are put together here, by their hashes, and nothing else.
+The report's data is embedded as JSON; the script shows it as text only. The page's Content-Security-Policy allows
+exactly the two scripts and the style sheet, by their hashes.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 _FILES = Path(__file__).with_name("page_files")
-# In the order in which they need each other; together they are one.
+# In the order in which they use each other; joined into one script.
 _SCRIPTS = ("basics.js", "charts.js", "environments.js", "page.js")
-# So that no text ends the element that it stands in, or begins another.
+# A text with these characters could close its element, or open another.
 _ESCAPES = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"})
 
 
 def render_page(data: Mapping[str, Any]) -> str:
     """The page that shows the JSON values of a report."""
-    # The map of its source, which only its developers have.
+    # Chart.js ends with a link to a source map that is not shipped.
     library, _comment, _map = _read_file("chart.js/chart.umd.min.js").rpartition("//# sourceMappingURL=")
     script, style = "".join(map(_read_file, _SCRIPTS)), _read_file("page.css")
     policy = (

@@ -33,7 +33,7 @@ _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TaskRun:
     """What one task does with which targets, and how.
 
     connections: how to reach each provider that the targets are of, by its name. fans_out: whether `targets` was given.
@@ -76,7 +76,7 @@ class TargetsAction(EnvironmentAction):
             )
         return Target(item.host, item.environment, agent_id, conversation_id)
 
-    async def run_on_targets(self, run: Run) -> Sequence[Outcome]:
+    async def run_on_targets(self, run: TaskRun) -> Sequence[Outcome]:
         """Do it, or in check mode find out what would be done. An outcome for each target, in the same order."""
         raise NotImplementedError
 
@@ -93,7 +93,7 @@ class TargetsAction(EnvironmentAction):
         connections, stop = self._connections("targets", self._group_by_provider(items), task_vars), Stop()
         for settings in connections.values():
             settings.gate.stop = stop
-        run = Run(
+        run = TaskRun(
             connections=connections,
             options=options,
             targets=[self.make_target(item, options, task_vars) for item in items],
@@ -122,13 +122,17 @@ class TargetsAction(EnvironmentAction):
             if options[name]:
                 check_writable(name, options[name])
 
-    def run_in_check_mode(self, run: Run) -> dict[str, Any]:
+    def run_in_check_mode(self, run: TaskRun) -> dict[str, Any]:
         """The result of check mode."""
         return self.make_result(run, asyncio.run(self.run_on_targets(run)))
 
-    def make_result(self, run: Run, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The task's result: of the one target at the top, or of all with a summary."""
-        return self._summary(outcomes, run.policy) if run.fans_out else self._single(outcomes[0], run.policy)
+        return (
+            self._make_summary(outcomes, run.policy)
+            if run.fans_out
+            else self._make_single_result(outcomes[0], run.policy)
+        )
 
     def summarize_more(self, outcomes: Sequence[Any]) -> str:
         """What the summary says besides how many targets ended in each status."""
@@ -155,7 +159,7 @@ class TargetsAction(EnvironmentAction):
             **offline,
         )
 
-    def _single(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
+    def _make_single_result(self, outcome: Outcome, policy: Policy) -> dict[str, Any]:
         failed = policy.is_failure(outcome)
         result = {**_describe_outcome(outcome), "changed": outcome.status in self.CHANGED, "failed": failed}
         result["msg"] = _write_line(outcome)
@@ -163,7 +167,7 @@ class TargetsAction(EnvironmentAction):
             result["skipped"] = True
         return result
 
-    def _summary(self, outcomes: Sequence[Outcome], policy: Policy) -> dict[str, Any]:
+    def _make_summary(self, outcomes: Sequence[Outcome], policy: Policy) -> dict[str, Any]:
         found = count_each((outcome.status for outcome in outcomes), self.STATUSES)
         failures = [outcome for outcome in outcomes if policy.is_failure(outcome)]
         failed = len(failures) > policy.max_failures

@@ -19,7 +19,7 @@ _LOOK_EVERY = 1.0
 
 @contextlib.contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """While this is open, a signal stops the work. The worker ends by the signal, as core has it, when this is left.
+    """A signal stops the work while the context is open. On exit the signal is raised again, for core's own handler.
 
     Core's own handler ends the worker at once, before results and files are written. On SIGINT core sends a SIGTERM
     right after, and then waits for its workers. On SIGTERM core is gone itself. In both cases it takes no result any

@@ -17,11 +17,11 @@ from ...module_utils.text import format_time
 
 
 class SourceCache:
-    """One listing: its rows, and where its pages began. What cannot be read, for any reason, is not there.
+    """One cached listing: its rows, and where its pages began. An entry that cannot be read counts as absent.
 
     rows: core's cache of the source. key: of the listing; another URL, query or API key has another one.
-    plugin, options: the cache plugin and its options, for the beginnings of pages. They are ids of rows, and have a
-        cache of their own without a time-out, since they are of use when the rows have expired.
+    plugin, options: the cache plugin and its options, for the beginnings of pages. These have a cache of their own
+        without a time-out, since they are useful after the rows have expired.
     """
 
     def __init__(self, rows: Any, key: str, plugin: str, options: Mapping[str, Any]) -> None:

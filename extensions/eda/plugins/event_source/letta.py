@@ -22,7 +22,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils import _deps
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import State
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import ReportedStates
 from ansible_collections.fleetops.environments.plugins.module_utils.options import (
     CONNECTION_SPEC,
     convert_value,
@@ -95,7 +95,7 @@ async def main(queue: asyncio.Queue[Any], args: dict[str, Any]) -> None:
     """Put `{"letta": event}` on the queue for each change. Raises FleetError for an option that cannot be used."""
     _deps.require_packages()
     options = _Options(args)
-    with State(options.state_file, options.settings.base_url) as state:
+    with ReportedStates(options.state_file, options.settings.base_url) as state:
         while True:
             try:
                 await _report(queue, options, state)
@@ -135,7 +135,7 @@ def _read_seconds(name: str, value: Any, least: float) -> float:
     return number
 
 
-async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) -> None:
+async def _report(queue: asyncio.Queue[Any], options: _Options, state: ReportedStates) -> None:
     """List the fleet once and queue what has changed, device by device."""
     async with PROVIDER.client(options.settings) as client:
         listing = await client.list(Query())
@@ -143,12 +143,12 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) ->
     reported = state.reported()
     if reported is None:
         # The fleet of the very first start is no change.
-        _record(state, {environment.id: changes.Reported.of(environment) for environment in listed})
+        _record(state, {environment.id: changes.ReportedState.of(environment) for environment in listed})
         return
     for environment in listed:
         before = reported.get(environment.id)
         await _queue(queue, options, changes.find_events(before, environment, listing.fetched_at))
-        after = changes.Reported.of(environment)
+        after = changes.ReportedState.of(environment)
         if after != before:
             _record(state, {environment.id: after})
     rows = [*(environment.id for environment in listed), *(str(row.id) for row in invalid)]
@@ -158,7 +158,7 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: State) ->
         _record(state, {id_: after})
 
 
-def _record(state: State, devices: Mapping[str, changes.Reported]) -> None:
+def _record(state: ReportedStates, devices: Mapping[str, changes.ReportedState]) -> None:
     """Record what was reported. On a full disk the source goes on without the record."""
     try:
         state.record(devices)

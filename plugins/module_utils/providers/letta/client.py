@@ -23,7 +23,7 @@ from ..base import Accepted
 from ..message import Message
 from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run
-from .models import Page, Row, SendReply, read_environment
+from .models import EnvironmentPage, Row, SendResult, read_environment
 from .shared_listing import SharedListing
 
 _PAGE_SIZE = 100
@@ -55,7 +55,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancellation:
     """The effect of cancelling. run_ids: the runs that it ended. unclear: whether it may have ended others too."""
 
     run_ids: list[str]
@@ -86,17 +86,17 @@ class Client:
 
         async def ask(after: str | None) -> paging.Page:
             parameters = query.parameters() | ({"after": after} if after is not None else {})
-            reply = await self._http.get("v1", "environments", params=parameters)
-            page = reply.read_as(Page, what)
-            return paging.Page(page.connections, page.has_next_page, reply.date)
+            answer = await self._http.get("v1", "environments", params=parameters)
+            page = answer.read_as(EnvironmentPage, what)
+            return paging.Page(page.connections, page.has_next_page, answer.date)
 
         return await paging.list_pages(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
 
     async def retrieve(self, device_id: str) -> Environment:
         """The environment of a device; if it has several, the API answers with the newest."""
-        reply = await self._http.get("v1", "environments", device_id)
-        row = reply.read_as(Row, f"GET {self._base_url}/v1/environments/{{deviceId}}")
-        return read_environment(row, reply.data, self._base_url, reply.date)
+        answer = await self._http.get("v1", "environments", device_id)
+        row = answer.read_as(Row, f"GET {self._base_url}/v1/environments/{{deviceId}}")
+        return read_environment(row, answer.data, self._base_url, answer.date)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None if it is gone. `among` look-ups share a listing if that needs fewer requests.
@@ -145,23 +145,23 @@ class Client:
         body |= {name: value for name, value in optional.items() if value is not None}
         path = ("v1", "environments", target.connection_id, "messages")
         repeatable = not any(message.approvals for message in messages)
-        reply = await self._http.post(*path, body=body, repeatable=repeatable, final=final)
+        answer = await self._http.post(*path, body=body, repeatable=repeatable, final=final)
         where = f"POST {self._base_url}/v1/environments/{{connectionId}}/messages"
-        answer = reply.read_as(SendReply, where, may_be_accepted=True)
-        if not answer.success:
+        result = answer.read_as(SendResult, where, may_be_accepted=True)
+        if not result.success:
             raise ApiError(
-                f"the API refused the message: {one_line(answer.message)}",
+                f"the API refused the message: {one_line(result.message)}",
                 code="refused",
-                may_be_accepted=reply.unclear,
-                attempts=reply.attempts,
+                may_be_accepted=answer.unclear,
+                attempts=answer.attempts,
             )
-        return Accepted(one_line(answer.message), reply.attempts, note=note)
+        return Accepted(one_line(result.message), answer.attempts, note=note)
 
     async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
         """Make a conversation with an agent; returns its id. Each call makes another one."""
         params = {"agent_id": agent_id}
-        reply = await self._http.post("v1", "conversations", "", body={}, params=params, repeatable=False)
-        conversation_id = reply.data.get("id") if isinstance(reply.data, dict) else None
+        answer = await self._http.post("v1", "conversations", "", body={}, params=params, repeatable=False)
+        conversation_id = answer.data.get("id") if isinstance(answer.data, dict) else None
         if not isinstance(conversation_id, str) or not conversation_id:
             raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
         return conversation_id
@@ -176,23 +176,23 @@ class Client:
             parameters["conversation_id"] = "default"
         else:
             path = ("v1", "conversations", str(conversation_id), "messages")
-        reply = await self._http.get(*path, params=parameters)
+        answer = await self._http.get(*path, params=parameters)
         where = f"GET {self._base_url}/{'/'.join(path)}"
-        page: History = replace(reply, data={"messages": reply.data}).read_as(History, where)
+        page: History = replace(answer, data={"messages": answer.data}).read_as(History, where)
         return page.messages
 
     async def retrieve_run(self, run_id: str) -> Run | None:
         """A run; None if the server has deleted it."""
         try:
-            reply = await self._http.get("v1", "runs", run_id)
+            answer = await self._http.get("v1", "runs", run_id)
         except ApiError as error:
             if error.status == 404:
                 return None
             raise
-        found: Run = reply.read_as(Run, f"GET {self._base_url}/v1/runs/{{run_id}}")
+        found: Run = answer.read_as(Run, f"GET {self._base_url}/v1/runs/{{run_id}}")
         return found
 
-    async def cancel(self, agent_id: str, conversation_id: str | None, run_id: str | None) -> Cancelled:
+    async def cancel(self, agent_id: str, conversation_id: str | None, run_id: str | None) -> Cancellation:
         """Cancel the active runs of an agent's conversation, or one run of the agent.
 
         Cancelling twice does no harm, so the call is repeated after an unclear failure.
@@ -204,20 +204,20 @@ class Client:
             # The reference deprecates the agent's id in the place of the conversation's.
             params = {"agent_id": agent_id}
         try:
-            reply = await self._http.post("v1", *call, body=body, params=params, repeatable=True)
+            answer = await self._http.post("v1", *call, body=body, params=params, repeatable=True)
         except ApiError as error:
             if error.status == 409:
-                return Cancelled([], error.may_be_accepted)
+                return Cancellation([], error.may_be_accepted)
             raise
         where = f"POST {self._base_url}/v1/{'/'.join(call)}"
-        if not isinstance(reply.data, dict):
+        if not isinstance(answer.data, dict):
             raise ApiError(f"{where}: the answer is no object", code="invalid", may_be_accepted=True)
-        cancelled = [run for run, result in reply.data.items() if result == "cancelled"]
-        others = [f"{run} ({result})" for run, result in reply.data.items() if result != "cancelled"]
+        cancelled = [run for run, result in answer.data.items() if result == "cancelled"]
+        others = [f"{run} ({result})" for run, result in answer.data.items() if result != "cancelled"]
         if others:
             raise ApiError(
                 f"{where}: the server did not cancel {one_line(', '.join(others))}",
                 code="refused",
-                may_be_accepted=bool(cancelled) or reply.unclear,
+                may_be_accepted=bool(cancelled) or answer.unclear,
             )
-        return Cancelled(cancelled, reply.unclear)
+        return Cancellation(cancelled, answer.unclear)

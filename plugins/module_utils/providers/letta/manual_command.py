@@ -16,7 +16,7 @@ from typing import Any
 from ...environment import is_updatable
 from ...text import one_line
 
-Said = Mapping[str, Any]
+SelfUpdateReport = Mapping[str, Any]
 
 _INSTRUCTION = """\
 Update Letta Code on the machine you run on. This installation reports the following way to update itself:
@@ -39,7 +39,7 @@ _KNOWN_INSTALLERS = re.compile(
 )
 
 
-def find_manual_command(said: Said | None) -> str | None:
+def find_manual_command(said: SelfUpdateReport | None) -> str | None:
     """The `manual_command` of a device's `self_update`; None if it reports none."""
     command = (said or {}).get("manual_command")
     return command.strip() or None if isinstance(command, str) else None
@@ -55,7 +55,7 @@ def write_instruction(command: str) -> str:
     return _INSTRUCTION.format(manual_command=command)
 
 
-def explain_not_updatable(said: Said | None) -> str:
+def explain_not_updatable(said: SelfUpdateReport | None) -> str:
     """Why a device does not update itself or reports no command, in its own words if it gives a reason."""
     said = said or {}
     reason = said.get("reason") or (

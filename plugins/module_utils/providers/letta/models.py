@@ -73,12 +73,12 @@ class Row(_Wire):
     user_id: str | None = None
 
 
-class Page(pydantic.BaseModel):
+class EnvironmentPage(pydantic.BaseModel):
     connections: list[Any]
     has_next_page: pydantic.StrictBool = pydantic.Field(alias="hasNextPage")
 
 
-class SendReply(pydantic.BaseModel):
+class SendResult(pydantic.BaseModel):
     message: str = ""
     success: pydantic.StrictBool
 

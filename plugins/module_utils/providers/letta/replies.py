@@ -146,7 +146,7 @@ class ReplySearch:
                 if device is None:
                     return self._reply_without_device(turn, run)
                 if device.busy:
-                    return _reply_so_far(turn, run, self._pending(turn, device))
+                    return _reply_so_far(turn, run, self._list_pending(turn, device))
                 # The device may have started and ended another run since the history was read.
                 device_is_idle = True
         return Reply(run_id=run.id)
@@ -174,7 +174,7 @@ class ReplySearch:
         calls = [call for call in turn.open_calls if call.tool_call_id not in self.question.tool_call_ids]
         return _reply_so_far(turn, run, [self.reader.describe_approval(call) for call in calls])
 
-    def _pending(self, turn: Turn, device: DeviceState) -> list[dict[str, Any]]:
+    def _list_pending(self, turn: Turn, device: DeviceState) -> list[dict[str, Any]]:
         """The approvals that the device waits for in this turn."""
         ours = {call.tool_call_id: call for message in turn.messages for call in message.calls}
         return [

@@ -27,7 +27,7 @@ from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted, make_idempotency_key
 from ..message import Message
-from .models import Event, Page, Query, Row, Session, read_environment
+from .models import Event, ListPage, Query, Row, Session, read_environment
 
 # The limits of the reference: reads and writes a second, and seconds between two pages.
 _READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
@@ -57,7 +57,7 @@ class Client(AbstractAsyncContextManager["Client"]):
 
         starts: not used, because the API asks for a pause between pages.
         """
-        pages: list[Page] = []
+        pages: list[ListPage] = []
         dates = []
         next_after = None
         backwards = query.before_id is not None
@@ -73,14 +73,14 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     async def _walk_pages(
         self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
-    ) -> AsyncIterator[tuple[Page, Any]]:
+    ) -> AsyncIterator[tuple[ListPage, Any]]:
         """Each page of a list call with its date, in both generations of the API."""
         where = f"GET {self._base_url}/{'/'.join(path)}"
         cursors: list[Mapping[str, str]] = []
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
             answer = await self._get(*path, params={**parameters, **cursor})
-            page = answer.read_as(Page, where)
+            page = answer.read_as(ListPage, where)
             cursor = _find_cursor(where, page, backwards=backwards)
             yield page, answer.date
             if not page.more:
@@ -189,7 +189,7 @@ class Client(AbstractAsyncContextManager["Client"]):
                     continue
 
 
-def _find_cursor(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
+def _find_cursor(where: str, page: ListPage, *, backwards: bool) -> dict[str, str]:
     """The cursor of the page after this one: a single parameter, none after the last page.
 
     Raises ApiError for a page that contradicts itself, because the list may then be incomplete.
@@ -205,7 +205,7 @@ def _find_cursor(where: str, page: Page, *, backwards: bool) -> dict[str, str]:
     return {"before_id" if backwards else "after_id": _find_end(where, page, backwards=backwards)}
 
 
-def _find_end(where: str, page: Page, *, backwards: bool) -> str:
+def _find_end(where: str, page: ListPage, *, backwards: bool) -> str:
     """The id at which the next page begins: of the last row, or of the first if the walk goes backwards."""
     end = page.first_id if backwards else page.last_id
     if not end:

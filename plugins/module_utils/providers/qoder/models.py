@@ -105,7 +105,7 @@ class Row(pydantic.BaseModel):
     updated_at: _Time | None = None
 
 
-class Page(pydantic.BaseModel):
+class ListPage(pydantic.BaseModel):
     """One answer to a list call. next_page: the newer generation's cursor."""
 
     data: list[Any]
