@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..environment import EnvironmentReference
+from ..text import one_line
 
 STATES = ("replied", "waiting", "needs_approval", "failed", "lost")
 # As `conversation_id`: make a conversation for the target.
@@ -61,6 +62,12 @@ class Reply:
         """Set the state and the reason for it, and return this reply."""
         self.state, self.error = state, {"code": code, "message": message}
         return self
+
+    def need_approval(self, pending: list[dict[str, Any]], doubt: str = "") -> Reply:
+        """Say that the turn waits for approvals, and return this reply. doubt: what is not known about that."""
+        self.pending_approvals = pending
+        calls = one_line(", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in pending))
+        return self.end("needs_approval", "needs_approval", f"the turn waits for approval of {calls}{doubt}")
 
     @property
     def found(self) -> bool:

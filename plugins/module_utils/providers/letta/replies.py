@@ -227,9 +227,8 @@ def _reply_without_run(turn: Turn) -> Reply:
 
 def _reply_so_far(turn: Turn, run: Run, pending: list[dict[str, Any]]) -> Reply:
     """The reply of a turn that goes on: it waits for approval if a call is pending, else the device works on it."""
-    reply = Reply(text=turn.text, run_id=run.id, stop_reason=run.stop_reason, pending_approvals=pending)
+    reply = Reply(text=turn.text, run_id=run.id, stop_reason=run.stop_reason)
     if not pending:
         return reply
-    calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in pending)
     doubt = "" if all(entry["request_id"] for entry in pending) else "; its device could not be asked whether it does"
-    return reply.end("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}{doubt}")
+    return reply.need_approval(pending, doubt)

@@ -130,9 +130,7 @@ class _SessionTurn:
 
     def _add_approvals(self, reply: Reply, end: Event) -> Reply:
         waiting = (end.stop_reason and end.stop_reason.event_ids) or list(self._calls)
-        reply.pending_approvals = [_describe_approval(call_id, self._calls.get(call_id)) for call_id in waiting]
-        calls = ", ".join(f"{entry['tool_name']} ({entry['tool_call_id']})" for entry in reply.pending_approvals)
-        return reply.end("needs_approval", "needs_approval", f"the turn waits for approval of {one_line(calls)}")
+        return reply.need_approval([_describe_approval(call_id, self._calls.get(call_id)) for call_id in waiting])
 
 
 def _is_asked_about(question: Question, event: Event) -> bool:
