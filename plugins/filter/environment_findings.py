@@ -44,8 +44,7 @@ options:
   prefix:
     description:
       - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
-      - By default the one with which a host has a variable for each field, else the provider's usual one, such as
-        V(letta_).
+      - By default the provider's usual one, such as V(letta_).
     type: str
   provider:
     description: Only environments of this provider, V(letta) or V(qoder).

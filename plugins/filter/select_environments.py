@@ -22,7 +22,7 @@ author:
   - fleetops.environments authors (@fleetops)
 description:
   - Returns the names of those hosts that the inventory plugins of this collection listed and for which all of
-    O(filters) fulfills, in the order given. Other hosts are left out.
+    O(filters) hold, in the order given. Other hosts are left out.
 positional: hostvars, filters
 options:
   _input:
@@ -43,8 +43,7 @@ options:
   prefix:
     description:
       - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
-      - By default the one with which a host has a variable for each field, else the provider's usual one, such as
-        V(letta_).
+      - By default the provider's usual one, such as V(letta_).
     type: str
 """
 

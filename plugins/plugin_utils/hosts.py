@@ -97,17 +97,18 @@ def read_host_environments(
 ) -> list[tuple[str, Environment]]:
     """Those of the hosts that are environments, with their `fields`. provider: only environments of this one.
 
-    prefix: as for `read_fields`. Raises FleetError for an environment that has no variable with it.
+    prefix: what the names of the variables begin with; None for the provider's usual one, such as `letta_`.
+    Raises FleetError for an environment that has no variable with it.
     """
     found = []
     for host, environment in find_environments(hosts, hostvars):
         if provider not in (None, environment.provider):
             continue
-        fields = read_fields(host, environment, hostvars, prefix)
+        wanted = find_provider(environment.provider).variable_of("") if prefix is None else prefix
+        fields = read_fields(host, environment, hostvars, wanted)
         if not fields:
-            missing = find_provider(environment.provider).variable_of("") if prefix is None else prefix
             raise FleetError(
-                f"{host} has no variables that begin with {one_line(repr(missing), 60)}, as the inventory's "
+                f"{host} has no variables that begin with {one_line(repr(wanted), 60)}, as the inventory's "
                 "hostvars_prefix is another one; give that as the prefix"
             )
         found.append((host, environment.with_fields(fields)))
