@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient, HttpSettings
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry
 from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import Row, read_environment
 from tests.sandbox.process import Sandbox
@@ -18,6 +19,20 @@ from tests.sandbox.process import Sandbox
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
 KEY = "a-key-for-the-unit-tests"
+# The row of a delivery that a run has begun.
+BEGUN = Entry(
+    campaign="c",
+    environment_id="e",
+    host="alpha",
+    attempt=1,
+    client_message_id="m",
+    content_hash="h",
+    status="in_flight",
+    repeat=0,
+    run=1,
+    began_at="2026-01-31T12:00:00.000Z",
+    claimed_at="2026-01-31T12:00:00.000Z",
+)
 
 
 def settings_for(target: Sandbox | str, **changes: Any) -> HttpSettings:

@@ -14,26 +14,14 @@ from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.pl
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import STATES
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 
-from .support import environment_of, row
+from .support import BEGUN, environment_of, row
 
-DELIVERED = Entry(
-    campaign="c",
-    environment_id="e",
-    host="alpha",
-    attempt=1,
-    client_message_id="m",
-    content_hash="h",
-    status="sent",
-    repeat=0,
-    run=1,
-    began_at="2026-01-31T12:00:00.000Z",
-    claimed_at="2026-01-31T12:00:00.000Z",
-)
+DELIVERED = replace(BEGUN, status="sent")
 
 
 def test_an_id_never_changes_and_differs_for_every_other_input() -> None:

@@ -19,23 +19,12 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import sqlite as module
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger, find_ledger_path
 
+from .support import BEGUN
+
 FACTS = RunFacts("tester", "7", "alice", "/plays/site.yml")
-ROW = Entry(
-    campaign="c",
-    environment_id="e",
-    host="alpha",
-    attempt=1,
-    client_message_id="m",
-    content_hash="h",
-    status="in_flight",
-    repeat=0,
-    run=1,
-    began_at="2026-01-31T12:00:00.000Z",
-    claimed_at="2026-01-31T12:00:00.000Z",
-)
 
 
 @pytest.fixture
@@ -108,12 +97,12 @@ def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
 
 def test_a_recorded_delivery_is_kept(path: Path) -> None:
     with open_ledger(path) as ledger:
-        assert Deliveries(ledger).replace(None, ROW)
-        assert Deliveries(ledger).replace(ROW, replace(ROW, status="sent"))
+        assert Deliveries(ledger).replace(None, BEGUN)
+        assert Deliveries(ledger).replace(BEGUN, replace(BEGUN, status="sent"))
 
     with open_ledger(path) as ledger:
-        assert Deliveries(ledger).entry("c", "e") == replace(ROW, status="sent")
-        assert Deliveries(ledger).entries("c") == {"e": replace(ROW, status="sent")}
+        assert Deliveries(ledger).entry("c", "e") == replace(BEGUN, status="sent")
+        assert Deliveries(ledger).entries("c") == {"e": replace(BEGUN, status="sent")}
         assert Deliveries(ledger).entries("other") == {}
         assert Deliveries(ledger).entry("c", "other") is None
     [run, _second] = sql(path, "SELECT os_user, awx_job_id, awx_user, playbook FROM runs")
@@ -122,9 +111,9 @@ def test_a_recorded_delivery_is_kept(path: Path) -> None:
 
 def test_a_row_that_changed_since_it_was_read_is_not_replaced(path: Path) -> None:
     with open_ledger(path) as one, open_ledger(path) as other:
-        assert Deliveries(one).replace(None, ROW)
-        assert not Deliveries(other).replace(None, replace(ROW, run=2))
-        assert Deliveries(other).entry("c", "e") == ROW
+        assert Deliveries(one).replace(None, BEGUN)
+        assert not Deliveries(other).replace(None, replace(BEGUN, run=2))
+        assert Deliveries(other).entry("c", "e") == BEGUN
 
 
 @pytest.mark.parametrize("wrong", ["~nobody-of-this-name/ledger", "a\0b"])
@@ -191,11 +180,11 @@ def test_reading_creates_no_file(path: Path) -> None:
     assert Ledger.read(path) is None
     assert not path.parent.exists()
     with open_ledger(path) as ledger:
-        Deliveries(ledger).replace(None, ROW)
+        Deliveries(ledger).replace(None, BEGUN)
     reading = Ledger.read(path)
     assert reading is not None
     with reading:
-        assert Deliveries(reading).entries("c") == {"e": ROW}
+        assert Deliveries(reading).entries("c") == {"e": BEGUN}
         with pytest.raises(OptionError, match="readonly"):
             Deliveries(reading).begin("c", None, 0)
 
@@ -204,13 +193,13 @@ def test_a_ledger_in_a_read_only_directory_is_read() -> None:
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         with open_ledger(path) as ledger:
-            Deliveries(ledger).replace(None, ROW)
+            Deliveries(ledger).replace(None, BEGUN)
         path.parent.chmod(0o555)
 
         with_row = Ledger.read(path)
         assert with_row is not None
         with with_row:
-            assert Deliveries(with_row).entries("c") == {"e": ROW}
+            assert Deliveries(with_row).entries("c") == {"e": BEGUN}
             assert not with_row.is_alive(1)
 
 
@@ -219,13 +208,13 @@ def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> No
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         with open_ledger(path) as ledger:
-            Deliveries(ledger).replace(None, ROW)
+            Deliveries(ledger).replace(None, BEGUN)
             path.parent.chmod(0o555)
 
             with_row = Ledger.read(path)
             assert with_row is not None
             with with_row:
-                assert Deliveries(with_row).entries("c") == {"e": ROW}
+                assert Deliveries(with_row).entries("c") == {"e": BEGUN}
 
 
 def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> None:
@@ -234,8 +223,8 @@ def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> N
     reading = Ledger.read(path)
     assert reading is not None
     with reading, open_ledger(path) as ledger:
-        Deliveries(ledger).replace(None, ROW)
-        assert Deliveries(reading).entries("c") == {"e": ROW}
+        Deliveries(ledger).replace(None, BEGUN)
+        assert Deliveries(reading).entries("c") == {"e": BEGUN}
 
 
 # Unusable ledgers
@@ -253,7 +242,7 @@ def test_a_ledger_whose_latest_part_cannot_be_read_is_not_read() -> None:
         path = directory / "inner" / "ledger.sqlite"
         child = os.fork()
         if child == 0:
-            Deliveries(open_ledger(path)).replace(None, ROW)
+            Deliveries(open_ledger(path)).replace(None, BEGUN)
             os._exit(0)
         os.waitpid(child, 0)
         Path(f"{path}-shm").unlink()
@@ -275,7 +264,7 @@ def test_a_file_other_than_a_database_is_refused(path: Path, damage: bytes) -> N
 def test_a_damaged_file_is_refused(path: Path) -> None:
     with open_ledger(path) as ledger:
         for number in range(200):
-            Deliveries(ledger).replace(None, replace(ROW, environment_id=str(number)))
+            Deliveries(ledger).replace(None, replace(BEGUN, environment_id=str(number)))
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
 
@@ -326,7 +315,7 @@ def test_a_ledger_whose_rows_are_not_yet_in_its_file_is_read(path: Path) -> None
     if child == 0:
         # The ledger stays open until the end: closing it would write the rows to the file itself.
         killed = open_ledger(path)
-        Deliveries(killed).replace(None, ROW)
+        Deliveries(killed).replace(None, BEGUN)
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
@@ -334,7 +323,7 @@ def test_a_ledger_whose_rows_are_not_yet_in_its_file_is_read(path: Path) -> None
 
     with open_ledger(path) as ledger:
         assert ledger.run == 2
-        assert Deliveries(ledger).entries("c") == {"e": ROW}
+        assert Deliveries(ledger).entries("c") == {"e": BEGUN}
 
 
 @pytest.mark.parametrize("use", [open_ledger, Ledger.read])
@@ -383,14 +372,14 @@ def test_a_full_disk(path: Path) -> None:
     with open_ledger(path) as ledger:
         [(pages,)] = ledger._connection.execute("PRAGMA page_count")
         ledger._connection.execute(f"PRAGMA max_page_count = {pages}")
-        big = replace(ROW, host="x" * 100_000)
+        big = replace(BEGUN, host="x" * 100_000)
         with pytest.raises(
             OptionError, match=r"^ledger: cannot use '[^\n]*': database or disk is full; make room, and run this again$"
         ):
             Deliveries(ledger).replace(None, big)
         # Writing works again when there is room.
         ledger._connection.execute("PRAGMA max_page_count = 1000000")
-        assert Deliveries(ledger).replace(None, replace(ROW, environment_id="last"))
+        assert Deliveries(ledger).replace(None, replace(BEGUN, environment_id="last"))
 
 
 def test_a_disk_without_room_for_the_files_beside_the_ledger(path: Path) -> None:
