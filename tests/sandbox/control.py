@@ -76,7 +76,7 @@ class Control:
         return self.gate.log.entries
 
     async def clear_requests(self, request: Request) -> None:
-        self.gate.log.entries.clear()
+        self.gate.log.clear()
 
     async def list_received(self, request: Request) -> dict[str, Any]:
         return self.letta.devices.received()
@@ -185,7 +185,7 @@ class Control:
         self.qoder.reset()
         self.letta.settings.change(self._settings.model_dump())
         self.gate.faults.rules.clear()
-        self.gate.log.entries.clear()
+        self.gate.log.clear()
 
     def _environment(self, request: Request) -> Environment:
         environment_id = unquote(request.path_params["id"])

@@ -39,12 +39,12 @@ class RequestLog:
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
-        self._is_under_way = 0
+        # By identity: a request that is never answered outlives the log that it began in.
+        self._under_way: dict[int, dict[str, Any]] = {}
         self._started = time.monotonic()
 
     def begin(self, request: HTTPConnection, route: str) -> dict[str, Any]:
-        self._is_under_way += 1
-        entry = {
+        entry: dict[str, Any] = {
             # A WebSocket begins as a GET; its scope does not say so.
             "method": request.scope.get("method", "GET"),
             "path": raw_path(request.scope),
@@ -57,13 +57,18 @@ class RequestLog:
             "account": None,
             "idempotency_key": request.headers.get("idempotency-key"),
             "at": round(time.monotonic() - self._started, 4),
-            "under_way": self._is_under_way,
         }
+        self._under_way[id(entry)] = entry
+        entry["under_way"] = len(self._under_way)
         self.entries.append(entry)
         return entry
 
-    def end(self) -> None:
-        self._is_under_way -= 1
+    def end(self, entry: dict[str, Any]) -> None:
+        self._under_way.pop(id(entry), None)
+
+    def clear(self) -> None:
+        self.entries.clear()
+        self._under_way.clear()
 
 
 @dataclass
@@ -91,7 +96,7 @@ class Endpoint:
             entry["status"] = "dropped"
             await _drop(drop, scope, receive, send)
         finally:
-            self.gate.log.end()
+            self.gate.log.end(entry)
 
     async def _answer(self, request: Request, entry: dict[str, Any]) -> Reply:
         call = Call(

@@ -84,7 +84,7 @@ class SocketEndpoint:
         raw = WebSocket(scope, receive, send)
         entry = self.gate.log.begin(raw, self.route)
         # An open socket is not a request under way.
-        self.gate.log.end()
+        self.gate.log.end(entry)
         call = Call(
             route=self.route,
             target=unquote(next(iter(raw.path_params.values()), "")),

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from letta_client import Letta
+from letta_client import APITimeoutError, Letta
 
 from tests.sandbox.process import Sandbox
 from tests.sandbox.seeded import seeded_fleet
@@ -194,3 +194,14 @@ class TestRequestLog:
         sandbox.clear_requests()
 
         assert sandbox.requests() == []
+
+    def test_a_request_that_is_still_under_way_does_not_count_after_clear(self, sandbox: Sandbox, letta: Letta) -> None:
+        sandbox.add_fault("slow", route="list", seconds=30, times=1)
+        with pytest.raises(APITimeoutError):
+            letta.with_options(timeout=0.5).environments.list()
+        assert sandbox.requests()[0]["fault"] == "slow"
+        sandbox.clear_requests()
+
+        letta.environments.list()
+
+        assert [entry["under_way"] for entry in sandbox.requests()] == [1]
