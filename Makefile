@@ -23,7 +23,7 @@ linters := lint-ruff-check lint-ruff-format lint-mypy lint-ansible lint-changelo
 workers := 3
 pytest = pytest --numprocesses $(workers)
 
-.PHONY: help home venv chromium shells demo demo-devices test check lint $(linters) sanity pytest test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench build ee docs changelog release-check clean
+.PHONY: help home venv chromium shells openssh demo demo-devices test check lint $(linters) sanity pytest test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench build ee docs changelog release-check clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -96,8 +96,14 @@ lint-changelog: venv
 sanity: venv
 	@tests/checks/artifact.sh
 
-chromium shells: | home
-	@tests/checks/$@.sh
+chromium: | home
+	@tests/checks/chromium.sh
+
+shells: | home
+	@tests/checks/programs.sh 'which devices have in the tests of the connection plugin' zsh fish sudo busybox
+
+openssh: | home
+	@tests/checks/programs.sh 'which the connection plugin is measured against' sshd=openssh-server
 
 .build/rulebook/.ready: requirements.txt tests/rulebook.txt | venv
 	@tests/checks/rulebook.sh
@@ -132,7 +138,7 @@ coverage: venv
 test-matrix: venv
 	@PYTHONS='$(PYTHONS)' tests/checks/matrix.sh '$(user_home)'
 
-bench: venv
+bench: openssh venv
 	@python -m tests.benchmarks $(BENCH)
 
 build: venv

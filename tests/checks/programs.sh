@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# Makes sure that the shells and the sudo are installed that devices have in the tests of the connection plugin.
+# programs.sh WHAT_FOR PROGRAM[=PACKAGE]...: makes sure that programs are installed; PACKAGE is Debian's name if it differs.
 set -euo pipefail
 
-missing() {
+what_for=$1
+shift
+PATH=$PATH:/usr/sbin
+
+missing() { # the packages of the programs that are not there
     local program
-    for program in zsh fish sudo busybox; do
-        command -v "$program" >/dev/null || echo "$program"
+    for program in "$@"; do
+        command -v "${program%=*}" >/dev/null || echo "${program#*=}"
     done
 }
 
-mapfile -t wanted < <(missing)
+mapfile -t wanted < <(missing "$@")
 [[ ${#wanted[@]} -gt 0 ]] || exit 0
-tests/checks/debian.sh "which devices have in the tests of the connection plugin" "${wanted[@]}" || true
-[[ -n $(missing) ]] || exit 0
-echo "make: the tests of the connection plugin need ${wanted[*]} (on Debian: sudo apt-get install ${wanted[*]})" >&2
+tests/checks/debian.sh "$what_for" "${wanted[@]}" || true
+[[ -n $(missing "$@") ]] || exit 0
+echo "make: ${wanted[*]} is missing, $what_for (on Debian: sudo apt-get install ${wanted[*]})" >&2
 exit 1
