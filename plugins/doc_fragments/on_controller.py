@@ -27,4 +27,10 @@ attributes:
     description: Where the controller runs.
     platforms: posix
     support: full
+notes:
+  - With C(delegate_to) the host that it names takes the place of the play's host, with its connection options, agent,
+    conversation and variables. The result names it as C(host). It must be an environment of the inventory. Any other
+    name is an error, except those that Ansible has for the controller (V(localhost), V(127.0.0.1), V(::1)), which mean
+    the play's host. Ansible renders the options of the task for the play's host, so C(inventory_hostname) in them is
+    that one.
 """

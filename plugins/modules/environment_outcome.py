@@ -52,6 +52,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+host:
+  description: The environment in the place of the play's host.
+  returned: with C(delegate_to) an environment
+  type: str
+  sample: alpha
 msg:
   description: Why the host failed, or that it is not among the outcomes.
   returned: when it failed or is skipped

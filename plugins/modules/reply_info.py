@@ -105,6 +105,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+host:
+  description: The environment in the place of the play's host.
+  returned: with C(delegate_to) an environment
+  type: str
+  sample: alpha
 msg:
   description: A summary.
   returned: always

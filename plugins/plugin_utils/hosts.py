@@ -33,6 +33,12 @@ from .core_internals import (
     read_task_variables,
 )
 
+# The variables that core sets for a task, whichever host it runs on.
+_SHARED = (
+    *("ansible_loop", "ansible_loop_var", "ansible_index_var", "ansible_search_path", "hostvars"),
+    *("ansible_play_hosts_all", "ansible_play_hosts", "ansible_play_batch"),
+)
+
 
 def check_host(option: str, host: Any, hostvars: Mapping[str, Any]) -> str:
     """The name of a host. Raises OptionError for `option` for what is no host of the inventory."""
@@ -168,12 +174,12 @@ class HostVariables:
         return self._hostvars[host].get(name) if self._may_be_of(host, name) else None
 
     def read_all(self, host: str) -> Mapping[str, Any]:
-        """All variables, not rendered; those of the task's loop are as they are for the current host."""
+        """All variables, not rendered; those of the play and the task's loop are as they are for the current host."""
         if host == self._task_vars["inventory_hostname"]:
             return self._task_vars
-        loop_names = (*(str(self._task_vars.get(f"ansible_{kind}_var")) for kind in ("loop", "index")), "ansible_loop")
-        of_the_loop = {name: self._task_vars[name] for name in loop_names if name in self._task_vars}
-        return {**read_task_variables(self._hostvars, host, self._task), **of_the_loop, "hostvars": self._hostvars}
+        loop_names = (str(self._task_vars.get(f"ansible_{kind}_var")) for kind in ("loop", "index"))
+        shared = {name: self._task_vars[name] for name in (*loop_names, *_SHARED) if name in self._task_vars}
+        return {**read_task_variables(self._hostvars, host, self._task), **shared}
 
     def _may_be_of_the_play(self, name: str) -> bool:
         """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""

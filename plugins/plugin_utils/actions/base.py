@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ansible import constants
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
@@ -22,8 +23,9 @@ from ...module_utils.options import drop_blanks, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.conversation import NEW_CONVERSATION
 from ...module_utils.providers.registry import find_provider, list_providers
+from ...module_utils.text import one_line
 from ..core_internals import hide_source
-from ..hosts import HostVariables
+from ..hosts import HostVariables, find_environment
 from ..options import explain_templates, validate_arguments
 from .targets import Item, find_listing_url, write_address
 
@@ -46,6 +48,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     TRANSFERS_FILES = False
 
     SPEC: ClassVar[Mapping[str, Any]]
+    _templar: Any
     _host_variables: HostVariables
     # The providers that it works with, None for all.
     PROVIDERS: ClassVar[Sequence[Provider] | None] = None
@@ -58,21 +61,43 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
 
     def run(self, tmp: Any = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Validate the options, do the work, and remove secrets from the result."""
-        task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
+        variables: Mapping[str, Any] = task_vars or {}
         self._secrets: set[str] = set()
         try:
             _deps.require_packages()
-            self._learn_secrets(task_vars)
+            self._learn_secrets(variables)
+            variables = self._take_place_of_delegate(variables, result)
             # `_settings` reads the options of the connection.
             options = validate_arguments(self.SPEC, drop_blanks(self._task.args))
-            result.update(self.execute(options, task_vars))
+            result.update(self.execute(options, variables))
         except FleetError as error:
             result.update(failed=True, msg=str(error))
         if result.get("failed"):
             self._hide_source_with_secrets()
         cleaned: dict[str, Any] = remove_values(result, self._secrets)
         return cleaned
+
+    def _take_place_of_delegate(self, task_vars: Mapping[str, Any], result: dict[str, Any]) -> Mapping[str, Any]:
+        """The variables of the host to act on: of the environment in `delegate_to`, which the result names.
+
+        A name of the controller means the play's host. Raises FleetError.
+        """
+        # `ansible_delegated_vars` may have the host of another item of a loop.
+        host = self._task.delegate_to
+        if host is None or host in constants.LOCALHOST:
+            return task_vars
+        if find_environment(host, task_vars["hostvars"]) is None:
+            what = "no environment" if host in task_vars["hostvars"] else "no host of the inventory"
+            way_out = "give a host that is an environment, or localhost to act on the play's host"
+            raise OptionError("delegate_to", f"{one_line(repr(host), 80)} is {what}; {way_out}")
+        if not is_blank(self._task.args.get("targets")):
+            raise OptionError("delegate_to", f"{host!r} cannot go with targets, which name the hosts to act on")
+        result["host"] = host
+        variables = HostVariables(self._task, task_vars, self._templar, [host]).read_all(host)
+        self._templar = self._templar.copy_with_new_env(available_variables=variables)
+        self._learn_secrets(variables)
+        return variables
 
     def _hide_source_with_secrets(self) -> None:
         """Keep Ansible from showing the lines around the failed task, where a key stands in its file."""
