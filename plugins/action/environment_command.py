@@ -16,6 +16,7 @@ from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 class ActionModule(TargetsAction):
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
+    SETTLED = frozenset({"changed", "unknown"})
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[CommandOutcome]:
         command = Command(run.options["command"], run.options["command_timeout"], run.options["args"])

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..module_utils.errors import OptionError
-from ..module_utils.fleet.update import Update, UpdateOutcome, update_environments
+from ..module_utils.fleet.fan_out import Target
+from ..module_utils.fleet.update import NOT_UPDATED, Update, UpdateOutcome, update_environments
 from ..module_utils.ledger.rollouts import RolloutUpdates
 from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
@@ -23,6 +24,7 @@ from ..plugin_utils.actions.run_facts import find_run_facts
 class ActionModule(TargetsAction):
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
+    SETTLED = frozenset({"changed", "ok", "unknown"})
     MAKES_CONVERSATIONS = True
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
@@ -34,6 +36,10 @@ class ActionModule(TargetsAction):
         if options["rollout"] and options["target_version"] is None:
             raise OptionError("rollout", "needs target_version")
         self._facts = find_run_facts(self._task, task_vars)
+
+    def is_settled(self, target: Target, outcome: UpdateOutcome) -> bool:
+        """Also a device that was told to update, and is not back on the version wanted."""
+        return super().is_settled(target, outcome) or (outcome.error or {}).get("code") == NOT_UPDATED
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[UpdateOutcome]:
         update = Update(

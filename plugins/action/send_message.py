@@ -17,7 +17,7 @@ from ansible.errors import AnsibleError
 from ..module_utils.campaigns.campaign import Campaign, mark_delivered, mark_inactive
 from ..module_utils.campaigns.plan import CampaignPlan, plan_campaign
 from ..module_utils.errors import OptionError
-from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, deliver, wait_for_replies
+from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, Retry, deliver, wait_for_replies
 from ..module_utils.fleet.fan_out import Target, count_each
 from ..module_utils.ledger.audit_log import AuditLog
 from ..module_utils.ledger.deliveries import Deliveries
@@ -53,6 +53,7 @@ class ActionModule(TargetsAction):
     SPEC = SPEC
     STATUSES = STATUSES
     CHANGED = frozenset({"sent", "unknown"})
+    SETTLED = frozenset({"sent", "already_sent"})
     ITEM_KEYS = ("content", "agent_id", "conversation_id", "agent", "session_id", "client_message_id")
     MAKES_CONVERSATIONS = True
 
@@ -100,6 +101,14 @@ class ActionModule(TargetsAction):
         if refusal is not None:
             raise OptionError(source, f"cannot be sent to {item.host}: {refusal}")
         return content
+
+    def is_settled(self, target: MessageTarget, outcome: Delivery) -> bool:
+        """Also approvals that may have been accepted, as a device does not recognize them if they come again."""
+        if outcome.status == "unknown":
+            return any(message.approvals for message in target.messages)
+        # A campaign looks up what it could not record.
+        is_unrecorded = outcome.error is not None and outcome.reply is None
+        return super().is_settled(target, outcome) and not is_unrecorded
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[Delivery]:
         name = run.options["campaign"]
@@ -231,13 +240,20 @@ async def _deliver(
     campaign: Campaign | None = None,
 ) -> Sequence[Delivery]:
     """Send, and wait for the replies if they are wanted."""
-    deliveries = await deliver(clients, targets, run.policy, campaign)
+    once = campaign or Retry(run.earlier, conversations.find_message)
+    deliveries = await deliver(clients, targets, run.policy, once)
+    for delivery in deliveries:
+        before = run.earlier.get(delivery.host)
+        if delivery.status == "already_sent" and before is not None and before.status in ActionModule.CHANGED:
+            # An earlier attempt of this task has sent it.
+            delivery.status = "sent"
     if run.options["wait_for_reply"]:
         within = run.options["reply_timeout"]
-        waiting = wait_for_replies(targets, deliveries, conversations.search_reply, within, run.policy.report)
+        pairs = [*zip(targets, deliveries, strict=True), *run.settled]
+        waiting = wait_for_replies(pairs, conversations.search_reply, within, run.policy.report)
         await run.policy.stop.run(waiting, grace=0)
         if campaign is not None:
-            for target, delivery in zip(targets, deliveries, strict=True):
+            for target, delivery in pairs:
                 campaign.record(target, delivery)
     for target, delivery in zip(targets, deliveries, strict=True):
         if delivery.status == "sent" and not target.provider.knows_who_answers(delivery.agent_id):

@@ -17,7 +17,8 @@ options:
         C(agent_id) and C(conversation_id).
       - In a play of several hosts the task needs C(run_once=true). C(ansible_play_batch) is the list that heeds
         C(--limit); C(groups[...]) does not.
-      - Without it the task acts on the play's current host.
+      - Without it the task acts on the play's current host, or on the host of C(delegate_to). Where that is an
+        environment, it cannot go with O(targets).
     type: list
     elements: raw
   max_targets:
@@ -52,6 +53,16 @@ notes:
   - With O(targets), a SIGINT (Ctrl-C) or SIGTERM lets no further target start and gives those under way 5 s. What is
     cut off then is C(unknown). Ansible takes no result any more, so O(result_file) and O(retry_file) are the report.
   - With O(targets), a terminal shows once a second how many are done and how long the rest takes.
+"""
+
+    # For what must not happen twice.
+    ONCE = r"""
+options: {}
+notes:
+  - With the task keywords C(until) and C(retries) all attempts of a task are one. A target that has had the effect is
+    left alone. One that ended C(failed), C(offline) or C(not_attempted) is tried again. The result of each attempt, and
+    the files, have all targets. Another item of a loop is another task.
+  - What stays C(unknown) or failed counts against O(max_failures) in each attempt. Above it nothing new starts.
 """
 
     # For what is done on an agent's behalf, and needs an environment that is online.

@@ -14,7 +14,8 @@ description:
     task on all of O(targets), and returns its output. It goes over the relay.
   - A command that a device does not list is refused before anything is sent.
   - A command is never run twice. Where the connection ends between the command and its answer, the target ends as
-    C(unknown), since the device may have run it.
+    C(unknown), since the device may have run it. With C(until) it is then not run again; a command that
+    reports a failure is.
 options:
   command:
     description: The command's id, as in C(supported_commands), for example V(reload).
@@ -31,6 +32,7 @@ extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.once
   - fleetops.environments.on_controller
 attributes:
   check_mode:

@@ -18,6 +18,8 @@ description:
     before.
   - A device is under way until it is back. So O(concurrency) is how many restart at a time, and one that does not come
     back counts as failed before others start.
+  - The attempts of a task with C(until) tell a device once, also one that is not back in time or ended
+    C(unknown). M(fleetops.environments.wait_for_environment) waits longer.
 options:
   target_version:
     description:
@@ -64,6 +66,7 @@ extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.once
   - fleetops.environments.on_controller
 attributes:
   check_mode:

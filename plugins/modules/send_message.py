@@ -19,6 +19,9 @@ description:
     once more under the same C(client_message_id).
   - Only what cannot have been accepted, or goes out under the same C(client_message_id) or idempotency key, is ever
     sent again. A session that is busy is waited for until O(deadline).
+  - The attempts of a task with C(until) have the same messages under the same ids. One that ended
+    C(unknown) is looked up in its agent's conversation first, and is not sent again if it is there. O(approvals) that
+    ended C(unknown) are not sent again. With O(wait_for_reply) an attempt waits anew for the replies that are missing.
 options:
   content:
     description: The message, a text or a list of text parts (dictionaries with C(type) and C(text)).
@@ -216,6 +219,7 @@ extends_documentation_fragment:
   - fleetops.environments.qoder
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.once
   - fleetops.environments.on_controller
 attributes:
   check_mode:

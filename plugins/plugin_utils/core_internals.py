@@ -10,14 +10,18 @@ tests/unit/test_core_internals.py checks each attribute against the core that is
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from ansible.plugins.loader import vars_loader
 from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
 
 # The vars plugin that core always has: what it finds for many hosts at once is what it finds for each.
 _HOST_GROUP_VARS = "ansible.builtin.host_group_vars"
+
+Value = TypeVar("Value")
+_SHARED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def read_host_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
@@ -72,6 +76,16 @@ def read_task_variables(hostvars: Any, host: str, task: Any) -> dict[str, Any]:
 def is_in_role(task: Any) -> bool:
     """Whether a task belongs to a role, whose variables only its tasks see."""
     return task._role is not None
+
+
+def share_between_attempts(task: Any, make: Callable[[], Value]) -> Value:
+    """What the attempts of a task (`until`, `retries`) share; the first one makes it.
+
+    Core makes another action for each attempt, with the same object for the task. Each item of a loop gets a copy of
+    it, also an item that comes twice.
+    """
+    shared: Value = _SHARED[task] if task in _SHARED else _SHARED.setdefault(task, make())
+    return shared
 
 
 def hide_source(task: Any) -> None:

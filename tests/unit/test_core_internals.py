@@ -6,6 +6,10 @@ This file is the first to fail on an ansible-core that changed one of them, and 
 from __future__ import annotations
 
 import ast
+import gc
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,3 +173,47 @@ def test_the_source_of_a_task_can_be_hidden(core: Core) -> None:
     core_internals.hide_source(core.task)
 
     assert core.task.get_ds() is None
+
+
+def test_what_attempts_share_belongs_to_the_object_of_the_task(core: Core) -> None:
+    other = core.task.copy()
+
+    first, again, of_other = (
+        core_internals.share_between_attempts(task, list) for task in (core.task, core.task, other)
+    )
+
+    assert first is again
+    assert first is not of_other
+    del other
+    gc.collect()
+    assert list(core_internals._SHARED) == [core.task]
+
+
+# An action that fails, and writes which object it has for its task, in all attempts so far.
+ACTION = """
+import json
+import pathlib
+
+from ansible.plugins.action import ActionBase
+
+TASKS = []
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        # A task that is kept leaves its place in memory to no other one.
+        TASKS.append(self._task)
+        pathlib.Path("seen.json").write_text(json.dumps([TASKS.index(task) for task in TASKS]))
+        return {"failed": True}
+"""
+
+
+def test_attempts_have_one_object_for_the_task_and_items_of_a_loop_have_copies(tmp_path: Path) -> None:
+    task = {"which_task": {}, "loop": ["same", "same"], "until": "false", "retries": 2, "delay": 0}
+    (tmp_path / "action_plugins").mkdir()
+    (tmp_path / "action_plugins/which_task.py").write_text(ACTION)
+    (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]))
+
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "play.yml"]
+    subprocess.run(command, cwd=tmp_path, check=False, capture_output=True)
+
+    assert json.loads((tmp_path / "seen.json").read_text()) == [0, 0, 0, 3, 3, 3]

@@ -77,7 +77,8 @@ def ask_all(
             reader = Reader(client, concurrency=4, rate=rate)
             async with asyncio.TaskGroup() as group:
                 group.create_task(asyncio.to_thread(meanwhile))
-                await wait_for_replies(targets, deliveries, lambda question: ReplySearch(reader, question).look, within)
+                pairs = list(zip(targets, deliveries, strict=True))
+                await wait_for_replies(pairs, lambda question: ReplySearch(reader, question).look, within)
         return deliveries
 
     return asyncio.run(run())

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from ..environment import EnvironmentReference
 from ..errors import ApiError
@@ -145,6 +145,31 @@ class Once:
         """Record what happened to the message."""
 
 
+class Retry(Once):
+    """Keeps a message from being delivered twice by the attempts of one task.
+
+    earlier: by host, what came of the attempts before. find_message: as in Conversations.
+    """
+
+    def __init__(
+        self, earlier: Mapping[str, Delivery], find_message: Callable[[Question, bool], Awaitable[str | None]]
+    ) -> None:
+        self._earlier, self._find_message = earlier, find_message
+
+    def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+        """Let it be sent, into the conversation that an earlier attempt has made for it."""
+        if target.host in self._earlier:
+            delivery.conversation_id = self._earlier[target.host].conversation_id
+        return True
+
+    async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
+        """As in Once; only a message is looked up that is in doubt, and that the agent's history has under its id."""
+        earlier = self._earlier.get(target.host)
+        if earlier is None or earlier.status != "unknown" or target.otid is None or target.agent_id is None:
+            return None
+        return await self._find_message(target.question(delivery.conversation_id), False)
+
+
 async def deliver(
     clients: Mapping[str, Client], targets: Sequence[MessageTarget], policy: Policy, once: Once | None = None
 ) -> list[Delivery]:
@@ -174,18 +199,22 @@ async def _watch(once: Once, stop: Stop) -> None:
 
 
 async def wait_for_replies(
-    targets: Sequence[MessageTarget],
-    deliveries: Sequence[Delivery],
+    pairs: Sequence[tuple[MessageTarget, Delivery]],
     search_reply: Callable[[Question], Look],
     within: float,
     report: Callable[[str], None] | None = None,
 ) -> None:
     """Wait for the reply to everything that was delivered. Each delivery gets its reply, or why there is none.
 
+    A delivery that has a reply keeps it. One whose reply was waited for in vain gets the whole time again.
     search_reply: gives the function that looks for the reply to one question. within: seconds since each was sent.
     report: as in Policy.
     """
-    pairs = [pair for pair in zip(targets, deliveries, strict=True) if pair[1].status in ("sent", "already_sent")]
+    pairs = [
+        (target, delivery)
+        for target, delivery in pairs
+        if delivery.status in ("sent", "already_sent") and (delivery.reply is None or delivery.has_failed)
+    ]
     progress = Progress("replies", len(pairs))
 
     async def wait(target: MessageTarget, delivery: Delivery) -> None:
@@ -194,8 +223,8 @@ async def wait_for_replies(
             # The device does not wait for this answer, so a turn that is found belongs to another answer.
             delivery.reply = Reply().end("lost", "reply_lost", delivery.reason)
         else:
-            sent_at = datetime.fromisoformat(str(delivery.sent_at))
-            delivery.reply = await wait_for_reply(search_reply(question), sent_at, within)
+            began = datetime.now(UTC) if delivery.reply else datetime.fromisoformat(str(delivery.sent_at))
+            delivery.reply = await wait_for_reply(search_reply(question), began, within)
         delivery.error = delivery.reply.error
         progress.count(delivery.reply.state, failed=delivery.has_failed)
 

@@ -37,6 +37,8 @@ from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
 COMMAND = "upgrade-letta-code"
+# The code of a device that was told to update, and is not back on the version wanted.
+NOT_UPDATED = "not_updated"
 _UPDATED = "Updated to "
 _LONGEST_PAUSE = 5.0
 
@@ -306,7 +308,7 @@ class _UpdateJob:
         is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {describe_state(now)}"
         where = await self._find_elsewhere(before)
         message = f"not back on {self.update.wanted}{within}: {is_now}{where}; {how}"
-        raise ApiError(message, code="not_updated", may_be_accepted=unclear)
+        raise ApiError(message, code=NOT_UPDATED, may_be_accepted=unclear)
 
     async def _wait_until_back(self, before: Environment, until: float) -> Environment | None:
         """The same row when its device is back, or when the time is over; None for a row that is gone."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from ansible.utils.display import Display
@@ -21,6 +21,7 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.providers.conversation import Reply
 from ...module_utils.providers.registry import find_provider
 from ...module_utils.stop import Stop
+from ..core_internals import share_between_attempts
 from ..hosts import HostVariables
 from .base import EnvironmentAction
 from .signals import stop_on_signals
@@ -37,6 +38,7 @@ class TaskRun:
     """What one task does with which targets, and how.
 
     connections: how to reach each provider that the targets are of, by its name. fans_out: whether `targets` was given.
+    earlier: by host, what came of the task's attempts before this one. settled: the targets that need no other attempt.
     """
 
     connections: Mapping[str, HttpSettings]
@@ -45,6 +47,8 @@ class TaskRun:
     policy: Policy
     fans_out: bool
     check_mode: bool
+    earlier: dict[str, Any] = field(default_factory=dict)
+    settled: Sequence[tuple[Any, Any]] = ()
 
     @property
     def settings(self) -> HttpSettings:
@@ -59,6 +63,8 @@ class TargetsAction(EnvironmentAction):
     # The statuses of outcomes in the order of the summary, and those that mean a change.
     STATUSES: ClassVar[Sequence[str]] = ("changed", "ok", "offline", "skipped", "not_attempted", "failed", "unknown")
     CHANGED: ClassVar[frozenset[str]] = frozenset({"changed", "unknown"})
+    # The statuses of targets that a later attempt of the task leaves alone. Empty: to act twice does no harm.
+    SETTLED: ClassVar[frozenset[str]] = frozenset()
     # What an entry of `targets` may say besides its host.
     ITEM_KEYS: ClassVar[Sequence[str]] = ("agent_id", "conversation_id")
     # Whether each target needs an agent.
@@ -93,22 +99,52 @@ class TargetsAction(EnvironmentAction):
         connections, stop = self._connections("targets", self._group_by_provider(items), task_vars), Stop()
         for settings in connections.values():
             settings.gate.stop = stop
+        earlier: dict[str, Outcome]
+        targets, earlier = share_between_attempts(
+            self._task, lambda: ([self.make_target(item, options, task_vars) for item in items], {})
+        )
         run = TaskRun(
             connections=connections,
             options=options,
-            targets=[self.make_target(item, options, task_vars) for item in items],
+            targets=targets,
             policy=self._make_policy(options, len(items), stop),
             fans_out=fans_out,
             check_mode=bool(self._task.check_mode),
+            earlier=earlier,
         )
         if run.check_mode:
             return self.run_in_check_mode(run)
         if not fans_out:
-            return self.make_result(run, asyncio.run(self.run_on_targets(run)))
+            return self.make_result(run, self._make_attempt(run))
         with stop_on_signals(run.policy.stop):
-            result = self.make_result(run, asyncio.run(self.run_on_targets(run)))
+            result = self.make_result(run, self._make_attempt(run))
             _write_files(options, result)
         return result
+
+    def _make_attempt(self, run: TaskRun) -> list[Outcome]:
+        """Work on the targets that no earlier attempt has settled; an outcome for each target, in the same order.
+
+        Failures that stay count against the budget of this attempt. What was unknown stays so until it is settled, and
+        what is not attempted is as it was.
+        """
+        earlier = run.earlier
+        known = [(target, earlier[target.host]) for target in run.targets if target.host in earlier]
+        settled = [pair for pair in known if self.is_settled(*pair)]
+        done = {target.host for target, _outcome in settled}
+        wanted = [target for target in run.targets if target.host not in done]
+        failures = sum(outcome.status in ("failed", "unknown") for _target, outcome in settled)
+        policy = replace(run.policy, max_failures=run.policy.max_failures - failures)
+        found = asyncio.run(self.run_on_targets(replace(run, targets=wanted, settled=settled, policy=policy)))
+        for target, outcome in zip(wanted, found, strict=True):
+            before = earlier.get(target.host) if self.SETTLED else None
+            stays_unknown = before is not None and before.status == "unknown" and not self.is_settled(target, outcome)
+            if before is None or not (stays_unknown or outcome.status == "not_attempted"):
+                earlier[target.host] = outcome
+        return [earlier[target.host] for target in run.targets]
+
+    def is_settled(self, target: Any, outcome: Any) -> bool:
+        """Whether a later attempt of the task leaves a target alone."""
+        return outcome.status in self.SETTLED
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         """Raise OptionError for values that no target can be given."""
