@@ -30,6 +30,14 @@ options:
       - A key or file of a task goes before one of a variable, and that before one of the environment; where both are
         given at the same place, O(api_key) counts.
     type: path
+  allow_http:
+    description:
+      - Whether the key may be sent in clear text, over C(http://) to another machine or to a proxy there. The relay
+        goes the same way.
+      - Without it C(http://) is for C(localhost) and for loopback addresses (C(127.0.0.0/8), C(::1)).
+      - Unset, the variable C(letta_allow_http) counts, then the environment variable E(LETTA_ALLOW_HTTP).
+    type: bool
+    default: false
   timeout:
     description:
       - Seconds to wait for a connection, and for each answer, of one request.
@@ -114,6 +122,17 @@ options:
       - name: LETTA_API_KEY_FILE
     vars:
       - name: letta_api_key_file
+  allow_http:
+    description:
+      - Whether the key may be sent in clear text, over C(http://) to another machine or to a proxy there. The relay
+        goes the same way.
+      - Without it C(http://) is for C(localhost) and for loopback addresses (C(127.0.0.0/8), C(::1)).
+    type: bool
+    default: false
+    env:
+      - name: LETTA_ALLOW_HTTP
+    vars:
+      - name: letta_allow_http
   timeout:
     description: Seconds to wait for a connection, and for each answer, of one request.
     type: float

@@ -49,6 +49,16 @@ options:
       - name: QODER_API_KEY_FILE
     vars:
       - name: qoder_api_key_file
+  allow_http:
+    description:
+      - Whether the key may be sent in clear text, over C(http://) to another machine or to a proxy there.
+      - Without it C(http://) is for C(localhost) and for loopback addresses (C(127.0.0.0/8), C(::1)).
+    type: bool
+    default: false
+    env:
+      - name: QODER_ALLOW_HTTP
+    vars:
+      - name: qoder_allow_http
   timeout:
     description: Seconds to wait for a connection, and for each answer, of one request.
     type: float

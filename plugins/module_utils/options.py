@@ -96,6 +96,7 @@ CONNECTION_SPEC: dict[str, dict[str, Any]] = {
     "base_url": {"type": "str"},
     "api_key": {"type": "str", "no_log": True},
     "api_key_file": {"type": "path", "no_log": False},
+    "allow_http": {"type": "bool", "default": False},
     "timeout": {"type": "float", "default": 30},
     "retries": {"type": "int", "default": 5},
     "deadline": {"type": "float", "default": 120},

@@ -317,7 +317,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"base_url": "http://127.0.0.1:9", "retries": 0}, ("http://127.0.0.1:9/v1/environments", "cannot connect"),
     ),
     "a host that does not exist": (
-        {"base_url": "http://nowhere.invalid", "retries": 0},
+        {"base_url": "http://nowhere.invalid", "retries": 0, "allow_http": True},
         ("http://nowhere.invalid/v1/environments", "cannot connect"),
     ),
     "a plain port asked for TLS": ({"base_url": "TLS", "retries": 0}, ("https://127.0.0.1:", "TLS failure")),

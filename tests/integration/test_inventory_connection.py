@@ -243,7 +243,7 @@ def test_a_blank_url_selects_the_official_api(ansible: Ansible) -> None:
 def test_a_host_that_cannot_be_reached_is_named_with_the_cause(ansible: Ansible, host: str) -> None:
     url = f"http://{host}:{_closed_port()}"
 
-    run = ansible.inventory("--list", source=ansible.source(base_url=url, retries=1))
+    run = ansible.inventory("--list", source=ansible.source(base_url=url, retries=1, allow_http=True))
 
     run.assert_inventory_error(f"GET {url}/v1/environments", "cannot connect")
     assert ansible.sandbox.api_key not in run.output

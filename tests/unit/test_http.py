@@ -652,7 +652,7 @@ def through_proxy(monkeypatch: pytest.MonkeyPatch, base_url: str, **environment:
         async with raw_server(lambda _head: answer) as (url, received):
             for name, value in environment.items():
                 monkeypatch.setenv(name, value.format(proxy=url, address=url.removeprefix("http://")))
-            settings = settings_for(base_url, retries=0, deadline=20)
+            settings = settings_for(base_url, retries=0, deadline=20, allow_http=True)
             with contextlib.suppress(ApiError):
                 async with HttpClient(settings) as client:
                     await client.get("v1", "environments")
@@ -702,13 +702,14 @@ def test_a_proxy_that_cannot_be_used_is_an_error_on_one_line(monkeypatch: pytest
     monkeypatch.setenv("HTTP_PROXY", proxy)
 
     with pytest.raises(FleetError, match=r"^the proxy for http in the environment .* is not an http or https URL$"):
-        settings_for("http://api.invalid")
+        settings_for("http://api.invalid", allow_http=True)
 
 
 def test_a_proxy_that_is_not_there_is_a_failure_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://user:sekret@127.0.0.1:9")
 
-    error = failure(http_post, settings_for("http://api.invalid", retries=0), "v1", body={}, repeatable=False)
+    settings = settings_for("http://api.invalid", retries=0, allow_http=True)
+    error = failure(http_post, settings, "v1", body={}, repeatable=False)
 
     assert (error.code, error.may_be_accepted) == ("connect", False)
     assert "sekret" not in str(error)
@@ -720,8 +721,9 @@ def test_the_password_of_a_proxy_is_sent_there_and_not_shown(monkeypatch: pytest
         refused = http_answer(status=b"407 Proxy Authentication Required")
         async with raw_server(lambda _head: refused) as (url, received):
             monkeypatch.setenv(f"{scheme.upper()}_PROXY", url.replace("://", "://user:sekret@"))
+            settings = settings_for(f"{scheme}://api.invalid", retries=0, allow_http=True)
             with pytest.raises(ApiError) as raised:
-                async with HttpClient(settings_for(f"{scheme}://api.invalid", retries=0)) as client:
+                async with HttpClient(settings) as client:
                     await client.post("v1", body={}, repeatable=False)
             return raised.value, received
 

@@ -30,7 +30,7 @@ OPTIONS = {
 
 def read(**changes: Any) -> HttpSettings:
     options = {name: value for name, value in {**OPTIONS, **changes}.items() if value is not None}
-    return HttpSettings.from_options(options, api_key_help="HOW TO GIVE A KEY")
+    return HttpSettings.from_options(options, api_key_help="HOW TO GIVE A KEY", allow_http_help="HOW TO ALLOW HTTP")
 
 
 def refusal(**changes: Any) -> str:
@@ -109,6 +109,11 @@ def test_an_unusable_url_is_refused_and_shown(url: str) -> None:
     assert text == f"base_url: must be an http or https URL such as https://api.example.com, got {url!r}"
 
 
+@pytest.mark.parametrize("key", ["sk-secret-1234567890", "sk-let-c2VjcmV0/c2VjcmV0=="])
+def test_a_key_that_is_given_for_the_url_is_not_shown(key: str) -> None:
+    assert refusal(base_url=key).endswith(", got a text that may be a key")
+
+
 @pytest.mark.parametrize("url", ["https://\N{SNOWMAN}", "https://xn--a", "https://" + "a" * 70_000])
 def test_an_invalid_host_name_is_refused(url: str) -> None:
     assert refusal(base_url=url).startswith("base_url: ")
@@ -137,6 +142,65 @@ def test_a_url_with_a_query_or_fragment_is_refused(url: str) -> None:
     shown = re.split("[?#]", url)[0]
 
     assert refusal(base_url=url) == f"base_url: must end before '?' and '#', got {shown!r} and more"
+
+
+# A key in clear text
+
+FAR = [
+    "http://api.letta.com",
+    "HTTP://api.letta.com",
+    "http://10.0.0.1:8283",
+    "http://0.0.0.0",
+    "http://localhost.example.com",
+    "http://127.0.0.1.example.com",
+    "http://128.0.0.1",
+    "http://[::2]",
+    "http://[fe80::1]",
+    "http://2130706433",
+]
+NEAR = ["http://localhost", "http://LOCALHOST:8283/letta", "http://127.0.0.1", "http://127.255.0.9:1", "http://[::1]:9"]
+
+
+@pytest.mark.parametrize("url", FAR)
+def test_http_to_another_machine_is_refused_unless_it_is_allowed(url: str) -> None:
+    text = refusal(base_url=url, allow_http=False)
+
+    assert text.startswith("base_url: http would send the key in clear text to ")
+    assert text.endswith("; use https, or allow it with HOW TO ALLOW HTTP")
+    assert refusal(base_url=url) == text
+    assert read(base_url=url, allow_http=True).base_url == url
+
+
+@pytest.mark.parametrize("url", NEAR)
+def test_http_on_this_machine_needs_no_permission(url: str) -> None:
+    assert read(base_url=url).base_url == url
+
+
+def test_http_is_refused_before_a_key_file_is_read() -> None:
+    assert "clear text" in refusal(base_url=FAR[0], api_key=None, api_key_file="/nowhere")
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "ALL_PROXY"])
+def test_http_on_this_machine_through_a_proxy_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "http://me:sekret@proxy.example.com:3128")
+
+    text = refusal(base_url="http://127.0.0.1:8283")
+
+    assert "in clear text to the proxy of the environment (see NO_PROXY)" in text
+    assert "sekret" not in text
+    assert read(base_url="http://127.0.0.1:8283", allow_http=True).proxy is not None
+    assert read(base_url="https://api.letta.com").api_key == OPTIONS["api_key"]
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert read(base_url="http://127.0.0.1:8283").proxy is None
+
+
+def test_http_on_this_machine_through_a_proxy_of_it_needs_no_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://localhost:3128")
+
+    assert read(base_url="http://127.0.0.1:8283").proxy == "http://localhost:3128"
+
+
+# Keys and files
 
 
 def test_no_key_says_how_to_give_one() -> None:
@@ -185,6 +249,38 @@ def test_a_key_file_with_other_content_is_refused_and_not_shown(tmp_path: Path, 
 def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "absent"):
         assert refusal(api_key=None, api_key_file=str(path)).startswith(f"api_key_file: cannot read {str(path)!r}: ")
+
+
+KEYS_AS_FILES = [
+    "sk-secret-1234567890",
+    "sk-let-c2VjcmV0c2VjcmV0c2VjcmV0/c2VjcmV0c2VjcmV0==",
+    "/c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0",
+    "secret",
+    "-----BEGIN PRIVATE KEY-----\nc2VjcmV0/c2VjcmV0\n-----END PRIVATE KEY-----\n",
+    "a-secret\0key",
+]
+
+
+@pytest.mark.parametrize("value", KEYS_AS_FILES)
+@pytest.mark.parametrize("option", ["api_key_file", "ca_path", "client_cert", "client_key"])
+def test_a_key_that_is_given_for_a_file_is_not_shown(option: str, value: str) -> None:
+    beside = {"api_key_file": {"api_key": None}, "client_key": {"client_cert": "/nowhere"}}.get(option, {})
+
+    text = refusal(**{**beside, option: value})
+
+    assert "secret" not in text
+    assert "c2VjcmV0" not in text
+    assert option in text
+    assert "its name is hidden, as it may be a key" in text
+
+
+def test_the_path_of_a_missing_file_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").mkdir()
+
+    for path in ("/nowhere/letta.key", "./letta.key", "../letta.key", "keys/letta.key", "keys"):
+        assert f"api_key_file: cannot read {path!r}: " in refusal(api_key=None, api_key_file=path)
+    assert len(refusal(api_key=None, api_key_file="/nowhere/" * 1000 + "key")) < 500
 
 
 def test_tls_files_are_read_before_anything_is_asked(tmp_path: Path) -> None:

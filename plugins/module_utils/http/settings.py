@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
+import os
 import re
 import ssl
 import urllib.request
@@ -45,10 +47,13 @@ class HttpSettings:
     gate: Gate = field(default_factory=Gate, init=False, repr=False, compare=False)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], *, api_key_help: str) -> HttpSettings:
+    def from_options(
+        cls, options: Mapping[str, Any], *, api_key_help: str, allow_http_help: str = "allow_http"
+    ) -> HttpSettings:
         """Options as a plugin read them, blanks already removed.
 
-        api_key_help: how the user gives a key, for the error when there is none.
+        api_key_help: how the user gives a key, for the error when there is none. allow_http_help: the same of
+            `allow_http`, for the error of a key that would travel in clear text.
         Raises OptionError, and FleetError for a proxy that cannot be used.
         """
         for name in ("timeout", "deadline"):
@@ -58,9 +63,13 @@ class HttpSettings:
             raise OptionError("retries", f"must be 0 or more, got {options['retries']}")
         if options.get("client_key") and not options.get("client_cert"):
             raise OptionError("client_key", "needs client_cert")
-        base_url, api_key = _check_base_url(options["base_url"]), _read_key(options, api_key_help)
-        given = {name: value for name, value in options.items() if name != "api_key_file"}
-        settings = cls(**{**given, "base_url": base_url, "api_key": api_key, "proxy": _find_proxy(base_url)})
+        base_url = _check_base_url(options["base_url"])
+        proxy = _find_proxy(base_url)
+        if not options.get("allow_http"):
+            _refuse_clear_text(base_url, proxy, allow_http_help)
+        api_key = _read_key(options, api_key_help)
+        given = {name: value for name, value in options.items() if name not in ("allow_http", "api_key_file")}
+        settings = cls(**{**given, "base_url": base_url, "api_key": api_key, "proxy": proxy})
         settings.tls_context()
         return settings
 
@@ -119,10 +128,30 @@ def _check_base_url(value: str) -> str:
     # The rest is not shown: it may be a key.
     shown = re.split("[?#]", value)[0]
     if not _is_http_url(value):
-        raise OptionError("base_url", f"must be an http or https URL such as https://api.example.com, got {shown!r}")
+        got = "a text that may be a key" if re.fullmatch(r"[\w+/=-]{16,}", value) else repr(shown)
+        raise OptionError("base_url", f"must be an http or https URL such as https://api.example.com, got {got}")
     if shown != value:
         raise OptionError("base_url", f"must end before '?' and '#', got {shown!r} and more")
     return value.rstrip("/")
+
+
+def _refuse_clear_text(base_url: str, proxy: str | None, allow_http_help: str) -> None:
+    """Raise OptionError if the key would leave this machine without TLS. The relay has the same address and proxy."""
+    url = httpx.URL(base_url)
+    peers = {url.host: url.host}
+    if proxy is not None:
+        peers[httpx.URL(proxy).host] = "the proxy of the environment (see NO_PROXY)"
+    far = next((name for host, name in peers.items() if not _is_loopback(host)), None)
+    if url.scheme == "http" and far is not None:
+        problem = f"http would send the key in clear text to {far}; use https, or allow it with {allow_http_help}"
+        raise OptionError("base_url", problem)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_http_url(value: str) -> bool:
@@ -145,8 +174,10 @@ def _read_key(options: Mapping[str, Any], api_key_help: str) -> str:
         source = "api_key_file"
         try:
             key = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise OptionError(source, f"cannot read {path!r}: {one_line(error)}") from None
+        except (OSError, ValueError) as error:
+            # The text of an OSError has the path.
+            why = one_line(getattr(error, "strerror", None) or error)
+            raise OptionError(source, f"cannot read {_show_path(path)}: {why}") from None
         if not key:
             raise OptionError(source, f"{path!r} is empty")
     if not key:
@@ -158,6 +189,16 @@ def _read_key(options: Mapping[str, Any], api_key_help: str) -> str:
     return key
 
 
+def _show_path(value: str) -> str:
+    """The value of an option that names a file, for an error; hidden where it may be the key itself."""
+    folder, name = os.path.split(value)
+    is_like_a_path = value.startswith(("/", "./", "../")) or (folder and os.path.lexists(folder))
+    # A key is longer than most names of files.
+    if os.path.lexists(value) or (is_like_a_path and len(name) <= 32):
+        return one_line(repr(value))
+    return "the file (its name is hidden, as it may be a key)"
+
+
 @functools.lru_cache(maxsize=8)
 def _make_tls_context(
     validate: bool, ca_path: str | None, client_cert: str | None, client_key: str | None
@@ -167,8 +208,8 @@ def _make_tls_context(
         try:
             kind = "capath" if Path(ca_path).is_dir() else "cafile"
             context.load_verify_locations(**{kind: ca_path})
-        except (OSError, ssl.SSLError) as error:
-            raise OptionError("ca_path", f"cannot load {ca_path!r}: {one_line(error)}") from None
+        except (OSError, ValueError) as error:
+            raise OptionError("ca_path", f"cannot load {_show_path(ca_path)}: {one_line(error)}") from None
     else:
         try:
             context = httpx.create_ssl_context(verify=validate)
@@ -179,10 +220,9 @@ def _make_tls_context(
     if client_cert:
         try:
             context.load_cert_chain(client_cert, client_key, password=_refuse_password)
-        except (OSError, ssl.SSLError) as error:
-            raise OptionError(
-                "client_cert", f"cannot load {client_cert!r} with client_key {client_key!r}: {one_line(error)}"
-            ) from None
+        except (OSError, ValueError) as error:
+            files = f"{_show_path(client_cert)} with client_key {client_key and _show_path(client_key)}"
+            raise OptionError("client_cert", f"cannot load {files}: {one_line(error)}") from None
     return context
 
 

@@ -199,7 +199,9 @@ def connection_settings(provider: Provider, *layers: Mapping[str, Any]) -> HttpS
     usual = {name: rules.get("default") for name, rules in CONNECTION_SPEC.items()} | {"base_url": provider.base_url}
     options = merge_connection_options((*layers, provider.options_in_environment(), usual))
     converted = {name: convert_value(name, value, CONNECTION_SPEC[name]["type"]) for name, value in options.items()}
-    return HttpSettings.from_options(converted, api_key_help=provider.key_help)
+    variable, [in_environment] = provider.variable_of("allow_http"), provider.environment_variables_of("allow_http")
+    allow_http_help = f"the option allow_http, the variable {variable}, or {in_environment}=true"
+    return HttpSettings.from_options(converted, api_key_help=provider.key_help, allow_http_help=allow_http_help)
 
 
 async def find_online(client: Client, listed: EnvironmentReference) -> Environment:

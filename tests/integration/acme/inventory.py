@@ -54,6 +54,12 @@ options:
     type: path
     env: [{name: ACME_API_KEY_FILE}]
     vars: [{name: acme_api_key_file}]
+  allow_http:
+    description: As everywhere.
+    type: bool
+    default: false
+    env: [{name: ACME_ALLOW_HTTP}]
+    vars: [{name: acme_allow_http}]
   timeout:
     description: As everywhere.
     type: float

@@ -76,6 +76,11 @@ options:
   api_key_file:
     description: A file with nothing but the key in it, by default E(LETTA_API_KEY_FILE).
     type: str
+  allow_http:
+    description:
+      - Whether the key may be sent in clear text, over C(http://) to another machine, by default E(LETTA_ALLOW_HTTP).
+    type: bool
+    default: false
 notes:
   - The other options of a connection (timeout, retries, deadline, validate_certs, ca_path, client_cert and client_key)
     are as in the inventory plugin, with its environment variables.
