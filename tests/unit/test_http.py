@@ -336,6 +336,10 @@ def test_an_unreadable_pause_is_no_pause(sandbox: Sandbox, value: str) -> None:
         ("Sat Jan 31 12:00:30 2026", 30.0),
         ("Sat, 31 Jan 2026 11:00:00 GMT", 0.0),
         ("\N{ARABIC-INDIC DIGIT SEVEN}", None),
+        ("9" * 400, 365 * 86400.0),
+        ("9" * 5000, 365 * 86400.0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 365 * 86400.0),
+        ("Fri, 31 Dec 99999 23:59:59 GMT", None),
     ],
 )
 def test_seconds_to_wait(value: str | None, expected: float | None) -> None:
@@ -348,7 +352,7 @@ def test_seconds_to_wait(value: str | None, expected: float | None) -> None:
 def test_any_text_is_seconds_to_wait_or_none(value: str) -> None:
     seconds = parse_retry_after(value, NOW)
 
-    assert seconds is None or seconds >= 0
+    assert seconds is None or 0 <= seconds <= 365 * 86400
 
 
 @given(st.integers(-(10**6), 10**6))
@@ -424,6 +428,43 @@ def test_an_error_shows_the_servers_message(body: bytes, shown: str) -> None:
 
     assert f"400 Bad Request: {shown}" in str(error)
     assert len(str(error)) < 500
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_a_status_of_a_whole_answer_is_a_success(status: int) -> None:
+    assert get_answer(b'{"a": 1}', status=b"%d Fine" % status).data == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (b"000 Nothing", "http_0"),
+        (b"101 Switching Protocols", "http_101"),
+        (b"203 Non-Authoritative Information", "http_203"),
+        (b"205 Reset Content", "http_205"),
+        (b"206 Partial Content", "http_206"),
+        (b"207 Multi-Status", "http_207"),
+        (b"299 Odd", "http_299"),
+        (b"600 Odd", "http_600"),
+        (b"999 Request denied", "http_999"),
+    ],
+)
+def test_any_other_status_is_no_success(status: bytes, code: str) -> None:
+    async def run(method: str) -> ApiError:
+        async with raw_server(lambda _head: http_answer(b'{"connections": []}', status=status)) as (url, received):
+            async with HttpClient(settings_for(url, timeout=5)) as client:
+                with pytest.raises(ApiError) as raised:
+                    await (client.get("v1") if method == "GET" else client.post("v1", body={}, repeatable=False))
+            assert len(received) == 1
+            return raised.value
+
+    for method in ("GET", "POST"):
+        error = asyncio.run(run(method))
+        # The server may have acted on a POST, whatever it means.
+        assert (error.transient, error.may_be_accepted) == (False, method == "POST")
+        assert error.code == code
+        assert f"/v1: {status.decode()}" in str(error)
+        assert str(error).endswith("(an answer with this status is not used)")
 
 
 @pytest.mark.parametrize("status", [b"401 Unauthorized", b"403 Forbidden"])

@@ -31,6 +31,8 @@ from .settings import HttpSettings
 from .transport import AiohttpTransport
 
 _NOT_JSON = object()
+# The statuses of a whole answer: 206 has a part of one, 203 one that a proxy changed.
+_SUCCESS = (200, 201, 202, 204)
 # Ansible's own log takes what is logged at INFO, also of tasks with no_log, and httpx logs each request there.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
@@ -182,9 +184,9 @@ class HttpClient:
             data = parse_json(text, self._settings.api_key)
         except ValueError:
             data = _NOT_JSON
-        if response.status_code >= 400:
+        if response.status_code not in _SUCCESS:
             reason = response.extensions["reason_phrase"].decode("utf-8", "replace")
-            status = f"{response.status_code} {one_line(self._clean(reason))}".rstrip()
+            status = f"{response.status_code:03} {one_line(self._clean(reason))}".rstrip()
             message = f"{where}: {status}: {find_server_message(data, text)}"
             wait, param = _read_header(response, "retry-after"), find_param(data)
             raise make_status_error(message, response.status_code, wait, param=param, may_be_accepted=may_be_accepted)

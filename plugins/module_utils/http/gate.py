@@ -17,6 +17,8 @@ from ..errors import ApiError
 from ..stop import Stop
 
 MAX_RETRY_AFTER = 60.0
+# A number of 400 digits would be infinite.
+_LONGEST_WAIT = 365 * 86400.0
 # Seconds over which requests that waited start, so that they do not all reach the server at once.
 _SPREAD = 1.0
 
@@ -78,15 +80,15 @@ def parse_date(value: str | None) -> datetime | None:
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:
-    """A Retry-After header in seconds; None if absent or unreadable.
+    """A Retry-After header in seconds, a year at most; None if absent or unreadable.
 
     The header is a number of seconds or an HTTP date (RFC 9110, 10.2.3).
     """
     text = (value or "").strip()
     if text.isascii() and text.isdigit():
-        return float(text)
+        return min(float(text), _LONGEST_WAIT)
     date = parse_date(text)
-    return max(0.0, (date - now).total_seconds()) if date else None
+    return min(max(0.0, (date - now).total_seconds()), _LONGEST_WAIT) if date else None
 
 
 class Throttle:

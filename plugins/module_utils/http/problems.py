@@ -70,6 +70,8 @@ def make_status_error(
     retry_after = parse_retry_after(wait, datetime.now(UTC))
     if status in (401, 403):
         message += " (the server refused the key given with api_key)"
+    if not 400 <= status < 600:
+        message += " (an answer with this status is not used)"
     if retry_after is not None:
         message += f" (the server asked to wait {retry_after:.0f} s)"
     return ApiError(
@@ -79,8 +81,8 @@ def make_status_error(
         param=param,
         retry_after=retry_after,
         # Not 503: Letta answers it, like 404, for a connection that is gone, and gateways before they ask anybody.
-        may_be_accepted=may_be_accepted and (status == 408 or (status >= 500 and status != 503)),
-        transient=status in (408, 429) or status >= 500,
+        may_be_accepted=may_be_accepted and (status == 408 or (not 400 <= status < 500 and status != 503)),
+        transient=status in (408, 429) or 500 <= status < 600,
     )
 
 
