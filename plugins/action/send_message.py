@@ -41,6 +41,7 @@ from ..plugin_utils.actions.messages import (
 from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 from ..plugin_utils.actions.run_facts import find_run_facts
 from ..plugin_utils.actions.targets import Item
+from ..plugin_utils.hosts import read_fields
 
 _MOST_RENDERED = 5
 _OF_A_CAMPAIGN = ("ledger", "verify", "retry", "audit_log", "audit_content")
@@ -95,7 +96,10 @@ class ActionModule(TargetsAction):
                 search = task_vars.get("ansible_search_path") or []
                 variables = self._host_variables.read_all(item.host)
                 value = render_template(value, path, self._templar, variables, search)
-        content = make_content(item, source, value, options)
+        installed = None
+        if source == "self_update":
+            installed = read_fields(item.host, item.environment, task_vars["hostvars"]).get("version")
+        content = make_content(item, source, value, options, installed)
         answers = any(message.approvals for message in content.messages)
         refusal = provider.refused.get("approvals" if answers else source)
         if refusal is not None:

@@ -46,8 +46,9 @@ options:
   allow_any_manual_command:
     description:
       - Have the agent do whatever the device reports as its C(manual_command). By default only those go out that are
-        command lines of the known installers (npm, pnpm, bun, yarn, pip, pipx, uv, brew) for Letta Code, since an agent
-        does what it is told. A target with another one is skipped, and the text shown.
+        command lines of the known installers (npm, pnpm, bun, yarn, pip, pipx, uv, brew) for Letta Code and name no
+        older version than the device has, since an agent does what it is told. A target with another one is skipped,
+        and the text shown.
     type: bool
     default: false
   rollout:

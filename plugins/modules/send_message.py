@@ -89,8 +89,17 @@ options:
   self_update:
     description:
       - Instruct the agent to update Letta Code on its machine, with the C(manual_command) that the environment itself
-        reports, whatever that is. M(fleetops.environments.self_update) passes on commands of known installers only.
+        reports.
+      - As with M(fleetops.environments.self_update), only the command of a known installer goes out. A target with
+        another one is skipped, and the text shown. See O(allow_any_manual_command).
       - A target that is not updatable is skipped, with its C(reason) and C(install_path).
+    type: bool
+    default: false
+  allow_any_manual_command:
+    description:
+      - With O(self_update), have the agent do whatever the device reports as its C(manual_command). By default only
+        those go out that are command lines of the known installers (npm, pnpm, bun, yarn, pip, pipx, uv, brew) for
+        Letta Code and name no older version than the inventory has of the device, since an agent does what it is told.
     type: bool
     default: false
   agent_id:
@@ -517,6 +526,7 @@ SPEC = {
         },
     },
     "self_update": {"type": "bool", "default": False},
+    "allow_any_manual_command": {"type": "bool", "default": False},
     "client_message_id": {"type": "str"},
     "agent": {"type": "raw"},
     "session_id": {"type": "str"},

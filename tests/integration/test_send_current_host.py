@@ -281,10 +281,10 @@ def test_files_and_templates_are_found_in_the_role_that_sends_them(ansible: Ansi
     assert contents == ["of the role", "default of the role", "of the playbook"]
 
 
-@pytest.mark.covers("send_message", "self_update")
+@pytest.mark.covers("send_message", "self_update", "allow_any_manual_command")
 def test_updatable_hosts_are_asked_to_update_with_their_own_command(ansible: Ansible) -> None:
-    entries, pattern = _hosts(ansible.sandbox, 5)
-    updatable, prose, locked, silent, hostile = entries
+    entries, pattern = _hosts(ansible.sandbox, 6)
+    updatable, prose, locked, silent, hostile, older = entries
     command = "npm install -g @letta-ai/letta-code@latest"
     said = {"supported": True, "writable": True, "manual_command": command}
     ansible.sandbox.patch(updatable["id"], metadata={"self_update": said})
@@ -297,18 +297,32 @@ def test_updatable_hosts_are_asked_to_update_with_their_own_command(ansible: Ans
     injected = "{{ lookup('pipe', 'touch PWNED') }}"
     ansible.sandbox.patch(hostile["id"], metadata={"self_update": {**said, "manual_command": injected}})
 
+    downgrade = f"{command.removesuffix('latest')}0.1.0"
+    ansible.sandbox.patch(
+        older["id"], metadata={"lettaCodeVersion": "0.34.12", "self_update": {**said, "manual_command": downgrade}}
+    )
+
     run = ansible.steps(step("update", "send_message", self_update=True, agent_id=AGENT), hosts=pattern)
+    strict = set(ansible.sandbox.received())
+    told = {"self_update": True, "agent_id": AGENT, "allow_any_manual_command": True}
+    any_command = ansible.steps(step("any", "send_message", **told), hosts=f"{hostile['name']},{older['name']}")
 
     run.assert_quiet()
-    assert set(ansible.sandbox.received()) == {updatable["id"], hostile["id"]}
+    assert strict == {updatable["id"]}
     (text,) = [message["content"] for message in messages_of(ansible.sandbox, updatable)]
     assert f"\n{command}\n" in text
-    (text,) = [message["content"] for message in messages_of(ansible.sandbox, hostile)]
-    assert f"\n{injected}\n" in text
+    any_command.assert_quiet()
+    for entry, allowed in ((hostile, injected), (older, downgrade)):
+        (text,) = [message["content"] for message in messages_of(ansible.sandbox, entry)]
+        assert f"\n{allowed}\n" in text
     assert not (ansible.directory / "PWNED").exists()
     outcomes = {result["host"]: result["outcome"] for result in run.results}
     skipped = {host for host, outcome in outcomes.items() if outcome == "skipped"}
-    assert skipped == {prose["name"], locked["name"], silent["name"]}
+    assert skipped == {entry["name"] for entry in entries} - {updatable["name"]}
+    for entry, refused in ((hostile, injected), (older, downgrade)):
+        assert run.result("update", entry["name"])["reason"] == (
+            f"manual_command is no installer's command known here (see allow_any_manual_command): {refused}"
+        )
     assert "Managed by pip." in run.result("update", prose["name"])["reason"]
     assert "Not writable." in run.result("update", locked["name"])["reason"]
     assert "/opt/letta" in run.result("update", locked["name"])["reason"]

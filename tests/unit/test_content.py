@@ -24,6 +24,7 @@ from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.targ
 from .support import environment_of, row
 
 NO_OPTIONS: dict[str, Any] = {**dict.fromkeys(SOURCES), "self_update": False, "client_message_id": None}
+NO_OPTIONS["allow_any_manual_command"] = False
 VALUES: dict[str, Any] = {
     "content": "hello",
     "content_file": "a.txt",
@@ -32,7 +33,8 @@ VALUES: dict[str, Any] = {
     "approvals": [{"tool_call_id": "call-1", "approve": True, "reason": None, "status": None, "stdout": None}],
     "self_update": True,
 }
-UPDATABLE = {"supported": True, "writable": True, "manual_command": " npm install -g {x} \n"}
+UPDATABLE = {"supported": True, "writable": True, "manual_command": " npm install -g @letta-ai/letta-code \n"}
+STRANGE = {**UPDATABLE, "manual_command": " npm install -g {x} \n"}
 
 
 def item(self_update: Any = None, **given: Any) -> Item:
@@ -182,9 +184,32 @@ def test_empty_content_is_refused_by_name(options: dict[str, Any]) -> None:
 
 
 def test_an_update_instruction_holds_the_command_that_the_environment_reports() -> None:
-    [message] = content(item(UPDATABLE), self_update=True).messages
+    [message] = content(item(STRANGE), self_update=True, allow_any_manual_command=True).messages
 
     assert "\nnpm install -g {x}\n" in message.content
+    [message] = content(item(UPDATABLE), self_update=True).messages
+    assert "\nnpm install -g @letta-ai/letta-code\n" in message.content
+
+
+def test_a_command_of_no_known_installer_is_sent_only_if_it_is_allowed() -> None:
+    refused = content(item(STRANGE), self_update=True)
+
+    assert refused.messages == []
+    assert refused.skip == (
+        "manual_command is no installer's command known here (see allow_any_manual_command): npm install -g {x}"
+    )
+
+
+@pytest.mark.parametrize(("installed", "sent"), [("0.34.12", True), ("0.35.0", True), ("0.36.0", False), (None, False)])
+def test_a_command_with_a_version_is_sent_only_to_a_device_that_is_known_to_be_no_newer(
+    installed: str | None, sent: bool
+) -> None:
+    said = {**UPDATABLE, "manual_command": "npm install -g @letta-ai/letta-code@0.35.0"}
+
+    made = make_content(item(said), "self_update", True, {**NO_OPTIONS, "self_update": True}, installed)
+
+    assert bool(made.messages) is sent
+    assert (made.skip is None) is sent
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,8 @@ from ..environment import Environment, describe_state, is_updatable
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.base import find_online
+from ..providers.letta import manual_command
 from ..providers.letta.client import Client
-from ..providers.letta.manual_command import (
-    explain_not_updatable,
-    find_manual_command,
-    is_known_installer,
-    write_instruction,
-)
 from ..providers.letta.relay import Relay
 from ..providers.message import Message
 from ..text import format_now, one_line
@@ -138,7 +133,7 @@ async def update_environments(
 def explain_no_command(environment: Environment) -> str | None:
     """Why a device cannot be told to update itself; None when it can."""
     if not is_updatable(environment.self_update):
-        return explain_not_updatable(environment.self_update)
+        return manual_command.explain_not_updatable(environment.self_update)
     if COMMAND not in (environment.fields["supported_commands"] or []):
         return f"the device does not list {COMMAND} in its supported_commands"
     return None
@@ -226,7 +221,7 @@ class _UpdateJob:
         if self.update.method == "command":
             raise ApiError(str(problem), code="not_updatable")
         if self.target.agent_id is None:
-            by_hand = one_line(find_manual_command(before.self_update) or "the device does not say how")
+            by_hand = one_line(manual_command.find_manual_command(before.self_update) or "the device does not say how")
             why = f"{problem}; " if problem else ""
             message = f"{why}there is no agent_id to send a message to; to update by hand: {by_hand}"
             raise ApiError(message, code="no_method")
@@ -270,18 +265,18 @@ class _UpdateJob:
     async def _send_message(self, before: Environment) -> str | None:
         """Have the agent update its device; returns what was done, None as `_run_command`."""
         target, outcome = self.target, self.outcome
-        command = find_manual_command(before.self_update) or ""
-        if not (is_known_installer(command) or (command and self.update.any_manual_command)):
-            why = f"{explain_not_updatable(before.self_update)}; " if not is_updatable(before.self_update) else ""
-            unknown = "manual_command is no installer's command known here (see allow_any_manual_command)"
-            problem = f"{unknown}: {one_line(command)}" if command else "reports no manual_command"
-            outcome.status, outcome.reason = "skipped", f"{why}{problem}"
+        said, any_command = before.self_update, self.update.any_manual_command
+        refusal = manual_command.explain_refusal(said, outcome.previous_version, any_command=any_command)
+        if refusal is not None:
+            why = "" if is_updatable(said) else f"{manual_command.explain_not_updatable(said)}; "
+            outcome.status, outcome.reason = "skipped", f"{why}{refusal}"
             return None
+        command = str(manual_command.find_manual_command(said))
         outcome.method, outcome.agent_id = "message", target.agent_id
         if self.check_mode:
             outcome.status, outcome.reason = "changed", f"would have {target.agent_id} do this: {one_line(command)}"
             return None
-        message = Message.from_user(write_instruction(command))
+        message = Message.from_user(manual_command.write_instruction(command))
         to = MessageTarget(target.host, before, target.agent_id, target.conversation_id, messages=[message])
         delivery = Delivery.of(to)
         try:

@@ -14,7 +14,7 @@ from ansible.template import trust_as_template
 
 from ...module_utils.environment import is_updatable
 from ...module_utils.errors import OptionError
-from ...module_utils.providers.letta.manual_command import explain_not_updatable, find_manual_command, write_instruction
+from ...module_utils.providers.letta import manual_command
 from ...module_utils.providers.message import Message, parse_message, parse_messages
 from ...module_utils.text import one_line
 from .targets import Item
@@ -48,13 +48,16 @@ def find_source(item: Item, options: Mapping[str, Any]) -> str:
     return source
 
 
-def make_content(item: Item, source: str, value: Any, options: Mapping[str, Any]) -> Content:
-    """The messages for a target. value: of the option `source`, or the text of the file or template that it names.
+def make_content(
+    item: Item, source: str, value: Any, options: Mapping[str, Any], installed: str | None = None
+) -> Content:
+    """The messages for a target.
 
-    Raises OptionError.
+    value: of the option `source`, or the text of the file or template that it names. installed: the version that the
+    inventory has of the target. Raises OptionError.
     """
     if source == "self_update":
-        return _make_self_update(item, options)
+        return _make_self_update(item, options, installed)
     if source not in ("messages", "approvals"):
         return Content(_make_user_message(source, value, item, options))
     if "client_message_id" in item.given:
@@ -75,12 +78,14 @@ def _make_user_message(option: str, content: Any, item: Item, options: Mapping[s
     return [parse_message(option, message)]
 
 
-def _make_self_update(item: Item, options: Mapping[str, Any]) -> Content:
+def _make_self_update(item: Item, options: Mapping[str, Any], installed: str | None) -> Content:
     said = item.environment.self_update
-    command = find_manual_command(said)
-    if is_updatable(said) and command is not None:
-        return Content(_make_user_message("self_update", write_instruction(command), item, options))
-    return Content([], skip=explain_not_updatable(said))
+    command = manual_command.find_manual_command(said)
+    if not is_updatable(said) or command is None:
+        return Content([], skip=manual_command.explain_not_updatable(said))
+    refusal = manual_command.explain_refusal(said, installed, any_command=options["allow_any_manual_command"])
+    text = manual_command.write_instruction(command)
+    return Content([] if refusal else _make_user_message("self_update", text, item, options), skip=refusal)
 
 
 def read_text(option: str, path: str) -> str:

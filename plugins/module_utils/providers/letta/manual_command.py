@@ -15,6 +15,7 @@ from typing import Any
 
 from ...environment import is_updatable
 from ...text import one_line
+from ...versions import is_at_least, parse_version
 
 SelfUpdateReport = Mapping[str, Any]
 
@@ -26,7 +27,7 @@ Update Letta Code on the machine you run on. This installation reports the follo
 Do exactly that and nothing else, then report the output and the version that is installed afterwards."""
 
 # Whole command lines that only install a newer Letta Code from the installer's own registry.
-_VERSION = r"[0-9][0-9A-Za-z.+-]*"
+_VERSION = r"([0-9][0-9A-Za-z.+-]*)"
 _KNOWN_INSTALLERS = re.compile(
     rf"(?:npm (?:install|i) (?:-g|--global)|(?:pnpm|bun) add (?:-g|--global)|yarn global add)"
     rf" @letta-ai/letta-code(?:@(?:latest|{_VERSION}))?"
@@ -45,9 +46,29 @@ def find_manual_command(said: SelfUpdateReport | None) -> str | None:
     return command.strip() or None if isinstance(command, str) else None
 
 
-def is_known_installer(command: str) -> bool:
-    """Whether a manual command is that of a known installer. Prose and shell syntax never are."""
-    return _KNOWN_INSTALLERS.fullmatch(command) is not None
+def is_known_installer(command: str, installed: str | None) -> bool:
+    """Whether a manual command is that of a known installer. Prose and shell syntax never are, nor is a downgrade.
+
+    installed: the version that the device has. If it is unknown, a command that names a version is not known.
+    """
+    found = _KNOWN_INSTALLERS.fullmatch(command)
+    if found is None:
+        return False
+    named = next(filter(None, found.groups()), None)
+    return named is None or (parse_version(installed) is not None and is_at_least(named, str(installed)))
+
+
+def explain_refusal(said: SelfUpdateReport | None, installed: str | None, *, any_command: bool) -> str | None:
+    """Why no agent is told to do what a device reports; None if it may be told.
+
+    installed: the version that the device has. any_command: whether the command of an unknown installer will do.
+    """
+    command = find_manual_command(said)
+    if command is None:
+        return "reports no manual_command"
+    if any_command or is_known_installer(command, installed):
+        return None
+    return f"manual_command is no installer's command known here (see allow_any_manual_command): {one_line(command)}"
 
 
 def write_instruction(command: str) -> str:
