@@ -15,13 +15,17 @@ import types
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import ReportedStates
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import (
+    ReportedState,
+    ReportedStates,
+)
 from tests.sandbox.process import Sandbox
 
 from .conftest import CHECKOUT
@@ -147,10 +151,82 @@ def test_an_event_that_cannot_be_recorded_is_reported_once_and_recorded_later(sa
     assert (reported[first["id"]].status, reported[second["id"]].status) == ("offline", "offline")
 
 
+def count_rows(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as file:
+        return int(file.execute("SELECT count(*) FROM devices").fetchone()[0])
+
+
+def test_devices_that_are_long_gone_are_forgotten(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Fleets of containers have a new device for each job, so the state would grow for ever."""
+    state, queued = tmp_path / "state", tmp_path / "queued"
+    fleet = len(sandbox.fleet())
+    once(sandbox, state, queued, forget_after=0)
+
+    gone: list[str] = []
+    for number in range(8):
+        born = [sandbox.add_environment(connectionName=f"job-{number}")["id"] for _number in range(5)]
+        _status, events = once(sandbox, state, queued, forget_after=0)
+        wanted = [("new_device", id_) for id_ in born] + [("offline", id_) for id_ in gone]
+        assert sorted((event["type"], event["id"]) for event in events) == sorted(wanted)
+        # Those of this listing, and those of the one before, which are missing for the first time.
+        assert count_rows(state) == fleet + len(born) + len(gone)
+        for id_ in born:
+            sandbox.remove(id_)
+        gone = born
+
+
+def test_a_device_that_comes_back_in_time_is_online_and_later_it_is_new(sandbox: Sandbox, tmp_path: Path) -> None:
+    state, queued = tmp_path / "state", tmp_path / "queued"
+    row = sandbox.add_environment(connectionName="laptop")
+
+    def come_back(forget_after: float) -> list[str]:
+        sandbox.remove(row["id"])
+        events = [once(sandbox, state, queued, forget_after=forget_after)[1] for _time in range(2)]
+        assert [[event["type"] for event in some] for some in events] == [["offline"], []]
+        sandbox.add_environment(**row)
+        return [event["type"] for event in once(sandbox, state, queued, forget_after=forget_after)[1]]
+
+    once(sandbox, state, queued)
+    assert come_back(3600) == ["online"]
+    assert come_back(0) == ["new_device"]
+
+
+def test_a_listed_device_is_not_forgotten_however_long_it_is_offline(sandbox: Sandbox, tmp_path: Path) -> None:
+    state, queued = tmp_path / "state", tmp_path / "queued"
+    first = next(entry for entry in sandbox.fleet() if entry["online"])
+    once(sandbox, state, queued)
+
+    sandbox.offline(first["id"])
+    seen = [once(sandbox, state, queued, forget_after=0)[1] for _time in range(3)]
+    sandbox.online(first["id"])
+    seen += [once(sandbox, state, queued, forget_after=0)[1]]
+
+    assert [[event["type"] for event in events] for events in seen] == [["offline"], [], [], ["online"]]
+
+
+def test_the_state_of_an_earlier_release_can_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    with closing(sqlite3.connect(path, isolation_level=None)) as file:
+        file.executescript(
+            "CREATE TABLE fleets (base_url TEXT PRIMARY KEY);"
+            "CREATE TABLE devices (base_url TEXT, id TEXT, status TEXT, version TEXT, mode TEXT, "
+            "PRIMARY KEY (base_url, id));"
+            "INSERT INTO fleets VALUES ('u'); INSERT INTO devices VALUES ('u', 'a', 'offline', NULL, 'plan')"
+        )
+    for _time in range(2):
+        with ReportedStates(str(path), "u") as state:
+            assert state.reported() == {"a": ReportedState("offline", None, "plan")}
+    with ReportedStates(str(path), "u") as state:
+        for seconds, known in ((0, ["a"]), (59, ["a"]), (60, [])):
+            state.forget_missing({"a"}, datetime.fromtimestamp(seconds, UTC), 60)
+            assert list(state.reported() or {}) == known
+
+
 @pytest.mark.parametrize(
     ("option", "value", "problem"),
     [
         ("interval", "soon", "must be between 1 and 86400 seconds, got 'soon'"),
+        ("forget_after", -1, "must be between 0 and 1000000000 seconds, got -1"),
         ("types", ["onlin"], "must be a list of new_device, online"),
         ("intervall", 60, "there is no such option; there are interval"),
         ("validate_certs", "maybe", "must be of the type bool"),
@@ -200,10 +276,10 @@ def test_the_next_listing_comes_after_the_interval_and_part_of_the_jitter(sandbo
     assert len(set(pauses)) == 5
 
 
-def once(sandbox: Sandbox, state: Path, queued: Path, *, dies_at: int = 0) -> tuple[int, Events]:
+def once(sandbox: Sandbox, state: Path, queued: Path, *, dies_at: int = 0, **options: Any) -> tuple[int, Events]:
     """Report one listing in its own process; return its exit status and the events that it queued."""
     queued.unlink(missing_ok=True)
-    given = json.dumps(arguments(sandbox, state_file=str(state)))
+    given = json.dumps(arguments(sandbox, state_file=str(state), **options))
     done = subprocess.run(
         [sys.executable, "-m", "tests.integration.event_source_process", str(SOURCE), given, str(queued), str(dies_at)],
         cwd=CHECKOUT, env={**os.environ, "PYTHONPATH": str(CHECKOUT / ".build/collections")},

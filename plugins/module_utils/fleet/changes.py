@@ -5,6 +5,7 @@
 
 An SQLite file stores what each device was last reported as. A device is recorded once its events are queued, and not
 before: if a process ends, however that happens, no event is left out, and those of at most one device come once more.
+A device that has long been missing from the list is forgotten, or the file would keep each container that ever was.
 """
 
 from __future__ import annotations
@@ -92,16 +93,17 @@ class ReportedStates(AbstractContextManager["ReportedStates"]):
             self._connection = sqlite3.connect(path or ":memory:", isolation_level=None)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.executescript(_SCHEMA)
+            if "missing_since" not in [column[1] for column in self._connection.execute("PRAGMA table_info(devices)")]:
+                self._connection.execute("ALTER TABLE devices ADD COLUMN missing_since REAL")
 
     def __exit__(self, *_exc_info: object) -> None:
         self._connection.close()
 
     def reported(self) -> dict[str, ReportedState] | None:
         """By the id of the device; None before anything was recorded of the fleet."""
-        query = "SELECT id, status, version, mode FROM devices WHERE base_url = ?"
         with self._errors():
-            known = self._connection.execute("SELECT 1 FROM fleets WHERE base_url = ?", (self._base_url,)).fetchone()
-            rows = self._connection.execute(query, (self._base_url,)).fetchall()
+            known = self._query("SELECT 1 FROM fleets WHERE base_url = ?")
+            rows = self._query("SELECT id, status, version, mode FROM devices WHERE base_url = ?")
         found = {row[0]: ReportedState(*row[1:]) for row in rows}
         return found | self._kept if known or self._kept else None
 
@@ -115,8 +117,29 @@ class ReportedStates(AbstractContextManager["ReportedStates"]):
         with self._errors(), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("INSERT OR IGNORE INTO fleets VALUES (?)", (self._base_url,))
-            self._connection.executemany("REPLACE INTO devices VALUES (?, ?, ?, ?, ?)", rows)
+            self._connection.executemany("REPLACE INTO devices VALUES (?, ?, ?, ?, ?, NULL)", rows)
         self._kept.clear()
+
+    def forget_missing(self, missing: Collection[str], now: datetime, after: float) -> None:
+        """Forget the devices that have been missing from the list for `after` seconds. Raises OptionError.
+
+        missing: the ids of all devices that were reported and are not in the list. now: when that was fetched.
+        """
+        moment = now.timestamp()
+        query = "SELECT id, missing_since FROM devices WHERE base_url = ? AND missing_since IS NOT NULL"
+        with self._errors(), self._connection:
+            since = dict(self._query(query))
+            gone = [(self._base_url, id_) for id_ in since if id_ in missing and moment - since[id_] >= after]
+            changed = [(moment if id_ in missing else None, self._base_url, id_) for id_ in since.keys() ^ set(missing)]
+            if gone or changed:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany("DELETE FROM devices WHERE base_url = ? AND id = ?", gone)
+                update = "UPDATE devices SET missing_since = ? WHERE base_url = ? AND id = ?"
+                self._connection.executemany(update, changed)
+
+    def _query(self, query: str) -> list[Any]:
+        """All rows of a query about this fleet."""
+        return self._connection.execute(query, (self._base_url,)).fetchall()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,14 @@ options:
         acted on is lost with it.
       - Without it, each start begins with the fleet as it is then.
     type: str
+  forget_after:
+    description:
+      - Seconds after which a device that is missing from the list is forgotten, so that the state does not keep every
+        container that ever was. It is reported as C(offline) when it is first missing, and as a C(new_device) where it
+        comes back later than this.
+      - A device that is listed is never forgotten, however long it is offline.
+    type: float
+    default: 86400
   types:
     description: The events that are wanted.
     type: list
@@ -116,12 +125,13 @@ class _Options:
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         own = drop_blanks(args)
-        known = ("interval", "jitter", "state_file", "types", *CONNECTION_SPEC)
+        known = ("interval", "jitter", "state_file", "forget_after", "types", *CONNECTION_SPEC)
         unknown = next((name for name in own if name not in known), None)
         if unknown:
             raise OptionError(unknown, f"there is no such option; there are {', '.join(known)}")
         self.interval = _read_seconds("interval", own.get("interval", 60), least=1)
         self.jitter = _read_seconds("jitter", own.get("jitter", 10), least=0)
+        self.forget_after = _read_seconds("forget_after", own.get("forget_after", 86400), least=0, most=10**9)
         self.state_file = convert_value("state_file", own.get("state_file"), "path")
         self.types = own.get("types", list(changes.TYPES))
         wrong = [item for item in self.types if item not in changes.TYPES] if isinstance(self.types, list) else None
@@ -130,13 +140,13 @@ class _Options:
         self.settings = connection_settings(PROVIDER, own)
 
 
-def _read_seconds(name: str, value: Any, least: float) -> float:
+def _read_seconds(name: str, value: Any, *, least: float, most: float = 86400) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = -1.0
-    if not least <= number <= 86400:
-        raise OptionError(name, f"must be between {least} and 86400 seconds, got {value!r}")
+    if not least <= number <= most:
+        raise OptionError(name, f"must be between {least} and {most} seconds, got {value!r}")
     return number
 
 
@@ -161,12 +171,21 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: ReportedS
         missing = Environment("letta", id_, id_, None, "", "offline", None, {"id": id_, "mode": after.mode})
         await _queue(queue, options, changes.find_events(reported[id_], missing, listing.fetched_at))
         _record(state, {id_: after})
+    with _go_on_unrecorded():
+        state.forget_missing(reported.keys() - set(rows), listing.fetched_at, options.forget_after)
 
 
 def _record(state: ReportedStates, devices: Mapping[str, changes.ReportedState]) -> None:
-    """Record what was reported. On a full disk the source goes on without the record."""
-    try:
+    """Record what was reported."""
+    with _go_on_unrecorded():
         state.record(devices)
+
+
+@contextlib.contextmanager
+def _go_on_unrecorded() -> Iterator[None]:
+    """Warn of what cannot be recorded. On a full disk the source goes on without the record."""
+    try:
+        yield
     except OptionError as error:
         logger.warning("after a restart events may come once more: %s", error)
 
