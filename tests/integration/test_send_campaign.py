@@ -385,6 +385,10 @@ def test_nothing_more_is_sent_when_the_audit_log_cannot_be_written(ansible: Ansi
 @pytest.mark.covers("send_message", "audit_log", "audit_content")
 def test_an_audit_log_has_a_line_for_each_outcome_and_the_text_on_request(ansible: Ansible, names: list[str]) -> None:
     audit = {"audit_log": "audit.jsonl"}
+    links = {"link": "precious", "dangling": "absent"}
+    ansible.file("precious", "mine\n")
+    for link, target in links.items():
+        (ansible.directory / link).symlink_to(target)
 
     run = ansible.steps(
         step("first", "send_message", **SEND, **audit, targets=names[:1], wait_for_reply=True),
@@ -394,6 +398,7 @@ def test_an_audit_log_has_a_line_for_each_outcome_and_the_text_on_request(ansibl
         step("unwritable", "send_message", **SEND, targets=names, audit_log="."),
         step("no file", "send_message", **SEND, targets=names, audit_log="/dev/null"),
         step("no campaign", "send_message", content="x", targets=names, audit_log="audit.jsonl"),
+        *(step(link, "send_message", **SEND, targets=names, audit_log=link) for link in links),
     )
 
     results = {entry["task"]: entry["result"] for entry in run.results}
@@ -411,4 +416,8 @@ def test_an_audit_log_has_a_line_for_each_outcome_and_the_text_on_request(ansibl
     assert results["unwritable"]["msg"] == "audit_log: cannot write '.': Is a directory"
     assert results["no file"]["msg"].startswith("audit_log: '/dev/null' is no regular file; ")
     assert results["no campaign"]["msg"] == "audit_log: needs campaign"
+    for link in links:
+        assert results[link]["msg"] == f"audit_log: {link!r} is a symbolic link; name the file itself"
+    assert (ansible.directory / "precious").read_text() == "mine\n"
+    assert not (ansible.directory / "absent").exists()
     assert names[2] not in _turns(ansible)

@@ -311,6 +311,18 @@ class TestFiles:
         assert path.read_text() == "second"
         assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
+    @pytest.mark.parametrize(("option", "mode"), [("path", 0o600), ("metrics_path", 0o644)])
+    def test_a_link_is_replaced_and_its_target_left_alone(self, option: str, mode: int, tmp_path: Path) -> None:
+        precious, link = tmp_path / "precious", tmp_path / "link"
+        precious.write_text("mine")
+        precious.chmod(0o666)
+        link.symlink_to(precious)
+
+        write_report(option, str(link), "text")
+
+        assert (precious.read_text(), link.read_text(), link.is_symlink()) == ("mine", "text", False)
+        assert stat.S_IMODE(link.stat().st_mode) == mode
+
     def test_the_exporter_reads_only_prom_files(self, tmp_path: Path) -> None:
         check_path("metrics_path", str(tmp_path / "fleet.prom"))
 

@@ -44,6 +44,14 @@ def result(**changes: Any) -> dict[str, Any]:
     }
 
 
+FORMULAS = [
+    "\n=1",
+    "\nx",
+    " =1",
+    "\xa0=1",
+    "\u3000-1",
+    *(f"{sign}1" for sign in "\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b"),
+]
 FAILED = result(host="beta", status="failed", error={"code": "http_400", "message": 'a "quoted", text\nof two lines'})
 
 
@@ -85,7 +93,7 @@ def test_nested_values_of_a_result_are_json_in_csv(tmp_path: Path) -> None:
     assert line["response_message"] == '["\N{SNOWMAN}"]'
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", *FORMULAS])
 def test_no_text_is_a_formula_in_a_spreadsheet(tmp_path: Path, text: str) -> None:
     path = tmp_path / "report.csv"
 

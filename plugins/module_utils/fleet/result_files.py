@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 from ..errors import OptionError
 from ..files import write_lines, write_text
 from ..text import one_line
+
+# A spreadsheet takes such a text for a formula, also with full-width or small signs.
+_FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b]")
 
 
 def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
@@ -61,5 +65,4 @@ def _flatten(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _escape_formula(value: Any) -> Any:
-    """A spreadsheet takes a text that begins with one of these for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

@@ -30,7 +30,8 @@ class AuditLog(AbstractContextManager["AuditLog"]):
         self._path = path
         try:
             # O_NONBLOCK: opening a FIFO, which is refused below, does not wait for its reader.
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
+            self._file = os.open(path, flags, 0o600)
             is_file = stat.S_ISREG(os.fstat(self._file).st_mode)
         except OSError as error:
             raise self._problem(error) from None
@@ -53,4 +54,6 @@ class AuditLog(AbstractContextManager["AuditLog"]):
     def _problem(self, error: OSError) -> OptionError:
         if error.errno == errno.ENXIO:
             return OptionError("audit_log", f"{self._path!r} {_NO_FILE}")
+        if error.errno == errno.ELOOP:
+            return OptionError("audit_log", f"{self._path!r} is a symbolic link; name the file itself")
         return OptionError("audit_log", f"cannot write {self._path!r}: {one_line(error.strerror)}")

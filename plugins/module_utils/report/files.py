@@ -49,7 +49,9 @@ def report_differs(path: str, text: str) -> bool:
 def write_report(option: str, path: str, text: str) -> None:
     """Replace the file at once, with the permissions that it had. Raises OptionError."""
     try:
-        mode = stat.S_IMODE(Path(path).stat().st_mode)
+        before = Path(path).lstat().st_mode
     except OSError:
-        mode = MODES[option]
+        before = 0
+    # A link is replaced, and what it leads to says nothing of the report.
+    mode = stat.S_IMODE(before) if stat.S_ISREG(before) else MODES[option]
     write_text(option, path, text, mode=mode)
