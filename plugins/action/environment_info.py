@@ -20,7 +20,7 @@ from ..module_utils.providers.registry import fetch_listing, find_provider
 from ..modules.environment_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 
-_OF_ALL = frozenset({"provider", "missing_ok", "filters", *CONNECTION_SPEC})
+_OF_ALL = frozenset({"provider", "missing_ok", "name", "filters", *CONNECTION_SPEC})
 
 
 class ActionModule(EnvironmentAction):
@@ -42,9 +42,13 @@ class ActionModule(EnvironmentAction):
                 self._display.warning(f"skipped rows that are {describe_invalid(invalid)}")
             selected = [item for item in found if filters.all_hold(item.fields, listing.fetched_at)]
             next_after = listing.next_after
+            if options["name"] is not None:
+                selected = [item for item in selected if item.fields.get(provider.called) == options["name"]]
+                if not selected and not options["missing_ok"]:
+                    raise FleetError(f"name: no environment that was listed is called {options['name']!r}")
         return {
             "changed": False,
-            "environments": [dict(environment.fields) for environment in selected],
+            "environments": [environment.row() for environment in selected],
             "has_next_page": next_after is not None,
             "next_after": next_after,
         }
@@ -56,11 +60,11 @@ class ActionModule(EnvironmentAction):
         if foreign:
             raise OptionError(foreign, f"is not for environments of {provider.name}, which take {', '.join(own)}")
         if options[provider.looked_up_by]:
-            alone = next((name for name in given if name in (*of_a_list, "filters")), None)
+            alone = next((name for name in given if name in (*of_a_list, "name", "filters")), None)
             if alone:
                 raise OptionError(alone, f"is for a list and cannot go with {provider.looked_up_by}")
-        elif options["missing_ok"]:
-            raise OptionError("missing_ok", f"needs {provider.looked_up_by}")
+        elif options["missing_ok"] and options["name"] is None:
+            raise OptionError("missing_ok", f"needs {provider.looked_up_by} or name")
 
 
 async def _retrieve(provider: Provider, settings: HttpSettings, options: Mapping[str, Any]) -> list[Environment]:

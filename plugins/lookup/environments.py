@@ -46,7 +46,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _raw:
   description:
-    - The environments, with the fields that are host variables in the inventory, without a prefix.
+    - The environments, with the fields that are host variables in the inventory, without a prefix, and with
+      C(fleetops_environment), the variable that makes a host an environment.
   type: list
   elements: dict
   sample:
@@ -89,7 +90,7 @@ class LookupModule(LookupBase):
             query = provider.query()
             listing = fetch_listing(provider, settings, query)
             found, invalid = provider.environments(listing, settings.base_url, query)
-            rows = [dict(item.fields) for item in found if filters.all_hold(item.fields, listing.fetched_at)]
+            rows = [item.row() for item in found if filters.all_hold(item.fields, listing.fetched_at)]
         except FleetError as error:
             raise AnsibleLookupError(str(error)) from None
         if invalid:

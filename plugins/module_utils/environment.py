@@ -78,6 +78,10 @@ class Environment(EnvironmentReference):
 
     fields: Mapping[str, Any]
 
+    def row(self) -> dict[str, Any]:
+        """Its fields, with the host variable that makes a host of it."""
+        return {**self.fields, CONTRACT: self.contract()}
+
     @property
     def away(self) -> str:
         """The word for its state if it cannot be worked with."""

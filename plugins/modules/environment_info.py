@@ -26,9 +26,18 @@ options:
   environment_id:
     description: Return this environment only. Qoder only.
     type: str
+  name:
+    description:
+      - Return only the environments with this C(connection_name), of Qoder with this C(name).
+      - Names are not unique, since each device chooses its own, and a device that registers anew may leave a row with
+        its name behind. All that have the name are returned, in the order of the API, so look at their number and at
+        their C(device_id) before you act on one.
+      - What the other options leave is searched. If nothing there has the name, the task fails. See O(missing_ok).
+      - Cannot go with O(device_id) or O(environment_id).
+    type: str
   missing_ok:
     description:
-      - With O(device_id) or O(environment_id), return an empty list instead of failing when there is no such
+      - With O(device_id), O(environment_id) or O(name), return an empty list instead of failing when there is no such
         environment.
     type: bool
     default: false
@@ -84,6 +93,23 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ laptop.environments[0].mode }} on {{ laptop.environments[0].version }}"
 
+# Nothing but the API is needed for the next play to have the devices as hosts. Their ids are the API's, while their
+# names are the devices' own, and one of them could take the name of another host.
+- name: Find the devices of a team
+  fleetops.environments.environment_info:
+    online_only: true
+    filters: starts_with(connection_name, 'team-a-')
+  register: team
+
+- name: Make hosts of them
+  ansible.builtin.add_host:
+    name: "{{ item.id }}"
+    groups: team
+    fleetops_environment: "{{ item.fleetops_environment }}"
+  loop: "{{ team.environments }}"
+  loop_control:
+    label: "{{ item.id }}"
+
 - name: Find devices that run an old version and can update themselves
   fleetops.environments.environment_info:
     online_only: true
@@ -116,6 +142,8 @@ environments:
   description:
     - The environments, with the fields that are host variables in the inventory, without a prefix.
     - Times are ISO 8601 in UTC.
+    - C(fleetops_environment) is the host variable that makes a host a target. M(ansible.builtin.add_host) takes it as
+      it is.
   returned: success
   type: list
   elements: dict
@@ -131,6 +159,14 @@ environments:
       online: true
       updatable: false
       last_seen_at: "2026-01-31T12:00:00.000Z"
+      fleetops_environment:
+        provider: letta
+        id: environment-1
+        device_id: 48936f3f-1459-40a8-8f52-2111aa878939
+        connection_id: connection-7
+        base_url: https://api.letta.com
+        status: online
+        self_update:
 has_next_page:
   description: Whether the API has more than was returned; only with O(all_pages=false).
   returned: success
@@ -151,6 +187,7 @@ SPEC = {
     "provider": {"type": "str", "default": "letta"},
     "device_id": {"type": "str"},
     "environment_id": {"type": "str"},
+    "name": {"type": "str"},
     "missing_ok": {"type": "bool", "default": False},
     "after": {"type": "str"},
     "after_id": {"type": "str"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Ansible, step
+from .conftest import AGENT, Ansible, awake, messages_of, step
 
 ALONE = "localhost,"
 OF_A_LIST = ("after", "limit", "all_pages", "online_only", "source", "user_id", "filters")
@@ -159,6 +159,78 @@ def test_the_options_select_the_list_also_in_check_mode(ansible: Ansible, argume
     assert queries[-1] == {"limit": "100"}
 
 
+@pytest.mark.covers("environment_info", "name", "missing_ok")
+@pytest.mark.parametrize("provider", ["letta", "qoder"])
+def test_a_name_selects_all_that_have_it(ansible: Ansible, provider: str) -> None:
+    sandbox = ansible.sandbox
+    if provider == "letta":
+        ids = [sandbox.add_environment(connectionName=name)["id"] for name in ("twin", "twin", "Twin", "twin-2")]
+    else:
+        ids = [sandbox.qoder.add_environment(name=name)["id"] for name in ("twin", "twin", "Twin", "twin-2")]
+    info = {"provider": provider, "name": "twin"}
+
+    run = ansible.steps(
+        step("both", "environment_info", **info),
+        step("one", "environment_info", **info, filters=f"id == '{ids[1]}'"),
+        step("blank", "environment_info", provider=provider, name=" "),
+        step("none", "environment_info", provider=provider, name="twi"),
+        step("none left", "environment_info", **info, filters="id == 'nothing'"),
+        step("missing_ok", "environment_info", provider=provider, name="twi", missing_ok=True),
+        source=ALONE,
+    )
+
+    assert sorted(_ids(run.result("both"))) == sorted(ids[:2])
+    assert _ids(run.result("one")) == [ids[1]]
+    assert set(ids) < set(_ids(run.result("blank")))
+    assert run.result("none")["msg"] == "name: no environment that was listed is called 'twi'"
+    assert run.result("none left")["msg"] == "name: no environment that was listed is called 'twin'"
+    assert run.result("missing_ok")["environments"] == []
+
+
+def test_a_row_makes_a_target_of_a_host_that_no_inventory_has(ansible: Ansible) -> None:
+    first, second, *_rest = awake(ansible.sandbox)
+    hostile = "{{ lookup('pipe', 'touch PWNED') }}"
+    ansible.sandbox.patch(second["id"], connectionName=hostile)
+    device = first["row"]["deviceId"]
+    found = [
+        {**step("one", "environment_info", device_id=device), "register": "one"},
+        {**step("all", "environment_info", online_only=True), "register": "everything"},
+    ]
+    rows = f"{{{{ one.environments + (everything.environments | selectattr('id', 'eq', '{second['id']}')) }}}}"
+    add = {
+        "name": "add",
+        "ansible.builtin.add_host": {
+            "name": "{{ item.id }}",
+            "groups": "found",
+            "fleetops_environment": "{{ item.fleetops_environment }}",
+        },
+        "loop": rows,
+    }
+    looked_up = f"query('fleetops.environments.environments', \"device_id == '{device}'\")[0].fleetops_environment"
+    show = {
+        "name": "show",
+        "ansible.builtin.debug": {"msg": f"{{{{ {looked_up} == one.environments[0].fleetops_environment }}}}"},
+    }
+    whole = {"hosts": "localhost", "gather_facts": False}
+    send = [
+        step("current", "send_message", content="to {{ inventory_hostname }}", agent_id=AGENT),
+        {
+            **step("fan out", "send_message", content="all", agent_id=AGENT, targets="{{ groups.found }}"),
+            "run_once": True,
+        },
+    ]
+
+    run = ansible.playbook(
+        [{**whole, "tasks": [*found, add, show]}, {**whole, "hosts": "found", "tasks": send}], source=ALONE
+    )
+
+    run.assert_quiet()
+    assert run.result("show")["msg"] is True
+    for entry in (first, second):
+        assert [message["content"] for message in messages_of(ansible.sandbox, entry)] == [f"to {entry['id']}", "all"]
+    assert not (ansible.directory / "PWNED").exists()
+
+
 LIST_FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "401": ({"fault": "status", "status": 401}, "401 Unauthorized: SANDBOX_FAULT: The sandbox was told to fail"),
     "403": ({"fault": "status", "status": 403, "body": "error_envelope"}, "403 Forbidden: SANDBOX_FAULT"),
@@ -303,6 +375,8 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "an unknown option": ({"device": "x"}, ("device",)),
     "missing_ok alone": ({"missing_ok": True}, ("missing_ok", "device_id")),
     "a device and a filter": ({"device_id": "x", "filters": ["online"]}, ("filters", "device_id")),
+    "a device and a name": ({"device_id": "x", "name": "alpha"}, ("name", "device_id")),
+    "a name that no environment has": ({"name": "nobody"}, ("name: no environment", "'nobody'")),
     "a device and a limit": ({"device_id": "x", "limit": 5}, ("limit", "device_id")),
     "a bad expression": ({"filters": ["mode =="]}, ("filters", "'mode =='")),
     "a name that no row has": ({"filters": ["moode == 'x'"]}, ("filters", "'moode'", "'mode'")),

@@ -107,7 +107,8 @@ class Provider:
     client: makes a client. environments: the rows of a listing, and those that do not validate.
     conversations: makes the Conversations of a client, from the client, `concurrency` (requests at a time) and `rate`
         (requests a second, None for no limit).
-    looked_up_by: the option that names one environment. agent, conversation: the options that say who is addressed.
+    looked_up_by: the option that names one environment. called: the field with its name, which others may share.
+    agent, conversation: the options that say who is addressed.
     sessions: whether conversations are sessions. A session is made for each target that names none, it decides which
         agent answers, its history has the API's ids alone, and the API drops repetitions by keys that it keeps for
         24 h. Only the methods below read this.
@@ -123,6 +124,7 @@ class Provider:
     environments: Callable[[Listing, str, Any], tuple[list[Environment], list[InvalidRow]]]
     conversations: Callable[..., Conversations]
     looked_up_by: Literal["environment_id", "device_id"] = "environment_id"
+    called: str = "name"
     agent: Literal["agent_id", "agent"] = "agent_id"
     conversation: Literal["conversation_id", "session_id"] = "conversation_id"
     sessions: bool = False

@@ -19,4 +19,5 @@ PROVIDER = Provider(
     environments=lambda listing, base_url, query: read_environments(listing, base_url, online_only=query.online_only),
     conversations=Conversations,
     looked_up_by="device_id",
+    called="connection_name",
 )
