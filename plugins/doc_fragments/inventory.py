@@ -15,10 +15,21 @@ options:
     description:
       - What happens when environments would have the same host name, or the name of a group, of a host that another
         source gave, or one with a meaning of its own such as V(localhost).
-      - V(suffix) gives every environment of the colliding set a short hash of its id.
-      - V(fail) fails the listing.
+      - V(suffix) gives every environment of the colliding set a short hash of its id. A device that calls itself like
+        another one takes the name from both, and gets none of what is set for the name.
+      - V(first_seen) lets the one of the listed environments keep the name that the provider has known longest, online
+        or not (C(first_seen_at), for Qoder C(created_at)), and gives the others the hash. A new device cannot take a
+        name, since the time is the provider's. A device that was there before can, by calling itself so later; and when
+        the oldest row is removed, the next one has the name.
+      - V(online) lets the only one that is online keep the name (for Qoder, the only one that is not archived), and
+        gives the others the hash. A device takes the name, and what is set for it, as soon as the other one is offline.
+      - V(fail) fails the listing. One device that calls itself like another one stops every run.
+      - Except with V(fail), a warning names the environments. A name that a group, another source or Ansible has is
+        kept by none of them.
+      - No choice protects by name what a device must not decide. Where C(host_vars), C(--limit) or a pattern with a
+        host's name keeps something off a device, use O(hostnames) with V([id]).
     type: str
-    choices: [suffix, fail]
+    choices: [suffix, first_seen, online, fail]
     default: suffix
   group_prefix:
     description: Put before the name of every group of O(group_by).
@@ -44,4 +55,10 @@ options:
     description: Whether an inventory without any host is an error.
     type: bool
     default: false
+notes:
+  - Every option may be a template of extra variables and lookups, in lists too, and a vaulted value. In O(compose),
+    O(groups) and O(keyed_groups) texts are expressions, which are evaluated for each host.
+  - A damaged entry of the cache is listed again, with a warning.
+  - An environment is online or not by the clock of the server (its C(Date)). Where that and the clock of the controller
+    differ by more than a minute, the earlier one counts, and a warning says so.
 """

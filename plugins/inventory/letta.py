@@ -24,7 +24,9 @@ description:
   - Sources are read in order, and a source that is read later can still give its variables to a host of this one, as
     can files in C(host_vars) and C(group_vars). Put this source last, or give its hosts a O(hostname_prefix) that
     nothing else has, where devices that you do not trust can name themselves.
-  - No host is dialled by a name that a device chose. C(ansible_host) is C(<id>.letta.invalid), so SSH ends unreachable.
+  - No host is dialled by a name that a device chose. C(ansible_host) is C(<id>.letta.invalid), so SSH ends
+    unreachable. Without V(relay) as O(connection) there is before it what OpenSSH's error then tells the user,
+    C(this-host-has-no-login.write-gather_facts-false.or-connection-relay-in-its-source.).
 options:
   connection:
     description:

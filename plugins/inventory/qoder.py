@@ -24,7 +24,8 @@ description:
     ISO 8601 in UTC.
   - Both generations of the API are read, with either way of paging. The newer one gives no status.
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
-  - No host is dialled by a name of the API. C(ansible_host) is C(<id>.qoder.invalid), so SSH ends unreachable.
+  - No host is dialled by a name of the API. C(ansible_host) is
+    C(this-host-has-no-login.write-gather_facts-false.<id>.qoder.invalid), so SSH ends unreachable, and shows this.
 options:
   plugin:
     description: Says that this file is for this plugin.

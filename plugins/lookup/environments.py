@@ -93,6 +93,7 @@ class LookupModule(LookupBase):
             rows = [item.row() for item in found if filters.all_hold(item.fields, listing.fetched_at)]
         except FleetError as error:
             raise AnsibleLookupError(str(error)) from None
-        if invalid:
-            Display().warning(f"skipped rows that are {describe_invalid(invalid)}")
+        notes = [*settings.notes, *([f"skipped rows that are {describe_invalid(invalid)}"] if invalid else ())]
+        for note in notes:
+            Display().warning(note)
         return rows

@@ -76,6 +76,14 @@ class Run:
         for word in ("WARNING", "DEPRECATION", "ERROR", "Traceback"):
             assert word not in self.output, self.output
 
+    def assert_warning(self, *parts: str) -> None:
+        """Assert success with one warning, on one line with all parts, and no deprecation, error or traceback."""
+        assert self.returncode == 0, self.output
+        for word in ("DEPRECATION", "ERROR", "Traceback"):
+            assert word not in self.output, self.output
+        (line,) = [line for line in self.output.splitlines() if "[WARNING]" in line]
+        assert all(part in line for part in parts), self.output
+
     def assert_error(self, *parts: str) -> None:
         """Assert a non-zero exit, all parts on one line of output, no traceback, and no condition as the reason."""
         assert self.returncode != 0, self.output

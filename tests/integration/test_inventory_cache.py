@@ -150,19 +150,39 @@ CORRUPT = {
     "no rows": _payload({"rows": 7, "fetched_at": "2026-01-01T00:00:00Z"}),
     "a moment that is none": _payload({"rows": [{"id": "x"}], "fetched_at": "soon"}),
     "another plugin's inventory": _payload({"hosts": {"a": {}}, "_meta": {}}),
+    "a text that is no JSON": _payload("{"),
+    "a text of a list": _payload("[]"),
+    "a text without rows": _payload('{"fetched_at": "2026-01-01T00:00:00Z"}'),
+    "a text without a moment": _payload('{"rows": []}'),
+    "a text with another moment": _payload('{"rows": [], "fetched_at": 7}'),
+    "a text with a moment that UTC does not have": _payload('{"rows": [], "fetched_at": "9999-12-31T23:59:59-23:00"}'),
+    "a text with rows that are none": _payload('{"rows": "spruce", "fetched_at": "2026-01-01T00:00:00Z"}'),
+    "a text nested beyond what Python reads": _payload("[" * 100_000 + "]" * 100_000),
+    "a file nested beyond what Python reads": "[" * 100_000 + "]" * 100_000,
 }
+
+
+def _nested(whole: str, depth: int) -> str:
+    """An entry whose first row has metadata nested so deep."""
+    entry = json.loads(json.loads(json.loads(whole)["__payload__"]))
+    for _level in range(depth):
+        entry["rows"][0]["metadata"] = {"deeper": entry["rows"][0]["metadata"]}
+    return _payload(json.dumps(entry))
 
 
 def test_a_corrupt_or_foreign_entry_counts_as_absent(ansible: Ansible, cached: dict[str, Any]) -> None:
     """One source for each kind of damage, all in one process: each of them has to ask the API again."""
-    sources = [cached] * (len(CORRUPT) + 2)
+    depths = (100, 300, 600, 900)
+    count = len(CORRUPT) + 2 + len(depths)
+    sources = [{**cached, "hostname_prefix": f"{number or ''}"} for number in range(count)]
     assert ansible.sources(sources).returncode == 0
     files = _files(ansible)
     whole = files[0].read_text()
     # A time without a zone cannot be compared with one that has a zone.
     naive = re.sub(r"(fetched_at\W+[\d:.T-]+)Z", r"\1", whole)
     assert naive != whole
-    for file, text in zip(files, [whole[: len(whole) // 2], naive, *CORRUPT.values()], strict=True):
+    deep = [_nested(whole, depth) for depth in depths]
+    for file, text in zip(files, [whole[: len(whole) // 2], naive, *deep, *CORRUPT.values()], strict=True):
         file.write_text(text)
     ansible.sandbox.clear_requests()
 
@@ -171,3 +191,5 @@ def test_a_corrupt_or_foreign_entry_counts_as_absent(ansible: Ansible, cached: d
     assert run.returncode == 0, run.output
     assert {entry["name"] for entry in ansible.sandbox.fleet()} <= json.loads(run.stdout)["_meta"]["hostvars"].keys()
     assert len(ansible.sandbox.requests("list")) == len(sources)
+    assert run.stderr.count("[WARNING]: the cache entry ") == len(sources)
+    assert "Traceback" not in run.output

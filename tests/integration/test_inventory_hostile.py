@@ -16,6 +16,8 @@ from . import awx
 from .conftest import Ansible, Run, plain
 from .hostile import TEMPLATE, become_hostile
 
+NO_LOGIN = "this-host-has-no-login.write-gather_facts-false.or-connection-relay-in-its-source"
+
 USABLE = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9._-]{0,254}")
 STATIC = {"web": {"hosts": {"web1": {"role": "real"}, "site.example.com": {"role": "real"}}}}
 CONSTRUCTED: dict[str, Any] = {
@@ -74,7 +76,7 @@ INDIRECT = ("letta_git_branch", "letta_mode", "letta_supported_commands[1]", "le
 def test_devices_with_any_names_are_usable_unique_harmless_hosts(ansible: Ansible, hostile: dict[str, str]) -> None:
     run = ansible.inventory("-i", str(_source(ansible)), "--list", source=_static(ansible))
 
-    run.assert_quiet()
+    run.assert_warning("on_duplicate: host names that are taken or come twice", "more")
     listing = json.loads(run.stdout)
     hosts = {name: host for name, host in plain(listing["_meta"]["hostvars"]).items() if "letta_id" in host}
     assert {host["letta_id"]: host["letta_connection_name"] for host in hosts.values()} == hostile
@@ -85,7 +87,7 @@ def test_devices_with_any_names_are_usable_unique_harmless_hosts(ansible: Ansibl
         assert USABLE.fullmatch(name), name
         assert re.search("[A-Za-z0-9]", name), name
         assert ".." not in Path(name).parts
-        assert re.fullmatch(r"[A-Za-z0-9-]{1,63}\.letta\.invalid", host["ansible_host"])
+        assert re.fullmatch(rf"{NO_LOGIN}\.[A-Za-z0-9-]{{1,63}}\.letta\.invalid", host["ansible_host"])
     assert len({host["ansible_host"] for host in hosts.values()}) == len(hosts)
     assert all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", group) for group in groups)
     # The hosts of the other source are unchanged.
@@ -117,7 +119,8 @@ def test_no_connection_is_opened_to_a_name_that_a_device_chose(ansible: Ansible)
     assert run.returncode == 4, run.output
     (entry,) = run.results
     assert entry["outcome"] == "unreachable"
-    assert f"{added['id']}.letta.invalid" in entry["result"]["msg"]
+    # OpenSSH shows the first hundred characters.
+    assert f"{NO_LOGIN}.{added['id']}.letta.invalid"[:100] in entry["result"]["msg"]
 
 
 def test_a_device_cannot_make_itself_a_host_of_another_letta_source(ansible: Ansible, other_sandbox: Sandbox) -> None:
@@ -127,7 +130,7 @@ def test_a_device_cannot_make_itself_a_host_of_another_letta_source(ansible: Ans
 
     run = ansible.inventory("-i", str(ansible.source("second.yml")), "--list", source=first)
 
-    run.assert_quiet()
+    run.assert_warning("on_duplicate", victim["name"], impostor["id"])
     hosts = json.loads(run.stdout)["_meta"]["hostvars"]
     assert hosts[victim["name"]]["letta_id"] == victim["id"]
     assert hosts[victim["name"]]["fleetops_environment"]["base_url"] == other_sandbox.url
@@ -150,8 +153,10 @@ def test_a_device_named_like_a_group_gets_a_suffix(ansible: Ansible, name: str) 
         "groups": {"builders": "letta_os == 'linux'"},
     }
 
-    hosts = ansible.hosts(**options)
+    run = ansible.inventory("--list", source=ansible.source(**options))
 
+    run.assert_warning("on_duplicate", name, added["id"])
+    hosts = json.loads(run.stdout)["_meta"]["hostvars"]
     (host,) = (host for host, variables in hosts.items() if variables["letta_id"] == added["id"])
     assert re.fullmatch(rf"{name}-[0-9a-f]{{8}}", host)
     assert len(hosts) == len(ansible.sandbox.fleet())
@@ -168,8 +173,10 @@ def test_a_device_cannot_replace_a_group_that_currently_has_no_host(ansible: Ans
         if not entry["online"]:
             ansible.sandbox.remove(entry["id"])
 
-    hosts = ansible.hosts()
+    run = ansible.inventory("--list")
 
+    run.assert_warning("on_duplicate", *names)
+    hosts = json.loads(run.stdout)["_meta"]["hostvars"]
     assert not hosts.keys() & set(names)
     assert {host["letta_connection_name"] for host in hosts.values()} >= set(names)
 
@@ -254,7 +261,7 @@ def _patch_with_surrogates(sandbox: Sandbox, identity: str) -> None:
 def test_awx_imports_a_hostile_fleet_and_runs_a_job_over_it(ansible: Ansible, hostile: dict[str, str]) -> None:
     run = awx.run_inventory(ansible, _source(ansible, hostnames=["id"]), ansible.directory / "x.json")
 
-    run.assert_quiet()
+    run.assert_warning("on_duplicate", "localhost (localhost)")
     assert run.stdout == ""
     assert ansible.sandbox.api_key not in run.output
     text = (ansible.directory / "x.json").read_text()

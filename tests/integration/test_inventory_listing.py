@@ -14,6 +14,8 @@ from tests.sandbox.process import Sandbox
 
 from .conftest import Ansible, plain
 
+NO_LOGIN = "this-host-has-no-login.write-gather_facts-false.or-connection-relay-in-its-source"
+
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 LISTED = {
     "id", "device_id", "connection_id", "connection_name", "listener_instance_id", "organization_id", "user_id",
@@ -69,7 +71,7 @@ def test_every_variable_equals_the_value_of_the_api(ansible: Ansible) -> None:
             "letta_status": "online" if entry["online"] else "offline",
             "letta_updatable": bool(self_update and self_update["supported"] and self_update["writable"]),
             "letta_metadata": {name: value for name, value in metadata.items() if name not in WITH_VARIABLES},
-            "ansible_host": f"{row['id']}.letta.invalid",
+            "ansible_host": f"{NO_LOGIN}.{row['id']}.letta.invalid",
             "fleetops_environment": {
                 "provider": "letta",
                 "id": row["id"],
@@ -304,7 +306,10 @@ def test_environments_of_one_name_all_get_a_stable_suffix(ansible: Ansible) -> N
     twins = {ansible.sandbox.add_environment(connectionName="twin")["id"] for _number in range(3)}
 
     def names() -> dict[str, str]:
-        return {host["letta_id"]: name for name, host in ansible.hosts().items() if host["letta_id"] in twins}
+        run = ansible.inventory("--list")
+        run.assert_warning("on_duplicate", *twins)
+        hosts = json.loads(run.stdout)["_meta"]["hostvars"]
+        return {host["letta_id"]: name for name, host in hosts.items() if host["letta_id"] in twins}
 
     first = names()
     assert len(set(first.values())) == 3

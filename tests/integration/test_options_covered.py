@@ -25,7 +25,7 @@ PLUGINS = {
 }
 
 
-def _list_specified(plugin: str) -> set[str]:
+def list_specified(plugin: str) -> set[str]:
     """The options in the code: a module's or a lookup's SPEC, a plugin's DOCUMENTATION with its fragments."""
     package = f"ansible_collections.{COLLECTION}.plugins"
     if PLUGINS[plugin] == "module":
@@ -70,15 +70,15 @@ def _claims_about(plugin: str) -> set[str]:
     """The options of a plugin that tests cover, directly or by a fragment: `covers("fragment targets", ...)`."""
     claims = _claims()
     found = set(claims[plugin])
-    if PLUGINS[plugin] == "module" and "targets" in _list_specified(plugin):
+    if PLUGINS[plugin] == "module" and "targets" in list_specified(plugin):
         for name in ("fragment targets", "fragment letta"):
-            found |= claims[name] & _list_specified(plugin)
+            found |= claims[name] & list_specified(plugin)
     return found
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_every_option_is_documented_and_has_a_test(plugin: str) -> None:
-    specified, claimed = _list_specified(plugin), _claims_about(plugin)
+    specified, claimed = list_specified(plugin), _claims_about(plugin)
     documented = _list_documented(plugin)
 
     assert set(documented) == specified

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,10 @@ def test_hosts_of_the_same_name_are_not_merged(ansible: Ansible) -> None:
     twin = ansible.sandbox.qoder.add_environment(name=device["name"])
     like_a_group = ansible.sandbox.qoder.add_environment(name="letta")
 
-    hosts = plain(ansible.listing(directory(ansible, qoder={"hostname_prefix": ""}))["_meta"]["hostvars"])
+    run = ansible.inventory("--list", source=directory(ansible, qoder={"hostname_prefix": ""}))
 
+    run.assert_warning("on_duplicate", f"{device['name']} ({twin['id']})", f"letta ({like_a_group['id']})")
+    hosts = plain(json.loads(run.stdout)["_meta"]["hostvars"])
     assert of(hosts, "letta")[device["id"]] == device["name"]
     assert re.fullmatch(rf"{device['name']}-[0-9a-f]{{8}}", of(hosts, "qoder")[twin["id"]])
     assert re.fullmatch(r"letta-[0-9a-f]{8}", of(hosts, "qoder")[like_a_group["id"]])
@@ -65,8 +68,11 @@ def test_a_device_named_like_a_group_of_the_other_source_gets_another_name(ansib
     """Otherwise it would get what is meant for the group."""
     named = {name: ansible.sandbox.add_environment(connectionName=name)["id"] for name in ("qoder", "not_archived")}
 
-    listing = ansible.listing(directory(ansible))
+    run = ansible.inventory("--list", source=directory(ansible))
 
+    assert run.stderr.count("[WARNING]: on_duplicate") == len(named), run.stderr
+    assert all(f"{name} ({id_})" in run.stderr for name, id_ in named.items())
+    listing = json.loads(run.stdout)
     devices = of(plain(listing["_meta"]["hostvars"]), "letta")
     for name, id_ in named.items():
         assert re.fullmatch(rf"{name}-[0-9a-f]{{8}}", devices[id_])

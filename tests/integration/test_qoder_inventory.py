@@ -12,6 +12,8 @@ import pytest
 
 from .conftest import Ansible, plain
 
+NO_LOGIN = "this-host-has-no-login.write-gather_facts-false"
+
 CONTRACT = "fleetops_environment"
 
 
@@ -63,7 +65,7 @@ def test_every_variable_equals_the_value_of_the_api(qoder: Ansible, generation: 
             "qoder_archived_at": row.get("archived_at"),
             "qoder_created_at": row.get("created_at"),
             "qoder_updated_at": row.get("updated_at"),
-            "ansible_host": f"{row['id']}.qoder.invalid",
+            "ansible_host": f"{NO_LOGIN}.{row['id']}.qoder.invalid",
             CONTRACT: {
                 "provider": "qoder",
                 "id": row["id"],
@@ -144,16 +146,19 @@ def test_the_options_decide_the_names_of_groups_variables_and_hosts(qoder: Ansib
 
 @pytest.mark.covers("qoder", "hostnames", "hostname_prefix", "on_duplicate")
 def test_hosts_are_named_by_name_then_id_and_duplicates_get_a_suffix(qoder: Ansible) -> None:
+    qoder.sandbox.qoder.add_environment(name="default")
     listed = environments(qoder)
     nameless = {entry["id"] for entry in listed if not entry["row"].get("name")}
     twins = {entry["id"] for entry in listed if entry["row"].get("name") == "default"}
     assert nameless
     assert len(twins) == 2
 
-    hosts = qoder.hosts()
+    run = qoder.inventory("--list")
     bare = qoder.hosts(hostname_prefix="", hostnames=["metadata.nothing", "join('-', ['row', short(id)])"])
     failed = qoder.inventory("--list", source=qoder.source(on_duplicate="fail"))
 
+    run.assert_warning("on_duplicate", "qoder-default", *twins)
+    hosts = json.loads(run.stdout)["_meta"]["hostvars"]
     for name, host in plain(hosts).items():
         if host["qoder_id"] in twins:
             assert re.fullmatch(r"qoder-default-[0-9a-f]{8}", name)
@@ -311,7 +316,7 @@ def test_trust_decides_which_texts_are_exported_as_unsafe(
     assert marked == {"qoder_description", *(identifiers if ids_marked else ()), *(names if names_marked else ())}
     assert isinstance(host[CONTRACT]["id"], dict) is ids_marked
     assert host[CONTRACT]["base_url"] == qoder.sandbox.qoder.url
-    assert host["ansible_host"] == f"{added['id']}.qoder.invalid"
+    assert host["ansible_host"] == f"{NO_LOGIN}.{added['id']}.qoder.invalid"
 
 
 @pytest.mark.covers("qoder", "on_invalid")
@@ -449,7 +454,7 @@ def test_a_hostile_account_is_usable_unique_harmless_hosts(qoder: Ansible) -> No
     for name, host in hosts.items():
         assert re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9._-]{0,254}", name)
         assert name not in ("localhost", "all", "qoder", "archived", "status_ready")
-        assert host["ansible_host"] == f"{host['qoder_id']}.qoder.invalid"
+        assert host["ansible_host"] == f"{NO_LOGIN}.{host['qoder_id']}.qoder.invalid"
     assert "localhost" in {host["qoder_name"] for host in hosts.values()}
     assert run.returncode == 0, run.output[-3000:]
     assert list(qoder.directory.rglob("PWNED")) == []

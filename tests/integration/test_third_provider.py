@@ -112,7 +112,8 @@ def test_a_third_provider_needs_two_files_to_list_and_send(
     assert listed["awake"]["hosts"] == ["acme-one"]
     assert listed["asleep"]["hosts"] == ["acme-two"]
     assert listed["_meta"]["hostvars"]["acme-one"]["acme_name"] == "one"
-    assert listed["_meta"]["hostvars"]["acme-one"]["ansible_host"] == "m-1.acme.invalid"
+    address = listed["_meta"]["hostvars"]["acme-one"]["ansible_host"]
+    assert address == "this-host-has-no-login.write-gather_facts-false.m-1.acme.invalid"
 
     output = run_command("ansible-playbook", "-i", "fleet.acme.yml", "play.yml")
     assert '\\"sent\\": 1, \\"already_sent\\": 0, \\"offline\\": 1' in output

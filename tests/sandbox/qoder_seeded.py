@@ -55,7 +55,7 @@ PROFILES = (
     Profile(packages=2),
     Profile("self_hosted"),
     Profile(networking=OPEN, archived=("archived",)),
-    Profile(networking=LIMITED, packages=4, name="default"),
+    Profile(networking=LIMITED, packages=4, name="shared"),
     Profile("edge", networking={"type": "mesh"}),
     Profile(networking=LIMITED, archived=("status",), packages=1),
     Profile(missing=("config",)),

@@ -380,11 +380,47 @@ def test_the_date_of_an_answer_is_the_servers() -> None:
     assert get_answer(headers=(b"Date: Sat, 31 Jan 2026 13:00:00 +0100",)).date == NOW
 
 
-@pytest.mark.parametrize("header", [b"Date: yesterday", b"Date:", b"Date: Mon, 01 Jan 2026 00:00:00 +999999999999999"])
-def test_without_a_readable_date_it_is_our_clock(header: bytes) -> None:
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Date: yesterday",
+        b"Date:",
+        b"Date: Mon, 01 Jan 2026 00:00:00 +999999999999999",
+        # no time in UTC
+        b"Date: Fri, 31 Dec 9999 23:59:59 -2300",
+        # ahead of our clock
+        b"Date: Fri, 31 Dec 9999 23:59:59 GMT",
+        b"Date: Fri, 01 Jan 2100 00:00:00 GMT",
+    ],
+)
+def test_without_a_readable_date_that_is_not_ahead_it_is_our_clock(header: bytes) -> None:
     before = datetime.now(UTC)
 
     assert before <= get_answer(headers=(header,)).date <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "ours", "noted"),
+    [(-60, False, True), (-2, False, True), (-0.5, False, False), (0.5, False, False), (2, True, True)],
+)
+def test_the_earlier_clock_counts_where_they_differ_by_more_than_a_minute(
+    minutes: float, ours: bool, noted: bool
+) -> None:
+    theirs = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
+    header = f"Date: {format_datetime(theirs, usegmt=True)}".encode()
+
+    async def run() -> tuple[datetime, list[str]]:
+        async with raw_server(lambda _head: http_answer(headers=(header,))) as (url, _received):
+            settings = settings_for(url, retries=0)
+            async with HttpClient(settings) as client:
+                answers = [await client.get("v1") for _number in range(2)]
+            return answers[0].date, settings.notes
+
+    date, notes = asyncio.run(run())
+
+    assert (date == theirs) is not ours
+    assert len(notes) == noted
+    assert all("clock" in note and "127.0.0.1" in note for note in notes)
 
 
 @pytest.mark.parametrize(

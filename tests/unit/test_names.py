@@ -14,6 +14,8 @@ from ansible_collections.fleetops.environments.plugins.module_utils.text import 
 from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.names import (
     assign_names,
     choose_name,
+    describe_rivals,
+    find_keepers,
     to_host_name,
 )
 
@@ -118,6 +120,52 @@ def test_fail_mode_raises_exactly_when_suffix_mode_would_change_a_name(
     else:
         with pytest.raises(OptionError, match=r"^on_duplicate: "):
             assign_names(wanted, forbidden, "fail")
+
+
+@given(fleet=fleets(), forbidden=forbidden_sets, data=st.data())
+def test_one_environment_at_most_keeps_a_shared_name(
+    fleet: dict[str, list[Any]], forbidden: set[str], data: st.DataObject
+) -> None:
+    wanted = {identity: choose_name(candidates, "", identity) for identity, candidates in fleet.items()}
+    ranks = {identity: data.draw(st.none() | st.integers(0, 2)) for identity in wanted}
+
+    keepers = find_keepers(wanted, ranks)
+    hosts = assign_names(wanted, forbidden, "first_seen", keepers)
+
+    assert len(set(hosts.values())) == len(fleet)
+    for identity, name in wanted.items():
+        rivals = [ranks[other] for other, same in wanted.items() if same == name and other != identity]
+        rank = ranks[identity]
+        first = rank is not None and all(other is None or other > rank for other in rivals)
+        free = name not in forbidden and name.casefold() not in RESERVED
+        assert (identity in keepers) is first
+        assert (hosts[identity] == name) is (free and (first or not rivals))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "keepers"),
+    [
+        ({"id-1": "2026-01-02T00:00:00.000Z", "id-2": "2026-01-01T00:00:00.000Z", "id-3": None}, {"id-2"}),
+        ({"id-1": "2026-01-01T00:00:00.000Z", "id-2": "2026-01-01T00:00:00.000Z", "id-3": None}, set()),
+        ({"id-1": None, "id-2": None, "id-3": None}, set()),
+        ({"id-1": None, "id-2": 0, "id-3": None}, {"id-2"}),
+        ({"id-1": 0, "id-2": 0, "id-3": None}, set()),
+    ],
+)
+def test_the_lowest_rank_keeps_a_name_and_equal_ones_do_not(ranks: dict[str, Any], keepers: set[str]) -> None:
+    assert find_keepers(dict.fromkeys(ranks, "alpha"), ranks) == keepers
+
+
+def test_rivals_are_one_line_of_the_first_five_and_how_many_more() -> None:
+    wanted = {f"id-{number}\n{'x' * 100}": "a" * 255 for number in range(7)}
+
+    line = describe_rivals(wanted, wanted.keys())
+
+    assert line.isprintable()
+    assert len(line) < 1000
+    assert "id-4" in line
+    assert "id-5" not in line
+    assert line.endswith("; and 2 more")
 
 
 @given(values)

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from .._deps import httpx, pydantic
@@ -41,8 +41,8 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 class Answer:
     """A successful answer.
 
-    data: the decoded JSON. date: when the server gave it (its Date, else our clock). attempts: how many requests it
-    took. unclear: whether one of those before may have been accepted.
+    data: the decoded JSON. date: when the server gave it (its Date; our clock if that is absent or earlier, see
+    `_read_date`). attempts: how many requests it took. unclear: whether one of those before may have been accepted.
     """
 
     data: Any
@@ -197,7 +197,20 @@ class HttpClient:
                 status=response.status_code,
                 may_be_accepted=may_be_accepted,
             )
-        return Answer(data, parse_date(_read_header(response, "date")) or datetime.now(UTC))
+        return Answer(data, self._read_date(response))
+
+    def _read_date(self, response: httpx.Response) -> datetime:
+        """When the server gave an answer: by its clock, or by the earlier one where it and ours differ by a minute.
+
+        A clock that is ahead makes heartbeats look old. One comes each 30 s, and 120 s is too old: less does no harm.
+        """
+        now = datetime.now(UTC)
+        date = parse_date(_read_header(response, "date")) or now
+        minutes = abs(date - now) // timedelta(minutes=1)
+        if minutes and not self._settings.notes:
+            where = self._settings.base_url
+            self._settings.notes.append(f"{where}: its clock and ours differ by {minutes} min; the earlier one counts")
+        return min(date, now) if minutes else date
 
     def _clean(self, value: Any) -> Any:
         return sanitize(value, self._settings.api_key)

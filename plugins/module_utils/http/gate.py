@@ -71,12 +71,12 @@ class Gate:
 
 
 def parse_date(value: str | None) -> datetime | None:
-    """An HTTP date (RFC 9110, 5.6.7), in UTC where it names no zone; None if absent or unreadable."""
+    """An HTTP date (RFC 9110, 5.6.7) in UTC, which it is in where it names no zone; None if absent or unreadable."""
     try:
         date = parsedate_to_datetime(value or "")
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def parse_retry_after(value: str | None, now: datetime) -> float | None:

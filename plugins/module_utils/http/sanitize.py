@@ -31,7 +31,7 @@ def parse_json(text: str, key: str) -> Any:
     except RecursionError:
         raise ValueError("it is too deep") from None
     may_hold_key = len(key) >= _SHORTEST_SECRET and (key in text or not _ESCAPED.isdisjoint(key))
-    if may_hold_key or any(part in text for part in _NEEDS_A_LOOK) or _is_too_deep(value):
+    if may_hold_key or any(part in text for part in _NEEDS_A_LOOK) or is_too_deep(value):
         return sanitize(value, key)
     return value
 
@@ -58,7 +58,7 @@ def _remove_mark(name: str) -> str:
     return name.lstrip("_") if name.startswith("__ansible") else name
 
 
-def _is_too_deep(value: Any) -> bool:
+def is_too_deep(value: Any) -> bool:
     """Whether a list or dictionary is nested so deep that `sanitize` removes it."""
     level = [value]
     for _number in range(_DEEPEST + 1):

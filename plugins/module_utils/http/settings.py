@@ -32,6 +32,7 @@ class HttpSettings:
     deadline: seconds for one call with all its retries.
     proxy: the URL that the environment names, None for no proxy.
     gate: holds back all requests with these settings while the server wants no request.
+    notes: what the user should know of the answers, each as a line.
     """
 
     base_url: str
@@ -45,6 +46,7 @@ class HttpSettings:
     client_key: str | None = None
     proxy: str | None = field(default=None, repr=False)
     gate: Gate = field(default_factory=Gate, init=False, repr=False, compare=False)
+    notes: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @classmethod
     def from_options(

@@ -108,6 +108,7 @@ class Provider:
     conversations: makes the Conversations of a client, from the client, `concurrency` (requests at a time) and `rate`
         (requests a second, None for no limit).
     looked_up_by: the option that names one environment. called: the field with its name, which others may share.
+    first_seen: the field that says since when the provider knows an environment, as text that sorts by time.
     agent, conversation: the options that say who is addressed.
     sessions: whether conversations are sessions. A session is made for each target that names none, it decides which
         agent answers, its history has the API's ids alone, and the API drops repetitions by keys that it keeps for
@@ -127,6 +128,7 @@ class Provider:
     called: str = "name"
     agent: Literal["agent_id", "agent"] = "agent_id"
     conversation: Literal["conversation_id", "session_id"] = "conversation_id"
+    first_seen: str = "first_seen_at"
     sessions: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
     environment_variables: Mapping[str, Sequence[str]] = field(default_factory=dict)

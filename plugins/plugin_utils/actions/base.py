@@ -64,6 +64,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables: Mapping[str, Any] = task_vars or {}
         self._secrets: set[str] = set()
+        self._used: list[HttpSettings] = []
         try:
             _deps.require_packages()
             self._learn_secrets(variables)
@@ -73,6 +74,8 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             result.update(self.execute(options, variables))
         except FleetError as error:
             result.update(failed=True, msg=str(error))
+        for note in dict.fromkeys(note for settings in self._used for note in settings.notes):
+            self._display.warning(note)
         if result.get("failed"):
             self._hide_source_with_secrets()
         cleaned: dict[str, Any] = remove_values(result, self._secrets)
@@ -166,6 +169,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
                 variables[option] = self._templar.template(value)
         settings = connection_settings(provider, self._arguments(provider), variables, {"base_url": listed_from})
         self._secrets.add(settings.api_key)
+        self._used.append(settings)
         return settings
 
     def _group_by_provider(self, items: Sequence[Item]) -> dict[str, list[EnvironmentReference]]:

@@ -5,17 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
 
+import yaml
 from ansible import constants
 from ansible.errors import AnsibleParserError
+from ansible.module_utils.common.yaml import SafeLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ...module_utils import _deps
@@ -23,19 +25,29 @@ from ...module_utils.environment import CONTRACT, Environment, Listing, describe
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.filters import Expressions
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.options import CONNECTION_SPEC, convert_value, drop_blanks
+from ...module_utils.options import convert_value, drop_blanks
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch_listing, list_providers
 from ...module_utils.text import add_hash, hash_text
 from ..options import explain_templates, forget_blank_environment
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
-from .names import MAX_LENGTH, assign_names, check_variable_prefix, choose_name, make_host_address
+from .names import (
+    MAX_LENGTH,
+    assign_names,
+    check_variable_prefix,
+    choose_name,
+    describe_rivals,
+    find_keepers,
+    make_host_address,
+)
 from .source_cache import SourceCache
 from .trust import mark_trusted, trust_own_text
 
 _COLLECTION = "fleetops.environments"
-# The name of the plugin in an inventory source.
-_PLUGIN_KEY = re.compile(r"""^[{\s]*["']?plugin["']?\s*:\s*["']?([\w.]+)""", re.MULTILINE)
+# Options whose texts are expressions, which core renders for each host.
+_EXPRESSIONS = {"compose", "groups", "keyed_groups"}
+# What a user should do where something tries to log in to a host, as labels of its address.
+_NO_LOGIN = "this-host-has-no-login.write-gather_facts-false."
 # Options for which an empty text is a value.
 _MAY_BE_EMPTY = ("hostname_prefix",)
 
@@ -93,8 +105,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             text = Path(path).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return True
-        found = _PLUGIN_KEY.search(text)
-        named = found[1] if found else ""
+        named = _find_plugin(text)
         if named == self.NAME or text.startswith("$ANSIBLE_VAULT"):
             return True
         ours = [f"{_COLLECTION}.{provider}" for provider in list_providers()]
@@ -111,27 +122,28 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             if name not in known and name != "plugin":
                 near = difflib.get_close_matches(str(name), known, n=1)
                 raise OptionError(str(name), "there is no such option" + (f"; {near[0]!r} is nearest" if near else ""))
-        variables = self._render(drop_blanks(var_options or {}))
-        options = self._render(drop_blanks({name: _write_time(value) for name, value in (direct or {}).items()}))
+        of_variables = {place["name"] for option in known.values() for place in option.get("vars", ())}
+        variables = self._render(var_options or {}, of_variables)
+        given = {name: _write_time(value) for name, value in (direct or {}).items()}
+        options = self._render(given, known.keys() - _EXPRESSIONS)
         for name, definition in known.items():
             places = [options.get(name)]
             places += [variables.get(place["name"]) for place in definition.get("vars", ())]
             places += [os.environ.get(place["name"]) for place in definition.get("env", ())]
             for value in places:
                 convert_value(name, value, definition.get("type", ""))
-        options |= {name: "" for name in _MAY_BE_EMPTY if (direct or {}).get(name) == ""}
         self._layers = options, self.PROVIDER.options_in_variables(variables)
         super().set_options(task_keys=task_keys, var_options=variables, direct=options)
 
-    def _render(self, options: dict[str, Any]) -> dict[str, Any]:
-        """The options without blanks. Those of a connection may be templates or vault values. Raises OptionError."""
-        names = {*CONNECTION_SPEC, *map(self.PROVIDER.variable_of, CONNECTION_SPEC)}
+    def _render(self, options: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """The options without blanks; those in `names` without templates and vaulted values. Raises OptionError."""
         self.templar.available_variables = self._vars or {}
         rendered = dict(options)
-        for name in names & options.keys():
+        for name in options.keys() & names:
             with explain_templates(name, "its template cannot be rendered"):
                 rendered[name] = self.templar.template(options[name])
-        return drop_blanks(rendered)
+        empty = {name: "" for name in _MAY_BE_EMPTY if rendered.get(name) == ""}
+        return drop_blanks(rendered) | empty
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """List the environments, or read them from the cache, and fill the inventory. Raises AnsibleParserError."""
@@ -143,6 +155,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             query = self.query()
             rules = self._read_rules()
             listing = self._list(settings, query, path, read_cache=cache)
+            for note in settings.notes:
+                self.display.warning(note)
             self._fill(self._select(listing, settings.base_url, query, rules), rules)
         except FleetError as error:
             raise AnsibleParserError(str(error)) from None
@@ -182,6 +196,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             f"{self.get_cache_key(path)}_{listed}",
             self.get_option("cache_plugin"),
             {"_uri": self.get_option("cache_connection"), "_prefix": self.get_option("cache_prefix")},
+            self.display.warning,
         )
         cached = cache.read() if read_cache else None
         if cached is not None:
@@ -220,7 +235,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             for environment in environments
         }
         like_groups = {name for name in wanted.values() if reads_as_group(name, rules.dimensions, rules.group_prefix)}
-        names = self._assign_names(wanted, named | like_groups)
+        keepers = find_keepers(wanted, {environment.id: self._rank(environment) for environment in environments})
+        names = self._assign_names(wanted, named | like_groups, keepers)
         memberships = groups.of_rows(len(environments))
         hosts = [
             _Host(names[environment.id], environment, [rules.root_group, *memberships[index]])
@@ -229,9 +245,26 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         self._add(hosts, rules.variable_prefix)
         self._rename_hosts_like_groups(hosts, rules.variable_prefix)
 
-    def _assign_names(self, wanted: Mapping[str, str], forbidden: set[str]) -> dict[str, str]:
+    def _rank(self, environment: Environment) -> Any:
+        """The place of an environment among those that want its name; None if it gets no name that others want."""
+        rule = self.get_option("on_duplicate")
+        if rule == "first_seen":
+            return environment.fields.get(self.PROVIDER.first_seen)
+        return 0 if rule == "online" and environment.status == "online" else None
+
+    def _assign_names(
+        self, wanted: Mapping[str, str], forbidden: set[str], keepers: Collection[str] = ()
+    ) -> dict[str, str]:
         taken = forbidden | set(self.inventory.hosts) | set(self.inventory.groups)
-        return assign_names(wanted, taken, self.get_option("on_duplicate"))
+        names = assign_names(wanted, taken, self.get_option("on_duplicate"), keepers)
+        self._warn_of_renamed(wanted, names)
+        return names
+
+    def _warn_of_renamed(self, wanted: Mapping[str, str], names: Mapping[str, str]) -> None:
+        contested = {name for identity, name in wanted.items() if names[identity] != name}
+        if rivals := [identity for identity, name in wanted.items() if name in contested]:
+            advice = "host_vars and --limit by name may miss them; with hostnames: [id] no device chooses a name"
+            self.display.warning(f"on_duplicate: {describe_rivals(wanted, rivals)}; {advice}")
 
     def _rename_environment(self, host: Any, group_names: Collection[str]) -> None:
         """Rename a host of an earlier source of this collection that has the name of a group of this one.
@@ -248,6 +281,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         taken = {*self.inventory.hosts, *self.inventory.groups, *group_names}
         names = add_hash(host.name, str(contract.get("id")), separator="-", longest=MAX_LENGTH)
         name = next(name for name in names if name not in taken)
+        self._warn_of_renamed({str(contract.get("id")): host.name}, {str(contract.get("id")): name})
         groups = [group.name for group in host.groups if group.name != "all"]
         self.inventory.remove_host(host)
         for group in groups or ["all"]:
@@ -289,8 +323,11 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         # The URL comes from this source, and not from a row.
         contract["base_url"] = trust_own_text(environment.base_url)
         variables[CONTRACT] = contract
-        variables["ansible_host"] = trust_own_text(make_host_address(environment))
-        if connection := self.connection():
+        connection = self.connection()
+        relay = "or-connection-relay-in-its-source." if self.has_option("connection") else ""
+        advice = "" if connection else _NO_LOGIN + relay
+        variables["ansible_host"] = trust_own_text(make_host_address(environment, advice))
+        if connection:
             variables["ansible_connection"] = trust_own_text(connection)
         return variables
 
@@ -305,6 +342,20 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self._set_composite_vars(compose, variables, host, strict)
             self._add_host_to_composed_groups(groups, {}, host, strict)
             self._add_host_to_keyed_groups(keyed_groups, {}, host, strict)
+
+
+def _find_plugin(text: str) -> str:
+    """The key `plugin` at the top of a source in YAML; empty if there is none before the source's first error."""
+    depth, key, is_value = 0, "", False
+    with contextlib.suppress(yaml.YAMLError):
+        for event in yaml.parse(text, SafeLoader) if "plugin" in text else ():
+            if isinstance(event, yaml.NodeEvent) and depth == 1:
+                word = getattr(event, "value", "")
+                if is_value and key == "plugin":
+                    return str(word)
+                key, is_value = word, not is_value
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+    return ""
 
 
 def _write_time(value: Any) -> Any:

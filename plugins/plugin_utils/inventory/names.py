@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -40,24 +40,26 @@ def choose_name(values: Iterable[Any], prefix: str, environment_id: str) -> str:
     return (to_host_name(prefix) or "") + next(names, f"environment-{shorten(environment_id)}")
 
 
-def assign_names(wanted: Mapping[str, str], forbidden: Collection[str], on_duplicate: str) -> dict[str, str]:
+def assign_names(
+    wanted: Mapping[str, str], forbidden: Collection[str], on_duplicate: str, keepers: Collection[str] = ()
+) -> dict[str, str]:
     """A host name for each environment id, no two alike and none forbidden.
 
     wanted: environment id → the name it would have alone.
     forbidden: names of groups and of hosts that other sources gave.
-    on_duplicate: `suffix` gives every environment of a colliding set a short hash of its id, so that no environment
-        can take the name of another one; `fail` raises OptionError.
+    on_duplicate: `fail` raises OptionError. With every other value the environments of a colliding set get a short
+        hash of their ids, so that no environment can take the name of another one.
+    keepers: ids of environments that keep a name which others want too.
     """
     counts = Counter(wanted.values())
     free = {
         identity: name
         for identity, name in wanted.items()
-        if counts[name] == 1 and _is_free(name, forbidden) and len(name) <= MAX_LENGTH
+        if (counts[name] == 1 or identity in keepers) and _is_free(name, forbidden) and len(name) <= MAX_LENGTH
     }
     colliding = sorted(wanted.keys() - free.keys())
     if colliding and on_duplicate == "fail":
-        listed = "; ".join(f"{one_line(wanted[identity], 60)} ({one_line(identity, 60)})" for identity in colliding[:5])
-        raise OptionError("on_duplicate", f"host names that are taken or come twice, with their environments: {listed}")
+        raise OptionError("on_duplicate", describe_rivals(wanted, colliding))
     used = set(free.values())
     for identity in colliding:
         candidates = add_hash(wanted[identity], identity, separator="-", longest=MAX_LENGTH)
@@ -66,15 +68,38 @@ def assign_names(wanted: Mapping[str, str], forbidden: Collection[str], on_dupli
     return free
 
 
+def find_keepers(wanted: Mapping[str, str], ranks: Mapping[str, Any]) -> set[str]:
+    """The environments that keep a name which several want: for each name the only one with the lowest rank.
+
+    wanted: as for `assign_names`. ranks: environment id → its rank, None for one that can keep no name.
+    """
+    ranked: dict[str, list[tuple[Any, str]]] = defaultdict(list)
+    for identity, name in wanted.items():
+        if ranks[identity] is not None:
+            ranked[name].append((ranks[identity], identity))
+    in_order = map(sorted, ranked.values())
+    return {found[0][1] for found in in_order if len(found) == 1 or found[0][0] < found[1][0]}
+
+
+def describe_rivals(wanted: Mapping[str, str], rivals: Collection[str], most: int = 5) -> str:
+    """Environments, by id, whose names are taken or come twice, as one line: the first `most`, and how many more."""
+    listed = "; ".join(f"{one_line(wanted[item], 60)} ({one_line(item, 60)})" for item in sorted(rivals)[:most])
+    more = f"; and {len(rivals) - most} more" if len(rivals) > most else ""
+    return f"host names that are taken or come twice, with their environments: {listed}{more}"
+
+
 def _is_free(name: str, forbidden: Collection[str]) -> bool:
     return name not in forbidden and name.casefold() not in RESERVED
 
 
-def make_host_address(environment: Environment) -> str:
-    """A name that leads nowhere, for connections that look one up: the id as one label of it, or a hash of the id."""
+def make_host_address(environment: Environment, advice: str = "") -> str:
+    """A name that leads nowhere, for connections that look one up: the id as one label of it, or a hash of the id.
+
+    advice: labels before it, each with a dot, for the user of OpenSSH, whose error shows 100 characters of the name.
+    """
     identity = environment.id
     label = identity if _HOST_LABEL.fullmatch(identity) else shorten(identity)
-    return f"{label}.{environment.provider}.invalid"
+    return f"{advice}{label}.{environment.provider}.invalid"
 
 
 def check_variable_prefix(prefix: str, provider: Provider) -> str:

@@ -209,9 +209,11 @@ class TestNewGeneration:
         assert {key for key in keys if any(key not in row for row in rows)} == keys - {"id"}
 
     def test_names_are_not_unique(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
-        names = [entry["row"].get("name") for entry in sandbox.qoder.environments()]
+        for _number in range(2):
+            sandbox.qoder.add_environment(name="twin")
 
-        assert names.count("default") == 2
+        names = [entry["row"].get("name") for entry in sandbox.qoder.environments()]
+        assert names.count("twin") == 2
 
     def test_workers_of_a_self_hosted_environment(self, sandbox: Sandbox, qoder: httpx.Client) -> None:
         row = sandbox.qoder.add_environment(config={"type": "self_hosted"}, **{"$workers": 3})

@@ -20,6 +20,7 @@ PROVIDER = Provider(
     conversations=Conversations,
     agent="agent",
     conversation="session_id",
+    first_seen="created_at",
     sessions=True,
     environment_variables={
         "api_key": ("QODER_ACCESS_TOKEN", "QODER_PAT"),
