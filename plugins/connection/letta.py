@@ -27,6 +27,9 @@ description:
     shell like C(sh), but not C(csh) or C(tcsh); commands are run by C(/bin/sh).
   - The output of a command is kept in files on the device until it ends, and so is its standard input. What a process
     that it leaves in the background prints is waited for until nothing has come for three seconds.
+  - No fact of a host steers its connection. The variables of these options are as the operator sets them, also where a
+    module on the device has returned a fact of the same name. C(set_fact) with C(cacheable) looks like such a fact in
+    the next run. What else a device may return, such as C(ansible_stats), is Ansible's own to judge.
   - A device that is offline or does not answer is unreachable. The connection is tried again, a command is not. Where
     the connection ends in the middle of one, it is ended on the device, within 26 seconds where the device hears of
     nothing and 5 more where the command holds on, and its files are removed. As over SSH, one that C(become) has made
@@ -106,6 +109,7 @@ from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
 from ..module_utils.options import CONNECTION_SPEC, drop_blanks
+from ..plugin_utils.core_internals import read_connection_variables
 from ..plugin_utils.options import forget_blank_environment
 
 if TYPE_CHECKING:
@@ -131,7 +135,8 @@ class Connection(ConnectionBase):  # type: ignore[misc]
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Read the options without blank ones, which Ansible would take for false or reject."""
         forget_blank_environment(f"LETTA_{name}".upper() for name in CONNECTION_SPEC)
-        self._variables = drop_blanks(var_options or {})
+        own = read_connection_variables(var_options or {}, (task_keys or {}).get("delegate_to"))
+        self._variables = drop_blanks(own)
         # Core takes a task's keywords for options of the same names: its environment, and a time-out of 10 s.
         super().set_options(var_options=self._variables, direct=direct)
 

@@ -85,6 +85,8 @@ options:
     type: path
 notes:
   - An empty option, variable or environment variable is the same as an unset one.
+  - A fact never counts as such a variable, nor as the agent or the conversation of a host, since a device sets its
+    facts. C(set_fact) with C(cacheable) looks like a fact in the next run.
   - Proxies are taken from the environment variables E(HTTPS_PROXY), E(HTTP_PROXY), E(ALL_PROXY) and E(NO_PROXY).
 requirements:
   - aiohttp >= 3.12

@@ -17,6 +17,8 @@ description:
     M(fleetops.environments.environment_info) has more options.
   - The API is asked each time the lookup is rendered.
   - What it returns is never templated, as devices have a say in it.
+  - A variable that has the name of a fact of the host is an error, as a lookup cannot tell it from the fact, which a
+    device sets. It is none with C(inject_facts_as_vars=false).
 options:
   _terms:
     description:
@@ -67,11 +69,12 @@ from ansible.utils.display import Display
 
 from ..module_utils import _deps
 from ..module_utils.environment import describe_invalid
-from ..module_utils.errors import FleetError
+from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.options import CONNECTION_SPEC, drop_blanks
-from ..module_utils.providers.base import connection_settings
+from ..module_utils.providers.base import Provider, connection_settings
 from ..module_utils.providers.registry import fetch_listing, find_provider
+from ..plugin_utils.core_internals import are_facts_variables, without_facts
 from ..plugin_utils.options import validate_arguments
 
 SPEC = {"provider": {"type": "str", "default": "letta"}, **CONNECTION_SPEC}
@@ -84,8 +87,7 @@ class LookupModule(LookupBase):
             _deps.require_packages()
             provider = find_provider(validate_arguments(SPEC, drop_blanks(kwargs))["provider"])
             filters = Expressions("terms", list(terms), provider.fields)
-            of_variables = provider.options_in_variables(variables or {})
-            rendered = {option: self._templar.template(value) for option, value in of_variables.items()}
+            rendered = self._render(provider, variables or {})
             settings = connection_settings(provider, kwargs, rendered)
             query = provider.query()
             listing = fetch_listing(provider, settings, query)
@@ -97,3 +99,20 @@ class LookupModule(LookupBase):
         for note in notes:
             Display().warning(note)
         return rows
+
+    def _render(self, provider: Provider, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """The connection options that variables give. Raises OptionError for one that has the name of a fact.
+
+        A lookup has no more than the values of variables, so it cannot tell them from facts.
+        """
+        facts = (variables.get("ansible_facts") or {}) if are_facts_variables() else {}
+        own = {name: value for name, value in variables.items() if name not in facts or f"ansible_{name}" in variables}
+        templar, rendered = self._templar.copy_with_new_env(available_variables=own), {}
+        for option, value in provider.options_in_variables(variables).items():
+            name = provider.variable_of(option)
+            if name not in own:
+                host = variables.get("inventory_hostname")
+                raise OptionError(name, f"cannot be told from a fact of {host}; give the lookup the option {option}")
+            with without_facts():
+                rendered[option] = templar.template(value)
+        return rendered

@@ -10,15 +10,22 @@ tests/unit/test_core_internals.py checks each attribute against the core that is
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from ansible import constants
 from ansible.plugins.loader import vars_loader
+from ansible.template import Templar
+from ansible.vars import manager as core_variables
 from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
 
 # The vars plugin that core always has: what it finds for many hosts at once is what it finds for each.
 _HOST_GROUP_VARS = "ansible.builtin.host_group_vars"
+# Facts that core's own modules return for each host, and whose names nobody gives to a variable.
+_OF_SETUP = frozenset({"discovered_interpreter_python", "gather_subset", "module_setup"})
+_OF_LOOPS = frozenset({"ansible_index_var", "ansible_loop", "ansible_loop_var"})
 
 Value = TypeVar("Value")
 _SHARED: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -30,11 +37,77 @@ def read_host_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
     return variables
 
 
-def read_stored_variables(hostvars: Any, host: str) -> Iterator[Mapping[str, Any]]:
-    """What tasks stored for a host: facts and cacheable set_fact, include_vars, then set_fact and register."""
-    manager = hostvars._variable_manager
+def are_facts_variables() -> bool:
+    """Whether the configuration has core make variables of facts."""
+    return bool(constants.config.get_config_value("INJECT_FACTS_AS_VARS"))
+
+
+def read_facts(hostvars: Any, host: str) -> Mapping[str, Any]:
+    """The facts of a host that core makes variables of, without those that core itself names `ansible_...`.
+
+    A module on a device may return facts of any name. They outrank the variables of inventory, groups and hosts.
+    """
+    facts: Mapping[str, Any] = {}
     with contextlib.suppress(KeyError):
-        yield manager._fact_cache.get(host)
+        facts = hostvars._variable_manager._fact_cache.get(host) if are_facts_variables() else {}
+    return {name: value for name, value in facts.items() if name not in _OF_SETUP and not name.startswith("ansible_")}
+
+
+@contextlib.contextmanager
+def without_facts() -> Iterator[None]:
+    """While this lasts, core makes no variables of the facts that `read_facts` returns. `ansible_facts` has them."""
+    usual = core_variables.clean_facts
+    core_variables.clean_facts = lambda facts: {k: fact for k, fact in usual(facts).items() if k.startswith("ansible_")}
+    try:
+        yield
+    finally:
+        core_variables.clean_facts = usual
+
+
+def _find_worker() -> Any:
+    """The worker that this process is; None in another process. Core has the module loaded where it has workers."""
+    module = sys.modules.get("ansible.executor.process.worker")
+    return module and module.current_worker
+
+
+def find_current_host(task_vars: Mapping[str, Any]) -> str:
+    """The name of the host that a task runs on, also where a fact says another one."""
+    worker = _find_worker()
+    return str(worker._host.name if worker else task_vars["inventory_hostname"])
+
+
+def find_loop_names(task: Any) -> frozenset[str]:
+    """The variables that core sets for an item of a task's loop; none where it has no loop."""
+    if task.loop is None and not task.loop_with:
+        return frozenset()
+    return _OF_LOOPS.union(filter(None, (task.loop_control.loop_var, task.loop_control.index_var)))
+
+
+def read_connection_variables(given: Mapping[str, Any], delegate: str | None) -> Mapping[str, Any]:
+    """The variables that core gives a connection, rendered; those of this collection as no fact sets them.
+
+    delegate: the host that the task is delegated to. Nothing connects outside of a worker.
+    """
+    worker = _find_worker()
+    if not worker:
+        return given
+    hostvars = worker._variable_manager._hostvars
+    host = hostvars._inventory.get_host(worker._host.name if delegate is None else delegate)
+    of_core = {name: value for name, value in given.items() if name.startswith(("ansible_", "_"))}
+    if host is None:
+        return of_core
+    if not read_facts(hostvars, host.name):
+        return given
+    with without_facts():
+        variables = read_task_variables(hostvars, host.name, worker._task)
+        templar = Templar(loader=worker._loader, variables=variables)
+        own = {name: templar.template(variables[name]) for name in given.keys() - of_core if name in variables}
+    return of_core | own
+
+
+def read_stored_variables(hostvars: Any, host: str) -> Iterator[Mapping[str, Any]]:
+    """What tasks stored for a host, facts aside: include_vars, then set_fact and register."""
+    manager = hostvars._variable_manager
     yield manager._vars_cache.get(host, {})
     yield manager._nonpersistent_fact_cache.get(host, {})
 

@@ -5,7 +5,8 @@
 
 Environments and their fields are read as the inventory has them. They are never rendered, since their texts come from
 the environments, and variables of plays, facts and files do not replace them. The user's own variables
-(`letta_agent_id`) count from everywhere, by Ansible's precedence, and are rendered.
+(`letta_agent_id`) count from everywhere but facts, by Ansible's precedence, and are rendered. A device sets its facts,
+and core ranks them above the variables of inventory, groups and hosts.
 """
 
 from __future__ import annotations
@@ -25,19 +26,21 @@ from ..module_utils.providers.base import Provider
 from ..module_utils.providers.registry import find_provider, list_providers
 from ..module_utils.text import one_line
 from .core_internals import (
+    find_loop_names,
     find_shared_names,
     has_own_vars_plugins,
     is_in_role,
+    read_facts,
     read_host_variables,
     read_stored_variables,
     read_task_variables,
+    without_facts,
 )
 
 # The variables that core sets for a task, whichever host it runs on.
-_SHARED = (
-    *("ansible_loop", "ansible_loop_var", "ansible_index_var", "ansible_search_path", "hostvars"),
-    *("ansible_play_hosts_all", "ansible_play_hosts", "ansible_play_batch"),
-)
+_SHARED = ("ansible_play_batch", "ansible_play_hosts", "ansible_play_hosts_all", "ansible_search_path", "hostvars")
+# What templates of playbooks rely on, and what core lets a fact replace.
+_OF_TEMPLATES = frozenset({"dict", "group_names", "inventory_hostname", "lookup", "omit", "query"})
 
 
 def check_host(option: str, host: Any, hostvars: Mapping[str, Any]) -> str:
@@ -146,7 +149,11 @@ def _listed_variables(host: str, hostvars: Mapping[str, Any]) -> Mapping[str, An
         variables: Mapping[str, Any] = hostvars[host]
         return variables
     listed = read_host_variables(hostvars, host)
-    return listed if CONTRACT in listed else hostvars.raw_get(host)
+    if CONTRACT in listed:
+        return listed
+    with without_facts():
+        found: Mapping[str, Any] = hostvars.raw_get(host)
+    return found
 
 
 def _find_prefix(provider: Provider, variables: Mapping[str, Any]) -> str:
@@ -156,29 +163,66 @@ def _find_prefix(provider: Provider, variables: Mapping[str, Any]) -> str:
     return next(whole, usual)
 
 
+def drop_facts(task: Any, host: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The variables of a task on a host, without facts. What a fact has replaced is as the operator set it.
+
+    Facts stay below `ansible_facts`, and so do those that core itself names `ansible_...`.
+    """
+    hostvars = variables["hostvars"]
+    facts = read_facts(hostvars, host)
+    if not facts:
+        return variables
+    names = {*facts, "vars"} - find_loop_names(task)
+    with without_facts():
+        own = read_task_variables(hostvars, host, task)
+    kept = {name: value for name, value in variables.items() if name not in names}
+    return kept | {name: own[name] for name in names if name in own}
+
+
+def find_facts_named(
+    task: Any, hostvars: Mapping[str, Any], hosts: Iterable[str], prefixes: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """Host and name of each fact that counts as a variable of a task and whose name has one of the prefixes.
+
+    Among them are always the names that templates rely on. A fact does not count where the operator gives the variable
+    in a place that outranks facts, such as extra variables.
+    """
+    found = []
+    for host in hosts:
+        names = [name for name in read_facts(hostvars, host) if name.startswith(prefixes) or name in _OF_TEMPLATES]
+        counting = read_task_variables(hostvars, host, task) if names else {}
+        own = drop_facts(task, host, counting) if names else {}
+        found += [(host, name) for name in sorted(names) if name not in own or own[name] != counting[name]]
+    return found
+
+
 class HostVariables:
-    """The variables that a task would have on some hosts, whichever host it runs on. hosts: all that are read."""
+    """The variables that a task would have on some hosts, whichever host it runs on. hosts: all that are read.
+
+    task_vars: those of the current host, as `drop_facts` returns them.
+    """
 
     def __init__(self, task: Any, task_vars: Mapping[str, Any], templar: Any, hosts: Sequence[str]) -> None:
         self._task, self._task_vars, self._templar, self._hosts = task, task_vars, templar, hosts
         self._hostvars = task_vars["hostvars"]
 
     def read(self, host: str, name: str) -> Any:
-        """A variable's value, rendered; None where nothing sets it. Raises AnsibleError."""
-        if host == self._task_vars["inventory_hostname"]:
-            return self._templar.template(self._task_vars.get(name))
-        if name in self._task_vars and self._may_be_of_the_play(name):
-            variables = self.read_all(host)
-            templar = self._templar.copy_with_new_env(available_variables=variables)
-            return templar.template(variables.get(name))
-        return self._hostvars[host].get(name) if self._may_be_of(host, name) else None
+        """A variable's value, rendered; None where nothing but a fact sets it. Raises AnsibleError."""
+        with without_facts():
+            if host == self._task_vars["inventory_hostname"]:
+                return self._templar.template(self._task_vars.get(name))
+            if name in self._task_vars and self._may_be_of_the_play(name):
+                variables = self.read_all(host)
+                templar = self._templar.copy_with_new_env(available_variables=variables)
+                return templar.template(variables.get(name))
+            return self._hostvars[host].get(name) if self._may_be_of(host, name) else None
 
     def read_all(self, host: str) -> Mapping[str, Any]:
-        """All variables, not rendered; those of the play and the task's loop are as they are for the current host."""
-        if host == self._task_vars["inventory_hostname"]:
+        """All variables, not rendered, with facts; those of the play and the task's loop are the current host's."""
+        if host == self._task_vars["inventory_hostname"] and not read_facts(self._hostvars, host):
             return self._task_vars
-        loop_names = (str(self._task_vars.get(f"ansible_{kind}_var")) for kind in ("loop", "index"))
-        shared = {name: self._task_vars[name] for name in (*loop_names, *_SHARED) if name in self._task_vars}
+        names = (*_SHARED, *find_loop_names(self._task))
+        shared = {name: self._task_vars[name] for name in names if name in self._task_vars}
         return {**read_task_variables(self._hostvars, host, self._task), **shared}
 
     def _may_be_of_the_play(self, name: str) -> bool:

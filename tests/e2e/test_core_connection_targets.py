@@ -163,8 +163,12 @@ def test_cores_own_test_of_connections_passes(ansible: Ansible, targets: Path) -
 def test_a_role_of_core_passes(ansible: Ansible, targets: Path, role: str) -> None:
     """As `ansible-test` runs it; `ansible-test` writes this play."""
     play = {"hosts": "testhost", "gather_facts": True, "roles": [role]}
-    # A role may become the user that it already is.
-    environment = {"ANSIBLE_ROLES_PATH": str(targets), "ANSIBLE_BECOME_ALLOW_SAME_USER": "1"}
+    # A role may become the user that it already is, and read facts as variables.
+    environment = {
+        "ANSIBLE_ROLES_PATH": str(targets),
+        "ANSIBLE_BECOME_ALLOW_SAME_USER": "1",
+        "ANSIBLE_INJECT_FACT_VARS": "true",
+    }
 
     run = ansible.playbook([play], source=ansible.directory / "fleet.yml", env=environment)
 

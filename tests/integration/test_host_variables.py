@@ -190,7 +190,8 @@ def test_a_variable_set_by_tasks_for_a_host_is_used(ansible: Ansible, hosts: lis
         named: f"{named} templated",
         hosts[7]: None,
     }
-    assert agent_in(later, "later") == "cached"
+    # In another run nobody can tell it from a fact that a device returned.
+    assert agent_in(later, "later") is None
 
 
 def test_variable_files_of_a_group_that_a_play_creates_are_used(ansible: Ansible, hosts: list[str]) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible import release
+from ansible import constants, release
+from ansible.executor.process import worker
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play import Play
 from ansible.plugins.loader import vars_loader
+from ansible.vars import manager as core_variables
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
@@ -41,6 +43,15 @@ class Core:
     source: str
     task: Any
     task_of_a_role: Any
+    worker: Any
+
+
+@pytest.fixture(autouse=True)
+def facts_are_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by default, and unlike in the checkout's ansible.cfg. Core reads that when it is imported."""
+    monkeypatch.setenv("ANSIBLE_INJECT_FACT_VARS", "true")
+    monkeypatch.setattr(constants, "INJECT_FACTS_AS_VARS", True)
+    monkeypatch.setattr(core_variables, "_INJECT_FACTS", True, raising=False)
 
 
 @pytest.fixture
@@ -79,12 +90,16 @@ def core(tmp_path: Path) -> Core:
     [role] = play.get_roles()
     [task_of_a_role] = role.compile(play=play)[0].block
     [task] = play.get_tasks()[0]
-    manager.set_host_facts("alpha", {"of_facts": 1})
+    manager.set_host_facts("alpha", {"of_facts": 1, "ansible_os": 1, "module_setup": True})
     manager.set_host_variable("alpha", "of_include_vars", 1)
     manager.set_nonpersistent_facts("alpha", {"of_set_fact": 1})
     # Core looks for vars plugins when variables are read for the first time.
     manager.get_vars(host=inventory.get_host("alpha"))
-    return Core(loader, inventory, manager, hostvars, source, task, task_of_a_role)
+    process = worker.WorkerProcess(
+        final_q=None, task_vars={}, host=inventory.get_host("beta"), task=task, play_context=None, loader=loader,
+        variable_manager=manager, shared_loader_obj=None, worker_id=1, cliargs=None,
+    )  # fmt: skip
+    return Core(loader, inventory, manager, hostvars, source, task, task_of_a_role, process)
 
 
 # Each attribute, with whether it has the form that the collection expects.
@@ -92,7 +107,8 @@ ATTRIBUTES: dict[str, Callable[[Core], bool]] = {
     "HostVars._inventory": lambda core: core.hostvars._inventory is core.inventory,
     "HostVars._variable_manager": lambda core: core.hostvars._variable_manager is core.manager,
     "VariableManager._loader": lambda core: core.manager._loader is core.loader,
-    "VariableManager._fact_cache": lambda core: core.manager._fact_cache.get("alpha") == {"of_facts": 1},
+    "VariableManager._fact_cache": lambda core: core.manager._fact_cache.get("alpha")["of_facts"] == 1,
+    "VariableManager._hostvars": lambda core: core.manager._hostvars is core.hostvars,
     "VariableManager._vars_cache": lambda core: core.manager._vars_cache["alpha"] == {"of_include_vars": 1},
     "VariableManager._nonpersistent_fact_cache": lambda core: (
         core.manager._nonpersistent_fact_cache["alpha"] == {"of_set_fact": 1}
@@ -101,6 +117,10 @@ ATTRIBUTES: dict[str, Callable[[Core], bool]] = {
     "PluginLoader._paths": lambda _core: len(vars_loader._paths) > 0,
     "PluginLoader._plugin_instance_cache": lambda _core: HOST_GROUP_VARS in vars_loader._plugin_instance_cache,
     "Task._role": lambda core: core.task._role is None and core.task_of_a_role._role.get_name() == "one",
+    "WorkerProcess._host": lambda core: core.worker._host is core.inventory.get_host("beta"),
+    "WorkerProcess._loader": lambda core: core.worker._loader is core.loader,
+    "WorkerProcess._task": lambda core: core.worker._task is core.task,
+    "WorkerProcess._variable_manager": lambda core: core.worker._variable_manager is core.manager,
     "Task._ds": lambda core: core.task._ds is not None and core.task._ds is core.task.get_ds(),
 }
 
@@ -134,9 +154,7 @@ def test_variables_that_the_inventory_sets_for_a_host(core: Core) -> None:
     assert "of_group" not in found
 
 
-@pytest.mark.parametrize(
-    ("host", "expected"), [("alpha", ["of_facts", "of_include_vars", "of_set_fact"]), ("beta", [])]
-)
+@pytest.mark.parametrize(("host", "expected"), [("alpha", ["of_include_vars", "of_set_fact"]), ("beta", [])])
 def test_variables_that_tasks_stored_for_a_host(core: Core, host: str, expected: list[str]) -> None:
     assert [name for found in core_internals.read_stored_variables(core.hostvars, host) for name in found] == expected
 
@@ -155,6 +173,56 @@ def test_variables_of_a_task_on_another_host(core: Core) -> None:
 
     assert {name for name in found if name.startswith("of_")} == {"of_playbook_file", "of_play", "of_task"}
     assert found["inventory_hostname"] == "beta"
+
+
+def test_facts_that_are_variables_are_those_that_core_does_not_name(core: Core) -> None:
+    assert core_internals.read_facts(core.hostvars, "alpha") == {"of_facts": 1}
+    assert core_internals.read_facts(core.hostvars, "beta") == {}
+
+
+def test_core_makes_no_variables_of_facts_for_a_while(core: Core) -> None:
+    with core_internals.without_facts():
+        during = core_internals.read_task_variables(core.hostvars, "alpha", core.task)
+    after = core_internals.read_task_variables(core.hostvars, "alpha", core.task)
+
+    assert ("of_facts" in during, "of_facts" in after) == (False, True)
+    assert during["ansible_os"] == after["ansible_os"] == 1
+    assert during["ansible_facts"]["of_facts"] == 1
+
+
+def test_the_current_host_is_the_one_of_the_worker(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert core_internals.find_current_host({"inventory_hostname": "alpha"}) == "alpha"
+
+    monkeypatch.setattr(worker, "current_worker", core.worker)
+    assert core_internals.find_current_host({"inventory_hostname": "alpha"}) == "beta"
+
+
+@pytest.mark.parametrize(
+    ("delegate", "expected"),
+    [
+        (None, {"of_facts": "lie", "of_source": "lie", "of_play": "lie"}),
+        ("alpha", {"of_source": 1, "of_play": 1}),
+        ("nobody", {}),
+    ],
+)
+def test_the_variables_of_a_connection_are_not_facts(
+    core: Core, monkeypatch: pytest.MonkeyPatch, delegate: str | None, expected: dict[str, Any]
+) -> None:
+    given = {"of_facts": "lie", "of_source": "lie", "of_play": "lie"}
+    of_core = {"_extras": {}, "ansible_pipelining": True}
+    assert core_internals.read_connection_variables(given, delegate) == given
+
+    monkeypatch.setattr(worker, "current_worker", core.worker)
+    # The worker's own host, beta, has no facts.
+    assert core_internals.read_connection_variables(given | of_core, delegate) == expected | of_core
+
+
+def test_a_task_has_the_names_of_its_loop_alone(core: Core) -> None:
+    assert core_internals.find_loop_names(core.task) == frozenset()
+
+    core.task.loop = [1]
+    core.task.loop_control.index_var = "place"
+    assert core_internals.find_loop_names(core.task) > {"item", "place"}
 
 
 def test_a_vars_plugin_of_the_user_is_noticed(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:

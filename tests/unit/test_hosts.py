@@ -6,10 +6,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from ansible import constants
 from ansible.errors import AnsibleFilterError
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.play import Play
 from ansible.template import trust_as_template
+from ansible.vars import manager as core_variables
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
@@ -17,6 +20,8 @@ from ansible_collections.fleetops.environments.plugins.filter.environment_findin
 from ansible_collections.fleetops.environments.plugins.filter.select_environments import select_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.text import format_time
 from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import (
+    drop_facts,
+    find_facts_named,
     find_listing_time,
     read_host_environments,
 )
@@ -100,6 +105,62 @@ def test_fields_are_those_of_the_inventory_and_not_rendered() -> None:
 
     assert (found.fields["mode"], found.fields["version"]) == ("standard", "{{ 1 + 1 }}")
     assert found.fields["version"].__class__ is str
+
+
+@pytest.fixture
+def facts_are_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by default, and unlike in the checkout's ansible.cfg. Core reads that when it is imported."""
+    monkeypatch.setenv("ANSIBLE_INJECT_FACT_VARS", "true")
+    monkeypatch.setattr(constants, "INJECT_FACTS_AS_VARS", True)
+    monkeypatch.setattr(core_variables, "_INJECT_FACTS", True, raising=False)
+
+
+@pytest.fixture
+def lying(facts_are_variables: None) -> tuple[Any, Any, dict[str, Any]]:
+    """The facts that a device returned with a play of the hosts `lying` and `honest`: manager, task, variables."""
+    loader = DataLoader()
+    inventory = InventoryManager(loader)
+    for name in ("lying", "honest"):
+        inventory.add_host(name)
+        inventory.get_host(name).set_variable("instruct_content", "of the inventory")
+    manager = VariableManager(loader, inventory)
+    hostvars = HostVars(inventory, manager, loader)
+    manager.extra_vars["instruct_rate"] = 5
+    play = Play().load(
+        {"hosts": "all", "gather_facts": False, "tasks": [{"debug": {}}]}, variable_manager=manager, loader=loader
+    )
+    [task] = play.get_tasks()[0]
+    manager.set_host_facts(
+        "lying",
+        {"instruct_content": "lie", "instruct_rate": 0, "instruct_mode": "lie", "omit": "lie", "disk": "full"},
+    )
+    return task, manager, {"hostvars": hostvars}
+
+
+def test_facts_that_count_as_variables_of_a_play_are_found(lying: tuple[Any, Any, dict[str, Any]]) -> None:
+    task, _manager, task_vars = lying
+
+    found = find_facts_named(task, task_vars["hostvars"], ["lying", "honest"], ("instruct_", "__instruct_"))
+
+    # Extra variables outrank the fact, and `disk` is no name of ours.
+    assert found == [("lying", "instruct_content"), ("lying", "instruct_mode"), ("lying", "omit")]
+
+
+def test_variables_without_facts_are_those_of_the_operator(lying: tuple[Any, Any, dict[str, Any]]) -> None:
+    task, manager, task_vars = lying
+    with_facts = manager.get_vars(play=task.get_play(), task=task, host=manager._inventory.get_host("lying"))
+
+    own = drop_facts(task, "lying", with_facts)
+
+    assert {name: own.get(name) for name in ("instruct_content", "instruct_rate", "instruct_mode", "disk")} == {
+        "instruct_content": "of the inventory",
+        "instruct_rate": 5,
+        "instruct_mode": None,
+        "disk": None,
+    }
+    assert own["ansible_facts"]["disk"] == "full"
+    assert own["vars"]["instruct_content"] == "of the inventory"
+    assert drop_facts(task, "honest", task_vars) is task_vars
 
 
 def test_texts_that_a_controller_stored_as_unsafe_are_texts() -> None:

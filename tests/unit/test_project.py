@@ -130,3 +130,23 @@ def test_files_that_only_a_checkout_needs_are_not_in_the_collection() -> None:
     assert [
         path for path in sorted(hidden) if not any(fnmatch(path, pattern) for pattern in GALAXY["build_ignore"])
     ] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("ansible.cfg", "inject_facts_as_vars = false"),
+        ("docs/guide/first-fleet.md", "inject_facts_as_vars = false"),
+        ("docs/guide/modules.md", "inject_facts_as_vars = false"),
+        ("examples/awx/project/ansible.cfg", "inject_facts_as_vars = false"),
+        ("examples/execution-environment/execution-environment.yml", "ANSIBLE_INJECT_FACT_VARS=false"),
+        ("examples/schedulers/ci-workflow.yml", 'ANSIBLE_INJECT_FACT_VARS: "false"'),
+        ("examples/schedulers/fleetops-run", "ANSIBLE_INJECT_FACT_VARS:-false"),
+        ("extensions/molecule/config.yml", "inject_facts_as_vars: false"),
+    ],
+)
+def test_a_configuration_keeps_facts_apart_and_says_what_roles_read_then(path: str, line: str) -> None:
+    before, found, _after = text_of(path).partition(line)
+
+    assert found
+    assert "ansible_facts.os_family" in before.rpartition("\n\n")[2]

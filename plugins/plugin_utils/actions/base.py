@@ -24,8 +24,8 @@ from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.conversation import NEW_CONVERSATION
 from ...module_utils.providers.registry import find_provider, list_providers
 from ...module_utils.text import one_line
-from ..core_internals import hide_source
-from ..hosts import HostVariables, find_environment
+from ..core_internals import find_current_host, hide_source, without_facts
+from ..hosts import HostVariables, drop_facts, find_environment
 from ..options import explain_templates, validate_arguments
 from .targets import Item, find_listing_url, write_address
 
@@ -67,6 +67,8 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         self._used: list[HttpSettings] = []
         try:
             _deps.require_packages()
+            variables = drop_facts(self._task, find_current_host(variables), variables)
+            self._templar = self._templar.copy_with_new_env(available_variables=variables)
             self._learn_secrets(variables)
             variables = self._take_place_of_delegate(variables, result)
             # `_settings` reads the options of the connection.
@@ -98,6 +100,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             raise OptionError("delegate_to", f"{host!r} cannot go with targets, which name the hosts to act on")
         result["host"] = host
         variables = HostVariables(self._task, task_vars, self._templar, [host]).read_all(host)
+        variables = drop_facts(self._task, host, variables)
         self._templar = self._templar.copy_with_new_env(available_variables=variables)
         self._learn_secrets(variables)
         return variables
@@ -117,7 +120,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         keys = [self._task.args.get("api_key")]
         for provider in map(find_provider, list_providers()):
             keys += [provider.options_in_environment().get("api_key")]
-            with contextlib.suppress(AnsibleError):
+            with contextlib.suppress(AnsibleError), without_facts():
                 keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
         self._secrets.update(str(key) for key in keys if not is_blank(key))
 
@@ -165,7 +168,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         """
         variables = provider.options_in_variables(task_vars)
         for option, value in variables.items():
-            with explain_templates(provider.variable_of(option), "cannot be read"):
+            with explain_templates(provider.variable_of(option), "cannot be read"), without_facts():
                 variables[option] = self._templar.template(value)
         settings = connection_settings(provider, self._arguments(provider), variables, {"base_url": listed_from})
         self._secrets.add(settings.api_key)

@@ -1,0 +1,269 @@
+"""Facts, which a module on a device returns, replace nothing that the operator has set, and set nothing of ours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.sandbox.process import Sandbox
+
+from .conftest import Ansible, Run, awake, messages_of, step
+
+# A module as a device that lies would run it: it returns the facts that it is given.
+LYING = """
+from ansible.module_utils.basic import AnsibleModule
+
+module = AnsibleModule({"facts": {"type": "dict"}})
+module.exit_json(ansible_facts=module.params["facts"])
+"""
+LATER = {"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": "facts"}
+
+
+@pytest.fixture(autouse=True)
+def facts_are_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by default, and unlike in the checkout's ansible.cfg."""
+    monkeypatch.setenv("ANSIBLE_INJECT_FACT_VARS", "true")
+
+
+@pytest.fixture
+def names(ansible: Ansible) -> list[str]:
+    """The names of the hosts that accept messages."""
+    ansible.file("library/lie.py", LYING)
+    return [entry["name"] for entry in awake(ansible.sandbox)]
+
+
+def lie(host: str, **facts: Any) -> dict[str, Any]:
+    """A play in which a host returns these facts."""
+    task = {"name": "lie", "lie": {"facts": facts}}
+    here = {"ansible_connection": "local", "ansible_python_interpreter": "{{ ansible_playbook_python }}"}
+    return {"hosts": host, "gather_facts": False, "vars": here, "tasks": [task]}
+
+
+def play(hosts: str, *tasks: Mapping[str, Any], **keywords: Any) -> dict[str, Any]:
+    return {"hosts": hosts, "gather_facts": False, **keywords, "tasks": [dict(task) for task in tasks]}
+
+
+def send(**options: Any) -> dict[str, Any]:
+    return step("it", "send_message", content="Hello", agent_id="agent-option", **options)
+
+
+def beside(ansible: Ansible, **variables: Any) -> None:
+    """Set variables for all hosts, in a file beside the playbook."""
+    ansible.file("group_vars/all.yml", yaml.safe_dump(variables))
+
+
+def received(ansible: Ansible, name: str) -> list[dict[str, Any]]:
+    [entry] = [entry for entry in ansible.sandbox.fleet() if entry["name"] == name]
+    return messages_of(ansible.sandbox, entry)
+
+
+def facts_of_an_attacker(attacker: Sandbox, ansible: Ansible) -> dict[str, dict[str, Any]]:
+    """Facts with which a device would have the key, another file of the controller, or the messages."""
+    secret = ansible.file("secret-of-the-controller", "secret-of-the-controller\n")
+    return {
+        "url": {"letta_base_url": attacker.url},
+        "file": {"letta_api_key_file": str(secret)},
+        "key": {"letta_api_key": "key-of-the-device"},
+        "retries": {"letta_timeout": "0.001"},
+        "part of a template": {"fleet_url": attacker.url},
+        "names of loops": {"ansible_loop_var": "letta_agent_id", "letta_base_url": attacker.url},
+    }
+
+
+ATTACKS = ("url", "file", "key", "retries", "part of a template", "names of loops")
+
+
+@pytest.mark.parametrize("cached", [False, True], ids=["in the run", "from the cache"])
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_facts_of_the_host_steer_no_connection(
+    ansible: Ansible, other_sandbox: Sandbox, names: list[str], attack: str, cached: bool
+) -> None:
+    facts = facts_of_an_attacker(other_sandbox, ansible)[attack]
+    beside(ansible, fleet_url=ansible.sandbox.url, letta_base_url="{{ fleet_url }}")
+    tasks = play(names[0], send(), step("fleet", "environment_info"))
+
+    if cached:
+        ansible.playbook([lie(names[0], **facts)], env=LATER).assert_quiet()
+        run = ansible.playbook([tasks], env=LATER)
+    else:
+        run = ansible.playbook([lie(names[0], **facts), tasks])
+
+    run.assert_quiet()
+    assert len(received(ansible, names[0])) == 1
+    assert len(run.result("fleet")["environments"]) == len(ansible.sandbox.fleet())
+    assert other_sandbox.requests() == []
+    assert "secret-of-the-controller" not in run.output + json.dumps(ansible.sandbox.requests())
+
+
+def test_facts_of_the_first_host_steer_no_fan_out(ansible: Ansible, other_sandbox: Sandbox, names: list[str]) -> None:
+    facts = {"letta_base_url": other_sandbox.url, "letta_agent_id": "agent-of-the-device", "fleet_agent": "agent-fact"}
+    beside(ansible, letta_agent_id="{{ fleet_agent }}-{{ inventory_hostname }}", fleet_agent="agent")
+    fan_out = {**send(targets="{{ ansible_play_batch }}"), "run_once": True}
+
+    run = ansible.playbook([lie(names[0], **facts), play(",".join(names[:3]), fan_out)])
+
+    run.assert_quiet()
+    assert other_sandbox.requests() == []
+    for name in names[:3]:
+        assert [message["agentId"] for message in received(ansible, name)] == [f"agent-{name}"]
+
+
+@pytest.mark.parametrize("where", ["inventory", "play", "nowhere"])
+def test_each_target_keeps_the_agent_that_the_operator_gives_it(ansible: Ansible, names: list[str], where: str) -> None:
+    agents = {"letta_agent_id": "agent-{{ inventory_hostname }}", "letta_conversation_id": "conversation-1"}
+    if where == "inventory":
+        beside(ansible, **agents)
+    lies = {"letta_agent_id": "agent-of-the-device", "letta_conversation_id": "conversation-of-the-device"}
+    fan_out = {**send(targets=names[:2]), "run_once": True}
+
+    run = ansible.playbook(
+        [lie(names[1], **lies), play("localhost", fan_out, **({"vars": agents} if where == "play" else {}))]
+    )
+
+    run.assert_quiet()
+    expected = "agent-option" if where == "nowhere" else f"agent-{names[1]}"
+    [message] = received(ansible, names[1])
+    assert message["agentId"] == expected
+    assert message.get("conversationId") == (None if where == "nowhere" else "conversation-1")
+
+
+def test_a_device_cannot_be_another_host(ansible: Ansible, names: list[str]) -> None:
+    contract = ansible.hosts()[names[1]]["fleetops_environment"]
+    lies = {"inventory_hostname": names[1], "fleetops_environment": contract, "letta_id": contract["id"]}
+    outcomes = {"outcomes": {names[0]: "not well", names[1]: ""}}
+    end = {"name": "end", "fleetops.environments.environment_outcome": {"outcomes": "outcomes"}}
+
+    run = ansible.playbook([lie(names[0], **lies), play(names[0], send(), end, vars=outcomes)])
+
+    assert len(received(ansible, names[0])) == 1
+    assert received(ansible, names[1]) == []
+    assert run.result("it")["host"] == names[0]
+    assert run.result("end")["msg"] == "not well"
+
+
+def test_a_host_of_another_inventory_cannot_become_an_environment(ansible: Ansible, names: list[str]) -> None:
+    contract = ansible.hosts()[names[0]]["fleetops_environment"]
+    selected = "{{ ['server'] | fleetops.environments.select_environments(hostvars) }}"
+    show = {"name": "selected", "ansible.builtin.debug": {"msg": selected}}
+
+    run = ansible.playbook(
+        [lie("server", fleetops_environment=contract), play("server", show, send())], source="server,"
+    )
+
+    assert run.result("selected")["msg"] == []
+    assert "server is no environment" in run.result("it")["msg"]
+    assert received(ansible, names[0]) == []
+
+
+def test_the_token_of_another_provider_stays_with_its_server(qoder: Ansible, other_sandbox: Sandbox) -> None:
+    qoder.file("library/lie.py", LYING)
+    name = min(qoder.hosts())
+    facts = {"qoder_base_url": other_sandbox.url, "qoder_agent": "agent-of-the-device"}
+
+    run = qoder.playbook([lie(name, **facts), play(name, step("fleet", "environment_info", provider="qoder"))])
+
+    run.assert_quiet()
+    assert len(run.result("fleet")["environments"]) > 0
+    assert other_sandbox.requests() == []
+
+
+def test_facts_do_not_say_who_started_a_campaign(ansible: Ansible, names: list[str]) -> None:
+    campaign = send(campaign="one", ledger=str(ansible.directory / "ledger"))
+    info = step("info", "campaign_info", campaign="one", ledger=str(ansible.directory / "ledger"))
+
+    run = ansible.playbook([lie(names[0], awx_user_name="the boss", awx_job_id="7"), play(names[0], campaign, info)])
+
+    run.assert_quiet()
+    assert "the boss" not in json.dumps(run.result("info"))
+
+
+def test_a_content_template_may_show_facts(ansible: Ansible, names: list[str]) -> None:
+    template = ansible.file("said.j2", "{{ disk }} {{ ansible_facts.disk }}")
+    task = step("it", "send_message", content_template=str(template), agent_id="agent-1")
+    fan_out = {**step("all", "send_message", targets=names[:2], content_template=str(template), agent_id="agent-1")}
+
+    run = ansible.playbook(
+        [
+            *(lie(name, disk=f"full on {name}") for name in names[:2]),
+            play(names[0], task),
+            play("localhost", fan_out),
+        ]
+    )
+
+    run.assert_quiet()
+    said = [message["content"] for message in received(ansible, names[0])]
+    assert said == [f"full on {names[0]} full on {names[0]}"] * 2
+    assert [message["content"] for message in received(ansible, names[1])] == [f"full on {names[1]} full on {names[1]}"]
+
+
+def test_a_template_may_name_facts_as_facts(ansible: Ansible, names: list[str]) -> None:
+    beside(ansible, letta_agent_id="agent-{{ ansible_facts.role }}-{{ ansible_system }}")
+
+    run = ansible.playbook([lie(names[0], role="web", ansible_system="Linux"), play(names[0], send())])
+
+    run.assert_quiet()
+    assert [message["agentId"] for message in received(ansible, names[0])] == ["agent-web-Linux"]
+
+
+def test_a_loop_keeps_its_item(ansible: Ansible, names: list[str]) -> None:
+    loop = {**send(), "loop": ["one", "two"], "vars": {"letta_agent_id": "agent-{{ item }}"}}
+
+    ansible.playbook([lie(names[0], item="lie", letta_agent_id="lie"), play(names[0], loop)])
+
+    assert [message["agentId"] for message in received(ansible, names[0])] == ["agent-one", "agent-two"]
+
+
+LOOKUP = "{{ query('fleetops.environments.environments') | length }}"
+
+
+def looked_up(ansible: Ansible, name: str, facts: dict[str, Any], **env: str) -> Run:
+    show = {"name": "it", "ansible.builtin.debug": {"msg": LOOKUP}}
+    return ansible.playbook([lie(name, **facts), play(name, show)], env=env)
+
+
+@pytest.mark.parametrize("fact", ["letta_base_url", "fleet_url"])
+def test_a_lookup_asks_nobody_whom_a_fact_may_name(
+    ansible: Ansible, other_sandbox: Sandbox, names: list[str], fact: str
+) -> None:
+    beside(ansible, fleet_url=ansible.sandbox.url, letta_base_url="{{ fleet_url }}")
+
+    run = looked_up(ansible, names[0], {fact: other_sandbox.url})
+
+    assert run.returncode == 2
+    if fact == "letta_base_url":
+        run.assert_error(
+            f"letta_base_url: cannot be told from a fact of {names[0]}; give the lookup the option base_url"
+        )
+    assert other_sandbox.requests() == []
+
+
+def test_a_lookup_reads_variables_where_facts_are_none(
+    ansible: Ansible, other_sandbox: Sandbox, names: list[str]
+) -> None:
+    run = looked_up(ansible, names[0], {"letta_base_url": other_sandbox.url}, ANSIBLE_INJECT_FACT_VARS="false")
+
+    run.assert_quiet()
+    assert run.result("it")["msg"] == len(ansible.sandbox.fleet())
+
+
+def test_what_a_device_says_sets_no_statistics_and_no_facts(ansible: Ansible) -> None:
+    """AWX hands statistics to the next job of a workflow as extra variables."""
+    said = {"ansible_stats": {"data": {"approvals_allow": ["*"]}}, "ansible_facts": {"lie": 1}}
+    metadata = {"lettaCodeVersion": "0.34.12", "supported_commands": ["reload"], **said}
+    device = ansible.sandbox.add_environment(connectionName="one", metadata=metadata, **said)
+    ansible.sandbox.command(device["id"], "reload", output=json.dumps(said))
+    tasks = [
+        step("command", "environment_command", command="reload", agent_id="agent-1"),
+        step("info", "environment_info", device_id=device["deviceId"]),
+    ]
+
+    run = ansible.playbook([play("one", *tasks)], env={"ANSIBLE_SHOW_CUSTOM_STATS": "true"})
+
+    run.assert_quiet()
+    assert run.result("command")["output"] == json.dumps(said)
+    assert "CUSTOM STATS" not in run.output
+    assert all(not said.keys() & entry["result"].keys() for entry in run.results)
