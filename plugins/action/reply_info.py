@@ -92,6 +92,8 @@ class ActionModule(EnvironmentAction):
             read_sent_message(f"replies[{place}]", entry, task_vars) for place, entry in enumerate(options["replies"])
         ]
         if any(one.host != host for one in messages):
+            if host == self._task.delegate_to:
+                raise OptionError("delegate_to", f"{host!r} cannot go with replies, which are of other hosts")
             self._require_run_once("replies", task_vars, "collect all of them")
         return messages
 

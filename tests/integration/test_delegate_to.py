@@ -220,6 +220,22 @@ def test_targets_and_a_delegate_that_is_an_environment_are_refused(
     _assert_untouched(ansible, run)
 
 
+def test_replies_of_other_hosts_than_the_delegate_are_refused(
+    ansible: Ansible, devices: dict[str, dict[str, Any]]
+) -> None:
+    send = step("send", "send_message", content="Hello", agent_id=AGENT, targets=["there", "beyond"])
+
+    run = ansible.steps(
+        {**send, "register": "sent"},
+        _delegate(step("both", "reply_info", replies="{{ sent.targets }}"), "there"),
+        _delegate(step("own", "reply_info", replies="{{ sent.targets[:1] }}"), "there"),
+        hosts="here",
+    )
+
+    assert run.result("both")["msg"] == "delegate_to: 'there' cannot go with replies, which are of other hosts"
+    assert [reply["host"] for reply in run.result("own")["replies"]] == ["there"]
+
+
 def test_targets_and_the_controller_as_delegate_go_together(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:

@@ -431,6 +431,41 @@ def test_options_of_one_provider_are_not_given_to_another(fleet: Fleet, by: str,
         assert len(fleet.qoder.sessions()) == 1
 
 
+@pytest.mark.parametrize(
+    ("route", "fault"), [("qoder_send", "drop_before"), ("qoder_send", "drop_after"), ("qoder_create", "drop_after")]
+)
+def test_the_attempts_of_a_task_make_one_session_with_one_message(fleet: Fleet, route: str, fault: str) -> None:
+    fleet.add("q-alpha", "q-beta")
+    letta = str(awake(fleet.ansible.sandbox)[0]["name"])
+    fleet.server.add_fault(fault, route=route, times=1)
+    told = {"targets": ["q-alpha", "q-beta", letta], "content": "hello", "agent": QODER_AGENT, "agent_id": AGENT}
+    until = {"register": "told", "until": "told is success", "retries": 3, "delay": 0}
+
+    run = fleet.task("send_message", **told, wait_for_reply=True, retries=0, keywords=until)
+
+    run.assert_quiet()
+    assert (run.result("it")["attempts"], run.result("it")["counts"]["sent"]) == (2, 3)
+    sessions = fleet.sessions()
+    assert [len(sessions[name]) for name in ("q-alpha", "q-beta")] == [1, 1]
+    assert [sessions[name][0]["messages"] for name in ("q-alpha", "q-beta")] == [["hello"], ["hello"]]
+    assert [device["turns"] for device in fleet.ansible.sandbox.received().values()] == [1]
+
+
+def test_a_delegate_of_the_other_provider_is_reached_with_its_own_key(fleet: Fleet) -> None:
+    fleet.add("q-alpha")
+    letta = str(awake(fleet.ansible.sandbox)[0]["name"])
+    fleet.ansible.file("host_vars/q-alpha.yml", yaml.safe_dump({"qoder_agent": QODER_AGENT}))
+    delegated = {"play": {"hosts": letta}, "keywords": {"delegate_to": "q-alpha"}}
+
+    run = fleet.task("send_message", content="hello", agent="agent_other", **delegated)
+
+    run.assert_quiet()
+    assert (run.result("it")["host"], run.result("it")["provider"]) == ("q-alpha", "qoder")
+    [session] = fleet.sessions()["q-alpha"]
+    assert (session["agent_id"], session["messages"]) == (QODER_AGENT, ["hello"])
+    assert fleet.ansible.sandbox.received() == {}
+
+
 def test_a_campaign_that_is_run_twice_is_ok_and_sends_nothing(fleet: Fleet) -> None:
     [identity] = fleet.add("q-alpha")
     letta = str(awake(fleet.ansible.sandbox)[0]["name"])
