@@ -46,6 +46,10 @@ options:
       - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
       - By default the provider's usual one, such as V(letta_).
     type: str
+  option:
+    description: What an error calls O(rules), such as the name of the variable that has them.
+    type: str
+    default: rules
   provider:
     description: Only environments of this provider, V(letta) or V(qoder).
     type: str
@@ -81,15 +85,17 @@ def environment_findings(
     rules: Any,
     prefix: str | None = None,
     provider: str | None = None,
+    *,
+    option: str = "rules",
 ) -> list[dict[str, Any]]:
     """Return what was found of each host that is an environment."""
     try:
         _deps.require_packages()
         if not isinstance(rules, Mapping):
-            raise OptionError("rules", f"must be names and expressions, got {one_line(repr(rules), 60)}")
+            raise OptionError(option, f"must be names and expressions, got {one_line(repr(rules), 60)}")
         environments = read_host_environments(hosts, hostvars, prefix, provider)
         known = [environment for _host, environment in environments]
-        compiled = {str(name): compile_expressions("rules", [rule], known) for name, rule in rules.items()}
+        compiled = {str(name): compile_expressions(option, [rule], known) for name, rule in rules.items()}
         return [
             {
                 "host": host,

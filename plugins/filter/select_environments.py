@@ -45,6 +45,10 @@ options:
       - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
       - By default the provider's usual one, such as V(letta_).
     type: str
+  option:
+    description: What an error calls O(filters), such as the name of the variable that has them.
+    type: str
+    default: filters
 """
 
 EXAMPLES = r"""
@@ -69,7 +73,12 @@ _value:
 
 
 def select_environments(
-    hosts: Sequence[str], hostvars: Mapping[str, Any], filters: Any = (), prefix: str | None = None
+    hosts: Sequence[str],
+    hostvars: Mapping[str, Any],
+    filters: Any = (),
+    prefix: str | None = None,
+    *,
+    option: str = "filters",
 ) -> list[str]:
     """Return the hosts that are environments for which all filters hold."""
     try:
@@ -77,7 +86,7 @@ def select_environments(
         if not filters:
             return [host for host, _environment in find_environments(hosts, hostvars)]
         environments = read_host_environments(hosts, hostvars, prefix)
-        expressions = compile_expressions("filters", filters, (environment for _host, environment in environments))
+        expressions = compile_expressions(option, filters, (environment for _host, environment in environments))
         return [host for host, environment in environments if fulfills(expressions, environment)]
     except FleetError as error:
         raise AnsibleFilterError(str(error)) from None

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 from ._deps import jmespath, semantic_version
 from .errors import OptionError
-from .text import one_line, shorten
+from .text import find_nearest, one_line, shorten
 from .versions import parse_version
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -104,7 +103,7 @@ class Expressions:
             )
         for name in _find_names(compiled.parsed):
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                near = find_nearest(name, known, 0)
                 raise OptionError(
                     self._option, f"{text!r} names {name!r}, which no environment has; {near!r} is nearest"
                 )

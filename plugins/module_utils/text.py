@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 
@@ -17,6 +18,11 @@ def one_line(text: object, limit: int = 300) -> str:
         whole = "".join(character if character.isprintable() else " " for character in whole)
     line = " ".join(whole.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def find_nearest(name: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The name that is most like another one; None where less than `cutoff` (0 to 1) is the same in each."""
+    return next(iter(difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)), None)
 
 
 def shorten(text: str) -> str:

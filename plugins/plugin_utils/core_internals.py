@@ -146,6 +146,32 @@ def read_task_variables(hostvars: Any, host: str, task: Any) -> dict[str, Any]:
     return found
 
 
+def read_run_variables(hostvars: Any, task: Any) -> dict[str, Any]:
+    """What the run sets for a task, not rendered: extra variables, those of play, role and task, and `vars_files`.
+
+    Variables that only the inventory, facts or a role's own files set are not among them.
+    """
+    found: dict[str, Any] = hostvars._variable_manager.get_vars(play=task.get_play(), task=task, include_hostvars=False)
+    for role in (*task.get_play().roles, *(task.get_dep_chain() or ())):
+        for name in {**role.get_default_vars(), **role.get_vars(include_params=False, only_exports=True)}:
+            found.pop(name, None)
+    return found
+
+
+def find_listed_names(hostvars: Any, host: str) -> set[str]:
+    """The names that the inventory, files for a host or its groups, and earlier tasks set. Facts are left out."""
+    manager = hostvars._variable_manager
+    stored = (manager._vars_cache.get(host, {}), manager._nonpersistent_fact_cache.get(host, {}))
+    found = {*find_shared_names(hostvars, [host]), *read_host_variables(hostvars, host)}
+    return found.union(*stored)
+
+
+def find_first_host(hostvars: Any, pattern: Any) -> str | None:
+    """The first host that a pattern matches, of those that the play and `--limit` leave."""
+    hosts = hostvars._inventory.get_hosts(pattern)
+    return str(hosts[0].name) if hosts else None
+
+
 def is_in_role(task: Any) -> bool:
     """Whether a task belongs to a role, whose variables only its tasks see."""
     return task._role is not None

@@ -52,7 +52,7 @@ def test_only_named_tools_are_answered(ansible: Ansible, devices: dict[str, dict
 
 
 def test_matching_tool_calls_are_answered_once(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
-    told = {"approvals_allow": ["R*", "Bash"], "approvals_deny": ["B?sh"], "approvals_reason": "By the book."}
+    told = {"approvals_allow": "R*, Bash", "approvals_deny": "B?sh", "approvals_reason": "By the book."}
 
     checked, run, again = _answer(ansible, "--check", **told), _answer(ansible, **told), _answer(ansible, **told)
 
@@ -109,9 +109,10 @@ def test_an_answer_that_may_have_been_lost_is_reported(ansible: Ansible, devices
 @pytest.mark.parametrize(
     ("wrong", "part"),
     [
-        ({"approvals_allow": "*"}, 'approvals_allow and approvals_deny must be lists of names of tools, got "*"'),
-        ({"approvals_deny": {"Bash": True}}, "must be lists of names of tools"),
-        ({"approvals_when_offline": "wait"}, 'approvals_when_offline must be skip or fail, got "wait"'),
+        ({"approvals_allow": 5}, "approvals_allow: must be a list, got 5"),
+        ({"approvals_allow": [{"Bash": True}]}, "approvals_allow: must be a text, not a list or dictionary"),
+        ({"approvals_deny": {"Bash": True}}, "approvals_deny: must be a list, got {'Bash': True}"),
+        ({"approvals_when_offline": "wait"}, "approvals_when_offline: must be one of skip, fail, got 'wait'"),
         ({"approvals_max_targets": 1}, "max_targets: 3 targets are more than the 1 allowed"),
         ({"approvals_hosts": "nobody"}, "no target: approvals_hosts=nobody matches no host"),
     ],

@@ -101,11 +101,11 @@ def test_another_prefix_and_environments_of_another_provider(
 @pytest.mark.parametrize(
     ("wrong", "part"),
     [
-        ({"audit_forbidden_modes": "unrestricted"}, 'audit_forbidden_modes must be a list, got "unrestricted"'),
-        ({"audit_rules": ["online"]}, 'audit_rules must be names and expressions, got ["online"]'),
+        ({"audit_forbidden_modes": {"a": 1}}, "audit_forbidden_modes: must be a list, got {'a': 1}"),
+        ({"audit_rules": ["online"]}, "audit_rules: must be a dict, got ['online']"),
         ({"audit_min_version": "new'"}, 'audit_min_version must be a version such as 0.34.12, got "new\'"'),
         ({"audit_stale_after": "a week"}, 'audit_stale_after must be an age such as 12h or 7d, got "a week"'),
-        ({"audit_rules": {"typo": "moed"}}, "rules: 'moed' names 'moed', which no environment has"),
+        ({"audit_rules": {"typo": "moed"}}, "audit_rules: 'moed' names 'moed', which no environment has"),
         ({"audit_hosts": "nobody"}, "no target: audit_hosts=nobody matches no host"),
     ],
 )

@@ -133,10 +133,10 @@ def test_a_host_without_a_known_agent_has_not_confirmed(ansible: Ansible, device
 @pytest.mark.parametrize(
     ("wrong", "part"),
     [
-        ({"stop_campaigns": "spring"}, 'stop_campaigns must be a list of names, got "spring"'),
-        ({"stop_campaign_state": "active"}, 'must be paused or cancelled, got "active"'),
-        ({"stop_mode": "asleep"}, "value of mode must be one of"),
-        ({"stop_mode": "unrestricted"}, 'stop_mode must be one that restricts, such as standard, got "unrestricted"'),
+        ({"stop_campaigns": {"spring": 1}}, "stop_campaigns: must be a list, got {'spring': 1}"),
+        ({"stop_campaign_state": "active"}, "stop_campaign_state: must be one of paused, cancelled, got 'active'"),
+        ({"stop_mode": "asleep"}, "stop_mode: must be one of default, standard, acceptEdits, strict, got 'asleep'"),
+        ({"stop_mode": "unrestricted"}, "stop_mode: must be one of default, standard, acceptEdits, strict, got"),
         ({"stop_answer_timeout": 0}, "answer_timeout: must be more than 0"),
         ({"stop_conversation_id": "new"}, "conversation_id: must be one that exists"),
     ],

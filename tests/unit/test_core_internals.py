@@ -61,6 +61,9 @@ def core(tmp_path: Path) -> Core:
         "fleet/group_vars/some.yml": "of_source_file: 1\n",
         "host_vars/beta.yml": "of_playbook_file: 1\n",
         "roles/one/tasks/main.yml": "- debug:\n",
+        "roles/one/defaults/main.yml": "of_role_defaults: 1\n",
+        "roles/one/vars/main.yml": "of_role_vars: 1\n",
+        "files.yml": "of_vars_files: 1\n",
     }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,14 +84,16 @@ def core(tmp_path: Path) -> Core:
             "hosts": "all",
             "gather_facts": False,
             "tasks": [{"debug": {}, "vars": {"of_task": 1}}],
-            "roles": ["one"],
+            "roles": [{"role": "one", "of_role_parameter": 1, "vars": {"of_role_call": 1}}],
             "vars": {"of_play": 1},
+            "vars_files": ["files.yml"],
         },
         variable_manager=manager,
         loader=loader,
     )
     [role] = play.get_roles()
     [task_of_a_role] = role.compile(play=play)[0].block
+    manager.extra_vars["of_extra"] = 1
     [task] = play.get_tasks()[0]
     manager.set_host_facts("alpha", {"of_facts": 1, "ansible_os": 1, "module_setup": True})
     manager.set_host_variable("alpha", "of_include_vars", 1)
@@ -165,13 +170,15 @@ def test_variables_that_tasks_stored_for_a_host(core: Core, host: str, expected:
 def test_names_that_groups_and_files_set(core: Core, hosts: list[str], expected: set[str]) -> None:
     found = core_internals.find_shared_names(core.hostvars, hosts)
 
-    assert {name for name in found if name.startswith("of_")} == expected
+    assert {name for name in found if name.startswith("of_")} == expected | {"of_extra"}
 
 
 def test_variables_of_a_task_on_another_host(core: Core) -> None:
     found = core_internals.read_task_variables(core.hostvars, "beta", core.task)
 
-    assert {name for name in found if name.startswith("of_")} == {"of_playbook_file", "of_play", "of_task"}
+    assert {name for name in found if name.startswith("of_")} == {
+        "of_extra", "of_playbook_file", "of_play", "of_task", "of_vars_files", "of_role_defaults", "of_role_vars",
+    }  # fmt: skip
     assert found["inventory_hostname"] == "beta"
 
 
@@ -223,6 +230,36 @@ def test_a_task_has_the_names_of_its_loop_alone(core: Core) -> None:
     core.task.loop = [1]
     core.task.loop_control.index_var = "place"
     assert core_internals.find_loop_names(core.task) > {"item", "place"}
+
+
+def test_variables_that_the_run_sets_for_a_task(core: Core) -> None:
+    of_a_play = {"of_extra", "of_play", "of_vars_files"}
+    found = core_internals.read_run_variables(core.hostvars, core.task)
+    in_a_role = core_internals.read_run_variables(core.hostvars, core.task_of_a_role)
+
+    assert {name for name in found if name.startswith("of_")} == of_a_play | {"of_task"}
+    assert {name for name in in_a_role if name.startswith("of_")} == of_a_play | {"of_role_parameter", "of_role_call"}
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("alpha", {"of_extra", "of_group", "of_source_file", "of_source", "of_include_vars", "of_set_fact"}),
+        ("beta", {"of_extra", "of_playbook_file"}),
+    ],
+)
+def test_names_that_the_inventory_and_earlier_tasks_set(core: Core, host: str, expected: set[str]) -> None:
+    found = core_internals.find_listed_names(core.hostvars, host)
+
+    assert {name for name in found if name.startswith("of_")} == expected
+
+
+def test_the_first_host_of_a_pattern(core: Core) -> None:
+    patterns = ("some", ["beta"], "nobody")
+
+    assert [core_internals.find_first_host(core.hostvars, pattern) for pattern in patterns] == [
+        "alpha", "beta", None,
+    ]  # fmt: skip
 
 
 def test_a_vars_plugin_of_the_user_is_noticed(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:

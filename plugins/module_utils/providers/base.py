@@ -189,7 +189,8 @@ class Provider:
         """How to give a key, for the error when there is none."""
         return (
             f"set the option api_key or api_key_file, the variable {self.variable_of('api_key')}, "
-            f"or the environment variable {' or '.join(self.environment_variables_of('api_key'))}"
+            f"or the environment variable {' or '.join(self.environment_variables_of('api_key'))} of the command "
+            "itself (environment: of a play does not reach actions)"
         )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,7 @@ from ...module_utils.text import one_line
 from ..core_internals import find_current_host, hide_source, without_facts
 from ..hosts import HostVariables, drop_facts, find_environment
 from ..options import explain_templates, validate_arguments
+from ..variables import find_variables
 from .targets import Item, find_listing_url, write_address
 
 # Providers are imported before Ansible forks its workers: models and TLS cost more than a request.
@@ -75,7 +77,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             options = validate_arguments(self.SPEC, drop_blanks(self._task.args))
             result.update(self.execute(options, variables))
         except FleetError as error:
-            result.update(failed=True, msg=str(error))
+            result.update(failed=True, msg=f"{error}{self._name_variables(error)}")
         for note in dict.fromkeys(note for settings in self._used for note in settings.notes):
             self._display.warning(note)
         if result.get("failed"):
@@ -104,6 +106,14 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         self._templar = self._templar.copy_with_new_env(available_variables=variables)
         self._learn_secrets(variables)
         return variables
+
+    def _name_variables(self, error: FleetError) -> str:
+        """Which variables of our playbooks and roles the task takes the option from that an error is about."""
+        option = re.split(r"\W", getattr(error, "option", ""))[0]
+        arguments = (self._task.get_ds() or {}).get(self._task.action)
+        given = arguments.get(option) if isinstance(arguments, Mapping) else None
+        names = find_variables(given) if given else []
+        return f" (set with the variable {' or '.join(names)})" if names else ""
 
     def _hide_source_with_secrets(self) -> None:
         """Keep Ansible from showing the lines around the failed task, where a key stands in its file."""

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -28,7 +27,7 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import convert_value, drop_blanks
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch_listing, list_providers
-from ...module_utils.text import add_hash, hash_text
+from ...module_utils.text import add_hash, find_nearest, hash_text
 from ..options import explain_templates, forget_blank_environment
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
 from .names import (
@@ -120,8 +119,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         forget_blank_environment(place["name"] for option in known.values() for place in option.get("env", ()))
         for name in direct or {}:
             if name not in known and name != "plugin":
-                near = difflib.get_close_matches(str(name), known, n=1)
-                raise OptionError(str(name), "there is no such option" + (f"; {near[0]!r} is nearest" if near else ""))
+                near = find_nearest(name, known)
+                raise OptionError(str(name), "there is no such option" + (f"; {near!r} is nearest" if near else ""))
         of_variables = {place["name"] for option in known.values() for place in option.get("vars", ())}
         variables = self._render(var_options or {}, of_variables)
         given = {name: _write_time(value) for name, value in (direct or {}).items()}

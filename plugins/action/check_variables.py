@@ -1,0 +1,50 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Action check_variables: refuse variables that a playbook or role does not have, and give the others their types."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.errors import AnsibleValueOmittedError
+
+from ..module_utils.errors import OptionError
+from ..modules.check_variables import SPEC
+from ..plugin_utils.actions.base import EnvironmentAction
+from ..plugin_utils.core_internals import find_first_host, find_listed_names, is_in_role, read_run_variables
+from ..plugin_utils.hosts import HostVariables
+from ..plugin_utils.options import explain_templates
+from ..plugin_utils.variables import check_names, convert_variable, read_variables
+
+
+class ActionModule(EnvironmentAction):
+    SPEC = SPEC
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        name, hostvars, host = options["name"], task_vars["hostvars"], task_vars["inventory_hostname"]
+        known, given, pattern = read_variables(name), read_run_variables(hostvars, self._task), f"{name}_hosts"
+        if not is_in_role(self._task):
+            with explain_templates(pattern, "cannot be read"):
+                hosts = self._templar.template(given.get(pattern, known[pattern]["default"]))
+                # The playbook acts on hosts, and its variables are those of the first one.
+                host = find_first_host(hostvars, hosts) or host
+        listed = find_listed_names(hostvars, host)
+        check_names(name, known, given, listed)
+        if pattern in listed - given.keys() and not is_in_role(self._task):
+            raise OptionError(pattern, "is set where Ansible chooses no hosts by it; give it with -e, or use --limit")
+        return {"changed": False, "variables": self._read(known, host, task_vars)}
+
+    def _read(self, known: Mapping[str, Any], host: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """The variables that are set or have a default, as they are for a host. Raises OptionError."""
+        variables = HostVariables(self._task, task_vars, self._templar, [host]).read_all(host)
+        templar = self._templar.copy_with_new_env(available_variables=variables)
+        found: dict[str, Any] = {}
+        for name, rules in known.items():
+            value = None
+            with explain_templates(name, "cannot be read"), contextlib.suppress(AnsibleValueOmittedError):
+                value = templar.template(variables.get(name))
+            found[name] = convert_variable(name, rules, value)
+        return {name: value for name, value in found.items() if value is not None}
