@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.environment import Environment, describe_invalid
+from ..module_utils.environment import DROPPED, Environment, check_dropped, describe_invalid
 from ..module_utils.errors import ApiError, FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.http.settings import HttpSettings
@@ -20,7 +20,7 @@ from ..module_utils.providers.registry import fetch_listing, find_provider
 from ..modules.environment_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 
-_OF_ALL = frozenset({"provider", "missing_ok", "name", "filters", *CONNECTION_SPEC})
+_OF_ALL = frozenset({"provider", "missing_ok", "name", "filters", "max_dropped_rows", *CONNECTION_SPEC})
 
 
 class ActionModule(EnvironmentAction):
@@ -32,14 +32,16 @@ class ActionModule(EnvironmentAction):
         self._check(provider, of_a_list, options)
         filters = Expressions("filters", options["filters"] or [], provider.fields)
         settings = self._settings(provider, task_vars)
+        dropped = 0
         if options[provider.looked_up_by]:
             selected, next_after = asyncio.run(_retrieve(provider, settings, options)), None
         else:
             query = provider.query(**{name: options[name] for name in of_a_list})
             listing = fetch_listing(provider, settings, query)
             found, invalid = provider.environments(listing, settings.base_url, query)
+            dropped = check_dropped(invalid, len(listing.rows), options["max_dropped_rows"])
             if invalid:
-                self._display.warning(f"skipped rows that are {describe_invalid(invalid)}")
+                self._display.warning(f"rows are {describe_invalid(invalid)}")
             selected = [item for item in found if filters.all_hold(item.fields, listing.fetched_at)]
             next_after = listing.next_after
             if options["name"] is not None:
@@ -49,6 +51,7 @@ class ActionModule(EnvironmentAction):
         return {
             "changed": False,
             "environments": [environment.row() for environment in selected],
+            DROPPED: dropped,
             "has_next_page": next_after is not None,
             "next_after": next_after,
         }
@@ -60,7 +63,7 @@ class ActionModule(EnvironmentAction):
         if foreign:
             raise OptionError(foreign, f"is not for environments of {provider.name}, which take {', '.join(own)}")
         if options[provider.looked_up_by]:
-            alone = next((name for name in given if name in (*of_a_list, "name", "filters")), None)
+            alone = next((name for name in given if name in (*of_a_list, "name", "filters", "max_dropped_rows")), None)
             if alone:
                 raise OptionError(alone, f"is for a list and cannot go with {provider.looked_up_by}")
         elif options["missing_ok"] and options["name"] is None:

@@ -19,10 +19,10 @@ description:
     C(ansible_connection=fleetops.environments.letta) does so for any of them.
   - Commands run as the user who runs Letta Code there, with that user's environment, in the home directory and without
     a terminal. C(ansible_user) and the C(remote_user) of a play mean nothing here; use C(become).
-  - A terminal is outside of what the agent's permission mode allows. Devices in another mode than C(unrestricted) or
-    C(bypassPermissions) are therefore left alone, unless O(allow_outside_permission_mode) says otherwise. This and
-    O(allow_connection) keep a run from doing what nobody meant. They do not keep out who holds the API key, with which
-    a terminal can be had without Ansible.
+  - A terminal is outside of what the agent's permission mode allows. Devices in another mode than C(unrestricted), or
+    its older words C(bypassPermissions) and C(fullAccess), are therefore left alone, unless
+    O(allow_outside_permission_mode) says otherwise. This and O(allow_connection) keep a run from doing what nobody
+    meant. They do not keep out who holds the API key, with which a terminal can be had without Ansible.
   - POSIX systems with C(base64), C(head), C(mkfifo) and C(stty) only. The device's user may have bash, zsh, fish or a
     shell like C(sh), but not C(csh) or C(tcsh); commands are run by C(/bin/sh).
   - The output of a command is kept in files on the device until it ends, and so is its standard input. What a process

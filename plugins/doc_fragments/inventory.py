@@ -47,7 +47,12 @@ options:
     choices: [plain, identifiers, none]
     default: plain
   on_invalid:
-    description: Whether a row that is not as the API promises is skipped with a warning or fails the listing.
+    description:
+      - Whether rows that are not as the API promises are a warning or fail the listing, be they dropped or hosts of
+        which a field is malformed.
+      - With V(warn) the variable C(dropped_rows) of the group O(root_group), after the O(hostvars_prefix), counts the
+        rows that are dropped (see O(max_dropped_rows)), if there are any. Hosts of which a field is malformed are in
+        the group C(invalid), after the O(group_prefix), and their variable C(invalid) names these fields.
     type: str
     choices: [warn, fail]
     default: warn

@@ -91,7 +91,7 @@ notes:
 requirements:
   - aiohttp >= 3.12
   - httpx >= 0.27
-  - pydantic >= 2.7
+  - pydantic >= 2.8
   - jmespath >= 1.0
   - semantic_version >= 2.10
 """
@@ -198,7 +198,7 @@ notes:
 requirements:
   - aiohttp >= 3.12
   - httpx >= 0.27
-  - pydantic >= 2.7
+  - pydantic >= 2.8
   - jmespath >= 1.0
   - semantic_version >= 2.10
 """

@@ -37,3 +37,17 @@ options:
       - A name that no environment can have is an error.
     type: raw
 """
+
+    ROWS = r"""
+options:
+  max_dropped_rows:
+    description:
+      - How many rows of the listing may be dropped, as a number or a percentage of all rows. With more the listing
+        fails.
+      - A row is dropped only where its id is missing or cannot be used. An id with characters that cannot be read
+        (bytes that are no UTF-8, half characters) cannot be used, as it may be that of another row.
+      - Of any other row each field is read on its own. One that is malformed is null, the list C(invalid) names it,
+        and C(metadata) has what the API sent, under the API's key, of a long value the beginning.
+    type: str
+    default: 10%
+"""

@@ -11,9 +11,10 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
+from ..module_utils.environment import DROPPED
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.text import one_line
-from ..plugin_utils.hosts import compile_expressions, fulfills, read_host_environments
+from ..plugin_utils.hosts import compile_expressions, fulfills, read_dropped_rows, read_host_environments
 
 DOCUMENTATION = r"""
 name: environment_findings
@@ -62,7 +63,7 @@ EXAMPLES = r"""
   vars:
     found: "{{ ansible_play_batch | fleetops.environments.environment_findings(hostvars, rules) }}"
     rules:
-      may do all: mode == 'unrestricted' || mode == 'bypassPermissions'
+      may do all: effective_mode == 'unrestricted'
       no version: "!version"
   run_once: true
 """
@@ -72,6 +73,8 @@ _value:
   description:
     - For each environment C(host), C(findings) with the names of the rules that hold for it, and C(status), C(mode),
       C(version), C(os) and C(last_seen_at) as one line each, V(unknown) where the inventory has none.
+    - C(invalid) is a list of the fields that the API did not send as it promises. C(dropped_rows) is how many rows of
+      the same listing are no hosts.
   type: list
   elements: dict
 """
@@ -102,6 +105,8 @@ def environment_findings(
                 "findings": [name for name, rule in compiled.items() if fulfills(rule, environment)],
                 # A device may say what a terminal would take for more than text.
                 **{name: one_line(environment.fields.get(name) or "unknown", 60) for name in _SHOWN},
+                "invalid": [one_line(name, 60) for name in environment.fields.get("invalid") or []],
+                DROPPED: read_dropped_rows(host, environment.provider, hostvars, prefix),
             }
             for host, environment in environments
         ]

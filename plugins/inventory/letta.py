@@ -17,7 +17,10 @@ description:
   - The source is a YAML file with C(plugin=fleetops.environments.letta) and any name that ends in C(.yml) or C(.yaml).
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
   - C(letta_metadata) has what a device says of itself beyond what has a variable of its own, C(letta_extra) what the
-    API says of it beyond that.
+    API says of it beyond that. C(letta_invalid) is a list of the variables, without the prefix, that are null because
+    what was sent is malformed; that is in C(letta_metadata) as it was sent.
+  - C(letta_effective_mode) is C(letta_mode) in the present words, V(standard) for V(default), and V(unrestricted) for
+    V(bypassPermissions) and V(fullAccess). Filter by it.
   - With O(cache) the ids of the rows that the pages began after are kept beside the cached rows, and do not expire. A
     refresh, be it after O(cache_timeout) or with C(--flush-cache), then asks for all pages at once, 20 at a time,
     instead of for one after the other. The hosts are the same either way.
@@ -64,6 +67,8 @@ options:
     description:
       - What to make groups of. Every host is in exactly one group of each, C(mode_unknown) and the like where the value
         is missing; V(command) makes a group of each supported command.
+      - The group of an older word for a mode is in that of the present word, such as C(mode_default) in
+        C(mode_standard).
       - V(version) makes C(version_0_34_12) inside C(version_0_34); V(status) makes C(online) and C(offline);
         V(updatable) makes C(updatable) and C(not_updatable).
       - Groups keep the API's own words; a character that Ansible does not allow becomes C(_). Where that would make
@@ -80,6 +85,7 @@ extends_documentation_fragment:
   - fleetops.environments.letta.plugins
   - fleetops.environments.listing
   - fleetops.environments.listing.filters
+  - fleetops.environments.listing.rows
   - fleetops.environments.inventory
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache
@@ -97,7 +103,7 @@ plugin: fleetops.environments.letta
 plugin: fleetops.environments.letta
 online_only: true
 filters:
-  - mode == 'standard'
+  - effective_mode == 'standard'
   - os == 'linux'
   - semver(version, '<0.34')
 
@@ -135,6 +141,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from ..module_utils.providers.letta.client import Query
+from ..module_utils.providers.letta.models import RENAMED_MODES
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..plugin_utils.inventory.base import EnvironmentInventory
 from ..plugin_utils.inventory.groups import Dimension
@@ -145,7 +152,7 @@ class InventoryModule(EnvironmentInventory):
     NAME = "fleetops.environments.letta"
     PROVIDER = PROVIDER
     DIMENSIONS: ClassVar[Sequence[Dimension]] = (
-        Dimension("mode", "mode"),
+        Dimension("mode", "mode", renamed=RENAMED_MODES),
         Dimension("os", "os"),
         Dimension("version", "version", versions=True, in_series=True),
         Dimension("status", "status", names={"online": "online", "offline": "offline"}),

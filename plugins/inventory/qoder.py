@@ -18,10 +18,12 @@ description:
     one in a session that it makes there.
   - The source is a YAML file with C(plugin=fleetops.environments.qoder) and any name that ends in C(.yml) or C(.yaml).
     In one directory with sources of P(fleetops.environments.letta#inventory) it adds to the same fleet.
-  - The variables are C(qoder_id), C(qoder_name), C(qoder_description), C(qoder_status), C(qoder_config),
+  - The variables are C(qoder_id), C(qoder_type), C(qoder_name), C(qoder_description), C(qoder_status), C(qoder_config),
     C(qoder_config_type), C(qoder_networking_type), C(qoder_packages), C(qoder_metadata), C(qoder_archived),
-    C(qoder_archived_at), C(qoder_created_at) and C(qoder_updated_at), null where the API does not say. Times are
-    ISO 8601 in UTC.
+    C(qoder_archived_at), C(qoder_created_at), C(qoder_updated_at), C(qoder_extra) and C(qoder_invalid), null where the
+    API does not say. Times are ISO 8601 in UTC.
+  - C(qoder_extra) has every key of a row that has no variable of its own. C(qoder_invalid) is a list of the variables,
+    without the prefix, that are null because what was sent is malformed; that is in C(qoder_metadata) as it was sent.
   - Both generations of the API are read, with either way of paging. The newer one gives no status.
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
   - No host is dialled by a name of the API. C(ansible_host) is
@@ -92,6 +94,7 @@ options:
 extends_documentation_fragment:
   - fleetops.environments.qoder.plugins
   - fleetops.environments.listing.filters
+  - fleetops.environments.listing.rows
   - fleetops.environments.inventory
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache

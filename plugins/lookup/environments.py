@@ -31,6 +31,7 @@ options:
     type: str
     default: letta
 extends_documentation_fragment:
+  - fleetops.environments.listing.rows
   - fleetops.environments.letta
 """
 
@@ -68,16 +69,16 @@ from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
 from ..module_utils import _deps
-from ..module_utils.environment import describe_invalid
+from ..module_utils.environment import check_dropped, describe_invalid
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.filters import Expressions
-from ..module_utils.options import CONNECTION_SPEC, drop_blanks
+from ..module_utils.options import CONNECTION_SPEC, ROWS_SPEC, drop_blanks
 from ..module_utils.providers.base import Provider, connection_settings
 from ..module_utils.providers.registry import fetch_listing, find_provider
 from ..plugin_utils.core_internals import are_facts_variables, without_facts
 from ..plugin_utils.options import validate_arguments
 
-SPEC = {"provider": {"type": "str", "default": "letta"}, **CONNECTION_SPEC}
+SPEC = {"provider": {"type": "str", "default": "letta"}, **ROWS_SPEC, **CONNECTION_SPEC}
 
 
 class LookupModule(LookupBase):
@@ -85,17 +86,19 @@ class LookupModule(LookupBase):
         """Return a list of rows. Raises AnsibleLookupError."""
         try:
             _deps.require_packages()
-            provider = find_provider(validate_arguments(SPEC, drop_blanks(kwargs))["provider"])
+            options = validate_arguments(SPEC, drop_blanks(kwargs))
+            provider = find_provider(options["provider"])
             filters = Expressions("terms", list(terms), provider.fields)
             rendered = self._render(provider, variables or {})
             settings = connection_settings(provider, kwargs, rendered)
             query = provider.query()
             listing = fetch_listing(provider, settings, query)
             found, invalid = provider.environments(listing, settings.base_url, query)
+            check_dropped(invalid, len(listing.rows), options["max_dropped_rows"])
             rows = [item.row() for item in found if filters.all_hold(item.fields, listing.fetched_at)]
         except FleetError as error:
             raise AnsibleLookupError(str(error)) from None
-        notes = [*settings.notes, *([f"skipped rows that are {describe_invalid(invalid)}"] if invalid else ())]
+        notes = [*settings.notes, *([f"rows are {describe_invalid(invalid)}"] if invalid else ())]
         for note in notes:
             Display().warning(note)
         return rows

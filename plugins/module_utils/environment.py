@@ -5,23 +5,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from ._deps import pydantic
-from .errors import FleetError, find_first_problem
+from .errors import ApiError, FleetError, find_first_problem
+from .options import ROWS_SPEC, drop_blanks, parse_share
 from .text import one_line
 
 # The host variable by which the actions learn from the inventory which environment a host is.
 CONTRACT = "fleetops_environment"
+# The count of a listing's rows that are no environments: a variable of the source's group, after its prefix.
+DROPPED = "dropped_rows"
+_MOST_DROPPED: str = ROWS_SPEC["max_dropped_rows"]["default"]
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentReference:
     """An environment as the inventory listed it: enough to find it and to send to it.
 
+    device_id: None if its row has none that can be used; it is then looked up in a listing.
     status: `online` if it could be worked with, else `offline`, as of the listing.
     self_update: what the environment says about updating itself (`supported`, `writable`, `reason`,
         `install_path`, `manual_command`), None if it says nothing.
@@ -29,7 +34,7 @@ class EnvironmentReference:
 
     provider: str
     id: str
-    device_id: str
+    device_id: str | None
     connection_id: str | None
     base_url: str
     status: str
@@ -53,18 +58,14 @@ class EnvironmentReference:
         value = remove_unsafe(value)
         if not isinstance(value, Mapping):
             raise FleetError(f"{CONTRACT} is not a dictionary")
-        texts = {name: value.get(name) for name in ("provider", "id", "device_id", "base_url", "status")}
-        for name, text in texts.items():
+        texts: dict[str, Any] = {name: value.get(name) for name in ("provider", "id", "base_url", "status")}
+        maybe: dict[str, Any] = {name: value.get(name) or None for name in ("device_id", "connection_id")}
+        for name, text in (texts | drop_blanks(maybe)).items():
             if not isinstance(text, str) or not text:
                 raise FleetError(f"{CONTRACT}.{name} is not a text")
-        connection_id = value.get("connection_id") or None
-        if connection_id is not None and not isinstance(connection_id, str):
-            raise FleetError(f"{CONTRACT}.connection_id is not a text")
         self_update = value.get("self_update")
         return EnvironmentReference(
-            **{name: str(text) for name, text in texts.items()},
-            connection_id=connection_id,
-            self_update=self_update if isinstance(self_update, Mapping) else None,
+            **texts, **maybe, self_update=self_update if isinstance(self_update, Mapping) else None
         )
 
 
@@ -74,9 +75,11 @@ class Environment(EnvironmentReference):
 
     fields: everything that is known of it, under snake_case names and as JSON values. Filters see them, they become
         host variables, and `environment_info` returns them.
+    problem: what is malformed in its row, as one line; None if nothing is.
     """
 
     fields: Mapping[str, Any]
+    problem: str | None = None
 
     def row(self) -> dict[str, Any]:
         """Its fields, with the host variable that makes a host of it."""
@@ -93,8 +96,8 @@ def describe_state(environment: Environment | None) -> str:
     if environment is None:
         return "no longer there"
     known = environment.fields
-    seen = f" (last seen at {known['last_seen_at']})" if environment.status == "offline" else ""
-    version, mode = known["version"] or "unknown", known["mode"] or "unknown"
+    seen_at, version, mode = (known[name] or "unknown" for name in ("last_seen_at", "version", "mode"))
+    seen = f" (last seen at {seen_at})" if environment.status == "offline" else ""
     return one_line(f"{environment.status}{seen}, version {version}, mode {mode}")
 
 
@@ -132,33 +135,52 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class InvalidRow:
-    """A row that does not validate. id: its id as text, or its place in the listing."""
+    """A row that is not as the API promises.
+
+    id: its id as text, or its place in the listing. problem: the first fault, as one line.
+    dropped: whether it has no id that can be used, and is therefore no environment.
+    """
 
     id: str
     problem: str
+    dropped: bool = False
 
 
 def validate_rows(
     rows: Sequence[Any], make: Callable[[Any], Environment]
 ) -> tuple[list[Environment], list[InvalidRow]]:
-    """Rows as environments, and the rows that do not validate.
+    """Rows as environments, and the rows that are not as the API promises.
 
-    make: makes one from a row. Raises pydantic's ValidationError for a row that does not validate.
+    make: makes one from a row. Raises pydantic's ValidationError for a row that is dropped.
     """
     valid: list[Environment] = []
     invalid: list[InvalidRow] = []
     for number, raw in enumerate(rows, start=1):
         try:
-            valid.append(make(raw))
+            found = make(raw)
         except pydantic.ValidationError as error:
             identity = raw.get("id") if isinstance(raw, Mapping) else None
             name = one_line(identity, 80) if isinstance(identity, str) and identity else f"number {number}"
-            invalid.append(InvalidRow(name, find_first_problem(error)))
+            invalid.append(InvalidRow(name, find_first_problem(error), dropped=True))
+        else:
+            valid.append(found)
+            if found.problem is not None:
+                invalid.append(InvalidRow(one_line(found.id, 80), found.problem))
     return valid, invalid
 
 
+def check_dropped(invalid: Iterable[InvalidRow], rows: int, most: str = _MOST_DROPPED) -> int:
+    """How many of a listing's rows are dropped. Raises ApiError above `most`, a count or a percentage of all rows."""
+    dropped = [row for row in invalid if row.dropped]
+    if len(dropped) > parse_share("max_dropped_rows", most, rows):
+        problem = f"{len(dropped)} of {rows} rows have no id that can be used, and {most} may be dropped"
+        raise ApiError(f"max_dropped_rows: {problem}; they are {describe_invalid(dropped)}", code="invalid")
+    return len(dropped)
+
+
 def describe_invalid(invalid: Sequence[InvalidRow], most: int = 5) -> str:
-    """Rows that do not validate, as one line: the first `most` by id, and how many more there are."""
-    shown = "; ".join(f"environment {row.id}: {row.problem}" for row in invalid[:most])
-    more = f"; and {len(invalid) - most} more" if len(invalid) > most else ""
+    """Rows that are not as the API promises, as one line: the first `most` by id, and how many more there are."""
+    rows = sorted(invalid, key=lambda row: not row.dropped)
+    shown = "; ".join(f"environment {row.id}{' (dropped)' * row.dropped}: {row.problem}" for row in rows[:most])
+    more = f"; and {len(rows) - most} more" if len(rows) > most else ""
     return f"not as the API promises: {shown}{more}"

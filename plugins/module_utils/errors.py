@@ -14,7 +14,7 @@ def find_first_problem(error: Any) -> str:
     """The first fault that a pydantic ValidationError names, as one line."""
     first = error.errors(include_url=False, include_context=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"{place}: {one_line(first['msg'])}, got {one_line(repr(first['input']), 60)}"
+    return f"{place and f'{place}: '}{one_line(first['msg'])}, got {one_line(repr(first['input']), 60)}"
 
 
 class FleetError(Exception):

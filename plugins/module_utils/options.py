@@ -48,6 +48,15 @@ def convert_value(option: str, value: Any, kind: str) -> Any:
         raise OptionError(option, f"must be {expected}, got {one_line(repr(value), 60)}") from None
 
 
+def parse_share(option: str, value: str, whole: int) -> int:
+    """A count, or a percentage of `whole` rounded down, as a count. Raises OptionError for any other value."""
+    text = value.strip()
+    number = text.removesuffix("%").strip()
+    if not (number.isascii() and number.isdigit()) or (text.endswith("%") and int(number) > 100):
+        raise OptionError(option, f"must be a count such as 5 or a percentage such as 10%, got {value!r}")
+    return int(number) * whole // 100 if text.endswith("%") else int(number)
+
+
 def _to_bool(value: Any) -> bool:
     return _BOOLEANS[value.strip().lower() if isinstance(value, str) else value]
 
@@ -106,11 +115,14 @@ CONNECTION_SPEC: dict[str, dict[str, Any]] = {
     "client_key": {"type": "path", "no_log": False},
 }
 
+ROWS_SPEC: dict[str, dict[str, Any]] = {"max_dropped_rows": {"type": "str", "default": "10%"}}
+
 LIST_SPEC: dict[str, dict[str, Any]] = {
     "online_only": {"type": "bool", "default": False},
     "source": {"type": "str", "choices": ["local", "remote"]},
     "user_id": {"type": "str"},
     "filters": {"type": "raw"},
+    **ROWS_SPEC,
 }
 
 FAN_OUT_SPEC: dict[str, dict[str, Any]] = {

@@ -26,6 +26,17 @@ def is_at_least(text: str | None, least: str) -> bool:
     return found is not None and bool(found >= parse_version(least))
 
 
+def show_version(version: str | None) -> str:
+    """A version for a message."""
+    return one_line(version, 60) if version else "an unknown version"
+
+
+def explain_incomparable(version: str | None, wanted: str) -> str:
+    """Why a device's version, which is none, cannot be compared with the version wanted."""
+    reported = f"{one_line(repr(version), 60)} as its version, which cannot" if version else "no version that can"
+    return f"reports {reported} be compared with {wanted}"
+
+
 def check_version(option: str, text: str) -> None:
     """Raise OptionError when an option's value is no version."""
     if parse_version(text) is None:

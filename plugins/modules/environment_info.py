@@ -77,6 +77,7 @@ extends_documentation_fragment:
   - fleetops.environments.qoder
   - fleetops.environments.listing
   - fleetops.environments.listing.filters
+  - fleetops.environments.listing.rows
   - fleetops.environments.on_controller
 attributes:
   check_mode:
@@ -167,6 +168,11 @@ environments:
         base_url: https://api.letta.com
         status: online
         self_update:
+dropped_rows:
+  description: How many rows are no environments, as their id is missing or cannot be used.
+  returned: success
+  type: int
+  sample: 0
 has_next_page:
   description: Whether the API has more than was returned; only with O(all_pages=false).
   returned: success

@@ -37,6 +37,11 @@ def read_host_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
     return variables
 
 
+def read_group_variable(hostvars: Any, host: str, name: str) -> Iterator[Any]:
+    """The values that inventory sources set for the groups of a host, not rendered."""
+    return (group.vars[name] for group in hostvars._inventory.get_host(host).get_groups() if name in group.vars)
+
+
 def are_facts_variables() -> bool:
     """Whether the configuration has core make variables of facts."""
     return bool(constants.config.get_config_value("INJECT_FACTS_AS_VARS"))

@@ -19,7 +19,7 @@ from typing import Any
 
 from ansible.vars.hostvars import HostVars
 
-from ..module_utils.environment import CONTRACT, Environment, EnvironmentReference, remove_unsafe
+from ..module_utils.environment import CONTRACT, DROPPED, Environment, EnvironmentReference, remove_unsafe
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.providers.base import Provider
@@ -31,6 +31,7 @@ from .core_internals import (
     has_own_vars_plugins,
     is_in_role,
     read_facts,
+    read_group_variable,
     read_host_variables,
     read_stored_variables,
     read_task_variables,
@@ -122,6 +123,14 @@ def read_host_environments(
             )
         found.append((host, environment.with_fields(fields)))
     return found
+
+
+def read_dropped_rows(host: str, provider: str, hostvars: Mapping[str, Any], prefix: str | None = None) -> int:
+    """How many rows of the listing that a host came with were dropped. prefix: as for `read_host_environments`."""
+    name = (find_provider(provider).variable_of("") if prefix is None else prefix) + DROPPED
+    of_inventory = isinstance(hostvars, HostVars)
+    values = read_group_variable(hostvars, host, name) if of_inventory else [hostvars[host].get(name)]
+    return max((value for value in values if isinstance(value, int)), default=0)
 
 
 def fulfills(expressions: Expressions, environment: Environment) -> bool:

@@ -59,6 +59,7 @@ def test_an_environment_is_looked_up_by_its_id(ansible: Ansible, generation: str
         == [
             {
                 "id": row["id"],
+                "type": "environment",
                 "name": row["name"],
                 "description": row["description"],
                 "status": row.get("status"),
@@ -71,6 +72,8 @@ def test_an_environment_is_looked_up_by_its_id(ansible: Ansible, generation: str
                 "archived_at": None,
                 "created_at": row["created_at"],
                 "updated_at": row["updated_at"],
+                "extra": {},
+                "invalid": [],
             }
         ]
     )
@@ -291,12 +294,20 @@ def test_the_connection_uses_the_options_of_qoder(ansible: Ansible) -> None:
     assert "key-of-" not in run.result("environment")["msg"]
 
 
-def test_rows_that_do_not_validate_are_named_in_a_warning_and_left_out(ansible: Ansible) -> None:
-    broken, *rest = _expected_ids(ansible, archived=False)
-    ansible.sandbox.qoder.patch(broken, metadata=["linux"])
+@pytest.mark.covers("environment_info", "max_dropped_rows")
+def test_malformed_fields_are_named_and_dropped_rows_are_counted(ansible: Ansible) -> None:
+    ids = _expected_ids(ansible, archived=False)
+    ansible.sandbox.qoder.patch(ids[0], metadata=["linux"])
+    ansible.sandbox.add_fault("invalid_rows", damage="id_number", rows=[ids[1]], route="qoder_list")
 
-    run = ansible.steps(look("all"), look("one", environment_id=broken), source=ALONE)
+    run = ansible.steps(
+        look("all", max_dropped_rows=1), look("strict", max_dropped_rows="0%"), look("one", environment_id=ids[0]),
+        source=ALONE,
+    )  # fmt: skip
 
-    assert _ids(run.result("all")) == rest
-    assert f"environment {broken}: metadata: " in " ".join(run.output.split())
-    assert "unexpected answer: metadata: " in run.result("one")["msg"]
+    assert _ids(run.result("all")) == [ids[0], *ids[2:]]
+    assert run.result("all")["dropped_rows"] == 1
+    assert run.result("all")["environments"][0]["invalid"] == ["metadata"]
+    assert f"environment {ids[0]}: metadata: " in " ".join(run.output.split())
+    assert run.result("strict")["msg"].startswith("max_dropped_rows: 1 of ")
+    assert (run.result("one")["dropped_rows"], _ids(run.result("one"))) == (0, [ids[0]])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Ansible
+from .conftest import Ansible, plain
 
 WRONG_OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
     # an unknown option, with the nearest name
@@ -222,32 +222,36 @@ def test_a_permanent_fault_fails_the_listing_as_a_whole(ansible: Ansible, subtes
 
 
 DAMAGES = {
-    # the damage of a row, and the field that the warning names, if the row has an id
+    # the damage of a row, and the field that the warning names, if the row is a host all the same
     "no_id": "",
     "id_number": "",
     "not_an_object": "",
-    "name_null": "connectionName",
-    "device_missing": "deviceId",
-    "heartbeat_text": "lastHeartbeat",
+    "name_null": "connection_name",
+    "device_missing": "device_id",
+    "heartbeat_text": "last_heartbeat",
     "metadata_list": "metadata",
-    "version_number": "lettaCodeVersion",
+    "version_number": "version",
 }
 
 
 @pytest.mark.covers("letta", "on_invalid")
 @pytest.mark.parametrize("damages", [list(DAMAGES)[:4], list(DAMAGES)[4:]], ids=" ".join)
-def test_damaged_rows_are_a_warning_and_the_others_are_kept(ansible: Ansible, damages: list[str]) -> None:
-    names = dict(enumerate(ansible.sandbox.fleet()))
+def test_damaged_rows_are_a_warning_and_only_those_without_an_id_are_dropped(
+    ansible: Ansible, damages: list[str]
+) -> None:
+    ids = {number: entry["id"] for number, entry in enumerate(ansible.sandbox.fleet())}
     for number, damage in enumerate(damages):
         ansible.sandbox.add_fault("invalid_rows", damage=damage, nth=number + 1)
 
-    run = ansible.inventory("--list", source=ansible.source(page_size=3))
+    run = ansible.inventory("--list", source=ansible.source(page_size=3, max_dropped_rows="50%"))
 
     assert run.returncode == 0, run.output
     (warning,) = run.stderr.strip().splitlines()
-    assert warning.startswith("[WARNING]: skipped rows")
+    assert warning.startswith("[WARNING]: rows are not as the API promises: ")
     for number, damage in enumerate(damages):
-        broken = names.pop(3 * number)
-        assert (broken["id"] if DAMAGES[damage] else f"number {3 * number + 1}") in warning
-        assert DAMAGES[damage] in warning
-    assert json.loads(run.stdout)["_meta"]["hostvars"].keys() == {entry["name"] for entry in names.values()}
+        kept = DAMAGES[damage]
+        broken = ids[3 * number] if kept else ids.pop(3 * number)
+        assert (f"environment {broken}: " if kept else f"environment number {3 * number + 1} (dropped): ") in warning
+        assert kept in warning
+    hosts = json.loads(run.stdout)["_meta"]["hostvars"].values()
+    assert {plain(host["letta_id"]) for host in hosts} == set(ids.values())

@@ -19,10 +19,13 @@ NO_LOGIN = "this-host-has-no-login.write-gather_facts-false.or-connection-relay-
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 LISTED = {
     "id", "device_id", "connection_id", "connection_name", "listener_instance_id", "organization_id", "user_id",
-    "api_key_owner", "pod_id", "mode", "os", "version", "node_version", "git_branch", "working_directory",
-    "self_update", "supported_commands", "online", "status", "updatable", "connected_at", "last_heartbeat",
-    "last_seen_at", "first_seen_at", "listed_at", "metadata",
+    "api_key_owner", "pod_id", "mode", "effective_mode", "os", "version", "node_version", "git_branch",
+    "working_directory", "self_update", "supported_commands", "online", "status", "updatable", "connected_at",
+    "last_heartbeat", "last_seen_at", "first_seen_at", "listed_at", "metadata", "invalid",
 }  # fmt: skip
+
+# The present words for the older ones of modes.
+PRESENT = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
 
 
 def test_a_source_with_nothing_but_the_plugin_lists_the_whole_fleet(ansible: Ansible) -> None:
@@ -60,6 +63,7 @@ def test_every_variable_equals_the_value_of_the_api(ansible: Ansible) -> None:
             "letta_api_key_owner": row.get("apiKeyOwner"),
             "letta_pod_id": row["podId"],
             "letta_mode": row.get("currentMode"),
+            "letta_effective_mode": PRESENT.get(row.get("currentMode"), row.get("currentMode")),
             "letta_os": metadata.get("os"),
             "letta_version": metadata.get("lettaCodeVersion"),
             "letta_node_version": metadata.get("nodeVersion"),
@@ -71,6 +75,7 @@ def test_every_variable_equals_the_value_of_the_api(ansible: Ansible) -> None:
             "letta_status": "online" if entry["online"] else "offline",
             "letta_updatable": bool(self_update and self_update["supported"] and self_update["writable"]),
             "letta_metadata": {name: value for name, value in metadata.items() if name not in WITH_VARIABLES},
+            "letta_invalid": [],
             "ansible_host": f"{NO_LOGIN}.{row['id']}.letta.invalid",
             "fleetops_environment": {
                 "provider": "letta",
@@ -202,7 +207,10 @@ def _expected_groups(entry: dict[str, Any]) -> Iterator[str]:
     metadata = row.get("metadata") or {}
     self_update = metadata.get("self_update") or {}
     yield "letta"
-    yield f"mode_{row.get('currentMode', 'unknown')}"
+    mode = row.get("currentMode", "unknown")
+    yield f"mode_{mode}"
+    if mode in PRESENT:
+        yield f"mode_{PRESENT[mode]}"
     yield f"os_{metadata.get('os', 'unknown')}"
     version = metadata.get("lettaCodeVersion", "unknown")
     yield f"version_{re.sub('[.-]', '_', version)}"
@@ -389,7 +397,17 @@ def test_trust_decides_which_texts_are_exported_as_unsafe(
 
     for name in ("connection_name", "git_branch", "api_key_owner", "listed_at", "connected_at"):
         assert is_marked(host[f"letta_{name}"]) is names_marked, name
-    for name in ("id", "device_id", "connection_id", "mode", "os", "version", "node_version", "status"):
+    for name in (
+        "id",
+        "device_id",
+        "connection_id",
+        "mode",
+        "effective_mode",
+        "os",
+        "version",
+        "node_version",
+        "status",
+    ):
         assert is_marked(host[f"letta_{name}"]) is ids_marked, name
     assert {is_marked(command) for command in host["letta_supported_commands"]} == {ids_marked}
     assert is_marked(host["fleetops_environment"]["id"]) is ids_marked
@@ -402,19 +420,69 @@ def test_trust_decides_which_texts_are_exported_as_unsafe(
 
 
 @pytest.mark.covers("letta", "on_invalid")
-def test_a_row_that_does_not_validate_is_reported_by_id_and_the_others_are_kept(ansible: Ansible) -> None:
-    broken, *rest = ansible.sandbox.fleet()
-    ansible.sandbox.patch(broken["id"], connectionName=None)
+def test_a_malformed_field_costs_no_host(ansible: Ansible) -> None:
+    broken = ansible.sandbox.fleet()[0]
+    metadata = {**broken["row"]["metadata"], "os": 17, "lettaCodeVersion": ["0.34"], "self_update": "yes"}
+    ansible.sandbox.patch(broken["id"], connectionName=None, metadata=metadata)
 
-    warned = ansible.inventory("--list")
+    warned = ansible.inventory("--list", source=ansible.source(group_prefix="fleet_"))
     failed = ansible.inventory("--list", source=ansible.source(on_invalid="fail"))
 
     assert warned.returncode == 0
     assert warned.stderr.count("[WARNING]") == 1
-    assert broken["id"] in warned.stderr
-    assert "connectionName" in warned.stderr
-    assert json.loads(warned.stdout)["_meta"]["hostvars"].keys() == {entry["name"] for entry in rest}
-    failed.assert_inventory_error("on_invalid", broken["id"], "connectionName")
+    assert f"[WARNING]: rows are not as the API promises: environment {broken['id']}: connection_name: " in (
+        " ".join(warned.stderr.split())
+    )
+    listing = plain(json.loads(warned.stdout))
+    hosts = {host["letta_id"]: host for host in listing["_meta"]["hostvars"].values()}
+    assert hosts.keys() == {entry["id"] for entry in ansible.sandbox.fleet()}
+    host = hosts[broken["id"]]
+    assert host["letta_invalid"] == ["connection_name", "os", "self_update", "version"]
+    assert [host[f"letta_{name}"] for name in host["letta_invalid"]] == [None] * 4
+    raw = {"os": 17, "lettaCodeVersion": ["0.34"], "self_update": "yes"}
+    assert raw.items() <= host["letta_metadata"].items()
+    [name] = listing["fleet_invalid"]["hosts"]
+    assert listing["_meta"]["hostvars"][name] == host
+    assert "letta_dropped_rows" not in host
+    failed.assert_inventory_error("on_invalid", broken["id"], "connection_name: ", "version: ", "os: ", "self_update: ")
+
+
+@pytest.mark.covers("letta", "on_invalid", "max_dropped_rows")
+def test_rows_without_an_id_are_counted_and_too_many_of_them_fail_the_listing(ansible: Ansible) -> None:
+    count = len(ansible.sandbox.fleet())
+    ansible.sandbox.add_fault("invalid_rows", damage="no_id", rows=[0, 1])
+
+    few = ansible.inventory("--list", "--export", source=ansible.source(root_group="agents", hostvars_prefix="my_"))
+    failed = ansible.inventory("--list", source=ansible.source(on_invalid="fail"))
+    one = ansible.inventory("--list", source=ansible.source(max_dropped_rows=1))
+    ansible.sandbox.clear_faults()
+    ansible.sandbox.add_fault("invalid_rows", damage="id_number", rows=[0, 1, 2])
+    many = ansible.inventory("--list")
+    wanted = ansible.inventory("--list", "--export", source=ansible.source(max_dropped_rows="20%"))
+    wrong = ansible.inventory("--list", source=ansible.source(max_dropped_rows="some"))
+
+    listing = json.loads(few.stdout)
+    assert listing["agents"]["vars"] == {"my_dropped_rows": 2}
+    assert len(listing["_meta"]["hostvars"]) == count - 2
+    assert "environment number 1 (dropped): id: Field required" in " ".join(few.stderr.split())
+    failed.assert_inventory_error("on_invalid", "number 1 (dropped)")
+    one.assert_inventory_error(
+        f"max_dropped_rows: 2 of {count} rows have no id that can be used, and 1 may be dropped; "
+    )
+    many.assert_inventory_error(
+        f"max_dropped_rows: 3 of {count} rows have no id that can be used, and 10% may be dropped; "
+    )
+    assert json.loads(wanted.stdout)["letta"]["vars"] == {"letta_dropped_rows": 3}
+    wrong.assert_inventory_error("max_dropped_rows: must be a count such as 5 or a percentage such as 10%, got 'some'")
+
+
+def test_sources_with_one_group_count_their_dropped_rows_together(ansible: Ansible) -> None:
+    ansible.sandbox.add_fault("invalid_rows", damage="no_id")
+    second = ansible.source("second.yml", hostname_prefix="second-")
+
+    run = ansible.inventory("-i", str(second), "--list", "--export")
+
+    assert json.loads(run.stdout)["letta"]["vars"] == {"letta_dropped_rows": 2}
 
 
 @pytest.mark.covers("letta", "fail_on_empty")

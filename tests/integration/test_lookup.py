@@ -44,6 +44,21 @@ def test_the_lookup_returns_the_environments_that_match_all_terms(ansible: Ansib
     assert len(run.result("2")["msg"]) > 0
 
 
+@pytest.mark.covers("environments", "max_dropped_rows")
+def test_too_many_rows_without_an_id_are_an_error(ansible: Ansible) -> None:
+    ansible.sandbox.add_fault("invalid_rows", damage="no_id")
+
+    run = looked_up(ansible, f"query('{NAME}') | length", f"query('{NAME}', max_dropped_rows=0)")
+
+    assert run.result("0")["msg"] == len(ansible.sandbox.fleet()) - 1
+    assert "environment number 1 (dropped): id: " in " ".join(run.output.split())
+    count = len(ansible.sandbox.fleet())
+    assert (
+        f"max_dropped_rows: 1 of {count} rows have no id that can be used, and 0 may be dropped"
+        in run.result("1")["msg"]
+    )
+
+
 @pytest.mark.covers("environments", "base_url", "api_key", "api_key_file", "timeout", "retries", "deadline")
 @pytest.mark.covers("environments", "validate_certs", "ca_path", "client_cert", "client_key")
 def test_an_option_that_cannot_be_used_is_one_line(ansible: Ansible) -> None:

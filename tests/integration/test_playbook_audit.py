@@ -80,6 +80,39 @@ def test_a_fleet_that_follows_the_rules_ends_with_exit_code_0(
         assert each.result("Summarise")["msg"] == f"{count} environments: 0 break the rules"
 
 
+def test_a_device_with_a_malformed_field_fails_and_the_field_is_named(
+    ansible: Ansible, fleet: dict[str, dict[str, Any]]
+) -> None:
+    ansible.sandbox.patch(fleet["good"]["id"], metadata={"os": 17, "lettaCodeVersion": ["0.34"]})
+
+    run = _audit(ansible, limit="good,old")
+
+    assert run.returncode == 2
+    assert _list_failed(run) == ["good"]
+    run.assert_error("good: malformed (online, mode standard, version unknown, ", ", malformed os and version)")
+    assert run.result("Summarise")["msg"] == "2 environments: 1 break the rules; 1 malformed"
+
+
+def test_rows_that_were_dropped_fail_the_audit(ansible: Ansible, fleet: dict[str, dict[str, Any]]) -> None:
+    ansible.sandbox.add_fault("invalid_rows", damage="no_id", rows=[0, 1])
+
+    run = _audit(ansible, limit="good,old")
+
+    assert run.returncode == 2
+    run.assert_error("2 rows of the listing have no id that can be used")
+    assert run.result("Summarise")["msg"] == "2 environments: 0 break the rules; 2 rows were dropped"
+
+
+@pytest.mark.parametrize("mode", ["unrestricted", "bypassPermissions", "fullAccess"])
+def test_an_older_word_for_a_forbidden_mode_is_forbidden_too(
+    ansible: Ansible, fleet: dict[str, dict[str, Any]], mode: str
+) -> None:
+    ansible.sandbox.patch(fleet["good"]["id"], currentMode=mode)
+
+    for variables in ({}, {"audit_forbidden_modes": ["unrestricted"]}, {"audit_forbidden_modes": [mode]}):
+        assert _list_failed(_audit(ansible, limit="good,old", **variables)) == ["good"]
+
+
 def test_another_prefix_and_environments_of_another_provider(
     ansible: Ansible, fleet: dict[str, dict[str, Any]]
 ) -> None:

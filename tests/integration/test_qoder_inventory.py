@@ -53,6 +53,7 @@ def test_every_variable_equals_the_value_of_the_api(qoder: Ansible, generation: 
         packages = config.get("packages") or {}
         assert by_id[entry["id"]] == {
             "qoder_id": row["id"],
+            "qoder_type": row.get("type"),
             "qoder_name": row.get("name"),
             "qoder_description": row.get("description"),
             "qoder_status": row.get("status"),
@@ -65,6 +66,8 @@ def test_every_variable_equals_the_value_of_the_api(qoder: Ansible, generation: 
             "qoder_archived_at": row.get("archived_at"),
             "qoder_created_at": row.get("created_at"),
             "qoder_updated_at": row.get("updated_at"),
+            "qoder_extra": {},
+            "qoder_invalid": [],
             "ansible_host": f"{NO_LOGIN}.{row['id']}.qoder.invalid",
             CONTRACT: {
                 "provider": "qoder",
@@ -311,7 +314,7 @@ def test_trust_decides_which_texts_are_exported_as_unsafe(
     host = json.loads(run.stdout)["_meta"]["hostvars"]["qoder-plain"]
     assert plain(host["qoder_id"]) == added["id"]
     marked = {name for name, value in host.items() if isinstance(value, dict) and "__ansible_unsafe" in value}
-    identifiers = {"qoder_id", "qoder_status", "qoder_config_type", "qoder_networking_type"}
+    identifiers = {"qoder_id", "qoder_type", "qoder_status", "qoder_config_type", "qoder_networking_type"}
     names = {"qoder_name", "qoder_created_at", "qoder_updated_at"}
     assert marked == {"qoder_description", *(identifiers if ids_marked else ()), *(names if names_marked else ())}
     assert isinstance(host[CONTRACT]["id"], dict) is ids_marked
@@ -320,9 +323,9 @@ def test_trust_decides_which_texts_are_exported_as_unsafe(
 
 
 @pytest.mark.covers("qoder", "on_invalid")
-def test_a_row_that_does_not_validate_is_reported_by_id_and_the_others_are_kept(qoder: Ansible) -> None:
-    broken, *rest = environments(qoder)
-    qoder.sandbox.qoder.patch(broken["id"], config="cloud")
+def test_a_malformed_field_costs_no_host(qoder: Ansible) -> None:
+    broken = environments(qoder)[0]
+    qoder.sandbox.qoder.patch(broken["id"], config="cloud", created_at="yesterday", region={"name": "eu"})
 
     warned = qoder.inventory("--list")
     failed = qoder.inventory("--list", source=qoder.source(on_invalid="fail"))
@@ -330,8 +333,26 @@ def test_a_row_that_does_not_validate_is_reported_by_id_and_the_others_are_kept(
     assert warned.returncode == 0
     assert warned.stderr.count("[WARNING]") == 1
     assert f"environment {broken['id']}: config: " in warned.stderr
-    assert ids(plain(json.loads(warned.stdout)["_meta"]["hostvars"])) == {entry["id"] for entry in rest}
+    listing = json.loads(warned.stdout)
+    hosts = {host["qoder_id"]: host for host in plain(listing["_meta"]["hostvars"]).values()}
+    assert hosts.keys() == {entry["id"] for entry in environments(qoder)}
+    host = hosts[broken["id"]]
+    assert (host["qoder_invalid"], host["qoder_extra"]) == (["config", "created_at"], {"region": {"name": "eu"}})
+    assert {"config": "cloud", "created_at": "yesterday"}.items() <= host["qoder_metadata"].items()
+    assert (host["qoder_config"], host["qoder_created_at"]) == ({}, None)
+    assert members(listing)["invalid"] == {broken["id"]}
     failed.assert_inventory_error("on_invalid", broken["id"], "config")
+
+
+@pytest.mark.covers("qoder", "max_dropped_rows")
+def test_too_many_rows_without_an_id_fail_the_listing(qoder: Ansible) -> None:
+    qoder.sandbox.add_fault("invalid_rows", damage="no_id", route="qoder_list")
+
+    run = qoder.inventory("--list", "--export", source=qoder.source(max_dropped_rows=1))
+    failed = qoder.inventory("--list", source=qoder.source(max_dropped_rows=0))
+
+    assert json.loads(run.stdout)["qoder"]["vars"] == {"qoder_dropped_rows": 1}
+    failed.assert_inventory_error("max_dropped_rows: 1 of ", "environment number ")
 
 
 @pytest.mark.covers("qoder", "fail_on_empty")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import Row, read_environment
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import read_environment
 from tests.sandbox.process import Sandbox
 
 from .support import settings_for
@@ -30,7 +30,7 @@ def new_environment(sandbox: Sandbox, **row: Any) -> Environment:
 
 def qoder_environment(raw: dict[str, Any], base_url: str = "https://api.qoder.com/api/v1/cloud") -> Environment:
     """A row as an Environment."""
-    return read_environment(Row.model_validate(raw), base_url)
+    return read_environment(raw, base_url)
 
 
 def with_client(settings: HttpSettings, use: Callable[[Client], Awaitable[Answer]]) -> Answer:

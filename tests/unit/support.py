@@ -13,7 +13,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_ou
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient, HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry
 from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import Row, read_environment
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environment
 from tests.sandbox.process import Sandbox
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
@@ -116,4 +116,4 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def environment_of(raw: dict[str, Any], base_url: str = "https://api.letta.com", now: datetime = NOW) -> Environment:
     """A row as an Environment."""
-    return read_environment(Row.model_validate(raw), raw, base_url, now)
+    return read_environment(raw, base_url, now)

@@ -159,6 +159,13 @@ def test_variables_that_the_inventory_sets_for_a_host(core: Core) -> None:
     assert "of_group" not in found
 
 
+@pytest.mark.parametrize(("host", "expected"), [("alpha", [1]), ("beta", [])])
+def test_a_variable_that_the_inventory_sets_for_the_groups_of_a_host(
+    core: Core, host: str, expected: list[int]
+) -> None:
+    assert list(core_internals.read_group_variable(core.hostvars, host, "of_group")) == expected
+
+
 @pytest.mark.parametrize(("host", "expected"), [("alpha", ["of_include_vars", "of_set_fact"]), ("beta", [])])
 def test_variables_that_tasks_stored_for_a_host(core: Core, host: str, expected: list[str]) -> None:
     assert [name for found in core_internals.read_stored_variables(core.hostvars, host) for name in found] == expected

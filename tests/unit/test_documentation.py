@@ -159,6 +159,7 @@ def test_inventory_defaults_are_those_of_the_design() -> None:
         "root_group": "letta",
         "trust": "plain",
         "on_invalid": "warn",
+        "max_dropped_rows": "10%",
         "fail_on_empty": False,
     }
 
@@ -184,6 +185,7 @@ def test_qoders_defaults_are_those_of_the_design() -> None:
         "root_group": "qoder",
         "trust": "plain",
         "on_invalid": "warn",
+        "max_dropped_rows": "10%",
         "fail_on_empty": False,
     }
 

@@ -15,10 +15,12 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
     Environment,
     EnvironmentReference,
     InvalidRow,
+    check_dropped,
     describe_invalid,
+    describe_state,
     is_updatable,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.text import (
     add_hash,
     format_time,
@@ -67,17 +69,18 @@ def test_a_contract_other_than_a_dictionary_is_refused(value: Any) -> None:
         EnvironmentReference.from_contract(value)
 
 
-@pytest.mark.parametrize("name", ["provider", "id", "device_id", "base_url", "status"])
+@pytest.mark.parametrize("name", ["provider", "id", "base_url", "status"])
 @pytest.mark.parametrize("value", [None, "", 7, ["a"], {"a": "b"}, {"__ansible_unsafe": 7}])
 def test_a_contract_without_one_of_its_texts_is_refused(name: str, value: Any) -> None:
     with pytest.raises(FleetError, match=f"^fleetops_environment.{name} is not a text$"):
         EnvironmentReference.from_contract({**FOUND.contract(), name: value})
 
 
-@pytest.mark.parametrize("value", [7, ["a"], {"a": "b"}, True])
-def test_a_contract_whose_connection_is_not_a_text_is_refused(value: Any) -> None:
-    with pytest.raises(FleetError, match=r"^fleetops_environment.connection_id is not a text$"):
-        EnvironmentReference.from_contract({**FOUND.contract(), "connection_id": value})
+@pytest.mark.parametrize("name", ["connection_id", "device_id"])
+@pytest.mark.parametrize("value", [7, ["a"], {"a": "b"}, {"__ansible_unsafe": 7}, True])
+def test_a_contract_whose_connection_or_device_is_not_a_text_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(FleetError, match=f"^fleetops_environment.{name} is not a text$"):
+        EnvironmentReference.from_contract({**FOUND.contract(), name: value})
 
 
 @pytest.mark.parametrize("value", [None, "", "npm install", ["a"]])
@@ -86,8 +89,10 @@ def test_a_self_update_other_than_a_dictionary_counts_as_absent(value: Any) -> N
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_contract_without_a_connection_has_none(value: Any) -> None:
-    assert EnvironmentReference.from_contract({**FOUND.contract(), "connection_id": value}).connection_id is None
+def test_a_contract_without_a_connection_or_a_device_has_none(value: Any) -> None:
+    found = EnvironmentReference.from_contract({**FOUND.contract(), "connection_id": value, "device_id": value})
+
+    assert (found.connection_id, found.device_id) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +139,33 @@ def test_times_are_utc_with_a_z(moment: datetime, expected: str) -> None:
     assert format_time(moment) == expected
 
 
+def test_more_dropped_rows_than_allowed_are_an_error() -> None:
+    invalid = [InvalidRow(f"id-{number}", "id: missing", dropped=number < 2) for number in range(5)]
+
+    assert check_dropped(invalid, 19, "2") == check_dropped(invalid, 20, "10%") == 2
+    assert check_dropped(invalid[2:], 3, "0") == 0
+    for rows, most in ((19, "10%"), (19, "1"), (19, "0%")):
+        with pytest.raises(
+            ApiError, match=rf"^max_dropped_rows: 2 of {rows} rows have no id .*, and {most} may be dropped"
+        ):
+            check_dropped(invalid, rows, most)
+
+
+def test_a_state_without_times_has_no_none_in_it() -> None:
+    bare = environment_of(row(connectionId=None, lastSeenAt=None))
+
+    assert describe_state(bare) == "offline (last seen at unknown), version unknown, mode unknown"
+
+
 def test_invalid_rows_are_described_on_one_line() -> None:
     rows = [InvalidRow(f"id-{number}", "name: missing") for number in range(3)]
 
     assert describe_invalid(rows[:1]) == "not as the API promises: environment id-0: name: missing"
     assert describe_invalid(rows, most=2).endswith("environment id-1: name: missing; and 1 more")
+    dropped = InvalidRow("number 3", "id: missing", dropped=True)
+    assert describe_invalid([*rows, dropped], most=1).endswith(
+        ": environment number 3 (dropped): id: missing; and 3 more"
+    )
 
 
 @given(st.text(), st.integers(1, 60))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import progress
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import (
     FanOut,
@@ -19,7 +19,6 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_ou
     Policy,
     Target,
     count_each,
-    parse_share,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 
@@ -188,34 +187,6 @@ def test_what_counts_as_failed(status: str, when_offline: str, expected: bool) -
     outcome = replace(Outcome.make(target()), status=status)
 
     assert policy(when_offline=when_offline).is_failure(outcome) is expected
-
-
-@pytest.mark.parametrize(
-    ("value", "targets", "expected"),
-    [
-        ("0", 10, 0),
-        ("5", 10, 5),
-        (" 5 ", 10, 5),
-        ("500", 10, 500),
-        ("0%", 10, 0),
-        ("10%", 25, 2),
-        ("10 %", 9, 0),
-        ("100%", 7, 7),
-        ("50%", 0, 0),
-    ],
-)
-def test_a_budget_is_a_count_or_a_share(value: str, targets: int, expected: int) -> None:
-    assert parse_share("max_failures", value, targets) == expected
-
-
-@pytest.mark.parametrize(
-    "value", ["", "%", "-1", "1.5", "101%", "ten", "5%%", "\xb2", "\N{ARABIC-INDIC DIGIT SEVEN}", "+5"]
-)
-def test_a_budget_that_is_no_count_and_no_share_is_refused(value: str) -> None:
-    with pytest.raises(OptionError, match=r"^max_failures: must be a count such as 5 or a percentage") as raised:
-        parse_share("max_failures", value, 10)
-
-    assert repr(value) in str(raised.value)
 
 
 def test_counts_name_every_status_in_order() -> None:

@@ -16,6 +16,7 @@ from ansible_collections.fleetops.environments.plugins.plugin_utils.inventory.gr
     Groups,
     check_group_name,
     group_rows,
+    reads_as_group,
 )
 
 VALID = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -134,6 +135,31 @@ def test_groups_keep_the_words_of_the_api() -> None:
     assert names("mode", "standard", "acceptEdits") == ["mode_standard", "mode_acceptEdits"]
     assert names("os", "linux") == ["os_linux"]
     assert names("user_id", "user-1", dimension="user") == ["user_user_1"]
+
+
+@pytest.mark.parametrize("prefix", ["", "fleet_"])
+@pytest.mark.parametrize("others", [[], ["standard", "unrestricted"]])
+def test_an_older_word_for_a_mode_lies_in_the_present_one(prefix: str, others: list[str]) -> None:
+    modes = ["default", "bypassPermissions", "fullAccess", "plan", None, *others]
+
+    groups = group_rows([{"mode": mode} for mode in modes], [DIMENSIONS["mode"]], prefix)
+
+    assert groups.parents == {
+        f"{prefix}mode_default": f"{prefix}mode_standard",
+        f"{prefix}mode_bypassPermissions": f"{prefix}mode_unrestricted",
+        f"{prefix}mode_fullAccess": f"{prefix}mode_unrestricted",
+    }
+    assert set(groups.members) == {f"{prefix}mode_{mode or 'unknown'}" for mode in modes}
+
+
+@pytest.mark.parametrize("prefix", ["", "fleet_"])
+def test_a_row_with_a_malformed_field_is_in_a_group_of_its_own(prefix: str) -> None:
+    rows = [{"os": "linux", "invalid": []}, {"os": None, "invalid": ["os"]}, {"os": "linux"}]
+
+    groups = group_rows(rows, [], prefix)
+
+    assert groups.members == {f"{prefix}invalid": [1]}
+    assert reads_as_group(f"{prefix}invalid", [], prefix)
 
 
 def test_a_version_lies_in_its_minor_version() -> None:

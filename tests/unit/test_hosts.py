@@ -190,6 +190,33 @@ def test_a_value_missing_from_the_inventory_is_unknown() -> None:
     assert (found["findings"], found["mode"], found["version"]) == (["no mode"], "unknown", "unknown")
 
 
+def test_malformed_fields_and_dropped_rows_are_in_each_entry() -> None:
+    hostvars = {"odd": _host(invalid=["os", "version"]) | {"letta_dropped_rows": 3}, "even": _host()}
+
+    found = environment_findings(["odd", "even"], hostvars, {"malformed": "invalid"})
+
+    assert [(entry["findings"], entry["invalid"], entry["dropped_rows"]) for entry in found] == [
+        (["malformed"], ["os", "version"], 3),
+        ([], [], 0),
+    ]
+
+
+def test_a_fact_does_not_change_how_many_rows_were_dropped() -> None:
+    loader = DataLoader()
+    inventory = InventoryManager(loader, sources=[], parse=False)
+    inventory.add_group("letta")
+    inventory.groups["letta"].set_variable("letta_dropped_rows", 3)
+    inventory.add_host("alpha", group="letta")
+    for name, value in _host().items():
+        inventory.get_host("alpha").set_variable(name, value)
+    manager = VariableManager(loader=loader, inventory=inventory)
+    manager.set_host_facts("alpha", {"letta_dropped_rows": 0})
+
+    [found] = environment_findings(["alpha"], HostVars(inventory, manager, loader), {})
+
+    assert found["dropped_rows"] == 3
+
+
 def test_text_from_a_device_becomes_one_line() -> None:
     [found] = environment_findings(["odd"], {"odd": _host(version="1\n\x1b[2J" + "2" * 100)}, {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     read_environments,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
+from ansible_collections.fleetops.environments.plugins.module_utils.text import one_line
 
 from .support import NOW, NOW_MS, environment_of, row
 
@@ -49,9 +51,9 @@ WHOLE = row(
 
 
 def sorted_out(rows: Sequence[Any], **options: Any) -> tuple[list[str], list[str]]:
-    """The ids of the valid rows and of the invalid ones."""
+    """The ids of the environments and of the rows that are dropped."""
     valid, invalid = read_environments(Listing(rows, NOW), "https://api.letta.com", **options)
-    return [found.id for found in valid], [found.id for found in invalid]
+    return [found.id for found in valid], [found.id for found in invalid if found.dropped]
 
 
 def test_every_field_of_the_api_has_a_name() -> None:
@@ -66,6 +68,7 @@ def test_every_field_of_the_api_has_a_name() -> None:
         "api_key_owner": "ada@example.com",
         "pod_id": "pod-1",
         "mode": "acceptEdits",
+        "effective_mode": "acceptEdits",
         "os": "linux",
         "version": "0.34.12",
         "node_version": "v22.19.0",
@@ -83,6 +86,7 @@ def test_every_field_of_the_api_has_a_name() -> None:
         "listed_at": "2026-01-31T12:00:00.000Z",
         "metadata": {"machine": {"architecture": "x64"}},
         "extra": {"shoeSize": [{"a": None}]},
+        "invalid": [],
     }
 
 
@@ -111,16 +115,44 @@ def test_what_is_optional_may_be_absent_or_null() -> None:
         assert found.fields["updatable"] is False
 
 
-@pytest.mark.parametrize("missing", [key for key in row() if key != "id"])
-def test_what_the_api_always_sends_must_be_there(missing: str) -> None:
+NAMES = {
+    "deviceId": "device_id",
+    "connectionName": "connection_name",
+    "organizationId": "organization_id",
+    "firstSeenAt": "first_seen_at",
+    "lastSeenAt": "last_seen_at",
+}
+
+
+@pytest.mark.parametrize(("missing", "name"), NAMES.items())
+def test_what_the_api_always_sends_is_named_where_it_is_missing(missing: str, name: str) -> None:
     raw = row()
     del raw[missing]
 
-    _valid, invalid = read_environments(Listing([raw], NOW), "https://api.letta.com")
+    [found], invalid = read_environments(Listing([raw], NOW), "https://api.letta.com")
 
-    assert [(found.id, found.problem.split(",")[0]) for found in invalid] == [
-        ("environment-1", f"{missing}: Field required")
+    kind = "number" if name.endswith("_at") else "string"
+    assert (found.fields[name], found.fields["invalid"], found.fields["metadata"]) == (None, [name], {})
+    assert [(each.id, each.problem, each.dropped) for each in invalid] == [
+        ("environment-1", f"{name}: Input should be a valid {kind}, got None", False)
     ]
+
+
+@pytest.mark.parametrize("absent", [key for key in row() if key not in ("id", *NAMES)])
+def test_a_nullable_key_that_is_absent_counts_as_null(absent: str) -> None:
+    raw = row(**{absent: None})
+    absent_raw = {key: value for key, value in raw.items() if key != absent}
+
+    assert environment_of(absent_raw) == environment_of(raw)
+    assert environment_of(absent_raw).fields["invalid"] == []
+
+
+def test_a_row_without_a_device_keeps_its_connection() -> None:
+    found = environment_of(row(deviceId=None))
+
+    assert (found.id, found.device_id, found.connection_id, found.status) == (
+        "environment-1", None, "connection-1", "online",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["plan", "fullAccess", "something new", "\N{SNOWMAN}", ""])
@@ -179,41 +211,127 @@ def test_updatable_is_supported_and_writable(self_update: dict[str, bool], expec
     assert environment_of(row(metadata={"self_update": self_update})).fields["updatable"] is expected
 
 
-@pytest.mark.parametrize(
-    ("changes", "place"),
-    [
-        ({"id": 17}, "id"),
-        ({"id": ""}, "id"),
-        ({"deviceId": ""}, "deviceId"),
-        ({"deviceId": None}, "deviceId"),
-        ({"connectionId": 5}, "connectionId"),
-        ({"connectionName": None}, "connectionName"),
-        ({"lastHeartbeat": "a moment ago"}, "lastHeartbeat"),
-        ({"lastHeartbeat": float("nan")}, "lastHeartbeat"),
-        ({"lastHeartbeat": float("inf")}, "lastHeartbeat"),
-        ({"lastHeartbeat": -1}, "lastHeartbeat"),
-        ({"firstSeenAt": 253402300799001}, "firstSeenAt"),
-        ({"firstSeenAt": 10**400}, "firstSeenAt"),
-        ({"lastSeenAt": None}, "lastSeenAt"),
-        ({"currentMode": ["standard"]}, "currentMode"),
-        ({"metadata": ["linux"]}, "metadata"),
-        ({"metadata": {"os": 5}}, "metadata.os"),
-        ({"metadata": {"lettaCodeVersion": 0.34}}, "metadata.lettaCodeVersion"),
-        ({"metadata": {"supported_commands": "clear"}}, "metadata.supported_commands"),
-        ({"metadata": {"supported_commands": [None]}}, "metadata.supported_commands.0"),
-        ({"metadata": {"self_update": {"supported": True}}}, "metadata.self_update.writable"),
-        ({"metadata": {"self_update": []}}, "metadata.self_update"),
-    ],
-)
-def test_an_invalid_row_is_reported_with_its_place_and_the_others_are_kept(changes: dict[str, Any], place: str) -> None:
-    bad = row(id="bad", **changes) if "id" not in changes else row(**changes)
-
-    valid, invalid = read_environments(Listing([row(id="a"), bad, row(id="b")], NOW), "https://api.letta.com")
+@pytest.mark.parametrize("id_", [17, "", None, ["a"], {}, "environment-\N{REPLACEMENT CHARACTER}"])
+def test_only_an_id_that_cannot_be_used_costs_a_row(id_: Any) -> None:
+    valid, invalid = read_environments(Listing([row(id="a"), row(id=id_), row(id="b")], NOW), "https://api.letta.com")
 
     assert [found.id for found in valid] == ["a", "b"]
-    assert [found.id for found in invalid] == ["number 2" if "id" in changes else "bad"]
-    assert invalid[0].problem.startswith(f"{place}: ")
+    assert [(found.id, found.dropped) for found in invalid] == [
+        (id_ if isinstance(id_, str) and id_ else "number 2", True)
+    ]
+    assert invalid[0].problem.startswith("id: ")
     assert "\n" not in invalid[0].problem
+
+
+SUPPORTED_ALONE = {"supported": True}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "kept"),
+    [
+        ({"deviceId": ""}, "device_id", {"deviceId": ""}),
+        ({"deviceId": None}, "device_id", {}),
+        ({"deviceId": "\N{REPLACEMENT CHARACTER}"}, "device_id", {"deviceId": "\N{REPLACEMENT CHARACTER}"}),
+        ({"connectionId": 5}, "connection_id", {"connectionId": 5}),
+        ({"connectionName": None}, "connection_name", {}),
+        ({"organizationId": 3}, "organization_id", {"organizationId": 3}),
+        ({"podId": {}}, "pod_id", {"podId": {}}),
+        ({"lastHeartbeat": "a moment ago"}, "last_heartbeat", {"lastHeartbeat": "a moment ago"}),
+        ({"lastHeartbeat": -1}, "last_heartbeat", {"lastHeartbeat": -1}),
+        ({"firstSeenAt": 253402300799001}, "first_seen_at", {"firstSeenAt": 253402300799001}),
+        ({"firstSeenAt": 10**400}, "first_seen_at", {"firstSeenAt": 10**400}),
+        ({"lastSeenAt": None}, "last_seen_at", {}),
+        ({"currentMode": ["standard"]}, "mode", {"currentMode": ["standard"]}),
+        ({"metadata": ["linux"]}, "metadata", {"metadata": ["linux"]}),
+        ({"metadata": {"os": 17}}, "os", {"os": 17}),
+        ({"metadata": {"lettaCodeVersion": [1]}}, "version", {"lettaCodeVersion": [1]}),
+        (
+            {"metadata": {"supported_commands": "clear"}},
+            "supported_commands", {"supported_commands": "clear"},
+        ),
+        (
+            {"metadata": {"supported_commands": [None]}},
+            "supported_commands", {"supported_commands": [None]},
+        ),
+        (
+            {"metadata": {"self_update": SUPPORTED_ALONE}},
+            "self_update", {"self_update": SUPPORTED_ALONE},
+        ),
+        ({"metadata": {"self_update": "yes"}}, "self_update", {"self_update": "yes"}),
+    ],
+)  # fmt: skip
+def test_a_malformed_field_is_unknown_kept_as_it_was_sent_and_named(
+    changes: dict[str, Any], name: str, kept: dict[str, Any]
+) -> None:
+    whole = {**WHOLE, **changes, "metadata": changes.get("metadata", WHOLE["metadata"])}
+    if isinstance(whole["metadata"], dict):
+        whole["metadata"] = WHOLE["metadata"] | whole["metadata"]
+
+    [found], [reported] = read_environments(Listing([whole], NOW), "https://api.letta.com")
+
+    usual = environment_of(WHOLE).fields
+    assert found.fields["invalid"] == [name]
+    assert found.fields["metadata"] == (kept if name == "metadata" else usual["metadata"] | kept)
+    assert name == "metadata" or found.fields[name] is None
+    of_others = {"invalid", "metadata", name, *({"online", "status"} if found.status == "offline" else ())}
+    of_others |= {"effective_mode"} if name == "mode" else {"updatable"} if name == "self_update" else set()
+    if name != "metadata":
+        assert {key: value for key, value in found.fields.items() if key not in of_others} == {
+            key: value for key, value in usual.items() if key not in of_others
+        }
+    assert (reported.id, reported.dropped) == (found.id, False)
+    assert reported.problem.startswith(f"{name}: ")
+    assert "\n" not in reported.problem
+    json.dumps(found.fields, allow_nan=False)
+
+
+def test_each_malformed_field_of_a_row_is_named() -> None:
+    raw = row(
+        metadata={"os": 17, "lettaCodeVersion": ["0.34"], "nodeVersion": "v22"}, currentMode=1, connectionName=None
+    )
+
+    [found], [reported] = read_environments(Listing([raw], NOW), "https://api.letta.com")
+
+    assert found.fields["invalid"] == ["connection_name", "mode", "os", "version"]
+    assert (found.fields["node_version"], found.status) == ("v22", "online")
+    assert re.findall(r"(\w+): Input", reported.problem) == ["connection_name", "mode", "version", "os"]
+
+
+def test_a_raw_value_never_takes_the_place_of_what_a_device_sent() -> None:
+    fields = environment_of(row(currentMode=1, metadata={"currentMode": "good", "currentMode_": 2})).fields
+
+    assert fields["metadata"] == {"currentMode": "good", "currentMode_": 2, "currentMode__": 1}
+
+
+def test_a_long_raw_value_is_kept_as_the_beginning_of_its_json() -> None:
+    fields = environment_of(row(metadata={"supported_commands": [1] * 10_000})).fields
+
+    assert fields["metadata"]["supported_commands"].startswith("[1, 1, ")
+    assert len(fields["metadata"]["supported_commands"]) == 1000
+
+
+@pytest.mark.parametrize("value", ["yes", 1])
+def test_a_device_that_is_updatable_in_another_word_is_not(value: Any) -> None:
+    found = environment_of(row(metadata={"self_update": {"supported": value, "writable": True}}))
+
+    assert (found.self_update, found.fields["updatable"], found.fields["invalid"]) == (None, False, ["self_update"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "effective"),
+    [
+        ("default", "standard"),
+        ("bypassPermissions", "unrestricted"),
+        ("fullAccess", "unrestricted"),
+        ("standard", "standard"),
+        ("plan", "plan"),
+        ("", ""),
+        (None, None),
+        (17, None),
+    ],
+)
+def test_the_effective_mode_is_the_present_word(mode: Any, effective: str | None) -> None:
+    assert environment_of(row(currentMode=mode)).fields["effective_mode"] == effective
 
 
 @pytest.mark.parametrize("raw", [None, "environment", 5, [], {}])
@@ -226,13 +344,16 @@ def test_the_longest_time_is_a_date() -> None:
 
 
 def test_a_report_names_the_first_five_rows_on_one_line() -> None:
-    rows = [row(id=f"bad\n{number}", deviceId=None) for number in range(7)]
+    rows = [row(id=f"bad\n{number}", deviceId=17) for number in range(6)] + [row(id=17)]
 
     report = describe_invalid(read_environments(Listing(rows, NOW), "https://api.letta.com")[1])
 
-    assert report.startswith("not as the API promises: environment bad 0: deviceId: Input should be a valid string, ")
-    assert "bad 4" in report
-    assert "bad 5" not in report
+    assert report.startswith(
+        "not as the API promises: environment number 7 (dropped): id: Input should be a valid string"
+    )
+    assert "; environment bad 0: device_id: Input should be a valid string, got 17; " in report
+    assert "bad 3" in report
+    assert "bad 4" not in report
     assert report.endswith("; and 2 more")
     assert "\n" not in report
 
@@ -247,15 +368,25 @@ json_values = st.recursive(
 
 
 @given(
-    st.lists(st.dictionaries(st.sampled_from([*row(), "metadata", "currentMode", "userId"]), json_values), max_size=3)
+    st.lists(
+        st.dictionaries(
+            st.sampled_from([*row(), "metadata", "currentMode", "userId"]),
+            json_values | st.dictionaries(st.sampled_from([*WHOLE["metadata"]]), json_values),
+        ),
+        max_size=3,
+    )
 )
-def test_any_json_is_a_valid_row_or_a_report(changes: list[dict[str, Any]]) -> None:
+def test_any_json_with_an_id_is_an_environment(changes: list[dict[str, Any]]) -> None:
     rows = [row(**change) for change in changes]
 
     valid, invalid = read_environments(Listing(rows, NOW), "https://api.letta.com")
 
-    assert len(valid) + len(invalid) == len(rows)
+    usable = [raw["id"] for raw in rows if isinstance(raw["id"], str) and raw["id"]]
+    assert [found.id for found in valid] == usable
+    assert sum(each.dropped for each in invalid) == len(rows) - len(usable)
+    assert {each.id for each in invalid if not each.dropped} <= {one_line(id_, 80) for id_ in usable}
     for found in valid:
+        assert tuple(found.fields) == FIELDS
         json.dumps(found.fields, allow_nan=False)
 
 

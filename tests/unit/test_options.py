@@ -17,6 +17,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.options impo
     drop_blanks,
     is_blank,
     merge_connection_options,
+    parse_share,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import connection_settings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
@@ -174,3 +175,31 @@ def test_the_names_of_an_option() -> None:
 
 def test_the_help_names_every_way_to_give_a_key() -> None:
     assert all(word in PROVIDER.key_help for word in ("api_key_file", "letta_api_key", "LETTA_API_KEY"))
+
+
+@pytest.mark.parametrize(
+    ("value", "targets", "expected"),
+    [
+        ("0", 10, 0),
+        ("5", 10, 5),
+        (" 5 ", 10, 5),
+        ("500", 10, 500),
+        ("0%", 10, 0),
+        ("10%", 25, 2),
+        ("10 %", 9, 0),
+        ("100%", 7, 7),
+        ("50%", 0, 0),
+    ],
+)
+def test_a_budget_is_a_count_or_a_share(value: str, targets: int, expected: int) -> None:
+    assert parse_share("max_failures", value, targets) == expected
+
+
+@pytest.mark.parametrize(
+    "value", ["", "%", "-1", "1.5", "101%", "ten", "5%%", "\xb2", "\N{ARABIC-INDIC DIGIT SEVEN}", "+5"]
+)
+def test_a_budget_that_is_no_count_and_no_share_is_refused(value: str) -> None:
+    with pytest.raises(OptionError, match=r"^max_failures: must be a count such as 5 or a percentage") as raised:
+        parse_share("max_failures", value, 10)
+
+    assert repr(value) in str(raised.value)

@@ -16,8 +16,10 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.http import paging
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer, HttpClient
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client as QoderClient
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import find_provider
 
-from .support import NOW, settings_for
+from .support import NOW, http_answer, raw_server, settings_for
 
 Page = Callable[[Mapping[str, str], int], Any]
 
@@ -142,6 +144,33 @@ def test_rows_without_an_id_are_all_kept_so_that_each_is_reported() -> None:
     listing, _calls = list_all(pages([*rows(None, 17, 17), "text", *rows("a")], rows("b")))
 
     assert listing.rows == [*rows(None, 17, 17), "text", *rows("a", "b")]
+
+
+UNREADABLE = [b'"env-\\ud800"', b'"env-\\udfff"', b'"env-\xe9"', b'"env-\xe8"']
+
+
+@pytest.mark.parametrize(
+    ("client", "body"),
+    [
+        (Client, b'{"hasNextPage": false, "connections": [%s]}'),
+        (QoderClient, b'{"has_more": false, "data": [%s]}'),
+    ],
+    ids=["letta", "qoder"],
+)
+def test_ids_that_differ_in_what_cannot_be_read_are_dropped_and_not_merged(client: Any, body: bytes) -> None:
+    listed = body % b", ".join(b'{"id": %s}' % identity for identity in [b'"a"', *UNREADABLE, b'"b"'])
+    provider = find_provider("letta" if client is Client else "qoder")
+
+    async def run() -> Listing:
+        async with raw_server(lambda _head: http_answer(listed)) as (url, _received), client(settings_for(url)) as api:
+            found: Listing = await api.list(provider.query())
+            return found
+
+    listing = asyncio.run(run())
+    found, invalid = provider.environments(listing, "http://127.0.0.1:1", provider.query())
+
+    assert [environment.id for environment in found] == ["a", "b"]
+    assert [row.id for row in invalid if row.dropped] == ["env-\N{REPLACEMENT CHARACTER}"] * 4
 
 
 def test_the_time_of_a_listing_is_that_of_its_first_page() -> None:

@@ -39,13 +39,14 @@ def test_each_device_is_looked_up_in_its_current_state(sandbox: Sandbox) -> None
     able, current, newer, asleep, gone = (
         add(sandbox), add(sandbox, "0.34.12"), add(sandbox, "0.35.0"), add(sandbox), add(sandbox),
     )  # fmt: skip
-    unable, mute, dev = (
+    unable, mute, dev, silent = (
         add(sandbox, self_update=UNABLE), add(sandbox, supported_commands=["reload"]), add(sandbox, "dev"),
+        add(sandbox, None),
     )  # fmt: skip
     sandbox.offline(asleep.id)
     sandbox.remove(gone.id)
 
-    found = find_states(sandbox, able, current, newer, asleep, gone, unable, mute, dev)
+    found = find_states(sandbox, able, current, newer, asleep, gone, unable, mute, dev, silent)
 
     assert [(one.preflight, one.from_version) for one in found] == [
         ("updatable", "0.33.9"),
@@ -56,6 +57,7 @@ def test_each_device_is_looked_up_in_its_current_state(sandbox: Sandbox) -> None
         ("not_updatable", "0.33.9"),
         ("not_updatable", "0.33.9"),
         ("not_updatable", "dev"),
+        ("not_updatable", None),
     ]
     assert [one.reason for one in found[:3]] == [None] * 3
     assert (found[3].reason or "").startswith("offline (last seen at ")
@@ -64,6 +66,7 @@ def test_each_device_is_looked_up_in_its_current_state(sandbox: Sandbox) -> None
         "not updatable: Managed by the image.; installed in /opt/letta",
         "the device does not list upgrade-letta-code in its supported_commands",
         "reports 'dev' as its version, which cannot be compared with 0.34.12",
+        "reports no version that can be compared with 0.34.12",
     ]
     assert (found[5].manual_command, found[5].install_path) == ("Ask whoever runs this.", "/opt/letta")
     assert {(one.manual_command, one.install_path) for one in found[:5]} == {(None, None)}

@@ -15,7 +15,6 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import (
     FIELDS,
     Query,
-    Row,
     read_environment,
     read_environments,
 )
@@ -62,7 +61,7 @@ NEWER: dict[str, Any] = {
 
 def environment_of(row: dict[str, Any]) -> Environment:
     """A row as an Environment."""
-    return read_environment(Row.model_validate(row), URL)
+    return read_environment(row, URL)
 
 
 def make_environment(**changes: Any) -> Environment:
@@ -77,6 +76,7 @@ def sorted_out(*rows: Any) -> tuple[list[Environment], list[InvalidRow]]:
 def test_every_field_of_the_older_generation() -> None:
     assert environment_of(OLDER).fields == {
         "id": "env_019e3bb39b6774d8878cd0b9d237574b",
+        "type": "environment",
         "name": "doc-test-env",
         "description": "",
         "status": "ready",
@@ -89,12 +89,15 @@ def test_every_field_of_the_older_generation() -> None:
         "archived_at": None,
         "created_at": "2026-05-18T15:28:07.017808Z",
         "updated_at": "2026-05-18T15:28:07.017808Z",
+        "extra": {},
+        "invalid": [],
     }
 
 
 def test_every_field_of_the_newer_generation() -> None:
     assert environment_of(NEWER).fields == {
         "id": "env_2",
+        "type": "environment",
         "name": "builder",
         "description": "Builds.",
         "status": None,
@@ -107,6 +110,8 @@ def test_every_field_of_the_newer_generation() -> None:
         "archived_at": None,
         "created_at": "2026-05-18T15:28:07.000000Z",
         "updated_at": "2026-05-18T15:28:07.100000Z",
+        "extra": {},
+        "invalid": [],
     }
 
 
@@ -131,7 +136,8 @@ def test_fields_are_those_that_are_documented(row: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("row", [{"id": "env_1"}, dict.fromkeys({**OLDER, **NEWER}) | {"id": "env_1"}])
 def test_every_key_but_the_id_may_be_absent_or_null(row: dict[str, Any]) -> None:
-    empty: dict[str, Any] = {"id": "env_1", "config": {}, "packages": {}, "metadata": {}, "archived": False}
+    empty: dict[str, Any] = {"id": "env_1", "archived": False, "invalid": []}
+    empty |= {name: {} for name in ("config", "packages", "metadata", "extra")}
 
     found = environment_of(row)
 
@@ -161,27 +167,49 @@ def test_one_mark_of_an_archived_environment_makes_it_offline(changes: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("config", "config_type", "networking_type", "packages"),
+    ("config", "config_type", "networking_type", "packages", "invalid"),
     [
-        ({"type": "self_hosted"}, "self_hosted", None, {}),
-        ({"type": "edge", "networking": {"type": "mesh"}}, "edge", "mesh", {}),
-        ({"type": "", "networking": {}}, None, None, {}),
-        ({"networking": None, "packages": None}, None, None, {}),
-        ({"type": 3, "networking": "limited", "packages": "curl"}, None, None, {}),
-        ({"type": ["cloud"], "networking": {"type": 3}, "packages": ["curl"]}, None, None, {}),
-        ({"packages": {"type": "packages"}}, None, None, {}),
-        ({"packages": {"apt": "curl", "pip": None}}, None, None, {"apt": "curl", "pip": None}),
+        ({"type": "self_hosted"}, "self_hosted", None, {}, []),
+        ({"type": "edge", "networking": {"type": "mesh"}}, "edge", "mesh", {}, []),
+        ({"type": "", "networking": {}}, None, None, {}, []),
+        ({"networking": None, "packages": None}, None, None, {}, []),
+        (
+            {"type": 3, "networking": "limited", "packages": "curl"},
+            None,
+            None,
+            {},
+            ["config_type", "networking_type", "packages"],
+        ),
+        (
+            {"type": ["cloud"], "networking": {"type": 3}, "packages": ["curl"]},
+            None,
+            None,
+            {},
+            ["config_type", "networking_type", "packages"],
+        ),
+        ({"packages": {"type": "packages"}}, None, None, {}, []),
+        ({"packages": {"apt": "curl", "pip": None}}, None, None, {"apt": "curl", "pip": None}, []),
     ],
 )
 def test_known_and_unknown_values_of_a_config(
-    config: dict[str, Any], config_type: str | None, networking_type: str | None, packages: dict[str, Any]
+    config: dict[str, Any],
+    config_type: str | None,
+    networking_type: str | None,
+    packages: dict[str, Any],
+    invalid: list[str],
 ) -> None:
     fields = make_environment(config=config).fields
 
     assert (fields["config_type"], fields["networking_type"], fields["packages"]) == (
         config_type, networking_type, packages,
     )  # fmt: skip
-    assert fields["config"] == config
+    assert (fields["config"], fields["invalid"]) == (config, invalid)
+
+
+def test_every_key_that_the_api_sends_is_kept() -> None:
+    fields = make_environment(type="environment", region={"name": "eu"}, quota=3).fields
+
+    assert (fields["type"], fields["extra"]) == ("environment", {"region": {"name": "eu"}, "quota": 3})
 
 
 @pytest.mark.parametrize(
@@ -201,64 +229,92 @@ def test_times_are_shown_in_utc_to_the_microsecond(text: str, shown: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("row", "name", "place"),
+    ("row", "place"),
     [
-        (None, "number 2", ""),
-        ("environment", "number 2", ""),
-        ([], "number 2", ""),
-        ({}, "number 2", "id"),
-        ({"id": ""}, "number 2", "id"),
-        ({"id": 17}, "number 2", "id"),
-        ({"id": None}, "number 2", "id"),
-        ({"id": "bad", "name": 17}, "bad", "name"),
-        ({"id": "bad", "description": ["x"]}, "bad", "description"),
-        ({"id": "bad", "status": ["archived"]}, "bad", "status"),
-        ({"id": "bad", "config": "cloud"}, "bad", "config"),
-        ({"id": "bad", "metadata": ["linux"]}, "bad", "metadata"),
-        ({"id": "bad", "archived": "yes"}, "bad", "archived"),
-        ({"id": "bad", "archived": 1}, "bad", "archived"),
-        ({"id": "bad", "archived_at": 17}, "bad", "archived_at"),
-        ({"id": "bad", "archived_at": "1779118087"}, "bad", "archived_at"),
-        ({"id": "bad", "created_at": "yesterday"}, "bad", "created_at"),
-        ({"id": "bad", "created_at": "2026-05-18T15:28:07"}, "bad", "created_at"),
-        ({"id": "bad", "updated_at": "2026-13-45T99:00:00Z"}, "bad", "updated_at"),
-        # Times that are outside the calendar in UTC.
-        ({"id": "bad", "created_at": "0001-01-01T00:00:00+23:59"}, "bad", "created_at"),
-        ({"id": "bad", "created_at": "9999-12-31T23:59:59-00:01"}, "bad", "created_at"),
+        (None, "Input"),
+        ("environment", "Input"),
+        ([], "Input"),
+        ({}, "id:"),
+        ({"id": ""}, "id:"),
+        ({"id": 17}, "id:"),
+        ({"id": None}, "id:"),
     ],
 )
-def test_an_invalid_row_is_reported_with_its_place_and_the_others_are_kept(row: Any, name: str, place: str) -> None:
-    valid, invalid = sorted_out(OLDER, row, NEWER)
+def test_a_row_without_an_id_is_dropped_and_the_others_are_kept(row: Any, place: str) -> None:
+    valid, [reported] = sorted_out(OLDER, row, NEWER)
 
     assert [found.id for found in valid] == [OLDER["id"], NEWER["id"]]
-    assert [found.id for found in invalid] == [name]
-    assert invalid[0].problem.startswith(f"{place}: ")
-    assert "\n" not in invalid[0].problem
+    assert (reported.id, reported.dropped) == ("number 2", True)
+    assert reported.problem.startswith(f"{place} ")
+    assert "\n" not in reported.problem
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("type", 3),
+        ("name", 17),
+        ("description", ["x"]),
+        ("status", ["archived"]),
+        ("config", "cloud"),
+        ("metadata", ["linux"]),
+        ("archived", "yes"),
+        ("archived", 1),
+        ("archived_at", 17),
+        ("archived_at", "1779118087"),
+        ("created_at", "yesterday"),
+        ("created_at", "2026-05-18T15:28:07"),
+        ("updated_at", "2026-13-45T99:00:00Z"),
+        # Times that are outside the calendar in UTC.
+        ("created_at", "0001-01-01T00:00:00+23:59"),
+        ("created_at", "9999-12-31T23:59:59-00:01"),
+    ],
+)
+def test_a_malformed_field_is_unknown_kept_as_it_was_sent_and_named(key: str, value: Any) -> None:
+    [found], [reported] = sorted_out({**NEWER, key: value})
+
+    usual = environment_of(NEWER).fields
+    unknown: Any = {"config": {}, "archived": False}.get(key)
+    changed = {key: unknown, "invalid": [key], "metadata": usual["metadata"] | {key: value}}
+    if key == "config":
+        changed |= {"config_type": None, "networking_type": None, "packages": {}}
+    if key == "metadata":
+        changed["metadata"] = {key: value}
+    assert found.fields == usual | changed
+    assert (reported.id, reported.dropped) == (found.id, False)
+    assert reported.problem.startswith(f"{key}: ")
+    assert "\n" not in reported.problem
+
+
+def test_a_raw_value_never_takes_the_place_of_a_label() -> None:
+    assert make_environment(metadata={"name": "label"}, name=17).fields["metadata"] == {"name": "label", "name_": 17}
 
 
 @given(st.lists(st.dictionaries(st.sampled_from([*OLDER, "{{ x }}"]), json_values), max_size=3))
-def test_any_value_of_a_key_is_a_valid_row_or_a_report(changes: list[dict[str, Any]]) -> None:
+def test_any_row_with_an_id_is_an_environment(changes: list[dict[str, Any]]) -> None:
     rows = [{**OLDER, **change} for change in changes]
 
     valid, invalid = sorted_out(*rows)
 
-    assert len(valid) + len(invalid) == len(rows)
+    assert [found.id for found in valid] == [row["id"] for row in rows if isinstance(row["id"], str) and row["id"]]
+    assert len(valid) + sum(row.dropped for row in invalid) == len(rows)
     for found in valid:
         json.dumps(found.fields, allow_nan=False)
 
 
 @given(json_values, st.dictionaries(st.sampled_from(["type", "networking", "packages"]), json_values))
-def test_any_json_is_a_valid_row_or_a_report(row: Any, config: dict[str, Any]) -> None:
+def test_any_configuration_is_kept(row: Any, config: dict[str, Any]) -> None:
     valid, invalid = sorted_out(row, {**NEWER, "config": config})
 
-    assert (len(valid), len(invalid)) == (1, 1)
+    assert [found.fields["config"] for found in valid] == [config]
+    assert sum(row.dropped for row in invalid) == 1
 
 
 @given(st.datetimes().map(str) | st.from_regex(r"\A[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9:]{8}[Zz+-][0-9:]{0,5}\Z"))
 def test_any_text_is_a_time_or_a_report(text: str) -> None:
-    valid, invalid = sorted_out({**OLDER, "created_at": text})
+    [found], invalid = sorted_out({**OLDER, "created_at": text})
 
-    assert len(valid) + len(invalid) == 1
+    assert (found.fields["created_at"] is None) is bool(invalid)
 
 
 # The parameters of a listing

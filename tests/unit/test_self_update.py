@@ -434,16 +434,23 @@ def test_a_device_that_does_not_list_the_command_is_not_asked_to_run_it(sandbox:
     assert count_received(sandbox, environment) == (0, 0)
 
 
-@pytest.mark.parametrize("version", ["dev", None])
-def test_a_version_that_cannot_be_compared_fails_before_anything_is_sent(sandbox: Sandbox, version: Any) -> None:
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [
+        ("dev", "reports 'dev' as its version, which cannot be compared with 0.34.12"),
+        (None, "reports no version that can be compared with 0.34.12"),
+        (17, "reports no version that can be compared with 0.34.12"),
+    ],
+)
+def test_a_version_that_cannot_be_compared_fails_before_anything_is_sent(
+    sandbox: Sandbox, version: Any, problem: str
+) -> None:
     environment = add_environment(sandbox, version)
 
     outcome = update_one(sandbox, environment, "0.34.12")
 
     assert outcome.status == "failed"
-    assert message_of(outcome) == (
-        f"target_version: the device reports {version!r} as its version, which cannot be compared with 0.34.12"
-    )
+    assert message_of(outcome) == f"target_version: the device {problem}"
     assert count_received(sandbox, environment) == (0, 0)
 
 

@@ -52,6 +52,7 @@ IDENTIFIERS = [
     "user_id",
     "pod_id",
     "mode",
+    "effective_mode",
     "os",
     "version",
     "node_version",

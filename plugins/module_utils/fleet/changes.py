@@ -28,7 +28,7 @@ TYPES = ("new_device", "online", "offline", "version", "mode")
 # Event-Driven Ansible hands an event on as extra variables, which are templates to Ansible.
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:/@+-]")
 _LONGEST = 200
-_TEXTS = ("id", "device_id", "connection_id", "connection_name", "mode", "os", "version")
+_TEXTS = ("id", "device_id", "connection_id", "connection_name", "mode", "effective_mode", "os", "version")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS fleets (base_url TEXT PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS devices (
@@ -60,8 +60,8 @@ def find_events(before: ReportedState | None, environment: Environment, now: dat
     """The events of a device: what differs from what it was reported as, however often it changed in between.
 
     A device that was never reported is a `new_device`, and nothing else. Each event is
-    `{type, provider, status, previous, at}` with the device's id, device_id, connection_id, connection_name, mode, os
-    and version; previous is `{status, version, mode}`, None of a new device.
+    `{type, provider, status, previous, at}` with the device's id, device_id, connection_id, connection_name, mode,
+    effective_mode, os and version; previous is `{status, version, mode}`, None of a new device.
     """
     after = ReportedState.of(environment)
     if before is None:

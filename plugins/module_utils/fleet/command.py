@@ -15,7 +15,7 @@ from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
-from ..versions import is_at_least
+from ..versions import is_at_least, show_version
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
@@ -84,7 +84,7 @@ async def execute_command(relay: Relay, command: Command, version: str | None) -
         except ApiError as error:
             if error.code != "timeout" or is_at_least(version, _ANSWERS_SINCE):
                 raise
-            age = f"the device runs {one_line(version or 'an unknown version')}"
+            age = f"the device runs {show_version(version)}"
             more = f"{age}, and those before {_ANSWERS_SINCE} may run a command without answering"
             raise error.but(f"{error}; {more}") from None
     return str(answer.get("output") or ""), answer.get("success") is True

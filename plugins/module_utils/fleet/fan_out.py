@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 from ..environment import EnvironmentReference
-from ..errors import ApiError, OptionError
+from ..errors import ApiError
 from ..http.gate import Pace
 from ..stop import GRACE, Stop
 from ..text import one_line
@@ -89,15 +89,6 @@ class Policy:
     def is_failure(self, outcome: Outcome) -> bool:
         """Whether an outcome counts as failed."""
         return outcome.has_failed or (outcome.status == "offline" and self.when_offline != "skip")
-
-
-def parse_share(option: str, value: str, targets: int) -> int:
-    """A count, or a percentage of the targets rounded down, as a count. Raises OptionError for any other value."""
-    text = value.strip()
-    number = text.removesuffix("%").strip()
-    if not (number.isascii() and number.isdigit()) or (text.endswith("%") and int(number) > 100):
-        raise OptionError(option, f"must be a count such as 5 or a percentage such as 10%, got {value!r}")
-    return int(number) * targets // 100 if text.endswith("%") else int(number)
 
 
 def count_each(values: Iterable[str], names: Sequence[str]) -> dict[str, int]:

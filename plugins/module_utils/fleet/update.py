@@ -25,7 +25,7 @@ from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..providers.message import Message
 from ..text import format_now, one_line
-from ..versions import is_at_least, parse_version
+from ..versions import explain_incomparable, is_at_least, parse_version, show_version
 from .command import Command, execute_command
 from .delivery import Delivery, MessageTarget, Sender
 from .fan_out import FanOut, Outcome, Policy, Target
@@ -204,9 +204,8 @@ class _UpdateJob:
             return False
         found = parse_version(outcome.version)
         if found is None:
-            runs = one_line(repr(outcome.version), 60)
-            problem = f"the device reports {runs} as its version, which cannot be compared with {wanted}"
-            raise ApiError(f"target_version: {problem}", code="no_version")
+            problem = explain_incomparable(outcome.version, wanted)
+            raise ApiError(f"target_version: the device {problem}", code="no_version")
         if not is_at_least(outcome.version, wanted):
             return False
         outcome.status = "ok"
@@ -297,7 +296,7 @@ class _UpdateJob:
             raise ApiError(f"{how}; then {error}", code=error.code, may_be_accepted=True) from None
         if _is_back(before, now) and self.update.is_reached(outcome.version, outcome.previous_version):
             outcome.status, outcome.updated_at = "changed", format_now()
-            outcome.reason = f"updated from {outcome.previous_version} to {outcome.version}"
+            outcome.reason = f"updated from {show_version(outcome.previous_version)} to {outcome.version}"
             return
         within = "" if _is_restarted(before, now) else f" within {self.update.within:g} s"
         is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {describe_state(now)}"
@@ -324,6 +323,8 @@ class _UpdateJob:
 
     async def _find_elsewhere(self, before: Environment) -> str:
         """For the error: the other row that the device now answers as; empty where there is none."""
+        if before.device_id is None:
+            return ""
         try:
             found = await self.client.retrieve(before.device_id)
         except ApiError:

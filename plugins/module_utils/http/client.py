@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from .._deps import httpx, pydantic
 from ..errors import ApiError, find_first_problem
@@ -30,6 +30,7 @@ from .sanitize import parse_json, sanitize
 from .settings import HttpSettings
 from .transport import AiohttpTransport
 
+T = TypeVar("T")
 _NOT_JSON = object()
 # The statuses of a whole answer: 206 has a part of one, 203 one that a proxy changed.
 _SUCCESS = (200, 201, 202, 204)
@@ -50,10 +51,13 @@ class Answer:
     attempts: int = 1
     unclear: bool = False
 
-    def read_as(self, model: Any, where: str, *, may_be_accepted: bool = False) -> Any:
-        """The data as a pydantic model has them. where: names the call in the error. Raises ApiError."""
+    def read_as(self, read: Callable[[Any], T], where: str, *, may_be_accepted: bool = False) -> T:
+        """The data as a pydantic model's `model_validate` reads them. where: names the call in the error.
+
+        Raises ApiError.
+        """
         try:
-            return model.model_validate(self.data)
+            return read(self.data)
         except pydantic.ValidationError as error:
             raise ApiError(
                 f"{where}: unexpected answer: {find_first_problem(error)}",

@@ -158,9 +158,9 @@ def drop_repeated_rows(rows: Iterable[Any]) -> list[Any]:
 
 
 def find_row_id(row: Any) -> str | None:
-    """The id of a row as the API sent it; None if it has none."""
+    """The id of a row as the API sent it; None if it has none, or an unreadable one that may be another row's."""
     identity = row.get("id") if isinstance(row, dict) else None
-    return identity if isinstance(identity, str) else None
+    return identity if isinstance(identity, str) and identity and "\ufffd" not in identity else None
 
 
 def _error(what: str, problem: str) -> ApiError:

@@ -18,7 +18,7 @@ from ..ledger.schema import RolloutTarget
 from ..providers.letta.client import Client
 from ..providers.letta.manual_command import find_manual_command
 from ..text import one_line
-from ..versions import is_at_least, parse_version
+from ..versions import explain_incomparable, is_at_least, parse_version
 
 _MOST_SHOWN = 5
 
@@ -60,7 +60,7 @@ def classify_target(target: Target, found: Environment | None, version: str) -> 
         return RolloutTarget(**known, preflight="offline", reason=describe_state(found))
     why_not = explain_no_command(found)
     if parse_version(version_now) is None:
-        why_not = f"reports {one_line(repr(version_now), 60)} as its version, which cannot be compared with {version}"
+        why_not = explain_incomparable(version_now, version)
     if why_not is None:
         return RolloutTarget(**known, preflight="updatable")
     path = (found.self_update or {}).get("install_path")

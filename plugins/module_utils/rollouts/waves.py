@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import OptionError
-from ..fleet.fan_out import parse_share
 from ..ledger.schema import Rollout, RolloutTarget, Wave
+from ..options import parse_share
+from ..versions import show_version
 
 # A target's good ends, and those that count against the failure budget.
 GOOD = ("changed", "ok")
@@ -125,7 +126,7 @@ class WaveResults:
         to_version = waited.get("version") or updated.get("version") or target.to_version
         if status == "ok" and target.updated_at is not None:
             # An earlier run of this rollout has updated it.
-            status, reason = "changed", f"updated from {target.from_version} to {to_version}"
+            status, reason = "changed", f"updated from {show_version(target.from_version)} to {to_version}"
         updated_at = updated.get("updated_at") or target.updated_at
         return replace(target, status=status, reason=reason, to_version=to_version, updated_at=updated_at, ended_at=now)
 

@@ -15,9 +15,10 @@ from ansible.utils.display import Display
 
 from ...module_utils.errors import OptionError
 from ...module_utils.files import check_writable
-from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_each, parse_share
+from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_each
 from ...module_utils.fleet.result_files import write_hosts, write_results
 from ...module_utils.http.settings import HttpSettings
+from ...module_utils.options import parse_share
 from ...module_utils.providers.conversation import Reply
 from ...module_utils.providers.registry import find_provider
 from ...module_utils.stop import Stop

@@ -20,7 +20,7 @@ from ansible.module_utils.common.yaml import SafeLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ...module_utils import _deps
-from ...module_utils.environment import CONTRACT, Environment, Listing, describe_invalid
+from ...module_utils.environment import CONTRACT, DROPPED, Environment, Listing, check_dropped, describe_invalid
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.filters import Expressions
 from ...module_utils.http.settings import HttpSettings
@@ -156,7 +156,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             listing = self._list(settings, query, path, read_cache=cache)
             for note in settings.notes:
                 self.display.warning(note)
-            self._fill(self._select(listing, settings.base_url, query, rules), rules)
+            selected, dropped = self._select(listing, settings.base_url, query, rules)
+            self._fill(selected, rules)
+            if dropped:
+                self._count_dropped(dropped, rules)
         except FleetError as error:
             raise AnsibleParserError(str(error)) from None
 
@@ -204,17 +207,25 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         cache.write(listing)
         return listing
 
-    def _select(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> list[Environment]:
-        """The environments for which all filters hold. Raises OptionError."""
+    def _select(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> tuple[list[Environment], int]:
+        """The environments for which all filters hold, and how many rows are dropped. Raises OptionError."""
         found, invalid = self.PROVIDER.environments(listing, base_url, query)
         if invalid and self.get_option("on_invalid") == "fail":
             raise OptionError("on_invalid", f"rows are {describe_invalid(invalid)}")
+        rows = len(listing.rows)
+        dropped = check_dropped(invalid, rows, self.get_option("max_dropped_rows"))
         if invalid:
-            self.display.warning(f"skipped rows that are {describe_invalid(invalid)}")
+            self.display.warning(f"rows are {describe_invalid(invalid)}")
         selected = [item for item in found if rules.filters.all_hold(item.fields, listing.fetched_at)]
         if not selected and self.get_option("fail_on_empty"):
-            raise OptionError("fail_on_empty", f"no environment is left of {len(listing.rows)} listed by {base_url}")
-        return selected
+            raise OptionError("fail_on_empty", f"no environment is left of {rows} listed by {base_url}")
+        return selected, dropped
+
+    def _count_dropped(self, dropped: int, rules: _Rules) -> None:
+        """Add the rows that are dropped to the count of the root group, which sources may share."""
+        group, name = self.inventory.groups[rules.root_group], rules.variable_prefix + DROPPED
+        before = group.vars.get(name)
+        group.set_variable(name, dropped + (before if isinstance(before, int) else 0))
 
     def _fill(self, environments: Sequence[Environment], rules: _Rules) -> None:
         rows = [environment.fields for environment in environments]

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from ...module_utils.errors import OptionError
 from ...module_utils.text import add_hash
 
 MISSING = "unknown"
+# The group of the rows of which a field is malformed.
+_INVALID = "invalid"
 _LONGEST_VALUE = 64
 # A version that can be read back from its group's name: 0_34_12, v22_19_0, 0_35_0_rc_1.
 _VERSION = re.compile(r"(v?[0-9]+\.[0-9]+)\.[0-9]+(?:-[A-Za-z]+(?:\.[0-9]+)?)?")
@@ -26,6 +28,7 @@ class Dimension:
 
     name: as in `group_by`, and the start of the groups' names. names: value → group, where no other values exist.
     versions: whether the values are versions. in_series: whether a version's group is in the group of its series.
+    renamed: old word → new word. The group of an old word is in the group of the new one.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Dimension:
     names: Mapping[Any, str] | None = None
     versions: bool = False
     in_series: bool = False
+    renamed: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def check_group_name(option: str, name: str) -> str:
 
 def reads_as_group(name: str, dimensions: Sequence[Dimension], prefix: str) -> bool:
     """Whether a group of these dimensions can have a name, whether a row is in it now or not."""
-    return any(
+    return name == prefix + _INVALID or any(
         name in (prefix + value for value in dimension.names.values())
         if dimension.names is not None
         else name.startswith(f"{prefix}{dimension.name}_")
@@ -71,21 +75,28 @@ def reads_as_group(name: str, dimensions: Sequence[Dimension], prefix: str) -> b
 def group_rows(rows: Sequence[Mapping[str, Any]], dimensions: Sequence[Dimension], prefix: str) -> Groups:
     """Groups for rows of fields. A row is in one group of each dimension, or in one for each value of a list.
 
+    A row with an `invalid` field is also in the group of this name.
+
     Group names keep the API's own words; characters that Ansible does not allow become `_`. Where two values would
     have one name, or a text would read as another version, the less literal one gets a short hash.
     """
     groups = Groups()
+    if invalid := [index for index, row in enumerate(rows) if row.get(_INVALID)]:
+        groups.members[prefix + _INVALID] = invalid
     for dimension in dimensions:
         by_value: dict[Any, list[int]] = {}
         for index, row in enumerate(rows):
             for value in _list_values(row.get(dimension.field)):
                 by_value.setdefault(value, []).append(index)
-        names = _name_groups(dimension, by_value)
+        renamed = dimension.renamed or {}
+        names = _name_groups(dimension, {*by_value, *map(renamed.get, by_value)})
         for value, indices in by_value.items():
             name = prefix + names[value]
             groups.members[name] = indices
             if dimension.in_series and (series := _find_series(dimension, value)):
                 groups.parents[name] = prefix + series
+            if value in renamed:
+                groups.parents[name] = prefix + names[renamed[value]]
     return groups
 
 
@@ -95,7 +106,7 @@ def _list_values(value: Any) -> Iterator[Any]:
     yield from ([None if item == "" else item for item in values]) or [None]
 
 
-def _name_groups(dimension: Dimension, values: Mapping[Any, Any]) -> Mapping[Any, str]:
+def _name_groups(dimension: Dimension, values: Collection[Any]) -> Mapping[Any, str]:
     """Value → group name. No two are alike, and the order of the values does not matter."""
     if dimension.names is not None:
         return dimension.names

@@ -20,7 +20,7 @@ if _ROOT not in sys.path:
     sys.path.append(_ROOT)
 
 from ansible_collections.fleetops.environments.plugins.module_utils import _deps
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment, check_dropped
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import ReportedStates
@@ -31,6 +31,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.options impo
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import connection_settings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Query
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import get_effective_mode
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
 from ansible_collections.fleetops.environments.plugins.module_utils.text import one_line
 
@@ -40,8 +41,8 @@ short_description: What changes in a fleet of Letta environments
 description:
   - Lists the environments every so often, and has an event for each difference to what was reported before. An event is
     C(letta), a dictionary with C(type), C(provider), the device's C(id), C(device_id), C(connection_id),
-    C(connection_name), C(mode), C(os), C(version) and C(status), what it was C(previous)ly, and the time C(at), by the
-    server's clock.
+    C(connection_name), C(mode), C(effective_mode), C(os), C(version) and C(status), what it was C(previous)ly, and the
+    time C(at), by the server's clock.
   - A device that goes offline and comes back between two listings has no event, and one that is updated twice has one;
     what counts is the net change.
   - Texts have only letters, digits and C(._:/@+-), since extra variables of a playbook are templates; all else is C(_).
@@ -155,6 +156,8 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: ReportedS
     async with PROVIDER.client(options.settings) as client:
         listing = await client.list(Query())
     listed, invalid = PROVIDER.environments(listing, options.settings.base_url, Query())
+    # Devices whose rows are dropped would count as offline.
+    check_dropped(invalid, len(listing.rows))
     reported = state.reported()
     if reported is None:
         # The fleet of the very first start is no change.
@@ -168,7 +171,8 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: ReportedS
             _record(state, {environment.id: after})
     rows = [*(environment.id for environment in listed), *(str(row.id) for row in invalid)]
     for id_, after in changes.find_gone(reported, rows).items():
-        missing = Environment("letta", id_, id_, None, "", "offline", None, {"id": id_, "mode": after.mode})
+        fields = {"id": id_, "mode": after.mode, "effective_mode": get_effective_mode(after.mode)}
+        missing = Environment("letta", id_, id_, None, "", "offline", None, fields)
         await _queue(queue, options, changes.find_events(reported[id_], missing, listing.fetched_at))
         _record(state, {id_: after})
     with _go_on_unrecorded():

@@ -23,7 +23,7 @@ from ..base import Accepted
 from ..message import Message
 from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run
-from .models import EnvironmentPage, Row, SendResult, read_environment
+from .models import EnvironmentPage, SendResult, read_environment
 from .shared_listing import SharedListing
 
 _PAGE_SIZE = 100
@@ -87,7 +87,7 @@ class Client:
         async def ask(after: str | None) -> paging.Page:
             parameters = query.parameters() | ({"after": after} if after is not None else {})
             answer = await self._http.get("v1", "environments", params=parameters)
-            page = answer.read_as(EnvironmentPage, what)
+            page = answer.read_as(EnvironmentPage.model_validate, what)
             return paging.Page(page.connections, page.has_next_page, answer.date)
 
         return await paging.list_pages(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
@@ -95,8 +95,8 @@ class Client:
     async def retrieve(self, device_id: str) -> Environment:
         """The environment of a device; if it has several, the API answers with the newest."""
         answer = await self._http.get("v1", "environments", device_id)
-        row = answer.read_as(Row, f"GET {self._base_url}/v1/environments/{{deviceId}}")
-        return read_environment(row, answer.data, self._base_url, answer.date)
+        where = f"GET {self._base_url}/v1/environments/{{deviceId}}"
+        return answer.read_as(lambda raw: read_environment(raw, self._base_url, answer.date), where)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None if it is gone. `among` look-ups share a listing if that needs fewer requests.
@@ -104,9 +104,11 @@ class Client:
         A device can own several rows, and the look-up by device answers with one of them. If that is another row, the
         wanted one is looked up in the list.
         """
-        in_list = self._all_rows.is_cheaper_for(among)
+        in_list = wanted.device_id is None or self._all_rows.is_cheaper_for(among)
         if in_list and (found := await self._all_rows.find(wanted.id)) is not None:
             return found
+        if wanted.device_id is None:
+            return None
         try:
             found = await self.retrieve(wanted.device_id)
         except ApiError as error:
@@ -147,7 +149,7 @@ class Client:
         repeatable = not any(message.approvals for message in messages)
         answer = await self._http.post(*path, body=body, repeatable=repeatable, final=final)
         where = f"POST {self._base_url}/v1/environments/{{connectionId}}/messages"
-        result = answer.read_as(SendResult, where, may_be_accepted=True)
+        result = answer.read_as(SendResult.model_validate, where, may_be_accepted=True)
         if not result.success:
             raise ApiError(
                 f"the API refused the message: {one_line(result.message)}",
@@ -178,7 +180,7 @@ class Client:
             path = ("v1", "conversations", str(conversation_id), "messages")
         answer = await self._http.get(*path, params=parameters)
         where = f"GET {self._base_url}/{'/'.join(path)}"
-        page: History = replace(answer, data={"messages": answer.data}).read_as(History, where)
+        page = replace(answer, data={"messages": answer.data}).read_as(History.model_validate, where)
         return page.messages
 
     async def retrieve_run(self, run_id: str) -> Run | None:
@@ -189,8 +191,7 @@ class Client:
             if error.status == 404:
                 return None
             raise
-        found: Run = answer.read_as(Run, f"GET {self._base_url}/v1/runs/{{run_id}}")
-        return found
+        return answer.read_as(Run.model_validate, f"GET {self._base_url}/v1/runs/{{run_id}}")
 
     async def cancel(self, agent_id: str, conversation_id: str | None, run_id: str | None) -> Cancellation:
         """Cancel the active runs of an agent's conversation, or one run of the agent.

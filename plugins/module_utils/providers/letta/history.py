@@ -13,6 +13,7 @@ from typing import Any
 from ..._deps import pydantic
 from ...http.sanitize import parse_json
 from ..conversation import Question
+from ..rows import Items
 
 
 class ToolCall(pydantic.BaseModel):
@@ -48,10 +49,10 @@ class HistoryMessage(pydantic.BaseModel):
     otid: str | None = None
     content: Any = None
     tool_call: ToolCall | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Items[ToolCall] | None = None
     tool_call_id: str | None = None
-    tool_returns: list[ToolAnswer] | None = None
-    approvals: list[ToolAnswer] | None = None
+    tool_returns: Items[ToolAnswer] | None = None
+    approvals: Items[ToolAnswer] | None = None
 
     @property
     def text(self) -> str:
@@ -88,7 +89,7 @@ class HistoryMessage(pydantic.BaseModel):
 class History(pydantic.BaseModel):
     """A page of a conversation."""
 
-    messages: list[HistoryMessage]
+    messages: Items[HistoryMessage]
 
 
 class Run(pydantic.BaseModel):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from ...environment import Environment, Listing
+from ...environment import Environment, Listing, check_dropped
 from ...errors import ApiError
 from .models import read_environments
 
@@ -62,4 +62,7 @@ class SharedListing:
     async def _read(self) -> Mapping[str, Environment]:
         listing = await self._list_all()
         self._pages = max(1, math.ceil(len(listing.rows) / self._page_size))
-        return {found.id: found for found in read_environments(listing, self._base_url)[0]}
+        found, invalid = read_environments(listing, self._base_url)
+        # An environment whose row is dropped would count as gone.
+        check_dropped(invalid, len(listing.rows))
+        return {environment.id: environment for environment in found}

@@ -28,11 +28,9 @@ from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import find_online
 from .client import Client
+from .models import get_effective_mode
 from .relay import Relay, describe_refusal
 from .terminal_output import Marks, Part, Result, Sink, make_refusal
-
-# Modes in which the agent itself may do everything that a terminal can. Older devices call the first by the second.
-UNRESTRICTED = ("unrestricted", "bypassPermissions")
 
 # Wider than any prompt, and with too few rows for zsh to ask a new user for its configuration.
 _SIZE = {"cols": 500, "rows": 10}
@@ -353,8 +351,9 @@ def _read_mode(permissions: str) -> int:
 
 
 def _require_unrestricted(mode: Any) -> None:
-    if mode not in UNRESTRICTED:
+    # Here the agent itself may do everything that a terminal can.
+    if get_effective_mode(mode) != "unrestricted":
         raise FleetError(
             f"the device is in mode {one_line(mode or 'unknown', 60)}, which a terminal would go round; commands run "
-            f"in {' and '.join(UNRESTRICTED)} only, unless letta_allow_outside_permission_mode is true"
+            f"in unrestricted and its older words only, unless letta_allow_outside_permission_mode is true"
         )

@@ -27,7 +27,7 @@ from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted, make_idempotency_key
 from ..message import Message
-from .models import Event, ListPage, Query, Row, Session, read_environment
+from .models import Event, ListPage, Query, Session, read_environment
 
 # The limits of the reference: reads and writes a second, and seconds between two pages.
 _READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
@@ -80,7 +80,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
             answer = await self._get(*path, params={**parameters, **cursor})
-            page = answer.read_as(ListPage, where)
+            page = answer.read_as(ListPage.model_validate, where)
             cursor = _find_cursor(where, page, backwards=backwards)
             yield page, answer.date
             if not page.more:
@@ -109,8 +109,8 @@ class Client(AbstractAsyncContextManager["Client"]):
 
     async def retrieve(self, identity: str) -> Environment:
         answer = await self._get("environments", identity)
-        row = answer.read_as(Row, f"GET {self._base_url}/environments/{{id}}")
-        return read_environment(row, self._base_url)
+        where = f"GET {self._base_url}/environments/{{id}}"
+        return answer.read_as(lambda raw: read_environment(raw, self._base_url), where)
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         try:
@@ -130,8 +130,8 @@ class Client(AbstractAsyncContextManager["Client"]):
             body={"agent": _write_agent(agent_id), "environment_id": target.id},
             key=make_idempotency_key(target.id, client_message_id, "session"),
         )
-        session: Session = answer.read_as(Session, f"POST {self._base_url}/sessions", may_be_accepted=True)
-        return session.id
+        where = f"POST {self._base_url}/sessions"
+        return answer.read_as(Session.model_validate, where, may_be_accepted=True).id
 
     async def send(
         self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -21,6 +20,7 @@ from ...environment import Environment, InvalidRow, Listing, validate_rows
 from ...errors import OptionError
 from ...options import drop_blanks
 from ...text import format_time, one_line
+from ..rows import Items, Part, RowId, read_row
 
 NAME = "qoder"
 # The newer generation of the API refuses more. The older one returns this many.
@@ -90,14 +90,27 @@ def _to_utc(text: str) -> str:
 _Time = Annotated[str, pydantic.AfterValidator(_to_utc)]
 
 
+class _Networking(pydantic.BaseModel):
+    type: str | None = None
+
+
+class _Config(Part):
+    config_type: str | None = pydantic.Field(default=None, alias="type")
+    networking_type: _Networking | None = pydantic.Field(default=None, alias="networking")
+    packages: dict[str, Any] | None = None
+
+
 class Row(pydantic.BaseModel):
     """One environment as the list and retrieve calls return it; its times in UTC."""
 
-    id: str = pydantic.Field(min_length=1)
+    model_config = pydantic.ConfigDict(extra="allow")
+
+    id: RowId
+    type: str | None = None
     name: str | None = None
     description: str | None = None
     status: str | None = None
-    config: dict[str, Any] | None = None
+    config: _Config | None = None
     metadata: dict[str, Any] | None = None
     archived: pydantic.StrictBool | None = None
     archived_at: _Time | None = None
@@ -137,7 +150,7 @@ class Block(pydantic.BaseModel):
 
 class _StopReason(pydantic.BaseModel):
     type: str | None = None
-    event_ids: list[str] | None = None
+    event_ids: Items[str] | None = None
 
 
 class Event(pydantic.BaseModel):
@@ -145,7 +158,7 @@ class Event(pydantic.BaseModel):
 
     id: str | None = None
     type: str
-    content: list[Block] | str | None = None
+    content: Items[Block] | str | None = None
     stop_reason: _StopReason | None = None
     name: str | None = None
     input: Any = None
@@ -161,23 +174,29 @@ class Event(pydantic.BaseModel):
 
 
 def read_environments(listing: Listing, base_url: str, _query: Any) -> tuple[list[Environment], list[InvalidRow]]:
-    """The rows of a listing as environments, and those that do not validate."""
-    return validate_rows(listing.rows, lambda raw: read_environment(Row.model_validate(raw), base_url))
+    """The rows of a listing as environments, and those that are not as the API promises."""
+    return validate_rows(listing.rows, lambda raw: read_environment(raw, base_url))
 
 
-def read_environment(row: Row, base_url: str) -> Environment:
-    """A row as an Environment, online unless it is archived, which refuses sessions."""
-    config = row.config or {}
-    networking, packages = _read_mapping(config.get("networking")), _read_mapping(config.get("packages"))
+def read_environment(raw: Any, base_url: str) -> Environment:
+    """A row as an Environment, online unless it is archived, which refuses sessions.
+
+    Raises pydantic's ValidationError for one without an id.
+    """
+    row, flaws = read_row(Row, raw)
+    config = row.config or _Config()
+    networking = config.networking_type or _Networking()
     archived = row.archived_at is not None or row.archived is True or row.status == "archived"
-    fields = dict(row) | {
-        "config": config,
-        "config_type": _read_text(config.get("type")),
-        "networking_type": _read_text(networking.get("type")),
+    fields: dict[str, Any] = vars(row) | {
+        "config": {} if row.config is None else raw["config"],
+        "config_type": config.config_type or None,
+        "networking_type": networking.type or None,
         # The newer generation names its own kind beside the package managers.
-        "packages": {name: value for name, value in packages.items() if name != "type"},
-        "metadata": row.metadata or {},
+        "packages": {name: value for name, value in (config.packages or {}).items() if name != "type"},
+        "metadata": flaws.add_to(row.metadata),
         "archived": archived,
+        "extra": dict(row.model_extra or {}),
+        "invalid": sorted(flaws),
     }
     return Environment(
         provider=NAME,
@@ -188,19 +207,12 @@ def read_environment(row: Row, base_url: str) -> Environment:
         status="offline" if archived else "online",
         self_update=None,
         fields={name: fields[name] for name in FIELDS},
+        problem=flaws.describe(),
     )
 
 
 # The fields of every row. Expressions are checked against them, and the documentation lists them.
 FIELDS: tuple[str, ...] = (
-    "id", "name", "description", "status", "config", "config_type", "networking_type", "packages", "metadata",
-    "archived", "archived_at", "created_at", "updated_at",
+    "id", "type", "name", "description", "status", "config", "config_type", "networking_type", "packages", "metadata",
+    "archived", "archived_at", "created_at", "updated_at", "extra", "invalid",
 )  # fmt: skip
-
-
-def _read_mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _read_text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
