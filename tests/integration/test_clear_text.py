@@ -160,6 +160,19 @@ def test_every_task_reaches_a_server_far_away_if_it_is_allowed(
     assert (OF_LETTA in run.result("relay")["msg"]) is (place == "option")
 
 
+def test_the_permission_of_one_providers_action_group_is_not_for_another(ansible: Ansible, far: dict[str, str]) -> None:
+    tasks = [step(name, "environment_info", provider=name, all_pages=False) for name in ("letta", "qoder")]
+    groups = {f"group/fleetops.environments.{name}": {"allow_http": name == "letta"} for name in ("letta", "qoder")}
+
+    both = ansible.steps(*tasks, source="localhost,", env=far, module_defaults=groups)
+    groups.pop("group/fleetops.environments.qoder")
+    one = ansible.steps(*tasks, source="localhost,", env=far, module_defaults=groups)
+
+    for run in (both, one):
+        assert run.result("letta")["environments"]
+        assert OF_QODER in run.result("qoder")["msg"]
+
+
 def test_the_lookup_has_the_option_too(ansible: Ansible, far: dict[str, str]) -> None:
     lookup = LOOKUP.replace("')", "', allow_http=true)")
 

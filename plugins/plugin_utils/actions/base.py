@@ -141,7 +141,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         the defaults for group/fleetops.environments.letta is never sent to another provider.
         """
         arguments = drop_blanks(self._task.args)
-        for option in _OF_ONE_PROVIDER:
+        for option in (*_OF_ONE_PROVIDER, "allow_http"):
             defaults = self._group_defaults(option)
             if arguments.get(option) in defaults.values():
                 arguments[option] = defaults.get(provider.name) if provider is not None else None
