@@ -56,6 +56,7 @@ options:
     description:
       - Seconds that one call may take with all its repetitions. A server that asks to wait longer than that, or longer
         than 60 s, fails the call at once.
+      - A listing with all its pages may take five times as long. An answer may have 32 MB, and a listing 128 MB.
       - A pause that it asks for with status 429, or one of up to 60 s with 503, holds for all requests of the task. A
         call that waits for the sake of others has all of its time left when it begins; one that would have to wait
         longer than that is not made, and fails at once.
@@ -157,6 +158,7 @@ options:
     description:
       - Seconds that one call (one page of the listing) may take with all its repetitions. A server that asks to wait
         longer than that, or longer than 60 s, fails the call at once.
+      - The whole listing may take five times as long. A page may have 32 MB, and the listing 128 MB.
     type: float
     default: 120
     env:

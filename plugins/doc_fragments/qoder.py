@@ -81,6 +81,7 @@ options:
     description:
       - Seconds that one call (one page of the listing) may take with all its repetitions. A server that asks to wait
         longer than that, or longer than 60 s, fails the call at once.
+      - The whole listing may take five times as long. A page may have 32 MB, and the listing 128 MB.
     type: float
     default: 120
     env:

@@ -34,7 +34,7 @@ class ApiError(FleetError):
 
     code: `connect`, `tls`, `timeout`, `dropped`, `redirect`, `not_json`, `refused` (the API said
         `success: false`), `throttled` (not sent, as the server wanted no request), `stopped` (not sent, as nothing is
-        to start any more), `offline`, `invalid`, or `http_<status>`.
+        to start any more), `offline`, `invalid`, `too_long` (the rest was not read), or `http_<status>`.
     status: HTTP status, None where no reply came.
     param: what of the request the server blames, None where it does not say.
     retry_after: seconds the server asked to wait, None where it did not ask.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -138,6 +138,48 @@ def test_a_listing_without_an_end_is_an_error(monkeypatch: pytest.MonkeyPatch) -
 
     with pytest.raises(ApiError, match="did not end after 5 pages"):
         list_all(lambda _parameters, number: {"connections": rows(f"environment-{number}"), "hasNextPage": True})
+
+
+@pytest.mark.parametrize("starts", [(), ["start-1", "start-2"]])
+def test_all_pages_together_have_a_limit_of_bytes(monkeypatch: pytest.MonkeyPatch, starts: Sequence[str]) -> None:
+    monkeypatch.setattr(paging, "LONGEST_LISTING", 5 * 1024**2)
+    asked: list[str | None] = []
+
+    async def get(_self: HttpClient, *_segments: str, params: dict[str, str]) -> Answer:
+        asked.append(params.get("after"))
+        page = {"connections": rows(f"environment-{len(asked)}"), "hasNextPage": True}
+        return Answer(page, NOW, size=1024**2)
+
+    monkeypatch.setattr(HttpClient, "get", get)
+    with pytest.raises(
+        ApiError, match=r"^GET http://127\.0\.0\.1:1/v1/environments: all pages .* than 5 MB$"
+    ) as raised:
+        list_from(starts=starts)
+    assert raised.value.code == "too_long"
+    # Requests that were under way are counted, too.
+    assert 6 <= len(asked) <= 6 + len(starts)
+
+
+def test_all_pages_together_have_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def get(_self: HttpClient, *_segments: str, params: dict[str, str]) -> Answer:
+        number = int(params.get("after", "0")) + 1
+        await asyncio.sleep(0.02)
+        return Answer({"connections": rows(str(number)), "hasNextPage": True}, NOW)
+
+    monkeypatch.setattr(HttpClient, "get", get)
+    with pytest.raises(ApiError, match=r"did not end within 0\.5 s, 5 times the deadline of one call$") as raised:
+        list_from(deadline=0.1)
+    assert (raised.value.code, raised.value.transient) == ("timeout", True)
+
+
+def list_from(*, starts: Sequence[str] = (), **settings: Any) -> Listing:
+    """The listing of the client."""
+
+    async def run() -> Listing:
+        async with Client(settings_for("http://127.0.0.1:1", **settings)) as client:
+            return await client.list(Query(), starts)
+
+    return asyncio.run(run())
 
 
 def test_rows_without_an_id_are_all_kept_so_that_each_is_reported() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment, Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.http import paging
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.models import read_environments
@@ -466,6 +467,26 @@ def test_a_server_that_asks_for_too_long_a_wait_fails_at_once(newer: Sandbox) ->
     assert "request_id" in str(error)
     assert time.monotonic() - start < 5
     assert len(queries(newer)) == 1
+
+
+def test_slow_pages_together_have_a_deadline(newer: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "DEADLINES", 0.05)
+    newer.add_fault("slow", route="qoder_list", seconds=0.1)
+
+    error = listing_error(newer, {"limit": 1}, deadline=20)
+
+    assert error.code == "timeout"
+    assert "did not end within 1 s, 0.05 times the deadline of one call" in str(error)
+
+
+def test_all_pages_together_have_a_limit_of_bytes(newer: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "LONGEST_LISTING", 1000)
+
+    error = listing_error(newer, {"limit": 1})
+
+    assert error.code == "too_long"
+    assert "all pages together are longer than 0 MB" in str(error)
+    assert 1 < len(queries(newer)) < 30
 
 
 def test_a_slow_page_fails_the_whole_listing(newer: Sandbox) -> None:

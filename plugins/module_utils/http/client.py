@@ -44,12 +44,14 @@ class Answer:
 
     data: the decoded JSON. date: when the server gave it (its Date; our clock if that is absent or earlier, see
     `_read_date`). attempts: how many requests it took. unclear: whether one of those before may have been accepted.
+    size: bytes of the body.
     """
 
     data: Any
     date: datetime
     attempts: int = 1
     unclear: bool = False
+    size: int = 0
 
     def read_as(self, read: Callable[[Any], T], where: str, *, may_be_accepted: bool = False) -> T:
         """The data as a pydantic model's `model_validate` reads them. where: names the call in the error.
@@ -89,7 +91,7 @@ class HttpClient:
         self._settings = settings
         self._client = _AsyncClient(
             transport=AiohttpTransport(settings.tls_context(), timeout=settings.timeout, proxy=settings.proxy),
-            headers={**settings.headers(), "Accept": "application/json", "Accept-Encoding": "gzip, deflate"},
+            headers={**settings.headers(), "Accept": "application/json", "Accept-Encoding": "gzip"},
             timeout=settings.timeout,
             trust_env=False,
             # Before httpx reads the address of a redirect, which it also does if it does not follow it.
@@ -201,7 +203,7 @@ class HttpClient:
                 status=response.status_code,
                 may_be_accepted=may_be_accepted,
             )
-        return Answer(data, self._read_date(response))
+        return Answer(data, self._read_date(response), size=len(response.content))
 
     def _read_date(self, response: httpx.Response) -> datetime:
         """When the server gave an answer: by its clock, or by the earlier one where it and ours differ by a minute.

@@ -10,7 +10,7 @@ One after the other costs a round trip a page. An earlier listing leaves the ids
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -18,9 +18,13 @@ from typing import Any, Protocol
 from ..environment import Listing
 from ..errors import ApiError
 from ..text import one_line
+from .client import Answer
 
-# A longer listing has no end.
+# A longer listing has no end. So many bytes are 100,000 rows with all that devices report.
 MAX_PAGES = 10_000
+LONGEST_LISTING = 128 * 1024**2
+# How many times the deadline of one call a listing may take as a whole.
+DEADLINES = 5
 # How many pages are requested at a time.
 CONCURRENCY = 20
 # How many pages are requested after each start. The second page is for rows that were added meanwhile; a third one
@@ -38,6 +42,32 @@ class Page:
     rows: Sequence[Any]
     more: bool
     date: datetime
+
+
+class Bounds:
+    """What all pages of a listing may take together: time from now on, and bytes.
+
+    what: names the call in errors. deadline: seconds that one call may take.
+    """
+
+    def __init__(self, what: str, deadline: float) -> None:
+        self._what, self._seconds = what, deadline * DEADLINES
+        self._ends_at = asyncio.get_running_loop().time() + self._seconds
+        self._left = LONGEST_LISTING
+
+    async def wait_for(self, call: Awaitable[Answer]) -> Answer:
+        """The answer to the call for one page. Raises ApiError once the listing takes too much."""
+        try:
+            async with asyncio.timeout_at(self._ends_at):
+                answer = await call
+        except TimeoutError:
+            limit = f"{self._seconds:g} s, {DEADLINES} times the deadline of one call"
+            raise ApiError(f"{self._what}: did not end within {limit}", code="timeout", transient=True) from None
+        self._left -= answer.size
+        if self._left < 0:
+            problem = f"all pages together are longer than {LONGEST_LISTING // 1024**2} MB"
+            raise ApiError(f"{self._what}: {problem}", code="too_long")
+        return answer
 
 
 class Ask(Protocol):

@@ -14,6 +14,7 @@ from .._deps import httpx
 from ..errors import ApiError
 from ..text import one_line
 from .gate import parse_retry_after
+from .transport import AnswerTooLongError
 
 
 def make_transport_error(where: str, error: Exception, may_be_accepted: bool, timeout: float) -> ApiError:
@@ -24,6 +25,8 @@ def make_transport_error(where: str, error: Exception, may_be_accepted: bool, ti
     tls = _find_tls_cause(error)
     if tls is not None:
         return make_tls_error(where, tls)
+    if isinstance(error, AnswerTooLongError):
+        return ApiError(f"{where}: {error}", code="too_long", may_be_accepted=may_be_accepted)
     if isinstance(error, httpx.TimeoutException):
         phase = "connection" if isinstance(error, httpx.ConnectTimeout) else "answer"
         message = f"{where}: no {phase} within the timeout of {timeout:g} s"

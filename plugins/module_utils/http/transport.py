@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import ssl
+import zlib
 from typing import Any
 
 from .._deps import aiohttp, httpx, yarl
@@ -19,6 +20,12 @@ from ..text import one_line
 
 # Seconds for which a connection is kept without a request.
 _KEEP_ALIVE = 5.0
+# Most bytes of an answer when it is decompressed. A page of 10,000 rows with all that devices report has 13 MB.
+LONGEST_ANSWER = 32 * 1024**2
+
+
+class AnswerTooLongError(httpx.ReadError):
+    """An answer is longer than LONGEST_ANSWER. The rest of it is not read."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -26,7 +33,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     tls: what https servers are verified with. timeout: seconds for connecting, and for each read. proxy: its URL.
     Raises httpx.ConnectError, ConnectTimeout, ProxyError, ReadError, ReadTimeout or InvalidURL; an error of TLS is
-    the `__cause__` of a ConnectError.
+    the `__cause__` of a ConnectError. Raises AnswerTooLongError.
     """
 
     def __init__(self, tls: ssl.SSLContext, *, timeout: float, proxy: str | None) -> None:
@@ -44,6 +51,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             # Neither .netrc nor the system may replace our authorization or proxies.
             trust_env=False,
+            # aiohttp has no limit for what comes out of a short body.
+            auto_decompress=False,
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -60,12 +69,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 trace_request_ctx=request.extensions,
             ) as response:
-                content = await response.read()
-        except (aiohttp.ClientError, OSError, ValueError, TypeError) as error:
+                content = await _read_body(response)
+        except (aiohttp.ClientError, OSError, ValueError, TypeError, zlib.error) as error:
             raise _make_httpx_error(error) from error
         return httpx.Response(
             response.status,
-            # aiohttp has decoded the body, and takes one coding only.
+            # The body is decoded. httpx would decode it again.
             headers=[header for header in response.raw_headers if header[0].lower() != b"content-encoding"],
             content=content,
             extensions={"reason_phrase": (response.reason or "").encode("utf-8", "replace")},
@@ -74,6 +83,19 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+
+async def _read_body(response: Any) -> bytes:
+    """The body of an answer, decompressed. One coding is removed. Raises AnswerTooLongError."""
+    is_compressed = response.headers.get("Content-Encoding", "").strip().lower() in ("gzip", "deflate")
+    # The number is for both codings, each with its header.
+    inflate = zlib.decompressobj(32 + zlib.MAX_WBITS) if is_compressed else None
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += inflate.decompress(piece, LONGEST_ANSWER + 1 - len(body)) if inflate else piece
+        if len(body) > LONGEST_ANSWER:
+            raise AnswerTooLongError(f"the answer is longer than {LONGEST_ANSWER // 1024**2} MB")
+    return bytes(body)
 
 
 async def _mark_as_sent(_session: Any, context: Any, _params: Any) -> None:

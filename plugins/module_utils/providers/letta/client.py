@@ -83,10 +83,11 @@ class Client:
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
         """All rows that match, each once. starts: see `paging`. Raises ApiError rather than returning some of them."""
         what = f"GET {self._base_url}/v1/environments"
+        bounds = paging.Bounds(what, self.settings.deadline)
 
         async def ask(after: str | None) -> paging.Page:
             parameters = query.parameters() | ({"after": after} if after is not None else {})
-            answer = await self._http.get("v1", "environments", params=parameters)
+            answer = await bounds.wait_for(self._http.get("v1", "environments", params=parameters))
             page = answer.read_as(EnvironmentPage.model_validate, what)
             return paging.Page(page.connections, page.has_next_page, answer.date)
 

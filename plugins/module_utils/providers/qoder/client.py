@@ -15,14 +15,14 @@ import random
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..._deps import pydantic
 from ...environment import Environment, EnvironmentReference, Listing
 from ...errors import ApiError
 from ...http.client import Answer, HttpClient
 from ...http.gate import Pace
-from ...http.paging import MAX_PAGES, drop_repeated_rows, find_row_id
+from ...http.paging import MAX_PAGES, Bounds, drop_repeated_rows, find_row_id
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted, make_idempotency_key
@@ -35,6 +35,7 @@ _READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
 _BUSY_PAUSE = 1.0
 _CONFLICT = 409
 _EVENTS_A_PAGE = 100
+Params: TypeAlias = Mapping[str, str]
 
 
 class Client(AbstractAsyncContextManager["Client"]):
@@ -61,25 +62,28 @@ class Client(AbstractAsyncContextManager["Client"]):
         dates = []
         next_after = None
         backwards = query.before_id is not None
-        walk = self._walk_pages(("environments",), query.parameters(), query.start(), backwards=backwards)
+        where = f"GET {self._base_url}/environments"
+        bounds = Bounds(where, self._settings.deadline)
+        walk = self._walk_pages(("environments",), query.parameters(), query.start(), bounds, backwards=backwards)
         async for page, date in walk:
             pages.append(page)
             dates.append(date)
             if page.more and not query.all_pages:
-                next_after = _find_end(f"GET {self._base_url}/environments", page, backwards=backwards)
+                next_after = _find_end(where, page, backwards=backwards)
                 break
         rows = (row for page in (reversed(pages) if backwards else pages) for row in page.data)
         return Listing(drop_repeated_rows(rows), min(dates), next_after)
 
     async def _walk_pages(
-        self, path: Sequence[str], parameters: Mapping[str, str], cursor: Mapping[str, str], *, backwards: bool = False
+        self, path: Sequence[str], parameters: Params, cursor: Params, bounds: Bounds | None, *, backwards: bool = False
     ) -> AsyncIterator[tuple[ListPage, Any]]:
         """Each page of a list call with its date, in both generations of the API."""
         where = f"GET {self._base_url}/{'/'.join(path)}"
-        cursors: list[Mapping[str, str]] = []
+        cursors: list[Params] = []
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
-            answer = await self._get(*path, params={**parameters, **cursor})
+            call = self._get(*path, params={**parameters, **cursor})
+            answer = await (bounds.wait_for(call) if bounds else call)
             page = answer.read_as(ListPage.model_validate, where)
             cursor = _find_cursor(where, page, backwards=backwards)
             yield page, answer.date
@@ -181,7 +185,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         """The events of a session after one of them, oldest first. Entries that are no events are left out."""
         parameters = {"limit": str(_EVENTS_A_PAGE), "order": "asc"}
         cursor = {"after_id": after_id} if after_id is not None else {}
-        async for page, _date in self._walk_pages(("sessions", session_id, "events"), parameters, cursor):
+        async for page, _date in self._walk_pages(("sessions", session_id, "events"), parameters, cursor, None):
             for raw in page.data:
                 try:
                     yield Event.model_validate(raw)
