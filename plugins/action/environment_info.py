@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from ..module_utils.filters import Expressions
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.options import CONNECTION_SPEC, drop_blanks
 from ..module_utils.providers.base import Provider
-from ..module_utils.providers.registry import fetch_listing, find_provider
+from ..module_utils.providers.registry import fetch_rows, find_provider
 from ..modules.environment_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 
@@ -34,10 +33,10 @@ class ActionModule(EnvironmentAction):
         settings = self._settings(provider, task_vars)
         dropped = 0
         if options[provider.looked_up_by]:
-            selected, next_after = asyncio.run(_retrieve(provider, settings, options)), None
+            selected, next_after = self._wait_for(_retrieve(provider, settings, options)), None
         else:
             query = provider.query(**{name: options[name] for name in of_a_list})
-            listing = fetch_listing(provider, settings, query)
+            listing = self._wait_for(fetch_rows(provider, settings, query))
             found, invalid = provider.environments(listing, settings.base_url, query)
             dropped = check_dropped(invalid, len(listing.rows), options["max_dropped_rows"])
             if invalid:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +46,7 @@ class ActionModule(EnvironmentAction):
             of_provider = listed.setdefault(question.provider, [])
             of_provider += [question.environment] if question.environment is not None else []
         connections = self._connections("replies", listed, task_vars)
-        replies = asyncio.run(_collect(connections, options, messages))
+        replies = self._wait_for(_collect(connections, options, messages))
         found = count_each((reply.state for reply in replies), (*STATES, SKIPPED))
         states = ", ".join(f"{count} {state}" for state, count in found.items() if count)
         result = {

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +55,7 @@ class ActionModule(EnvironmentAction):
         """A plan for the targets as they are now."""
         settings = self._connections("targets", self._group_by_provider(items), task_vars)[PROVIDER.name]
         targets = [Target(item.host, item.environment) for item in items]
-        found = asyncio.run(find_preflights(settings, targets, options["concurrency"], options["version"]))
+        found = self._wait_for(find_preflights(settings, targets, options["concurrency"], options["version"]))
         return plan_rollout(options["name"], options["version"], options["waves"], found, format_now())
 
 

@@ -50,8 +50,9 @@ options:
         C(.csv). With O(targets) only.
     type: path
 notes:
-  - With O(targets), a SIGINT (Ctrl-C) or SIGTERM lets no further target start and gives those under way 5 s. What is
-    cut off then is C(unknown). Ansible takes no result any more, so O(result_file) and O(retry_file) are the report.
+  - A SIGINT (Ctrl-C), a SIGTERM, and the end of the time that the task keyword C(timeout) or
+    E(ANSIBLE_TASK_TIMEOUT) sets, let no further target start and give those under way 5 s. What is cut off then is
+    C(unknown). Ansible takes no result any more, so O(result_file) and O(retry_file) are the report.
   - With O(targets), a terminal shows once a second how many are done and how long the rest takes.
 """
 

@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 from collections.abc import Coroutine
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 # Seconds that work under way has to finish before it is cut off.
 GRACE = 5.0
+Value = TypeVar("Value")
 
 
 class Level(IntEnum):
@@ -57,18 +58,24 @@ class Stop:
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._wait_for(Level.FINISH)
 
-    async def run(self, work: Coroutine[Any, Any, None], grace: float) -> None:
-        """Do the work, and cancel it `grace` seconds after the stop has reached CUT."""
+    async def run(self, work: Coroutine[Any, Any, Value], grace: float) -> Value | None:
+        """Do the work, and cancel it `grace` seconds after the stop has reached CUT; None if it was cancelled."""
 
-        async def cancel() -> None:
+        async def limit_time() -> None:
             await self._wait_for(Level.CUT)
-            await asyncio.sleep(grace)
-            working.cancel()
+            limit.reschedule(asyncio.get_running_loop().time() + grace)
 
-        async with asyncio.TaskGroup() as group:
-            working = group.create_task(work)
-            cancelling = group.create_task(cancel())
-            working.add_done_callback(lambda _working: cancelling.cancel())
+        try:
+            async with asyncio.timeout(None) as limit:
+                limiting = asyncio.create_task(limit_time())
+                try:
+                    return await work
+                finally:
+                    limiting.cancel()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return None
 
     def _raise_to(self, level: Level, why: str) -> None:
         if level <= self.level:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Level, Stop
+from ansible_collections.fleetops.environments.plugins.plugin_utils.actions.signals import stop_on_signals
 
 
 def run_under(stop: Stop, request: Callable[[], object]) -> list[str]:
@@ -83,3 +84,50 @@ def test_a_stop_may_be_requested_before_and_after_its_loop() -> None:
     stop.cut()
 
     assert run_under(stop, lambda: None) == ["woken"]
+
+
+class TimeIsOverError(BaseException):
+    """What core's handler of SIGALRM raises."""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_alarm_stops_the_work_and_its_handler_is_called_after_it(fails: bool) -> None:
+    stop, done = Stop(), []
+
+    def core(_signum: int, _frame: object) -> None:
+        done.append("core")
+        raise TimeIsOverError
+
+    async def work() -> None:
+        # An error that a callback raises is lost in the event loop.
+        asyncio.get_running_loop().call_later(0.1, signal.raise_signal, signal.SIGALRM)
+        await stop.sleep(3600)
+        done.append("woken")
+        if fails:
+            raise ValueError("a fault of ours")
+
+    def run() -> None:
+        with stop_on_signals(stop):
+            asyncio.run(stop.run(work(), grace=20))
+
+    before = signal.signal(signal.SIGALRM, core)
+    try:
+        with pytest.raises(TimeIsOverError):
+            run()
+        assert signal.getsignal(signal.SIGALRM) is core
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert done == ["woken", "core"]
+    assert stop.why == "the time of the task is over"
+
+
+def test_work_that_is_cut_off_has_no_result_and_its_own_errors_are_not_hidden() -> None:
+    async def fail() -> None:
+        raise TimeoutError("of its own")
+
+    stop = Stop()
+    assert asyncio.run(stop.run(asyncio.sleep(0, "done"), grace=0)) == "done"
+    with pytest.raises(TimeoutError, match="of its own"):
+        asyncio.run(stop.run(fail(), grace=0))
+    stop.cut()
+    assert asyncio.run(stop.run(asyncio.sleep(3600, "done"), grace=0)) is None

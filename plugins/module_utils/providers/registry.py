@@ -65,9 +65,10 @@ async def open_clients(connections: Mapping[str, HttpSettings]) -> AsyncIterator
 
 def fetch_listing(provider: Provider, settings: HttpSettings, query: Any, starts: Sequence[str] = ()) -> Listing:
     """List once, from synchronous code; `starts` as for `Client.list`. Raises ApiError."""
+    return asyncio.run(fetch_rows(provider, settings, query, starts))
 
-    async def run() -> Listing:
-        async with provider.client(settings) as client:
-            return await client.list(query, starts)
 
-    return asyncio.run(run())
+async def fetch_rows(provider: Provider, settings: HttpSettings, query: Any, starts: Sequence[str] = ()) -> Listing:
+    """List once with a client of its own; `starts` as for `Client.list`. Raises ApiError."""
+    async with provider.client(settings) as client:
+        return await client.list(query, starts)

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from ansible import constants
 from ansible.errors import AnsibleError
@@ -24,11 +25,13 @@ from ...module_utils.options import drop_blanks, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.conversation import NEW_CONVERSATION
 from ...module_utils.providers.registry import find_provider, list_providers
+from ...module_utils.stop import Stop
 from ...module_utils.text import one_line
 from ..core_internals import find_current_host, hide_source, without_facts
 from ..hosts import HostVariables, drop_facts, find_environment
 from ..options import explain_templates, validate_arguments
 from ..variables import find_variables
+from .signals import stop_on_signals
 from .targets import Item, find_listing_url, write_address
 
 # Providers are imported before Ansible forks its workers: models and TLS cost more than a request.
@@ -39,6 +42,7 @@ _GROUP = "group/fleetops.environments.{}"
 # Options that only one provider can have.
 _OF_ONE_PROVIDER = ("api_key", "api_key_file", "base_url")
 _STRATEGIES_WITHOUT_RUN_ONCE = ("free", "host_pinned")
+Value = TypeVar("Value")
 
 
 class EnvironmentAction(ActionBase):  # type: ignore[misc]
@@ -67,6 +71,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         variables: Mapping[str, Any] = task_vars or {}
         self._secrets: set[str] = set()
         self._used: list[HttpSettings] = []
+        self._stop = Stop()
         try:
             _deps.require_packages()
             variables = drop_facts(self._task, find_current_host(variables), variables)
@@ -78,6 +83,10 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             result.update(self.execute(options, variables))
         except FleetError as error:
             result.update(failed=True, msg=f"{error}{self._name_variables(error)}")
+        except BaseException:
+            # Core's error when the time of the task is over is shown with those lines, too.
+            self._hide_source_with_secrets()
+            raise
         for note in dict.fromkeys(note for settings in self._used for note in settings.notes):
             self._display.warning(note)
         if result.get("failed"):
@@ -114,6 +123,15 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         given = arguments.get(option) if isinstance(arguments, Mapping) else None
         names = find_variables(given) if given else []
         return f" (set with the variable {' or '.join(names)})" if names else ""
+
+    def _wait_for(self, question: Coroutine[Any, Any, Value]) -> Value:
+        """The answer to what only asks. A signal and the end of the task's time cut it off at once."""
+        with stop_on_signals(self._stop):
+            answer = asyncio.run(self._stop.run(question, grace=0))
+        if answer is None:
+            # No signal comes when Ansible itself was killed.
+            raise FleetError(f"cut off, as {self._stop.why}")
+        return answer
 
     def _hide_source_with_secrets(self) -> None:
         """Keep Ansible from showing the lines around the failed task, where a key stands in its file."""
@@ -181,6 +199,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             with explain_templates(provider.variable_of(option), "cannot be read"), without_facts():
                 variables[option] = self._templar.template(value)
         settings = connection_settings(provider, self._arguments(provider), variables, {"base_url": listed_from})
+        settings.gate.stop = self._stop
         self._secrets.add(settings.api_key)
         self._used.append(settings)
         return settings

@@ -21,7 +21,6 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import parse_share
 from ...module_utils.providers.conversation import Reply
 from ...module_utils.providers.registry import find_provider
-from ...module_utils.stop import Stop
 from ..core_internals import share_between_attempts
 from ..hosts import HostVariables
 from .base import EnvironmentAction
@@ -97,9 +96,7 @@ class TargetsAction(EnvironmentAction):
             else read_current_host(task_vars)
         )
         self._host_variables = HostVariables(self._task, task_vars, self._templar, [item.host for item in items])
-        connections, stop = self._connections("targets", self._group_by_provider(items), task_vars), Stop()
-        for settings in connections.values():
-            settings.gate.stop = stop
+        connections = self._connections("targets", self._group_by_provider(items), task_vars)
         earlier: dict[str, Outcome]
         targets, earlier = share_between_attempts(
             self._task, lambda: ([self.make_target(item, options, task_vars) for item in items], {})
@@ -108,18 +105,17 @@ class TargetsAction(EnvironmentAction):
             connections=connections,
             options=options,
             targets=targets,
-            policy=self._make_policy(options, len(items), stop),
+            policy=self._make_policy(options, len(items)),
             fans_out=fans_out,
             check_mode=bool(self._task.check_mode),
             earlier=earlier,
         )
-        if run.check_mode:
-            return self.run_in_check_mode(run)
-        if not fans_out:
-            return self.make_result(run, self._make_attempt(run))
-        with stop_on_signals(run.policy.stop):
+        with stop_on_signals(self._stop):
+            if run.check_mode:
+                return self.run_in_check_mode(run)
             result = self.make_result(run, self._make_attempt(run))
-            _write_files(options, result)
+            if fans_out:
+                _write_files(options, result)
         return result
 
     def _make_attempt(self, run: TaskRun) -> list[Outcome]:
@@ -182,7 +178,7 @@ class TargetsAction(EnvironmentAction):
         display: Callable[[str], None] = Display().display
         return display
 
-    def _make_policy(self, options: Mapping[str, Any], targets: int, stop: Stop) -> Policy:
+    def _make_policy(self, options: Mapping[str, Any], targets: int) -> Policy:
         offline = {name: options[name] for name in ("when_offline", "offline_timeout") if name in options}
         if self._task.check_mode and offline.get("when_offline") == "wait":
             # Nothing is done, so nothing waits for an environment, and an offline one is no failure.
@@ -192,7 +188,7 @@ class TargetsAction(EnvironmentAction):
             rate=options["rate"],
             max_failures=parse_share("max_failures", options["max_failures"], targets),
             report=self.find_display() if options["targets"] is not None else None,
-            stop=stop,
+            stop=self._stop,
             **offline,
         )
 

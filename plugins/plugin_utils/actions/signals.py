@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signals that end a worker: SIGINT and SIGTERM, which core passes on. The end of Ansible itself counts as one."""
+"""Signals that end a task: SIGINT and SIGTERM, which core passes on, and the SIGALRM of the keyword `timeout`.
+
+The end of Ansible itself counts as one.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,14 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ...module_utils.stop import Stop
 
 # Seconds between two checks that Ansible itself is still there.
 _LOOK_EVERY = 1.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_WHY: dict[int, str] = {signal.SIGALRM: "the time of the task is over"}
 
 
 @contextlib.contextmanager
@@ -24,32 +29,41 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
     Core's own handler ends the worker at once, before results and files are written. On SIGINT core sends a SIGTERM
     right after, and then waits for its workers. On SIGTERM core is gone itself. In both cases it takes no result any
     more. A worker outlives an Ansible that is killed, so the end of its parent stops the work as well.
+
+    On SIGALRM core's handler raises its error for the task. In an event loop that error would end one callback.
     """
     received: list[int] = []
 
     def note(signum: int, _frame: object) -> None:
         received.append(signum)
-        stop.cut()
+        stop.cut(_WHY.get(signum, "a signal came"))
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
-    ended = threading.Event()
-    threading.Thread(target=_watch_parent, args=(stop, os.getppid(), ended), daemon=True).start()
+    before = {signum: signal.signal(signum, note) for signum in _SIGNALS}
+    ended = watch_parent(stop.cut)
     try:
         yield
     finally:
         ended.set()
         for signum, handler in before.items():
             signal.signal(signum, handler)
-    if received:
-        signal.raise_signal(received[0])
+        if received:
+            # The last one, since a SIGTERM may come after the end of the task's time.
+            signal.raise_signal(received[-1])
 
 
-def _watch_parent(stop: Stop, parent: int, ended: threading.Event) -> None:
-    """Stop the work when the parent is gone; another process is the parent then."""
-    while not ended.wait(_LOOK_EVERY):
-        if os.getppid() != parent:
-            stop.cut()
-            return
+def watch_parent(on_end: Callable[[], object]) -> threading.Event:
+    """Call a function, in another thread, when the parent is gone, unless the event that is returned is set before."""
+    parent, ended = os.getppid(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK_EVERY):
+            # Another process is the parent then.
+            if os.getppid() != parent:
+                on_end()
+                return
+
+    threading.Thread(target=watch, daemon=True).start()
+    return ended
