@@ -68,6 +68,15 @@ options:
     default: false
     vars:
       - name: letta_allow_outside_permission_mode
+  max_output:
+    description:
+      - Most megabytes that a command may print on standard output, and as many on standard error. A command that prints
+        more is ended, and the task fails.
+      - Files that modules copy have no limit.
+    type: int
+    default: 100
+    vars:
+      - name: letta_max_output
 extends_documentation_fragment:
   - fleetops.environments.letta.plugins
   - ansible.builtin.connection_pipelining
@@ -181,6 +190,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
                 self.get_option("environment"),
                 {**self._variables, "letta_timeout": self.get_option("timeout")},
                 any_mode=self.get_option("allow_outside_permission_mode"),
+                max_output=self.get_option("max_output"),
             )
             self._device.open()
             self._connected = True

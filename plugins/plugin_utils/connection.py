@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import stat
 import threading
 from collections.abc import Callable, Coroutine, Mapping
@@ -23,6 +24,7 @@ from ..module_utils.errors import ApiError, FleetError
 from ..module_utils.providers.base import connection_settings
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.providers.letta.terminal import CommandResult, RefusedError, Terminal, open_terminal
+from .actions.signals import watch_parent
 
 Value = TypeVar("Value")
 
@@ -32,13 +34,17 @@ class Device:
 
     contract: the host variable `fleetops_environment`. variables: the host's, among them those of the options.
     any_mode: whether the shell also starts in a mode in which the agent may do less than a terminal can.
+    max_output: megabytes that a command may print on each of its outputs.
+    While the shell is open, the end of Ansible ends it and this process.
     Every call raises AnsibleConnectionFailure where the device cannot be reached, so that the host is unreachable,
     and AnsibleError for everything else.
     """
 
-    def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool) -> None:
+    def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool, max_output: int) -> None:
         self._contract, self._variables, self._any_mode = contract, variables, any_mode
+        self._max_output = max_output
         self._shell: tuple[LoopThread, Terminal] | None = None
+        self._closed = threading.Event()
         self._lost = False
 
     def open(self) -> tuple[LoopThread, Terminal]:
@@ -52,13 +58,15 @@ class Device:
             if self._lost:
                 # Ansible goes on to clean up, which must not wait once more for a device that has gone.
                 settings = replace(settings, retries=0)
-            terminal = background.run(open_terminal(settings, environment, any_mode=self._any_mode))
+            opening = open_terminal(settings, environment, any_mode=self._any_mode, max_output=self._max_output)
+            terminal = background.run(opening)
         except ApiError as error:
             raise AnsibleConnectionFailure(str(error)) from None
         except FleetError as error:
             raise AnsibleError(str(error)) from None
         else:
             self._shell = background, terminal
+            self._closed = watch_parent(self._end_process)
             return self._shell
         finally:
             if self._shell is None:
@@ -69,8 +77,16 @@ class Device:
         if self._shell is not None:
             background, terminal = self._shell
             self._shell = None
+            self._closed.set()
             background.run(terminal.close())
             background.close()
+
+    def _end_process(self) -> None:
+        """End the shell and this worker, whose Ansible was killed. The worker would wait for the end of its command."""
+        if self._shell is not None:
+            background, terminal = self._shell
+            background.run(terminal.close())
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def run(self, command: bytes, stdin: bytes, become: Any) -> CommandResult:
         """Run a command. become: the become plugin whose prompt is answered, or None."""
@@ -116,8 +132,10 @@ class Device:
             except RefusedError as error:
                 raise AnsibleError(str(error)) from None
             except ApiError as error:
-                self._lost = True
+                self._lost = error.code != "too_long"
                 self.close()
+                if not self._lost:
+                    raise AnsibleError(str(error)) from None
                 if error.may_be_accepted or not may_open_again:
                     doubt = "; what was begun may have been done" if error.may_be_accepted else ""
                     raise AnsibleConnectionFailure(f"{error}{doubt}") from None

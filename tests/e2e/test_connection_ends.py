@@ -54,13 +54,33 @@ def test_a_command_ends_after_a_run_that_is_killed(ansible: Ansible, fleet: Flee
 
     os.killpg(process.pid, signal.SIGKILL)
     # Workers are in their own sessions.
-    for entry in Path("/proc").glob("[0-9]*/cmdline"):
-        if str(playbook).encode() in _content(entry):
-            os.kill(int(entry.parent.name), signal.SIGKILL)
+    for pid in _find_processes(playbook):
+        os.kill(pid, signal.SIGKILL)
     process.wait()
 
     eventually(has_ended(tmp_path / "pid"))
     wait_until_gone(fleet.alpha)
+
+
+def test_the_worker_and_its_command_end_after_ansible_was_killed(
+    ansible: Ansible, fleet: Fleet, tmp_path: Path
+) -> None:
+    process, playbook = start_run(ansible, tmp_path / "pid")
+    workers = [pid for pid in _find_processes(playbook) if pid != process.pid]
+    assert workers
+
+    process.kill()
+    process.wait()
+
+    eventually(lambda: not _find_processes(playbook))
+    eventually(has_ended(tmp_path / "pid"))
+    wait_until_gone(fleet.alpha)
+
+
+def _find_processes(playbook: Path) -> list[int]:
+    """The processes whose command line names a playbook. A worker has that of its Ansible."""
+    found = Path("/proc").glob("[0-9]*/cmdline")
+    return [int(entry.parent.name) for entry in found if str(playbook).encode() in _content(entry)]
 
 
 def _content(path: Path) -> bytes:

@@ -42,7 +42,7 @@ async def _shell(fleet: Fleet, **options: Any) -> AsyncIterator[Terminal]:
     api = HttpSettings(base_url=fleet.sandbox.url, api_key=fleet.sandbox.api_key, **{"timeout": PATIENCE, **options})
     async with Client(api) as client:
         environment = await client.retrieve(fleet.alpha_row["deviceId"])
-    terminal = await open_terminal(api, environment, any_mode=False)
+    terminal = await open_terminal(api, environment, any_mode=False, max_output=100)
     try:
         yield terminal
     finally:

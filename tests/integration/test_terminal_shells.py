@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.terminal import (
@@ -25,6 +26,8 @@ PATIENCE = 60.0
 # The programs behind /bin/sh on Debian, on Fedora and macOS, and on Alpine.
 SHELLS = ["dash", "bash", "busybox"]
 LARGE = bytes(range(256)) * 20_000
+# Megabytes that a command may print on each of its outputs.
+MOST = 5
 
 
 class LocalRelay(Relay):
@@ -91,7 +94,7 @@ def in_shell(sh: Path, directory: Path, work: Callable[[Terminal], Awaitable[Any
 
     async def run() -> Any:
         relay = LocalRelay(sh, directory)
-        terminal = Terminal(relay, PATIENCE)
+        terminal = Terminal(relay, PATIENCE, MOST)
         async with asyncio.timeout(PATIENCE):
             await terminal.open()
             try:
@@ -125,6 +128,20 @@ def test_commands_get_their_input_and_give_their_output(sh: Path, tmp_path: Path
         CommandResult(0, b"one\ntwo\nthree\nfour\n", b"five\n6\n"),
         CommandResult(0, b"begun\n", b""),
     ]
+
+
+def test_a_command_that_prints_too_much_is_ended_and_the_shell_continues(sh: Path, tmp_path: Path) -> None:
+    all_of_it = MOST * 1024**2
+
+    async def work(shell: Terminal) -> list[int]:
+        for command in (b"cat /dev/zero", b"cat /dev/zero >&2", b"head -c %d /dev/zero" % (all_of_it + 1)):
+            with pytest.raises(ApiError, match=f"printed more than {MOST} MB and was ended") as raised:
+                await shell.run(command)
+            assert (raised.value.code, raised.value.may_be_accepted) == ("too_long", True)
+        longest = await shell.run(b"head -c %d /dev/zero; head -c %d /dev/zero >&2" % (all_of_it, all_of_it))
+        return [len(longest.stdout), len(longest.stderr), (await shell.run(b"exit 3")).status]
+
+    assert in_shell(sh, tmp_path / "there", work) == [all_of_it, all_of_it, 3]
 
 
 def test_files_go_there_and_back(sh: Path, tmp_path: Path) -> None:

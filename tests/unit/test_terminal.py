@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import subprocess
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
@@ -54,6 +55,66 @@ def test_an_answer_is_the_same_however_it_is_cut(before: str, stdout: bytes, cut
     assert (bytes(out), bytes(err), answer.status, answer.note) == (stdout, b"", "0", "-")
 
 
+@pytest.mark.parametrize("piece", [1, 7, 1000, 70_000])
+def test_a_mark_has_a_limit_and_each_piece_of_it_is_read_once(piece: int) -> None:
+    marks, read = Marks(MARK), 0
+
+    class Counting:
+        """The expression of the marks, with the number of characters that it reads."""
+
+        def split(self, text: str) -> list[str]:
+            nonlocal read
+            read += len(text)
+            return words.split(text)
+
+    words, marks._words = marks._words, Counting()  # type: ignore[assignment]
+    longest = "x" * 60_000
+    parts = [part for start in range(3) for part in send_in_pieces(marks, f"a<{MARK} {longest}>{start}", piece)]
+    assert "".join(part for part in parts if isinstance(part, str)) == "a0a1a2"
+    assert [part for part in parts if isinstance(part, list)] == [[longest]] * 3
+    assert read < 4 * 3 * 60_000
+    with pytest.raises(ApiError, match="a mark has no end"):
+        send_in_pieces(marks, f"<{MARK} " + "x" * 70_000, piece)
+
+
+def send_in_pieces(marks: Marks, text: str, length: int) -> list[Part]:
+    """The parts of a text that comes in pieces of this length."""
+    return [part for start in range(0, len(text), length) for part in marks.split(text[start : start + length])]
+
+
+class ScriptedRelay(Relay):
+    """A relay to a terminal that prints once our shell is typed: what a function of the mark returns."""
+
+    def __init__(self, shown: Callable[[str], list[str]]) -> None:
+        super().__init__(HttpSettings(base_url="http://localhost", api_key="key"), "connection")
+        self._shown = shown
+        self._frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def open(self, greet: Callable[[], Awaitable[object]]) -> None:
+        await greet()
+
+    async def send(self, frame: Any) -> None:
+        for mark in re.findall("n=([0-9a-f]+);", frame.get("data", "")):
+            for data in self._shown(mark):
+                self._frames.put_nowait({"type": "terminal_output", "terminal_id": frame["terminal_id"], "data": data})
+
+    async def receive(self, name: str) -> dict[str, Any]:
+        frame = await self._frames.get()
+        self._frames.task_done()
+        return frame
+
+
+def test_a_terminal_whose_mark_never_ends_is_an_error() -> None:
+    shell = terminal.Terminal(ScriptedRelay(lambda mark: [f"<{mark} ", "x" * 70_000]), 30, max_output=1)
+
+    with pytest.raises(ApiError) as raised:
+        asyncio.run(shell.open())
+
+    error = raised.value
+    assert error.code == "garbled"
+    assert str(error).endswith("the terminal's answer cannot be read: a mark has no end")
+
+
 @pytest.mark.parametrize("encoded", ["aGk", "a\x1b[0m", "aGk=aGk=", "äöü="])
 def test_invalid_base64_is_an_error_and_never_output(encoded: str) -> None:
     parts = Marks(MARK).split(f"<{MARK} out ->{encoded}<{MARK} err>")
@@ -70,7 +131,7 @@ def test_invalid_base64_is_an_error_and_never_output(encoded: str) -> None:
 def shell_at(base_url: str, timeout: float) -> terminal.Terminal:
     """A terminal that is not open yet."""
     settings = HttpSettings(base_url=base_url, api_key="key", timeout=timeout)
-    return terminal.Terminal(Relay(settings, "connection"), timeout)
+    return terminal.Terminal(Relay(settings, "connection"), timeout, max_output=1)
 
 
 def ended_by(*parts: Part) -> ApiError:
@@ -94,6 +155,18 @@ def test_a_shell_that_could_not_start_has_no_effect(reason: str) -> None:
 
     assert re.search(r": (no room|no&room)$", str(error)), error
     assert not error.may_be_accepted
+
+
+@pytest.mark.parametrize("parts", [(["out", "-"],), (["out", "-"], "", ["err"])])
+def test_a_command_that_prints_too_much_is_an_error_that_names_the_option(parts: tuple[Part, ...]) -> None:
+    error = ended_by(*parts, *[terminal._encode(bytes(300_000))] * 4)
+
+    assert error.code == "too_long"
+    assert error.may_be_accepted
+    assert str(error) == (
+        "http://localhost/v1/environments/connection/status/ws: the command printed more than 1 MB and was ended; "
+        "raise max_output (variable letta_max_output), or have the command write into a file"
+    )
 
 
 @pytest.mark.parametrize("status", ["-1", "9" * 5000, "lost", "٣"])
@@ -142,6 +215,27 @@ def test_a_network_that_accepts_no_more_data_is_reported_within_the_timeout(monk
     with pytest.raises(ApiError, match=r"nothing could be sent for the timeout of 1 s$") as lost:
         asyncio.run(asyncio.wait_for(run(), 60))
     assert not lost.value.may_be_accepted
+
+
+def test_noise_between_two_commands_is_not_kept() -> None:
+    async def run() -> terminal.CommandResult:
+        noise = ["noise\n"] * 1000
+        relay = ScriptedRelay(lambda mark: [f"<{mark} ready>", *noise, *[f"<{mark} .>"] * 1000, "end of noise"])
+        shell = terminal.Terminal(relay, 30, max_output=1)
+        await shell.open()
+        try:
+            await relay._frames.join()
+            assert shell._parts.empty()
+            running = asyncio.create_task(shell.run(b"true"))
+            await asyncio.sleep(0)
+            for data in [f"<{shell._marks.mark} out ->aGk=<{shell._marks.mark} err><{shell._marks.mark} end 0>", ""]:
+                frame = {"type": "terminal_output", "terminal_id": shell._id, "data": data}
+                relay._frames.put_nowait(frame)
+            return await running
+        finally:
+            await shell.close()
+
+    assert asyncio.run(asyncio.wait_for(run(), 30)) == terminal.CommandResult(0, b"hi", b"")
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash"])
@@ -214,7 +308,7 @@ def test_an_operation_that_may_have_been_done_is_not_repeated_and_said_to_be_unc
         return shells[-1], shells[-1]
 
     monkeypatch.setattr(Device, "open", open_again)
-    device = Device({}, {}, any_mode=True)
+    device = Device({}, {}, any_mode=True, max_output=1)
 
     with pytest.raises(AnsibleConnectionFailure, match=r"^the connection was cut; what was begun may have been done$"):
         device._do(lambda _terminal: Lost())  # type: ignore[arg-type,return-value]

@@ -34,7 +34,8 @@ _NO_AGENT = "agent-none"
 _STATES_COME_WITHIN = 1.0
 # Seconds for a relay to accept the end of a connection. A network that takes no more data would block for ever.
 _CLOSED_WITHIN = 2.0
-_LONGEST_FRAME = 16 * 1024 * 1024
+# Most megabytes of a frame, which may hold the whole output of a command. Nothing in a relay is compressed.
+_LONGEST_FRAME = 16
 # The frames that report a device's states: type, key, shape.
 _STATES = (
     ("update_device_status", "device_status", dict),
@@ -206,7 +207,7 @@ class Relay:
         try:
             return await self.request(question, answer, within)
         except ApiError as error:
-            raise error.but(may_be_accepted=False, transient=True) from None
+            raise error.but(may_be_accepted=False, transient=error.code != "too_long") from None
 
     async def _connect(self, greet: Callable[[], Awaitable[object]]) -> None:
         await self.close()
@@ -222,7 +223,7 @@ class Relay:
                     headers=self._settings.headers(),
                     ssl=self._settings.tls_context(),
                     proxy=self._settings.proxy,
-                    max_msg_size=_LONGEST_FRAME,
+                    max_msg_size=_LONGEST_FRAME * 1024**2,
                 )
         except TimeoutError:
             message = f"{self.url}: no connection within the timeout of {self._settings.timeout:g} s"
@@ -256,6 +257,9 @@ class Relay:
 
     def _make_close_error(self, name: str, message: Any) -> ApiError:
         code = message.data if message.type is aiohttp.WSMsgType.CLOSE else self._socket.close_code
+        if message.type is aiohttp.WSMsgType.ERROR and code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+            error = self.make_drop_error(name, f"a frame is longer than {_LONGEST_FRAME} MB")
+            return error.but(code="too_long", transient=False)
         if code in (None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE):
             return self.make_drop_error(name, "the connection was cut")
         why = sanitize(str(message.extra or ""), self._settings.api_key)

@@ -30,7 +30,7 @@ from ..base import find_online
 from .client import Client
 from .models import get_effective_mode
 from .relay import Relay, describe_refusal
-from .terminal_output import Marks, Part, Result, Sink, make_refusal
+from .terminal_output import Marks, Output, Part, Result, Sink, make_refusal
 
 # Wider than any prompt, and with too few rows for zsh to ask a new user for its configuration.
 _SIZE = {"cols": 500, "rows": 10}
@@ -55,6 +55,8 @@ _FRAME = 64 * 1024
 _LINE = 4 * 1024
 # Most bytes of a file that are sent before the device confirms them.
 _PIECE = 1024 * 1024
+# Most parts of the output that wait to be read. Then the network waits.
+_PARTS = 16
 
 # Called with the whole output of a command so far; returns the line to type, empty to go on, None to wait for more.
 Prompter: TypeAlias = Callable[[bytes], "bytes | None"]
@@ -68,10 +70,13 @@ class CommandResult(NamedTuple):
     stderr: bytes
 
 
-async def open_terminal(settings: HttpSettings, listed: EnvironmentReference, *, any_mode: bool) -> Terminal:
+async def open_terminal(
+    settings: HttpSettings, listed: EnvironmentReference, *, any_mode: bool, max_output: int
+) -> Terminal:
     """Open a terminal of an environment over its present connection.
 
     any_mode: whether a terminal may be opened where the agent itself may not do all that a terminal can.
+    max_output: megabytes that a command may print on each of its outputs.
     Raises ApiError for a device that cannot be reached, with the code `offline` where it is away. Raises FleetError for
     a device on which no terminal may be opened.
     """
@@ -81,7 +86,7 @@ async def open_terminal(settings: HttpSettings, listed: EnvironmentReference, *,
         raise FleetError(f"the device runs {environment.fields['os']}, and only POSIX systems can be worked with")
     if not any_mode and environment.fields["mode"] is not None:
         _require_unrestricted(environment.fields["mode"])
-    terminal = Terminal(Relay(settings, environment.connection_id), settings.timeout)
+    terminal = Terminal(Relay(settings, environment.connection_id), settings.timeout, max_output)
     await terminal.open(ask_mode=not any_mode and environment.fields["mode"] is None)
     return terminal
 
@@ -92,16 +97,18 @@ class Terminal:
     However it ends, the shell and its files are gone within 26 s, and at once where the device hears of the end.
 
     timeout: seconds for the shell to start, for each sign of life of it, and for the network to take what is sent.
+    max_output: megabytes that a command may print on each of its outputs.
     """
 
-    def __init__(self, relay: Relay, timeout: float) -> None:
+    def __init__(self, relay: Relay, timeout: float, max_output: int) -> None:
         self._relay, self._url = relay, relay.url
         self._id = ""
-        self._timeout = timeout
+        self._timeout, self._max_output = timeout, max_output
         self._tasks: list[asyncio.Task[None]] = []
-        self._parts: asyncio.Queue[Part | ApiError] = asyncio.Queue()
+        self._parts: asyncio.Queue[Part | ApiError] = asyncio.Queue(_PARTS)
         self._lost: ApiError | None = None
-        self._busy = False
+        # Whether an operation goes on, and whether the shell reads all that is sent as a part of it.
+        self._works = self._busy = False
         self._reads_ahead = False
         self._heard = time.monotonic()
 
@@ -138,11 +145,11 @@ class Terminal:
             encoded = _encode(stdin)
         else:
             await self._put(io.BytesIO(stdin), ".in", "-")
-        how = "ask" if answers else "all"
-        stdout = bytearray()
-        operation = f"run {how} {len(encoded)} {len(stdin)} {line}"
+        how, most = "ask" if answers else "all", self._max_output * 1024**2
+        stdout = Output(self._url, self._max_output)
+        operation = f"run {how} {len(encoded)} {len(stdin)} {most} {line}"
         status, stderr, _note = await self._do(operation, encoded, stdout.extend, answers)
-        return CommandResult(status, bytes(stdout), stderr)
+        return CommandResult(status, bytes(stdout.data), stderr)
 
     async def put(self, source: BinaryIO, path: bytes, mode: int) -> None:
         """Write a file. mode: of a new file, less the umask. Raises RefusedError if the file cannot be written."""
@@ -160,7 +167,7 @@ class Terminal:
             size += len(piece)
             encoded, final_mode = _encode(piece), "-" if following else mode
             operation = f"put {how} {len(encoded)} {size} {final_mode} {path}"
-            await self._do_or_raise(operation, encoded, bytearray().extend)
+            await self._do_or_raise(operation, encoded, Output(self._url, self._max_output).extend)
             how, piece = "more", following
 
     async def _start_shell(self, *, ask_mode: bool) -> None:
@@ -228,7 +235,9 @@ class Terminal:
         try:
             while True:
                 for part in await self._read_parts():
-                    self._parts.put_nowait(part)
+                    # Between two operations other programs may print, and nothing reads it.
+                    if self._works or part[:1] == ["refused"]:
+                        await self._parts.put(part)
         except ApiError as error:
             self._lose(error)
 
@@ -251,7 +260,8 @@ class Terminal:
     def _lose(self, error: ApiError) -> None:
         if self._lost is None:
             self._lost = error
-            self._parts.put_nowait(error)
+            with contextlib.suppress(asyncio.QueueFull):
+                self._parts.put_nowait(error)
 
     async def _do_or_raise(self, operation: str, payload: str, stdout: Sink) -> str:
         """Do an operation that has a note alone. Raises RefusedError if the device cannot do it."""
@@ -268,8 +278,8 @@ class Terminal:
         """Do an operation; returns its exit status, standard error, and its note on standard output."""
         if self._lost is not None:
             raise self._lost
-        self._busy = True
-        stderr = bytearray()
+        self._works = self._busy = True
+        stderr = Output(self._url, self._max_output)
         result = Result(stdout, stderr.extend)
         has_begun = False
         try:
@@ -282,12 +292,14 @@ class Terminal:
             lost = found.but(may_be_accepted=has_begun and found.code != "refused")
             self._lose(lost)
             raise lost from None
-        self._busy = False
+        self._works = self._busy = False
         status = str(result.status)
+        if status == "much":
+            raise stderr.make_error()
         if not re.fullmatch("[0-9]{1,3}", status):
-            why = one_line(stderr.decode(errors="replace")) or "its output could not be read"
+            why = one_line(stderr.data.decode(errors="replace")) or "its output could not be read"
             raise ApiError(f"{self._url}: the command's result is lost: {why}", code="garbled", may_be_accepted=True)
-        return int(status), bytes(stderr), result.note
+        return int(status), bytes(stderr.data), result.note
 
     async def _begin(self, operation: str, payload: str) -> None:
         await self._type(f"{operation}\n")
@@ -313,6 +325,8 @@ class Terminal:
                     result.take(part)
 
     async def _next_part(self) -> Part:
+        if self._lost is not None and self._parts.empty():
+            raise self._lost
         part = await self._parts.get()
         if isinstance(part, ApiError):
             raise part

@@ -42,7 +42,8 @@ ask() {
     exec 4>"$d/answers";
     shown=''; unheard=0;
     while [ "$unheard" -lt 255 ]; do
-        said=$(cat "$d/out" "$d/err" | base64 | tr -d '\n');
+        # The beginning of it: the client takes no longer mark.
+        said=$(cat "$d/out" "$d/err" | head -c 32768 | base64 | tr -d '\n');
         if [ "$said" != "$shown" ]; then tell said "$said"; shown=$said; fi;
         unheard=$((unheard + 1));
         if read -r word value; then
@@ -87,22 +88,26 @@ give_up() {
 # shellcheck disable=SC2016 # expanded by the shell that it starts
 start='[ "$2" ] || trap "" HUP; echo $$ >"$1/pid"; exec /bin/sh "$1/command"';
 
-# $1: ask or all, $2: length of standard input in base64, $3: in bytes, $4: the command in base64, none if it was put.
+# Copy into a file of at most $1 bytes and a few, in blocks of 512. Then writing fails, and so it does for the command.
+keep() { trap '' XFSZ; ulimit -f "$(($1 / 512 + 1))"; exec cat; };
+
+# $1: ask or all, $2: length of standard input in base64, $3: in bytes, $4: most bytes of each output, $5: the command in
+# base64, none if it was put.
 run() {
     ask_for "$2";
     if [ "$2" -gt 0 ]; then head -c "$2" | { base64 $decode >"$d/in" || cat >/dev/null; }; fi;
     if [ "$(($(wc -c <"$d/in")))" != "$3" ]; then
         echo "standard input did not arrive" >"$d/err"; : >"$d/out"; answer - "$d/out" lost; return;
     fi;
-    if [ "$4" ]; then decoded "$4" >"$d/command"; fi;
+    if [ "$5" ]; then decoded "$5" >"$d/command"; fi;
     : >"$d/pid"; : >"$d/out"; : >"$d/err";
     input=$d/in;
     # The time is set here, and not where it is wanted, since a command may end before it would be.
     if [ "$1" = ask ]; then input=$d/answers; mkfifo "$input"; stty time 1; fi;
     # Not straight into the files: a command that opens /dev/stdout or /dev/stderr anew would empty them.
     mkfifo "$d/to-out" "$d/to-err";
-    cat <"$d/to-out" >"$d/out" & out=$!;
-    cat <"$d/to-err" >"$d/err" & err=$!;
+    keep "$4" <"$d/to-out" >"$d/out" & out=$!;
+    keep "$4" <"$d/to-err" >"$d/err" & err=$!;
     tell running;
     watch "$1" <&3 & watcher=$!;
     (exec $own_session /bin/sh -c "$start" sh "$d" "$own_session" <"$input" >"$d/to-out" 2>"$d/to-err" 3<&-);
@@ -115,6 +120,7 @@ run() {
     kill -s KILL $watcher; wait $watcher;
     if [ "$1" = ask ]; then stty time 255 <&3; rm -f "$input"; fi;
     : >"$d/in";
+    for file in "$d/out" "$d/err"; do if [ "$(($(wc -c <"$file")))" -gt "$4" ]; then : >"$file"; status=much; fi; done;
     answer - "$d/out" "$status";
 };
 
@@ -162,7 +168,7 @@ get() {
 while read -r operation a b c e f; do
     case $operation in
         .) tell . ;;
-        run) run "$a" "$b" "$c" "$e" ;;
+        run) run "$a" "$b" "$c" "$e" "$f" ;;
         put) put "$a" "$b" "$c" "$e" "$f" ;;
         get) get "$a" ;;
         bye) break ;;

@@ -18,6 +18,8 @@ from ...text import one_line
 # A mark as a list of words, or the text between two marks.
 Part: TypeAlias = "str | list[str]"
 Sink = Callable[[Any], object]
+# Most characters of a mark. The longest ones show what a command has said before it gets a password (terminal.sh).
+_LONGEST_MARK = 64 * 1024
 
 
 class Marks:
@@ -25,20 +27,58 @@ class Marks:
 
     def __init__(self, mark: str) -> None:
         self.mark = mark
-        self._rest = ""
         # Splits a text into those between the marks and the words of the marks, in turns.
-        self._words = re.compile(f"<{mark}((?: [^ <>]*)+)>")
+        self._words = re.compile(f"<{mark}( [^<>]{{0,{_LONGEST_MARK}}})>")
+        # The last text that may be the beginning of a mark, in pieces, and its length.
+        self._rest: list[str] = []
+        self._length = 0
 
     def split(self, text: str) -> list[Part]:
-        """The parts of the next piece of output: marks as lists of words, and the text between them, unchanged."""
-        *whole, last = self._words.split(self._rest + text)
+        """The parts of the next piece of output: marks as lists of words, and the text between them, unchanged.
+
+        Raises ApiError for a mark that is too long.
+        """
+        self._rest.append(text)
+        if self._length > len(self.mark) + 1 and "<" not in text and ">" not in text:
+            # A mark goes on. Each piece is read once, however many pieces the mark has.
+            self._length += len(text)
+            parts: list[Part] = []
+        else:
+            parts = self._split("".join(self._rest))
+        if self._length > _LONGEST_MARK:
+            raise ApiError("the terminal's answer cannot be read: a mark has no end", code="garbled")
+        return parts
+
+    def _split(self, text: str) -> list[Part]:
+        *whole, last = self._words.split(text)
         # What may be the beginning of a mark waits for the rest of it. No mark contains another `<`.
         before, bracket, after = last.rpartition("<")
         begin, word = f"<{self.mark} ", bracket + after
         waits = bracket and (word.startswith(begin) or begin.startswith(word))
-        last, self._rest = (before, word) if waits else (last, "")
+        last, word = (before, word) if waits else (last, "")
+        self._rest, self._length = [word], len(word)
         parts: list[Part] = [piece.split() if place % 2 else piece for place, piece in enumerate(whole)]
         return [*parts, last]
+
+
+class Output:
+    """What a command prints on one of its outputs. what: names the device in errors. most: megabytes."""
+
+    def __init__(self, what: str, most: int) -> None:
+        self._what, self._most = what, most
+        self.data = bytearray()
+
+    def extend(self, data: bytes) -> None:
+        """Add the next bytes. Raises ApiError if there are too many."""
+        if len(self.data) + len(data) > self._most * 1024**2:
+            raise self.make_error()
+        self.data += data
+
+    def make_error(self) -> ApiError:
+        """The error of a command that printed too much."""
+        ended = f"the command printed more than {self._most} MB and was ended"
+        way_out = "raise max_output (variable letta_max_output), or have the command write into a file"
+        return ApiError(f"{self._what}: {ended}; {way_out}", code="too_long", may_be_accepted=True)
 
 
 class Result:
