@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleValueOmittedError
@@ -14,8 +14,15 @@ from ansible.errors import AnsibleValueOmittedError
 from ..module_utils.errors import OptionError
 from ..modules.check_variables import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.core_internals import find_first_host, find_listed_names, is_in_role, read_run_variables
-from ..plugin_utils.hosts import HostVariables
+from ..plugin_utils.core_internals import (
+    find_current_host,
+    find_first_host,
+    find_listed_names,
+    is_in_role,
+    read_run_variables,
+    without_facts,
+)
+from ..plugin_utils.hosts import HostVariables, find_facts_named
 from ..plugin_utils.options import explain_templates
 from ..plugin_utils.variables import check_names, convert_variable, read_variables
 
@@ -31,20 +38,33 @@ class ActionModule(EnvironmentAction):
                 hosts = self._templar.template(given.get(pattern, known[pattern]["default"]))
                 # The playbook acts on hosts, and its variables are those of the first one.
                 host = find_first_host(hostvars, hosts) or host
+        self._refuse_facts(name, {host, find_current_host(task_vars)}, hostvars)
         listed = find_listed_names(hostvars, host)
         check_names(name, known, given, listed)
         if pattern in listed - given.keys() and not is_in_role(self._task):
             raise OptionError(pattern, "is set where Ansible chooses no hosts by it; give it with -e, or use --limit")
         return {"changed": False, "variables": self._read(known, host, task_vars)}
 
+    def _refuse_facts(self, name: str, hosts: Iterable[str], hostvars: Mapping[str, Any]) -> None:
+        """Raise OptionError for a fact that core's templates in the playbook or role would take for a variable."""
+        own = (f"{name}_",) if is_in_role(self._task) else ()
+        for host, fact in find_facts_named(self._task, hostvars, sorted(hosts), (f"__{name}", *own)):
+            way_out = "leave the host out with --limit, or set inject_facts_as_vars = false"
+            raise OptionError(fact, f"{host} has a fact of this name, which a device may set; {way_out}")
+
     def _read(self, known: Mapping[str, Any], host: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The variables that are set or have a default, as they are for a host. Raises OptionError."""
-        variables = HostVariables(self._task, task_vars, self._templar, [host]).read_all(host)
+        with without_facts():
+            variables = HostVariables(self._task, task_vars, self._templar, [host]).read_all(host)
         templar = self._templar.copy_with_new_env(available_variables=variables)
         found: dict[str, Any] = {}
         for name, rules in known.items():
             value = None
-            with explain_templates(name, "cannot be read"), contextlib.suppress(AnsibleValueOmittedError):
+            with (
+                explain_templates(name, "cannot be read"),
+                contextlib.suppress(AnsibleValueOmittedError),
+                without_facts(),
+            ):
                 value = templar.template(variables.get(name))
             found[name] = convert_variable(name, rules, value)
         return {name: value for name, value in found.items() if value is not None}

@@ -12,7 +12,14 @@ from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError
-from ..plugin_utils.hosts import compile_expressions, find_environments, fulfills, read_host_environments
+from ..module_utils.options import is_blank
+from ..plugin_utils.hosts import (
+    compile_expressions,
+    find_environments,
+    fulfills,
+    read_host_environments,
+    read_variable,
+)
 
 DOCUMENTATION = r"""
 name: select_environments
@@ -44,6 +51,12 @@ options:
     description:
       - What the names of the environments' variables begin with, the C(hostvars_prefix) of the inventory.
       - By default the provider's usual one, such as V(letta_).
+    type: str
+  provider:
+    description: Only environments of this provider, V(letta) or V(qoder).
+    type: str
+  variable:
+    description: Only hosts for which this variable is set to more than an empty text. A fact does not set it.
     type: str
   option:
     description: What an error calls O(filters), such as the name of the variable that has them.
@@ -78,14 +91,19 @@ def select_environments(
     filters: Any = (),
     prefix: str | None = None,
     *,
+    provider: str | None = None,
+    variable: str | None = None,
     option: str = "filters",
 ) -> list[str]:
     """Return the hosts that are environments for which all filters hold."""
     try:
         _deps.require_packages()
+        if variable is not None:
+            hosts = [host for host in hosts if not is_blank(read_variable(host, hostvars, variable))]
         if not filters:
-            return [host for host, _environment in find_environments(hosts, hostvars)]
-        environments = read_host_environments(hosts, hostvars, prefix)
+            found = find_environments(hosts, hostvars)
+            return [host for host, environment in found if provider in (None, environment.provider)]
+        environments = read_host_environments(hosts, hostvars, prefix, provider)
         expressions = compile_expressions(option, filters, (environment for _host, environment in environments))
         return [host for host, environment in environments if fulfills(expressions, environment)]
     except FleetError as error:

@@ -133,6 +133,12 @@ def read_dropped_rows(host: str, provider: str, hostvars: Mapping[str, Any], pre
     return max((value for value in values if isinstance(value, int)), default=0)
 
 
+def read_variable(host: str, hostvars: Mapping[str, Any], name: str) -> Any:
+    """A variable of a host, rendered; None where nothing but a fact sets it, and for a name that is no host."""
+    with without_facts():
+        return hostvars[host].get(name) if host in hostvars else None
+
+
 def fulfills(expressions: Expressions, environment: Environment) -> bool:
     """Whether all expressions are true of an environment with its `fields`. Raises OptionError."""
     return expressions.all_hold(environment.fields, find_listing_time(environment))

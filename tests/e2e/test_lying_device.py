@@ -110,8 +110,8 @@ def test_facts_do_not_have_commands_run_on_another_device(ansible: Ansible, flee
 def test_facts_of_an_earlier_run_do_not_allow_a_connection(ansible: Ansible, fleet: Fleet, lie: Lie) -> None:
     variables = lie(letta_allow_connection=True, letta_allow_outside_permission_mode=True)
     on_alpha(ansible, variables, task("first", "ping"), env=CACHE).assert_quiet()
-    cached = json.loads((ansible.directory / "facts" / "alpha").read_text())
-    assert "letta_allow_connection" in json.dumps(cached)
+    [cached] = (ansible.directory / "facts").glob("*alpha")
+    assert "letta_allow_connection" in cached.read_text()
     ansible.file("host_vars/alpha.yml", yaml.safe_dump({"letta_allow_connection": False}))
     fleet.sandbox.clear_requests()
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.sandbox.process import Sandbox
+from tests.sandbox.turns import ApprovalTurn
 
 from .conftest import Ansible, Run, awake, messages_of, step
 
@@ -267,3 +268,72 @@ def test_what_a_device_says_sets_no_statistics_and_no_facts(ansible: Ansible) ->
     assert run.result("command")["output"] == json.dumps(said)
     assert "CUSTOM STATS" not in run.output
     assert all(not said.keys() & entry["result"].keys() for entry in run.results)
+
+
+# Facts of an earlier run, with which a device would decide for a playbook.
+LIES = {
+    "approvals_allow": ["*"],
+    "audit_forbidden_modes": [],
+    "stop_turns": False,
+    "stop_hosts": "nobody",
+    "letta_agent_id": "agent-of-the-device",
+    "fleetops_environment": {"provider": "qoder"},
+}
+
+
+@pytest.fixture
+def lying(ansible: Ansible, names: list[str]) -> str:
+    """A pattern of two hosts that have lied in an earlier run; only the second one has an agent."""
+    first, second = sorted(names)[:2]
+    ansible.file(f"host_vars/{second}.yml", yaml.safe_dump({"letta_agent_id": "agent-1"}))
+    ansible.playbook([lie(f"{first},{second}", **LIES)], env=LATER).assert_quiet()
+    return f"{first},{second}"
+
+
+def test_facts_allow_no_tool_call(ansible: Ansible, lying: str) -> None:
+    ansible.sandbox.script("agent-1", ApprovalTurn(tool_name="Bash", arguments={}))
+    second = lying.partition(",")[2]
+    ask = step("ask", "send_message", targets=[{"host": second, "agent_id": "agent-1"}], content="work")
+    ansible.steps({**ask, "run_once": True}, hosts="localhost").assert_quiet()
+
+    run = ansible.playbook("fleetops.environments.approvals", "--limit", lying, env=LATER)
+
+    assert run.result("Summarise")["msg"] == "1 tool calls waited, 0 answered, 1 wait now"
+
+
+def test_facts_loosen_no_rule_of_the_audit(ansible: Ansible, lying: str) -> None:
+    first = lying.partition(",")[0]
+    [entry] = [entry for entry in ansible.sandbox.fleet() if entry["name"] == first]
+    ansible.sandbox.patch(entry["id"], currentMode="unrestricted")
+
+    run = ansible.playbook("fleetops.environments.audit", "--limit", lying, env=LATER)
+
+    assert run.returncode == 2
+    run.assert_error(f"{first}: forbidden mode")
+
+
+def test_facts_keep_nobody_from_being_stopped(ansible: Ansible, lying: str) -> None:
+    first, _comma, second = lying.partition(",")
+    run = ansible.playbook("fleetops.environments.stop", "--limit", lying, env=LATER)
+
+    run.assert_error(f"{first}: no agent is known whose turn is to be stopped")
+    lines = run.result("Show what became of each host")["msg"]
+    assert [line.split("  ")[:2] for line in lines] == [[second, "turn"]]
+
+
+@pytest.mark.parametrize("fact", ["instruct_content", "instruct_agent_id", "__instruct_targets", "omit"])
+def test_a_role_refuses_facts_that_are_variables_of_it(ansible: Ansible, names: list[str], fact: str) -> None:
+    first, second = sorted(names)[:2]
+    ansible.playbook([lie(first, **{fact: "lie"})], env=LATER)
+    arguments = ("-e", f"instruct_hosts={first},{second}")
+    beside(ansible, instruct_content="Hello", instruct_agent_id="agent-1")
+
+    run = ansible.playbook("fleetops.environments.instruct", *arguments, env=LATER)
+    others = ansible.playbook("fleetops.environments.instruct", *arguments, "--limit", f"!{first}", env=LATER)
+
+    run.assert_error(
+        f"{fact}: {first} has a fact of this name, which a device may set; leave the host out with --limit"
+    )
+    assert received(ansible, first) == []
+    assert others.returncode == 0, others.output
+    assert len(received(ansible, second)) == 1
