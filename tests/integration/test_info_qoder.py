@@ -74,6 +74,15 @@ def test_an_environment_is_looked_up_by_its_id(ansible: Ansible, generation: str
                 "updated_at": row["updated_at"],
                 "extra": {},
                 "invalid": [],
+                "fleetops_environment": {
+                    "provider": "qoder",
+                    "id": row["id"],
+                    "device_id": row["id"],
+                    "connection_id": None,
+                    "base_url": sandbox.qoder.url,
+                    "status": "online",
+                    "self_update": None,
+                },
             }
         ]
     )
