@@ -36,10 +36,6 @@ options:
         V(short(id\)) (eight hexadecimal digits).
       - A name that no environment can have is an error.
     type: raw
-"""
-
-    ROWS = r"""
-options:
   max_dropped_rows:
     description:
       - How many rows of the listing may be dropped, as a number or a percentage of all rows. With more the listing

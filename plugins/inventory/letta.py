@@ -85,7 +85,6 @@ extends_documentation_fragment:
   - fleetops.environments.letta.plugins
   - fleetops.environments.listing
   - fleetops.environments.listing.filters
-  - fleetops.environments.listing.rows
   - fleetops.environments.inventory
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache

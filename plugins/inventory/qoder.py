@@ -94,7 +94,6 @@ options:
 extends_documentation_fragment:
   - fleetops.environments.qoder.plugins
   - fleetops.environments.listing.filters
-  - fleetops.environments.listing.rows
   - fleetops.environments.inventory
   - ansible.builtin.constructed
   - ansible.builtin.inventory_cache

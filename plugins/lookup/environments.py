@@ -30,8 +30,13 @@ options:
     description: Whose environments to look up, V(letta) or V(qoder).
     type: str
     default: letta
+  max_dropped_rows:
+    description:
+      - How many rows of the listing may have no id that can be used, as a number or a percentage of all rows. With more
+        the lookup fails. See O(fleetops.environments.letta#inventory:max_dropped_rows).
+    type: str
+    default: 10%
 extends_documentation_fragment:
-  - fleetops.environments.listing.rows
   - fleetops.environments.letta
 """
 

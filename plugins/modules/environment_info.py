@@ -77,7 +77,6 @@ extends_documentation_fragment:
   - fleetops.environments.qoder
   - fleetops.environments.listing
   - fleetops.environments.listing.filters
-  - fleetops.environments.listing.rows
   - fleetops.environments.on_controller
 attributes:
   check_mode:

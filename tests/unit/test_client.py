@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,17 +46,35 @@ def test_a_device_that_is_not_there_is_a_404(sandbox: Sandbox) -> None:
     assert (raised.value.status, raised.value.code) == (404, "http_404")
 
 
-@pytest.mark.parametrize("changes", [{"connectionName": None}, {"metadata": []}, {"lastHeartbeat": "a moment ago"}])
-def test_a_retrieved_row_that_does_not_validate_is_an_error_with_its_place(
-    sandbox: Sandbox, changes: dict[str, Any]
-) -> None:
-    sandbox.add_environment(deviceId="damaged", **changes)
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"connectionName": None}, "connection_name"),
+        ({"metadata": []}, "metadata"),
+        ({"lastHeartbeat": "a moment ago"}, "last_heartbeat"),
+    ],
+)
+def test_a_malformed_field_of_a_retrieved_row_is_named(sandbox: Sandbox, changes: dict[str, Any], name: str) -> None:
+    added = sandbox.add_environment(deviceId="damaged", **changes)
 
-    with pytest.raises(ApiError, match=next(iter(changes))) as raised:
-        retrieve_device(sandbox, "damaged")
+    found = retrieve_device(sandbox, "damaged")
 
-    assert (raised.value.code, raised.value.may_be_accepted) == ("invalid", False)
-    assert f"GET {sandbox.url}/v1/environments/" in str(raised.value)
+    assert (found.id, found.fields["invalid"]) == (added["id"], [name])
+
+
+def test_a_row_without_a_device_is_resolved_in_the_listing(sandbox: Sandbox) -> None:
+    added = sandbox.add_environment()
+    wanted = replace(environment_of(added, sandbox.url), device_id=None)
+
+    async def run() -> Environment | None:
+        async with Client(settings_for(sandbox)) as client:
+            return await client.resolve(wanted)
+
+    found = asyncio.run(run())
+
+    assert found is not None
+    assert found.id == added["id"]
+    assert {entry["route"] for entry in sandbox.requests()} == {"list"}
 
 
 def test_an_environment_without_a_connection_is_offline_before_anything_is_sent(sandbox: Sandbox) -> None:
