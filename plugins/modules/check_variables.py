@@ -18,6 +18,8 @@ description:
   - Where the inventory, C(include_vars) or C(set_fact) sets a variable, it may be another role's. So only a name that
     is nearly that of a variable which is not set is refused. The same holds for a variable of the run with another
     beginning.
+  - No fact of a host is a variable of a playbook. The tasks of a role read its variables themselves, so a fact of such
+    a name is refused where it would count.
   - The pattern of hosts of a playbook, such as C(instruct_hosts), must be a variable of the run, as Ansible chooses the
     hosts of a play before it reads the variables of hosts.
   - C(meta/argument_specs.yml) of the collection has the variables of the playbooks, with type, default and meaning, and

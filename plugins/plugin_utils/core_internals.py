@@ -165,10 +165,8 @@ def read_run_variables(hostvars: Any, task: Any) -> dict[str, Any]:
 
 def find_listed_names(hostvars: Any, host: str) -> set[str]:
     """The names that the inventory, files for a host or its groups, and earlier tasks set. Facts are left out."""
-    manager = hostvars._variable_manager
-    stored = (manager._vars_cache.get(host, {}), manager._nonpersistent_fact_cache.get(host, {}))
     found = {*find_shared_names(hostvars, [host]), *read_host_variables(hostvars, host)}
-    return found.union(*stored)
+    return found.union(*read_stored_variables(hostvars, host))
 
 
 def find_first_host(hostvars: Any, pattern: Any) -> str | None:
