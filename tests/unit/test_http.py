@@ -338,7 +338,7 @@ def test_an_unreadable_pause_is_no_pause(sandbox: Sandbox, value: str) -> None:
         ("\N{ARABIC-INDIC DIGIT SEVEN}", None),
         ("9" * 400, 365 * 86400.0),
         ("9" * 5000, 365 * 86400.0),
-        ("Fri, 31 Dec 9999 23:59:59 -2359", 365 * 86400.0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", None),
         ("Fri, 31 Dec 99999 23:59:59 GMT", None),
     ],
 )
