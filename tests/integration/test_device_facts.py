@@ -146,6 +146,16 @@ def test_a_device_cannot_be_another_host(ansible: Ansible, names: list[str]) -> 
     assert run.result("end")["msg"] == "not well"
 
 
+def test_facts_of_a_delegate_steer_nothing(ansible: Ansible, other_sandbox: Sandbox, names: list[str]) -> None:
+    lies = {"letta_base_url": other_sandbox.url, "letta_agent_id": "lie", "inventory_hostname": names[2]}
+
+    run = ansible.playbook([lie(names[0], **lies), play(names[1], {**send(), "delegate_to": names[0]})])
+
+    run.assert_quiet()
+    assert other_sandbox.requests() == []
+    assert [message["agentId"] for message in received(ansible, names[0])] == ["agent-option"]
+
+
 def test_a_host_of_another_inventory_cannot_become_an_environment(ansible: Ansible, names: list[str]) -> None:
     contract = ansible.hosts()[names[0]]["fleetops_environment"]
     selected = "{{ ['server'] | fleetops.environments.select_environments(hostvars) }}"
