@@ -69,6 +69,11 @@ def test_a_playbooks_variables_are_those_of_the_list(name: str) -> None:
     assert sorted(_read(text, name)) == sorted(PLAYBOOKS[name]["options"])
 
 
+@pytest.mark.parametrize("name", ROLES)
+def test_a_playbook_of_a_role_reads_only_variables_that_it_or_the_role_has(name: str) -> None:
+    assert _read((CHECKOUT / "playbooks" / f"{name}.yml").read_text(), name) <= read_variables(name).keys()
+
+
 @pytest.mark.parametrize("name", PLAYBOOKS)
 def test_a_playbook_chooses_its_hosts_by_the_default_of_the_list_and_repeats_no_other_default(name: str) -> None:
     text = (CHECKOUT / "playbooks" / f"{name}.yml").read_text()
