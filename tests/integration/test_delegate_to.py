@@ -22,6 +22,7 @@ ON_A_HOST: dict[str, dict[str, Any]] = {
 # The options of each module that acts on no host.
 ON_NO_HOST: dict[str, dict[str, Any]] = {
     "environment_info": {"limit": 1},
+    "check_variables": {"name": "audit"},
     "campaign_info": {"campaign": "c", "ledger": "ledger.sqlite"},
     "campaign_control": {"campaign": "c", "ledger": "ledger.sqlite", "state": "paused"},
     "fleet_report": {"path": "report.html"},
