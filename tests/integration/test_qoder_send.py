@@ -397,6 +397,27 @@ def test_the_defaults_of_an_action_group_apply_to_its_own_provider(fleet: Fleet,
     assert [session["turns"] for session in fleet.qoder.sessions()] == [1, 1]
 
 
+@pytest.mark.parametrize("fact", ["other", "my_key"])
+def test_a_default_that_depends_on_the_host_is_not_sent_to_a_delegate_of_another_provider(
+    fleet: Fleet, fact: str
+) -> None:
+    fleet.add("q-alpha")
+    sandbox = fleet.ansible.sandbox
+    letta = str(awake(sandbox)[0]["name"])
+    static = fleet.ansible.static(fleet.ansible.listing(source=fleet.source, env=fleet.env))
+
+    run = fleet.ansible.steps(
+        {"name": "lie", "ansible.builtin.set_fact": {fact: "of-a-fact", "cacheable": True}},
+        {**step("it", "send_message", content="hello", agent=QODER_AGENT, retries=0), "delegate_to": "q-alpha"},
+        source=static, hosts=letta, env=fleet.env | {"ANSIBLE_INJECT_FACT_VARS": "true"},
+        vars={"my_key": f"{{{{ {{{letta!r}: {sandbox.api_key!r}}}[inventory_hostname] | default('other') }}}}"},
+        module_defaults={"group/fleetops.environments.letta": {"api_key": "{{ my_key }}"}},
+    )  # fmt: skip
+
+    assert run.result("it")["status"] == "sent"
+    assert len(fleet.qoder.sessions()) == 1
+
+
 @pytest.mark.parametrize("by", ["task", "module_defaults"])
 @pytest.mark.parametrize("option", ["api_key", "api_key_file", "base_url"])
 def test_options_of_one_provider_are_not_given_to_another(fleet: Fleet, by: str, option: str) -> None:

@@ -55,6 +55,8 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
 
     SPEC: ClassVar[Mapping[str, Any]]
     _templar: Any
+    # What core renders the task's arguments with: the variables of the play's host, with facts.
+    _templar_of_arguments: Any
     _host_variables: HostVariables
     # The providers that it works with, None for all.
     PROVIDERS: ClassVar[Sequence[Provider] | None] = None
@@ -74,6 +76,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         self._stop = Stop()
         try:
             _deps.require_packages()
+            self._templar_of_arguments = self._templar
             variables = drop_facts(self._task, find_current_host(variables), variables)
             self._templar = self._templar.copy_with_new_env(available_variables=variables)
             self._learn_secrets(variables)
@@ -172,7 +175,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             for name in list_providers():
                 value = (defaults.get(_GROUP.format(name)) or {}).get(option)
                 with contextlib.suppress(AnsibleError):
-                    found |= drop_blanks({name: self._templar.template(value)})
+                    found |= drop_blanks({name: self._templar_of_arguments.template(value)})
         return found
 
     def _find_address(
