@@ -39,7 +39,10 @@ from .core_internals import (
 )
 
 # The variables that core sets for a task, whichever host it runs on.
-_SHARED = ("ansible_play_batch", "ansible_play_hosts", "ansible_play_hosts_all", "ansible_search_path", "hostvars")
+_SHARED = (
+    *("ansible_play_batch", "ansible_play_hosts", "ansible_play_hosts_all", "ansible_search_path", "hostvars"),
+    *("ansible_failed_result", "ansible_failed_task"),
+)
 # What templates of playbooks rely on, and what core lets a fact replace.
 _OF_TEMPLATES = frozenset({"dict", "group_names", "inventory_hostname", "lookup", "omit", "query"})
 

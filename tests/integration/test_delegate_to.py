@@ -123,6 +123,20 @@ def test_a_loop_over_delegates_reaches_each_one_with_its_own_variables(
     assert [result["host"] for result in results] == ["there", "beyond", "there"]
 
 
+def test_a_rescue_tells_a_delegate_of_the_failure(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+    ansible.file("templates/failure.j2", "{{ ansible_failed_task.name }}: {{ ansible_failed_result.msg }}")
+    told = _delegate(step("it", "send_message", content_template="failure.j2", agent_id=AGENT), "there")
+    several = step("several", "send_message", content_template="failure.j2", agent_id=AGENT, targets=["there"])
+
+    run = ansible.steps(
+        {"block": [{"name": "copy", "ansible.builtin.fail": {"msg": "disk full"}}], "rescue": [told, several]},
+        hosts="here",
+    )
+
+    assert run.result("it")["host"] == "there"
+    assert _list_texts(ansible, devices["there"]) == ["copy: disk full"] * 2
+
+
 def test_the_connection_options_are_those_of_the_delegate(
     ansible: Ansible, devices: dict[str, dict[str, Any]], other_sandbox: Sandbox
 ) -> None:
