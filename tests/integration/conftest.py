@@ -23,6 +23,8 @@ from tests.sandbox.process import Sandbox
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEVICES = 20
 AGENT = "agent-1"
+# Core gives each host this variable where facts are no variables, as in the configuration of the checkout.
+FROM_CORE: dict[str, Any] = {"ansible_local": {}}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -121,7 +121,7 @@ def test_a_hostile_fleet_is_stored_unchanged_and_a_job_reaches_its_enabled_hosts
 
     run = awx.run_inventory(ansible, PROJECT / source["source_path"], output, credential)
 
-    run.assert_quiet()
+    run.assert_warning("on_duplicate", "localhost")
     assert run.stdout == ""
     written = output.read_text(encoding="utf-8")
     assert sandbox.api_key not in written + run.output

@@ -12,7 +12,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import Ansible, plain
+from .conftest import FROM_CORE, Ansible, plain
 
 NO_LOGIN = "this-host-has-no-login.write-gather_facts-false.or-connection-relay-in-its-source"
 
@@ -127,7 +127,9 @@ def test_a_row_key_never_becomes_the_variable_of_an_option(ansible: Ansible) -> 
 
     host = ansible.hosts()[added["connectionName"]]
 
-    assert {name.removeprefix("letta_") for name in host} - LISTED == {"extra", "ansible_host", "fleetops_environment"}
+    assert {name.removeprefix("letta_") for name in host} - LISTED == {
+        "extra", "ansible_host", "fleetops_environment", *FROM_CORE,
+    }  # fmt: skip
 
 
 def test_a_host_has_the_same_variables_alone_as_in_the_list(ansible: Ansible) -> None:
@@ -255,7 +257,7 @@ def test_the_options_decide_the_names_of_groups_variables_and_hosts(ansible: Ans
     assert hosts.keys() == names
     for host in hosts.values():
         assert {name.removeprefix("agent_") for name in host} == LISTED | {
-            "extra", "ansible_host", "fleetops_environment",
+            "extra", "ansible_host", "fleetops_environment", *FROM_CORE,
         }  # fmt: skip
         assert host["fleetops_environment"]["id"] == host["agent_id"]
 

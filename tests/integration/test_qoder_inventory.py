@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Ansible, plain
+from .conftest import FROM_CORE, Ansible, plain
 
 NO_LOGIN = "this-host-has-no-login.write-gather_facts-false"
 
@@ -78,6 +78,7 @@ def test_every_variable_equals_the_value_of_the_api(qoder: Ansible, generation: 
                 "status": "online",
                 "self_update": None,
             },
+            **FROM_CORE,
         }
 
 
@@ -144,7 +145,7 @@ def test_the_options_decide_the_names_of_groups_variables_and_hosts(qoder: Ansib
     assert set(listing["everything"]["hosts"]) == names
     assert listing["_meta"]["hostvars"].keys() == names
     for host in listing["_meta"]["hostvars"].values():
-        assert {name for name in host if not name.startswith("cloud_")} == {"ansible_host", CONTRACT}
+        assert {name for name in host if not name.startswith("cloud_")} == {"ansible_host", CONTRACT, *FROM_CORE}
 
 
 @pytest.mark.covers("qoder", "hostnames", "hostname_prefix", "on_duplicate")
