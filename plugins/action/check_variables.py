@@ -13,8 +13,10 @@ from ansible.errors import AnsibleValueOmittedError
 
 from ..module_utils.errors import OptionError
 from ..modules.check_variables import SPEC
+from ..modules.wait_for_environment import SPEC as WAIT_SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.core_internals import (
+    choose_hosts_by,
     find_current_host,
     find_first_host,
     find_listed_names,
@@ -24,7 +26,9 @@ from ..plugin_utils.core_internals import (
 )
 from ..plugin_utils.hosts import HostVariables, find_facts_named
 from ..plugin_utils.options import explain_templates
-from ..plugin_utils.variables import check_names, convert_variable, read_variables
+from ..plugin_utils.variables import check_modes, check_names, convert_variable, read_variables
+
+_MODE: Any = WAIT_SPEC["mode"]
 
 
 class ActionModule(EnvironmentAction):
@@ -32,12 +36,14 @@ class ActionModule(EnvironmentAction):
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         name, hostvars, host = options["name"], task_vars["hostvars"], task_vars["inventory_hostname"]
-        known, given, pattern = read_variables(name), read_run_variables(hostvars, self._task), f"{name}_hosts"
+        known, given, pattern = read_variables(name), read_run_variables(hostvars, self._task, name), f"{name}_hosts"
         if not is_in_role(self._task):
             with explain_templates(pattern, "cannot be read"):
-                hosts = self._templar.template(given.get(pattern, known[pattern]["default"]))
-                # The playbook acts on hosts, and its variables are those of the first one.
-                host = find_first_host(hostvars, hosts) or host
+                hosts = convert_variable(pattern, known[pattern], self._templar.template(given.get(pattern)))
+            # The playbook acts on hosts, and its variables are those of the first one.
+            host = find_first_host(hostvars, hosts) or host
+        elif pattern in given and not choose_hosts_by(self._task, pattern):
+            raise OptionError(pattern, "chooses no hosts of this play, which has its own; use --limit")
         self._refuse_facts(name, {host, find_current_host(task_vars)}, hostvars)
         listed = find_listed_names(hostvars, host)
         check_names(name, known, given, listed)
@@ -67,4 +73,6 @@ class ActionModule(EnvironmentAction):
             ):
                 value = templar.template(variables.get(name))
             found[name] = convert_variable(name, rules, value)
+            if name == "audit_forbidden_modes":
+                check_modes(name, found[name], _MODE["choices"])
         return {name: value for name, value in found.items() if value is not None}

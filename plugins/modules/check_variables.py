@@ -15,13 +15,14 @@ description:
   - A variable of the run is an extra variable, a parameter of the role, or a variable of the play, of its
     C(vars_files), or of a block or task around the role. If its name begins with O(name) and C(_), it must be a
     variable of the playbook or role. A name that begins with C(__), O(name) and C(_) is internal, and cannot be set.
-  - Where the inventory, C(include_vars) or C(set_fact) sets a variable, it may be another role's. So only a name that
-    is nearly that of a variable which is not set is refused. The same holds for a variable of the run with another
-    beginning.
+  - Where the inventory, C(include_vars) or C(set_fact) sets a variable, it may be another role's. So only a name with
+    the beginning that is nearly the name of a variable which is not set is refused. The same holds for a variable of
+    the run with another beginning. What begins with the name of another role of the play is that role's.
   - No fact of a host is a variable of a playbook. The tasks of a role read its variables themselves, so a fact of such
     a name is refused where it would count.
   - The pattern of hosts of a playbook, such as C(instruct_hosts), must be a variable of the run, as Ansible chooses the
-    hosts of a play before it reads the variables of hosts.
+    hosts of a play before it reads the variables of hosts. A role has it only where its play chooses its hosts by it.
+  - Capitals make no other name.
   - C(meta/argument_specs.yml) of the collection has the variables of the playbooks, with type, default and meaning, and
     C(roles/NAME/meta/argument_specs.yml) has those of the roles.
 options:
@@ -53,7 +54,7 @@ RETURN = r"""
 variables:
   description:
     - Each variable that is set or has a default, with its value in the type of the variable. A list may be given as one
-      text with commas.
+      text, V(a,b) or V(["a","b"]).
     - The values are those of the first host that a playbook acts on, or of the current host of a role.
   returned: when nothing is refused
   type: dict

@@ -151,15 +151,20 @@ def read_task_variables(hostvars: Any, host: str, task: Any) -> dict[str, Any]:
     return found
 
 
-def read_run_variables(hostvars: Any, task: Any) -> dict[str, Any]:
+def read_run_variables(hostvars: Any, task: Any, name: str) -> dict[str, Any]:
     """What the run sets for a task, not rendered: extra variables, those of play, role and task, and `vars_files`.
 
-    Variables that only the inventory, facts or a role's own files set are not among them.
+    Variables that only the inventory, facts or a role's own files set are not among them, and none that begins with the
+    name of another role of the play, such as `{name}_more`.
     """
     found: dict[str, Any] = hostvars._variable_manager.get_vars(play=task.get_play(), task=task, include_hostvars=False)
     for role in (*task.get_play().roles, *(task.get_dep_chain() or ())):
-        for name in {**role.get_default_vars(), **role.get_vars(include_params=False, only_exports=True)}:
-            found.pop(name, None)
+        prefix = f"{role.get_name().rpartition('.')[2]}_"
+        others = [
+            one for one in found if one.startswith(prefix) and prefix.startswith(f"{name}_") and prefix != f"{name}_"
+        ]
+        for one in (*role.get_default_vars(), *role.get_vars(include_params=False, only_exports=True), *others):
+            found.pop(one, None)
     return found
 
 
@@ -173,6 +178,11 @@ def find_first_host(hostvars: Any, pattern: Any) -> str | None:
     """The first host that a pattern matches, of those that the play and `--limit` leave."""
     hosts = hostvars._inventory.get_hosts(pattern)
     return str(hosts[0].name) if hosts else None
+
+
+def choose_hosts_by(task: Any, name: str) -> bool:
+    """Whether the pattern of hosts of a task's play names a variable."""
+    return name in str((task.get_play().get_ds() or {}).get("hosts"))
 
 
 def is_in_role(task: Any) -> bool:

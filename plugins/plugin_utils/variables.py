@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.common.yaml import yaml_load
+from yaml import YAMLError
 
 from ..module_utils.errors import OptionError
 from ..module_utils.options import convert_value, is_blank
@@ -19,6 +21,7 @@ from ..module_utils.text import find_nearest, one_line
 _ROOT = Path(__file__).parents[2]
 # Names of ten letters that differ by one letter, or by two that are swapped.
 _NEARLY = 0.88
+_LISTED = "meta/argument_specs.yml and roles/NAME/meta/argument_specs.yml of the collection list the variables"
 
 
 def read_variables(name: str) -> dict[str, dict[str, Any]]:
@@ -39,20 +42,32 @@ def find_variables(template: Any) -> list[str]:
     return [one for playbook in playbooks for one in read_variables(playbook.stem) if one in words]
 
 
+def is_of_collection(path: str) -> bool:
+    """Whether a file is one of the collection's playbooks or of its roles."""
+    file = Path(path).resolve()
+    return any(file.is_relative_to((_ROOT / part).resolve()) for part in ("playbooks", "roles"))
+
+
 def check_names(name: str, known: Collection[str], given: Collection[str], listed: Collection[str]) -> None:
     """Raise OptionError for a variable that is meant for a playbook or role, and is none of its variables.
 
-    given: the names that the run sets. Each one with the prefix of the playbook or role is meant for it.
-    listed: the names that the inventory sets. Other roles may have the prefix, so only what is nearly the name of a
-        variable that is not set is meant. The same holds for names without the prefix.
+    given: the names that the run sets. Each one with the prefix of the playbook or role is meant for it, and so is what
+        is nearly the name of a variable that is not set.
+    listed: the names that the inventory sets. Other roles may have the prefix, so one with the prefix is meant only if
+        it is nearly the name of a variable that is not set.
     """
     unset = set(known) - set(given) - set(listed)
     for one in sorted({*given, *listed} - set(known)):
-        if one in given and f"{one}_".startswith(f"__{name}_"):
+        word = one.casefold()
+        if one in given and f"{word}_".startswith(f"__{name}_"):
             raise OptionError(one, f"is internal to {name}, and cannot be set")
-        of_the_run = one in given and one.startswith(f"{name}_")
-        if near := find_nearest(one, known if of_the_run else unset, 0 if of_the_run else _NEARLY):
-            raise OptionError(one, f"{name} has no such variable; {near!r} is nearest")
+        of_it = word.startswith(f"{name}_")
+        if one in given and of_it:
+            near = find_nearest(word, known)
+            raise OptionError(one, f"{name} has no such variable; " + (f"{near!r} is nearest" if near else _LISTED))
+        if (one in given or of_it) and (near := find_nearest(word, unset, _NEARLY)):
+            way_out = "" if one in given else f"; the inventory sets it, so set {near} there, or rename it"
+            raise OptionError(one, f"{name} has no such variable; {near!r} is nearest{way_out}")
 
 
 def convert_variable(name: str, rules: Mapping[str, Any], value: Any) -> Any:
@@ -61,7 +76,7 @@ def convert_variable(name: str, rules: Mapping[str, Any], value: Any) -> Any:
     if value is None or (is_blank(value) and (kind != "str" or "choices" in rules)):
         return rules.get("default")
     if kind == "list" and isinstance(value, str):
-        value = [part.strip() for part in value.split(",")]
+        value = _split(name, value)
     expected: Any = {"dict": Mapping, "list": list}.get(kind, object)
     if not isinstance(value, expected):
         raise OptionError(name, f"must be a {kind}, got {shown}")
@@ -70,3 +85,21 @@ def convert_variable(name: str, rules: Mapping[str, Any], value: Any) -> Any:
     if kind == "list":
         return [convert_value(name, part, rules["elements"]) for part in value]
     return convert_value(name, value, kind)
+
+
+def _split(name: str, text: str) -> Any:
+    """The list that a text means: a,b or ["a","b"]. Raises OptionError."""
+    found: Any = None
+    with contextlib.suppress(YAMLError):
+        found = yaml_load(str(text)) if text.lstrip().startswith("[") else text.split(",")
+    if not isinstance(found, list) or (found == text.split(",") and re.search("[\"'{}]", text)):
+        raise OptionError(name, f"""must be a list such as a,b or ["a","b"], got {one_line(repr(text), 60)}""")
+    return [part.strip() if isinstance(part, str) else part for part in found]
+
+
+def check_modes(name: str, modes: Iterable[str], known: Collection[str]) -> None:
+    """Raise OptionError for a mode that is nearly a known one. Later releases of Letta Code may have other modes."""
+    for mode in set(modes) - set(known):
+        if near := find_nearest(mode.casefold(), known, 0.75):
+            way_out = "a rule in audit_rules can forbid another mode of nearly that name"
+            raise OptionError(name, f"{one_line(repr(mode), 60)} is no known mode, and {near!r} is nearest; {way_out}")

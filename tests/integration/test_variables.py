@@ -55,6 +55,17 @@ def test_a_misspelt_extra_variable_of_a_playbook_is_refused(ansible: Ansible, mi
     assert [entry["task"] for entry in run.results] == ["Check the variables"]
 
 
+@pytest.mark.parametrize("modes", ['["unrestricted"]', "['unrestricted']", "unrestricted"])
+def test_a_forbidden_mode_is_found_in_each_form_of_the_list(ansible: Ansible, modes: str) -> None:
+    entry = awake(ansible.sandbox)[0]
+    ansible.sandbox.patch(entry["id"], currentMode="unrestricted")
+
+    run = ansible.playbook(f"{COLLECTION}.audit", "--limit", entry["name"], "-e", f"audit_forbidden_modes={modes}")
+
+    assert run.returncode == 2
+    assert "1 break the rules; 1 forbidden mode" in run.result("Summarise")["msg"]
+
+
 @pytest.mark.parametrize("arguments", [("--check",), ("--tags", "never-used"), ("--limit", "mode_standard")])
 def test_the_check_is_made_in_each_kind_of_run(ansible: Ansible, arguments: tuple[str, ...]) -> None:
     run = ansible.playbook(ROLE, *_given(**NEEDED, instruct_host="x"), *arguments)
@@ -135,7 +146,7 @@ def test_a_variable_of_the_inventory_is_refused_only_if_it_is_nearly_ours(ansibl
     ansible.file("host_vars/elsewhere.yml", "instruct_raet: 5\n")
 
     refused = ansible.playbook(*command)
-    ansible.file("group_vars/all.yml", "instruct_team: blue\ninstruct_contents: [a]\n__instruct_targets: []\n")
+    ansible.file("group_vars/all.yml", "instruct_team: blue\ninstruct_contents: [a]\ninstructs_rate: 5\n")
     allowed = ansible.playbook(*command)
 
     _refused_before_sending = "instruct_max_faliures: instruct has no such variable; 'instruct_max_failures' is nearest"
@@ -153,6 +164,45 @@ def test_a_pattern_of_hosts_in_the_inventory_does_not_mean_the_whole_fleet(ansib
     _refused(
         ansible, run, "instruct_hosts: is set where Ansible chooses no hosts by it; give it with -e, or use --limit"
     )
+
+
+def test_a_blank_pattern_of_hosts_means_the_default(ansible: Ansible) -> None:
+    run = ansible.playbook(f"{COLLECTION}.audit", *_given(audit_hosts="", audit_forbidden_modes="plan"))
+
+    assert run.result("Check the variables")["variables"]["audit_hosts"] == "letta"
+    assert len([entry for entry in run.results if entry["task"] == "Look for what breaks the rules"]) == 1
+
+
+@pytest.mark.parametrize("role", ["instruct", "self_update"])
+def test_a_role_does_not_take_the_pattern_of_hosts_of_its_playbook(ansible: Ansible, role: str) -> None:
+    needed = NEEDED if role == "instruct" else {"self_update_version": "0.0.1"}
+
+    run = ansible.playbook([_play(roles=[{"role": f"{COLLECTION}.{role}", "vars": needed}])], "-e", f"{role}_hosts=x")
+
+    _refused(ansible, run, f"{role}_hosts: chooses no hosts of this play, which has its own; use --limit")
+
+
+def test_a_play_of_a_role_may_choose_its_hosts_by_the_pattern(ansible: Ansible) -> None:
+    entry = awake(ansible.sandbox)[0]
+    hosts = "{{ instruct_hosts | default('nobody') }}"
+
+    run = ansible.playbook(
+        [_play(hosts=hosts, roles=[{"role": ROLE, "vars": NEEDED}])], *_given(instruct_hosts=entry["name"])
+    )
+
+    run.assert_quiet()
+    assert len(messages_of(ansible.sandbox, entry)) == 1
+
+
+def test_variables_of_a_play_for_another_role_of_it_are_none_of_ours(ansible: Ansible) -> None:
+    entry = awake(ansible.sandbox)[0]
+    ansible.file("roles/instruct_team/tasks/main.yml", "- ansible.builtin.debug: {msg: '{{ instruct_team_colour }}'}\n")
+    roles, variables = ["instruct_team", {"role": ROLE, "vars": NEEDED}], {"instruct_team_colour": "red"}
+
+    run = ansible.playbook([_play(hosts=entry["name"], roles=roles, vars=variables)])
+
+    run.assert_quiet()
+    assert len(messages_of(ansible.sandbox, entry)) == 1
 
 
 def test_a_variable_of_another_role_with_the_same_prefix_is_none_of_ours(ansible: Ansible) -> None:
@@ -223,7 +273,7 @@ def test_an_error_names_the_variable_that_an_option_is_set_with(ansible: Ansible
 
     of_the_role = ansible.playbook([_play(hosts=name, roles=[{"role": ROLE, "vars": told}])])
     of_a_playbook = ansible.playbook(f"{COLLECTION}.stop", *_given(stop_agent_id=AGENT, stop_answer_timeout=0))
-    of_a_task = ansible.task("send_message", targets=[name], content=[5], agent_id=AGENT)
+    of_a_task = ansible.task("send_message", targets=[name], content=["mind stop_hosts", 5], agent_id=AGENT)
 
     _refused(ansible, of_the_role, "content: ", "(set with the variable instruct_content)")
     _refused(

@@ -241,8 +241,8 @@ def test_a_task_has_the_names_of_its_loop_alone(core: Core) -> None:
 
 def test_variables_that_the_run_sets_for_a_task(core: Core) -> None:
     of_a_play = {"of_extra", "of_play", "of_vars_files"}
-    found = core_internals.read_run_variables(core.hostvars, core.task)
-    in_a_role = core_internals.read_run_variables(core.hostvars, core.task_of_a_role)
+    found = core_internals.read_run_variables(core.hostvars, core.task, "mine")
+    in_a_role = core_internals.read_run_variables(core.hostvars, core.task_of_a_role, "mine")
 
     assert {name for name in found if name.startswith("of_")} == of_a_play | {"of_task"}
     assert {name for name in in_a_role if name.startswith("of_")} == of_a_play | {"of_role_parameter", "of_role_call"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.plugin_utils.variables import (
+    check_modes,
     check_names,
     convert_variable,
     find_variables,
@@ -54,11 +57,37 @@ def test_an_unknown_variable_of_the_run_is_refused_with_the_nearest(given: str, 
         ({"stophosts"}, set()),
         (set(), {"stop_host"}),
         (set(), {"stop_moed"}),
-        (set(), {"sto_mode"}),
+        ({"sto_mode"}, set()),
     ],
 )
 def test_what_is_nearly_a_variable_that_is_not_set_is_refused(given: set[str], listed: set[str]) -> None:
-    assert str(_refusal(given, listed)).endswith("is nearest")
+    way_out = "; the inventory sets it, so set stop_\\w+ there, or rename it" if listed else ""
+    assert re.search(rf"is nearest{way_out}$", str(_refusal(given, listed)))
+
+
+def test_the_way_out_of_a_refused_variable_of_the_inventory_is_told() -> None:
+    told = (
+        "stop_host: stop has no such variable; 'stop_hosts' is nearest; the inventory sets it, so set stop_hosts there"
+    )
+
+    assert _refusal(set(), {"stop_host"}) == f"{told}, or rename it"
+
+
+@pytest.mark.parametrize("listed", ["sto_mode", "shop_hosts", "stops_hosts", "step_hosts", "auditd_rules"])
+def test_a_variable_of_the_inventory_without_the_prefix_is_another_roles(listed: str) -> None:
+    assert _refusal(set(), {listed}) is None
+
+
+@pytest.mark.parametrize("given", ["STOP_HOSTS", "Stop_hosts", "__STOP_targets"])
+def test_capitals_make_no_other_variable(given: str) -> None:
+    assert str(_refusal({given})).startswith(f"{given}: ")
+
+
+def test_a_variable_that_is_like_none_is_refused_with_the_place_that_lists_them() -> None:
+    assert str(_refusal({"stop_qqqqqqqqqqqqqqq"})).endswith(
+        "stop has no such variable; meta/argument_specs.yml and roles/NAME/meta/argument_specs.yml of the collection "
+        "list the variables"
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,10 +129,41 @@ def test_variables_that_a_template_names(template: Any, expected: list[str]) -> 
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("a", ["a"]), ("a, b,c", ["a", "b", "c"]), (["a,b", 5], ["a,b", "5"]), ([], []), ("", []), (None, [])],
+    [
+        ("a", ["a"]),
+        ("a, b,c", ["a", "b", "c"]),
+        (["a,b", 5], ["a,b", "5"]),
+        ([], []),
+        ("", []),
+        (None, []),
+        ('["a"]', ["a"]),
+        ("['a', \"b,c\"]", ["a", "b,c"]),
+        ("[a, 5]", ["a", "5"]),
+        ("[]", []),
+        ("mcp_[ab],c", ["mcp_[ab]", "c"]),
+        ('["[ab]c"]', ["[ab]c"]),
+    ],
 )
 def test_a_list_may_be_a_text_with_commas(value: Any, expected: list[str]) -> None:
     assert convert_variable("names", NAMES, value) == expected
+
+
+@pytest.mark.parametrize("text", ['["a"', "[ab]c", "a,['b']", '"a","b"', "{a: b}", '[ "a" ], b'])
+def test_a_text_that_is_no_list_in_one_of_the_two_forms_is_refused(text: str) -> None:
+    with pytest.raises(OptionError) as error:
+        convert_variable("names", NAMES, text)
+
+    assert str(error.value) == f'names: must be a list such as a,b or ["a","b"], got {text!r}'
+
+
+@pytest.mark.parametrize("mode", ["unrestriced", "Unrestricted", "strct", "unrestricted strict", "supervised"])
+def test_only_what_is_nearly_a_known_mode_is_refused(mode: str) -> None:
+    refused: Any = contextlib.nullcontext() if mode == "supervised" else pytest.raises(OptionError)
+    with refused as error:
+        check_modes("modes", [mode, "strict"], ["unrestricted", "strict"])
+
+    if mode != "supervised":
+        assert str(error.value).startswith(f"modes: {mode!r} is no known mode, and ")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +188,7 @@ def test_a_value_gets_its_type_and_a_blank_one_the_default(rules: dict[str, Any]
     [
         (NAMES, 5, "it: must be a list, got 5"),
         (NAMES, {"a": 1}, "it: must be a list, got {'a': 1}"),
+        (NAMES, "[{a: 1}]", "it: must be a text, not a list or dictionary"),
         (NAMES, [{"a": 1}], "it: must be a text, not a list or dictionary"),
         ({"type": "dict"}, "a=b", "it: must be a dict, got 'a=b'"),
         ({"type": "str", "choices": ["a", "b"]}, "c", "it: must be one of a, b, got 'c'"),

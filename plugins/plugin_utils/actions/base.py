@@ -30,7 +30,7 @@ from ...module_utils.text import one_line
 from ..core_internals import find_current_host, hide_source, without_facts
 from ..hosts import HostVariables, drop_facts, find_environment
 from ..options import explain_templates, validate_arguments
-from ..variables import find_variables
+from ..variables import find_variables, is_of_collection
 from .signals import stop_on_signals
 from .targets import Item, find_listing_url, write_address
 
@@ -124,7 +124,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         option = re.split(r"\W", getattr(error, "option", ""))[0]
         arguments = (self._task.get_ds() or {}).get(self._task.action)
         given = arguments.get(option) if isinstance(arguments, Mapping) else None
-        names = find_variables(given) if given else []
+        names = find_variables(given) if given and is_of_collection(self._source) else []
         return f" (set with the variable {' or '.join(names)})" if names else ""
 
     def _wait_for(self, question: Coroutine[Any, Any, Value]) -> Value:
@@ -136,11 +136,15 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             raise FleetError(f"cut off, as {self._stop.why}")
         return answer
 
+    @property
+    def _source(self) -> str:
+        """The path of the file that the task stands in. Core's place is "path:line"."""
+        return str(self._task.get_path()).rpartition(":")[0]
+
     def _hide_source_with_secrets(self) -> None:
         """Keep Ansible from showing the lines around the failed task, where a key stands in its file."""
-        path = str(self._task.get_path()).rpartition(":")[0]
         try:
-            source = Path(path).read_text(encoding="utf-8", errors="replace")
+            source = Path(self._source).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return
         if any(secret in source for secret in self._secrets):
