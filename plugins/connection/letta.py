@@ -117,6 +117,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
+from ..module_utils.errors import OptionError
 from ..module_utils.options import CONNECTION_SPEC, drop_blanks
 from ..plugin_utils.core_internals import read_connection_variables
 from ..plugin_utils.options import forget_blank_environment
@@ -144,7 +145,10 @@ class Connection(ConnectionBase):  # type: ignore[misc]
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Read the options without blank ones, which Ansible would take for false or reject."""
         forget_blank_environment(f"LETTA_{name}".upper() for name in CONNECTION_SPEC)
-        own = read_connection_variables(var_options or {}, (task_keys or {}).get("delegate_to"))
+        try:
+            own = read_connection_variables(var_options or {}, (task_keys or {}).get("delegate_to"))
+        except OptionError as error:
+            raise AnsibleError(str(error)) from None
         self._variables = drop_blanks(own)
         # Core takes a task's keywords for options of the same names: its environment, and a time-out of 10 s.
         super().set_options(var_options=self._variables, direct=direct)

@@ -17,8 +17,9 @@ description:
     M(fleetops.environments.environment_info) has more options.
   - The API is asked each time the lookup is rendered.
   - What it returns is never templated, as devices have a say in it.
-  - A variable that has the name of a fact of the host is an error, as a lookup cannot tell it from the fact, which a
-    device sets. It is none with C(inject_facts_as_vars=false).
+  - Connection options come from variables of the task's host, and not from facts, which a device sets. Where a template
+    belongs to no task on a host, as in the name of a task, a connection option whose variable has the name of a fact
+    is an error. With C(inject_facts_as_vars=false) there is no such error.
 options:
   _terms:
     description:
@@ -80,8 +81,8 @@ from ..module_utils.filters import Expressions
 from ..module_utils.options import CONNECTION_SPEC, ROWS_SPEC, drop_blanks
 from ..module_utils.providers.base import Provider, connection_settings
 from ..module_utils.providers.registry import fetch_listing, find_provider
-from ..plugin_utils.core_internals import are_facts_variables, without_facts
-from ..plugin_utils.options import validate_arguments
+from ..plugin_utils.core_internals import are_facts_variables, read_own_variables, without_facts
+from ..plugin_utils.options import explain_templates, validate_arguments
 
 SPEC = {"provider": {"type": "str", "default": "letta"}, **ROWS_SPEC, **CONNECTION_SPEC}
 
@@ -109,18 +110,20 @@ class LookupModule(LookupBase):
         return rows
 
     def _render(self, provider: Provider, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """The connection options that variables give. Raises OptionError for one that has the name of a fact.
+        """The connection options that variables give, as no fact sets them. Raises OptionError.
 
-        A lookup has no more than the values of variables, so it cannot tell them from facts.
+        Outside of a task variables cannot be told from facts, and those of the same name are refused.
         """
         facts = (variables.get("ansible_facts") or {}) if are_facts_variables() else {}
-        own = {name: value for name, value in variables.items() if name not in facts or f"ansible_{name}" in variables}
+        own = read_own_variables() if facts else variables
+        if own is None:
+            for option in provider.options_in_variables({name: None for name in facts if name in variables}):
+                problem = f"cannot be told from a fact here; give the lookup the option {option}"
+                raise OptionError(provider.variable_of(option), problem)
+            own = {name: value for name, value in variables.items() if name not in facts}
         templar, rendered = self._templar.copy_with_new_env(available_variables=own), {}
-        for option, value in provider.options_in_variables(variables).items():
-            name = provider.variable_of(option)
-            if name not in own:
-                host = variables.get("inventory_hostname")
-                raise OptionError(name, f"cannot be told from a fact of {host}; give the lookup the option {option}")
-            with without_facts():
+        problem = "cannot be read without facts" if facts else "cannot be read"
+        for option, value in provider.options_in_variables(own).items():
+            with explain_templates(provider.variable_of(option), problem), without_facts():
                 rendered[option] = templar.template(value)
         return rendered

@@ -21,6 +21,8 @@ from ansible.template import Templar
 from ansible.vars import manager as core_variables
 from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
 
+from .options import explain_templates
+
 # The vars plugin that core always has: what it finds for many hosts at once is what it finds for each.
 _HOST_GROUP_VARS = "ansible.builtin.host_group_vars"
 # Facts that core's own modules return for each host, and whose names nobody gives to a variable.
@@ -88,25 +90,54 @@ def find_loop_names(task: Any) -> frozenset[str]:
     return _OF_LOOPS.union(filter(None, (task.loop_control.loop_var, task.loop_control.index_var)))
 
 
+def drop_facts(
+    task: Any, host: str, variables: Mapping[str, Any], names: Iterable[str] | None = None
+) -> Mapping[str, Any]:
+    """The variables of a task on a host, without facts. What a fact has replaced is as the operator set it.
+
+    names: only facts of these names are dropped. Facts stay below `ansible_facts`, and so do those that core itself
+        names `ansible_...`.
+    """
+    hostvars = variables["hostvars"]
+    facts = set(read_facts(hostvars, host)) if names is None else read_facts(hostvars, host).keys() & names
+    if not facts:
+        return variables
+    dropped = {*facts, "vars"} - find_loop_names(task)
+    with without_facts():
+        own = read_task_variables(hostvars, host, task)
+    kept = {name: value for name, value in variables.items() if name not in dropped}
+    return kept | {name: own[name] for name in dropped if name in own}
+
+
+def read_own_variables() -> Mapping[str, Any] | None:
+    """The variables of the task that this worker runs, not rendered, without facts; None in another process."""
+    worker = _find_worker()
+    return drop_facts(worker._task, worker._host.name, worker._task_vars) if worker else None
+
+
 def read_connection_variables(given: Mapping[str, Any], delegate: str | None) -> Mapping[str, Any]:
     """The variables that core gives a connection, rendered; those of this collection as no fact sets them.
 
-    delegate: the host that the task is delegated to. Nothing connects outside of a worker.
+    delegate: the host that the task is delegated to. Nothing connects outside of a worker. Raises OptionError.
     """
     worker = _find_worker()
     if not worker:
         return given
-    hostvars = worker._variable_manager._hostvars
+    hostvars, task, variables = worker._variable_manager._hostvars, worker._task, worker._task_vars
     host = hostvars._inventory.get_host(worker._host.name if delegate is None else delegate)
     of_core = {name: value for name, value in given.items() if name.startswith(("ansible_", "_"))}
     if host is None:
         return of_core
     if not read_facts(hostvars, host.name):
         return given
-    with without_facts():
-        variables = read_task_variables(hostvars, host.name, worker._task)
-        templar = Templar(loader=worker._loader, variables=variables)
-        own = {name: templar.template(variables[name]) for name in given.keys() - of_core if name in variables}
+    if delegate is not None:
+        of_loop = {name: variables[name] for name in find_loop_names(task) if name in variables}
+        variables = read_task_variables(hostvars, host.name, task) | of_loop
+    variables = drop_facts(task, host.name, variables)
+    templar, own = Templar(loader=worker._loader, variables=variables), {}
+    for name in (given.keys() - of_core) & variables.keys():
+        with explain_templates(name, "cannot be read without facts"), without_facts():
+            own[name] = templar.template(variables[name])
     return of_core | own
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads hosts of the inventory: which environment each one is, and the variables that a user set for it.
+"""Reads hosts of the inventory: which environment each one is, its variables, and facts that pass for variables.
 
 Environments and their fields are read as the inventory has them. They are never rendered, since their texts come from
 the environments, and variables of plays, facts and files do not replace them. The user's own variables
@@ -26,6 +26,7 @@ from ..module_utils.providers.base import Provider
 from ..module_utils.providers.registry import find_provider, list_providers
 from ..module_utils.text import one_line
 from .core_internals import (
+    drop_facts,
     find_loop_names,
     find_shared_names,
     has_own_vars_plugins,
@@ -44,7 +45,9 @@ _SHARED = (
     *("ansible_failed_result", "ansible_failed_task"),
 )
 # What templates of playbooks rely on, and what core lets a fact replace.
-_OF_TEMPLATES = frozenset({"dict", "group_names", "inventory_hostname", "lookup", "omit", "query"})
+_OF_TEMPLATES = frozenset(
+    {"dict", "group_names", "inventory_hostname", "inventory_hostname_short", "lookup", "omit", "query"}
+)
 
 
 def check_host(option: str, host: Any, hostvars: Mapping[str, Any]) -> str:
@@ -161,6 +164,23 @@ def compile_expressions(option: str, expressions: Any, environments: Iterable[En
     return Expressions(option, expressions, [name for one in providers for name in find_provider(one).fields])
 
 
+def find_facts_named(
+    task: Any, hostvars: Mapping[str, Any], hosts: Iterable[str], prefixes: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """Host and name of each fact that counts as a variable of a task and whose name has one of the prefixes.
+
+    Among them are always the names that templates rely on. A fact does not count where the operator gives the variable
+    in a place that outranks facts, such as extra variables.
+    """
+    found = []
+    for host in hosts:
+        names = [name for name in read_facts(hostvars, host) if name.startswith(prefixes) or name in _OF_TEMPLATES]
+        counting = read_task_variables(hostvars, host, task) if names else {}
+        own = drop_facts(task, host, counting) if names else {}
+        found += [(host, name) for name in sorted(names) if name not in own or own[name] != counting[name]]
+    return found
+
+
 def _listed_variables(host: str, hostvars: Mapping[str, Any]) -> Mapping[str, Any]:
     """The variables of a host, not rendered: those of the inventory alone where that has the environment."""
     if not isinstance(hostvars, HostVars):
@@ -179,39 +199,6 @@ def _find_prefix(provider: Provider, variables: Mapping[str, Any]) -> str:
     others = (name.removesuffix(longest) for name in variables if name.endswith(longest))
     whole = (prefix for prefix in (usual, *others) if all(prefix + name in variables for name in provider.fields))
     return next(whole, usual)
-
-
-def drop_facts(task: Any, host: str, variables: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The variables of a task on a host, without facts. What a fact has replaced is as the operator set it.
-
-    Facts stay below `ansible_facts`, and so do those that core itself names `ansible_...`.
-    """
-    hostvars = variables["hostvars"]
-    facts = read_facts(hostvars, host)
-    if not facts:
-        return variables
-    names = {*facts, "vars"} - find_loop_names(task)
-    with without_facts():
-        own = read_task_variables(hostvars, host, task)
-    kept = {name: value for name, value in variables.items() if name not in names}
-    return kept | {name: own[name] for name in names if name in own}
-
-
-def find_facts_named(
-    task: Any, hostvars: Mapping[str, Any], hosts: Iterable[str], prefixes: tuple[str, ...]
-) -> list[tuple[str, str]]:
-    """Host and name of each fact that counts as a variable of a task and whose name has one of the prefixes.
-
-    Among them are always the names that templates rely on. A fact does not count where the operator gives the variable
-    in a place that outranks facts, such as extra variables.
-    """
-    found = []
-    for host in hosts:
-        names = [name for name in read_facts(hostvars, host) if name.startswith(prefixes) or name in _OF_TEMPLATES]
-        counting = read_task_variables(hostvars, host, task) if names else {}
-        own = drop_facts(task, host, counting) if names else {}
-        found += [(host, name) for name in sorted(names) if name not in own or own[name] != counting[name]]
-    return found
 
 
 class HostVariables:
@@ -236,12 +223,16 @@ class HostVariables:
             return self._hostvars[host].get(name) if self._may_be_of(host, name) else None
 
     def read_all(self, host: str) -> Mapping[str, Any]:
-        """All variables, not rendered, with facts; those of the play and the task's loop are the current host's."""
+        """All variables, not rendered; those of the play and the task's loop are the current host's.
+
+        Facts are among them, and none replaces what templates rely on, such as the name of the host.
+        """
         if host == self._task_vars["inventory_hostname"] and not read_facts(self._hostvars, host):
             return self._task_vars
         names = (*_SHARED, *find_loop_names(self._task))
         shared = {name: self._task_vars[name] for name in names if name in self._task_vars}
-        return {**read_task_variables(self._hostvars, host, self._task), **shared}
+        variables = {**read_task_variables(self._hostvars, host, self._task), **shared}
+        return drop_facts(self._task, host, variables, _OF_TEMPLATES)
 
     def _may_be_of_the_play(self, name: str) -> bool:
         """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""

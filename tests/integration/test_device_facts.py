@@ -183,13 +183,17 @@ def test_the_token_of_another_provider_stays_with_its_server(qoder: Ansible, oth
 
 
 def test_facts_do_not_say_who_started_a_campaign(ansible: Ansible, names: list[str]) -> None:
-    campaign = send(campaign="one", ledger=str(ansible.directory / "ledger"))
-    info = step("info", "campaign_info", campaign="one", ledger=str(ansible.directory / "ledger"))
+    campaign = {"campaign": "one", "ledger": str(ansible.directory / "ledger")}
+    info = step("info", "campaign_info", include_deliveries=True, **campaign)
+    told = play(names[1], send(**campaign), info)
+    lied = play(names[0], send(**campaign), info)
 
-    run = ansible.playbook([lie(names[0], awx_user_name="the boss", awx_job_id="7"), play(names[0], campaign, info)])
+    assert "the boss" in json.dumps(ansible.playbook([told], "-e", "awx_user_name='the boss'").result("info"))
+    run = ansible.playbook([lie(names[0], awx_user_name="the liar", awx_job_id="7"), lied])
 
     run.assert_quiet()
-    assert "the boss" not in json.dumps(run.result("info"))
+    assert "the boss" in json.dumps(run.result("info"))
+    assert "the liar" not in json.dumps(run.result("info"))
 
 
 def test_a_content_template_may_show_facts(ansible: Ansible, names: list[str]) -> None:
@@ -211,6 +215,27 @@ def test_a_content_template_may_show_facts(ansible: Ansible, names: list[str]) -
     assert [message["content"] for message in received(ansible, names[1])] == [f"full on {names[1]} full on {names[1]}"]
 
 
+def test_a_fact_shows_a_template_nothing_of_another_host(ansible: Ansible, names: list[str]) -> None:
+    template = ansible.file("told.j2", "{{ tokens[inventory_hostname] }} {{ inventory_hostname_short }} {{ disk }}")
+    tokens = {"tokens": {name: f"token-of-{name}" for name in names[:2]}}
+    lies = {"inventory_hostname": names[0], "inventory_hostname_short": "lie", "disk": "full"}
+    options = {"content_template": str(template), "agent_id": "agent-1"}
+    fan_out = step("all", "send_message", targets=[names[1]], **options)
+
+    run = ansible.playbook(
+        [
+            lie(names[1], **lies),
+            play("localhost", fan_out, vars=tokens),
+            play(names[1], step("it", "send_message", **options), vars=tokens),
+        ]
+    )
+
+    run.assert_quiet()
+    assert [message["content"] for message in received(ansible, names[1])] == [
+        f"token-of-{names[1]} {names[1]} full"
+    ] * 2
+
+
 def test_a_template_may_name_facts_as_facts(ansible: Ansible, names: list[str]) -> None:
     beside(ansible, letta_agent_id="agent-{{ ansible_facts.role }}-{{ ansible_system }}")
 
@@ -228,6 +253,35 @@ def test_a_loop_keeps_its_item(ansible: Ansible, names: list[str]) -> None:
     assert [message["agentId"] for message in received(ansible, names[0])] == ["agent-one", "agent-two"]
 
 
+@pytest.mark.parametrize("delegated", [False, True])
+def test_a_loop_over_the_relay_keeps_its_item(ansible: Ansible, names: list[str], delegated: bool) -> None:
+    beside(ansible, letta_timeout="{{ item }}")
+    loop = {"name": "it", "ansible.builtin.raw": "true", "loop": [-3, -4]}
+    there = {**loop, "delegate_to": names[0]}
+
+    run = ansible.playbook(
+        [lie(names[0], packages={"a": 1}, item=5), play(names[1], there) if delegated else play(names[0], loop)],
+        source=ansible.source(connection="relay"),
+    )
+
+    for item in (-3, -4):
+        run.assert_error(f"timeout: must be between 0 and 86400 seconds, got {item}")
+
+
+def test_a_connection_names_the_variable_that_nothing_but_a_fact_could_complete(
+    ansible: Ansible, names: list[str]
+) -> None:
+    beside(ansible, letta_base_url="{{ fleet_url }}")
+    command = {"name": "it", "ansible.builtin.raw": "true"}
+
+    run = ansible.playbook(
+        [lie(names[0], fleet_url=ansible.sandbox.url), play(names[0], command)],
+        source=ansible.source(connection="relay", base_url=ansible.sandbox.url),
+    )
+
+    run.assert_error("letta_base_url: cannot be read without facts: 'fleet_url' is undefined")
+
+
 LOOKUP = "{{ query('fleetops.environments.environments') | length }}"
 
 
@@ -236,20 +290,51 @@ def looked_up(ansible: Ansible, name: str, facts: dict[str, Any], **env: str) ->
     return ansible.playbook([lie(name, **facts), play(name, show)], env=env)
 
 
-@pytest.mark.parametrize("fact", ["letta_base_url", "fleet_url"])
-def test_a_lookup_asks_nobody_whom_a_fact_may_name(
-    ansible: Ansible, other_sandbox: Sandbox, names: list[str], fact: str
+@pytest.mark.parametrize("attack", [{"letta_base_url"}, {"letta_base_url", "ansible_letta_base_url"}, {"fleet_url"}])
+def test_a_fact_does_not_choose_the_server_of_a_lookup(
+    ansible: Ansible, other_sandbox: Sandbox, names: list[str], attack: set[str]
 ) -> None:
     beside(ansible, fleet_url=ansible.sandbox.url, letta_base_url="{{ fleet_url }}")
 
-    run = looked_up(ansible, names[0], {fact: other_sandbox.url})
+    run = looked_up(ansible, names[0], dict.fromkeys(attack, other_sandbox.url))
+
+    run.assert_quiet()
+    assert run.result("it")["msg"] == len(ansible.sandbox.fleet())
+    assert other_sandbox.requests() == []
+
+
+def test_a_fact_of_another_host_does_not_choose_the_server_of_a_lookup(
+    ansible: Ansible, other_sandbox: Sandbox, names: list[str]
+) -> None:
+    beside(ansible, letta_base_url=ansible.sandbox.url, fleet_size=LOOKUP)
+    show = {"name": "it", "ansible.builtin.debug": {"msg": "{{ hostvars[other].fleet_size }}"}}
+
+    run = ansible.playbook(
+        [lie(names[1], letta_base_url=other_sandbox.url), play(names[0], show, vars={"other": names[1]})]
+    )
+
+    run.assert_quiet()
+    assert run.result("it")["msg"] == len(ansible.sandbox.fleet())
+    assert other_sandbox.requests() == []
+
+
+def test_a_lookup_takes_what_an_earlier_task_set_as_a_fact_and_a_variable(ansible: Ansible, names: list[str]) -> None:
+    beside(ansible, letta_base_url="{{ fleet_url }}")
+    keep = {"name": "keep", "ansible.builtin.set_fact": {"fleet_url": ansible.sandbox.url, "cacheable": True}}
+
+    run = ansible.playbook([play(names[0], keep, {"name": "it", "ansible.builtin.debug": {"msg": LOOKUP}})])
+
+    run.assert_quiet()
+    assert run.result("it")["msg"] == len(ansible.sandbox.fleet())
+
+
+def test_a_lookup_names_the_variable_that_nothing_but_a_fact_could_complete(ansible: Ansible, names: list[str]) -> None:
+    beside(ansible, letta_base_url="{{ fleet_url }}")
+
+    run = looked_up(ansible, names[0], {"fleet_url": ansible.sandbox.url})
 
     assert run.returncode == 2
-    if fact == "letta_base_url":
-        run.assert_error(
-            f"letta_base_url: cannot be told from a fact of {names[0]}; give the lookup the option base_url"
-        )
-    assert other_sandbox.requests() == []
+    run.assert_error("letta_base_url: cannot be read without facts: 'fleet_url' is undefined")
 
 
 def test_a_lookup_reads_variables_where_facts_are_none(

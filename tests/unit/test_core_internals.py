@@ -100,8 +100,9 @@ def core(tmp_path: Path) -> Core:
     manager.set_nonpersistent_facts("alpha", {"of_set_fact": 1})
     # Core looks for vars plugins when variables are read for the first time.
     manager.get_vars(host=inventory.get_host("alpha"))
+    variables = manager.get_vars(play=play, host=inventory.get_host("beta"), task=task)
     process = worker.WorkerProcess(
-        final_q=None, task_vars={}, host=inventory.get_host("beta"), task=task, play_context=None, loader=loader,
+        final_q=None, task_vars=variables, host=inventory.get_host("beta"), task=task, play_context=None, loader=loader,
         variable_manager=manager, shared_loader_obj=None, worker_id=1, cliargs=None,
     )  # fmt: skip
     return Core(loader, inventory, manager, hostvars, source, task, task_of_a_role, process)
@@ -125,6 +126,7 @@ ATTRIBUTES: dict[str, Callable[[Core], bool]] = {
     "WorkerProcess._host": lambda core: core.worker._host is core.inventory.get_host("beta"),
     "WorkerProcess._loader": lambda core: core.worker._loader is core.loader,
     "WorkerProcess._task": lambda core: core.worker._task is core.task,
+    "WorkerProcess._task_vars": lambda core: core.worker._task_vars["inventory_hostname"] == "beta",
     "WorkerProcess._variable_manager": lambda core: core.worker._variable_manager is core.manager,
     "Task._ds": lambda core: core.task._ds is not None and core.task._ds is core.task.get_ds(),
 }

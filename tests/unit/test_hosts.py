@@ -19,8 +19,8 @@ from ansible.vars.manager import VariableManager
 from ansible_collections.fleetops.environments.plugins.filter.environment_findings import environment_findings
 from ansible_collections.fleetops.environments.plugins.filter.select_environments import select_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.text import format_time
+from ansible_collections.fleetops.environments.plugins.plugin_utils.core_internals import drop_facts
 from ansible_collections.fleetops.environments.plugins.plugin_utils.hosts import (
-    drop_facts,
     find_facts_named,
     find_listing_time,
     read_host_environments,

@@ -27,8 +27,8 @@ from ...module_utils.providers.conversation import NEW_CONVERSATION
 from ...module_utils.providers.registry import find_provider, list_providers
 from ...module_utils.stop import Stop
 from ...module_utils.text import one_line
-from ..core_internals import find_current_host, hide_source, without_facts
-from ..hosts import HostVariables, drop_facts, find_environment
+from ..core_internals import drop_facts, find_current_host, hide_source, without_facts
+from ..hosts import HostVariables, find_environment
 from ..options import explain_templates, validate_arguments
 from ..variables import find_variables, is_of_collection
 from .signals import stop_on_signals
