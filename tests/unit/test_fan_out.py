@@ -338,7 +338,8 @@ def test_after_a_stop_no_target_starts_and_running_work_finishes() -> None:
     assert statuses(outcomes) == ["ok", "ok", *["not_attempted"] * 3]
 
 
-def test_work_that_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("why", ["a signal came", "the time of the task is over"])
+def test_work_that_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     monkeypatch.setattr(f"{FanOut.__module__}.GRACE", 0.1)
     stop = Stop()
 
@@ -346,13 +347,13 @@ def test_work_that_does_not_finish_soon_is_cut_off_and_unknown(monkeypatch: pyte
         await asyncio.sleep(0.02)
         if to.host == "host-1":
             await asyncio.sleep(3600)
-        stop.cut()
+        stop.cut(why)
         outcome.status = "ok"
 
     outcomes = run_fan_out([target(number) for number in range(4)], work, concurrency=2, stop=stop)
 
     assert statuses(outcomes) == ["ok", "unknown", "not_attempted", "not_attempted"]
-    assert outcomes[1].error == {"code": "interrupted", "message": "cut off by a signal; it may have been done"}
+    assert outcomes[1].error == {"code": "interrupted", "message": f"cut off, as {why}; it may have been done"}
 
 
 def test_after_a_stop_no_target_waits_for_a_turn_or_a_round() -> None:

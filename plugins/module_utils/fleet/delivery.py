@@ -243,7 +243,7 @@ class Sender:
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
         """Send to one target when the fan-out lets it start."""
-        with contextlib.ExitStack() as at_end, record_failures(delivery):
+        with contextlib.ExitStack() as at_end, record_failures(delivery, self._fan_out.stop):
             try:
                 environment = await find_reachable(self._clients[delivery.provider], target.environment)
                 if not await self._fan_out.may_start():

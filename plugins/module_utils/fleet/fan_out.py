@@ -165,7 +165,7 @@ class FanOut:
                 if self.is_closed:
                     return
                 started = time.monotonic()
-                with record_failures(outcome):
+                with record_failures(outcome, self.stop):
                     await work(target, outcome)
                 outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
                 if outcome.status in ("offline", "waiting") and waits:
@@ -190,8 +190,8 @@ class FanOut:
 
 
 @contextmanager
-def record_failures(outcome: Outcome) -> Iterator[None]:
-    """Record an exception on the outcome, as its status and its error."""
+def record_failures(outcome: Outcome, stop: Stop) -> Iterator[None]:
+    """Record an exception on the outcome, as its status and its error. stop: what cuts the work off."""
     try:
         yield
     except ApiError as error:
@@ -202,5 +202,5 @@ def record_failures(outcome: Outcome) -> Iterator[None]:
         outcome.error = {"code": "internal", "message": f"{type(error).__name__}: {one_line(error)}"}
     except asyncio.CancelledError:
         outcome.status = "unknown"
-        outcome.error = {"code": "interrupted", "message": "cut off by a signal; it may have been done"}
+        outcome.error = {"code": "interrupted", "message": f"cut off, as {stop.why}; it may have been done"}
         raise
