@@ -24,8 +24,9 @@ options:
       - V(online) lets the only one that is online keep the name (for Qoder, the only one that is not archived), and
         gives the others the hash. A device takes the name, and what is set for it, as soon as the other one is offline.
       - V(fail) fails the listing. One device that calls itself like another one stops every run.
-      - Except with V(fail), a warning names the environments. A name that a group, another source or Ansible has is
-        kept by none of them.
+      - Except with V(fail), a warning names the environments, 100 names with five ids each, and first those that the
+        provider has known longest. C(-vvv) shows every name. A name that a group, another source or Ansible has is kept
+        by none of them.
       - No choice protects by name what a device must not decide. Where C(host_vars), C(--limit) or a pattern with a
         host's name keeps something off a device, use O(hostnames) with V([id]).
     type: str

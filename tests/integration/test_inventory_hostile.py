@@ -76,7 +76,7 @@ INDIRECT = ("letta_git_branch", "letta_mode", "letta_supported_commands[1]", "le
 def test_devices_with_any_names_are_usable_unique_harmless_hosts(ansible: Ansible, hostile: dict[str, str]) -> None:
     run = ansible.inventory("-i", str(_source(ansible)), "--list", source=_static(ansible))
 
-    run.assert_warning("on_duplicate: host names that are taken or come twice", "more")
+    run.assert_warning("on_duplicate: host names that are taken or come twice", "site.example.com (", "web1 (")
     listing = json.loads(run.stdout)
     hosts = {name: host for name, host in plain(listing["_meta"]["hostvars"]).items() if "letta_id" in host}
     assert {host["letta_id"]: host["letta_connection_name"] for host in hosts.values()} == hostile

@@ -42,20 +42,37 @@ def test_a_device_that_takes_the_name_of_another_is_named_in_a_warning(ansible: 
     run = ansible.inventory("--list")
 
     assert before["letta_allow_connection"] is False
-    run.assert_warning("on_duplicate", f"build-01 ({live})", f"build-01 ({hostile})", "host_vars", "hostnames: [id]")
+    run.assert_warning("on_duplicate", "build-01 (", live, hostile, "host_vars", "hostnames: [id]")
     names = _names(run, "letta")
     assert re.fullmatch(f"build-01{HASHED}", names[live])
     assert re.fullmatch(f"build-01{HASHED}", names[hostile])
     assert "letta_allow_connection" not in run.stdout
 
 
-def test_a_warning_names_a_few_of_many_rows(ansible: Ansible) -> None:
-    ids = [ansible.sandbox.add_environment(connectionName="build-01")["id"] for _number in range(12)]
+def test_a_warning_names_a_few_of_many_rows_of_each_name_and_every_name(ansible: Ansible) -> None:
+    """A device that makes up names cannot hide the one that it takes."""
+    wanted = ["build-01", *(f"noise-{number:02}" for number in range(30))]
+    ids = {name: [ansible.sandbox.add_environment(connectionName=name)["id"] for _row in range(2)] for name in wanted}
+    ids["build-01"] += [ansible.sandbox.add_environment(connectionName="build-01")["id"] for _row in range(10)]
 
     run = ansible.inventory("--list")
 
-    run.assert_warning("on_duplicate", "; and 7 more")
-    assert sum(identity in run.stderr for identity in ids) == 5
+    run.assert_warning("on_duplicate", "build-01 (", ", and 7 more)", *wanted)
+    assert sum(identity in run.stderr for identity in ids["build-01"]) == 5
+    assert all(set(found) <= set(re.findall(r"[\w-]+", run.stderr)) for found in list(ids.values())[1:])
+
+
+def test_a_flood_of_names_cuts_a_warning_after_the_names_of_old_devices(ansible: Ansible) -> None:
+    now = int(time.time() * 1000)
+    for name, age in [*((f"noise-{number:03}", 0) for number in range(120)), ("build-01", DAY)]:
+        for younger in (0, 1):
+            ansible.sandbox.add_environment(connectionName=name, firstSeenAt=now - age + younger)
+
+    run = ansible.inventory("--list")
+    all_names = ansible.inventory("--list", "-vvv")
+
+    run.assert_warning("on_duplicate", "environments: build-01 (", "; and 21 more", "-vvv shows all")
+    assert len(set(re.findall(r"noise-\d{3} \(", all_names.output))) == 120
 
 
 @pytest.mark.covers("letta", "on_duplicate")
@@ -116,7 +133,7 @@ def test_environments_of_qoder_keep_a_name_by_the_same_rules(qoder: Ansible) -> 
     one = qoder.inventory("--list", source=qoder.source(on_duplicate="online", **listed))
 
     for each in (run, both, one):
-        each.assert_warning("on_duplicate", f"qoder-twin ({first})", f"qoder-twin ({second})")
+        each.assert_warning("on_duplicate", "qoder-twin (", first, second)
     assert _names(run, "qoder")[first] == "qoder-twin"
     assert re.fullmatch(f"qoder-twin{HASHED}", _names(run, "qoder")[second])
     assert "qoder-twin" not in _names(both, "qoder").values()

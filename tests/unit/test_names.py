@@ -156,16 +156,23 @@ def test_the_lowest_rank_keeps_a_name_and_equal_ones_do_not(ranks: dict[str, Any
     assert find_keepers(dict.fromkeys(ranks, "alpha"), ranks) == keepers
 
 
-def test_rivals_are_one_line_of_the_first_five_and_how_many_more() -> None:
-    wanted = {f"id-{number}\n{'x' * 100}": "a" * 255 for number in range(7)}
+def test_rivals_are_one_line_of_the_first_names_each_with_its_first_five_ids_and_how_many_more() -> None:
+    wanted = {f"id-{number}\n{'x' * 100}": f"{number // 7}{'a' * 255}" for number in range(28)}
 
-    line = describe_rivals(wanted, wanted.keys())
+    line = describe_rivals(wanted, wanted.keys() - set(list(wanted)[7:14]), most=2)
 
     assert line.isprintable()
     assert len(line) < 1000
-    assert "id-4" in line
-    assert "id-5" not in line
-    assert line.endswith("; and 2 more")
+    assert [number for number in range(28) if f"id-{number} " in line] == [0, 1, 2, 3, 4, 14, 15, 16, 17, 18]
+    assert line.count(", and 2 more)") == 2
+    assert line.endswith("; and 1 more")
+
+
+def test_an_environment_whose_names_are_all_taken_is_an_error() -> None:
+    taken = {"alpha", *add_hash("alpha", "id-1", separator="-")}
+
+    with pytest.raises(OptionError, match=r"^hostname_prefix: all names for the environment id-1 are taken, as many"):
+        assign_names({"id-1": "alpha"}, taken, "suffix")
 
 
 @given(values)
@@ -235,5 +242,5 @@ def test_fail_mode_names_the_first_five_environments() -> None:
     with pytest.raises(OptionError) as raised:
         assign_names({f"id-{number}": "alpha" for number in range(7)}, set(), "fail")
 
-    assert "alpha (id-0)" in str(raised.value)
+    assert "alpha (id-0, " in str(raised.value)
     assert "id-5" not in str(raised.value)

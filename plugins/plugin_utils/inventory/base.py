@@ -27,15 +27,16 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import convert_value, drop_blanks
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch_listing, list_providers
-from ...module_utils.text import add_hash, find_nearest, hash_text
+from ...module_utils.text import find_nearest, hash_text
 from ..options import explain_templates, forget_blank_environment
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
 from .names import (
-    MAX_LENGTH,
+    MOST_NAMES,
     assign_names,
     check_variable_prefix,
     choose_name,
     describe_rivals,
+    find_free_name,
     find_keepers,
     make_host_address,
 )
@@ -242,7 +243,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         name_prefix = self.get_option("hostname_prefix") or ""
         wanted = {
             environment.id: choose_name(rules.hostnames.values(environment.fields), name_prefix, environment.id)
-            for environment in environments
+            for environment in sorted(environments, key=self._find_age)
         }
         like_groups = {name for name in wanted.values() if reads_as_group(name, rules.dimensions, rules.group_prefix)}
         keepers = find_keepers(wanted, {environment.id: self._rank(environment) for environment in environments})
@@ -254,6 +255,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         ]
         self._add(hosts, rules.variable_prefix)
         self._rename_hosts_like_groups(hosts, rules.variable_prefix)
+
+    def _find_age(self, environment: Environment) -> str:
+        """Sorts the environment that the provider has known longest first: a new device cannot come before it."""
+        return environment.fields.get(self.PROVIDER.first_seen) or "~"
 
     def _rank(self, environment: Environment) -> Any:
         """The place of an environment among those that want its name; None if it gets no name that others want."""
@@ -272,9 +277,13 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
 
     def _warn_of_renamed(self, wanted: Mapping[str, str], names: Mapping[str, str]) -> None:
         contested = {name for identity, name in wanted.items() if names[identity] != name}
-        if rivals := [identity for identity, name in wanted.items() if name in contested]:
+        if rivals := {identity for identity, name in wanted.items() if name in contested}:
             advice = "host_vars and --limit by name may miss them; with hostnames: [id] no device chooses a name"
-            self.display.warning(f"on_duplicate: {describe_rivals(wanted, rivals)}; {advice}")
+            line, whole = (describe_rivals(wanted, rivals, most) for most in (MOST_NAMES, len(rivals)))
+            if line != whole:
+                advice = f"-vvv shows all; {advice}"
+                self.display.vvv(whole)
+            self.display.warning(f"on_duplicate: {line}; {advice}")
 
     def _rename_environment(self, host: Any, group_names: Collection[str]) -> None:
         """Rename a host of an earlier source of this collection that has the name of a group of this one.
@@ -289,9 +298,9 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
                 f"{host.name!r} would be a group, and is a host of another source; choose another name for one of them",
             )
         taken = {*self.inventory.hosts, *self.inventory.groups, *group_names}
-        names = add_hash(host.name, str(contract.get("id")), separator="-", longest=MAX_LENGTH)
-        name = next(name for name in names if name not in taken)
-        self._warn_of_renamed({str(contract.get("id")): host.name}, {str(contract.get("id")): name})
+        identity = str(contract.get("id"))
+        name = find_free_name(host.name, identity, taken)
+        self._warn_of_renamed({identity: host.name}, {identity: name})
         groups = [group.name for group in host.groups if group.name != "all"]
         self.inventory.remove_host(host)
         for group in groups or ["all"]:
@@ -304,6 +313,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         clashing = [host for host in hosts if host.name in self.inventory.groups]
         if not clashing:
             return
+        clashing.sort(key=lambda host: self._find_age(host.environment))
         names = self._assign_names({host.environment.id: host.name for host in clashing}, set())
         for host in clashing:
             self.inventory.remove_host(self.inventory.get_host(host.name))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible import constants
@@ -19,6 +19,8 @@ from ...module_utils.providers.base import Provider
 from ...module_utils.text import add_hash, one_line, shorten
 
 MAX_LENGTH = 255
+# How many names a message has, where devices may have made up thousands.
+MOST_NAMES = 100
 # Names that have a meaning for Ansible.
 RESERVED = frozenset(name.casefold() for name in constants.LOCALHOST) | {"all", "ungrouped", "_meta"}
 
@@ -57,15 +59,26 @@ def assign_names(
         for identity, name in wanted.items()
         if (counts[name] == 1 or identity in keepers) and _is_free(name, forbidden) and len(name) <= MAX_LENGTH
     }
-    colliding = sorted(wanted.keys() - free.keys())
+    colliding = wanted.keys() - free.keys()
     if colliding and on_duplicate == "fail":
-        raise OptionError("on_duplicate", describe_rivals(wanted, colliding))
-    used = set(free.values())
-    for identity in colliding:
-        candidates = add_hash(wanted[identity], identity, separator="-", longest=MAX_LENGTH)
-        free[identity] = next(name for name in candidates if name not in used and _is_free(name, forbidden))
+        raise OptionError("on_duplicate", describe_rivals(wanted, colliding, MOST_NAMES))
+    used = {*forbidden, *free.values()}
+    for identity in sorted(colliding):
+        free[identity] = find_free_name(wanted[identity], identity, used)
         used.add(free[identity])
     return free
+
+
+def find_free_name(name: str, environment_id: str, taken: Collection[str]) -> str:
+    """The name with the shortest hash of the id that makes it free. Raises OptionError where every one is taken."""
+    for candidate in add_hash(name, environment_id, separator="-", longest=MAX_LENGTH):
+        if _is_free(candidate, taken):
+            return candidate
+    raise OptionError(
+        "hostname_prefix",
+        f"all names for the environment {one_line(environment_id, 60)} are taken, as many sources list it; give each "
+        "source its own",
+    )
 
 
 def find_keepers(wanted: Mapping[str, str], ranks: Mapping[str, Any]) -> set[str]:
@@ -81,11 +94,22 @@ def find_keepers(wanted: Mapping[str, str], ranks: Mapping[str, Any]) -> set[str
     return {found[0][1] for found in in_order if len(found) == 1 or found[0][0] < found[1][0]}
 
 
-def describe_rivals(wanted: Mapping[str, str], rivals: Collection[str], most: int = 5) -> str:
-    """Environments, by id, whose names are taken or come twice, as one line: the first `most`, and how many more."""
-    listed = "; ".join(f"{one_line(wanted[item], 60)} ({one_line(item, 60)})" for item in sorted(rivals)[:most])
-    more = f"; and {len(rivals) - most} more" if len(rivals) > most else ""
-    return f"host names that are taken or come twice, with their environments: {listed}{more}"
+def describe_rivals(wanted: Mapping[str, str], rivals: Collection[str], most: int) -> str:
+    """Names that are taken or come twice, each with the ids of its environments, as one line, in the order of `wanted`.
+
+    rivals: the ids to describe. most: how many names. Each has its first five ids.
+    """
+    ids: dict[str, list[str]] = defaultdict(list)
+    for identity, name in wanted.items():
+        if identity in rivals:
+            ids[name].append(one_line(identity, 60))
+    listed = [f"{one_line(name, 60)} ({_join_first(found, 5, ', ')})" for name, found in ids.items()]
+    return f"host names that are taken or come twice, with their environments: {_join_first(listed, most, '; ')}"
+
+
+def _join_first(texts: Sequence[str], most: int, separator: str) -> str:
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return separator.join([*texts[:most], *more])
 
 
 def _is_free(name: str, forbidden: Collection[str]) -> bool:
