@@ -100,6 +100,24 @@ def test_facts_of_the_host_steer_no_connection(
     assert "secret-of-the-controller" not in run.output + json.dumps(ansible.sandbox.requests())
 
 
+@pytest.mark.parametrize("by", ["operator", "nobody"])
+def test_facts_complete_no_default_of_an_action_group(
+    ansible: Ansible, other_sandbox: Sandbox, names: list[str], by: str
+) -> None:
+    if by == "operator":
+        beside(ansible, fleet_url=ansible.sandbox.url)
+    defaults = {"group/fleetops.environments.letta": {"base_url": "{{ fleet_url }}"}}
+    tasks = play(names[0], send(), step("fleet", "environment_info"), module_defaults=defaults)
+
+    run = ansible.playbook([lie(names[0], fleet_url=other_sandbox.url), tasks])
+
+    assert other_sandbox.requests() == []
+    assert len(received(ansible, names[0])) == (1 if by == "operator" else 0)
+    if by == "nobody":
+        error = "base_url: the action group's default cannot be read without facts: 'fleet_url' is undefined"
+        assert [run.result(name)["msg"] for name in ("it", "fleet")] == [error] * 2
+
+
 def test_facts_of_the_first_host_steer_no_fan_out(ansible: Ansible, other_sandbox: Sandbox, names: list[str]) -> None:
     facts = {"letta_base_url": other_sandbox.url, "letta_agent_id": "agent-of-the-device", "fleet_agent": "agent-fact"}
     beside(ansible, letta_agent_id="{{ fleet_agent }}-{{ inventory_hostname }}", fleet_agent="agent")

@@ -57,6 +57,8 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     _templar: Any
     # What core renders the task's arguments with: the variables of the play's host, with facts.
     _templar_of_arguments: Any
+    # The same variables without facts.
+    _templar_of_defaults: Any
     _host_variables: HostVariables
     # The providers that it works with, None for all.
     PROVIDERS: ClassVar[Sequence[Provider] | None] = None
@@ -79,6 +81,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             self._templar_of_arguments = self._templar
             variables = drop_facts(self._task, find_current_host(variables), variables)
             self._templar = self._templar.copy_with_new_env(available_variables=variables)
+            self._templar_of_defaults = self._templar
             self._learn_secrets(variables)
             variables = self._take_place_of_delegate(variables, result)
             # `_settings` reads the options of the connection.
@@ -163,23 +166,31 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         """The task's options for a provider; with None those that are for every provider.
 
         The `module_defaults` of an action group are for the provider that the group is named after: Letta's key in
-        the defaults for group/fleetops.environments.letta is never sent to another provider.
+        the defaults for group/fleetops.environments.letta is never sent to another provider. They count as no fact
+        sets them. Raises OptionError for one that only a fact completes.
         """
         arguments = drop_blanks(self._task.args)
         for option in (*_OF_ONE_PROVIDER, "allow_http"):
             defaults = self._group_defaults(option)
-            if arguments.get(option) in defaults.values():
-                arguments[option] = defaults.get(provider.name) if provider is not None else None
+            if arguments.get(option) not in [value for _template, value in defaults.values()]:
+                continue
+            template, _value = defaults.get(provider.name if provider is not None else "", (None, None))
+            with explain_templates(option, "the action group's default cannot be read without facts"), without_facts():
+                arguments[option] = self._templar_of_defaults.template(template)
         return drop_blanks(arguments)
 
-    def _group_defaults(self, option: str) -> dict[str, Any]:
-        """Provider → its action group's default for an option. A default that cannot be rendered is left out."""
-        found: dict[str, Any] = {}
+    def _group_defaults(self, option: str) -> dict[str, tuple[Any, Any]]:
+        """Provider → its action group's default for an option, as it is given and as core renders it.
+
+        A default that cannot be rendered, or is blank, is left out.
+        """
+        found: dict[str, tuple[Any, Any]] = {}
         for defaults in self._task.module_defaults or []:
             for name in list_providers():
-                value = (defaults.get(_GROUP.format(name)) or {}).get(option)
+                template = (defaults.get(_GROUP.format(name)) or {}).get(option)
                 with contextlib.suppress(AnsibleError):
-                    found |= drop_blanks({name: self._templar_of_arguments.template(value)})
+                    value = self._templar_of_arguments.template(template)
+                    found |= {} if is_blank(value) else {name: (template, value)}
         return found
 
     def _find_address(
