@@ -13,7 +13,7 @@ import yaml
 from tests.sandbox.process import Sandbox
 
 from . import awx
-from .conftest import Ansible, Run, plain
+from .conftest import FROM_CORE, Ansible, Run, plain
 from .hostile import TEMPLATE, become_hostile
 
 NO_LOGIN = "this-host-has-no-login.write-gather_facts-false.or-connection-relay-in-its-source"
@@ -91,7 +91,8 @@ def test_devices_with_any_names_are_usable_unique_harmless_hosts(ansible: Ansibl
     assert len({host["ansible_host"] for host in hosts.values()}) == len(hosts)
     assert all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", group) for group in groups)
     # The hosts of the other source are unchanged.
-    assert {name: listing["_meta"]["hostvars"][name] for name in STATIC["web"]["hosts"]} == STATIC["web"]["hosts"]
+    static = {name: variables | FROM_CORE for name, variables in STATIC["web"]["hosts"].items()}
+    assert {name: listing["_meta"]["hostvars"][name] for name in static} == static
     assert sorted(listing["web"]["hosts"]) == sorted(STATIC["web"]["hosts"])
     assert hosts["twin-" + _suffix(hosts, "twin")]["letta_connection_name"] == "twin"
     _assert_nothing_ran(ansible)
