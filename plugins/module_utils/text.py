@@ -10,14 +10,19 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+# How many characters of a text are read for each one of a line; the others may be blanks.
+_READ = 16
+
 
 def one_line(text: object, limit: int = 300) -> str:
     """Text from anywhere as one printable line of at most `limit` characters."""
-    whole = str(text)
-    if not whole.isprintable():
-        whole = "".join(character if character.isprintable() else " " for character in whole)
-    line = " ".join(whole.split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
+    whole = str(text).strip()
+    # What a peer says may have megabytes.
+    start = whole[: limit * _READ]
+    if not start.isprintable():
+        start = "".join(character if character.isprintable() else " " for character in start)
+    line = " ".join(start.split())
+    return line if len(line) <= limit and len(whole) <= limit * _READ else line[: limit - 1] + "…"
 
 
 def find_nearest(name: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:

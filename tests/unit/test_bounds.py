@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.http import transport
 from ansible_collections.fleetops.environments.plugins.module_utils.http.client import Answer
+from ansible_collections.fleetops.environments.plugins.module_utils.text import one_line
 
 from .support import http_answer, http_get, http_post, raw_server, settings_for
 
@@ -90,6 +91,18 @@ async def send_endless_error(_reader: asyncio.StreamReader, writer: asyncio.Stre
         await writer.drain()
 
 
+async def send_endless_tail(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A compressed body of a few bytes, and what never ends after it."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + make_bomb(0))
+    for _number in range(ENDLESS):
+        writer.write(b"A" * MEGABYTE)
+        await writer.drain()
+
+
+async def send_error_of_many_words(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(http_answer(b'{"message": "' + b"ab " * (10 * MEGABYTE) + b'"}', status=b"400 Bad Request"))
+
+
 async def send_endless_head(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"HTTP/1.1 200 OK\r\n")
     for number in range(1_000_000):
@@ -112,6 +125,7 @@ async def send_interim_answers(_reader: asyncio.StreamReader, writer: asyncio.St
         (send_bomb, "too_long"),
         (send_endless_body, "too_long"),
         (send_endless_error, "too_long"),
+        (send_endless_tail, "dropped"),
         (send_endless_head, "dropped"),
         (send_interim_answers, None),
     ],
@@ -127,6 +141,30 @@ def test_an_answer_takes_no_more_memory_than_its_limit(send: Handler, code: str 
     if code == "too_long":
         assert re.fullmatch(r"GET \S+/v1/environments: the answer is longer than 32 MB", found["error"])
     assert found["peak"] - usual["peak"] < 4 * transport.LONGEST_ANSWER // MEGABYTE
+
+
+def test_an_error_of_many_words_takes_no_memory_for_each_word() -> None:
+    async def run(handle: Handler) -> dict[str, Any]:
+        async with serving(handle) as url:
+            return await ask_in_process("get", url)
+
+    usual, found = asyncio.run(run(send_small)), asyncio.run(run(send_error_of_many_words))
+
+    assert found["code"] == "http_400"
+    assert found["error"].endswith(" ab ab ab…")
+    assert found["peak"] - usual["peak"] < 8 * transport.LONGEST_ANSWER // MEGABYTE
+
+
+@given(st.text(alphabet="a \n\x00é", max_size=900), st.integers(60, 80))
+def test_a_line_holds_all_words_of_a_text_as_far_as_they_fit(text: str, limit: int) -> None:
+    words = " ".join(text.replace("\x00", " ").split())
+
+    assert one_line(text, limit) == (words if len(words) <= limit else f"{words[: limit - 1]}…")
+
+
+@pytest.mark.parametrize("end", ["", "b"])
+def test_a_line_says_that_it_leaves_out_what_is_far_behind_blanks(end: str) -> None:
+    assert one_line(" " * 9999 + "a" + " " * 9999 + end) == ("a…" if end else "a")
 
 
 def get_encoded(body: bytes, coding: bytes, **answer: Any) -> Answer:
@@ -174,7 +212,7 @@ def test_a_post_with_too_long_an_answer_may_have_been_accepted(monkeypatch: pyte
     assert raised.value.may_be_accepted
 
 
-@pytest.mark.parametrize("body", [b"no gzip", make_bomb(1)[:-20]])
+@pytest.mark.parametrize("body", [b"no gzip", make_bomb(1)[:-20], make_bomb(0) + b"\n", make_bomb(0) * 2])
 def test_a_body_that_cannot_be_decompressed_is_an_error(body: bytes) -> None:
     async def run() -> None:
         answer = http_answer(body, headers=(b"Content-Encoding: gzip",))

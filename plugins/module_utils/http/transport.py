@@ -86,7 +86,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 async def _read_body(response: Any) -> bytes:
-    """The body of an answer, decompressed. One coding is removed. Raises AnswerTooLongError."""
+    """The body of an answer, decompressed. One coding is removed. Raises AnswerTooLongError and zlib.error."""
     is_compressed = response.headers.get("Content-Encoding", "").strip().lower() in ("gzip", "deflate")
     # The number is for both codings, each with its header.
     inflate = zlib.decompressobj(32 + zlib.MAX_WBITS) if is_compressed else None
@@ -95,6 +95,9 @@ async def _read_body(response: Any) -> bytes:
         body += inflate.decompress(piece, LONGEST_ANSWER + 1 - len(body)) if inflate else piece
         if len(body) > LONGEST_ANSWER:
             raise AnswerTooLongError(f"the answer is longer than {LONGEST_ANSWER // 1024**2} MB")
+        if inflate and inflate.unused_data:
+            # Not counted above. A second stream is an error too: no server sends one.
+            raise zlib.error("bytes follow the end of the compressed answer")
     return bytes(body)
 
 
