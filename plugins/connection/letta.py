@@ -90,7 +90,7 @@ EXAMPLES = r"""
 plugin: fleetops.environments.letta
 connection: relay
 filters:
-  - mode == 'unrestricted'
+  - effective_mode == 'unrestricted'
 
 ---
 # group_vars/mode_standard.yml: nothing is ever run on these.

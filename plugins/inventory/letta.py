@@ -28,7 +28,7 @@ description:
     can files in C(host_vars) and C(group_vars). Put this source last, or give its hosts a O(hostname_prefix) that
     nothing else has, where devices that you do not trust can name themselves.
   - No host is dialled by a name that a device chose. C(ansible_host) is C(<id>.letta.invalid), so SSH ends
-    unreachable. Without V(relay) as O(connection) there is before it what OpenSSH's error then tells the user,
+    unreachable. Without V(relay) as O(connection) the address begins with advice, which OpenSSH's error shows,
     C(this-host-has-no-login.write-gather_facts-false.or-connection-relay-in-its-source.).
 options:
   connection:

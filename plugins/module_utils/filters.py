@@ -99,7 +99,7 @@ class Expressions:
                 raise OptionError(self._option, f"{text!r}: {error}") from None
         if _takes_a_list(compiled.parsed):
             raise OptionError(
-                self._option, f"{text!r} takes the environment for a list; write a condition such as mode == 'standard'"
+                self._option, f"{text!r} takes the environment for a list; write a condition such as status == 'online'"
             )
         for name in _find_names(compiled.parsed):
             if name not in known:

@@ -145,6 +145,26 @@ def test_a_hostile_fleet_is_stored_unchanged_and_a_job_reaches_its_enabled_hosts
     assert list(ansible.directory.rglob("PWNED")) == []
 
 
+@pytest.mark.parametrize(
+    ("allow_http", "problem"), [("", "in clear text"), ("False", "in clear text"), ("True", "failed")]
+)
+def test_the_credential_says_whether_the_key_may_travel_in_clear_text(
+    ansible: Ansible, allow_http: str, problem: str
+) -> None:
+    inputs = {"api_key": ansible.sandbox.api_key, "base_url": "http://fleet.invalid", "allow_http": allow_http}
+
+    run = awx.run_inventory(
+        ansible,
+        PROJECT / "fleet.letta.yml",
+        ansible.directory / "artifact.json",
+        {**inject_credential("Letta", **inputs), "LETTA_RETRIES": "0"},
+    )
+
+    assert run.returncode != 0
+    assert ("in clear text" in run.output) is (allow_http != "True"), run.output
+    assert problem in run.output
+
+
 def test_a_blank_url_of_the_credential_counts_as_unset_and_selects_the_official_api(ansible: Ansible) -> None:
     run = awx.run_inventory(
         ansible,

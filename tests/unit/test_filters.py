@@ -199,7 +199,7 @@ def test_names_inside_a_field_are_not_checked(expression: str) -> None:
 )
 def test_an_expression_that_treats_the_row_as_a_list_is_refused_with_an_example(expression: str) -> None:
     with pytest.raises(
-        OptionError, match="takes the environment for a list; write a condition such as mode == "
+        OptionError, match="takes the environment for a list; write a condition such as status == "
     ) as raised:
         Expressions("filters", expression, FIELDS)
 

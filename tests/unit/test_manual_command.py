@@ -10,7 +10,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
     explain_not_updatable,
     explain_refusal,
     find_manual_command,
-    is_known_installer,
+    find_problem,
     write_instruction,
 )
 from tests.sandbox.seeded import SELF_UPDATE
@@ -39,7 +39,7 @@ UNKNOWN = "manual_command is no installer's command known here (see allow_any_ma
     ],
 )
 def test_an_installers_own_command_is_known(command: str) -> None:
-    assert is_known_installer(command, "0.34.12")
+    assert find_problem(command, "0.34.12") is None
 
 
 @pytest.mark.parametrize("command", ["npm install -g @letta-ai/letta-code@{}", "pip install --upgrade letta=={}"])
@@ -47,13 +47,13 @@ def test_an_installers_own_command_is_known(command: str) -> None:
     "version", ["0.34.11", "0.34.12-rc.1", "0.1.0", "0", "0-evil", "0.99", "1", "0.35.0.0", "00.35.0"]
 )
 def test_a_command_that_names_an_older_version_or_none_is_not_known(command: str, version: str) -> None:
-    assert not is_known_installer(command.format(version), "0.34.12")
+    assert f"names {version}," in str(find_problem(command.format(version), "0.34.12"))
 
 
 @pytest.mark.parametrize("installed", [None, "", "dev", "0.34"])
 def test_a_named_version_is_not_known_where_that_of_the_device_is_not(installed: str | None) -> None:
-    assert not is_known_installer("npm install -g @letta-ai/letta-code@9.9.9", installed)
-    assert is_known_installer("npm install -g @letta-ai/letta-code@latest", installed)
+    assert "names 9.9.9," in str(find_problem("npm install -g @letta-ai/letta-code@9.9.9", installed))
+    assert find_problem("npm install -g @letta-ai/letta-code@latest", installed) is None
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_an_agent_is_told_the_commands_of_known_installers_alone(
     ],
 )
 def test_any_other_command_is_not_known(command: str) -> None:
-    assert not is_known_installer(command, "0.34.12")
+    assert find_problem(command, "0.34.12") == "is no installer's command known here"
 
 
 @pytest.mark.parametrize(

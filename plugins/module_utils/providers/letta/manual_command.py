@@ -46,16 +46,18 @@ def find_manual_command(said: SelfUpdateReport | None) -> str | None:
     return command.strip() or None if isinstance(command, str) else None
 
 
-def is_known_installer(command: str, installed: str | None) -> bool:
-    """Whether a manual command is that of a known installer. Prose and shell syntax never are, nor is a downgrade.
+def find_problem(command: str, installed: str | None) -> str | None:
+    """What is wrong with a manual command; None for one of a known installer, which no prose or shell syntax is.
 
-    installed: the version that the device has. If it is unknown, a command that names a version is not known.
+    installed: the version that the device has. A command may name no older version, and none if it is unknown.
     """
     found = _KNOWN_INSTALLERS.fullmatch(command)
     if found is None:
-        return False
+        return "is no installer's command known here"
     named = next(filter(None, found.groups()), None)
-    return named is None or (parse_version(installed) is not None and is_at_least(named, str(installed)))
+    if named is None or (parse_version(installed) is not None and is_at_least(named, str(installed))):
+        return None
+    return f"names {named}, which is not known to be at least the version of the device ({installed or 'unknown'})"
 
 
 def explain_refusal(said: SelfUpdateReport | None, installed: str | None, *, any_command: bool) -> str | None:
@@ -66,9 +68,8 @@ def explain_refusal(said: SelfUpdateReport | None, installed: str | None, *, any
     command = find_manual_command(said)
     if command is None:
         return "reports no manual_command"
-    if any_command or is_known_installer(command, installed):
-        return None
-    return f"manual_command is no installer's command known here (see allow_any_manual_command): {one_line(command)}"
+    problem = None if any_command else find_problem(command, installed)
+    return problem and f"manual_command {problem} (see allow_any_manual_command): {one_line(command)}"
 
 
 def write_instruction(command: str) -> str:
