@@ -18,7 +18,7 @@ from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.core_internals import (
     choose_hosts_by,
     find_current_host,
-    find_first_host,
+    find_hosts,
     find_listed_names,
     is_in_role,
     read_run_variables,
@@ -26,7 +26,7 @@ from ..plugin_utils.core_internals import (
 )
 from ..plugin_utils.hosts import HostVariables, find_facts_named
 from ..plugin_utils.options import explain_templates
-from ..plugin_utils.variables import check_modes, check_names, convert_variable, read_variables
+from ..plugin_utils.variables import check_modes, check_names, convert_variable, has_role, read_variables
 
 _MODE: Any = WAIT_SPEC["mode"]
 
@@ -37,26 +37,34 @@ class ActionModule(EnvironmentAction):
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         name, hostvars, host = options["name"], task_vars["hostvars"], task_vars["inventory_hostname"]
         known, given, pattern = read_variables(name), read_run_variables(hostvars, self._task, name), f"{name}_hosts"
-        if not is_in_role(self._task):
+        hosts, result = [find_current_host(task_vars)], {}
+        if is_in_role(self._task):
+            for problem in self._find_facts(name, hosts, hostvars).values():
+                raise problem
+            if pattern in given and not choose_hosts_by(self._task, pattern):
+                raise OptionError(pattern, "chooses no hosts of this play, which has its own; use --limit")
+        else:
             with explain_templates(pattern, "cannot be read"):
-                hosts = convert_variable(pattern, known[pattern], self._templar.template(given.get(pattern)))
+                chosen = convert_variable(pattern, known[pattern], self._templar.template(given.get(pattern)))
+            hosts = find_hosts(hostvars, chosen)
+            refused = {one: str(problem) for one, problem in self._find_facts(name, hosts, hostvars).items()}
+            result = {"hosts": hosts, "refused": refused}
             # The playbook acts on hosts, and its variables are those of the first one.
-            host = find_first_host(hostvars, hosts) or host
-        elif pattern in given and not choose_hosts_by(self._task, pattern):
-            raise OptionError(pattern, "chooses no hosts of this play, which has its own; use --limit")
-        self._refuse_facts(name, {host, find_current_host(task_vars)}, hostvars)
+            host = next((one for one in hosts if one not in refused), host)
         listed = find_listed_names(hostvars, host)
         check_names(name, known, given, listed)
         if pattern in listed - given.keys() and not is_in_role(self._task):
             raise OptionError(pattern, "is set where Ansible chooses no hosts by it; give it with -e, or use --limit")
-        return {"changed": False, "variables": self._read(known, host, task_vars)}
+        return {"changed": False, "variables": self._read(known, host, task_vars), **result}
 
-    def _refuse_facts(self, name: str, hosts: Iterable[str], hostvars: Mapping[str, Any]) -> None:
-        """Raise OptionError for a fact that core's templates in the playbook or role would take for a variable."""
-        own = (f"{name}_",) if is_in_role(self._task) else ()
-        for host, fact in find_facts_named(self._task, hostvars, sorted(hosts), (f"__{name}", *own)):
-            way_out = "leave the host out with --limit, or set inject_facts_as_vars = false"
-            raise OptionError(fact, f"{host} has a fact of this name, which a device may set; {way_out}")
+    def _find_facts(self, name: str, hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, OptionError]:
+        """Host → its fact that core's templates in the playbook or its role would take for a variable."""
+        own = (f"{name}_",) if has_role(name) else ()
+        way_out = "leave the host out with --limit, or set inject_facts_as_vars = false"
+        return {
+            host: OptionError(fact, f"{host} has a fact of this name, which a device may set; {way_out}")
+            for host, fact in find_facts_named(self._task, hostvars, hosts, (f"__{name}", *own))
+        }
 
     def _read(self, known: Mapping[str, Any], host: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The variables that are set or have a default, as they are for a host. Raises OptionError."""

@@ -20,7 +20,10 @@ class ActionModule(EnvironmentAction):
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         name, host = options["outcomes"], task_vars["inventory_hostname"]
         # The raw variable: templating it would go through all outcomes for each host.
-        outcomes = task_vars.get(name)
+        variable, _dot, key = name.partition(".")
+        outcomes = task_vars.get(variable)
+        if key and isinstance(outcomes, Mapping):
+            outcomes = outcomes.get(key)
         if not isinstance(outcomes, Mapping):
             problem = f"must name a variable that has been set to a dictionary, and {one_line(repr(name), 80)} is none"
             raise OptionError("outcomes", problem)

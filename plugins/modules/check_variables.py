@@ -19,7 +19,7 @@ description:
     the beginning that is nearly the name of a variable which is not set is refused. The same holds for a variable of
     the run with another beginning. What begins with the name of another role of the play is that role's.
   - No fact of a host is a variable of a playbook. The tasks of a role read its variables themselves, so a fact of such
-    a name is refused where it would count.
+    a name is refused where it would count. A playbook returns the hosts that have one, as RV(refused).
   - The pattern of hosts of a playbook, such as C(instruct_hosts), must be a variable of the run, as Ansible chooses the
     hosts of a play before it reads the variables of hosts. A role has it only where its play chooses its hosts by it.
   - Capitals make no other name.
@@ -51,6 +51,20 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+hosts:
+  description: The hosts that the playbook acts on.
+  returned: when nothing is refused, in a playbook
+  type: list
+  elements: str
+  sample: [alpha, beta]
+refused:
+  description:
+    - Those of RV(hosts) that have a fact which templates of the playbook or its role would take for a variable, with
+      why.
+    - The playbook ends each of them in its own name, and goes on with the others.
+  returned: when nothing is refused, in a playbook
+  type: dict
+  sample: {}
 variables:
   description:
     - Each variable that is set or has a default, with its value in the type of the variable. A list may be given as one

@@ -19,6 +19,7 @@ options:
     description:
       - The name of a variable with a dictionary, such as M(ansible.builtin.set_fact) sets. It has the name of each
         host, with why it failed, or an empty text where it did not.
+      - V(NAME.KEY) is the dictionary with that key in the variable, such as a part of a result.
       - A host that is not in it is skipped.
     type: str
     required: true

@@ -205,10 +205,9 @@ def find_listed_names(hostvars: Any, host: str) -> set[str]:
     return found.union(*read_stored_variables(hostvars, host))
 
 
-def find_first_host(hostvars: Any, pattern: Any) -> str | None:
-    """The first host that a pattern matches, of those that the play and `--limit` leave."""
-    hosts = hostvars._inventory.get_hosts(pattern)
-    return str(hosts[0].name) if hosts else None
+def find_hosts(hostvars: Any, pattern: Any) -> list[str]:
+    """The hosts of the inventory that a pattern matches, of those that the play and `--limit` leave."""
+    return [str(host.name) for host in hostvars._inventory.get_hosts(pattern) if not host.implicit]
 
 
 def choose_hosts_by(task: Any, name: str) -> bool:

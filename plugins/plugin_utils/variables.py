@@ -42,6 +42,11 @@ def find_variables(template: Any) -> list[str]:
     return [one for playbook in playbooks for one in read_variables(playbook.stem) if one in words]
 
 
+def has_role(name: str) -> bool:
+    """Whether there is a role of a name, whose tasks read its variables themselves."""
+    return (_ROOT / "roles" / name).exists()
+
+
 def is_of_collection(path: str) -> bool:
     """Whether a file is one of the collection's playbooks or of its roles."""
     file = Path(path).resolve()

@@ -442,11 +442,53 @@ def test_a_role_refuses_facts_that_are_variables_of_it(ansible: Ansible, names: 
     beside(ansible, instruct_content="Hello", instruct_agent_id="agent-1")
 
     run = ansible.playbook("fleetops.environments.instruct", *arguments, env=LATER)
+    received_at_once = len(received(ansible, second))
     others = ansible.playbook("fleetops.environments.instruct", *arguments, "--limit", f"!{first}", env=LATER)
 
     run.assert_error(
         f"{fact}: {first} has a fact of this name, which a device may set; leave the host out with --limit"
     )
     assert received(ansible, first) == []
+    assert received_at_once == 1
     assert others.returncode == 0, others.output
-    assert len(received(ansible, second)) == 1
+    assert len(received(ansible, second)) == 2
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize("fact", ["query", "omit", "dict", "inventory_hostname"])
+def test_a_device_keeps_no_other_one_from_being_stopped_or_answered(
+    ansible: Ansible, names: list[str], place: int, fact: str
+) -> None:
+    hosts = sorted(names)[:2]
+    liar, other = hosts[place], hosts[1 - place]
+    ansible.playbook([lie(liar, **{fact: other})], env=LATER)
+    for host in hosts:
+        ansible.file(f"host_vars/{host}.yml", yaml.safe_dump({"letta_agent_id": f"agent-{host}"}))
+        ansible.sandbox.script(f"agent-{host}", ApprovalTurn(tool_name="Bash", arguments={}))
+    ask = step("ask", "send_message", targets=hosts, content="work")
+    ansible.steps({**ask, "run_once": True}, hosts="localhost").assert_quiet()
+    limit = ("--limit", ",".join(hosts))
+
+    answered = ansible.playbook("fleetops.environments.approvals", *limit, "-e", "approvals_deny=Bash", env=LATER)
+    stopped = ansible.playbook("fleetops.environments.stop", *limit, env=LATER)
+
+    refused = f"{fact}: {liar} has a fact of this name, which a device may set"
+    for run in (answered, stopped):
+        run.assert_error(refused)
+        assert run.returncode == 2
+    assert answered.result("Summarise")["msg"] == "1 tool calls waited, 1 answered, 0 wait now"
+    lines = stopped.result("Show what became of each host")["msg"]
+    assert [line.split("  ")[:2] for line in lines] == [[other, "turn"]]
+
+
+def test_a_device_keeps_no_campaign_from_being_stopped(ansible: Ansible, names: list[str]) -> None:
+    campaign = {"campaign": "spring", "ledger": str(ansible.directory / "ledger")}
+    ansible.playbook([play(names[0], send(**campaign))]).assert_quiet()
+    ansible.playbook([lie(names[0], query=1, omit="lie", dict=1)], env=LATER)
+    told = {"stop_campaigns": "spring", "stop_ledger": campaign["ledger"]}
+
+    run = ansible.playbook("fleetops.environments.stop", "--limit", names[0], "-e", json.dumps(told), env=LATER)
+
+    run.assert_error(f"{names[0]} has a fact of this name, which a device may set")
+    assert run.result("Show how the campaigns stand")
+    assert run.returncode == 2

@@ -263,12 +263,11 @@ def test_names_that_the_inventory_and_earlier_tasks_set(core: Core, host: str, e
     assert {name for name in found if name.startswith("of_")} == expected
 
 
-def test_the_first_host_of_a_pattern(core: Core) -> None:
-    patterns = ("some", ["beta"], "nobody")
+def test_the_hosts_of_a_pattern(core: Core) -> None:
+    patterns = ("some", ["beta"], "nobody", "localhost")
 
-    assert [core_internals.find_first_host(core.hostvars, pattern) for pattern in patterns] == [
-        "alpha", "beta", None,
-    ]  # fmt: skip
+    found = [core_internals.find_hosts(core.hostvars, pattern) for pattern in patterns]
+    assert (found[0][0], found[1:]) == ("alpha", [["beta"], [], []])
 
 
 def test_a_vars_plugin_of_the_user_is_noticed(core: Core, monkeypatch: pytest.MonkeyPatch) -> None:
