@@ -83,10 +83,12 @@ class Device:
 
     def _end_process(self) -> None:
         """End the shell and this worker, whose Ansible was killed. The worker would wait for the end of its command."""
-        if self._shell is not None:
-            background, terminal = self._shell
-            background.run(terminal.close())
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            if self._shell is not None:
+                background, terminal = self._shell
+                background.run(terminal.close())
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def run(self, command: bytes, stdin: bytes, become: Any) -> CommandResult:
         """Run a command. become: the become plugin whose prompt is answered, or None."""

@@ -144,6 +144,16 @@ def test_a_command_that_prints_too_much_is_ended_and_the_shell_continues(sh: Pat
     assert in_shell(sh, tmp_path / "there", work) == [all_of_it, all_of_it, 3]
 
 
+@pytest.mark.parametrize("signals", [b"PIPE", b"PIPE TERM"])
+def test_a_command_that_takes_no_notice_of_a_closed_output_is_ended(sh: Path, tmp_path: Path, signals: bytes) -> None:
+    async def work(shell: Terminal) -> CommandResult:
+        with pytest.raises(ApiError, match=f"printed more than {MOST} MB and was ended"):
+            await shell.run(b"trap '' %s; while :; do head -c 1000000 /dev/zero; done" % signals)
+        return await shell.run(b"echo still here")
+
+    assert in_shell(sh, tmp_path / "there", work) == CommandResult(0, b"still here\n", b"")
+
+
 def test_files_go_there_and_back(sh: Path, tmp_path: Path) -> None:
     paths = [b"-begins like an option", os.fsencode(tmp_path) + b"/ends with a newline\n"]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import re
+import signal
 import socket
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import pairwise
 from typing import Any
 
@@ -73,7 +75,7 @@ def test_a_mark_has_a_limit_and_each_piece_of_it_is_read_once(piece: int) -> Non
     assert "".join(part for part in parts if isinstance(part, str)) == "a0a1a2"
     assert [part for part in parts if isinstance(part, list)] == [[longest]] * 3
     assert read < 4 * 3 * 60_000
-    with pytest.raises(ApiError, match="a mark has no end"):
+    with pytest.raises(ValueError, match="a mark has no end"):
         send_in_pieces(marks, f"<{MARK} " + "x" * 70_000, piece)
 
 
@@ -112,7 +114,24 @@ def test_a_terminal_whose_mark_never_ends_is_an_error() -> None:
 
     error = raised.value
     assert error.code == "garbled"
-    assert str(error).endswith("the terminal's answer cannot be read: a mark has no end")
+    url = "http://localhost/v1/environments/connection/status/ws"
+    assert str(error) == f"{url}: the terminal's answer cannot be read: a mark has no end"
+
+
+def test_a_worker_whose_shell_cannot_be_closed_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def run(self, work: Coroutine[Any, Any, None]) -> None:
+            work.close()
+            raise RuntimeError("no event loop")
+
+    ended: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *call: ended.append(call))
+    device = Device({}, {}, any_mode=False, max_output=1)
+    device._shell = Broken(), shell_at("http://localhost", timeout=30)  # type: ignore[assignment]
+
+    with pytest.raises(RuntimeError):
+        device._end_process()
+    assert ended == [(os.getpid(), signal.SIGTERM)]
 
 
 @pytest.mark.parametrize("encoded", ["aGk", "a\x1b[0m", "aGk=aGk=", "äöü="])
@@ -153,7 +172,7 @@ def ended_by(*parts: Part) -> ApiError:
 def test_a_shell_that_could_not_start_has_no_effect(reason: str) -> None:
     error = ended_by(["refused", reason])
 
-    assert re.search(r": (no room|no&room)$", str(error)), error
+    assert re.fullmatch(r"http://\S+/ws: the shell on the device cannot begin: (no room|no&room)", str(error)), error
     assert not error.may_be_accepted
 
 

@@ -227,7 +227,10 @@ class Terminal:
                 continue
             self._heard = time.monotonic()
             if frame.get("type") == "terminal_output":
-                return self._marks.split(str(frame.get("data")))
+                try:
+                    return self._marks.split(str(frame.get("data")))
+                except ValueError as error:
+                    raise self._explain(error) from None
             if frame.get("type") == "terminal_exited":
                 raise self._relay.make_drop_error("the terminal", f"it has ended ({describe_refusal(frame)})")
 
@@ -331,7 +334,7 @@ class Terminal:
         if isinstance(part, ApiError):
             raise part
         if isinstance(part, list) and part[:1] == ["refused"]:
-            raise make_refusal(part)
+            raise make_refusal(self._url, part)
         return part
 
     def _explain(self, error: Exception) -> ApiError:

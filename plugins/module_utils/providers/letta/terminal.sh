@@ -88,8 +88,15 @@ give_up() {
 # shellcheck disable=SC2016 # expanded by the shell that it starts
 start='[ "$2" ] || trap "" HUP; echo $$ >"$1/pid"; exec /bin/sh "$1/command"';
 
-# Copy into a file of at most $1 bytes and a few, in blocks of 512. Then writing fails, and so it does for the command.
-keep() { trap '' XFSZ; ulimit -f "$(($1 / 512 + 1))"; exec cat; };
+# Copy one output, out or err, into a file of at most $1 bytes and a few, in blocks of 512. Then writing fails, and so it
+# does for the command, which is ended where it goes on all the same.
+# shellcheck disable=SC2064 # expanded now
+keep() {
+    (trap '' XFSZ; ulimit -f "$(($1 / 512 + 1))"; exec cat <"$d/to-$2" >"$d/$2") &
+    trap "kill $!; wait $!; exit" TERM;
+    if wait $!; then return; fi;
+    for signal in TERM 0 0 0 0 KILL; do end_command "$signal" || return; sleep 1; done;
+};
 
 # $1: ask or all, $2: length of standard input in base64, $3: in bytes, $4: most bytes of each output, $5: the command in
 # base64, none if it was put.
@@ -106,8 +113,8 @@ run() {
     if [ "$1" = ask ]; then input=$d/answers; mkfifo "$input"; stty time 1; fi;
     # Not straight into the files: a command that opens /dev/stdout or /dev/stderr anew would empty them.
     mkfifo "$d/to-out" "$d/to-err";
-    keep "$4" <"$d/to-out" >"$d/out" & out=$!;
-    keep "$4" <"$d/to-err" >"$d/err" & err=$!;
+    keep "$4" out & out=$!;
+    keep "$4" err & err=$!;
     tell running;
     watch "$1" <&3 & watcher=$!;
     (exec $own_session /bin/sh -c "$start" sh "$d" "$own_session" <"$input" >"$d/to-out" 2>"$d/to-err" 3<&-);

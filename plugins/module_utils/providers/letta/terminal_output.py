@@ -36,7 +36,7 @@ class Marks:
     def split(self, text: str) -> list[Part]:
         """The parts of the next piece of output: marks as lists of words, and the text between them, unchanged.
 
-        Raises ApiError for a mark that is too long.
+        Raises ValueError for a mark that is too long.
         """
         self._rest.append(text)
         if self._length > len(self.mark) + 1 and "<" not in text and ">" not in text:
@@ -46,7 +46,7 @@ class Marks:
         else:
             parts = self._split("".join(self._rest))
         if self._length > _LONGEST_MARK:
-            raise ApiError("the terminal's answer cannot be read: a mark has no end", code="garbled")
+            raise ValueError("a mark has no end")
         return parts
 
     def _split(self, text: str) -> list[Part]:
@@ -111,9 +111,10 @@ class Result:
             self.status = rest[0]
 
 
-def make_refusal(words: list[str]) -> ApiError:
-    """The error of a shell that could not begin. Its reason is in base64, or else taken as it is."""
+def make_refusal(what: str, words: list[str]) -> ApiError:
+    """The error of a shell that could not begin on `what`. Its reason is in base64, or else taken as it is."""
     why = "".join(words[1:]).encode(errors="replace")
     with contextlib.suppress(ValueError):
         why = base64.b64decode(why, validate=True)
-    return ApiError(f"the shell on the device cannot begin: {one_line(why.decode(errors='replace'))}", code="refused")
+    reason = one_line(why.decode(errors="replace"))
+    return ApiError(f"{what}: the shell on the device cannot begin: {reason}", code="refused")
