@@ -21,9 +21,13 @@ description:
   - The variables are C(qoder_id), C(qoder_type), C(qoder_name), C(qoder_description), C(qoder_status), C(qoder_config),
     C(qoder_config_type), C(qoder_networking_type), C(qoder_packages), C(qoder_metadata), C(qoder_archived),
     C(qoder_archived_at), C(qoder_created_at), C(qoder_updated_at), C(qoder_extra) and C(qoder_invalid), null where the
-    API does not say. Times are ISO 8601 in UTC.
+    API does not say. Times are ISO 8601 in UTC. Without a value C(qoder_config), C(qoder_packages) and
+    C(qoder_metadata) are empty dictionaries, and C(qoder_archived) is false.
   - C(qoder_extra) has every key of a row that has no variable of its own. C(qoder_invalid) is a list of the variables,
-    without the prefix, that are null because what was sent is malformed; that is in C(qoder_metadata) as it was sent.
+    without the prefix, that have no value because what was sent is malformed; that is in C(qoder_metadata) as it was
+    sent.
+  - C(qoder_archived) is null, and the host counts as offline and takes no messages, where C(qoder_status),
+    C(qoder_archived) or C(qoder_archived_at) is malformed and none of the others says that it is archived.
   - Both generations of the API are read, with either way of paging. The newer one gives no status.
   - A listing that fails half-way fails as a whole; there is never a partial inventory.
   - No host is dialled by a name of the API. C(ansible_host) is

@@ -157,13 +157,21 @@ def test_every_key_but_the_id_may_be_absent_or_null(row: dict[str, Any]) -> None
         ({"archived": False, "archived_at": None, "status": "ready"}, False),
         ({"archived_at": None}, False),
         ({"status": "failed"}, False),
+        ({"archived": "true"}, None),
+        ({"archived": 1, "status": "ready"}, None),
+        ({"archived": False, "archived_at": "x"}, None),
+        ({"archived": False, "status": ["archived"]}, None),
+        ({"archived": "true", "status": "archived"}, True),
+        ({"archived": True, "archived_at": "x"}, True),
         ({}, False),
     ],
 )
-def test_one_mark_of_an_archived_environment_makes_it_offline(changes: dict[str, Any], archived: bool) -> None:
+def test_one_mark_of_what_is_or_may_be_archived_makes_it_offline(
+    changes: dict[str, Any], archived: bool | None
+) -> None:
     found = make_environment(**changes)
 
-    assert (found.fields["archived"], found.status) == (archived, "offline" if archived else "online")
+    assert (found.fields["archived"], found.status) == (archived, "online" if archived is False else "offline")
 
 
 @pytest.mark.parametrize(
@@ -274,8 +282,9 @@ def test_a_malformed_field_is_unknown_kept_as_it_was_sent_and_named(key: str, va
     [found], [reported] = sorted_out({**NEWER, key: value})
 
     usual = environment_of(NEWER).fields
-    unknown: Any = {"config": {}, "archived": False}.get(key)
-    changed = {key: unknown, "invalid": [key], "metadata": usual["metadata"] | {key: value}}
+    changed = {key: {} if key == "config" else None, "invalid": [key], "metadata": usual["metadata"] | {key: value}}
+    if key in ("status", "archived_at"):
+        changed["archived"] = None
     if key == "config":
         changed |= {"config_type": None, "networking_type": None, "packages": {}}
     if key == "metadata":

@@ -21,7 +21,7 @@ HEARTBEAT_LIMIT = timedelta(seconds=120)
 RENAMED_MODES = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
 
 # Up to 9999-12-31T23:59:59Z, the last moment that a date can hold.
-_Milliseconds = Annotated[float, pydantic.Field(ge=0, le=253402300799000, allow_inf_nan=False)]
+_Milliseconds = Annotated[float, pydantic.Field(strict=True, ge=0, le=253402300799000, allow_inf_nan=False)]
 
 
 class _Wire(pydantic.BaseModel):

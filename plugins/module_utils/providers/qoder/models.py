@@ -179,14 +179,16 @@ def read_environments(listing: Listing, base_url: str, _query: Any) -> tuple[lis
 
 
 def read_environment(raw: Any, base_url: str) -> Environment:
-    """A row as an Environment, online unless it is archived, which refuses sessions.
+    """A row as an Environment, online unless it is or may be archived, which refuses sessions.
 
     Raises pydantic's ValidationError for one without an id.
     """
     row, flaws = read_row(Row, raw)
     config = row.config or _Config()
     networking = config.networking_type or _Networking()
-    archived = row.archived_at is not None or row.archived is True or row.status == "archived"
+    archived: bool | None = row.archived_at is not None or row.archived is True or row.status == "archived"
+    if not archived and flaws.keys() & {"archived", "archived_at", "status"}:
+        archived = None
     fields: dict[str, Any] = vars(row) | {
         "config": {} if row.config is None else raw["config"],
         "config_type": config.config_type or None,
@@ -204,7 +206,7 @@ def read_environment(raw: Any, base_url: str) -> Environment:
         device_id=row.id,
         connection_id=None,
         base_url=base_url,
-        status="offline" if archived else "online",
+        status="online" if archived is False else "offline",
         self_update=None,
         fields={name: fields[name] for name in FIELDS},
         problem=flaws.describe(),
