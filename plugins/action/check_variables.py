@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleValueOmittedError
 
+from ..module_utils.environment import DROPPED
 from ..module_utils.errors import OptionError
 from ..modules.check_variables import SPEC
 from ..modules.wait_for_environment import SPEC as WAIT_SPEC
@@ -24,7 +25,7 @@ from ..plugin_utils.core_internals import (
     read_run_variables,
     without_facts,
 )
-from ..plugin_utils.hosts import HostVariables, find_facts_named
+from ..plugin_utils.hosts import HostVariables, count_dropped_rows, find_facts_named
 from ..plugin_utils.options import explain_templates
 from ..plugin_utils.variables import check_modes, check_names, convert_variable, has_role, read_variables
 
@@ -37,7 +38,8 @@ class ActionModule(EnvironmentAction):
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         name, hostvars, host = options["name"], task_vars["hostvars"], task_vars["inventory_hostname"]
         known, given, pattern = read_variables(name), read_run_variables(hostvars, self._task, name), f"{name}_hosts"
-        hosts, result = [find_current_host(task_vars)], {}
+        hosts = [find_current_host(task_vars)]
+        result: dict[str, Any] = {}
         if is_in_role(self._task):
             for problem in self._find_facts(name, hosts, hostvars).values():
                 raise problem
@@ -55,7 +57,10 @@ class ActionModule(EnvironmentAction):
         check_names(name, known, given, listed)
         if pattern in listed - given.keys() and not is_in_role(self._task):
             raise OptionError(pattern, "is set where Ansible chooses no hosts by it; give it with -e, or use --limit")
-        return {"changed": False, "variables": self._read(known, host, task_vars), **result}
+        variables = self._read(known, host, task_vars)
+        if name == "audit":
+            result[DROPPED] = count_dropped_rows(hostvars, "letta", variables.get("audit_hostvars_prefix"))
+        return {"changed": False, "variables": variables, **result}
 
     def _find_facts(self, name: str, hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, OptionError]:
         """Host → its fact that core's templates in the playbook or its role would take for a variable."""

@@ -146,22 +146,34 @@ class InvalidRow:
     dropped: bool = False
 
 
+# Of rows without an id so many are described one by one.
+_MOST_DESCRIBED = 100
+_NOT_DESCRIBED = InvalidRow("without an id", "id: missing or no text", dropped=True)
+
+
 def validate_rows(
     rows: Sequence[Any], make: Callable[[Any], Environment]
 ) -> tuple[list[Environment], list[InvalidRow]]:
     """Rows as environments, and the rows that are not as the API promises.
 
-    make: makes one from a row. Raises pydantic's ValidationError for a row that is dropped.
+    make: makes one from a row. Raises pydantic's ValidationError for a row that is dropped, as one without a text `id`.
     """
     valid: list[Environment] = []
     invalid: list[InvalidRow] = []
+    described = 0
     for number, raw in enumerate(rows, start=1):
+        identity = raw.get("id") if isinstance(raw, Mapping) else None
+        has_id = isinstance(identity, str) and identity != ""
+        if described == _MOST_DESCRIBED and not has_id:
+            # Without an id the row is dropped. To validate and describe a million of them takes long, and much memory.
+            invalid.append(_NOT_DESCRIBED)
+            continue
         try:
             found = make(raw)
         except pydantic.ValidationError as error:
-            identity = raw.get("id") if isinstance(raw, Mapping) else None
-            name = one_line(identity, 80) if isinstance(identity, str) and identity else f"number {number}"
+            name = one_line(identity, 80) if has_id else f"number {number}"
             invalid.append(InvalidRow(name, find_first_problem(error), dropped=True))
+            described += not has_id
         else:
             valid.append(found)
             if found.problem is not None:
@@ -169,12 +181,17 @@ def validate_rows(
     return valid, invalid
 
 
-def check_dropped(invalid: Iterable[InvalidRow], rows: int, most: str = _MOST_DROPPED) -> int:
-    """How many of a listing's rows are dropped. Raises ApiError above `most`, a count or a percentage of all rows."""
+def check_dropped(invalid: Iterable[InvalidRow], rows: int, most: str | None = None) -> int:
+    """How many of a listing's rows are dropped. Raises ApiError above `most`, a count or a percentage of all rows.
+
+    most: None where there is no such option. The option's default is then the limit, and the error does not name it.
+    """
     dropped = [row for row in invalid if row.dropped]
-    if len(dropped) > parse_share("max_dropped_rows", most, rows):
-        problem = f"{len(dropped)} of {rows} rows have no id that can be used, and {most} may be dropped"
-        raise ApiError(f"max_dropped_rows: {problem}; they are {describe_invalid(dropped)}", code="invalid")
+    limit = _MOST_DROPPED if most is None else most
+    if len(dropped) > parse_share("max_dropped_rows", limit, rows):
+        option = "" if most is None else "max_dropped_rows: "
+        problem = f"{len(dropped)} of {rows} rows have no id that can be used, and {limit} may be dropped"
+        raise ApiError(f"{option}{problem}; they are {describe_invalid(dropped)}", code="invalid")
     return len(dropped)
 
 

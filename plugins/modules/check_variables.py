@@ -75,6 +75,10 @@ variables:
   sample:
     stop_campaigns: [rotate-2026-01]
     stop_concurrency: 50
+dropped_rows:
+  description: How many rows of the listings of Letta's environments are no hosts, whatever the pattern of hosts is.
+  returned: for the playbook audit
+  type: int
 """
 
 from ansible.module_utils.basic import AnsibleModule

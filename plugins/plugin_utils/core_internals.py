@@ -44,6 +44,11 @@ def read_group_variable(hostvars: Any, host: str, name: str) -> Iterator[Any]:
     return (group.vars[name] for group in hostvars._inventory.get_host(host).get_groups() if name in group.vars)
 
 
+def read_all_groups(hostvars: Any, name: str) -> Iterator[Any]:
+    """The values that inventory sources set for all groups of the inventory, not rendered."""
+    return (group.vars[name] for group in hostvars._inventory.groups.values() if name in group.vars)
+
+
 def are_facts_variables() -> bool:
     """Whether the configuration has core make variables of facts."""
     return bool(constants.config.get_config_value("INJECT_FACTS_AS_VARS"))

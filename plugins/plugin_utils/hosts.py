@@ -31,6 +31,7 @@ from .core_internals import (
     find_shared_names,
     has_own_vars_plugins,
     is_in_role,
+    read_all_groups,
     read_facts,
     read_group_variable,
     read_host_variables,
@@ -137,6 +138,12 @@ def read_dropped_rows(host: str, provider: str, hostvars: Mapping[str, Any], pre
     of_inventory = isinstance(hostvars, HostVars)
     values = read_group_variable(hostvars, host, name) if of_inventory else [hostvars[host].get(name)]
     return max((value for value in values if isinstance(value, int)), default=0)
+
+
+def count_dropped_rows(hostvars: HostVars, provider: str, prefix: str | None = None) -> int:
+    """How many rows the listings of an inventory dropped, also where no host is left. prefix: as above."""
+    name = (find_provider(provider).variable_of("") if prefix is None else prefix) + DROPPED
+    return sum(value for value in read_all_groups(hostvars, name) if isinstance(value, int))
 
 
 def read_variable(host: str, hostvars: Mapping[str, Any], name: str) -> Any:

@@ -128,6 +128,20 @@ def test_no_fault_ends_the_source_and_the_next_listing_reports_the_missed_events
     asyncio.run(listen(sandbox, test))
 
 
+def test_a_listing_with_more_dropped_rows_than_the_option_allows_has_no_events(sandbox: Sandbox) -> None:
+    second = [entry for entry in sandbox.fleet() if entry["online"]][1]
+
+    async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
+        await wait_for_listings(sandbox, 1)
+        sandbox.add_fault("invalid_rows", damage="no_id", rows=[0])
+        sandbox.offline(second["id"])
+        await wait_for_listings(sandbox, 2)
+        sandbox.clear_faults()
+        assert [(event["type"], event["id"]) for event in await next_events(1)] == [("offline", second["id"])]
+
+    asyncio.run(listen(sandbox, test, max_dropped_rows=0))
+
+
 def test_an_event_that_cannot_be_recorded_is_reported_once_and_recorded_later(sandbox: Sandbox, tmp_path: Path) -> None:
     first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
     path = tmp_path / "state"
@@ -226,6 +240,7 @@ def test_the_state_of_an_earlier_release_can_be_used(tmp_path: Path) -> None:
     ("option", "value", "problem"),
     [
         ("interval", "soon", "must be between 1 and 86400 seconds, got 'soon'"),
+        ("max_dropped_rows", "some", "must be a count such as 5 or a percentage such as 10%, got 'some'"),
         ("forget_after", -1, "must be between 0 and 1000000000 seconds, got -1"),
         ("types", ["onlin"], "must be a list of new_device, online"),
         ("intervall", 60, "there is no such option; there are interval"),

@@ -103,6 +103,17 @@ def test_rows_that_were_dropped_fail_the_audit(ansible: Ansible, fleet: dict[str
     assert run.result("Summarise")["msg"] == "2 environments: 0 break the rules; 2 rows were dropped"
 
 
+def test_rows_that_were_dropped_fail_the_audit_of_a_pattern_that_matches_no_host(
+    ansible: Ansible, fleet: dict[str, dict[str, Any]]
+) -> None:
+    ansible.sandbox.add_fault("invalid_rows", damage="no_id", rows=[0, 1])
+
+    run = _audit(ansible, audit_hosts="nobody", audit_allow_empty=True)
+
+    assert run.returncode == 2
+    run.assert_error("2 rows of the listing have no id that can be used")
+
+
 @pytest.mark.parametrize("mode", ["unrestricted", "bypassPermissions", "fullAccess"])
 def test_an_older_word_for_a_forbidden_mode_is_forbidden_too(
     ansible: Ansible, fleet: dict[str, dict[str, Any]], mode: str

@@ -168,6 +168,10 @@ def test_a_variable_that_the_inventory_sets_for_the_groups_of_a_host(
     assert list(core_internals.read_group_variable(core.hostvars, host, "of_group")) == expected
 
 
+def test_a_variable_that_the_inventory_sets_for_any_group(core: Core) -> None:
+    assert list(core_internals.read_all_groups(core.hostvars, "of_group")) == [1]
+
+
 @pytest.mark.parametrize(("host", "expected"), [("alpha", ["of_include_vars", "of_set_fact"]), ("beta", [])])
 def test_variables_that_tasks_stored_for_a_host(core: Core, host: str, expected: list[str]) -> None:
     assert [name for found in core_internals.read_stored_variables(core.hostvars, host) for name in found] == expected

@@ -81,7 +81,10 @@ def test_a_playbook_chooses_its_hosts_by_the_default_of_the_list_and_repeats_no_
     default = PLAYBOOKS[name]["options"][f"{name}_hosts"]["default"]
     chosen = [play["hosts"] for play in yaml.safe_load(text)]
 
-    assert chosen in (["all:localhost", f"{{{{ {name}_hosts | default('{default}', true) }}}}"], ["all:localhost"])
+    # The last play of the audit is about rows that are no hosts.
+    last = ["all:localhost"] if name == "audit" else []
+    listed = ["all:localhost", f"{{{{ {name}_hosts | default('{default}', true) }}}}", *last]
+    assert chosen in (listed, ["all:localhost"])
     repeated = re.findall(rf"\b({name}_[a-z_]+) \| default\(([^)]*)\)", "\n".join(text.split("hosts:")))
     assert {variable for variable, _default in repeated if "default" in read_variables(name)[variable]} <= {
         f"{name}_hosts"

@@ -24,6 +24,13 @@ from {PLUGINS}.module_utils.providers.letta.models import read_environment
 found = read_environment({{"id": "a", "metadata": {{"supported_commands": entries}}}}, "", NOW)
 assert "supported_commands" in found.fields["invalid"]
 """
+OF_A_LISTING = f"""
+from {PLUGINS}.module_utils.environment import Listing
+from {PLUGINS}.module_utils.providers.letta.models import read_environments
+found, invalid = read_environments(Listing(entries, NOW), "")
+assert (found, len(invalid)) == ([], len(entries))
+assert all(row.dropped for row in invalid)
+"""
 OF_AN_EVENT = f"""
 from {PLUGINS}.module_utils.providers.qoder.models import Event
 with contextlib.suppress(pydantic.ValidationError):
@@ -46,6 +53,8 @@ def measure_peak(read: str, count: int) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.parametrize("read", [OF_A_ROW, OF_AN_EVENT, OF_A_HISTORY], ids=["row", "event", "history"])
+@pytest.mark.parametrize(
+    "read", [OF_A_ROW, OF_A_LISTING, OF_AN_EVENT, OF_A_HISTORY], ids=["row", "listing", "event", "history"]
+)
 def test_a_million_bad_entries_cost_little_more_than_their_list(read: str) -> None:
     assert measure_peak(read, 1_000_000) < measure_peak(read, 1) + 64 * 1024

@@ -26,8 +26,10 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet import
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import ReportedStates
 from ansible_collections.fleetops.environments.plugins.module_utils.options import (
     CONNECTION_SPEC,
+    ROWS_SPEC,
     convert_value,
     drop_blanks,
+    parse_share,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import connection_settings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Query
@@ -71,6 +73,12 @@ options:
       - A device that is listed is never forgotten, however long it is offline.
     type: float
     default: 86400
+  max_dropped_rows:
+    description:
+      - How many rows of a listing may have no id that can be used, as a count or as a percentage of all rows. Above it
+        the listing counts as failed, and there are no events. Up to it such a device counts as missing from the list.
+    type: str
+    default: 10%
   types:
     description: The events that are wanted.
     type: list
@@ -126,7 +134,7 @@ class _Options:
 
     def __init__(self, args: Mapping[str, Any]) -> None:
         own = drop_blanks(args)
-        known = ("interval", "jitter", "state_file", "forget_after", "types", *CONNECTION_SPEC)
+        known = ("interval", "jitter", "state_file", "forget_after", "types", *ROWS_SPEC, *CONNECTION_SPEC)
         unknown = next((name for name in own if name not in known), None)
         if unknown:
             raise OptionError(unknown, f"there is no such option; there are {', '.join(known)}")
@@ -134,6 +142,8 @@ class _Options:
         self.jitter = _read_seconds("jitter", own.get("jitter", 10), least=0)
         self.forget_after = _read_seconds("forget_after", own.get("forget_after", 86400), least=0, most=10**9)
         self.state_file = convert_value("state_file", own.get("state_file"), "path")
+        self.max_dropped_rows = str(own.get("max_dropped_rows", ROWS_SPEC["max_dropped_rows"]["default"]))
+        parse_share("max_dropped_rows", self.max_dropped_rows, 0)
         self.types = own.get("types", list(changes.TYPES))
         wrong = [item for item in self.types if item not in changes.TYPES] if isinstance(self.types, list) else None
         if wrong is None or wrong:
@@ -157,7 +167,7 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: ReportedS
         listing = await client.list(Query())
     listed, invalid = PROVIDER.environments(listing, options.settings.base_url, Query())
     # Devices whose rows are dropped would count as offline.
-    check_dropped(invalid, len(listing.rows))
+    check_dropped(invalid, len(listing.rows), options.max_dropped_rows)
     reported = state.reported()
     if reported is None:
         # The fleet of the very first start is no change.

@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from ...environment import Environment, Listing, check_dropped
+from ...environment import Environment, InvalidRow, Listing, check_dropped
 from ...errors import ApiError
 from .models import read_environments
 
 # Seconds for which look-ups share a listing.
 _SHARED_FOR = 5.0
+# Environments by id, the rows that are not as the API promises, and the number of all rows.
+_Found = tuple[Mapping[str, Environment], list[InvalidRow], int]
 
 
 class SharedListing:
@@ -31,7 +33,7 @@ class SharedListing:
         self._page_size = page_size
         # A guess until the first listing is read.
         self._pages = 10
-        self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
+        self._listing: asyncio.Task[_Found] | None = None
         self._listed_at = 0.0
         self._looked_up: set[str] = set()
 
@@ -52,17 +54,19 @@ class SharedListing:
         self._looked_up.add(environment_id)
         try:
             # A look-up that is cancelled does not cancel the listing of the others.
-            return (await asyncio.shield(listing)).get(environment_id)
+            found, invalid, rows = await asyncio.shield(listing)
         except ApiError as error:
             if self._listing is listing:
                 self._listing = None
             # Each look-up gets an error of its own: what is unclear about one message is not about another.
             raise error.but(may_be_accepted=False) from None
+        if environment_id not in found:
+            # Its row may be one that is dropped, so it does not count as gone.
+            check_dropped(invalid, rows)
+        return found.get(environment_id)
 
-    async def _read(self) -> Mapping[str, Environment]:
+    async def _read(self) -> _Found:
         listing = await self._list_all()
         self._pages = max(1, math.ceil(len(listing.rows) / self._page_size))
         found, invalid = read_environments(listing, self._base_url)
-        # An environment whose row is dropped would count as gone.
-        check_dropped(invalid, len(listing.rows))
-        return {environment.id: environment for environment in found}
+        return {environment.id: environment for environment in found}, invalid, len(listing.rows)
