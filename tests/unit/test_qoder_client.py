@@ -16,6 +16,7 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.http import paging
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import Accepted, make_idempotency_key
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
@@ -290,6 +291,19 @@ class TestEvents:
         assert len(sandbox.requests("qoder_events")) == 4
         after = with_client(qoder_settings(sandbox), lambda client: _events(client, session_id, last.message_id))
         assert [event.type for event in after] == turn[1:]
+
+    def test_all_pages_together_have_a_limit_of_bytes(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(qoder, "_EVENTS_A_PAGE", 1)
+        monkeypatch.setattr(paging, "LONGEST_LISTING", 600)
+        environment = new_environment(sandbox)
+        session_id = create(qoder_settings(sandbox), environment)
+        send(qoder_settings(sandbox), environment, session_id)
+
+        with pytest.raises(ApiError, match=f"{session_id}/events: all pages together are longer than 0 MB") as raised:
+            with_client(qoder_settings(sandbox), lambda client: _events(client, session_id))
+
+        assert raised.value.code == "too_long"
+        assert 1 < len(sandbox.requests("qoder_events")) < 4
 
     def test_a_value_other_than_an_event_is_left_out(self, sandbox: Sandbox) -> None:
         environment = new_environment(sandbox)

@@ -47,12 +47,12 @@ class Page:
 class Bounds:
     """What all pages of a listing may take together: time from now on, and bytes.
 
-    what: names the call in errors. deadline: seconds that one call may take.
+    what: names the call in errors. deadline: seconds that one call may take; None where calls wait for their turn.
     """
 
-    def __init__(self, what: str, deadline: float) -> None:
-        self._what, self._seconds = what, deadline * DEADLINES
-        self._ends_at = asyncio.get_running_loop().time() + self._seconds
+    def __init__(self, what: str, deadline: float | None) -> None:
+        self._what, self._seconds = what, (deadline or 0) * DEADLINES
+        self._ends_at = asyncio.get_running_loop().time() + self._seconds if deadline else None
         self._left = LONGEST_LISTING
 
     async def wait_for(self, call: Awaitable[Answer]) -> Answer:

@@ -75,15 +75,14 @@ class Client(AbstractAsyncContextManager["Client"]):
         return Listing(drop_repeated_rows(rows), min(dates), next_after)
 
     async def _walk_pages(
-        self, path: Sequence[str], parameters: Params, cursor: Params, bounds: Bounds | None, *, backwards: bool = False
+        self, path: Sequence[str], parameters: Params, cursor: Params, bounds: Bounds, *, backwards: bool = False
     ) -> AsyncIterator[tuple[ListPage, Any]]:
         """Each page of a list call with its date, in both generations of the API."""
         where = f"GET {self._base_url}/{'/'.join(path)}"
         cursors: list[Params] = []
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
-            call = self._get(*path, params={**parameters, **cursor})
-            answer = await (bounds.wait_for(call) if bounds else call)
+            answer = await bounds.wait_for(self._get(*path, params={**parameters, **cursor}))
             page = answer.read_as(ListPage.model_validate, where)
             cursor = _find_cursor(where, page, backwards=backwards)
             yield page, answer.date
@@ -185,7 +184,9 @@ class Client(AbstractAsyncContextManager["Client"]):
         """The events of a session after one of them, oldest first. Entries that are no events are left out."""
         parameters = {"limit": str(_EVENTS_A_PAGE), "order": "asc"}
         cursor = {"after_id": after_id} if after_id is not None else {}
-        async for page, _date in self._walk_pages(("sessions", session_id, "events"), parameters, cursor, None):
+        path = ("sessions", session_id, "events")
+        bounds = Bounds(f"GET {self._base_url}/{'/'.join(path)}", None)
+        async for page, _date in self._walk_pages(path, parameters, cursor, bounds):
             for raw in page.data:
                 try:
                     yield Event.model_validate(raw)
