@@ -33,7 +33,9 @@ def _lines(run: Run) -> list[list[str]]:
 
 
 def _standard(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
-    return {entry["name"]: entry for entry in sandbox.fleet() if entry["row"].get("currentMode") == "standard"}
+    return {
+        entry["name"]: entry for entry in sandbox.fleet() if entry["row"].get("currentMode") in ("default", "standard")
+    }
 
 
 @pytest.mark.parametrize("playbook", [NAME, PATH], ids=["by name", "by path"])
