@@ -204,9 +204,11 @@ def test_ids_that_differ_in_what_cannot_be_read_are_dropped_and_not_merged(clien
     provider = find_provider("letta" if client is Client else "qoder")
 
     async def run() -> Listing:
-        async with raw_server(lambda _head: http_answer(listed)) as (url, _received), client(settings_for(url)) as api:
-            found: Listing = await api.list(provider.query())
-            return found
+        async with raw_server(lambda _head: http_answer(listed)) as (url, _received):
+            api = client(settings_for(url))
+            async with api:
+                found: Listing = await api.list(provider.query())
+                return found
 
     listing = asyncio.run(run())
     found, invalid = provider.environments(listing, "http://127.0.0.1:1", provider.query())
