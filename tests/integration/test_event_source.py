@@ -142,6 +142,19 @@ def test_a_listing_with_more_dropped_rows_than_the_option_allows_has_no_events(s
     asyncio.run(listen(sandbox, test, max_dropped_rows=0))
 
 
+def test_malformed_rows_are_logged_once_while_they_stay_so(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
+    entry = sandbox.fleet()[0]
+    sandbox.patch(entry["id"], currentMode=17)
+
+    async def test(next_events: Callable[[int], Awaitable[Events]]) -> None:
+        await wait_for_listings(sandbox, 3)
+
+    asyncio.run(listen(sandbox, test))
+    lines = [record.getMessage() for record in caplog.records if "not as the API promises" in record.getMessage()]
+    assert len(lines) == 1
+    assert entry["id"] in lines[0]
+
+
 def test_an_event_that_cannot_be_recorded_is_reported_once_and_recorded_later(sandbox: Sandbox, tmp_path: Path) -> None:
     first, second = [entry for entry in sandbox.fleet() if entry["online"]][:2]
     path = tmp_path / "state"

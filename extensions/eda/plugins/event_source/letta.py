@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,11 @@ if _ROOT not in sys.path:
     sys.path.append(_ROOT)
 
 from ansible_collections.fleetops.environments.plugins.module_utils import _deps
-from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment, check_dropped
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import (
+    Environment,
+    check_dropped,
+    describe_invalid,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.changes import ReportedStates
@@ -149,6 +153,14 @@ class _Options:
         if wrong is None or wrong:
             raise OptionError("types", f"must be a list of {', '.join(changes.TYPES)}, got {self.types!r}")
         self.settings = connection_settings(PROVIDER, own)
+        self._warned: Sequence[str] = ()
+
+    def warn(self, notes: Sequence[str]) -> None:
+        """Log what the user should know of a listing, unless it was so of the one before."""
+        for note in notes:
+            if note not in self._warned:
+                logger.warning("%s", note)
+        self._warned = notes
 
 
 def _read_seconds(name: str, value: Any, *, least: float, most: float = 86400) -> float:
@@ -168,6 +180,7 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: ReportedS
     listed, invalid = PROVIDER.environments(listing, options.settings.base_url, Query())
     # Devices whose rows are dropped would count as offline.
     check_dropped(invalid, len(listing.rows), options.max_dropped_rows)
+    options.warn([*options.settings.notes, *([f"rows are {describe_invalid(invalid)}"] if invalid else ())])
     reported = state.reported()
     if reported is None:
         # The fleet of the very first start is no change.
