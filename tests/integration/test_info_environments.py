@@ -377,7 +377,7 @@ BAD: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "a device and a limit": ({"device_id": "x", "limit": 5}, ("limit", "device_id")),
     "a bad expression": ({"filters": ["mode =="]}, ("filters", "'mode =='")),
     "a name that no row has": ({"filters": ["moode == 'x'"]}, ("filters", "'moode'", "'mode'")),
-    "the row taken for a list": ({"filters": ["[0]"]}, ("filters", "'[0]'", "mode == 'standard'")),
+    "the row taken for a list": ({"filters": ["[0]"]}, ("filters", "'[0]'", "status == 'online'")),
     "a bad range": ({"filters": ["semver(version, 'old')"]}, ("filters", "'old'")),
     "a bad age": ({"filters": ["older_than(last_seen_at, 'week')"]}, ("filters", "'week'")),
     "an unknown function": ({"filters": ["sembver(version, '<1')"]}, ("filters", "sembver")),

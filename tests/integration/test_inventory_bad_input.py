@@ -47,7 +47,7 @@ WRONG_OPTIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"filters": ["older_than(last_seen_at, 'long')"]}, ["filters", "long"]),
     ({"filters": ["newer_than(last_seen_at, '7d')"]}, ["filters", "newer_than"]),
     ({"filters": ["length(online)"]}, ["filters", "length(online)"]),
-    ({"filters": ["[?mode=='standard']"]}, ["filters", "[?mode=='standard']", "mode == 'standard'"]),
+    ({"filters": ["[?mode=='standard']"]}, ["filters", "[?mode=='standard']", "status == 'online'"]),
     ({"filters": {"mode": "standard"}}, ["filters", "standard"]),
     ({"hostnames": ["conection_name"]}, ["hostnames", "conection_name", "'connection_name'"]),
     ({"hostnames": ["join('-', "]}, ["hostnames", "join('-', "]),
