@@ -84,7 +84,8 @@ options:
       - What to make groups of. Every host is in exactly one group of each, C(status_unknown) and the like where the
         value is missing.
       - V(status) makes C(status_ready) and the like, V(config_type) C(config_type_cloud) and the like,
-        V(networking_type) C(networking_type_limited) and the like, V(archived) C(archived) and C(not_archived).
+        V(networking_type) C(networking_type_limited) and the like, V(archived) C(archived), C(not_archived) and
+        C(archived_unknown).
       - Groups keep the API's own words; a character that Ansible does not allow becomes C(_). Where that would make
         different values share a group, a short hash tells them apart.
     type: list
@@ -150,5 +151,5 @@ class InventoryModule(EnvironmentInventory):
         Dimension("status", "status"),
         Dimension("config_type", "config_type"),
         Dimension("networking_type", "networking_type"),
-        Dimension("archived", "archived", names={True: "archived", False: "not_archived"}),
+        Dimension("archived", "archived", names={True: "archived", False: "not_archived", None: "archived_unknown"}),
     )

@@ -474,10 +474,11 @@ def test_more_hosts_than_the_limit_fail_as_one(ansible: Ansible) -> None:
 
 def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
     devices = _add(ansible, *_names(4))
-    play = {"hosts": "d0,d2", "gather_facts": False, "roles": [NAME], "vars": {"self_update_hosts": "ignored"}}
+    play = {"hosts": "d0,d2", "gather_facts": False, "roles": [NAME]}
     path = ansible.file("site.yml", yaml.safe_dump([play]))
 
-    run = _rollout(ansible, playbook=str(path), self_update_rollout="mine", self_update_ledger="mine.sqlite")
+    own = {"self_update_hosts": None, "self_update_rollout": "mine", "self_update_ledger": "mine.sqlite"}
+    run = _rollout(ansible, playbook=str(path), **own)
 
     run.assert_quiet()
     assert _told(ansible, devices) == {"d0": 1, "d2": 1}
