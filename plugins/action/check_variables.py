@@ -22,6 +22,7 @@ from ..plugin_utils.core_internals import (
     find_hosts,
     find_listed_names,
     is_in_role,
+    is_included_once,
     read_run_variables,
     without_facts,
 )
@@ -36,23 +37,25 @@ class ActionModule(EnvironmentAction):
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        name, hostvars, host = options["name"], task_vars["hostvars"], task_vars["inventory_hostname"]
-        known, given, pattern = read_variables(name), read_run_variables(hostvars, self._task, name), f"{name}_hosts"
-        hosts = [find_current_host(task_vars)]
-        result: dict[str, Any] = {}
+        name, hostvars, host = options["name"], task_vars["hostvars"], find_current_host(task_vars)
+        known, pattern = read_variables(name), f"{name}_hosts"
+        given = read_run_variables(hostvars, self._task, name, host)
         if is_in_role(self._task):
-            for problem in self._find_facts(name, hosts, hostvars).values():
-                raise problem
+            others = () if is_included_once(self._task) else task_vars["ansible_play_batch"]
+            hosts = list(dict.fromkeys([host, *others]))
             if pattern in given and not choose_hosts_by(self._task, pattern):
                 raise OptionError(pattern, "chooses no hosts of this play, which has its own; use --limit")
         else:
             with explain_templates(pattern, "cannot be read"):
                 chosen = convert_variable(pattern, known[pattern], self._templar.template(given.get(pattern)))
             hosts = find_hosts(hostvars, chosen)
-            refused = {one: str(problem) for one, problem in self._find_facts(name, hosts, hostvars).items()}
-            result = {"hosts": hosts, "refused": refused}
-            # The playbook acts on hosts, and its variables are those of the first one.
-            host = next((one for one in hosts if one not in refused), host)
+        refused = self._find_facts(name, hosts, hostvars)
+        if host in refused and is_included_once(self._task):
+            # The tasks of the include are for this host alone, so there is no other one to go on with.
+            raise refused[host]
+        # What is done once takes the variables of the first host that is left.
+        host = next((one for one in hosts if one not in refused), host)
+        result: dict[str, Any] = {"hosts": hosts, "refused": {one: str(problem) for one, problem in refused.items()}}
         listed = find_listed_names(hostvars, host)
         check_names(name, known, given, listed)
         if pattern in listed - given.keys() and not is_in_role(self._task):

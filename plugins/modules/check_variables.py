@@ -18,8 +18,9 @@ description:
   - Where the inventory, C(include_vars) or C(set_fact) sets a variable, it may be another role's. So only a name with
     the beginning that is nearly the name of a variable which is not set is refused. The same holds for a variable of
     the run with another beginning. What begins with the name of another role of the play is that role's.
-  - No fact of a host is a variable of a playbook. The tasks of a role read its variables themselves, so a fact of such
-    a name is refused where it would count. A playbook returns the hosts that have one, as RV(refused).
+  - No fact of a host is a variable of a playbook. The tasks of a role read its variables themselves, so a host with a
+    fact of such a name is refused where that would count. RV(refused) has these hosts, and the others go on. Where a
+    role is included with C(run_once), all is done for one host, so the task fails for a fact of that host.
   - The pattern of hosts of a playbook, such as C(instruct_hosts), must be a variable of the run, as Ansible chooses the
     hosts of a play before it reads the variables of hosts. A role has it only where its play chooses its hosts by it.
   - Capitals make no other name.
@@ -52,8 +53,8 @@ EXAMPLES = r"""
 
 RETURN = r"""
 hosts:
-  description: The hosts that the playbook acts on.
-  returned: when nothing is refused, in a playbook
+  description: The hosts that the playbook acts on, or those of the play's batch in a role.
+  returned: success
   type: list
   elements: str
   sample: [alpha, beta]
@@ -61,16 +62,17 @@ refused:
   description:
     - Those of RV(hosts) that have a fact which templates of the playbook or its role would take for a variable, with
       why.
-    - The playbook ends each of them in its own name, and goes on with the others.
-  returned: when nothing is refused, in a playbook
+    - The playbook or role ends each of them in its own name, and goes on with the others.
+  returned: success
   type: dict
   sample: {}
 variables:
   description:
     - Each variable that is set or has a default, with its value in the type of the variable. A list may be given as one
       text, V(a,b) or V(["a","b"]).
-    - The values are those of the first host that a playbook acts on, or of the current host of a role.
-  returned: when nothing is refused
+    - The values are those of the first host that a playbook acts on, or of the current host of a role, refused hosts
+      aside.
+  returned: success
   type: dict
   sample:
     stop_campaigns: [rotate-2026-01]

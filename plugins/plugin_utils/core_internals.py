@@ -187,14 +187,20 @@ def read_task_variables(hostvars: Any, host: str, task: Any) -> dict[str, Any]:
     return found
 
 
-def read_run_variables(hostvars: Any, task: Any, name: str) -> dict[str, Any]:
+def read_run_variables(hostvars: Any, task: Any, name: str, host: str) -> dict[str, Any]:
     """What the run sets for a task, not rendered: extra variables, those of play, role and task, and `vars_files`.
 
     Variables that only the inventory, facts or a role's own files set are not among them, and none that begins with the
     name of another role of the play, such as `{name}_more`.
+    host: whose variables complete the paths of `vars_files`.
     """
-    found: dict[str, Any] = hostvars._variable_manager.get_vars(play=task.get_play(), task=task, include_hostvars=False)
-    for role in (*task.get_play().roles, *(task.get_dep_chain() or ())):
+    play = task.get_play()
+    found: dict[str, Any] = hostvars._variable_manager.get_vars(play=play, task=task, include_hostvars=False)
+    if play.get_vars_files():
+        with without_facts():
+            own, listed = read_task_variables(hostvars, host, task), find_listed_names(hostvars, host)
+        found |= {one: value for one, value in own.items() if one not in listed}
+    for role in (*play.roles, *(task.get_dep_chain() or ())):
         prefix = f"{role.get_name().rpartition('.')[2]}_"
         others = [
             one for one in found if one.startswith(prefix) and prefix.startswith(f"{name}_") and prefix != f"{name}_"
@@ -223,6 +229,12 @@ def choose_hosts_by(task: Any, name: str) -> bool:
 def is_in_role(task: Any) -> bool:
     """Whether a task belongs to a role, whose variables only its tasks see."""
     return task._role is not None
+
+
+def is_included_once(task: Any) -> bool:
+    """Whether a task stands in a file or role that was included with `run_once`, for one host alone."""
+    include = task.get_first_parent_include()
+    return include is not None and (bool(include.run_once) or is_included_once(include))
 
 
 def share_between_attempts(task: Any, make: Callable[[], Value]) -> Value:

@@ -12,7 +12,7 @@ import yaml
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn
 
-from .conftest import Ansible, Run, awake, messages_of, step
+from .conftest import Ansible, Run, awake, messages_of, recap_of, step
 
 # A module as a device that lies would run it: it returns the facts that it is given.
 LYING = """
@@ -452,6 +452,63 @@ def test_a_role_refuses_facts_that_are_variables_of_it(ansible: Ansible, names: 
     assert received_at_once == 1
     assert others.returncode == 0, others.output
     assert len(received(ansible, second)) == 2
+
+
+ROLES: dict[str, dict[str, Any]] = {
+    "instruct": {"instruct_content": "Hello", "instruct_agent_id": "agent-1"},
+    "self_update": {"self_update_version": "0.0.1", "self_update_ledger": "ledger.sqlite", "self_update_soak": 0},
+}
+
+
+def play_of_role(role: str, hosts: list[str], **keywords: Any) -> dict[str, Any]:
+    parameters = {"role": f"fleetops.environments.{role}", "vars": ROLES[role]}
+    return {"hosts": ",".join(hosts), "gather_facts": False, "roles": [parameters], **keywords}
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["first", "second"])
+@pytest.mark.parametrize(
+    ("role", "fact"),
+    [
+        ("instruct", "instruct_agent"),
+        ("instruct", "__instruct_targets"),
+        ("instruct", "omit"),
+        ("self_update", "self_update_targets"),
+        ("self_update", "dict"),
+    ],
+)
+def test_a_role_ends_the_host_with_such_a_fact_alone(
+    ansible: Ansible, names: list[str], role: str, fact: str, place: int
+) -> None:
+    hosts = sorted(names)[:3]
+    ansible.playbook([lie(hosts[place], **{fact: ["lie"]})], env=LATER)
+    others = [host for host in hosts if host != hosts[place]]
+
+    run = ansible.playbook([play_of_role(role, hosts)], env=LATER)
+
+    run.assert_error(f"{fact}: {hosts[place]} has a fact of this name, which a device may set")
+    recap = recap_of(run)
+    assert [host for host in hosts if recap[host]["failed"]] == [hosts[place]]
+    if role == "instruct":
+        assert [len(received(ansible, host)) for host in hosts] == [int(host in others) for host in hosts]
+    else:
+        shown = next(entry["result"]["msg"] for entry in run.results if entry["task"] == "Show the rollout")
+        assert f"current: {', '.join(others)}" in shown
+
+
+def test_a_role_that_is_included_for_one_host_is_kept_back_by_the_facts_of_that_one_only(
+    ansible: Ansible, names: list[str]
+) -> None:
+    first, second = sorted(names)[:2]
+    ansible.playbook([lie(second, instruct_agent="lie")], env=LATER)
+    include = {"name": "fleetops.environments.instruct", "tasks_from": "send"}
+    task = {"ansible.builtin.include_role": include, "vars": ROLES["instruct"], "run_once": True}
+
+    sent = ansible.playbook([play(f"{first},{second}", task)], env=LATER)
+    refused = ansible.playbook([play(second, task)], env=LATER)
+
+    assert sent.returncode == 0, sent.output
+    assert [len(received(ansible, host)) for host in (first, second)] == [1, 1]
+    refused.assert_error(f"instruct_agent: {second} has a fact of this name")
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["first", "second"])

@@ -124,6 +124,15 @@ def test_a_misspelt_variable_is_refused_wherever_the_run_sets_it(ansible: Ansibl
     _refused(ansible, run, "instruct_contnet. Supported parameters" if place == "parameter of the role" else nearest)
 
 
+def test_a_misspelt_variable_is_refused_in_a_file_whose_path_needs_the_inventory(ansible: Ansible) -> None:
+    ansible.file("group_vars/all.yml", yaml.safe_dump({"fleet_team": "wrong"}))
+    ansible.file("wrong.yml", yaml.safe_dump(WRONG))
+
+    run = ansible.playbook([_play(roles=[{"role": ROLE, "vars": NEEDED}], vars_files=["{{ fleet_team }}.yml"])])
+
+    _refused(ansible, run, "instruct_contnet: instruct has no such variable; 'instruct_content' is nearest")
+
+
 def test_a_misspelt_variable_of_an_imported_playbook_is_refused(ansible: Ansible) -> None:
     run = ansible.playbook([{"import_playbook": ROLE, "vars": {**NEEDED, "instruct_host": "mode_standard"}}])
 

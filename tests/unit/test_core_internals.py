@@ -22,6 +22,7 @@ from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
 from ansible.playbook.play import Play
 from ansible.plugins.loader import vars_loader
+from ansible.template import trust_as_template
 from ansible.vars import manager as core_variables
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
@@ -64,6 +65,7 @@ def core(tmp_path: Path) -> Core:
         "roles/one/defaults/main.yml": "of_role_defaults: 1\n",
         "roles/one/vars/main.yml": "of_role_vars: 1\n",
         "files.yml": "of_vars_files: 1\n",
+        "1.yml": "of_vars_files_of_alpha: 1\n",
     }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def core(tmp_path: Path) -> Core:
             "tasks": [{"debug": {}, "vars": {"of_task": 1}}],
             "roles": [{"role": "one", "of_role_parameter": 1, "vars": {"of_role_call": 1}}],
             "vars": {"of_play": 1},
-            "vars_files": ["files.yml"],
+            "vars_files": ["files.yml", trust_as_template("{{ of_source_file }}.yml")],
         },
         variable_manager=manager,
         loader=loader,
@@ -246,9 +248,9 @@ def test_a_task_has_the_names_of_its_loop_alone(core: Core) -> None:
 
 
 def test_variables_that_the_run_sets_for_a_task(core: Core) -> None:
-    of_a_play = {"of_extra", "of_play", "of_vars_files"}
-    found = core_internals.read_run_variables(core.hostvars, core.task, "mine")
-    in_a_role = core_internals.read_run_variables(core.hostvars, core.task_of_a_role, "mine")
+    of_a_play = {"of_extra", "of_play", "of_vars_files", "of_vars_files_of_alpha"}
+    found = core_internals.read_run_variables(core.hostvars, core.task, "mine", "alpha")
+    in_a_role = core_internals.read_run_variables(core.hostvars, core.task_of_a_role, "mine", "alpha")
 
     assert {name for name in found if name.startswith("of_")} == of_a_play | {"of_task"}
     assert {name for name in in_a_role if name.startswith("of_")} == of_a_play | {"of_role_parameter", "of_role_call"}
