@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -103,3 +104,40 @@ def test_a_conversation_without_an_id_is_an_error(body: bytes) -> None:
         asyncio.run(run())
 
     assert raised.value.code == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "answered", "expected"),
+    [
+        # In the listing.
+        ("env-7", None, None, "env-7"),
+        # Its row of the listing may be one of those without an id.
+        ("env-9", "device-9", "env-9", "env-9"),
+        ("env-9", None, None, None),
+        ("env-9", "device-9", "env-8", None),
+    ],
+)
+@pytest.mark.parametrize("among", [1, 100])
+def test_rows_without_an_id_are_an_error_only_for_an_environment_that_is_found_nowhere(
+    wanted: str, device: str | None, answered: str | None, expected: str | None, among: int
+) -> None:
+    rows = [row(id=f"env-{number}") for number in range(8)] + [row(id=None)]
+
+    def answer(head: bytes) -> bytes:
+        one = head.startswith(b"GET /v1/environments/device-9 ")
+        return http_answer(
+            json.dumps(row(id=answered) if one else {"connections": rows, "hasNextPage": False}).encode()
+        )
+
+    async def run() -> Environment | None:
+        async with raw_server(answer) as (url, _received), Client(settings_for(url)) as client:
+            reference = replace(environment_of(row(id=wanted), url), device_id=device)
+            return await client.resolve(reference, among=among)
+
+    if expected is None:
+        with pytest.raises(ApiError, match=r"^1 of 9 rows have no id that can be used, and 10% may be dropped"):
+            asyncio.run(run())
+    else:
+        found = asyncio.run(run())
+        assert found is not None
+        assert found.id == expected

@@ -165,15 +165,3 @@ def test_a_listing_is_expected_to_have_ten_pages_before_the_first_was_read() -> 
 
     assert not shared.is_cheaper_for(10)
     assert shared.is_cheaper_for(11)
-
-
-def test_dropped_rows_are_an_error_only_for_an_environment_that_is_not_found() -> None:
-    async def list_all() -> Listing:
-        return Listing([row(id=f"env-{number}") for number in range(8)] + [row(id=None)], NOW)
-
-    def share() -> SharedListing:
-        return SharedListing(list_all, "https://api.example.com", PAGE_SIZE)
-
-    assert run(share().find("env-7"))
-    with pytest.raises(ApiError, match=r"^1 of 9 rows have no id that can be used, and 10% may be dropped"):
-        run(share().find("env-8"))

@@ -106,19 +106,19 @@ class Client:
         wanted one is looked up in the list.
         """
         in_list = wanted.device_id is None or self._all_rows.is_cheaper_for(among)
-        if in_list and (found := await self._all_rows.find(wanted.id)) is not None:
-            return found
-        if wanted.device_id is None:
-            return None
-        try:
-            found = await self.retrieve(wanted.device_id)
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        if found.id == wanted.id:
-            return found
-        return None if in_list else await self._all_rows.find(wanted.id)
+        found = await self._all_rows.find(wanted.id) if in_list else None
+        if found is None and wanted.device_id is not None:
+            try:
+                found = await self.retrieve(wanted.device_id)
+            except ApiError as error:
+                if error.status == 404:
+                    return None
+                raise
+            if found.id != wanted.id:
+                found = None if in_list else await self._all_rows.find(wanted.id)
+        if found is None:
+            self._all_rows.require_ids()
+        return found
 
     async def send(
         self,

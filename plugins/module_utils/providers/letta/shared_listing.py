@@ -17,8 +17,6 @@ from .models import read_environments
 
 # Seconds for which look-ups share a listing.
 _SHARED_FOR = 5.0
-# Environments by id, the rows that are not as the API promises, and the number of all rows.
-_Found = tuple[Mapping[str, Environment], list[InvalidRow], int]
 
 
 class SharedListing:
@@ -33,9 +31,12 @@ class SharedListing:
         self._page_size = page_size
         # A guess until the first listing is read.
         self._pages = 10
-        self._listing: asyncio.Task[_Found] | None = None
+        self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
         self._listed_at = 0.0
         self._looked_up: set[str] = set()
+        # Of the latest listing.
+        self._invalid: list[InvalidRow] = []
+        self._rows = 0
 
     def is_cheaper_for(self, lookups: int) -> bool:
         """Whether a listing needs fewer requests than so many single look-ups."""
@@ -54,19 +55,20 @@ class SharedListing:
         self._looked_up.add(environment_id)
         try:
             # A look-up that is cancelled does not cancel the listing of the others.
-            found, invalid, rows = await asyncio.shield(listing)
+            return (await asyncio.shield(listing)).get(environment_id)
         except ApiError as error:
             if self._listing is listing:
                 self._listing = None
             # Each look-up gets an error of its own: what is unclear about one message is not about another.
             raise error.but(may_be_accepted=False) from None
-        if environment_id not in found:
-            # Its row may be one that is dropped, so it does not count as gone.
-            check_dropped(invalid, rows)
-        return found.get(environment_id)
 
-    async def _read(self) -> _Found:
+    def require_ids(self) -> None:
+        """Raise ApiError where an environment that is not there may be one of many rows without an id."""
+        check_dropped(self._invalid, self._rows)
+
+    async def _read(self) -> Mapping[str, Environment]:
         listing = await self._list_all()
-        self._pages = max(1, math.ceil(len(listing.rows) / self._page_size))
-        found, invalid = read_environments(listing, self._base_url)
-        return {environment.id: environment for environment in found}, invalid, len(listing.rows)
+        self._rows = len(listing.rows)
+        self._pages = max(1, math.ceil(self._rows / self._page_size))
+        found, self._invalid = read_environments(listing, self._base_url)
+        return {environment.id: environment for environment in found}
