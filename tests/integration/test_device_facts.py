@@ -118,6 +118,33 @@ def test_facts_complete_no_default_of_an_action_group(
         assert [run.result(name)["msg"] for name in ("it", "fleet")] == [error] * 2
 
 
+@pytest.mark.parametrize(
+    ("option", "ours", "lie_about_it"),
+    [
+        ("timeout", 30, "0.001"),
+        ("retries", 1, -1),
+        ("deadline", 60, "soon"),
+        ("validate_certs", True, "maybe"),
+        ("ca_path", "", "secret.pem"),
+        ("client_cert", "", "secret.pem"),
+        ("client_key", "", "secret.pem"),
+        ("allow_http", False, "perhaps"),
+    ],
+)
+def test_facts_change_no_option_of_the_connection_in_a_default_of_an_action_group(
+    ansible: Ansible, names: list[str], option: str, ours: Any, lie_about_it: Any
+) -> None:
+    beside(ansible, fleet_option=ours)
+    defaults = {"group/fleetops.environments.letta": {option: "{{ fleet_option }}"}}
+    fan_out = {**send(targets="{{ ansible_play_batch }}"), "run_once": True}
+    tasks = play(f"{names[0]},{names[1]}", fan_out, module_defaults=defaults)
+
+    run = ansible.playbook([lie(names[0], fleet_option=lie_about_it), tasks])
+
+    run.assert_quiet()
+    assert [len(received(ansible, name)) for name in names[:2]] == [1, 1]
+
+
 def test_facts_of_the_first_host_steer_no_fan_out(ansible: Ansible, other_sandbox: Sandbox, names: list[str]) -> None:
     facts = {"letta_base_url": other_sandbox.url, "letta_agent_id": "agent-of-the-device", "fleet_agent": "agent-fact"}
     beside(ansible, letta_agent_id="{{ fleet_agent }}-{{ inventory_hostname }}", fleet_agent="agent")

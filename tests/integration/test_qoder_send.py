@@ -452,6 +452,25 @@ def test_options_of_one_provider_are_not_given_to_another(fleet: Fleet, by: str,
         assert len(fleet.qoder.sessions()) == 1
 
 
+@pytest.mark.parametrize("own", [{}, {"timeout": 0}], ids=["the group's alone", "the task's too"])
+def test_each_option_of_the_connection_in_a_groups_defaults_is_for_its_own_provider(
+    fleet: Fleet, own: dict[str, Any]
+) -> None:
+    fleet.add("q-alpha")
+    letta = str(awake(fleet.ansible.sandbox)[0]["name"])
+    static = fleet.ansible.static(fleet.ansible.listing(source=fleet.source, env=fleet.env))
+    told = {"content": "hello", "agent": QODER_AGENT, "agent_id": AGENT, "retries": 0, **own}
+
+    run = fleet.ansible.steps(
+        step("qoder", "send_message", **told, targets=["q-alpha"]),
+        step("letta", "send_message", **told, targets=[letta]),
+        source=static, env=fleet.env, module_defaults={"group/fleetops.environments.letta": {"timeout": 0}},
+    )  # fmt: skip
+
+    refused = "timeout: must be between 0 and 86400 seconds, got 0.0"
+    assert errors(run) == ({"qoder": refused, "letta": refused} if own else {"letta": refused})
+
+
 @pytest.mark.parametrize(
     ("route", "fault"), [("qoder_send", "drop_before"), ("qoder_send", "drop_after"), ("qoder_create", "drop_after")]
 )

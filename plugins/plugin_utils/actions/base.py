@@ -21,7 +21,7 @@ from ...module_utils import _deps
 from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.options import drop_blanks, is_blank
+from ...module_utils.options import CONNECTION_SPEC, drop_blanks, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.conversation import NEW_CONVERSATION
 from ...module_utils.providers.registry import find_provider, list_providers
@@ -85,7 +85,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             self._learn_secrets(variables)
             variables = self._take_place_of_delegate(variables, result)
             # `_settings` reads the options of the connection.
-            options = validate_arguments(self.SPEC, drop_blanks(self._task.args))
+            options = validate_arguments(self.SPEC, self._arguments(None))
             result.update(self.execute(options, variables))
         except FleetError as error:
             result.update(failed=True, msg=f"{error}{self._name_variables(error)}")
@@ -125,8 +125,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     def _name_variables(self, error: FleetError) -> str:
         """Which variables of our playbooks and roles the task takes the option from that an error is about."""
         option = re.split(r"\W", getattr(error, "option", ""))[0]
-        arguments = (self._task.get_ds() or {}).get(self._task.action)
-        given = arguments.get(option) if isinstance(arguments, Mapping) else None
+        given = self._written.get(option)
         names = find_variables(given) if given and is_of_collection(self._source) else []
         return f" (set with the variable {' or '.join(names)})" if names else ""
 
@@ -138,6 +137,13 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             # No signal comes when Ansible itself was killed.
             raise FleetError(f"cut off, as {self._stop.why}")
         return answer
+
+    @property
+    def _written(self) -> dict[str, Any]:
+        """The task's own arguments as they are written: not rendered, and without those of `module_defaults`."""
+        found = self._task.get_ds() or {}
+        parts = (found.get(self._task.action), found.get("args"))
+        return {name: value for part in parts if isinstance(part, Mapping) for name, value in part.items()}
 
     @property
     def _source(self) -> str:
@@ -165,12 +171,12 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     def _arguments(self, provider: Provider | None) -> dict[str, Any]:
         """The task's options for a provider; with None those that are for every provider.
 
-        The `module_defaults` of an action group are for the provider that the group is named after: Letta's key in
-        the defaults for group/fleetops.environments.letta is never sent to another provider. They count as no fact
-        sets them. Raises OptionError for one that only a fact completes.
+        Options of the connection in the `module_defaults` of an action group are for the provider that the group is
+        named after: Letta's key in the defaults for group/fleetops.environments.letta is never sent to another
+        provider. They count as no fact sets them. Raises OptionError for one that only a fact completes.
         """
         arguments = drop_blanks(self._task.args)
-        for option in (*_OF_ONE_PROVIDER, "allow_http"):
+        for option in arguments.keys() & CONNECTION_SPEC.keys() - self._written.keys():
             defaults = self._group_defaults(option)
             if arguments.get(option) not in [value for _template, value in defaults.values()]:
                 continue
