@@ -121,7 +121,7 @@ def test_facts_complete_no_default_of_an_action_group(
 @pytest.mark.parametrize(
     ("option", "ours", "lie_about_it"),
     [
-        ("timeout", 30, "0.001"),
+        ("timeout", 30, -1),
         ("retries", 1, -1),
         ("deadline", 60, "soon"),
         ("validate_certs", True, "maybe"),
