@@ -22,9 +22,16 @@ class ActionModule(TargetsAction):
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
-        if options["run_id"] is not None and options["state"] != "aborted":
-            raise OptionError("run_id", f"needs state=aborted, got state={options['state']}")
+        given = next((name for name in ("run_id", "mode", "end_background") if options[name]), None)
+        if given is not None and options["state"] != "aborted":
+            raise OptionError(given, f"needs state=aborted, got state={options['state']}")
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[TurnOutcome]:
-        wanted = TurnChange(run.options["state"], run.options["run_id"], run.options["answer_timeout"])
+        wanted = TurnChange(
+            run.options["state"],
+            run.options["run_id"],
+            run.options["answer_timeout"],
+            run.options["mode"],
+            run.options["end_background"],
+        )
         return await set_turn(run.settings, run.targets, run.policy, wanted, check_mode=run.check_mode)

@@ -14,6 +14,10 @@ description:
     must be known for each target. It goes over the relay.
   - The mode belongs to the conversation on that device. Other conversations and other devices keep theirs, and the
     device keeps it when it restarts.
+  - A device that was restarted in the middle of a turn goes on with it once it gets another mode. It is asked for that
+    after the change, and RV(targets[].work_started) and RV(targets[].reason) say what it began. To set a mode and leave
+    nothing under way, use O(fleetops.environments.environment_turn#module:mode) of
+    M(fleetops.environments.environment_turn).
   - A mode is changed only when the device confirmed it. Where the confirmation is lost the device is asked once more.
 options:
   mode:
@@ -35,7 +39,7 @@ extends_documentation_fragment:
   - fleetops.environments.on_controller
 attributes:
   check_mode:
-    description: Asks each device for its mode, and sets nothing.
+    description: Asks each device for its mode and for what the change would begin, and sets nothing.
   diff_mode:
     description: Shows the modes before and after.
     support: full
@@ -100,6 +104,11 @@ targets:
       description: The mode that it had.
       type: str
       sample: unrestricted
+    work_started:
+      description:
+        - Whether the device began work that waited there since a restart. Null where it did not say.
+      type: bool
+      sample: false
     connection_id:
       description: The connection of the device.
       type: str
@@ -109,8 +118,9 @@ targets:
       type: float
       sample: 0.11
     reason:
-      description: Why nothing was done.
+      description: Why nothing was done, or which work the device began.
       type: str
+      sample: 1 message goes on, which waited on the device
     error:
       description: What went wrong, as C(code) and C(message).
       type: dict

@@ -17,6 +17,12 @@ description:
     runs or waits for approval on the device cannot be ended that way; the target then ends V(offline) or V(failed).
   - Messages that wait on the device for the turn's end are paused by an abort over the relay. They go on with
     O(state=resumed), or when the device gets another message for the conversation.
+  - A device that was restarted in the middle of a turn has the messages of that turn in its queue. It begins them when
+    it is told to resume, gets another message, or gets another mode. RV(targets[].reason) says how many wait, and with
+    O(state=resumed) how many it began.
+  - Background processes, such as a command that the agent left running, go on after an abort, and the agent has another
+    turn when they end. RV(targets[].background_processes) names them.
+  - After an abort the device is asked again what is under way. A turn that has begun meanwhile is aborted, too.
   - Aborting and resuming are safe to repeat, so where an answer is lost the device is asked once more.
 options:
   state:
@@ -29,6 +35,20 @@ options:
   run_id:
     description: Abort the turn only if it is this run. With O(state=aborted) only.
     type: str
+  mode:
+    description:
+      - The mode that the conversation gets before the turn is aborted, as in M(fleetops.environments.environment_mode).
+        With O(state=aborted) only. By default it is left as it is.
+      - Another mode may begin a turn on a device that was restarted, so the abort comes last. A mode that cannot be set
+        keeps no turn from being aborted; RV(targets[].mode) says what happened.
+    type: str
+    choices: [default, standard, acceptEdits, bypassPermissions, unrestricted, strict]
+  end_background:
+    description:
+      - Whether background processes are ended. A device offers that for monitors alone; other processes go on. With
+        O(state=aborted) only.
+    type: bool
+    default: false
   answer_timeout:
     description:
       - Seconds to wait for a device's answer, which comes at once and not only when a turn is over.
@@ -42,8 +62,8 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     description:
-      - Asks each device whether a turn is under way or a message is paused. Where the relay is gone it says that
-        something would be changed, since only cancelling shows whether the server runs anything.
+      - Asks each device whether a turn is under way or a message waits, and for its mode. Where the relay is gone it
+        says that something would be changed, since only cancelling shows whether the server runs anything.
 seealso:
   - module: fleetops.environments.environment_mode
   - module: fleetops.environments.send_message
@@ -57,6 +77,15 @@ EXAMPLES = r"""
     agent_id: agent-1234
   run_once: true
   register: stopped
+
+- name: Stop it, have it ask from now on, and end its monitors
+  fleetops.environments.environment_turn:
+    targets: "{{ ansible_play_batch }}"
+    state: aborted
+    mode: standard
+    end_background: true
+    agent_id: agent-1234
+  run_once: true
 
 - name: Let go on what was waiting for the stopped turns
   fleetops.environments.environment_turn:
@@ -111,7 +140,7 @@ targets:
       type: str
       sample: relay
     run_ids:
-      description: The runs that were aborted, as far as they are known.
+      description: The runs that were aborted, or with O(state=resumed) those that go on, as far as they are known.
       type: list
       elements: str
       sample: [run-5678]
@@ -121,6 +150,24 @@ targets:
           say, as over REST.
       type: bool
       sample: true
+    under_way:
+      description: Whether a turn was under way at the last look at the device. Null where it was not looked at.
+      type: bool
+      sample: false
+    background_processes:
+      description:
+        - The background processes of the conversation that had not ended at the last look, as C(process_id), C(kind),
+          C(command) and C(status), in the device's words. The command of a monitor or of a sub-agent is its
+          description.
+      type: list
+      elements: dict
+      sample: [{process_id: bash_1, kind: bash, command: sleep 600, status: running}]
+    mode:
+      description:
+        - With O(mode) what happened to it, as C(status), C(mode), C(previous_mode) and C(error), as
+          M(fleetops.environments.environment_mode) returns them. Else null.
+      type: dict
+      sample: {status: changed, mode: standard, previous_mode: unrestricted, error: null}
     connection_id:
       description: The connection of the device.
       type: str
@@ -130,7 +177,7 @@ targets:
       type: float
       sample: 0.11
     reason:
-      description: Why nothing was done, what waits on the device, and why it went over REST.
+      description: Why nothing was done, what waits or goes on on the device, and why it went over REST.
       type: str
       sample: 1 message waits on the device, paused until state=resumed or another message
     error:
@@ -167,6 +214,11 @@ from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
 SPEC = {
     "state": {"type": "str", "choices": ["aborted", "resumed"], "required": True},
     "run_id": {"type": "str"},
+    "mode": {
+        "type": "str",
+        "choices": ["default", "standard", "acceptEdits", "bypassPermissions", "unrestricted", "strict"],
+    },
+    "end_background": {"type": "bool", "default": False},
     "answer_timeout": {"type": "float", "default": 15},
     **TARGETS_SPEC,
     **CONNECTION_SPEC,

@@ -137,6 +137,43 @@ def test_another_run_and_another_conversation_continue(ansible: Ansible, devices
     assert statuses == ["ok", "ok", "changed"]
 
 
+@pytest.mark.covers("environment_turn", "mode", "end_background")
+def test_a_mode_and_the_end_of_monitors_come_before_the_abort(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    processes = [
+        {"process_id": "bash_1", "kind": "bash", "command": "sleep 60", "status": "running"},
+        {"process_id": "mon_1", "kind": "monitor", "description": "{{ 1 + 1 }}", "status": "running"},
+    ]
+    for device in devices:
+        ansible.sandbox.patch(device["id"], currentMode="unrestricted")
+    ansible.sandbox.script("agent-one", LongTurn(seconds=3600))
+    _at_work(ansible, "one", queued=True)
+    device = ansible.sandbox.interrupt(devices[0]["id"])
+    ansible.sandbox.background(device["id"], "agent-one", *processes)
+    told = {"targets": _targets(*NAMES), "state": "aborted"}
+
+    run = ansible.steps(
+        step("left alone", "environment_turn", **told),
+        step("check", "environment_turn", **told, mode="strict", end_background=True) | {"check_mode": True},
+        step("stop", "environment_turn", **told, mode="strict", end_background=True),
+        step("mode", "environment_turn", **{**told, "state": "resumed"}, mode="strict"),
+        step("end_background", "environment_turn", **{**told, "state": "resumed"}, end_background=True),
+    )
+
+    alone, check, stop = [run.result(task)["targets"] for task in ("left alone", "check", "stop")]
+    assert [target["mode"] for target in alone] == [None, None]
+    assert [target["mode"]["status"] for target in (*check, *stop)] == ["changed"] * 4
+    assert [target["mode"]["previous_mode"] for target in (*check, *stop)] == ["unrestricted"] * 4
+    running = [[process["process_id"] for process in targets[0]["background_processes"]] for targets in (check, stop)]
+    assert running == [["bash_1", "mon_1"], ["bash_1"]]
+    assert alone[0]["background_processes"][1] == {
+        "process_id": "mon_1", "kind": "monitor", "command": "{{ 1 + 1 }}", "status": "running",
+    }  # fmt: skip
+    assert [(target["status"], target["under_way"]) for target in stop] == [("changed", False), ("ok", False)]
+    assert _list_messages(ansible, "one") == ["work", "work", "next"]
+    for option in ("mode", "end_background"):
+        assert run.result(option)["msg"] == f"{option}: needs state=aborted, got state=resumed"
+
+
 @pytest.mark.covers("environment_turn", "answer_timeout")
 def test_a_late_answer_makes_the_server_cancel(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     _at_work(ansible, *NAMES)

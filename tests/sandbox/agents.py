@@ -54,6 +54,11 @@ class Agents:
         self.check(found.agent_id)
         return found
 
+    def restart(self, device: str, now: float) -> None:
+        """Let a simulated device restart in the middle of its turns."""
+        for conversation in self._conversations.values():
+            conversation.restart(device, now)
+
     def conversations(self, agent_id: str) -> Iterator[Conversation]:
         """Yield the conversations of an agent."""
         yield from self._made.get(agent_id, [])

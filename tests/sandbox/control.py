@@ -51,6 +51,7 @@ class Control:
             route("PATCH", "environments/{id}", self.patch_environment),
             route("DELETE", "environments/{id}", self.remove_environment),
             route("POST", "environments/{id}/commands", self.set_command),
+            route("POST", "environments/{id}/background", self.set_background),
             route("POST", "upgrade", self.set_upgrade),
             route("POST", "environments/{id}/{event}", self.environment_event),
             route("POST", "agents/{id}/script", self.script_agent),
@@ -115,7 +116,9 @@ class Control:
             await listener.close(*REPLACED)
 
     async def environment_event(self, request: Request) -> dict[str, Any]:
-        """Cause an event of an environment: rotate (with restart: true), offline, online, age (seconds).
+        """Cause an event of an environment: rotate (with restart: true), interrupt, offline, online, age (seconds).
+
+        To interrupt is to restart in the middle of turns.
 
         A real device can be asked to rotate, or be cut off with offline; its reaction is its own.
         """
@@ -131,6 +134,10 @@ class Control:
                 if body.get("restart"):
                     self.letta.devices.restart(environment)
                 fleet.rotate(environment)
+            case "interrupt":
+                self.letta.agents.restart(environment.id, time.time())
+                self.letta.devices.restart(environment)
+                fleet.rotate(environment)
             case "offline":
                 fleet.offline(environment)
             case "online":
@@ -138,13 +145,19 @@ class Control:
             case "age":
                 fleet.age(environment, float(body["seconds"]))
             case event:
-                raise ValueError(f"there is no event {event}: rotate, offline, online, age")
+                raise ValueError(f"there is no event {event}: rotate, interrupt, offline, online, age")
         if environment.row.get("connectionId") != connection:
             self.letta.relay.close(connection)
         return environment.wire(time.time())
 
     async def set_command(self, request: Request) -> None:
         self.letta.simulated.set_command(self._environment(request), Command.model_validate(await request.json()))
+
+    async def set_background(self, request: Request) -> None:
+        """Let processes go on in the background of a conversation: {agent_id, conversation_id, processes}."""
+        body = await request.json()
+        scope = (body["agent_id"], body["conversation_id"])
+        self.letta.simulated.background[self._environment(request).id, scope] = body["processes"]
 
     async def set_upgrade(self, request: Request) -> None:
         self.letta.simulated.upgrade = Upgrade.model_validate(await request.json())

@@ -74,6 +74,8 @@ class Active:
     """The unanswered approval request."""
     device: str | None = None
     """The environment that delivered the user's message, if it is a simulated one."""
+    messages: list[Row] = field(default_factory=list)
+    """The user's messages that began the turn."""
 
 
 @dataclass
@@ -95,6 +97,8 @@ class Conversation:
     """By environment: messages that its simulated device holds until the conversation is free, then sends as one."""
     paused: set[str] = field(default_factory=set)
     """Environments whose queue is paused since a turn was aborted on them."""
+    held: set[str] = field(default_factory=set)
+    """Environments that restarted in the middle of a turn: their queue waits until they are contacted."""
     interrupted: Active | None = None
     """A turn that was aborted while it waited: the agent gets this with the next message."""
 
@@ -105,7 +109,7 @@ class Conversation:
             if self.active is not None and self.active.ends <= now:
                 at = self.active.ends
                 self._end_long(self.active, at)
-            device = next((device for device in self.queue if device not in self.paused), None)
+            device = next((device for device in self.queue if device not in self.paused | self.held), None)
             if self.active is not None or device is None:
                 return
             self._begin(self.queue.pop(device), at, device)
@@ -113,6 +117,7 @@ class Conversation:
     def enqueue(self, device: str, messages: list[Row], now: float) -> None:
         """Take messages from a simulated device; a new message also ends the device's pause."""
         self.paused.discard(device)
+        self.held.discard(device)
         self.queue.setdefault(device, []).extend(messages)
         self.settle(now)
 
@@ -173,8 +178,25 @@ class Conversation:
         """Let the queue of a simulated device continue; return how many messages were paused."""
         stood = len(self.queue.get(device, [])) if device in self.paused else 0
         self.paused.discard(device)
-        self.settle(now)
+        self.contact(device, now)
         return stood
+
+    def contact(self, device: str, now: float) -> None:
+        """Let a simulated device that was restarted in the middle of a turn go on with it."""
+        self.held.discard(device)
+        self.settle(now)
+
+    def restart(self, device: str, now: float) -> None:
+        """Let a simulated device restart: the messages of its turn are in its queue again, before the others."""
+        self.settle(now)
+        active = self.active
+        if active is not None and active.device == device:
+            active.run.end("cancelled", now)
+            self.active = None
+            self.queue[device] = [*active.messages, *self.queue.get(device, [])]
+        if device in self.queue:
+            self.paused.discard(device)
+            self.held.add(device)
 
     async def until_over(self, run: Run) -> None:
         """Wait for the end of a run, by the clock or by another request."""
@@ -208,9 +230,10 @@ class Conversation:
                 run.error = {"error_type": turn.error_type, "message": turn.message, "detail": turn.message}
                 run.end("error", at)
             case LongTurn():
-                self.active = Active(turn, run, content, ends=at + turn.seconds, device=device)
+                self.active = Active(turn, run, content, at + turn.seconds, device=device, messages=messages)
             case ApprovalTurn():
-                self.active = Active(turn, run, content, request=self._ask(turn, run, at), device=device)
+                request = self._ask(turn, run, at)
+                self.active = Active(turn, run, content, request=request, device=device, messages=messages)
                 run.end("requires_approval", at)
         return run
 

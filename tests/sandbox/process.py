@@ -134,6 +134,17 @@ class Sandbox:
         """Let the device register again; with restart it also forgets which messages it received."""
         return self._row("POST", _path(environment_id, "rotate"), {"restart": restart})
 
+    def interrupt(self, environment_id: str) -> Json:
+        """Let a simulated device restart in the middle of its turns, which go on when it is contacted again."""
+        return self._row("POST", _path(environment_id, "interrupt"))
+
+    def background(
+        self, environment_id: str, agent_id: str, *processes: Json, conversation_id: str = "default"
+    ) -> None:
+        """Let processes go on in the background of a conversation on a simulated device."""
+        body = {"agent_id": agent_id, "conversation_id": conversation_id, "processes": list(processes)}
+        self._ask("POST", _path(environment_id, "background"), body)
+
     def restart(self) -> None:
         """Let all online simulated devices register again, without a record of the messages they received."""
         self._ask("POST", "restart")

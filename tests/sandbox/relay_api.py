@@ -16,7 +16,7 @@ from .sockets import Frame, Socket
 HandOver = Callable[[Environment, Frame], Awaitable[None]]
 """Delivers a frame to a device."""
 
-NO_COMMANDS = {"sync", "agent_retrieve", "conversation_retrieve", None}
+NO_COMMANDS = {"sync", "agent_retrieve", "conversation_retrieve", "get_cwd_map", None}
 """Types of frames that only read from a device."""
 
 

@@ -36,6 +36,8 @@ class SimulatedDevices:
             "abort_message": self._abort,
             "resume_queue": self._resume,
             "change_device_state": self._change_state,
+            "monitor_stop": self._stop_monitor,
+            "get_cwd_map": self._list_directories,
             "agent_retrieve": self._retrieve,
             "conversation_retrieve": self._retrieve,
         }
@@ -46,6 +48,8 @@ class SimulatedDevices:
         self._commands: dict[tuple[str, str], Command] = {}
         # The settings of each conversation; None is the device's initial value.
         self._modes: dict[tuple[str, Scope | None], str] = {}
+        self.background: dict[tuple[str, Scope], list[dict[str, Any]]] = {}
+        """The processes that go on in the background of each conversation."""
         # What was last sent over a connection about a conversation.
         self._said: dict[tuple[str | None, Scope], dict[str, Any]] = {}
 
@@ -191,6 +195,25 @@ class SimulatedDevices:
         if isinstance(payload.get("cwd"), str):
             environment.row["metadata"] = {**metadata_of(environment), "workingDirectory": payload["cwd"]}
         self._send_state(environment, frame["runtime"])
+        # Any change of the state makes a device look at its queue.
+        if (conversation := self._conversation(frame["runtime"])) is not None:
+            conversation.contact(environment.id, time.time())
+            self._send_state(environment, frame["runtime"])
+
+    def _stop_monitor(self, environment: Environment, frame: Frame) -> None:
+        running = self.background.get((environment.id, scope_of(frame["runtime"])), [])
+        named = [process for process in running if process.get("process_id") == frame.get("process_id")]
+        if not named or named[0]["kind"] != "monitor":
+            answer = {"success": False, "stopped": False, "error": "Monitor not found"}
+        else:
+            running.remove(named[0])
+            answer = {"success": True, "stopped": True}
+        self._respond(environment, frame, "monitor_stop_response", process_id=frame.get("process_id"), **answer)
+
+    def _list_directories(self, environment: Environment, frame: Frame) -> None:
+        """Answer the conversations that have a working directory of their own on the device."""
+        directories = environment.row.get("metadata", {}).get("cwd_map", {})
+        self._respond(environment, frame, "get_cwd_map_response", success=True, cwd_map=directories)
 
     def _retrieve(self, environment: Environment, frame: Frame) -> None:
         """Look up an agent or a conversation, for clients that have only its id."""
@@ -219,7 +242,8 @@ class SimulatedDevices:
     def _send_state(self, environment: Environment, runtime: Frame, *, known: bool = False) -> None:
         """Report the state of the device and the loop. known: leave out the device's own state if it was sent."""
         conversation, scope = self._conversation(runtime), scope_of(runtime)
-        device = status.device(environment, conversation, self._mode(environment, scope))
+        background = list(self.background.get((environment.id, scope), []))
+        device = status.device(environment, conversation, self._mode(environment, scope), background)
         loop = status.loop(environment, conversation)
         said = (environment.row.get("connectionId"), scope)
         if not known or self._said.get(said) != device:

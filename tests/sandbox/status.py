@@ -10,7 +10,9 @@ from .conversations import Conversation
 from .fleet import Environment
 
 
-def device(environment: Environment, conversation: Conversation | None, mode: str) -> dict[str, Any]:
+def device(
+    environment: Environment, conversation: Conversation | None, mode: str, background: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Return the device_status of an update_device_status."""
     row, metadata = environment.row, metadata_of(environment)
     return {
@@ -22,7 +24,7 @@ def device(environment: Environment, conversation: Conversation | None, mode: st
         "current_working_directory": metadata.get("workingDirectory"),
         "letta_code_version": metadata.get("lettaCodeVersion"),
         "pending_control_requests": pending(environment, conversation),
-        "background_processes": [],
+        "background_processes": background,
         "supported_commands": metadata.get("supported_commands", []),
     }
 

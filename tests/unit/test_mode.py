@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import httpx
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
@@ -17,8 +14,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import LongTurn
 
-from .sandbox.devices import FakeDevice, receive, row_of, send
-from .sandbox.devices import device as registered
+from .sandbox.devices import play_device
 from .support import environment_of, policy, settings_for
 
 AGENT = "agent-1"
@@ -114,6 +110,21 @@ def test_a_mode_is_set_in_the_middle_of_a_turn(sandbox: Sandbox, device: dict[st
     assert one(sandbox, device).status == "changed"
 
 
+def test_work_that_the_mode_began_on_a_restarted_device_is_named(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=3600), LongTurn(seconds=3600))
+    body = {"agentId": AGENT, "messages": [{"role": "user", "content": "work", "client_message_id": "m-1"}]}
+    url = f"/v1/environments/{device['connectionId']}/messages"
+    sandbox.control.post(url, headers={"Authorization": f"Bearer {sandbox.api_key}"}, json=body).raise_for_status()
+    device = sandbox.interrupt(device["id"])
+
+    would, did, again = one(sandbox, device, check_mode=True), one(sandbox, device), one(sandbox, device, mode="strict")
+
+    assert (would.work_started, would.reason) == (True, "1 message would go on, which waited on the device")
+    assert (did.status, did.work_started) == ("changed", True)
+    assert did.reason == "1 message goes on, which waited on the device"
+    assert (again.status, again.work_started, again.reason) == ("changed", False, None)
+
+
 def test_check_mode_sets_nothing(sandbox: Sandbox, device: dict[str, Any]) -> None:
     outcome = one(sandbox, device, check_mode=True)
 
@@ -201,42 +212,6 @@ def test_a_device_that_is_offline_is_reported(sandbox: Sandbox, device: dict[str
 
 
 # Devices that behave differently from simulated ones
-
-
-@contextmanager
-def play_device(sandbox: Sandbox, **answers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """A device that answers each type of frame with these frames; yields its row.
-
-    then_sync: how it answers a sync after a mode was set.
-    """
-    key = {"Authorization": f"Bearer {sandbox.api_key}"}
-    over = threading.Event()
-
-    def play(alpha: FakeDevice) -> None:
-        while not over.is_set():
-            try:
-                asked = receive(alpha.control)
-            except TimeoutError:
-                continue
-            frames = answers.get(asked["type"], ())
-            if asked["type"] == "change_device_state" and "then_sync" in answers:
-                answers["sync"] = answers["then_sync"]
-            for frame in frames:
-                about = {"runtime": asked["runtime"], "request_id": asked.get("request_id")}
-                send(alpha.control, **{**about, **frame})
-
-    with (
-        httpx.Client(base_url=sandbox.url, headers=key, trust_env=False) as http,
-        registered(sandbox, http) as alpha,
-    ):
-        player = threading.Thread(target=play, args=(alpha,))
-        player.start()
-        try:
-            yield row_of(sandbox, alpha.connection_id)
-        finally:
-            over.set()
-            send(alpha.control, type="ping")
-            player.join()
 
 
 def state(mode: str) -> dict[str, Any]:

@@ -9,11 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet import turn
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.turn import TurnChange, TurnOutcome, set_turn
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, LongTurn
 
+from .sandbox.devices import play_device
 from .support import environment_of, http_answer, policy, raw_server, row, settings_for
 
 AGENT = "agent-1"
@@ -65,6 +67,8 @@ def set_turns(
     agent_id: str = AGENT,
     conversation_id: str | None = None,
     rules: Any = None,
+    mode: str | None = None,
+    end_background: bool = False,
     **settings: Any,
 ) -> Sequence[TurnOutcome]:
     """What happened to the devices as listed."""
@@ -72,7 +76,7 @@ def set_turns(
         Target(device["connectionName"], environment_of(device, sandbox.url), agent_id, conversation_id)
         for device in devices
     ]
-    wanted = TurnChange(state, run_id, within)
+    wanted = TurnChange(state, run_id, within, mode, end_background)
     return asyncio.run(
         set_turn(settings_for(sandbox, **settings), targets, rules or policy(), wanted, check_mode=check_mode)
     )
@@ -412,7 +416,12 @@ def test_paused_messages_continue_once(sandbox: Sandbox, device: dict[str, Any])
 
     first, second = (one(sandbox, device, state="resumed") for _number in range(2))
 
-    assert (first.status, first.via, first.queue_paused, first.reason) == ("changed", "relay", False, None)
+    assert (first.status, first.via, first.queue_paused, first.reason) == (
+        "changed",
+        "relay",
+        False,
+        "1 message goes on",
+    )
     assert (second.status, second.queue_paused, second.reason) == ("ok", False, "no message is paused")
     assert runs(sandbox) == {"work": "cancelled", "next": "completed"}
 
@@ -455,6 +464,102 @@ def test_only_the_relay_can_resume(
     assert outcome.error is not None
     assert outcome.error["message"].endswith("; a queue can be resumed over the relay only")
     assert sandbox.requests("cancel") == []
+
+
+# A device that was restarted in the middle of a turn
+
+
+@pytest.fixture
+def restarted(sandbox: Sandbox, device: dict[str, Any]) -> dict[str, Any]:
+    """A device with the messages of two turns in its queue, which it begins once it is contacted."""
+    sandbox.script(AGENT, LongTurn(seconds=3600), LongTurn(seconds=3600))
+    sandbox.patch(device["id"], currentMode="unrestricted")
+    say(sandbox, device, "work", "next")
+    return sandbox.interrupt(device["id"])
+
+
+def test_a_mode_is_set_before_the_abort_which_ends_what_the_mode_began(
+    sandbox: Sandbox, restarted: dict[str, Any]
+) -> None:
+    outcome = one(sandbox, restarted, mode="standard")
+
+    assert (outcome.status, outcome.under_way, outcome.error) == ("changed", False, None)
+    assert outcome.mode == {"status": "changed", "mode": "standard", "previous_mode": "unrestricted", "error": None}
+    assert "running" not in runs(sandbox).values()
+    again = one(sandbox, restarted, mode="standard")
+    assert (again.status, again.under_way, (again.mode or {})["status"]) == ("ok", False, "ok")
+
+
+def test_what_waits_after_a_restart_is_named_and_resuming_says_what_it_began(
+    sandbox: Sandbox, restarted: dict[str, Any]
+) -> None:
+    aborted = one(sandbox, restarted)
+    would = one(sandbox, restarted, state="resumed", check_mode=True)
+    resumed = one(sandbox, restarted, state="resumed")
+
+    waits = "2 messages wait on the device, which goes on with state=resumed, another message or another mode"
+    assert (aborted.status, aborted.under_way, aborted.reason) == ("ok", False, f"no turn is under way; {waits}")
+    assert (would.status, would.reason) == ("changed", "2 messages would go on")
+    assert (resumed.status, resumed.under_way, resumed.reason) == ("changed", True, "2 messages go on")
+    assert len(resumed.run_ids) == 1
+
+
+def test_a_mode_that_cannot_be_set_keeps_no_turn_from_being_aborted(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+
+    outcome = one(sandbox, device, mode="asleep")
+
+    assert (outcome.status, outcome.under_way) == ("changed", False)
+    assert outcome.mode is not None
+    assert outcome.mode["status"] == "unknown"
+    assert "Unsupported permission mode" in outcome.mode["error"]["message"]
+    assert runs(sandbox) == {"work": "cancelled"}
+
+
+def test_the_mode_of_an_offline_device_is_not_set(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    busy(sandbox, device)
+    sandbox.offline(device["id"])
+
+    outcome = one(sandbox, device, mode="strict")
+
+    assert (outcome.status, outcome.via, outcome.under_way) == ("changed", "rest", None)
+    assert (outcome.mode or {})["status"] == "offline"
+
+
+# Background processes
+
+SLEEP = {"process_id": "bash_1", "kind": "bash", "command": "sleep 60", "status": "running", "started_at_ms": 1}
+MONITOR = {"process_id": "mon_1", "kind": "monitor", "description": "watch the log", "status": "running"}
+
+
+def test_background_processes_are_returned_and_monitors_are_ended(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.background(device["id"], AGENT, SLEEP, MONITOR, {"process_id": "old", "status": "completed"})
+    sleep = {"process_id": "bash_1", "kind": "bash", "command": "sleep 60", "status": "running"}
+    monitor = {"process_id": "mon_1", "kind": "monitor", "command": "watch the log", "status": "running"}
+
+    looked, ended = one(sandbox, device), one(sandbox, device, end_background=True)
+
+    assert looked.background_processes == [sleep, monitor]
+    assert ended.background_processes == [sleep]
+    assert one(sandbox, device, conversation_id=None, agent_id="agent-2").background_processes == []
+
+
+def test_a_turn_that_begins_again_after_each_abort_is_an_error(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turn, "_LOOK_AFTER", (0.0, 0.0))
+    states = [
+        {"type": "update_device_status", "device_status": {"is_processing": True}},
+        {"type": "update_loop_status", "loop_status": {"status": "SENDING_API_REQUEST"}},
+        {"type": "update_queue", "queue": []},
+        {"type": "sync_response", "success": True},
+    ]
+    aborted = [{"type": "abort_message_response", "success": True, "aborted": True}]
+    with play_device(sandbox, sync=states, abort_message=aborted) as device:
+        outcome = one(sandbox, {**device, "connectionName": "one"})
+
+    assert (outcome.status, outcome.under_way) == ("failed", True)
+    assert outcome.error == {"code": "busy", "message": "a turn is under way again after 3 aborts"}
 
 
 # Check mode

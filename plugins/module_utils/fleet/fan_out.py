@@ -189,14 +189,19 @@ class FanOut:
         return self._failures > self._policy.max_failures or self.stop.requested
 
 
+def record_error(outcome: Outcome, error: ApiError) -> None:
+    """Record an error on the outcome, as its status and its error."""
+    outcome.status = "unknown" if error.may_be_accepted else "offline" if error.code == "offline" else "failed"
+    outcome.error = {"code": error.code, "message": str(error)}
+
+
 @contextmanager
 def record_failures(outcome: Outcome, stop: Stop) -> Iterator[None]:
     """Record an exception on the outcome, as its status and its error. stop: what cuts the work off."""
     try:
         yield
     except ApiError as error:
-        outcome.status = "unknown" if error.may_be_accepted else "offline" if error.code == "offline" else "failed"
-        outcome.error = {"code": error.code, "message": str(error)}
+        record_error(outcome, error)
     except Exception as error:  # noqa: BLE001 - a fault of ours with one target must not lose the other outcomes
         outcome.status = "unknown"
         outcome.error = {"code": "internal", "message": f"{type(error).__name__}: {one_line(error)}"}

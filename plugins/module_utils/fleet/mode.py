@@ -4,11 +4,13 @@
 """The mode in which an agent's conversation runs on a device: what it may do without asking.
 
 Source of the rules: Letta Code 0.34. A device confirms a mode by reporting its states again, and answers an unknown
-mode with a notice. Reading the mode does no harm, so it is read once more if the confirmation is lost.
+mode with a notice. Reading the mode does no harm, so it is read once more if the confirmation is lost. A device that
+was restarted in the middle of a turn goes on with it once a mode is set.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from ..providers.letta.client import Client
 from ..providers.letta.models import is_same_mode
 from ..providers.letta.relay import Frame, Relay
 from ..text import one_line
+from .device_work import Work, count_messages, describe_begun, read_work
 from .fan_out import FanOut, Policy, Target
 from .jobs import ConversationOutcome, make_relay, on_each
 
@@ -28,10 +31,12 @@ class ModeOutcome(ConversationOutcome):
 
     status: `changed`, or `ok` when the device had the mode already.
     mode: the present one, or in check mode the one that would be set; None where the device did not report it.
+    work_started: whether the device began work that waited there; None where it did not report that.
     """
 
     mode: str | None = None
     previous_mode: str | None = None
+    work_started: bool | None = False
 
 
 async def set_mode(
@@ -43,25 +48,52 @@ async def set_mode(
     """
 
     async def change(client: Client, target: Target, outcome: ModeOutcome) -> None:
-        relay = await make_relay(client, target, outcome)
+        relay, before = await make_relay(client, target, outcome), None
         try:
             async with relay:
-                outcome.previous_mode = outcome.mode = _read_mode(relay)
-                await relay.require_runtime()
-                if is_same_mode(outcome.mode, mode):
-                    outcome.status = "ok"
-                    return
-                # The mode is unknown until the device has confirmed it.
-                outcome.mode = mode if check_mode else None
-                if not check_mode:
-                    outcome.mode = await _set_mode(relay, mode, within)
-                outcome.status = "changed"
+                before = read_work(relay)
+                await apply_mode(relay, outcome, mode, within, check_mode=check_mode)
+                if outcome.status == "changed":
+                    await _announce(relay, outcome, before, check_mode=check_mode)
         except ApiError as error:
             if not error.may_be_accepted:
                 raise
             await _read_again(relay, outcome, mode, error)
+            if before is not None:
+                _note_begun(outcome, describe_begun(before, read_work(relay)))
 
     return await on_each(FanOut(policy), settings, targets, ModeOutcome.of, change)
+
+
+async def apply_mode(relay: Relay, outcome: ModeOutcome, mode: str, within: float, *, check_mode: bool) -> None:
+    """Set the mode over an open relay, and set the outcome. Raises ApiError."""
+    outcome.previous_mode = outcome.mode = _read_mode(relay)
+    await relay.require_runtime()
+    if is_same_mode(outcome.mode, mode):
+        outcome.status = "ok"
+        return
+    # The mode is unknown until the device has confirmed it.
+    outcome.mode = mode if check_mode else None
+    if not check_mode:
+        outcome.mode = await _set_mode(relay, mode, within)
+    outcome.status = "changed"
+
+
+async def _announce(relay: Relay, outcome: ModeOutcome, before: Work, *, check_mode: bool) -> None:
+    """Say in the outcome which work the mode has begun, or in check mode would begin."""
+    if check_mode:
+        _note_begun(outcome, count_messages(before.ready, "would go on", "would go on") if before.ready else None)
+        return
+    outcome.work_started = None
+    # The mode is set, whether the device reports its work or not.
+    with contextlib.suppress(ApiError):
+        await relay.sync()
+        _note_begun(outcome, describe_begun(before, read_work(relay)))
+
+
+def _note_begun(outcome: ModeOutcome, begun: str | None) -> None:
+    outcome.work_started = begun is not None
+    outcome.reason = f"{begun}, which waited on the device" if begun else None
 
 
 async def _set_mode(relay: Relay, mode: str, within: float) -> str:

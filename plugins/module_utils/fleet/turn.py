@@ -6,11 +6,13 @@
 Source of the rules: Letta Code 0.34, and observations of real devices. An abort ends the turn, and pauses the messages
 that wait for its end. They go on when the queue is resumed or another message comes. Aborting or resuming twice does no
 harm, so the device is asked once more if an answer is lost. Without the relay the server can cancel its own runs. That
-is only a part of a turn: tools run, and wait for approval, on the device.
+is only a part of a turn: tools run, and wait for approval, on the device. To set a mode or end a monitor may begin a
+turn, so the abort comes after these, and the device is looked at again after it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +22,13 @@ from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay, describe_refusal
-from .fan_out import FanOut, Policy, Target
+from .device_work import Work, count_messages, describe_begun, read_work
+from .fan_out import FanOut, Policy, Target, record_error
 from .jobs import ConversationOutcome, make_relay, on_each
+from .mode import ModeOutcome, apply_mode
+
+# Seconds before each look after an abort. A device may need a moment to end a tool, or to begin what a mode set going.
+_LOOK_AFTER = (0.0, 0.3, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +36,15 @@ class TurnChange:
     """What to do with the turns.
 
     state: `aborted` or `resumed`. run_id: abort this run alone. within: seconds to wait for a device's answer.
+    mode: set before the abort, None to leave it. end_background: whether background processes are ended, where a device
+        offers that.
     """
 
     state: str
     run_id: str | None
     within: float
+    mode: str | None = None
+    end_background: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,13 +52,20 @@ class TurnOutcome(ConversationOutcome):
     """What happened to the turn on one device.
 
     status: `changed` when a turn was aborted or messages were resumed, `ok` when there was nothing to do.
-    via: `relay`, `rest`, or None when neither answered. run_ids: the runs that were aborted, as far as they are known.
+    via: `relay`, `rest`, or None when neither answered.
+    run_ids: the runs that were aborted, or that go on after a resume, as far as they are known.
     queue_paused: whether messages wait on the device until the queue is resumed; None if the device did not report it.
+    under_way: whether the last look at the device found a turn; None without such a look.
+    background_processes: those that the last look found; see `Work`.
+    mode: what happened to the mode, as `{status, mode, previous_mode, error}`; None if it was to be left.
     """
 
     via: str | None = None
     run_ids: list[str] = field(default_factory=list)
     queue_paused: bool | None = None
+    under_way: bool | None = None
+    background_processes: list[dict[str, Any]] = field(default_factory=list)
+    mode: dict[str, Any] | None = None
 
 
 async def set_turn(
@@ -84,6 +102,7 @@ class _TurnJob:
         try:
             relay = await make_relay(self.client, self.target, self.outcome)
         except ApiError as error:
+            self._record_mode(error)
             if error.code != "offline":
                 raise
             await self._cancel(error)
@@ -91,7 +110,8 @@ class _TurnJob:
         try:
             await self._ask_over_relay(relay, self._abort_on)
         except ApiError as error:
-            if error.code == "no_agent":
+            self._record_mode(error)
+            if error.code in ("no_agent", "busy"):
                 raise
             await self._cancel(error)
 
@@ -121,43 +141,114 @@ class _TurnJob:
                 return
 
     async def _abort_on(self, relay: Relay) -> None:
-        under_way = aborted = self._is_under_way(relay)
+        before = read_work(relay)
+        under_way = aborted = self._concerns(before)
         self.idle = not under_way
+        stirred = await self._change_mode(relay)
         if not self.check_mode:
-            frame = {"type": "abort_message"}
-            if self.wanted.run_id is not None:
-                frame["run_id"] = self.wanted.run_id
-            aborted = await self._request(relay, frame, "aborted", expected=under_way)
+            stirred = await self._end_background(relay, before) or stirred
+            aborted = await self._request_abort(relay, expected=under_way)
         if not aborted:
             await relay.require_runtime()
-        elif not self.check_mode:
-            # For the messages that wait now. The turn is aborted whether the device reports them or not.
-            with contextlib.suppress(ApiError):
-                await relay.sync()
-        paused = _count_paused(relay, all_messages=aborted and self.check_mode)
+        looks = (aborted or stirred) and not self.check_mode
+        work = await self._look_again(relay, stirred=stirred) if looks else before
+        paused = None
+        if work is not None:
+            self.outcome.under_way, self.outcome.background_processes = work.busy, work.background
+            paused = work.waiting if aborted and self.check_mode else work.paused
+        if self._concerns(work) and not self.check_mode:
+            raise ApiError(f"a turn is under way again after {len(_LOOK_AFTER) + 1} aborts", code="busy")
         self.outcome.queue_paused = None if paused is None else paused > 0
-        waiting = _describe_waiting(paused) if aborted or paused else None
-        self._end(waiting, done=aborted, nothing="no turn is under way")
+        waiting = [_describe_waiting(paused) if aborted or paused else None, _describe_ready(work)]
+        self._end(*waiting, done=aborted, nothing="no turn is under way")
 
-    def _is_under_way(self, relay: Relay) -> bool:
+    async def _change_mode(self, relay: Relay) -> bool:
+        """Set the mode if that is wanted; whether it was changed. An error keeps no turn from being aborted."""
+        if self.wanted.mode is None:
+            return False
+        part, was_lost = ModeOutcome.of(self.target), (self.outcome.mode or {}).get("status") == "unknown"
+        try:
+            await apply_mode(relay, part, self.wanted.mode, self.wanted.within, check_mode=self.check_mode)
+        except ApiError as error:
+            record_error(part, error)
+        if was_lost and part.status == "ok":
+            part.status = "changed"
+        self._describe_mode(part)
+        return part.status in ("changed", "unknown") and not self.check_mode
+
+    def _record_mode(self, error: ApiError) -> None:
+        """Note that the device could not be asked for its mode."""
+        if self.wanted.mode is not None and self.outcome.mode is None:
+            part = ModeOutcome.of(self.target)
+            record_error(part, error)
+            self._describe_mode(part)
+
+    def _describe_mode(self, part: ModeOutcome) -> None:
+        self.outcome.mode = {name: getattr(part, name) for name in ("status", "mode", "previous_mode", "error")}
+
+    async def _end_background(self, relay: Relay, work: Work) -> bool:
+        """End the monitors if that is wanted; whether there were any. The last look shows which are left."""
+        monitors = [process for process in work.background if process["kind"] == "monitor"]
+        wanted = monitors if self.wanted.end_background else []
+        for process in wanted:
+            frame = {"type": "monitor_stop", "process_id": process["process_id"]}
+            with contextlib.suppress(ApiError):
+                await relay.request(frame, "monitor_stop_response", self.wanted.within)
+        return bool(wanted)
+
+    async def _look_again(self, relay: Relay, *, stirred: bool) -> Work | None:
+        """What the device reports at last, None if it does not. A turn that is still under way is aborted once more.
+
+        stirred: whether something may begin a turn after the abort.
+        """
+        work = None
+        for number, pause in enumerate(_LOOK_AFTER):
+            await asyncio.sleep(pause)
+            try:
+                await relay.sync()
+            except ApiError:
+                return None
+            work = read_work(relay)
+            if self._concerns(work):
+                await self._request_abort(relay, expected=True)
+            elif number or not stirred:
+                break
+        return work
+
+    def _concerns(self, work: Work | None) -> bool:
         """Whether there is a turn to abort: one under way, or one that waits for approval."""
-        wanted, active = self.wanted.run_id, relay.loop_status.get("active_run_ids")
-        runs = [str(run) for run in active if wanted in (None, str(run))] if isinstance(active, list) else []
-        self.runs = self.runs or runs
-        status = relay.device_status
-        is_busy = bool(status.get("is_processing") or status.get("pending_control_requests"))
-        return bool(runs) or (wanted is None and is_busy)
+        wanted = self.wanted.run_id
+        runs = [run for run in work.run_ids if wanted in (None, run)] if work is not None else []
+        self.runs += [run for run in runs if run not in self.runs]
+        return bool(runs) or (work is not None and wanted is None and work.busy)
 
     async def _resume_on(self, relay: Relay) -> None:
-        paused = _count_paused(relay)
-        resumed = paused != 0
-        if not self.check_mode:
+        before = read_work(relay)
+        resumed, begun = before.paused != 0 or before.ready > 0, None
+        if self.check_mode:
+            waiting = (before.paused or 0) + before.ready
+            begun = count_messages(waiting, "would go on", "would go on") if waiting else None
+            if before.paused is None:
+                begun = "the device does not say whether messages are paused"
+        else:
             resumed = await self._request(relay, {"type": "resume_queue"}, "resumed", expected=resumed)
-        if not resumed:
+            # The queue is resumed, whether the device reports its work or not.
+            with contextlib.suppress(ApiError):
+                await relay.sync()
+                after = read_work(relay)
+                begun = describe_begun(before, after)
+                self.runs, self.outcome.under_way = after.run_ids, after.busy
+                self.outcome.background_processes = after.background
+        if not resumed and begun is None:
             await relay.require_runtime()
         self.outcome.queue_paused = False
-        unknown = "the device does not say whether messages are paused" if self.check_mode and paused is None else None
-        self._end(unknown, done=resumed, nothing="no message is paused")
+        self._end(begun, done=resumed or begun is not None, nothing="no message is paused")
+
+    async def _request_abort(self, relay: Relay, *, expected: bool) -> bool:
+        frame = {"type": "abort_message"}
+        if self.wanted.run_id is not None:
+            frame["run_id"] = self.wanted.run_id
+        return await self._request(relay, frame, "aborted", expected=expected)
 
     async def _request(self, relay: Relay, frame: dict[str, Any], done: str, *, expected: bool) -> bool:
         """Whether the device did something, by the key `done` of its answer. expected: whether it should have."""
@@ -206,22 +297,14 @@ class _TurnJob:
                     code="open_call",
                 )
 
-    def _end(self, more: str | None, *, done: bool, nothing: str = "") -> None:
+    def _end(self, *more: str | None, done: bool, nothing: str = "") -> None:
         """Set the outcome. more: what the reason says at its end. nothing: the reason when nothing was done."""
         outcome = self.outcome
         outcome.status = "changed" if done or self.unsettled else "ok"
         outcome.run_ids = self.runs if outcome.status == "changed" else []
         settled = " any more, after a request whose answer was lost" if self.unsettled else ""
         why = None if done else f"{nothing}{settled}"
-        outcome.reason = "; ".join(part for part in (why, more) if part) or None
-
-
-def _count_paused(relay: Relay, *, all_messages: bool = False) -> int | None:
-    """How many messages are paused on the device, or with `all_messages` wait there; None if it does not report it."""
-    if relay.queue is None:
-        return None
-    waiting = [item for item in relay.queue if isinstance(item, dict)]
-    return sum(all_messages or item.get("paused") is True for item in waiting)
+        outcome.reason = "; ".join(part for part in (why, *more) if part) or None
 
 
 def _describe_waiting(paused: int | None) -> str | None:
@@ -229,5 +312,11 @@ def _describe_waiting(paused: int | None) -> str | None:
         return "the device does not say whether messages wait there, paused until state=resumed or another message"
     if paused == 0:
         return None
-    waiting = "1 message waits" if paused == 1 else f"{paused} messages wait"
-    return f"{waiting} on the device, paused until state=resumed or another message"
+    return f"{count_messages(paused, 'waits', 'wait')} on the device, paused until state=resumed or another message"
+
+
+def _describe_ready(work: Work | None) -> str | None:
+    if work is None or not work.ready:
+        return None
+    waiting = count_messages(work.ready, "waits", "wait")
+    return f"{waiting} on the device, which goes on with state=resumed, another message or another mode"

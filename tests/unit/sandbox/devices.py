@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,3 +93,39 @@ def device(sandbox: Sandbox, http: httpx.Client, **changes: Any) -> Iterator[Fak
 def row_of(sandbox: Sandbox, connection_id: str) -> dict[str, Any]:
     row: dict[str, Any] = next(e["row"] for e in sandbox.fleet() if e["row"]["connectionId"] == connection_id)
     return row
+
+
+@contextmanager
+def play_device(sandbox: Sandbox, **answers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """A device that answers each type of frame with these frames; yields its row.
+
+    then_sync: how it answers a sync after a mode was set.
+    """
+    key = {"Authorization": f"Bearer {sandbox.api_key}"}
+    over = threading.Event()
+
+    def play(alpha: FakeDevice) -> None:
+        while not over.is_set():
+            try:
+                asked = receive(alpha.control)
+            except TimeoutError:
+                continue
+            frames = answers.get(asked["type"], ())
+            if asked["type"] == "change_device_state" and "then_sync" in answers:
+                answers["sync"] = answers["then_sync"]
+            for frame in frames:
+                about = {"runtime": asked["runtime"], "request_id": asked.get("request_id")}
+                send(alpha.control, **{**about, **frame})
+
+    with (
+        httpx.Client(base_url=sandbox.url, headers=key, trust_env=False) as http,
+        device(sandbox, http) as alpha,
+    ):
+        player = threading.Thread(target=play, args=(alpha,))
+        player.start()
+        try:
+            yield row_of(sandbox, alpha.connection_id)
+        finally:
+            over.set()
+            send(alpha.control, type="ping")
+            player.join()
