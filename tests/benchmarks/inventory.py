@@ -12,7 +12,13 @@ from .network import start_network
 
 VERSION = "letta_version | default('unknown', true) | regex_replace('[^A-Za-z0-9]', '_')"
 KEYED_GROUPS = [
-    {"key": "letta_mode | default('unknown', true)", "prefix": "mode"},
+    {
+        "key": "letta_mode | default('unknown', true)",
+        "prefix": "mode",
+        # The group of an old word is in the group of the word that replaced it; the others are in the root group.
+        "parent_group": "{{ 'letta' if letta_effective_mode == letta_mode or not letta_mode"
+        " else 'mode_' ~ letta_effective_mode }}",
+    },
     {"key": "letta_os | default('unknown', true)", "prefix": "os"},
     {
         "key": VERSION,
