@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..module_utils.errors import OptionError
+from ..module_utils.fleet.drain import Drain
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.update import NOT_UPDATED, Update, UpdateOutcome, update_environments
 from ..module_utils.ledger.rollouts import RolloutUpdates
@@ -47,6 +48,7 @@ class ActionModule(TargetsAction):
             method=run.options["method"],
             within=run.options["update_timeout"],
             any_manual_command=run.options["allow_any_manual_command"],
+            drain=Drain(run.options["when_busy"], run.options["busy_timeout"]),
         )
         with self._progress(run) as progress:
             return await update_environments(

@@ -160,6 +160,29 @@ to_run:
       type: list
       elements: str
       sample: [bravo]
+at_risk:
+  description:
+    - The hosts in a container that are not updated yet. Where Letta Code is the first process of a container, an update
+      may be the end of it. They are in a wave of their own after all others, or in the usual waves where each device of
+      the rollout is in a container.
+  returned: always
+  type: list
+  elements: str
+  sample: [foxtrot]
+busy:
+  description: The hosts on which something was under way when it was planned, each with the C(reason).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    host:
+      description: The host's name in the inventory.
+      type: str
+      sample: golf
+    reason:
+      description: What was under way.
+      type: str
+      sample: "busy: a turn of agent-1234"
 current:
   description: The hosts that were on the version, or a newer one, when it was planned.
   returned: always

@@ -14,8 +14,13 @@ description:
     device is back.
   - A target counts as changed only when the same environment is back on a new connection with the version wanted.
   - A device that is already on O(target_version), or a newer one, is left alone.
-  - An update restarts the device, which ends the turns that are under way there. There is no way back to the version
-    before.
+  - An update restarts the device, which ends the turns and the background work that are under way there. So a device
+    that is busy is waited for, as O(when_busy) says. There is no way back to the version before.
+  - After an update Letta Code runs as C(letta server --computer-name NAME) alone. Its other options, such as
+    C(--channels), C(--org), C(--skills), C(--debug) and C(--lifecycle-output), are lost. A device that is the first
+    process of a container does not come back by itself.
+  - Environments of one device (the same C(device_id)) are one installation. They are updated one after the other,
+    whatever O(concurrency) says.
   - A device is under way until it is back. So O(concurrency) is how many restart at a time, and one that does not come
     back counts as failed before others start.
   - The attempts of a task with C(until) tell a device once, also one that is not back in time or ended
@@ -43,6 +48,24 @@ options:
     description: Seconds, from when a device is told to update itself, until it must be back.
     type: float
     default: 300
+  when_busy:
+    description:
+      - What to do with a device on which a turn is under way, a tool call waits for approval, messages are queued or
+        background work runs.
+      - V(wait) tells it when none of these is left, and meanwhile tells others. V(skip) leaves it as it is.
+        V(interrupt) tells it at once, which ends all of this.
+      - A device reports what is under way for a conversation, not as a whole. Looked at are the conversations that are
+        known of it, which are that of O(agent_id), and its standing ones with that agent. A device without any is told
+        at once.
+    type: str
+    choices: [wait, skip, interrupt]
+    default: wait
+  busy_timeout:
+    description:
+      - Seconds to wait for a device that is busy. One that is busy all the time fails with the code C(busy), and is not
+        told.
+    type: float
+    default: 600
   allow_any_manual_command:
     description:
       - Have the agent do whatever the device reports as its C(manual_command). By default only those go out that are
@@ -92,6 +115,14 @@ EXAMPLES = r"""
   fleetops.environments.self_update:
     method: command
     update_timeout: 600
+
+- name: Update what is idle now, and leave the rest for another run
+  fleetops.environments.self_update:
+    targets: "{{ ansible_play_batch }}"
+    target_version: 0.34.12
+    when_busy: skip
+    agent_id: agent-1234
+  run_once: true
 
 - name: Have the agent on the current host update it
   fleetops.environments.self_update:
@@ -207,6 +238,8 @@ SPEC = {
     "target_version": {"type": "str"},
     "method": {"type": "str", "choices": ["auto", "command", "message"], "default": "auto"},
     "update_timeout": {"type": "float", "default": 300},
+    "when_busy": {"type": "str", "choices": ["wait", "skip", "interrupt"], "default": "wait"},
+    "busy_timeout": {"type": "float", "default": 600},
     "allow_any_manual_command": {"type": "bool", "default": False},
     "rollout": {"type": "str"},
     "ledger": {"type": "path"},

@@ -14,8 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.sandbox.process import Sandbox
@@ -25,7 +25,7 @@ from .device import PATIENCE, VERSION, Device, wheel
 OLDER = "0.34.11"
 _NPM = """\
 #!{python}
-import os, shutil, sys
+import os, shutil, sys, time
 match sys.argv[1:]:
     case ["prefix", "-g"]:
         print({prefix!r})
@@ -37,12 +37,26 @@ match sys.argv[1:]:
 SWAPS = "os.rename({package!r}, {package!r} + '.old'); shutil.copytree({newer!r}, {package!r}, copy_function=os.link)"
 # The new version is installed and does not start.
 BREAKS = f"{SWAPS}; os.unlink({{package!r}} + '/letta.js')"
+# The new version goes elsewhere, as where npm's prefix is another one than the device's.
+ELSEWHERE = "pass"
+# As npm, two of these at once are in each other's way. An installation that is there is replaced.
+ALONE = (
+    "os.mkdir({package!r} + '.lock'); time.sleep(2); shutil.rmtree({package!r} + '.old', ignore_errors=True); "
+    f"{SWAPS}; os.rmdir({{package!r}} + '.lock')"
+)
 FAILS = "sys.stderr.write('npm error code EACCES'); sys.exit(243)"
 
 
 @contextmanager
 def npm_device(sandbox: Sandbox, name: str, home: Path, install: str = SWAPS) -> Iterator[Device]:
     """A device of the older version, which npm can update. install: the effect of `npm install`."""
+    with npm_devices(sandbox, [name], home, install) as (device,):
+        yield device
+
+
+@contextmanager
+def npm_devices(sandbox: Sandbox, names: Sequence[str], home: Path, install: str = SWAPS) -> Iterator[list[Device]]:
+    """Listeners of one installation of the older version, under these names: environments of one device."""
     prefix = home / "prefix"
     package = prefix / "lib/node_modules/@letta-ai/letta-code"
     shutil.copytree(_payload(OLDER) / "app", package, copy_function=os.link)
@@ -57,8 +71,11 @@ def npm_device(sandbox: Sandbox, name: str, home: Path, install: str = SWAPS) ->
     with _registry(VERSION) as url:
         settings = {"PATH": f"{node.parent}:{os.defpath}", "LETTA_UPDATE_REGISTRY_BASE_URL": url}
         try:
-            with Device.start(sandbox, name, home, command=command, **settings) as device:
-                yield device
+            with ExitStack() as running:
+                yield [
+                    running.enter_context(Device.start(sandbox, name, home, command=command, **settings))
+                    for name in names
+                ]
         finally:
             for pid in _successors(home):
                 _end(pid)

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import export_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from tests.sandbox.turns import LongTurn
 
 from .conftest import Ansible, messages_of, step
 
@@ -209,7 +210,52 @@ def test_an_unclear_update_is_unknown_and_not_in_the_retry_file(
     assert not (ansible.directory / "again.txt").exists()
 
 
-@pytest.mark.covers("self_update", "target_version", "update_timeout")
+@pytest.mark.covers("self_update", "when_busy", "busy_timeout", "agent_id")
+def test_a_busy_device_is_told_as_the_task_says(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+    ansible.sandbox.script("agent-1", LongTurn(seconds=3600))
+    told = {"targets": ["able"], "target_version": "0.34.12", "agent_id": "agent-1"}
+
+    run = ansible.steps(
+        step("work", "send_message", targets=["able"], agent_id="agent-1", content="work"),
+        step("skip", "self_update", **told, when_busy="skip"),
+        step("wait", "self_update", **told, busy_timeout=0),
+        step("interrupt", "self_update", **told, when_busy="interrupt"),
+    )
+
+    skipped, late, interrupted = (run.result(task)["targets"][0] for task in ("skip", "wait", "interrupt"))
+    assert (skipped["status"], skipped["reason"]) == ("skipped", "busy: a turn of agent-1")
+    assert (late["status"], late["error"]["code"]) == ("failed", "busy")
+    assert late["error"]["message"].startswith("not told to update, as it is still busy after 0 s: a turn of agent-1")
+    assert (interrupted["status"], interrupted["version"]) == ("changed", "0.34.12")
+    assert _list_commands(ansible, devices["able"]) == ["upgrade-letta-code"]
+
+
+def test_a_device_that_is_busy_by_its_own_agent_is_waited_for_by_default(
+    ansible: Ansible, devices: dict[str, dict[str, Any]]
+) -> None:
+    ansible.sandbox.script("agent-host", LongTurn(seconds=3600))
+    ansible.file("host_vars/able.yml", "letta_agent_id: agent-host")
+    ansible.steps(step("work", "send_message", targets=["able"], content="work")).assert_quiet()
+    commands: list[list[str]] = []
+
+    def end_turn() -> None:
+        looks, until = len(ansible.sandbox.requests("relay")), time.monotonic() + 60
+        while len(ansible.sandbox.requests("relay")) < looks + 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        commands.append(_list_commands(ansible, devices["able"]))
+        key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
+        url = "/v1/conversations/default/cancel?agent_id=agent-host"
+        ansible.sandbox.control.post(url, headers=key, json={}).raise_for_status()
+
+    with _meanwhile(end_turn):
+        run = ansible.task("self_update", targets=["able"], target_version="0.34.12")
+
+    run.assert_quiet()
+    assert run.result("it")["targets"][0]["status"] == "changed"
+    assert commands == [[]]
+
+
+@pytest.mark.covers("self_update", "target_version", "update_timeout", "when_busy", "busy_timeout")
 def test_invalid_versions_and_times_are_refused_before_anything_is_asked(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:
@@ -218,6 +264,8 @@ def test_invalid_versions_and_times_are_refused_before_anything_is_asked(
         step("words", "self_update", targets=["able"], target_version="latest"),
         step("timeout", "self_update", targets=["able"], update_timeout=0),
         step("method", "self_update", targets=["able"], method="magic"),
+        step("busy", "self_update", targets=["able"], when_busy="kill"),
+        step("busy timeout", "self_update", targets=["able"], busy_timeout=-1),
     )
 
     said = {entry["task"]: entry["result"]["msg"] for entry in run.results}
@@ -225,6 +273,8 @@ def test_invalid_versions_and_times_are_refused_before_anything_is_asked(
     assert said["words"] == "target_version: must be a semantic version such as 0.34.12, got 'latest'"
     assert said["timeout"] == "update_timeout: must be more than 0, got 0.0"
     assert "method" in said["method"]
+    assert said["busy"] == "value of when_busy must be one of: wait, skip, interrupt, got: kill"
+    assert said["busy timeout"] == "busy_timeout: must be 0 or more, got -1.0"
     assert ansible.sandbox.requests("retrieve") == []
 
 

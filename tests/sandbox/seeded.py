@@ -128,9 +128,12 @@ def new_environment(seed: int, number: int) -> Environment:
     organization = f"org-{random_uuid(Random(f'{seed} organization'))}"
     random = Random(f"{seed} added {number}")
     profile = Profile("standard", "linux", "0.34.12")
-    return _environment(
+    environment = _environment(
         profile, f"added-{number:04d}", random_uuid(random), organization, random=random, now=time.time()
     )
+    # Not a container, which a rollout treats with care.
+    environment.row["metadata"]["machine"]["model"] = "Virtual Machine"
+    return environment
 
 
 def _device(index: int, seed: int, organization: str, now: float) -> list[Environment]:

@@ -15,6 +15,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
 from ansible_collections.fleetops.environments.plugins.module_utils.options import CONNECTION_SPEC
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environment
 from tests.sandbox.process import Sandbox
+from tests.sandbox.turns import Turn
 
 NOW = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -70,6 +71,17 @@ def http_post(settings: HttpSettings, *segments: str, **options: Any) -> Answer:
             return await client.post(*segments, **options)
 
     return asyncio.run(run())
+
+
+def begin_turn(sandbox: Sandbox, environment: Environment, agent_id: str, turn: Turn) -> None:
+    """Let an agent work on a device."""
+    sandbox.script(agent_id, turn)
+    message = {"role": "user", "content": "work", "client_message_id": f"work of {agent_id}"}
+    body = {"messages": [message], "agentId": agent_id}
+    http_post(
+        settings_for(sandbox), "v1", "environments", str(environment.connection_id), "messages",
+        body=body, repeatable=False,
+    )  # fmt: skip
 
 
 @asynccontextmanager

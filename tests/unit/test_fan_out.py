@@ -279,6 +279,20 @@ def test_a_target_that_stays_offline_is_tried_a_last_time_when_the_time_is_over(
     assert outcomes[0].error == {"code": "offline", "message": "away"}
 
 
+@pytest.mark.parametrize("when_offline", ["skip", "wait"])
+def test_a_target_whose_time_is_later_is_tried_until_its_work_ends_otherwise(when_offline: str) -> None:
+    tries: Counter[str] = Counter()
+
+    async def work(to: Target, outcome: Outcome) -> None:
+        tries[to.host] += 1
+        outcome.status = "later" if to.host == "host-0" and tries[to.host] <= 3 else "ok"
+
+    outcomes = run_fan_out([target(0), target(1)], work, when_offline=when_offline, longest_pause=0.01)
+
+    assert statuses(outcomes) == ["ok", "ok"]
+    assert tries == {"host-0": 4, "host-1": 1}
+
+
 @pytest.mark.parametrize("when_offline", ["skip", "fail"])
 def test_a_target_that_is_not_waited_for_is_tried_once(when_offline: str) -> None:
     tries: Counter[str] = Counter()

@@ -13,8 +13,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_ou
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.preflight import find_preflights
 from tests.sandbox.process import Sandbox
+from tests.sandbox.turns import LongTurn
 
-from .support import environment_of, settings_for
+from .support import begin_turn, environment_of, settings_for
 
 UNABLE = {
     "supported": False,
@@ -30,9 +31,11 @@ def add(sandbox: Sandbox, version: Any = "0.33.9", **metadata: Any) -> Environme
     return environment_of(row, sandbox.url)
 
 
-def find_states(sandbox: Sandbox, *environments: Environment, **settings: Any) -> list[RolloutTarget]:
-    targets = [Target(environment.id, environment) for environment in environments]
-    return asyncio.run(find_preflights(settings_for(sandbox, **settings), targets, 4, "0.34.12"))
+def find_states(
+    sandbox: Sandbox, *environments: Environment, agent_id: str | None = None, **options: Any
+) -> list[RolloutTarget]:
+    targets = [Target(environment.id, environment, agent_id) for environment in environments]
+    return asyncio.run(find_preflights(settings_for(sandbox, retries=0), targets, 4, "0.34.12", **options))
 
 
 def test_each_device_is_looked_up_in_its_current_state(sandbox: Sandbox) -> None:
@@ -94,3 +97,38 @@ def test_nothing_is_planned_if_a_device_cannot_be_looked_up(sandbox: Sandbox) ->
 
     with pytest.raises(FleetError, match=rf"^nothing was planned, as targets cannot be looked up: {two.id}: .*401"):
         find_states(sandbox, one, two)
+
+
+def test_devices_in_containers_are_at_risk_or_left_to_be_updated_by_hand(sandbox: Sandbox) -> None:
+    machine = {"machine": {"model": "Container"}}
+    able, unable, current = (
+        add(sandbox, **machine),
+        add(sandbox, self_update=UNABLE, **machine),
+        add(sandbox, "0.34.12"),
+    )
+
+    last = find_states(sandbox, able, unable, current)
+    skipped = find_states(sandbox, able, unable, current, containers="skip")
+
+    assert [one.preflight for one in last] == ["at_risk", "not_updatable", "current"]
+    assert [one.preflight for one in skipped] == ["not_updatable", "not_updatable", "current"]
+    assert skipped[0].reason == "it is in a container, where an update may be its end, and containers are left out"
+    assert skipped[1].reason == last[1].reason
+
+
+@pytest.mark.parametrize("machine", [None, [], "Container", {"model": None}, {"model": ["Container"]}])
+def test_a_malformed_machine_is_no_container(sandbox: Sandbox, machine: Any) -> None:
+    assert find_states(sandbox, add(sandbox, machine=machine))[0].preflight == "updatable"
+
+
+def test_what_is_under_way_on_a_device_is_in_the_plan(sandbox: Sandbox) -> None:
+    busy, silent, idle, unable = add(sandbox), add(sandbox), add(sandbox), add(sandbox, self_update=UNABLE)
+    sandbox.add_fault("relay_close", target=silent.id)
+    begin_turn(sandbox, busy, "agent-1", LongTurn(seconds=3600))
+
+    found = find_states(sandbox, busy, silent, idle, unable, agent_id="agent-1")
+
+    # What cannot be found out is found out before it is told.
+    assert [one.reason for one in found[:3]] == ["busy: a turn of agent-1", None, None]
+    assert [one.preflight for one in found] == ["updatable", "updatable", "updatable", "not_updatable"]
+    assert (found[3].reason or "").startswith("not updatable: ")

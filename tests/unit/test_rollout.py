@@ -124,6 +124,39 @@ def test_a_plan_keeps_the_order_and_puts_updatable_targets_into_waves(waves: lis
     assert rollout == plan_rollout("r", VERSION, waves, targets, THEN)
 
 
+def waves_of(rollout: Rollout) -> list[list[str]]:
+    return [[one.environment_id for one in rollout.targets_of(wave.number)] for wave in rollout.waves]
+
+
+def test_devices_at_risk_are_updated_last_in_a_wave_of_their_own() -> None:
+    targets = [target(name, "at_risk" if name in "ad" else "updatable") for name in "abcde"]
+
+    rollout = plan_rollout("r", VERSION, ["1", "100%"], [*targets, target("f", "current")], THEN)
+
+    assert waves_of(rollout) == [["b"], ["c", "e"], ["a", "d"]]
+    described = describe_rollout(rollout, {one.environment_id: one.host for one in targets})
+    assert described["at_risk"] == ["host-a", "host-d"]
+
+
+def test_where_every_device_is_at_risk_they_have_the_usual_waves() -> None:
+    rollout = plan_rollout("r", VERSION, ["1", "100%"], [target(name, "at_risk") for name in "abc"], THEN)
+
+    assert waves_of(rollout) == [["a"], ["b", "c"]]
+
+
+def test_a_plan_names_the_devices_that_were_busy_and_those_at_risk_until_they_are_updated() -> None:
+    targets = [target("0", reason="busy: a turn of agent-1"), target("1", "at_risk")]
+    rollout = plan_rollout("r", VERSION, ["1", "100%"], targets, THEN)
+    hosts = {one.environment_id: one.host for one in targets}
+
+    planned = describe_rollout(rollout, hosts)
+    done = describe_rollout(run_wave(run_wave(rollout, 1, update_result("0")), 2, update_result("1")), hosts)
+
+    assert planned["busy"] == [{"host": "host-0", "reason": "busy: a turn of agent-1"}]
+    assert planned["at_risk"] == ["host-1"]
+    assert done["busy"] == done["at_risk"] == []
+
+
 @pytest.mark.parametrize(
     ("targets", "sizes"),
     [

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.drain import Drain
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, Target
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update import (
     Update,
@@ -22,11 +23,13 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollo
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
+from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from ansible_collections.fleetops.environments.plugins.module_utils.text import format_now
 from tests.sandbox.process import Sandbox
 from tests.sandbox.seeded import SELF_UPDATE
+from tests.sandbox.turns import ApprovalTurn, LongTurn, Turn
 
-from .support import environment_of, settings_for
+from .support import begin_turn, environment_of, http_post, settings_for
 
 NPM, PIP = SELF_UPDATE["npm"], SELF_UPDATE["pip"]
 
@@ -53,11 +56,14 @@ def update_all(
     meanwhile: Callable[[], None] = lambda: None,
     policy: dict[str, Any] | None = None,
     progress: RolloutUpdates | None = None,
+    when_busy: str = "wait",
+    busy_within: float = 60.0,
     **settings: Any,
 ) -> list[UpdateOutcome]:
     """Update these while a thread runs something else."""
-    rules = Policy(**{"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", **(policy or {})})
-    update = Update(target_version, method, within, any_manual_command)
+    standard = {"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", "longest_pause": 0.1}
+    rules = Policy(**{**standard, **(policy or {})})
+    update = Update(target_version, method, within, any_manual_command, Drain(when_busy, busy_within))
 
     async def run() -> list[UpdateOutcome]:
         targets = [Target(environment.id, environment, agent_id) for environment in environments]
@@ -218,6 +224,42 @@ def test_a_device_that_comes_back_on_another_version_that_is_too_old_fails_at_on
     assert time.monotonic() - started < 30
 
 
+def test_a_device_that_says_that_it_is_back_on_its_old_version_fails_long_before_the_time_is_over(
+    sandbox: Sandbox,
+) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back_at="0.33.9")
+    started = time.monotonic()
+
+    outcome = update_one(sandbox, add_environment(sandbox), within=300)
+
+    assert (outcome.status, outcome.version) == ("failed", "0.33.9")
+    assert message_of(outcome).startswith(
+        "not back on version 0.34.12 or newer: it reconnected and is online, version 0.33.9, "
+    )
+    assert time.monotonic() - started < 150
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_device_that_only_reconnects_has_the_whole_time(sandbox: Sandbox, *, answers: bool) -> None:
+    """Before its answer it may still be installing. After it, a new connection that is silent proves nothing."""
+    environment = add_environment(sandbox)
+    sandbox.command(environment.id, "upgrade-letta-code", output="Updated to 0.34.12.", seconds=0 if answers else 60)
+    if not answers:
+        sandbox.add_fault("relay_cut_after", target=environment.id)
+
+    def reconnect() -> None:
+        sandbox.rotate(environment.id)
+        if answers:
+            sandbox.add_fault("relay_silent", target=environment.id)
+
+    outcome = update_one(
+        sandbox, environment, within=8, meanwhile=once_told(sandbox, environment, reconnect), retries=0
+    )
+
+    assert outcome.status == ("failed" if answers else "unknown")
+    assert "within 8 s: it reconnected and is online, version 0.33.9, " in message_of(outcome)
+
+
 def test_an_older_version_is_no_update_without_a_target_either(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back_at="0.33.0")
 
@@ -251,6 +293,143 @@ def test_a_new_version_on_the_same_connection_proves_nothing(sandbox: Sandbox) -
     outcome = update_one(sandbox, environment, within=1, meanwhile=register)
 
     assert (outcome.status, outcome.version) == ("failed", "0.34.12")
+
+
+# When it may be told
+
+
+def end_turn(sandbox: Sandbox, agent_id: str) -> None:
+    http_post(
+        settings_for(sandbox), "v1", "conversations", "default", "cancel",
+        body={}, params={"agent_id": agent_id}, repeatable=False,
+    )  # fmt: skip
+
+
+def after_looks(sandbox: Sandbox, count: int, do: Callable[[], object]) -> Callable[[], None]:
+    """Something to do when a device has been looked at over its relay so often."""
+
+    def wait() -> None:
+        until = time.monotonic() + 20
+        while len(sandbox.requests("relay")) < count and time.monotonic() < until:
+            time.sleep(0.01)
+        do()
+
+    return wait
+
+
+def test_a_busy_device_is_told_once_its_turn_is_over_and_others_meanwhile(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12")
+    busy, idle = add_environment(sandbox), add_environment(sandbox)
+    begin_turn(sandbox, busy, "agent-1", LongTurn(seconds=3600))
+    told: list[tuple[int, int]] = []
+
+    def end() -> None:
+        until = time.monotonic() + 20
+        while count_received(sandbox, idle) == (0, 0) and time.monotonic() < until:
+            time.sleep(0.01)
+        told.append(count_received(sandbox, busy))
+        end_turn(sandbox, "agent-1")
+
+    outcomes = update_all(
+        sandbox, [busy, idle], agent_id="agent-1", meanwhile=after_looks(sandbox, 5, end), policy={"concurrency": 1}
+    )
+
+    assert [(outcome.status, outcome.reason) for outcome in outcomes] == [
+        ("changed", "updated from 0.33.9 to 0.34.12")
+    ] * 2
+    # The message that began its turn, and no command.
+    assert told == [(0, 1)]
+    assert count_received(sandbox, busy) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("turn", "reason"),
+    [
+        (LongTurn(seconds=3600), "busy: a turn of agent-1"),
+        (ApprovalTurn(), "busy: a turn of agent-1; a tool call that waits for approval"),
+    ],
+)
+def test_a_busy_device_is_skipped_or_fails_when_its_time_is_over(sandbox: Sandbox, turn: Turn, reason: str) -> None:
+    environment = add_environment(sandbox)
+    begin_turn(sandbox, environment, "agent-1", turn)
+    told = {"agent_id": "agent-1"}
+
+    skipped = update_one(sandbox, environment, when_busy="skip", **told)
+    late = update_one(sandbox, environment, busy_within=0.2, **told)
+
+    assert (skipped.status, skipped.reason) == ("skipped", reason)
+    assert (late.status, (late.error or {})["code"]) == ("failed", "busy")
+    assert message_of(late).startswith("not told to update, as it is still busy after ")
+    assert message_of(late).endswith(f": {reason.removeprefix('busy: ')}; when_busy=interrupt updates it all the same")
+    assert count_received(sandbox, environment) == (0, 1)
+
+
+def test_a_busy_device_is_interrupted_if_that_is_wanted(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12")
+    environment = add_environment(sandbox)
+    begin_turn(sandbox, environment, "agent-1", LongTurn(seconds=3600))
+
+    outcome = update_one(sandbox, environment, when_busy="interrupt", agent_id="agent-1")
+
+    assert outcome.status == "changed"
+
+
+def test_a_device_that_cannot_be_looked_at_is_not_told(sandbox: Sandbox) -> None:
+    environment = add_environment(sandbox, said={**NPM, "writable": False})
+    sandbox.add_fault("relay_close", target=environment.id)
+
+    outcome = update_one(sandbox, environment, agent_id="agent-1", retries=0)
+
+    assert outcome.status == "failed"
+    assert message_of(outcome).startswith("what is under way on it cannot be found out: ")
+    assert message_of(outcome).endswith("; when_busy=interrupt updates it all the same")
+    assert count_received(sandbox, environment) == (0, 0)
+
+
+def test_a_stop_leaves_a_device_that_is_waited_for_untold(sandbox: Sandbox) -> None:
+    environment, stop = add_environment(sandbox), Stop()
+    begin_turn(sandbox, environment, "agent-1", LongTurn(seconds=3600))
+
+    outcome = update_one(
+        sandbox, environment, agent_id="agent-1", policy={"stop": stop},
+        meanwhile=after_looks(sandbox, 2, lambda: stop.finish("a signal came")),
+    )  # fmt: skip
+
+    assert (outcome.status, outcome.reason) == ("not_attempted", "busy: a turn of agent-1")
+    assert count_received(sandbox, environment) == (0, 1)
+
+
+def test_environments_of_one_device_are_updated_one_after_the_other(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", seconds=0.5)
+    pair = [add_environment(sandbox, deviceId="device-pair") for _number in range(2)]
+    other = add_environment(sandbox)
+    under_way: list[int] = []
+
+    def watch() -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            told = [count_received(sandbox, environment)[0] for environment in pair]
+            rows = {entry["id"]: entry["row"] for entry in sandbox.fleet()}
+            versions = [rows[environment.id]["metadata"]["lettaCodeVersion"] for environment in pair]
+            under_way.append(sum(told) - versions.count("0.34.12"))
+            if versions == ["0.34.12"] * 2:
+                return
+
+    outcomes = update_all(sandbox, [*pair, other], meanwhile=watch)
+
+    assert [outcome.status for outcome in outcomes] == ["changed"] * 3
+    assert max(under_way) == 1
+
+
+def test_a_device_that_may_still_be_installing_is_not_told_as_another_environment(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back=False)
+    first, second = (add_environment(sandbox, deviceId="device-pair") for _number in range(2))
+
+    outcomes = update_all(sandbox, [first, second], within=1, policy={"max_failures": 2})
+
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
+    assert message_of(outcomes[1]) == (f"its device was told to update as {first.id}, and may still be installing")
+    assert [count_received(sandbox, environment) for environment in (first, second)] == [(1, 0), (0, 0)]
 
 
 # Lost answers

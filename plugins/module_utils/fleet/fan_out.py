@@ -42,7 +42,7 @@ class Outcome:
 
     status: `not_attempted` or `skipped` at first. The work sets the final one; an ApiError makes it `offline`,
         `unknown` (may have been accepted) or `failed`. A target that is `offline` or `waiting` is worked on again while
-        the policy waits.
+        the policy waits, and one that is `later` until its work ends otherwise.
     duration: seconds. error: `{code, message}`.
     """
 
@@ -140,7 +140,8 @@ class FanOut:
                 open_pairs = await self._work_on(open_pairs, work, waits=waits)
                 if open_pairs:
                     before_waiting()
-                    await self.stop.sleep(min(pause, left))
+                    # Once the policy waits no more, those that are left are worked on later by their own choice.
+                    await self.stop.sleep(min(pause, left) if waits else pause)
                     pause = min(pause * 2, policy.longest_pause)
 
     async def may_start(self) -> bool:
@@ -168,7 +169,8 @@ class FanOut:
                 with record_failures(outcome, self.stop):
                     await work(target, outcome)
                 outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
-                if outcome.status in ("offline", "waiting") and waits:
+                if outcome.status == "later" or (outcome.status in ("offline", "waiting") and waits):
+                    outcome.status = "not_attempted" if outcome.status == "later" else outcome.status
                     waited_for.append((target, outcome))
                     continue
                 failed = self._policy.is_failure(outcome)

@@ -10,9 +10,11 @@ restarts a second later and registers again; any other answer means that nothing
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -28,6 +30,7 @@ from ..text import format_now, one_line
 from ..versions import explain_incomparable, is_at_least, parse_version, show_version
 from .command import Command, execute_command
 from .delivery import Delivery, MessageTarget, Sender
+from .drain import Drain
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
@@ -36,6 +39,10 @@ COMMAND = "upgrade-letta-code"
 NOT_UPDATED = "not_updated"
 _UPDATED = "Updated to "
 _LONGEST_PAUSE = 5.0
+# Seconds after its answer within which the process that was told has ended. Observed: one.
+_OLD_PROCESS_ENDS = 5.0
+# Seconds for a device to answer that it is there.
+_ANSWERS_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +53,14 @@ class Update:
     method: `command` (over the relay), `message` (to an agent), or `auto`, the first of them that is possible.
     within: seconds in which the device must be back after it was told to update.
     any_manual_command: whether an agent may run a manual command that no known installer has.
+    drain: what happens to a device on which something is under way.
     """
 
     target_version: str | None
     method: str
     within: float
     any_manual_command: bool
+    drain: Drain = field(default_factory=Drain)
 
     @property
     def wanted(self) -> str:
@@ -120,12 +129,28 @@ async def update_environments(
     """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
 
     A target is under way until its device is back. So `concurrency` is how many devices restart at a time, and a device
-    that does not come back counts as failed before the next one starts.
+    that does not come back counts as failed before the next one starts. Environments of one device are one
+    installation, which two installers at once break. So they are updated one after the other.
     """
     fan_out = FanOut(policy)
+    devices: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+    # Device → the host as which it was told, and may still be installing.
+    in_doubt: dict[str, str] = {}
 
     async def job(client: Client, target: Target, outcome: UpdateOutcome) -> None:
-        await _UpdateJob(client, fan_out, update, progress, check_mode, target, outcome).run()
+        device = target.environment.device_id or target.environment.id
+        async with devices[device]:
+            if fan_out.is_closed:
+                return
+            if device in in_doubt:
+                doubt = f"its device was told to update as {in_doubt[device]}, and may still be installing"
+                raise ApiError(doubt, code="busy")
+            try:
+                await _UpdateJob(client, fan_out, update, progress, check_mode, target, outcome).run()
+            except ApiError as error:
+                if error.may_be_accepted or error.code == NOT_UPDATED:
+                    in_doubt[device] = target.host
+                raise
 
     return await on_each(fan_out, settings, targets, UpdateOutcome.make, job)
 
@@ -153,7 +178,7 @@ class _UpdateJob:
 
     async def run(self) -> None:
         """Update the device, unless it is up to date."""
-        outcome = self.outcome
+        outcome, self.outcome.reason = self.outcome, None
         was_told = await self._wait_for_earlier_run()
         before = await find_online(self.client, self.target.environment)
         outcome.note(before)
@@ -165,6 +190,8 @@ class _UpdateJob:
                 self._record()
             return
         method = self._choose_method(before)
+        if not self.check_mode and await self.update.drain.holds_back(self.client, self.target, before, outcome):
+            return
         if self.progress is not None:
             self.progress.tell(before.id)
         try:
@@ -290,22 +317,28 @@ class _UpdateJob:
         how: what was done to update it, for the error. unclear: whether it is unknown that this was done.
         """
         outcome = self.outcome
+        answered_at = time.monotonic() if outcome.method == "command" and not unclear else None
         try:
-            now = await self._wait_until_back(before, until)
+            now = await self._wait_until_back(before, until, answered_at)
         except ApiError as error:
             raise ApiError(f"{how}; then {error}", code=error.code, may_be_accepted=True) from None
         if _is_back(before, now) and self.update.is_reached(outcome.version, outcome.previous_version):
             outcome.status, outcome.updated_at = "changed", format_now()
             outcome.reason = f"updated from {show_version(outcome.previous_version)} to {outcome.version}"
             return
-        within = "" if _is_restarted(before, now) else f" within {self.update.within:g} s"
+        within = f" within {self.update.within:g} s" if time.monotonic() > until else ""
         is_now = f"it {'reconnected and ' if _is_back(before, now) else ''}is {describe_state(now)}"
         where = await self._find_elsewhere(before)
         message = f"not back on {self.update.wanted}{within}: {is_now}{where}; {how}"
         raise ApiError(message, code=NOT_UPDATED, may_be_accepted=unclear)
 
-    async def _wait_until_back(self, before: Environment, until: float) -> Environment | None:
-        """The same row when its device is back, or when the time is over; None for a row that is gone."""
+    async def _wait_until_back(
+        self, before: Environment, until: float, answered_at: float | None = None
+    ) -> Environment | None:
+        """The same row when its device has restarted, or when the time is over; None for a row that is gone.
+
+        answered_at: when the device said that it restarts.
+        """
         pause = 0.5
         while True:
             try:
@@ -316,10 +349,24 @@ class _UpdateJob:
             else:
                 if now is not None:
                     self.outcome.note(now)
-                if _is_restarted(before, now) or time.monotonic() > until:
+                if time.monotonic() > until or await self._has_restarted(before, now, answered_at):
                     return now
             await asyncio.sleep(max(0.0, min(pause, until - time.monotonic())))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    async def _has_restarted(self, before: Environment, now: Environment | None, answered_at: float | None) -> bool:
+        """Whether a row shows another process. On its old version a device may as well have reconnected only."""
+        if now is None or not _is_back(before, now):
+            return False
+        if now.fields["version"] != before.fields["version"]:
+            return True
+        if answered_at is None or time.monotonic() < answered_at + _OLD_PROCESS_ENDS:
+            return False
+        # A row may outlast its process, which then answers no more.
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_ANSWERS_WITHIN), Relay(self.client.settings, now.connection_id):
+                return True
+        return False
 
     async def _find_elsewhere(self, before: Environment) -> str:
         """For the error: the other row that the device now answers as; empty where there is none."""
@@ -336,8 +383,3 @@ class _UpdateJob:
 
 def _is_back(before: Environment, now: Environment | None) -> bool:
     return now is not None and now.status == "online" and now.connection_id not in (None, before.connection_id)
-
-
-def _is_restarted(before: Environment, now: Environment | None) -> bool:
-    """Whether a device has restarted; a device that only reconnected still has its version."""
-    return now is not None and _is_back(before, now) and now.fields["version"] != before.fields["version"]

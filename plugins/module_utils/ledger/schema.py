@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from ..errors import OptionError
 
 SCHEMA_VERSION = 3
+# The preflights of targets that a rollout updates. Those at risk are in a container.
+UPDATABLE = ("updatable", "at_risk")
 # The state of a campaign that is neither paused nor cancelled.
 ACTIVE = "active"
 
@@ -101,12 +103,12 @@ class RunFacts:
 class RolloutTarget:
     """One target of a rollout.
 
-    preflight: `updatable`, `current`, `offline` or `not_updatable`, when the rollout was planned.
+    preflight: one of UPDATABLE, `current`, `offline` or `not_updatable`, when the rollout was planned.
     wave: its number, None unless it was updatable. from_version: at the preflight.
     status: the end of its update: one of GOOD or FAILED in waves.py, or `not_attempted`; None before there is one.
     told_at: when it was told to update, until the end of that is known. updated_at: when it was back on the version.
         ended_at: when its end was recorded. Times are ISO 8601 in UTC.
-    reason: why it is in no wave, or what was done or went wrong.
+    reason: why it is in no wave, what was under way on it when it was planned, or what was done or went wrong.
     """
 
     host: str

@@ -111,7 +111,7 @@ class ReportedTarget(pydantic.BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _complete_status(cls, record: Mapping[str, Any]) -> dict[str, Any]:
-        planned = "waiting" if record["preflight"] == "updatable" else record["preflight"]
+        planned = "waiting" if record["wave"] is not None else record["preflight"]
         return {**record, "status": record["status"] or planned}
 
 

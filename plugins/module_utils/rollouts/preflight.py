@@ -5,16 +5,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..environment import Environment, describe_state
-from ..errors import FleetError
+from ..errors import ApiError, FleetError
+from ..fleet.drain import find_work
 from ..fleet.fan_out import FanOut, Outcome, Policy, Target
 from ..fleet.jobs import on_each
 from ..fleet.update import explain_no_command
 from ..http.settings import HttpSettings
-from ..ledger.schema import RolloutTarget
+from ..ledger.schema import UPDATABLE, RolloutTarget
 from ..providers.letta.client import Client
 from ..providers.letta.manual_command import find_manual_command
 from ..text import one_line
@@ -24,17 +27,24 @@ _MOST_SHOWN = 5
 
 
 async def find_preflights(
-    settings: HttpSettings, targets: Sequence[Target], concurrency: int, version: str
+    settings: HttpSettings, targets: Sequence[Target], concurrency: int, version: str, containers: str = "last"
 ) -> list[RolloutTarget]:
     """Look at every target before a rollout to a version; returns them in the same order.
 
+    containers: `last`, or `skip` to leave devices in containers to be updated by hand.
     Raises FleetError if a target cannot be looked up: a rollout keeps its plan, so a plan must not leave targets out.
     """
     classified: dict[str, RolloutTarget] = {}
 
     async def look(client: Client, target: Target, outcome: Outcome) -> None:
         found = await client.resolve(target.environment, among=len(targets))
-        classified[target.host] = classify_target(target, found, version)
+        plan = classify_target(target, found, version, containers)
+        if found is not None and plan.preflight in UPDATABLE:
+            # The update looks again.
+            with contextlib.suppress(ApiError):
+                work = await find_work(client, target, found)
+                plan = replace(plan, reason=work and f"busy: {work}")
+        classified[target.host] = plan
         outcome.status = "ok"
 
     policy = Policy(concurrency=concurrency, rate=None, max_failures=0, when_offline="skip")
@@ -46,7 +56,7 @@ async def find_preflights(
     return [classified[target.host] for target in targets]
 
 
-def classify_target(target: Target, found: Environment | None, version: str) -> RolloutTarget:
+def classify_target(target: Target, found: Environment | None, version: str, containers: str) -> RolloutTarget:
     """A target by what was found of it; None stands for an environment that is no longer there.
 
     An offline target that was last seen on the version is current. Only targets that cannot update themselves get the
@@ -61,8 +71,13 @@ def classify_target(target: Target, found: Environment | None, version: str) -> 
     why_not = explain_no_command(found)
     if parse_version(version_now) is None:
         why_not = explain_incomparable(version_now, version)
+    # Where Letta Code is the first process of a container, the container ends with it.
+    machine = found.fields["metadata"].get("machine")
+    at_risk = isinstance(machine, dict) and machine.get("model") == "Container"
+    if why_not is None and at_risk and containers == "skip":
+        why_not = "it is in a container, where an update may be its end, and containers are left out"
     if why_not is None:
-        return RolloutTarget(**known, preflight="updatable")
+        return RolloutTarget(**known, preflight="at_risk" if at_risk else "updatable")
     path = (found.self_update or {}).get("install_path")
     return RolloutTarget(
         **known,

@@ -10,12 +10,13 @@ ledger stores it (ledger/rollouts.py), and preflight.py finds out which devices 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import OptionError
-from ..ledger.schema import Rollout, RolloutTarget, Wave
+from ..ledger.schema import UPDATABLE, Rollout, RolloutTarget, Wave
 from ..options import parse_share
 from ..versions import show_version
 
@@ -59,9 +60,16 @@ def size_waves(waves: Sequence[str], targets: int) -> list[int]:
 def plan_rollout(
     name: str, version: str, waves: Sequence[str], targets: Sequence[RolloutTarget], planned_at: str
 ) -> Rollout:
-    """A new rollout, with its updatable targets in waves, in the order given. Raises OptionError."""
-    sizes = size_waves(waves, sum(target.preflight == "updatable" for target in targets))
+    """A new rollout, with its updatable targets in waves, in the order given. Raises OptionError.
+
+    Those at risk come last, in a wave of their own. If all are at risk, they have the usual waves, which protect them.
+    """
+    found = Counter(target.preflight for target in targets)
+    sizes = size_waves(waves, found["updatable"] or found["at_risk"])
+    if found["updatable"] and found["at_risk"]:
+        sizes.append(found["at_risk"])
     numbers = iter([number for number, size in enumerate(sizes, start=1) for _place in range(size)])
+    ordered = sorted(targets, key=lambda target: target.preflight == "at_risk")
     return Rollout(
         name=name,
         version=version,
@@ -69,7 +77,7 @@ def plan_rollout(
         planned_at=planned_at,
         waves=[Wave(number=number) for number, _size in enumerate(sizes, start=1)],
         targets=[
-            replace(target, wave=next(numbers)) if target.preflight == "updatable" else target for target in targets
+            replace(target, wave=next(numbers)) if target.preflight in UPDATABLE else target for target in ordered
         ],
     )
 
@@ -195,6 +203,14 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
             for wave in rollout.waves
         ],
         "to_run": _list_hosts_to_run(rollout, hosts),
+        "at_risk": [
+            entry["host"] for entry in entries("preflight", ["at_risk"], "status") if entry["status"] not in GOOD
+        ],
+        "busy": [
+            {"host": entry["host"], "reason": entry["reason"]}
+            for entry in entries("preflight", UPDATABLE, "status", "reason")
+            if entry["status"] is None and entry["reason"] is not None
+        ],
         "current": [entry["host"] for entry in entries("preflight", ["current"])],
         "offline": entries("preflight", ["offline"], "reason"),
         "not_updatable": entries("preflight", ["not_updatable"], "reason", "manual_command", "install_path"),
