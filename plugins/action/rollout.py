@@ -60,7 +60,7 @@ class ActionModule(EnvironmentAction):
 
 
 def _describe(rollout: Rollout, hosts: Mapping[str, str], *, changed: bool) -> dict[str, Any]:
-    found = Counter(target.preflight for target in rollout.targets)
+    found = Counter("updatable" if target.wave else target.preflight for target in rollout.targets)
     message = (
         f"rollout {rollout.name!r}: {found['updatable']} updatable in {len(rollout.waves)} waves, "
         f"{found['current']} current, {found['not_updatable']} not updatable, {found['offline']} offline"
