@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..environment import Environment
 from ..errors import ApiError
@@ -15,9 +14,9 @@ from ..providers.conversation import NEW_CONVERSATION
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
+from .device_work import count_messages, read_work
 from .fan_out import Outcome, Target
 
-_LONGEST_TEXT = 200
 _ALL_THE_SAME = "when_busy=interrupt updates it all the same"
 
 
@@ -57,18 +56,12 @@ async def find_work(client: Client, target: Target, environment: Environment) ->
         return None
     conversation_id = None if target.conversation_id == NEW_CONVERSATION else target.conversation_id
     async with Relay(client.settings, environment.connection_id, target.agent_id, conversation_id) as relay:
-        status, queue = relay.device_status, _list_parts(relay.queue)
-        waiting = sum(item.get("paused") is not True for item in queue)
-        processes = _list_parts(status.get("background_processes"))
-        commands = [item.get("command") or item.get("description") for item in processes]
-        found = {
-            f"a turn of {target.agent_id}": status.get("is_processing") or relay.loop_status.get("active_run_ids"),
-            "a tool call that waits for approval": status.get("pending_control_requests"),
-            f"{waiting} queued messages": waiting,
-            one_line(f"in the background: {', '.join(map(str, commands))}", _LONGEST_TEXT): commands,
-        }
+        work = read_work(relay)
+    ready = (work.waiting or 0) - (work.paused or 0)
+    commands = [str(process["command"] or process["process_id"]) for process in work.background]
+    found = {
+        f"a turn of {target.agent_id}": work.busy,
+        count_messages(ready, "is queued", "are queued"): ready,
+        one_line(f"in the background: {', '.join(commands)}"): commands,
+    }
     return "; ".join(line for line, is_so in found.items() if is_so) or None
-
-
-def _list_parts(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
