@@ -32,7 +32,7 @@ FOR_LETTA_ALONE = {
     *(f"action.{name}" for name in ("reply_info", "rollout", "self_update", "wait_for_environment")),
     "inventory.letta",
     *(f"module_utils.fleet.{name}" for name in ("approvals", "command", "device_work", "jobs", "mode", "turn")),
-    *(f"module_utils.fleet.{name}" for name in ("update", "wait")),
+    *(f"module_utils.fleet.{name}" for name in ("drain", "update", "wait")),
     "module_utils.rollouts.preflight",
     "plugin_utils.actions.messages",
     "plugin_utils.actions.questions",
