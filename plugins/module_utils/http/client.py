@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from .._deps import httpx, pydantic
 from ..errors import ApiError, find_first_problem
@@ -32,6 +33,7 @@ from .transport import AiohttpTransport
 
 T = TypeVar("T")
 _NOT_JSON = object()
+_encode_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 # The statuses of a whole answer: 206 has a part of one, 203 one that a proxy changed.
 _SUCCESS = (200, 201, 202, 204)
 # Ansible's own log takes what is logged at INFO, also of tasks with no_log, and httpx logs each request there.
@@ -61,12 +63,8 @@ class Answer:
         try:
             return read(self.data)
         except pydantic.ValidationError as error:
-            raise ApiError(
-                f"{where}: unexpected answer: {find_first_problem(error)}",
-                code="invalid",
-                may_be_accepted=may_be_accepted,
-                attempts=self.attempts,
-            ) from None
+            message, attempts = f"{where}: unexpected answer: {find_first_problem(error)}", self.attempts
+            raise ApiError(message, code="invalid", may_be_accepted=may_be_accepted, attempts=attempts) from None
 
 
 class _NoCookies(httpx.Cookies):
@@ -78,7 +76,7 @@ class _AsyncClient(httpx.AsyncClient):
     cookies: Any = _NoCookies()
 
 
-class HttpClient:
+class HttpClient(AbstractAsyncContextManager["HttpClient"]):
     """Sends requests to one base URL with one key. Use as an async context manager.
 
         async with HttpClient(settings) as client:
@@ -97,11 +95,7 @@ class HttpClient:
             # Before httpx reads the address of a redirect, which it also does if it does not follow it.
             event_hooks={"response": [self._refuse_redirect]},
         )
-        self._timeout = self._client.timeout.as_dict()
         self._post_headers = {**self._client.headers, "content-type": "application/json"}
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(self, *_exc_info: object) -> None:
         await self._client.aclose()
@@ -148,14 +142,14 @@ class HttpClient:
                 httpx.URL(url, params=params) if params else url,
                 headers=headers,
                 # Not `content`, for which httpx works out headers that the transport sets anyway.
-                stream=httpx.ByteStream(b"" if method == "GET" else _encode_json(body)),
-                extensions={"where": where, "timeout": self._timeout},
+                stream=httpx.ByteStream(b"" if method == "GET" else _encode_json(body).encode()),
+                extensions={"where": where},
             )
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             raise ApiError(f"{where}: {one_line(error)}", code="invalid") from None
 
     async def _call(self, request: httpx.Request, *, repeatable: bool, final: Sequence[int] = ()) -> Answer:
-        answer, tries = await call_with_retries(
+        answer, attempts, unclear = await call_with_retries(
             self._settings,
             request.extensions["where"],
             lambda: self._send(request),
@@ -163,7 +157,7 @@ class HttpClient:
             final=final,
             may_be_accepted=lambda: _may_be_accepted(request),
         )
-        return replace(answer, attempts=tries.count, unclear=tries.unclear)
+        return replace(answer, attempts=attempts, unclear=unclear)
 
     async def _send(self, request: httpx.Request) -> Answer:
         """Send a request once. Raises ApiError."""
@@ -177,7 +171,6 @@ class HttpClient:
         return self._read(where, response, _may_be_accepted(request))
 
     async def _refuse_redirect(self, response: httpx.Response) -> None:
-        """Raise the ApiError of a redirect."""
         if 300 <= response.status_code < 400:
             request = response.request
             location = hide_secrets(self._clean(_read_header(response, "location") or ""))
@@ -185,24 +178,21 @@ class HttpClient:
             raise make_redirect_error(request.extensions["where"], location, status, may_be_accepted)
 
     def _read(self, where: str, response: httpx.Response, may_be_accepted: bool) -> Answer:
+        code = response.status_code
         text = self._clean(response.content.decode("utf-8", "replace"))
         try:
             data = parse_json(text, self._settings.api_key)
         except ValueError:
             data = _NOT_JSON
-        if response.status_code not in _SUCCESS:
+        if code not in _SUCCESS:
             reason = response.extensions["reason_phrase"].decode("utf-8", "replace")
-            status = f"{response.status_code:03} {one_line(self._clean(reason))}".rstrip()
+            status = f"{code:03} {one_line(self._clean(reason))}".rstrip()
             message = f"{where}: {status}: {find_server_message(data, text)}"
             wait, param = _read_header(response, "retry-after"), find_param(data)
-            raise make_status_error(message, response.status_code, wait, param=param, may_be_accepted=may_be_accepted)
+            raise make_status_error(message, code, wait, param=param, may_be_accepted=may_be_accepted)
         if data is _NOT_JSON:
-            raise ApiError(
-                f"{where}: answered {response.status_code} with {describe_body(text)} instead of JSON",
-                code="not_json",
-                status=response.status_code,
-                may_be_accepted=may_be_accepted,
-            )
+            message = f"{where}: answered {code} with {describe_body(text)} instead of JSON"
+            raise ApiError(message, code="not_json", status=code, may_be_accepted=may_be_accepted)
         return Answer(data, self._read_date(response), size=len(response.content))
 
     def _read_date(self, response: httpx.Response) -> datetime:
@@ -230,7 +220,3 @@ def _may_be_accepted(request: httpx.Request) -> bool:
 def _read_header(response: httpx.Response, name: str) -> str | None:
     """The first value of a header, which httpx joins with later ones; None if it is absent."""
     return next(iter(response.headers.get_list(name)), None)
-
-
-def _encode_json(body: Any) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()

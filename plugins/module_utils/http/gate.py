@@ -57,13 +57,8 @@ class Gate:
         while (left := self._opens_at - time.monotonic()) > 0:
             pause = add_jitter(left)
             if pause > until - time.monotonic():
-                raise ApiError(
-                    f"{what}: not sent, as the server asked for no request in the next {left:.0f} s",
-                    code="throttled",
-                    retry_after=left,
-                    transient=True,
-                    attempts=0,
-                )
+                message = f"{what}: not sent, as the server asked for no request in the next {left:.0f} s"
+                raise ApiError(message, code="throttled", retry_after=left, transient=True, attempts=0)
             await self.stop.sleep(pause)
             if self.stop.requested:
                 message = f"{what}: not sent, as {self.stop.why} while the server wanted no request"

@@ -10,10 +10,10 @@ One after the other costs a round trip a page. An earlier listing leaves the ids
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from ..environment import Listing
 from ..errors import ApiError
@@ -32,7 +32,6 @@ CONCURRENCY = 20
 _PAGES_AHEAD = 2
 # Statuses for a start whose row is gone; the API reference does not say which. The walk requests the page again.
 _GONE = frozenset({400, 404})
-_THROTTLED = 429
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +69,8 @@ class Bounds:
         return answer
 
 
-class Ask(Protocol):
-    """Requests one page."""
-
-    async def __call__(self, after: str | None) -> Page:
-        """The rows after the row with this id; None for the first page. Raises ApiError."""
+# Requests the rows after the row with this id; None is the first page. Raises ApiError.
+Ask = Callable[[str | None], Awaitable[Page]]
 
 
 async def list_pages(
@@ -109,9 +105,11 @@ async def list_pages(
         rows += page.rows
         if not page.more:
             rows = drop_repeated_rows(rows)
-            return Listing(rows, min(dates), starts=_find_starts(rows, size))
+            # What the second page and later ones begin after, if each has as many rows as the longest one.
+            return Listing(rows, min(dates), starts=list(_find_row_ids(rows[size - 1 : -1 : size])))
         cursors.add(after)
-        after = _find_join(page, ahead) or _find_cursor(what, page)
+        joins = (identity for identity in _find_row_ids(page.rows) if identity in ahead)
+        after = next(joins, None) or _find_cursor(what, page)
         if after in cursors:
             raise _error(what, f"the cursor {one_line(after, 80)!r} came back; the pages repeat")
         if not all_pages:
@@ -130,7 +128,7 @@ async def _fetch_ahead(ask: Ask, first: str | None, starts: Sequence[str]) -> di
             try:
                 await segment(start)
             except ApiError as error:
-                if error.status == _THROTTLED:
+                if error.status == 429:
                     # The server wants fewer requests. Without any worker the walk does the rest.
                     return
                 if error.status not in _GONE:
@@ -140,7 +138,7 @@ async def _fetch_ahead(ask: Ask, first: str | None, starts: Sequence[str]) -> di
         for _number in range(_PAGES_AHEAD):
             page = pages[after] = await ask(after)
             after = find_row_id(page.rows[-1]) if page.rows else None
-            if not page.more or after is None or not known.isdisjoint(_find_row_ids(page)):
+            if not page.more or after is None or not known.isdisjoint(_find_row_ids(page.rows)):
                 return
 
     try:
@@ -152,11 +150,6 @@ async def _fetch_ahead(ask: Ask, first: str | None, starts: Sequence[str]) -> di
     return pages
 
 
-def _find_join(page: Page, ahead: dict[str | None, Page]) -> str | None:
-    """The first row of a page after which another page was fetched ahead."""
-    return next((identity for identity in _find_row_ids(page) if identity in ahead), None)
-
-
 def _find_cursor(what: str, page: Page) -> str:
     if not page.rows:
         raise _error(what, "hasNextPage is true on an empty page")
@@ -166,25 +159,16 @@ def _find_cursor(what: str, page: Page) -> str:
     return cursor
 
 
-def _find_starts(rows: Sequence[Any], size: int) -> list[str]:
-    """The ids that the second page and later ones begin after, if each has `size` of these rows."""
-    return [identity for identity in map(find_row_id, rows[size - 1 : -1 : size]) if identity]
-
-
-def _find_row_ids(page: Page) -> Iterator[str]:
-    return (identity for identity in map(find_row_id, page.rows) if identity)
+def _find_row_ids(rows: Iterable[Any]) -> Iterator[str]:
+    return filter(None, map(find_row_id, rows))
 
 
 def drop_repeated_rows(rows: Iterable[Any]) -> list[Any]:
     """The rows, each id once. A row without an id is kept, so that it is reported."""
-    kept = []
-    seen = set()
+    kept: dict[object, Any] = {}
     for row in rows:
-        identity = find_row_id(row)
-        if identity is None or identity not in seen:
-            kept.append(row)
-        seen.add(identity)
-    return kept
+        kept.setdefault(find_row_id(row) or object(), row)
+    return list(kept.values())
 
 
 def find_row_id(row: Any) -> str | None:

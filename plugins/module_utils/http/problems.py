@@ -90,13 +90,20 @@ def make_status_error(
 
 
 def find_server_message(body: Any, text: str) -> str:
-    """The message of an error envelope: `{errorCode, message}`, `{error, errorCode}`, or `{error, request_id}`."""
+    """The message of an error envelope: `{errorCode, message}`, `{error, errorCode}`, or `{error, request_id}`.
+
+    The last one has an error `{type, message, param}`. The request's id is for the provider's support.
+    """
     if not isinstance(body, dict):
         return describe_body(text)
-    if isinstance(body.get("error"), dict):
-        return _find_nested_message(body["error"], body.get("request_id")) or describe_body(text)
-    parts = [body.get("errorCode"), body.get("message") or body.get("error")]
-    return one_line(": ".join(part for part in parts if isinstance(part, str) and part)) or describe_body(text)
+    error, about = body.get("error"), {}
+    parts = [body.get("errorCode"), body.get("message") or error]
+    if isinstance(error, dict):
+        parts = [error.get("type"), error.get("message")]
+        about = {"param": error.get("param"), "request_id": body.get("request_id")}
+    said = one_line(": ".join(part for part in parts if isinstance(part, str) and part))
+    named = [f"{name} {one_line(value, 80)}" for name, value in about.items() if isinstance(value, str) and value]
+    return (f"{said} ({', '.join(named)})" if named else said) or describe_body(text)
 
 
 def find_param(body: Any) -> str | None:
@@ -104,17 +111,6 @@ def find_param(body: Any) -> str | None:
     error = body.get("error") if isinstance(body, dict) else None
     param = error.get("param") if isinstance(error, dict) else None
     return param if isinstance(param, str) else None
-
-
-def _find_nested_message(error: dict[str, Any], request_id: Any) -> str:
-    """What an error `{type, message, param}` says, with the request's id for the provider's support."""
-    parts = [error.get("type"), error.get("message")]
-    said = one_line(": ".join(part for part in parts if isinstance(part, str) and part))
-    about = {"param": error.get("param"), "request_id": request_id}
-    named = ", ".join(
-        f"{name} {one_line(value, 80)}" for name, value in about.items() if isinstance(value, str) and value
-    )
-    return f"{said} ({named})" if named else said
 
 
 def describe_body(text: str) -> str:

@@ -9,7 +9,6 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from ..errors import ApiError
@@ -21,14 +20,6 @@ Value = TypeVar("Value")
 _FIRST_PAUSE, _LONGEST_PAUSE, _JITTER = 0.2, 15.0, 0.2
 
 
-@dataclass(slots=True)
-class Tries:
-    """How often a call was tried. unclear: whether a try that failed may have been accepted."""
-
-    count: int = 0
-    unclear: bool = False
-
-
 async def call_with_retries(
     settings: HttpSettings,
     what: str,
@@ -37,8 +28,10 @@ async def call_with_retries(
     repeatable: bool,
     final: Sequence[int] = (),
     may_be_accepted: Callable[[], bool] = lambda: False,
-) -> tuple[Value, Tries]:
-    """Call until it succeeds, fails for good, or the deadline of `settings` is over; what it returned, and the tries.
+) -> tuple[Value, int, bool]:
+    """Call until it succeeds, fails for good, or the deadline of `settings` is over.
+
+    Returns what the call returned, how often it was tried, and whether a try that failed may have been accepted.
 
     No try starts before the moment that the server named to any caller with the same `settings`. The deadline begins
     when the first try may start; before that, a call may wait for the gate for up to the same time. All later pauses
@@ -52,34 +45,31 @@ async def call_with_retries(
     Raises ApiError, with `attempts` and `may_be_accepted` of all tries together.
     """
     await settings.gate.wait_until_open(what, time.monotonic() + settings.deadline)
-    tries, gate, deadline = Tries(), settings.gate, time.monotonic() + settings.deadline
+    count, unclear = 0, False
+    gate, deadline = settings.gate, time.monotonic() + settings.deadline
     try:
         async with asyncio.timeout_at(asyncio.get_running_loop().time() + settings.deadline):
             while True:
                 try:
                     await gate.wait_until_open(what, deadline)
-                    tries.count += 1
-                    return await call(), tries
+                    count += 1
+                    return await call(), count, unclear
                 except ApiError as error:
                     gate.note_error(error)
-                    tries.unclear = tries.unclear or error.may_be_accepted
-                    may_repeat = (repeatable or not error.may_be_accepted) and tries.count <= settings.retries
-                    pause = _find_pause(error, tries.count, deadline) if may_repeat else None
+                    unclear = unclear or error.may_be_accepted
+                    may_repeat = (repeatable or not error.may_be_accepted) and count <= settings.retries
+                    pause = _find_pause(error, count, deadline) if may_repeat else None
                     if pause is None or error.status in final or gate.stop.requested:
                         raise
                     await gate.stop.sleep(pause)
                     if gate.stop.requested:
                         raise
     except TimeoutError:
-        raise ApiError(
-            f"{what}: no answer within the deadline of {settings.deadline:g} s",
-            code="timeout",
-            may_be_accepted=tries.unclear or may_be_accepted(),
-            transient=True,
-            attempts=tries.count,
-        ) from None
+        unclear = unclear or may_be_accepted()
+        message = f"{what}: no answer within the deadline of {settings.deadline:g} s"
+        raise ApiError(message, code="timeout", may_be_accepted=unclear, transient=True, attempts=count) from None
     except ApiError as error:
-        raise error.but(may_be_accepted=tries.unclear, attempts=tries.count) from None
+        raise error.but(may_be_accepted=unclear, attempts=count) from None
 
 
 def _find_pause(error: ApiError, tries: int, deadline: float) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 # A shorter key is a dummy for a local server, and may be part of a word.
 _SHORTEST_SECRET = 8
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+_MARK = re.compile("^__(?=ansible)")
 _DEEPEST = 64
 _REDACTED = "********"
 # A JSON text without these has no half character, no key in escapes, and no mark of Ansible's serializers.
@@ -50,12 +51,8 @@ def sanitize(value: Any, key: str, depth: int = _DEEPEST) -> Any:
     if isinstance(value, list):
         return [sanitize(item, key, depth - 1) for item in value]
     if isinstance(value, dict):
-        return {sanitize(_remove_mark(name), key): sanitize(item, key, depth - 1) for name, item in value.items()}
+        return {sanitize(_MARK.sub("", name), key): sanitize(item, key, depth - 1) for name, item in value.items()}
     return value
-
-
-def _remove_mark(name: str) -> str:
-    return name.lstrip("_") if name.startswith("__ansible") else name
 
 
 def is_too_deep(value: Any) -> bool:

@@ -91,10 +91,8 @@ class HttpSettings:
         """The context that verifies the server and shows our certificate; made once for each set of options."""
         try:
             return _make_tls_context(self.validate_certs, self.ca_path, self.client_cert, self.client_key)
-        except OptionError:
-            raise
-        except FleetError:
-            if httpx.URL(self.base_url).scheme == "https":
+        except FleetError as error:
+            if isinstance(error, OptionError) or httpx.URL(self.base_url).scheme == "https":
                 raise
             # Plain HTTP verifies no server; this context trusts none.
             return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -3,8 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The transport of our httpx clients: connections by aiohttp, which takes a fifth of the processor time of httpcore.
 
-    client = httpx.AsyncClient(transport=AiohttpTransport(tls, timeout=30.0, proxy=None))
-
 A request that went out, as a whole or in part, has the extension `sent`: a server may have acted on it.
 """
 
