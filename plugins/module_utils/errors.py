@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Final, Self
 
 from .text import one_line
@@ -29,6 +30,7 @@ class OptionError(FleetError):
         self.option = option
 
 
+@dataclass(eq=False, repr=False)
 class ApiError(FleetError):
     """A call to a provider's API that did not succeed. It never changes: `but` gives another one.
 
@@ -43,27 +45,19 @@ class ApiError(FleetError):
     attempts: how many requests were made.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        code: str,
-        status: int | None = None,
-        param: str | None = None,
-        retry_after: float | None = None,
-        may_be_accepted: bool = False,
-        transient: bool = False,
-        attempts: int = 1,
-    ) -> None:
-        super().__init__(message)
-        self.code: Final = code
-        self.status: Final = status
-        self.param: Final = param
-        self.retry_after: Final = retry_after
-        self.may_be_accepted: Final = may_be_accepted
-        self.transient: Final = transient
-        self.attempts: Final = attempts
+    message: Final[str]
+    _: KW_ONLY
+    code: Final[str]
+    status: Final[int | None] = None
+    param: Final[str | None] = None
+    retry_after: Final[float | None] = None
+    may_be_accepted: Final[bool] = False
+    transient: Final[bool] = False
+    attempts: Final[int] = 1
+
+    def __post_init__(self) -> None:
+        super().__init__(self.message)
 
     def but(self, message: str | None = None, **changes: Any) -> Self:
         """The same error with another message, or with other values of the fields named."""
-        return type(self)(str(self) if message is None else message, **{**vars(self), **changes})
+        return replace(self, message=self.message if message is None else message, **changes)
