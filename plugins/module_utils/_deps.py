@@ -4,24 +4,27 @@
 """Third-party packages, imported in one place.
 
 Without them the plugins still import (``ansible-doc`` and ``ansible-test`` run without them);
-``require()`` then tells the user in one line which package which Python lacks.
+``require_packages()`` then tells the user in one line which package which Python lacks.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import FleetError
 
 _missing: list[str] = []
+for _package in ("aiohttp", "httpx", "jmespath", "pydantic", "semantic_version"):
+    try:
+        importlib.import_module(_package)
+    except ImportError:
+        _missing.append(_package)
 
 
 class _Absent:
-    """Stands in for a missing package: class bodies and decorators that name it still evaluate."""
-
-    def __init__(self, package: str) -> None:
-        _missing.append(package)
+    """Stands in for a package: class bodies and decorators that name it still evaluate."""
 
     def __getattr__(self, name: str) -> Any:
         return self
@@ -33,34 +36,19 @@ class _Absent:
         return ()
 
 
-try:
+if TYPE_CHECKING or not _missing:
     import aiohttp
-    import yarl  # aiohttp's own addresses
-except ImportError:
-    aiohttp = yarl = _Absent("aiohttp")  # type: ignore[assignment]
-
-try:
     import httpx
-except ImportError:
-    httpx = _Absent("httpx")  # type: ignore[assignment]
-
-try:
     import jmespath
     import jmespath.exceptions
     import jmespath.functions
-except ImportError:
-    jmespath = _Absent("jmespath")
-
-try:
     import pydantic
     import pydantic.alias_generators
-except ImportError:
-    pydantic = _Absent("pydantic")  # type: ignore[assignment]
-
-try:
     import semantic_version
-except ImportError:
-    semantic_version = _Absent("semantic_version")
+    import yarl  # aiohttp's own addresses
+else:
+    # Nothing works unless all are there.
+    aiohttp = httpx = jmespath = pydantic = semantic_version = yarl = _Absent()
 
 __all__ = ["aiohttp", "httpx", "jmespath", "pydantic", "require_packages", "semantic_version", "yarl"]
 
