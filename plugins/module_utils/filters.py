@@ -36,10 +36,8 @@ class _Functions(jmespath.functions.Functions):  # type: ignore[misc]
     def _func_older_than(self, moment: str | None, age: str) -> bool:
         """Whether an ISO 8601 time is longer ago than an age such as `90s`, `15m`, `12h`, `7d` or `2w`."""
         seconds = _parse_age(age)
-        if moment is None:
-            return False
         try:
-            then = datetime.fromisoformat(moment)
+            then = datetime.fromisoformat(moment or "")
         except ValueError:
             return False
         then = then if then.tzinfo else then.replace(tzinfo=UTC)
@@ -98,15 +96,12 @@ class Expressions:
             except ValueError as error:
                 raise OptionError(self._option, f"{text!r}: {error}") from None
         if _takes_a_list(compiled.parsed):
-            raise OptionError(
-                self._option, f"{text!r} takes the environment for a list; write a condition such as status == 'online'"
-            )
+            problem = "takes the environment for a list; write a condition such as status == 'online'"
+            raise OptionError(self._option, f"{text!r} {problem}")
         for name in _find_names(compiled.parsed):
             if name not in known:
-                near = find_nearest(name, known, 0)
-                raise OptionError(
-                    self._option, f"{text!r} names {name!r}, which no environment has; {near!r} is nearest"
-                )
+                problem = f"names {name!r}, which no environment has; {find_nearest(name, known, 0)!r} is nearest"
+                raise OptionError(self._option, f"{text!r} {problem}")
         return compiled
 
     def all_hold(self, row: Mapping[str, Any], now: datetime) -> bool:

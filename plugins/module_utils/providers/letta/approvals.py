@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..._deps import jmespath
 from ...errors import ApiError
 from ...http.settings import HttpSettings
 from ...text import one_line
@@ -24,6 +25,8 @@ _DENIED = "Denied by the operator"
 # Seconds until a device asks about the next of several tool calls.
 _NEXT_WITHIN = 10.0
 _PAUSE = 0.3
+# Of a list, those entries that have what is needed; of anything else null.
+_REQUESTS = jmespath.compile("pending_control_requests[?type(request.tool_call_id) == 'string']")
 
 Decision = Mapping[str, Any]
 
@@ -80,16 +83,8 @@ def find_requests(relay: Relay) -> list[dict[str, Any]] | None:
 
     None if it does not report it.
     """
-    pending = relay.device_status.get("pending_control_requests")
-    if not isinstance(pending, list):
-        return None
-    return [
-        entry
-        for entry in pending
-        if isinstance(entry, dict)
-        and isinstance(entry.get("request"), dict)
-        and isinstance(entry["request"].get("tool_call_id"), str)
-    ]
+    found: list[dict[str, Any]] | None = _REQUESTS.search(relay.device_status)
+    return found
 
 
 def _find_waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, str]:

@@ -80,8 +80,7 @@ def write_instruction(command: str) -> str:
 def explain_not_updatable(said: SelfUpdateReport | None) -> str:
     """Why a device does not update itself or reports no command, in its own words if it gives a reason."""
     said = said or {}
-    reason = said.get("reason") or (
-        "reports no manual_command" if is_updatable(said) else "reports no self_update support"
-    )
+    missing = "manual_command" if is_updatable(said) else "self_update support"
+    reason = said.get("reason") or f"reports no {missing}"
     path = f"; installed in {said['install_path']}" if said.get("install_path") else ""
     return one_line(f"not updatable: {reason}{path}")

@@ -98,7 +98,9 @@ def read_environment(raw: Any, base_url: str, now: datetime) -> Environment:
     """A row as an Environment, online or not as of `now`. Raises pydantic's ValidationError for one without an id."""
     row, flaws = read_row(Row, raw)
     metadata = row.metadata or Metadata()
-    status = "online" if _is_online(row, now) else "offline"
+    # The API's own rule.
+    is_fresh = row.last_heartbeat is not None and now - _read_time(row.last_heartbeat) < HEARTBEAT_LIMIT
+    status = "online" if row.connection_id and is_fresh else "offline"
     self_update = raw["metadata"]["self_update"] if metadata.self_update is not None else None
     known: dict[str, Any] = {
         **vars(metadata),
@@ -149,13 +151,6 @@ FIELDS: tuple[str, ...] = (
     "working_directory", "self_update", "supported_commands", "online", "status", "updatable", "connected_at",
     "last_heartbeat", "last_seen_at", "first_seen_at", "listed_at", "metadata", "extra", "invalid",
 )  # fmt: skip
-
-
-def _is_online(row: Row, now: datetime) -> bool:
-    """The API's own rule: a connection, and a heartbeat younger than 120 s."""
-    if not row.connection_id or row.last_heartbeat is None:
-        return False
-    return now - _read_time(row.last_heartbeat) < HEARTBEAT_LIMIT
 
 
 def _read_time(milliseconds: float) -> datetime:

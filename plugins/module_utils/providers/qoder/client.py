@@ -33,7 +33,6 @@ from .models import Event, ListPage, Query, Session, read_environment
 _READS, _WRITES, _BETWEEN_PAGES = 50.0, 20.0, 0.1
 # Seconds between two tries to send to a session that is busy.
 _BUSY_PAUSE = 1.0
-_CONFLICT = 409
 _EVENTS_A_PAGE = 100
 Params: TypeAlias = Mapping[str, str]
 
@@ -63,8 +62,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         next_after = None
         backwards = query.before_id is not None
         where = f"GET {self._base_url}/environments"
-        bounds = Bounds(where, self._settings.deadline)
-        walk = self._walk_pages(("environments",), query.parameters(), query.start(), bounds, backwards=backwards)
+        walk = self._walk_pages(("environments",), query.parameters(), query.start(), self._settings.deadline)
         async for page, date in walk:
             pages.append(page)
             dates.append(date)
@@ -75,10 +73,11 @@ class Client(AbstractAsyncContextManager["Client"]):
         return Listing(drop_repeated_rows(rows), min(dates), next_after)
 
     async def _walk_pages(
-        self, path: Sequence[str], parameters: Params, cursor: Params, bounds: Bounds, *, backwards: bool = False
+        self, path: Sequence[str], parameters: Params, cursor: Params, deadline: float | None
     ) -> AsyncIterator[tuple[ListPage, Any]]:
         """Each page of a list call with its date, in both generations of the API."""
         where = f"GET {self._base_url}/{'/'.join(path)}"
+        bounds, backwards = Bounds(where, deadline), "before_id" in cursor
         cursors: list[Params] = []
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
@@ -162,7 +161,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             except ApiError as error:
                 attempts, unclear = attempts + error.attempts, unclear or error.may_be_accepted
                 failure = error.but(attempts=attempts, may_be_accepted=unclear)
-                if error.status != _CONFLICT or _is_of_another_request(error):
+                if error.status != 409 or _is_of_another_request(error):
                     raise failure from None
                 await self._wait_for_busy(failure, give_up_at)
         return Accepted(
@@ -185,8 +184,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         parameters = {"limit": str(_EVENTS_A_PAGE), "order": "asc"}
         cursor = {"after_id": after_id} if after_id is not None else {}
         path = ("sessions", session_id, "events")
-        bounds = Bounds(f"GET {self._base_url}/{'/'.join(path)}", None)
-        async for page, _date in self._walk_pages(path, parameters, cursor, bounds):
+        async for page, _date in self._walk_pages(path, parameters, cursor, None):
             for raw in page.data:
                 try:
                     yield Event.model_validate(raw)
@@ -230,11 +228,10 @@ def _write_agent(agent_id: str) -> Any:
 
 def _is_of_another_request(error: ApiError) -> bool:
     """Whether the server had another request under the same key, so that waiting does not help."""
-    return error.status == _CONFLICT and (error.param or "").lower() == "idempotency-key"
+    return error.status == 409 and (error.param or "").lower() == "idempotency-key"
 
 
 def _find_echoed_id(data: Any) -> str | None:
     """The id of the last message, if the answer has the events."""
     events = data.get("data", data.get("events")) if isinstance(data, dict) else data
-    found = [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
-    return next((identity for event in reversed(found) if (identity := find_row_id(event)) is not None), None)
+    return next(filter(None, map(find_row_id, reversed(events))), None) if isinstance(events, list) else None

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
 
+from ..._deps import jmespath
 from ...errors import ApiError
 from ...http.gate import Throttle
 from ...text import one_line
@@ -50,37 +51,31 @@ class Conversations:
         return found[0] if found else None
 
     def search_reply(self, question: Question) -> Look:
-        return _ReplySearch(self, question).look
+        """A function that looks for the reply. Each time it reads only the events since the time before."""
+        read_to = question.otid
+        turn = _SessionTurn(question.otid) if question.otid is not None else None
+
+        async def look(_seconds: float) -> Reply:
+            nonlocal read_to, turn
+            try:
+                async for event in self.events(question, read_to):
+                    read_to = event.id or read_to
+                    if turn is not None:
+                        turn.take(event)
+                    elif _is_asked_about(question, event):
+                        turn = _SessionTurn(event.id, event.processed_at)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                return Reply().end("lost", "reply_lost", str(error))
+            return turn.reply() if turn is not None else Reply()
+
+        return look
 
     async def events(self, question: Question, after_id: str | None) -> AsyncIterator[Event]:
         async with self._throttle.request():
             async for event in self._client.events(str(question.conversation_id), after_id):
                 yield event
-
-
-class _ReplySearch:
-    """Looks for the reply to one message, again and again. A look reads only the events since the look before."""
-
-    def __init__(self, conversations: Conversations, question: Question) -> None:
-        self._conversations = conversations
-        self._question = question
-        self._read_to: str | None = question.otid
-        self._turn = _SessionTurn(question.otid) if question.otid is not None else None
-
-    async def look(self, _seconds: float = 0.0) -> Reply:
-        """What has happened to the message by now. Raises ApiError."""
-        try:
-            async for event in self._conversations.events(self._question, self._read_to):
-                self._read_to = event.id or self._read_to
-                if self._turn is not None:
-                    self._turn.take(event)
-                elif _is_asked_about(self._question, event):
-                    self._turn = _SessionTurn(event.id, event.processed_at)
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            return Reply().end("lost", "reply_lost", str(error))
-        return self._turn.reply() if self._turn is not None else Reply()
 
 
 class _SessionTurn:
@@ -113,24 +108,23 @@ class _SessionTurn:
 
     def reply(self) -> Reply:
         """The reply of the turn as it stands."""
-        reply = Reply(text=self._text, event_id=self._event_id)
-        if self._end is None:
+        reply, end = Reply(text=self._text, event_id=self._event_id), self._end
+        if end is None:
             return reply
-        if self._began_at is not None and self._end.processed_at is not None:
-            reply.duration = round((self._end.processed_at - self._began_at).total_seconds(), 3)
-        reply.stop_reason = _find_stop_reason(self._end)
-        if _waits(self._end) and not self._is_over:
-            return self._add_approvals(reply, self._end)
+        if self._began_at is not None and end.processed_at is not None:
+            reply.duration = round((end.processed_at - self._began_at).total_seconds(), 3)
+        reply.stop_reason = _find_stop_reason(end)
+        if _waits(end) and not self._is_over:
+            waiting = (end.stop_reason and end.stop_reason.event_ids) or list(self._calls)
+            return reply.need_approval([_describe_approval(call_id, self._calls.get(call_id)) for call_id in waiting])
         if reply.stop_reason == "deleted":
             return reply.end("lost", "reply_lost", "the session was deleted before the end of the turn")
         if reply.stop_reason == "end_turn" and self._text is not None:
             reply.state = "replied"
             return reply
-        return reply.end("failed", "reply_failed", _explain_failure(reply.stop_reason, self._end))
-
-    def _add_approvals(self, reply: Reply, end: Event) -> Reply:
-        waiting = (end.stop_reason and end.stop_reason.event_ids) or list(self._calls)
-        return reply.need_approval([_describe_approval(call_id, self._calls.get(call_id)) for call_id in waiting])
+        said = jmespath.search("message", end.error) or reply.stop_reason
+        why = _FAILURES.get(reply.stop_reason) or f"the turn failed: {one_line(said)}"
+        return reply.end("failed", "reply_failed", why)
 
 
 def _is_asked_about(question: Question, event: Event) -> bool:
@@ -151,20 +145,15 @@ def _find_stop_reason(event: Event) -> str | None:
     if event.type == "session.status_idle":
         return (event.stop_reason.type if event.stop_reason else None) or "end_turn"
     if event.type == "session.error":
-        error = event.error if isinstance(event.error, dict) else {}
-        retry = error.get("retry_status")
-        return None if "retrying" in (retry, retry.get("type") if isinstance(retry, dict) else None) else "error"
+        # Either a word, or an object with it.
+        retry = jmespath.search("retry_status.type || retry_status", event.error)
+        return None if retry == "retrying" else "error"
     return {"session.status_terminated": "terminated", "session.deleted": "deleted"}.get(event.type)
 
 
 def _waits(end: Event) -> bool:
     """Whether a turn that stopped here waits until a tool call is allowed or answered."""
     return _find_stop_reason(end) == "requires_action"
-
-
-def _explain_failure(stop_reason: str | None, end: Event) -> str:
-    said = end.error.get("message") if isinstance(end.error, dict) else None
-    return _FAILURES.get(stop_reason) or f"the turn failed: {one_line(said or stop_reason)}"
 
 
 def _describe_approval(call_id: str, call: Event | None) -> dict[str, Any]:
