@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from .errors import OptionError
 from .text import one_line
 
-_FORMATS = (".jsonl", ".csv")
-
 
 def check_writable(option: str, path: str) -> None:
     """Raise OptionError when a file cannot be written at `path`. It is called before anything is sent."""
-    if option == "result_file" and not path.endswith(_FORMATS):
+    if option == "result_file" and not path.endswith((".jsonl", ".csv")):
         raise OptionError(option, f"must end in .jsonl (JSON Lines) or .csv, got {path!r}")
     if Path(path).is_dir():
         raise OptionError(option, f"cannot write {path!r}: it is a directory")
@@ -63,19 +60,17 @@ def differs_from(path: str, text: str) -> bool:
 
 
 def write_text(option: str, path: str, text: str, *, mode: int = 0o600) -> None:
-    """Replace a file, or a link of that name, by a text. mode: the permissions of the file. Raises OptionError."""
-    write_lines(option, path, [text], mode)
+    """Replace a file, or a link of that name, by a text. A reader never sees a part of it. Raises OptionError.
 
-
-def write_lines(option: str, path: str, lines: Sequence[str], mode: int = 0o600) -> None:
-    """As `write_text`, for lines with their ends. A reader never sees a part of the file."""
+    mode: the permissions of the file.
+    """
     temporary = ""
     try:
         with tempfile.NamedTemporaryFile(
             "w", encoding="utf-8", newline="", dir=Path(path).absolute().parent, delete=False
         ) as file:
             temporary = file.name
-            file.writelines(lines)
+            file.write(text)
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except OSError as error:

@@ -16,7 +16,6 @@ from .model import Report
 
 # Each value is a time series that Prometheus keeps. All further values are counted together as `other`.
 _MOST_VALUES = 20
-_OTHER = "other"
 
 _BY_DIMENSION = {
     "mode": "Environments by the permission mode they are in.",
@@ -31,53 +30,32 @@ Samples = Iterable[tuple[Mapping[str, str], float]]
 
 def render_metrics(report: Report, generated_at: datetime) -> str:
     """The text of a `.prom` file: no metric says anything of one environment alone."""
-    return "".join(_render_lines(report, generated_at))
+    return "".join(line for gauge in _find_gauges(report, generated_at) for line in _render_gauge(*gauge))
 
 
-def _render_lines(report: Report, generated_at: datetime) -> Iterator[str]:
-    yield from _render_gauge(
-        "fleetops_report_generated_timestamp_seconds",
-        "When this report was written, as a Unix time.",
-        [({}, round(generated_at.timestamp(), 3))],
-    )
+def _find_gauges(report: Report, generated_at: datetime) -> Iterator[tuple[str, str, Samples]]:
+    """The name, the meaning and the samples of each metric."""
+    written: Samples = [({}, round(generated_at.timestamp(), 3))]
+    yield "fleetops_report_generated_timestamp_seconds", "When this report was written, as a Unix time.", written
     rows = report.environments
-    yield from _render_gauge(
-        "fleetops_environments",
-        "Environments of the fleet.",
-        _count_labels(("provider", "status"), [(row.provider, row.status) for row in rows]),
-    )
+    found = _count_labels(("provider", "status"), [(row.provider, row.status) for row in rows])
+    yield "fleetops_environments", "Environments of the fleet.", found
     for name, meaning in _BY_DIMENSION.items():
         values = [(row.provider, str(value)) for row in rows if (value := getattr(row, name)) is not None]
-        yield from _render_gauge(f"fleetops_environments_by_{name}", meaning, _count_labels(("provider", name), values))
-    yield from _render_gauge(
-        "fleetops_environments_updatable",
-        "Environments that say they can update themselves.",
-        _count_labels(("provider",), [(row.provider,) for row in rows if row.updatable]),
-    )
-    yield from _render_gauge(
-        "fleetops_campaign_deliveries",
-        "Deliveries of a campaign by how they ended.",
-        [
-            ({"campaign": campaign.name, "status": status}, count)
-            for campaign in report.campaigns
-            for status, count in campaign.counts.items()
-        ],
-    )
-    if report.rollout:
-        of_rollout = {"rollout": report.rollout.name}
-        yield from _render_gauge(
-            "fleetops_rollout_targets",
-            "Targets of a rollout by what became of them.",
-            [({**of_rollout, "status": status}, count) for status, count in report.rollout.counts.items()],
-        )
-        yield from _render_gauge(
-            "fleetops_rollout_waves",
-            "Waves of a rollout by their state.",
-            [
-                ({**of_rollout, "state": state}, count)
-                for state, count in sorted(Counter(wave.state for wave in report.rollout.waves).items())
-            ],
-        )
+        yield f"fleetops_environments_by_{name}", meaning, _count_labels(("provider", name), values)
+    found = _count_labels(("provider",), [(row.provider,) for row in rows if row.updatable])
+    yield "fleetops_environments_updatable", "Environments that say they can update themselves.", found
+    found = [
+        ({"campaign": campaign.name, "status": status}, count)
+        for campaign in report.campaigns
+        for status, count in campaign.counts.items()
+    ]
+    yield "fleetops_campaign_deliveries", "Deliveries of a campaign by how they ended.", found
+    if rollout := report.rollout:
+        found = [({"rollout": rollout.name, "status": status}, count) for status, count in rollout.counts.items()]
+        yield "fleetops_rollout_targets", "Targets of a rollout by what became of them.", found
+        found = _count_labels(("rollout", "state"), [(rollout.name, wave.state) for wave in rollout.waves])
+        yield "fleetops_rollout_waves", "Waves of a rollout by their state.", found
 
 
 def _count_labels(labels: Sequence[str], values: Iterable[tuple[str, ...]]) -> Samples:
@@ -86,7 +64,7 @@ def _count_labels(labels: Sequence[str], values: Iterable[tuple[str, ...]]) -> S
     kept = Counter(dict(found.most_common(_MOST_VALUES)))
     for value, count in found.items():
         if value not in kept:
-            kept[(*value[:-1], _OTHER)] += count
+            kept[(*value[:-1], "other")] += count
     return [(dict(zip(labels, value, strict=True)), count) for value, count in sorted(kept.items())]
 
 

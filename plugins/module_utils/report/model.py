@@ -185,11 +185,8 @@ def report_rollout(record: Mapping[str, Any]) -> ReportedRollout:
 
 def equals_except_time(text: str, other: str) -> bool:
     """Whether two files of the report differ in nothing but the time of their generation."""
-    return _remove_time(text) == _remove_time(other)
-
-
-def _remove_time(text: str) -> str:
-    return _GENERATED.sub(r"\1\2", text, count=1)
+    text, other = (_GENERATED.sub(r"\1\2", each, count=1) for each in (text, other))
+    return text == other
 
 
 def _report_environment(host: str, environment: Environment) -> FleetRow:

@@ -34,13 +34,10 @@ def render_page(data: Mapping[str, Any]) -> str:
         f"style-src {_hash_source(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
+    embedded = json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
     return string.Template(_read_file("page.html")).substitute(
-        policy=policy, style=style, library=library, script=script, data=_embed(data)
+        policy=policy, style=style, library=library, script=script, data=embedded
     )
-
-
-def _embed(data: Mapping[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPES)
 
 
 def _read_file(name: str) -> str:
