@@ -14,7 +14,7 @@ import re
 import sqlite3
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,7 @@ def find_events(before: ReportedState | None, environment: Environment, now: dat
         types = [after.status] if after.status != before.status else []
         types += [name for name in ("version", "mode") if getattr(after, name) not in (None, getattr(before, name))]
     device = {name: replace_unsafe(environment.fields.get(name)) for name in _TEXTS}
-    previous = (
-        {name: replace_unsafe(getattr(before, name)) for name in ("status", "version", "mode")} if before else None
-    )
+    previous = {name: replace_unsafe(value) for name, value in asdict(before).items()} if before else None
     common = {"provider": environment.provider, **device, "status": after.status, "previous": previous}
     return [{"type": name, **common, "at": format_time(now)} for name in types]
 

@@ -122,11 +122,11 @@ class FanOut:
         self,
         pairs: Sequence[tuple[T, OutcomeT]],
         work: Work[T, OutcomeT],
-        before_waiting: Callable[[], None] = lambda: None,
+        before_waiting: Callable[[Sequence[OutcomeT]], None] = lambda _outcomes: None,
     ) -> None:
         """Work in rounds. After the first round only targets that are waited for are worked on.
 
-        before_waiting: is called before each pause between rounds.
+        before_waiting: is called before each pause between rounds, with the outcomes of those that are waited for.
         """
         policy = self._policy
         open_pairs = [pair for pair in pairs if pair[0].skip is None]
@@ -139,7 +139,7 @@ class FanOut:
                 waits = policy.when_offline == "wait" and left > 0
                 open_pairs = await self._work_on(open_pairs, work, waits=waits)
                 if open_pairs:
-                    before_waiting()
+                    before_waiting([outcome for _target, outcome in open_pairs])
                     # Once the policy waits no more, those that are left are worked on later by their own choice.
                     await self.stop.sleep(min(pause, left) if waits else pause)
                     pause = min(pause * 2, policy.longest_pause)

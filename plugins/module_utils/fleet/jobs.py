@@ -37,7 +37,7 @@ async def on_each(
     begin: Callable[[Target], OutcomeT],
     job: Callable[[Client, Target, OutcomeT], Awaitable[None]],
     *,
-    before_waiting: Callable[[], None] = lambda: None,
+    before_waiting: Callable[[Sequence[OutcomeT]], None] = lambda _outcomes: None,
 ) -> list[OutcomeT]:
     """Do a job for every target; returns one outcome each, in the same order.
 

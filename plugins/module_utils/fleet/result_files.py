@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OptionError
-from ..files import write_lines, write_text
+from ..files import write_text
 from ..text import one_line
 
 # A spreadsheet takes such a text for a formula, also with full-width or small signs.
@@ -26,7 +26,7 @@ def write_results(path: str, results: Sequence[Mapping[str, Any]]) -> None:
     if path.endswith(".csv"):
         write_text("result_file", path, _write_csv(results))
     else:
-        write_lines("result_file", path, [json.dumps(result, ensure_ascii=False) + "\n" for result in results])
+        write_text("result_file", path, "".join(json.dumps(result, ensure_ascii=False) + "\n" for result in results))
 
 
 def write_hosts(path: str, hosts: Sequence[str]) -> None:
@@ -35,7 +35,7 @@ def write_hosts(path: str, hosts: Sequence[str]) -> None:
     No file is left when there are none: Ansible takes an empty one for no limit at all.
     """
     if hosts:
-        write_lines("retry_file", path, [f"{host}\n" for host in hosts])
+        write_text("retry_file", path, "".join(f"{host}\n" for host in hosts))
         return
     try:
         Path(path).unlink(missing_ok=True)

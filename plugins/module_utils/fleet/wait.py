@@ -95,11 +95,11 @@ async def wait_for_environments(
 
     check_mode: look once. The policy's `report` is called with a line of progress before each pause.
     """
-    watch = _Watch(goal, policy.report or (lambda _line: None))
+    watch = _Watch(goal, policy.report or (lambda _line: None), len(targets))
     # The lines of the watch say more than those of the fan-out.
     policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within, report=None)
     fan_out = FanOut(policy)
-    waits = await on_each(fan_out, settings, targets, watch.begin, watch.look, before_waiting=watch.report_waiting)
+    waits = await on_each(fan_out, settings, targets, WaitOutcome.make, watch.look, before_waiting=watch.report_waiting)
     why_early = policy.stop.why or "too many others failed"
     for wait in waits:
         if wait.error is not None and wait.error["code"] == "interrupted":
@@ -114,21 +114,13 @@ async def wait_for_environments(
 class _Watch:
     """Looks at each target until it meets the goal, and reports how many do."""
 
-    def __init__(self, goal: Goal, report: Callable[[str], None]) -> None:
-        self._goal, self._report = goal, report
-        self._waits: list[WaitOutcome] = []
+    def __init__(self, goal: Goal, report: Callable[[str], None], targets: int) -> None:
+        self._goal, self._report, self._targets = goal, report, targets
         # How many targets each round looks up.
-        self._open = 0
+        self._open = targets
         self._started = time.monotonic()
         # Environment id → the connection on which the goal is met, and since when.
         self._held: dict[str, tuple[str | None, float]] = {}
-
-    def begin(self, target: Target) -> WaitOutcome:
-        """The outcome of a target before the first look at it."""
-        wait = WaitOutcome.make(target)
-        self._waits.append(wait)
-        self._open += 1
-        return wait
 
     async def look(self, client: Client, target: Target, wait: WaitOutcome) -> None:
         """Look at one target. A transient error leaves it waiting for the next look."""
@@ -166,11 +158,10 @@ class _Watch:
             held = self._held[target.environment.id] = now
         return max(0.0, asked_at - held[1])
 
-    def report_waiting(self) -> None:
+    def report_waiting(self, waiting: Sequence[WaitOutcome]) -> None:
         """Report how many targets are waited for, which is also how many the next round looks up."""
-        waiting = [wait for wait in self._waits if wait.status == "waiting"]
         self._open = len(waiting)
         of_one = f"{waiting[0].host} is {waiting[0].reason}"
-        of_many = f"{len(self._waits) - self._open} of {len(self._waits)} are, {self._open} are waited for"
-        stands = of_one if len(self._waits) == 1 else of_many
+        of_many = f"{self._targets - self._open} of {self._targets} are, {self._open} are waited for"
+        stands = of_one if self._targets == 1 else of_many
         self._report(f"waiting until {self._goal}, {time.monotonic() - self._started:.0f} s: {stands}")
