@@ -17,7 +17,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.me
 from tests.sandbox.process import Sandbox
 from tests.unit.support import environment_of
 
-from .kill_points import each_step, entries, run_forked
+from .kill_points import begin_run, each_step, entries, run_forked
 
 
 @pytest.fixture
@@ -51,6 +51,16 @@ def had(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> list[Counter[str]
     return counted
 
 
+def in_conversations(targets: Sequence[MessageTarget], conversation_id: str | None) -> list[MessageTarget]:
+    """The targets, with a conversation that becomes an id when the message is sent."""
+    return [replace(target, conversation_id=conversation_id) for target in targets]
+
+
+def made(sandbox: Sandbox, targets: Sequence[MessageTarget]) -> int:
+    """How many conversations the targets' agents have besides their default ones."""
+    return sum(len(sandbox.conversations(str(target.agent_id))) for target in targets)
+
+
 def stale(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarget]:
     """The devices have registered again after they were listed."""
     restart(sandbox, targets)
@@ -75,14 +85,17 @@ def unclear(sandbox: Sandbox, targets: list[MessageTarget]) -> list[MessageTarge
 
 
 @pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("conversation_id", [None, "standing", "new", "standing or default"])
 @pytest.mark.parametrize("listed", [stale, listed_as_offline, unclear])
 def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
     sandbox: Sandbox,
     tmp_path: Path,
     targets: list[MessageTarget],
     listed: Callable[[Sandbox, list[MessageTarget]], list[MessageTarget]],
+    conversation_id: str | None,
 ) -> None:
     """It dies twice, and the devices restart each time, so the next run lists other connections."""
+    targets = in_conversations(targets, conversation_id)
 
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
         sandbox.clear_received()
@@ -98,8 +111,70 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
         assert set(done["statuses"]) <= {"sent", "already_sent"}
         ids = [make_message_id(ledger.stem, target.environment.id, 1) for target in targets]
         assert had(sandbox, targets) == [{own: 1} for own in ids]
+        # A standing conversation serves all campaigns, a new one serves one message.
+        campaigns = len(list(tmp_path.glob("*.sqlite")))
+        assert made(sandbox, targets) == {"standing": 2, "new": 2 * campaigns}.get(str(conversation_id), 0)
 
     each_step(tmp_path, kill, complete)
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("conversation_id", ["standing", "new"])
+def test_a_run_that_is_killed_at_any_await_is_completed_without_its_ledger(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], conversation_id: str
+) -> None:
+    targets = in_conversations(targets, conversation_id)
+
+    def kill(ledger: Path, step: int) -> dict[str, Any] | None:
+        sandbox.clear_received()
+        first = run_forked(sandbox, ledger, stale(sandbox, targets), step)
+        restart(sandbox, targets)
+        for file in tmp_path.glob(f"{ledger.name}*"):
+            file.unlink()
+        return first
+
+    def complete(ledger: Path) -> None:
+        done = run_forked(sandbox, ledger, targets)
+        assert set(done["statuses"]) <= {"sent", "already_sent"}
+        ids = [make_message_id(ledger.stem, target.environment.id, 1) for target in targets]
+        assert had(sandbox, targets) == [{own: 1} for own in ids]
+
+    each_step(tmp_path, kill, complete)
+
+
+def test_a_campaign_that_began_in_default_conversations_goes_on_in_standing_ones(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget]
+) -> None:
+    """The version before knew no other conversations. What it may have sent stays where it sent it."""
+
+    def kill(ledger: Path, step: int) -> dict[str, Any] | None:
+        sandbox.clear_received()
+        return run_forked(sandbox, ledger, targets, step)
+
+    def complete(ledger: Path) -> None:
+        for _number in range(2):
+            done = run_forked(sandbox, ledger, in_conversations(targets, "standing"))
+            assert set(done["statuses"]) <= {"sent", "already_sent"}
+        ids = [make_message_id(ledger.stem, target.environment.id, 1) for target in targets]
+        assert had(sandbox, targets) == [{own: 1} for own in ids]
+
+    each_step(tmp_path, kill, complete)
+
+
+@pytest.mark.parametrize("conversation_id", ["standing", "new"])
+def test_runs_at_the_same_time_deliver_once_in_one_conversation_each(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], conversation_id: str
+) -> None:
+    targets, ledger = in_conversations(targets, conversation_id), tmp_path / "c.sqlite"
+    sandbox.add_fault("slow", route="conversations", seconds=0.3)
+
+    ends = [begin_run(sandbox, ledger, order) for order in (targets, targets[::-1], targets)]
+    statuses = [status for end in ends for status in end()["statuses"]]
+
+    assert statuses.count("sent") == 2
+    assert {*statuses} <= {"sent", "already_sent", "not_attempted"}
+    assert [sum(turns.values()) for turns in had(sandbox, targets)] == [1, 1]
+    assert made(sandbox, targets) == 2
 
 
 def test_a_repeat_that_is_killed_at_any_await_makes_each_attempt_once(

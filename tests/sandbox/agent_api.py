@@ -13,6 +13,7 @@ from .agents import Agents
 from .api import ApiError, Call, Handler, Reply, bad_request, json_object, positive
 from .conversations import Conversation, Run, iso
 from .fleet import Row
+from .settings import Settings
 
 DEFAULT_PAGE = 100
 MODEL = "anthropic/claude-scripted"
@@ -24,11 +25,12 @@ MakeRoute = Callable[[str, str, str, Handler], Route]
 
 
 class AgentApi:
-    def __init__(self, agents: Agents) -> None:
-        self._agents = agents
+    def __init__(self, agents: Agents, settings: Settings) -> None:
+        self._agents, self._settings = agents, settings
 
     def routes(self, route: MakeRoute) -> list[Route]:
         return [
+            route("agent_list", "GET", "/v1/agents/", self.list_agents),
             route("agents", "GET", "/v1/agents/{agent_id}", self.get_agent),
             # Devices note on the agent that they work with it.
             route("agents", "PATCH", "/v1/agents/{agent_id}", self.get_agent),
@@ -39,6 +41,7 @@ class AgentApi:
             route("history", "GET", "/v1/agents/{agent_id}/messages", self.list_agent_messages),
             route("cancel", "POST", "/v1/agents/{agent_id}/messages/cancel", self.cancel_runs),
             route("conversations", "POST", "/v1/conversations/", self.create_conversation),
+            route("conversation_list", "GET", "/v1/conversations/", self.list_conversations),
             route("conversations", "GET", "/v1/conversations/{conversation_id}", self.get_conversation),
             route("history", "GET", "/v1/conversations/{conversation_id}/messages", self.list_messages),
             route("turn", "POST", "/v1/conversations/{conversation_id}/messages", self.start_turn),
@@ -46,9 +49,15 @@ class AgentApi:
             route("runs", "GET", "/v1/runs/{run_id}", self.get_run),
         ]
 
+    async def list_agents(self, call: Call) -> Reply:
+        """Answer a list of agents; with name only those of this name."""
+        wanted = call.query.get("name") if self._settings.searches else None
+        rows = [_agent(agent_id, self._agents.name(agent_id)) for agent_id in self._agents.ids()]
+        return _select(call, [row for row in rows if wanted in (None, row["name"])])
+
     async def get_agent(self, call: Call) -> Reply:
         self._agents.check(call.target)
-        return Reply(200, _agent(call.target))
+        return Reply(200, _agent(call.target, self._agents.name(call.target)))
 
     async def get_nothing(self, call: Call) -> Reply:
         """Answer with an empty list: the agent has none of these."""
@@ -63,8 +72,25 @@ class AgentApi:
         if not agent_id:
             raise bad_request("agent_id is required")
         body = json_object(call)
-        chosen = {key: body.get(key) for key in ("summary", "description", "model", "context_window_limit")}
-        return Reply(200, {**_conversation(self._agents.create_conversation(agent_id)), **chosen})
+        chosen = {key: body.get(key) for key in ("description", "model", "context_window_limit")}
+        return Reply(200, {**_conversation(self._agents.create_conversation(agent_id, body.get("summary"))), **chosen})
+
+    async def list_conversations(self, call: Call) -> Reply:
+        """Answer a list of an agent's conversations, without its default one; the search ignores case."""
+        agent_id = call.query.get("agent_id")
+        if not agent_id:
+            raise bad_request("agent_id is required")
+        self._agents.check(agent_id)
+        wanted = call.query.get("summary_search", "").lower() if self._settings.searches else ""
+        found = [
+            conversation
+            for conversation in self._agents.conversations(agent_id)
+            if conversation.id != "default" and not conversation.archived
+            if wanted in (conversation.summary or "").lower()
+        ]
+        newest_first = call.query.get("order", "desc") == "desc"
+        found.sort(key=lambda conversation: conversation.created, reverse=newest_first)
+        return _select(call, [_conversation(conversation) for conversation in found])
 
     async def get_conversation(self, call: Call) -> Reply:
         return Reply(200, _conversation(self._conversation(call)))
@@ -121,6 +147,16 @@ class AgentApi:
         return run.status == "running"
 
 
+def _select(call: Call, rows: list[Row]) -> Reply:
+    """Return the page of a list call: the rows after the one that the query names."""
+    places = {row["id"]: place for place, row in enumerate(rows)}
+    after = call.query.get("after")
+    if after is not None and after not in places:
+        raise bad_request(f"after: no row {after!r}")
+    start = places[after] + 1 if after is not None else 0
+    return Reply(200, rows[start : start + positive(call, "limit", DEFAULT_PAGE)])
+
+
 def _page(call: Call, conversation: Conversation) -> Reply:
     order = call.query.get("order", "desc")
     if order not in ("asc", "desc"):
@@ -141,12 +177,12 @@ async def _stream(run: Run) -> AsyncIterator[bytes]:
     yield events.ending(run)
 
 
-def _agent(agent_id: str) -> dict[str, Any]:
+def _agent(agent_id: str, name: str) -> dict[str, Any]:
     """Return an agent in the shape that the official SDK reads."""
     lists = ("blocks", "sources", "tags", "tools", "identities", "secrets", "tool_exec_environment_variables")
     return {
         "id": agent_id,
-        "name": agent_id,
+        "name": name,
         "agent_type": "letta_v1_agent",
         "system": "A scripted agent.",
         "memory": {"blocks": []},
@@ -170,12 +206,13 @@ def _llm_config() -> dict[str, Any]:
 
 def _conversation(conversation: Conversation) -> dict[str, Any]:
     """Return a conversation in the shape that the official SDK reads."""
-    now = iso(time.time())
+    created = iso(conversation.created)
     return {
         "id": conversation.id,
         "agent_id": conversation.agent_id,
-        "created_at": now,
-        "updated_at": now,
-        "archived": False,
+        "created_at": created,
+        "updated_at": created,
+        "archived": conversation.archived,
+        "summary": conversation.summary,
         "in_context_message_ids": [],
     }

@@ -20,6 +20,7 @@ class Agents:
 
     def reset(self) -> None:
         self._removed: set[str] = set()
+        self._names: dict[str, str] = {}
         self._turns: dict[str, deque[Turn]] = {}
         self._then: dict[str, Turn] = {}
         # The default conversation of an agent is stored under the agent's id.
@@ -35,13 +36,26 @@ class Agents:
     def remove(self, agent_id: str) -> None:
         self._removed.add(agent_id)
 
+    def rename(self, agent_id: str, name: str) -> None:
+        self._names[agent_id] = name
+
+    def name(self, agent_id: str) -> str:
+        return self._names.get(agent_id, agent_id)
+
+    def ids(self) -> list[str]:
+        """Return the ids of the agents that a test has named or scripted, or that have a conversation."""
+        known = dict.fromkeys([*self._names, *self._turns, *self._made])
+        return [agent_id for agent_id in known if agent_id not in self._removed]
+
     def check(self, agent_id: str) -> None:
         if agent_id in self._removed:
             raise ApiError(404, "NOT_FOUND", f"Agent {agent_id!r} not found")
 
-    def create_conversation(self, agent_id: str) -> Conversation:
+    def create_conversation(self, agent_id: str, summary: str | None = None) -> Conversation:
         self.check(agent_id)
-        return self._keep(f"conv-{uuid.uuid4()}", agent_id)
+        conversation = self._keep(f"conv-{uuid.uuid4()}", agent_id)
+        conversation.summary = summary
+        return conversation
 
     def conversation(self, conversation_id: str, agent_id: str = "") -> Conversation:
         """Return a conversation by its id, or the default one of an agent: ``default``, or the agent's id itself."""

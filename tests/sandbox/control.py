@@ -55,6 +55,7 @@ class Control:
             route("POST", "upgrade", self.set_upgrade),
             route("POST", "environments/{id}/{event}", self.environment_event),
             route("POST", "agents/{id}/script", self.script_agent),
+            route("POST", "agents/{id}/name", self.name_agent),
             route("DELETE", "agents/{id}", self.remove_agent),
             route("GET", "settings", self.get_settings),
             route("POST", "settings", self.change_settings),
@@ -165,6 +166,9 @@ class Control:
     async def script_agent(self, request: Request) -> None:
         script = Script.model_validate(await request.json())
         self.letta.agents.script(unquote(request.path_params["id"]), script)
+
+    async def name_agent(self, request: Request) -> None:
+        self.letta.agents.rename(unquote(request.path_params["id"]), str((await request.json())["name"]))
 
     async def remove_agent(self, request: Request) -> None:
         self.letta.agents.remove(unquote(request.path_params["id"]))

@@ -88,6 +88,9 @@ class Conversation:
     next_turn: Callable[[], Turn]
     runs: dict[str, Run]
     """The runs of all conversations, by their ids."""
+    summary: str | None = None
+    created: float = field(default_factory=time.time)
+    archived: bool = False
     rows: list[Row] = field(default_factory=list)
     """The history, oldest first."""
     places: dict[str, int] = field(default_factory=dict)

@@ -28,6 +28,8 @@ RouteName = Literal[
     "relay",
     "agents",
     "conversations",
+    "conversation_list",
+    "agent_list",
     "history",
     "turn",
     "runs",
@@ -150,7 +152,7 @@ class Rule(BaseModel):
     fault: HttpFault | LettaFault | RelayFault | QoderFault
     route: RouteName = "any"
     target: str | None = None
-    """An environment id, device id or connection id (for conversations: an agent id).
+    """An environment id, device id or connection id (for conversations and their list: an agent id).
 
     Of Qoder: an environment, session or agent id, or the name of an account.
     """

@@ -65,7 +65,7 @@ class Letta:
             route("list", "GET", "/v1/environments", self.list_environments),
             route("retrieve", "GET", "/v1/environments/{device_id}", self.retrieve_environment),
             route("messages", "POST", "/v1/environments/{connection_id}/messages", self.send_message),
-            *AgentApi(self.agents).routes(route),
+            *AgentApi(self.agents, self.settings).routes(route),
         ]
 
     def admit(self, bearer: str) -> str:

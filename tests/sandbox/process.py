@@ -170,6 +170,17 @@ class Sandbox:
         body = {"turns": [_turn(turn) for turn in turns], "then": _turn(then) if then is not None else None}
         self._ask("POST", f"agents/{quote(agent_id, safe='')}/script", body)
 
+    def name_agent(self, agent_id: str, name: str) -> None:
+        """Give an agent a name; without one it is called like its id."""
+        self._ask("POST", f"agents/{quote(agent_id, safe='')}/name", {"name": name})
+
+    def conversations(self, agent_id: str) -> list[Json]:
+        """Return the conversations of an agent without its default one, oldest first, as the API has them."""
+        headers = {"Authorization": f"Bearer {self.api_key}"}
+        query = {"agent_id": agent_id, "order": "asc", "limit": "100000"}
+        rows: list[Json] = self.control.get("/v1/conversations/", headers=headers, params=query).json()
+        return rows
+
     def remove_agent(self, agent_id: str) -> None:
         """Remove an agent; every other agent id exists."""
         self._ask("DELETE", f"agents/{quote(agent_id, safe='')}")
@@ -203,7 +214,7 @@ class Sandbox:
     def settings(self, **changes: Any) -> Json:
         """Return the settings, after changing those given.
 
-        They are ``offline_status``, ``paired``, ``relay_ping`` and ``qoder_generation``.
+        They are ``offline_status``, ``paired``, ``searches``, ``relay_ping`` and ``qoder_generation``.
         """
         return self._row("POST", "settings", changes) if changes else self._row("GET", "settings")
 

@@ -16,6 +16,8 @@ class Settings(BaseModel):
     """The status of a message to a missing connection: the docs allow both."""
     paired: bool = True
     """Whether real devices that register from now on are asked to open two sockets."""
+    searches: bool = True
+    """Whether the list calls of conversations and agents heed summary_search and name."""
     relay_ping: float = Field(default=30.0, strict=False, gt=0)
     """Seconds without a frame after which the relay sends a ping to a client."""
 

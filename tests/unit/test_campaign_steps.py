@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Question
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Place, Question
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 
 from .support import environment_of, row
@@ -56,7 +57,8 @@ class Steps:
         return found
 
     def find_earlier(self) -> str | None:
-        return asyncio.run(self.campaign.find_earlier(self.target, self.delivery))
+        place = Place(self.delivery.conversation_id)
+        return asyncio.run(self.campaign.find_earlier(self.target, self.delivery, place))
 
 
 @pytest.mark.parametrize("found", [None, "", "message-1"])
@@ -93,6 +95,92 @@ def test_a_session_is_recorded_before_anything_is_sent_in_it(deliveries: Deliver
     steps.delivery.status = "sent"
     steps.campaign.record(steps.target, steps.delivery)
     assert (steps.entry.status, steps.entry.conversation_id) == ("sent", "session-1")
+
+
+def opened(steps: Steps, place: Place) -> str | None:
+    """What the campaign finds of the message once its conversation is opened."""
+    steps.delivery.conversation_id = place.conversation_id
+    steps.campaign.record_session(steps.target, steps.delivery)
+    return asyncio.run(steps.campaign.find_earlier(steps.target, steps.delivery, place))
+
+
+def left_by_another_run(deliveries: Deliveries, **changes: Any) -> None:
+    """The row of a run that was killed."""
+    claimed = Steps(deliveries, "standing").entry
+    assert deliveries.replace(claimed, replace(claimed, run=0, **changes))
+
+
+@pytest.mark.parametrize("kind", ["standing", "new", "standing or default"])
+def test_a_claim_says_that_nothing_is_sent_until_its_conversation_is_opened(deliveries: Deliveries, kind: str) -> None:
+    steps = Steps(deliveries, kind)
+    assert (steps.entry.conversation_id, steps.delivery.conversation_id) == (kind, None)
+
+    assert opened(steps, Place("conv-1", is_new=True)) is None
+    assert steps.entry.conversation_id == "conv-1"
+
+
+def test_a_message_that_may_have_been_sent_in_other_conversations_is_looked_up_in_all(deliveries: Deliveries) -> None:
+    steps = Steps(deliveries, "standing")
+
+    assert opened(steps, Place("conv-1", ["conv-2", None])) is None
+    assert [question.conversation_id for question in steps.asked] == ["conv-1", "conv-2", None]
+
+
+def test_a_conversation_that_was_just_made_is_not_read(deliveries: Deliveries) -> None:
+    steps = Steps(deliveries, "standing")
+
+    assert opened(steps, Place("conv-1", ["conv-2", None], is_new=True)) is None
+    assert [question.conversation_id for question in steps.asked] == ["conv-2", None]
+
+
+def test_a_message_is_recorded_in_the_conversation_in_which_it_is_found(deliveries: Deliveries) -> None:
+    steps = Steps(deliveries, "standing", found="m")
+
+    assert opened(steps, Place("conv-1", ["conv-2", None], is_new=True)) == "m"
+    steps.delivery.status = "already_sent"
+    steps.campaign.record(steps.target, steps.delivery)
+
+    assert (steps.entry.status, steps.entry.conversation_id) == ("sent", "conv-2")
+    assert steps.delivery.conversation_id == "conv-2"
+
+
+@pytest.mark.parametrize("kind", ["standing", "new", "standing or default", None])
+@pytest.mark.parametrize("status", ["in_flight", "unknown"])
+def test_what_an_older_version_may_have_sent_stays_in_the_agents_default_conversation(
+    deliveries: Deliveries, kind: str | None, status: str
+) -> None:
+    """Its device drops the message there if it waits in its queue."""
+    left_by_another_run(deliveries, conversation_id=None, status=status)
+
+    steps = Steps(deliveries, kind)
+
+    assert steps.delivery.conversation_id == (kind and "default")
+
+
+@pytest.mark.parametrize("kind", ["standing", "new", "standing or default"])
+def test_what_an_earlier_run_may_have_sent_stays_in_the_conversation_that_it_opened(
+    deliveries: Deliveries, kind: str
+) -> None:
+    left_by_another_run(deliveries, conversation_id="conv-7")
+
+    assert Steps(deliveries, kind).entry.conversation_id == "conv-7"
+
+
+@pytest.mark.parametrize("kind", ["standing", "new", "conv-9", None])
+@pytest.mark.parametrize("before", ["standing", "new", "standing or default"])
+def test_what_was_claimed_and_not_opened_goes_where_this_run_says(
+    deliveries: Deliveries, before: str, kind: str | None
+) -> None:
+    left_by_another_run(deliveries, conversation_id=before)
+
+    assert Steps(deliveries, kind).entry.conversation_id == kind
+
+
+@pytest.mark.parametrize("kind", ["standing", "new", "standing or default"])
+def test_what_was_not_delivered_has_its_conversation_chosen_anew(deliveries: Deliveries, kind: str) -> None:
+    left_by_another_run(deliveries, conversation_id="conv-7", status="failed")
+
+    assert Steps(deliveries, kind).entry.conversation_id == kind
 
 
 def test_a_claim_names_the_conversation_of_its_own_target_and_not_of_the_earlier_row(

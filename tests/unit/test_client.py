@@ -98,7 +98,7 @@ def test_a_conversation_without_an_id_is_an_error(body: bytes) -> None:
         async with raw_server(lambda _head: http_answer(body)) as (url, _received):
             client = Client(settings_for(url))
             async with client:
-                await client.create_conversation(environment_of(row(), url), "agent-1", "id-1")
+                await client.create_conversation("agent-1", "a summary")
 
     with pytest.raises(ApiError, match="the answer has no id") as raised:
         asyncio.run(run())

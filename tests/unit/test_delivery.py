@@ -523,6 +523,41 @@ def test_nothing_is_sent_if_the_conversation_cannot_be_created(sandbox: Sandbox,
     assert turns(sandbox) == {}
 
 
+def test_each_target_of_an_agent_has_its_standing_conversation_in_every_run(sandbox: Sandbox) -> None:
+    targets = [target(environment, conversation_id="standing") for environment in online(sandbox, 3)]
+
+    first, second = send_all(sandbox, targets), send_all(sandbox, targets[1:])
+
+    made = {delivery.id: delivery.conversation_id for delivery in first}
+    assert len({*made.values()}) == 3
+    assert [delivery.conversation_id for delivery in second] == [made[delivery.id] for delivery in second]
+    for delivery in first:
+        received = sandbox.received()[delivery.id]["messages"]
+        assert {message["conversationId"] for message in received} == {delivery.conversation_id}
+    assert len(sandbox.requests("conversations")) == 3
+
+
+@pytest.mark.parametrize("route", ["conversation_list", "conversations"])
+def test_nothing_is_sent_if_the_standing_conversation_cannot_be_opened(sandbox: Sandbox, route: str) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("drop_after", route=route)
+
+    delivery = send_one(sandbox, target(environment, conversation_id="standing"))
+
+    assert (delivery.status, delivery.attempts, delivery.conversation_id) == ("failed", 0, None)
+    assert turns(sandbox) == {}
+
+
+def test_an_answer_to_a_tool_call_makes_no_conversation(sandbox: Sandbox) -> None:
+    [environment] = online(sandbox)
+    answer = [{"approvals": [{"tool_call_id": "call-1", "approve": True}]}]
+
+    delivery = send_one(sandbox, target(environment, answer, conversation_id="standing"))
+
+    assert (delivery.status, delivery.conversation_id) == ("sent", None)
+    assert sandbox.requests("conversations") == []
+
+
 # Many targets at a time
 
 

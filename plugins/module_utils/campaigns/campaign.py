@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Campaigns: the same messages to the same environments are delivered once, whatever happens to the runs.
 
-The steps for each target, in the order of the methods: `claim` its row, which is committed; make a session if it needs
-one and `record_session`; `find_earlier`, which looks in the conversation for a message that may have been delivered
-before; send; `record` the end.
+The steps for each target, in the order of the methods: `claim` its row, which is committed; open its conversation if it
+names none and `record_session`; `find_earlier`, which looks in the conversation, and in others where an earlier run may
+have sent it, for a message that may have been delivered before; send; `record` the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..fleet.delivery import FOUND, Delivery, MessageTarget, Once
 from ..ledger.audit_log import AuditLog
 from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
-from ..providers.conversation import NEW_CONVERSATION, Question
+from ..providers.conversation import DEFAULT_CONVERSATION, NEW_CONVERSATION, TO_BE_OPENED, Place, Question
 from ..text import format_now
 from .plan import CampaignPlan, describe_other_content
 
@@ -77,9 +77,13 @@ class _Claim:
 class Campaign(Once):
     """A campaign while its messages are sent: claims each target's message, and records what happened to it.
 
+    In a row that is in flight, a conversation of TO_BE_OPENED means that nothing has been sent yet.
+
     find_message: as in Conversations. audit: None for no audit log.
     verify: whether to look up each message that is in doubt, or only those that no key protects.
     """
+
+    HAS_EARLIER_RUNS = True
 
     def __init__(
         self,
@@ -142,7 +146,8 @@ class Campaign(Once):
         if claim is None:
             return False
         self._claims[target.environment.id] = claim
-        delivery.conversation_id = claim.entry.conversation_id
+        opened = claim.entry.conversation_id
+        delivery.conversation_id = None if opened in TO_BE_OPENED else opened
         return True
 
     def _take_claim(self, target: MessageTarget, delivery: Delivery) -> _Claim | None:
@@ -158,10 +163,6 @@ class Campaign(Once):
 
     def _make_entry(self, target: MessageTarget, earlier: Entry | None) -> Entry:
         now, ids = format_now(), (target.environment.id, str(target.client_message_id))
-        conversation_id = target.conversation_id
-        if conversation_id == NEW_CONVERSATION:
-            # An earlier run may have made the session.
-            conversation_id = earlier.conversation_id if earlier is not None else None
         return Entry(
             campaign=self._name,
             environment_id=ids[0],
@@ -175,7 +176,7 @@ class Campaign(Once):
             began_at=earlier.began_at if earlier is not None else now,
             claimed_at=now,
             agent_id=target.agent_id,
-            conversation_id=conversation_id,
+            conversation_id=_choose_conversation(target, earlier),
             **target.provider.idempotency_keys(*ids),
         )
 
@@ -189,9 +190,10 @@ class Campaign(Once):
             return False
         if seen.content_hash != self._plan.content_hashes[target.environment.id]:
             raise ApiError(describe_other_content(self._name, seen), code="other_content")
-        place = (seen.agent_id, seen.conversation_id)
-        # The session that an earlier run made takes the place of a new one.
-        wanted = seen.conversation_id if target.conversation_id == NEW_CONVERSATION else target.conversation_id
+        place = (seen.agent_id, seen.conversation_id or DEFAULT_CONVERSATION)
+        # The one that an earlier run has opened takes the place of one to be opened.
+        open_either = not TO_BE_OPENED.isdisjoint((seen.conversation_id, target.conversation_id))
+        wanted = place[1] if open_either else target.conversation_id or DEFAULT_CONVERSATION
         if seen.status in _IN_DOUBT and place != (target.agent_id, wanted):
             raise ApiError(
                 f"may have been delivered before to agent {seen.agent_id}, conversation {seen.conversation_id}; "
@@ -208,7 +210,7 @@ class Campaign(Once):
             if self._deliveries.replace(claim.entry, entry):
                 self._claims[target.environment.id] = replace(claim, entry=entry)
 
-    async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
+    async def find_earlier(self, target: MessageTarget, delivery: Delivery, place: Place) -> str | None:
         """As in Once; only a message that is in doubt is looked up. The error of a look-up that fails is unclear."""
         claim = self._claims[target.environment.id]
         can_be_looked_up = target.provider.knows_who_answers(target.agent_id)
@@ -218,12 +220,17 @@ class Campaign(Once):
         earlier = claim.earlier
         # A conversation that this run has read lacks what another run has sent since this one began.
         fresh = earlier is not None and earlier.claimed_at >= self._began_at
-        question = target.question(delivery.conversation_id, since=earlier.began_at if earlier is not None else None)
-        try:
-            return await self._find_message(question, fresh)
-        except ApiError as error:
-            message = f"whether it was delivered before cannot be looked up: {error}"
-            raise error.but(message, may_be_accepted=True) from None
+        since = earlier.began_at if earlier is not None else None
+        for conversation_id in (*([] if place.is_new else [place.conversation_id]), *place.others):
+            try:
+                found = await self._find_message(target.question(conversation_id, since=since), fresh)
+            except ApiError as error:
+                message = f"whether it was delivered before cannot be looked up: {error}"
+                raise error.but(message, may_be_accepted=True) from None
+            if found is not None:
+                delivery.conversation_id = conversation_id
+                return found
+        return None
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
         """Record what happened to the target's message, and to its turn if that was waited for.
@@ -264,6 +271,7 @@ class Campaign(Once):
             status="sent" if found else delivery.status,
             sent_at=delivery.sent_at,
             ended_at=format_now(),
+            conversation_id=delivery.conversation_id if found else entry.conversation_id,
             otid=delivery.otid,
             outcome=FOUND if found else delivery.error["code"] if delivery.error else None,
             reply_state=reply_state,
@@ -282,6 +290,19 @@ class Campaign(Once):
         self.problem = self.problem or str(error)
         if error.option == "ledger":
             self._ledger.wait_for_others(_NOT_LONG)
+
+
+def _choose_conversation(target: MessageTarget, earlier: Entry | None) -> str | None:
+    """The conversation of a claim. What an earlier run may have sent stays where it sent it, under the same id.
+
+    earlier: the row of the same attempt. Without a conversation it was sent to the agent's default one.
+    """
+    wanted = target.conversation_id
+    if target.provider.makes_session(wanted):
+        return earlier.conversation_id if earlier is not None else None
+    if wanted not in TO_BE_OPENED or earlier is None or earlier.status not in _IN_DOUBT:
+        return wanted
+    return wanted if earlier.conversation_id in TO_BE_OPENED else earlier.conversation_id or DEFAULT_CONVERSATION
 
 
 def _has_expired_key(entry: Entry) -> bool:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from ..environment import EnvironmentReference
 from ..errors import ApiError
 from ..providers.base import Client, Provider, find_online, find_reachable
-from ..providers.conversation import NEW_CONVERSATION, Look, Question, Reply
+from ..providers.conversation import TO_BE_OPENED, Look, Place, Question, Reply
 from ..providers.message import Message
 from ..providers.registry import find_provider
 from ..stop import Stop
@@ -32,7 +32,7 @@ _LOOK_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageTarget(Target):
-    """A target and the messages for it. conversation_id may be `new`.
+    """A target and the messages for it. conversation_id may be one of TO_BE_OPENED.
 
     attempt: how often a campaign has sent them with this time.
     """
@@ -110,13 +110,16 @@ class Delivery(Outcome):
             client_message_id=target.client_message_id,
             otid=target.otid,
             agent_id=target.agent_id,
-            conversation_id=None if target.conversation_id == NEW_CONVERSATION else target.conversation_id,
+            conversation_id=None if target.conversation_id in TO_BE_OPENED else target.conversation_id,
             connection_id=target.environment.connection_id,
         )
 
 
 class Once:
     """Keeps a message from being delivered twice by several runs. A campaign does so; this one lets every run send."""
+
+    # Whether an earlier run may have made the message's conversation, or sent the message in another one.
+    HAS_EARLIER_RUNS = False
 
     def mark_settled(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether the message is known to be delivered; the delivery then says so."""
@@ -135,10 +138,13 @@ class Once:
         return True
 
     def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
-        """Record the conversation that was made for a target. Raises ApiError."""
+        """Record the conversation that was opened for a target. Raises ApiError."""
 
-    async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
-        """The message's id in its conversation, empty if it has none; None if it is not there. Raises ApiError."""
+    async def find_earlier(self, target: MessageTarget, delivery: Delivery, place: Place) -> str | None:
+        """The message's id in its conversation, empty if it has none; None if it is not there. Raises ApiError.
+
+        The delivery then has the conversation of `place` in which it is.
+        """
         return None
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
@@ -157,12 +163,12 @@ class Retry(Once):
         self._earlier, self._find_message = earlier, find_message
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Let it be sent, into the conversation that an earlier attempt has made for it."""
+        """Let it be sent, into the conversation that an earlier attempt has opened for it."""
         if target.host in self._earlier:
             delivery.conversation_id = self._earlier[target.host].conversation_id
         return True
 
-    async def find_earlier(self, target: MessageTarget, delivery: Delivery) -> str | None:
+    async def find_earlier(self, target: MessageTarget, delivery: Delivery, place: Place) -> str | None:
         """As in Once; only a message is looked up that is in doubt, and that the agent's history has under its id."""
         earlier = self._earlier.get(target.host)
         if earlier is None or earlier.status != "unknown" or target.otid is None or target.agent_id is None:
@@ -261,9 +267,10 @@ class Sender:
 
     async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send over the connection that `environment` has; over a newer one if that has gone. Raises ApiError."""
-        if delivery.conversation_id is None and target.conversation_id == NEW_CONVERSATION:
-            await self._make_conversation(target, environment, delivery)
-        found = await self._once.find_earlier(target, delivery)
+        place = Place(delivery.conversation_id)
+        if delivery.conversation_id is None and target.conversation_id in TO_BE_OPENED:
+            place = await self._open_conversation(target, environment, delivery, target.conversation_id)
+        found = await self._once.find_earlier(target, delivery, place)
         if found is not None:
             delivery.status, delivery.reason, delivery.sent_at = "already_sent", FOUND, format_now()
             delivery.otid = found or delivery.otid
@@ -271,18 +278,21 @@ class Sender:
         await self._deliver(target, environment, delivery)
         delivery.status, delivery.error, delivery.sent_at = "sent", None, format_now()
 
-    async def _make_conversation(
-        self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery
-    ) -> None:
-        client, ids = self._clients[delivery.provider], (str(target.agent_id), str(target.client_message_id))
+    async def _open_conversation(
+        self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery, kind: str
+    ) -> Place:
+        client, ids = self._clients[delivery.provider], (str(target.agent_id), target.client_message_id)
         try:
-            delivery.conversation_id = await client.create_conversation(environment, *ids)
+            place = await client.open_conversation(environment, *ids, kind, look=self._once.HAS_EARLIER_RUNS)
         except ApiError as error:
             if target.provider.may_be_archived(error.status):
                 await find_online(client, target.environment)
             # The message itself has not been sent, so nothing about it is unclear.
             raise error.but(may_be_accepted=False) from None
+        # No tool call waits for an answer in a conversation that is not there.
+        delivery.conversation_id = None if place.conversation_id in TO_BE_OPENED else place.conversation_id
         self._once.record_session(target, delivery)
+        return place
 
     async def _deliver(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send. If the connection has gone, look the target up and send once more."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -18,7 +18,7 @@ from ..environment import Environment, EnvironmentReference, InvalidRow, Listing
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..options import CONNECTION_SPEC, convert_value, drop_blanks, merge_connection_options
-from .conversation import NEW_CONVERSATION, Look, Question
+from .conversation import NEW_CONVERSATION, Look, Place, Question
 from .message import Message
 
 
@@ -80,10 +80,14 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
     ) -> Accepted:
         """Send over the connection that the target has. final: statuses after which the request is not repeated."""
 
-    async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
-        """Make a conversation with an agent for a message, and return its id.
+    async def open_conversation(
+        self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
+    ) -> Place:
+        """Find or make the conversation of a kind, one of TO_BE_OPENED, for a message to an agent.
 
-        client_message_id: the message's, by which the API may recognize repetitions.
+        client_message_id: the message's, by which the API may recognize repetitions. None to make no standing one: its
+            place is then STANDING_CONVERSATION.
+        look: whether an earlier run may have made it, or sent the message in another one.
         """
 
 
@@ -110,6 +114,8 @@ class Provider:
     looked_up_by: the option that names one environment. called: the field with its name, which others may share.
     first_seen: the field that says since when the provider knows an environment, as text that sorts by time.
     agent, conversation: the options that say who is addressed.
+    standing: whether an agent can have a standing conversation for each environment.
+    find_agent: finds the id of an agent by its name. Raises OptionError, ApiError. None if agents have no such names.
     sessions: whether conversations are sessions. A session is made for each target that names none, it decides which
         agent answers, its history has the API's ids alone, and the API drops repetitions by keys that it keeps for
         24 h. Only the methods below read this.
@@ -129,6 +135,8 @@ class Provider:
     agent: Literal["agent_id", "agent"] = "agent_id"
     conversation: Literal["conversation_id", "session_id"] = "conversation_id"
     first_seen: str = "first_seen_at"
+    standing: bool = False
+    find_agent: Callable[[HttpSettings, str], Coroutine[Any, Any, str]] | None = None
     sessions: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
     environment_variables: Mapping[str, Sequence[str]] = field(default_factory=dict)

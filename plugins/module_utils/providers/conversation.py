@@ -13,8 +13,25 @@ from ..environment import EnvironmentReference
 from ..text import one_line
 
 STATES = ("replied", "waiting", "needs_approval", "failed", "lost")
-# As `conversation_id`: make a conversation for the target.
-NEW_CONVERSATION = "new"
+# As `conversation_id`: an agent's default one, which every agent has.
+DEFAULT_CONVERSATION = "default"
+# As `conversation_id`: one that is made for the message; the one for agent and environment, made where it is missing;
+# that one if the agent has such conversations, else its default one.
+NEW_CONVERSATION, STANDING_CONVERSATION, EITHER_CONVERSATION = "new", "standing", "standing or default"
+# Those that become an id when the message is sent.
+TO_BE_OPENED = frozenset({NEW_CONVERSATION, STANDING_CONVERSATION, EITHER_CONVERSATION})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The conversation for a message. conversation_id: None is the agent's default one.
+
+    others: those in which an earlier run may have sent the message. is_new: nothing was sent in it before.
+    """
+
+    conversation_id: str | None
+    others: Sequence[str | None] = ()
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..._deps import pydantic
-from ...environment import Environment, InvalidRow, Listing, validate_rows
+from ...environment import Environment, EnvironmentReference, InvalidRow, Listing, validate_rows
 from ...errors import ApiError
 from ...http.client import HttpClient
 from ...http.settings import HttpSettings
 from ..base import Accepted, Provider
-from ..conversation import Look, Question, Reply
+from ..conversation import Look, Place, Question, Reply
 from ..message import Message
 
 
@@ -70,7 +70,9 @@ class Client:
         listing = await self.list(Query())
         return {item.id: item for item in environments(listing, self._base_url, Query())[0]}
 
-    async def create_conversation(self, target: Environment, agent_id: str, client_message_id: str) -> str:
+    async def open_conversation(
+        self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
+    ) -> Place:
         """Machines have no conversations."""
         raise ApiError("a machine of Acme has no conversations", code="refused")
 

@@ -227,6 +227,32 @@ class TestReading:
     def test_models(self, letta: Letta) -> None:
         assert [model.handle for model in letta.models.list()] == ["anthropic/claude-scripted"]
 
+    def test_agents_by_name(self, sandbox: Sandbox, letta: Letta) -> None:
+        sandbox.name_agent("agent-7", "ops")
+        letta.conversations.create(agent_id=AGENT)
+
+        assert {agent.id: agent.name for agent in letta.agents.list()} == {"agent-7": "ops", AGENT: AGENT}
+        assert [agent.id for agent in letta.agents.list(name="ops")] == ["agent-7"]
+        assert list(letta.agents.list(name="op")) == []
+        sandbox.settings(searches=False)
+        assert len(list(letta.agents.list(name="ops"))) == 2
+
+    def test_list_of_conversations(self, sandbox: Sandbox, letta: Letta) -> None:
+        made = [letta.conversations.create(agent_id=AGENT, summary=text).id for text in ("Weekly", "daily", "weekly 2")]
+        letta.conversations.create(agent_id="agent-2", summary="weekly")
+        letta.conversations.messages.list(AGENT)
+
+        def ids(**query: Any) -> list[str]:
+            return [row.id for row in letta.conversations.list(agent_id=AGENT, **query)]
+
+        assert ids() == made[::-1]
+        assert ids(order="asc") == made
+        assert ids(order="asc", limit=2) == made[:2]
+        assert ids(order="asc", after=made[0]) == made[1:]
+        assert ids(order="asc", summary_search="weekly") == [made[0], made[2]]
+        sandbox.settings(searches=False)
+        assert ids(order="asc", summary_search="weekly") == made
+
     def test_conversations_are_separate(self, http: httpx.Client, letta: Letta) -> None:
         made = letta.conversations.create(agent_id=AGENT).id
         turn(http, user("in it"), conversation=made)

@@ -9,24 +9,33 @@ look-up of a device answers with, and how a lost connection is reported; the cli
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ...environment import Environment, EnvironmentReference, Listing
-from ...errors import ApiError
+from ...errors import ApiError, OptionError
 from ...http import paging
 from ...http.client import HttpClient
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted
+from ..conversation import Place
 from ..message import Message
 from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run
 from .models import EnvironmentPage, SendResult, read_environment
 from .shared_listing import SharedListing
+from .standing import StandingConversations
 
 _PAGE_SIZE = 100
+# An API may give fewer rows than asked for, though hardly fewer than so many. The page after the last one is empty.
+_LEAST_PAGE_SIZE = 20
+# Most pages of an account's agents, or of an agent's conversations.
+_MOST_PAGES = 200
+# Agents in an error.
+_MOST_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,7 @@ class Client:
         self._http = HttpClient(settings)
         self._base_url = settings.base_url
         self._all_rows = SharedListing(lambda: self.list(Query()), settings.base_url, _PAGE_SIZE)
+        self._standing = StandingConversations(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,14 +170,48 @@ class Client:
             )
         return Accepted(one_line(result.message), answer.attempts, note=note)
 
-    async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
+    async def open_conversation(
+        self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
+    ) -> Place:
+        """As in the protocol of clients."""
+        return await self._standing.open(agent_id, target.id, client_message_id, kind, look=look)
+
+    async def create_conversation(self, agent_id: str, summary: str) -> str:
         """Make a conversation with an agent; returns its id. Each call makes another one."""
-        params = {"agent_id": agent_id}
-        answer = await self._http.post("v1", "conversations", "", body={}, params=params, repeatable=False)
+        params, body = {"agent_id": agent_id}, {"summary": summary}
+        answer = await self._http.post("v1", "conversations", "", body=body, params=params, repeatable=False)
         conversation_id = answer.data.get("id") if isinstance(answer.data, dict) else None
         if not isinstance(conversation_id, str) or not conversation_id:
             raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
         return conversation_id
+
+    async def list_conversations(self, agent_id: str, summary: str) -> Sequence[Mapping[str, Any]]:
+        """An agent's conversations, as the API sent them. They are all, or only those whose summary has a text."""
+        order = {"order": "asc", "order_by": "created_at"}
+        return await self._list_rows("conversations", {"agent_id": agent_id, "summary_search": summary, **order})
+
+    async def list_agents(self, name: str | None) -> Sequence[Mapping[str, Any]]:
+        """The agents of a name, as the API sent them; it may send others too. None: the first page of all agents."""
+        return await self._list_rows("agents", {"name": name} if name else {}, all_pages=name is not None)
+
+    async def _list_rows(
+        self, kind: str, parameters: Mapping[str, str], *, all_pages: bool = True
+    ) -> Sequence[Mapping[str, Any]]:
+        """The rows of a list call whose answer is a list alone."""
+        what, asked = f"GET {self._base_url}/v1/{kind}/", itertools.count()
+        bounds = paging.Bounds(what, self.settings.deadline)
+
+        async def ask(after: str | None) -> paging.Page:
+            if next(asked) == _MOST_PAGES:
+                raise ApiError(f"{what}: did not end after {_MOST_PAGES} pages", code="invalid")
+            page = {**parameters, "limit": str(_PAGE_SIZE), **({"after": after} if after is not None else {})}
+            answer = await bounds.wait_for(self._http.get("v1", kind, "", params=page))
+            if not isinstance(answer.data, list):
+                raise ApiError(f"{what}: the answer is no list", code="invalid")
+            return paging.Page(answer.data, len(answer.data) >= _LEAST_PAGE_SIZE, answer.date)
+
+        listing = await paging.list_pages(what, ask, all_pages=all_pages)
+        return [row for row in listing.rows if isinstance(row, dict)]
 
     async def list_messages(
         self, agent_id: str, conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
@@ -223,3 +267,18 @@ class Client:
                 may_be_accepted=bool(cancelled) or answer.unclear,
             )
         return Cancellation(cancelled, answer.unclear)
+
+
+async def find_agent(settings: HttpSettings, name: str) -> str:
+    """The id of the only agent of a name. Raises ApiError, OptionError for none or several of them."""
+    async with Client(settings) as client:
+        # The names are compared here too, since an API may search for more than the name.
+        found = [row for row in await client.list_agents(name) if row.get("name") == name]
+        listed = found or await client.list_agents(None)
+    if len(found) == 1:
+        return str(found[0].get("id"))
+    shown = [f"{one_line(row.get('name'), 60)} ({one_line(row.get('id'), 60)})" for row in listed[:_MOST_SHOWN]]
+    more = f" and {len(listed) - _MOST_SHOWN} more" if len(listed) > _MOST_SHOWN else ""
+    problem = f"there are {len(found) or 'no'} agents called {one_line(repr(name), 60)}"
+    way_out = f"give the agent_id of one: {', '.join(shown)}{more}" if shown else "there are no agents at all"
+    raise OptionError("agent_name", f"{problem}; {way_out}")

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from ..base import Provider
-from .client import Client, Query
+from .client import Client, Query, find_agent
 from .models import FIELDS, NAME, read_environments
 from .replies import Conversations
 
@@ -20,4 +20,6 @@ PROVIDER = Provider(
     conversations=Conversations,
     looked_up_by="device_id",
     called="connection_name",
+    standing=True,
+    find_agent=find_agent,
 )

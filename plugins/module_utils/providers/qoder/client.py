@@ -26,6 +26,7 @@ from ...http.paging import MAX_PAGES, Bounds, drop_repeated_rows, find_row_id
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted, make_idempotency_key
+from ..conversation import Place
 from ..message import Message
 from .models import Event, ListPage, Query, Session, read_environment
 
@@ -121,6 +122,11 @@ class Client(AbstractAsyncContextManager["Client"]):
             if error.status == 404:
                 return None
             raise
+
+    async def open_conversation(
+        self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
+    ) -> Place:
+        return Place(await self.create_conversation(target, agent_id, str(client_message_id)))
 
     async def create_conversation(self, target: EnvironmentReference, agent_id: str, client_message_id: str) -> str:
         """Make one session in an environment for a message, and return its id.
