@@ -22,6 +22,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.replies import SentMessage, collect_replies
+from ansible_collections.fleetops.environments.plugins.module_utils.http.paging import Bounds
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Look, Question, Reply
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import replies as letta_replies
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
@@ -597,13 +598,21 @@ def test_an_internal_error_while_waiting_ends_that_wait_alone() -> None:
     assert (reply.state, reply.error) == ("waiting", {"code": "internal", "message": "KeyError: 'm-2'"})
 
 
+def make_client() -> Client:
+    """A client that has settings, and opens no connection."""
+    client = Client.__new__(Client)
+    client.settings = settings_for("http://localhost")
+    return client
+
+
 class Served(Reader):
     """A reader that reads what a test provides, instead of a server."""
 
     def __init__(self, history: list[HistoryMessage], run: Run) -> None:
+        super().__init__(make_client(), concurrency=1, rate=None)
         self._history, self._run, self.asked = history, run, 0
 
-    async def read_page(self, question: Question, cursor: dict[str, str]) -> list[HistoryMessage]:
+    async def read_page(self, question: Question, cursor: dict[str, str], bounds: Bounds) -> list[HistoryMessage]:
         return self._history
 
     async def read_run(self, run_id: str) -> Run:
@@ -625,11 +634,12 @@ class Steps(Reader):
     """Records what is read. The device continues after the first run, which failed, while it is asked."""
 
     def __init__(self, *, busy: bool) -> None:
+        super().__init__(make_client(), concurrency=1, rate=None)
         self.read: list[str] = []
         self._busy = busy
         self._history = _history(("user", "run-1", {"otid": "o-1", "content": "hello"}))
 
-    async def read_page(self, question: Question, cursor: dict[str, str]) -> list[HistoryMessage]:
+    async def read_page(self, question: Question, cursor: dict[str, str], bounds: Bounds) -> list[HistoryMessage]:
         self.read.append("history")
         return self._history
 

@@ -44,24 +44,31 @@ class Page:
 
 
 class Bounds:
-    """What all pages of a listing may take together: time from now on, and bytes.
+    """What all pages of a listing may take together: time while a call is under way, and bytes.
 
-    what: names the call in errors. deadline: seconds that one call may take; None where calls wait for their turn.
+    what: names the call in errors. deadline: seconds that one call may take.
     """
 
-    def __init__(self, what: str, deadline: float | None) -> None:
-        self._what, self._seconds = what, (deadline or 0) * DEADLINES
-        self._ends_at = asyncio.get_running_loop().time() + self._seconds if deadline else None
+    def __init__(self, what: str, deadline: float) -> None:
+        self._what, self._seconds = what, deadline * DEADLINES
+        self._calls, self._idle_since = 0, asyncio.get_running_loop().time()
+        self._ends_at = self._idle_since + self._seconds
         self._left = LONGEST_LISTING
 
     async def wait_for(self, call: Awaitable[Answer]) -> Answer:
         """The answer to the call for one page. Raises ApiError once the listing takes too much."""
+        clock = asyncio.get_running_loop().time
+        if not self._calls:
+            self._ends_at += clock() - self._idle_since
+        self._calls += 1
         try:
             async with asyncio.timeout_at(self._ends_at):
                 answer = await call
         except TimeoutError:
             limit = f"{self._seconds:g} s, {DEADLINES} times the deadline of one call"
             raise ApiError(f"{self._what}: did not end within {limit}", code="timeout", transient=True) from None
+        finally:
+            self._calls, self._idle_since = self._calls - 1, clock()
         self._left -= answer.size
         if self._left < 0:
             problem = f"all pages together are longer than {LONGEST_LISTING // 1024**2} MB"

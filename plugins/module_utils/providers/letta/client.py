@@ -214,16 +214,26 @@ class Client:
         return [row for row in listing.rows if isinstance(row, dict)]
 
     async def list_messages(
-        self, agent_id: str, conversation_id: str | None, *, limit: int, cursor: Mapping[str, str]
+        self,
+        agent_id: str,
+        conversation_id: str | None,
+        *,
+        limit: int,
+        cursor: Mapping[str, str],
+        bounds: paging.Bounds | None = None,
     ) -> Sequence[HistoryMessage]:
-        """A page of an agent's conversation, newest first; None is the default one. cursor: `before` or `after`."""
+        """A page of an agent's conversation, newest first; None is the default one.
+
+        cursor: `before` or `after`. bounds: of all pages that are read.
+        """
         parameters = {"order": "desc", "limit": str(limit), **cursor}
         if conversation_id in (None, "default"):
             path = ("v1", "agents", agent_id, "messages")
             parameters["conversation_id"] = "default"
         else:
             path = ("v1", "conversations", str(conversation_id), "messages")
-        answer = await self._http.get(*path, params=parameters)
+        call = self._http.get(*path, params=parameters)
+        answer = await (bounds.wait_for(call) if bounds else call)
         where = f"GET {self._base_url}/{'/'.join(path)}"
         page = replace(answer, data={"messages": answer.data}).read_as(History.model_validate, where)
         return page.messages

@@ -11,6 +11,8 @@ from typing import Any
 
 from ...errors import ApiError
 from ...http.gate import Throttle
+from ...http.paging import Bounds
+from ...text import one_line
 from ..base import find_online
 from ..conversation import Question
 from .approvals import find_requests
@@ -48,11 +50,11 @@ class Reader:
             "arguments": request.get("input") or call.parse_arguments(self._client.settings.api_key),
         }
 
-    async def read_page(self, question: Question, cursor: dict[str, str]) -> Sequence[HistoryMessage]:
+    async def read_page(self, question: Question, cursor: dict[str, str], bounds: Bounds) -> Sequence[HistoryMessage]:
         """A page of the conversation, newest first."""
         async with self._throttle.request():
             return await self._client.list_messages(
-                question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor
+                question.agent_id, question.conversation_id, limit=_PAGE, cursor=cursor, bounds=bounds
             )
 
     async def read_history(self, question: Question) -> AsyncIterator[list[HistoryMessage]]:
@@ -62,8 +64,11 @@ class Reader:
         """
         known: set[str] = set()
         last, way = "", "before"
+        settings, place = self._client.settings, question.conversation_id or "default"
+        what = f"{settings.base_url}: the conversation {one_line(place, 80)} of {one_line(question.agent_id, 80)}"
+        bounds = Bounds(what, settings.deadline)
         while True:
-            page = list(await self.read_page(question, {way: last} if last else {}))
+            page = list(await self.read_page(question, {way: last} if last else {}, bounds))
             count = len(page)
             page = [message for message in page if message.id not in known]
             if count and not page and way == "before":

@@ -63,7 +63,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         next_after = None
         backwards = query.before_id is not None
         where = f"GET {self._base_url}/environments"
-        walk = self._walk_pages(("environments",), query.parameters(), query.start(), self._settings.deadline)
+        walk = self._walk_pages(("environments",), query.parameters(), query.start())
         async for page, date in walk:
             pages.append(page)
             dates.append(date)
@@ -74,15 +74,16 @@ class Client(AbstractAsyncContextManager["Client"]):
         return Listing(drop_repeated_rows(rows), min(dates), next_after)
 
     async def _walk_pages(
-        self, path: Sequence[str], parameters: Params, cursor: Params, deadline: float | None
+        self, path: Sequence[str], parameters: Params, cursor: Params
     ) -> AsyncIterator[tuple[ListPage, Any]]:
         """Each page of a list call with its date, in both generations of the API."""
         where = f"GET {self._base_url}/{'/'.join(path)}"
-        bounds, backwards = Bounds(where, deadline), "before_id" in cursor
+        bounds, backwards = Bounds(where, self._settings.deadline), "before_id" in cursor
         cursors: list[Params] = []
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
-            answer = await bounds.wait_for(self._get(*path, params={**parameters, **cursor}))
+            await self._reads.wait_for_turn()
+            answer = await bounds.wait_for(self._http.get(*path, params={**parameters, **cursor}))
             page = answer.read_as(ListPage.model_validate, where)
             cursor = _find_cursor(where, page, backwards=backwards)
             yield page, answer.date
@@ -93,10 +94,6 @@ class Client(AbstractAsyncContextManager["Client"]):
                 raise ApiError(f"{where}: the cursor {told!r} came back; the pages repeat", code="invalid")
             await asyncio.sleep(_BETWEEN_PAGES)
         raise ApiError(f"{where}: did not end after {MAX_PAGES} pages", code="invalid")
-
-    async def _get(self, *path: str, params: Mapping[str, str] | None = None) -> Answer:
-        await self._reads.wait_for_turn()
-        return await self._http.get(*path, params=params)
 
     async def _post(self, *path: str, body: Any, key: str) -> Answer:
         """POST a request that the server carries out once for each key within 24 h."""
@@ -111,7 +108,8 @@ class Client(AbstractAsyncContextManager["Client"]):
             raise error.but(f"{error}: the message with this id had {had}; {way_out}") from None
 
     async def retrieve(self, identity: str) -> Environment:
-        answer = await self._get("environments", identity)
+        await self._reads.wait_for_turn()
+        answer = await self._http.get("environments", identity)
         where = f"GET {self._base_url}/environments/{{id}}"
         return answer.read_as(lambda raw: read_environment(raw, self._base_url), where)
 
@@ -190,7 +188,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         parameters = {"limit": str(_EVENTS_A_PAGE), "order": "asc"}
         cursor = {"after_id": after_id} if after_id is not None else {}
         path = ("sessions", session_id, "events")
-        async for page, _date in self._walk_pages(path, parameters, cursor, None):
+        async for page, _date in self._walk_pages(path, parameters, cursor):
             for raw in page.data:
                 try:
                     yield Event.model_validate(raw)
