@@ -72,11 +72,20 @@ options:
     description:
       - Most megabytes that a command may print on standard output, and as many on standard error. A command that prints
         more is ended, and the task fails.
-      - Files that modules copy have no limit.
+      - What a module returns is such an output, as the file that M(ansible.builtin.slurp) reads is.
     type: int
     default: 100
     vars:
       - name: letta_max_output
+  max_file:
+    description:
+      - Most megabytes of a file that is copied from the device, as M(ansible.builtin.fetch) does. The task fails for a
+        longer one, of which it leaves the beginning.
+      - Files that are copied to the device have no limit.
+    type: int
+    default: 1000
+    vars:
+      - name: letta_max_file
 extends_documentation_fragment:
   - fleetops.environments.letta.plugins
   - ansible.builtin.connection_pipelining
@@ -195,6 +204,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
                 {**self._variables, "letta_timeout": self.get_option("timeout")},
                 any_mode=self.get_option("allow_outside_permission_mode"),
                 max_output=self.get_option("max_output"),
+                max_file=self.get_option("max_file"),
             )
             self._device.open()
             self._connected = True

@@ -34,15 +34,17 @@ class Device:
 
     contract: the host variable `fleetops_environment`. variables: the host's, among them those of the options.
     any_mode: whether the shell also starts in a mode in which the agent may do less than a terminal can.
-    max_output: megabytes that a command may print on each of its outputs.
+    max_output: megabytes that a command may print on each of its outputs. max_file: those of a file that is fetched.
     While the shell is open, the end of Ansible ends it and this process.
     Every call raises AnsibleConnectionFailure where the device cannot be reached, so that the host is unreachable,
     and AnsibleError for everything else.
     """
 
-    def __init__(self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool, max_output: int) -> None:
+    def __init__(
+        self, contract: Any, variables: Mapping[str, Any], *, any_mode: bool, max_output: int, max_file: int
+    ) -> None:
         self._contract, self._variables, self._any_mode = contract, variables, any_mode
-        self._max_output = max_output
+        self._max_output, self._max_file = max_output, max_file
         self._shell: tuple[LoopThread, Terminal] | None = None
         self._closed = threading.Event()
         self._lost = False
@@ -116,7 +118,7 @@ class Device:
         new = not os.path.lexists(target)
         try:
             with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                mode = self._do(lambda terminal: terminal.fetch(path, file))
+                mode = self._do(lambda terminal: terminal.fetch(path, file, self._max_file))
                 if new:
                     umask = os.umask(0o077)
                     os.umask(umask)

@@ -95,20 +95,23 @@ def test_every_kind_of_task_works_with_one_connection_each_and_leaves_nothing(
     assert {path.name for path in fleet.alpha.home.glob(".*")} <= {".ansible", ".ansible_async", ".letta"}
 
 
-def test_a_command_that_prints_too_much_is_ended_and_fails_its_task(
+def test_a_command_that_prints_too_much_is_ended_and_fails_its_task_as_too_long_a_file_does(
     ansible: Ansible, fleet: Fleet, tmp_path: Path
 ) -> None:
     run = on_devices(
         ansible,
         task("endless", "raw", _raw_params=f"echo $$ >'{tmp_path}/pid'; exec cat /dev/zero"),
         task("large", "raw", _raw_params="head -c 1048576 /dev/zero | tr '\\0' x"),
-        variables={"letta_max_output": 1},
+        task("file", "raw", _raw_params=f"head -c 1048577 /dev/zero >'{tmp_path}/file'"),
+        task("fetched", "fetch", src=str(tmp_path / "file"), dest=str(tmp_path / "fetched"), flat=True),
+        variables={"letta_max_output": 1, "letta_max_file": 1},
     )
 
     message = run.result("endless")["msg"]
     assert "the command printed more than 1 MB and was ended; raise max_output (variable letta_max_output)" in message
     assert "unreachable" not in run.result("endless")
     assert len(run.result("large")["stdout"]) == 1024**2
+    assert "the file is longer than 1 MB; raise max_file (variable letta_max_file)" in run.result("fetched")["msg"]
     assert not Path("/proc", (tmp_path / "pid").read_text().strip()).exists()
     wait_until_gone(fleet.alpha)
 

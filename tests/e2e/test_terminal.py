@@ -93,7 +93,7 @@ def test_a_file_of_any_name_is_copied_there_and_back(
 
     async def there_and_back(shell: Terminal) -> int:
         await shell.put(io.BytesIO(content), path, mode)
-        return await shell.fetch(path, sink)
+        return await shell.fetch(path, sink, 100)
 
     assert _in_shell(fleet, there_and_back) == mode
     assert sink.getvalue() == content
@@ -107,7 +107,7 @@ def test_large_data_arrive_complete(fleet: Fleet, tmp_path: Path) -> None:
 
     async def work(shell: Terminal) -> tuple[CommandResult, CommandResult, CommandResult]:
         await shell.put(io.BytesIO(content), path, 0o640)
-        await shell.fetch(path, sink)
+        await shell.fetch(path, sink, 100)
         printed = await shell.run(b"cat " + path)
         counted = await shell.run(command, content[:5_000_000])
         return printed, counted, await shell.run(b"cat")
@@ -162,8 +162,8 @@ def test_an_unreadable_or_unwritable_file_is_refused_with_the_reason_and_the_she
     async def work(shell: Terminal) -> list[str]:
         large, path = io.BytesIO(bytes(5_000_000)), os.fsencode(tmp_path)
         said = [
-            await refusal(shell.fetch(path + b"/none", io.BytesIO())),
-            await refusal(shell.fetch(path, io.BytesIO())),
+            await refusal(shell.fetch(path + b"/none", io.BytesIO(), 100)),
+            await refusal(shell.fetch(path, io.BytesIO(), 100)),
             await refusal(shell.put(large, path, 0o600)),
             await refusal(shell.put(large, path + b"/none/file", 0o600)),
             await refusal(shell.put(large, b"/dev/full", 0o600)),

@@ -162,10 +162,26 @@ def test_files_go_there_and_back(sh: Path, tmp_path: Path) -> None:
         for path in paths:
             sink = io.BytesIO()
             await shell.put(io.BytesIO(LARGE), path, 0o640)
-            found.append((await shell.fetch(path, sink), sink.getvalue()))
+            found.append((await shell.fetch(path, sink, MOST), sink.getvalue()))
         return found
 
     assert in_shell(sh, tmp_path / "there", work) == [(0o640, LARGE)] * 2
+
+
+def test_no_more_of_a_file_is_fetched_than_it_may_have(sh: Path, tmp_path: Path) -> None:
+    file, sink = tmp_path / "file", io.BytesIO()
+    file.write_bytes(LARGE)
+
+    async def work(shell: Terminal) -> None:
+        with pytest.raises(
+            ApiError, match=r"the file is longer than 4 MB; raise max_file \(variable letta_max_file\)$"
+        ):
+            await shell.fetch(os.fsencode(file), sink, 4)
+
+    in_shell(sh, tmp_path / "there", work)
+
+    assert len(sink.getvalue()) <= 4 * 1024**2
+    assert LARGE.startswith(sink.getvalue())
 
 
 def test_a_pipe_without_another_end_is_refused_and_the_shell_continues(sh: Path, tmp_path: Path) -> None:
@@ -174,7 +190,7 @@ def test_a_pipe_without_another_end_is_refused_and_the_shell_continues(sh: Path,
 
     async def work(shell: Terminal) -> CommandResult:
         with pytest.raises(RefusedError, match=r"^it is not a regular file$"):
-            await shell.fetch(os.fsencode(pipe), io.BytesIO())
+            await shell.fetch(os.fsencode(pipe), io.BytesIO(), MOST)
         with pytest.raises(RefusedError, match=r"^it is a pipe$"):
             await shell.put(io.BytesIO(b"content"), os.fsencode(pipe), 0o600)
         return await shell.run(b"echo still here")

@@ -126,7 +126,7 @@ def test_a_worker_whose_shell_cannot_be_closed_ends_all_the_same(monkeypatch: py
 
     ended: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "kill", lambda *call: ended.append(call))
-    device = Device({}, {}, any_mode=False, max_output=1)
+    device = Device({}, {}, any_mode=False, max_output=1, max_file=1)
     device._shell = Broken(), shell_at("http://localhost", timeout=30)  # type: ignore[assignment]
 
     with pytest.raises(RuntimeError):
@@ -327,7 +327,7 @@ def test_an_operation_that_may_have_been_done_is_not_repeated_and_said_to_be_unc
         return shells[-1], shells[-1]
 
     monkeypatch.setattr(Device, "open", open_again)
-    device = Device({}, {}, any_mode=True, max_output=1)
+    device = Device({}, {}, any_mode=True, max_output=1, max_file=1)
 
     with pytest.raises(AnsibleConnectionFailure, match=r"^the connection was cut; what was begun may have been done$"):
         device._do(lambda _terminal: Lost())  # type: ignore[arg-type,return-value]

@@ -155,9 +155,19 @@ class Terminal:
         """Write a file. mode: of a new file, less the umask. Raises RefusedError if the file cannot be written."""
         await self._put(source, _encode(path), f"{mode:o}")
 
-    async def fetch(self, path: bytes, sink: BinaryIO) -> int:
-        """Read a file into `sink`; returns its permissions. Raises RefusedError if it cannot be read."""
-        return _read_mode(await self._do_or_raise(f"get {_encode(path)}", "", sink.write))
+    async def fetch(self, path: bytes, sink: BinaryIO, most: int) -> int:
+        """Read a file of at most `most` megabytes into an empty `sink`; returns its permissions.
+
+        Raises RefusedError if it cannot be read.
+        """
+
+        def write(data: bytes) -> None:
+            if sink.tell() + len(data) > most * 1024**2:
+                problem = f"the file is longer than {most} MB; raise max_file (variable letta_max_file)"
+                raise ApiError(f"{self._url}: {problem}", code="too_long")
+            sink.write(data)
+
+        return _read_mode(await self._do_or_raise(f"get {_encode(path)}", "", write))
 
     async def _put(self, source: BinaryIO, path: str, mode: str) -> None:
         source.seek(0)
