@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
+import httpx
 from markdown_it import MarkdownIt
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
+from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
+from tests.unit.sandbox.devices import device, send
 
 from .conftest import AGENT, CHECKOUT, Ansible, awake, step
 
@@ -25,11 +35,84 @@ def _once(module: str, **options: Any) -> dict[str, Any]:
     return {**step(module, module, **options), "run_once": True}
 
 
+class _LongAnswer(BaseHTTPRequestHandler):
+    """Answers with JSON that is longer than an answer of the API."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        with suppress(ConnectionError):
+            for _megabyte in range(40):
+                self.wfile.write(b" " * 1024**2)
+
+    def log_message(self, *_said: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def _long_answers() -> Iterator[str]:
+    """The URL of a server of long answers."""
+    with HTTPServer(("127.0.0.1", 0), _LongAnswer) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _print_on(control: ClientConnection) -> None:
+    """Act as a device with a shell of ours, in which each command prints two megabytes."""
+    terminal, mark = "", ""
+
+    def show(data: str) -> None:
+        send(control, type="terminal_output", terminal_id=terminal, data=data)
+
+    with suppress(ConnectionClosed):
+        for frame in map(json.loads, control):
+            typed = frame.get("data", "")
+            terminal = frame.get("terminal_id", terminal)
+            if begun := re.findall("n=([0-9a-f]+);", typed):
+                [mark] = begun
+                show(f"<{mark} ready>")
+            elif typed.startswith("run "):
+                show(f"<{mark} running><{mark} out ->")
+                for _megabyte in range(2):
+                    show("A" * (1024**2 // 3 * 4))
+
+
+@contextmanager
+def _talkative_device(sandbox: Sandbox) -> Iterator[str]:
+    """The name of a device on which each command prints much."""
+    headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+    with (
+        httpx.Client(base_url=sandbox.url, headers=headers, trust_env=False) as http,
+        device(sandbox, http, connectionName="talkative") as found,
+    ):
+        sandbox.patch(found.environment_id, currentMode="unrestricted")
+        thread = threading.Thread(target=_print_on, args=[found.control])
+        thread.start()
+        try:
+            yield "talkative"
+        finally:
+            found.control.close()
+            thread.join()
+
+
 def _of_the_inventory(ansible: Ansible) -> str:
     """The errors of inventories that cannot be read, for many reasons."""
+    with _long_answers() as long_answers:
+        return _of_sources(ansible, long_answers)
+
+
+def _of_sources(ansible: Ansible, long_answers: str) -> str:
     key = {"api_key": ansible.sandbox.api_key}
     sources = [
         {},
+        {**key, "base_url": long_answers},
+        {**key, "base_url": "http://192.0.2.1"},
+        {"api_key_file": "sk-let-0123456789abcdef0123456789abcdef"},
         {"api_key": "wrong"},
         {"api_key": "forbidden-key-for-loopback-only"},
         {"api_key": "{{ lookup('ansible.builtin.unvault', 'absent') }}"},
@@ -43,8 +126,20 @@ def _of_the_inventory(ansible: Ansible) -> str:
     return ansible.sources(sources, env={"LETTA_API_KEY": ""}).output
 
 
-def _of_an_empty_pattern(ansible: Ansible) -> str:
-    return ansible.playbook("fleetops.environments.instruct", "-e", "instruct_hosts=mode_nosuch").output
+def _of_variables(ansible: Ansible) -> str:
+    """The errors of a playbook whose variables cannot be used, or leave no host."""
+    wrong = ("instruct_hosts=mode_nosuch", "instruct_host=online", '{"__instruct_targets": []}')
+    printed = [ansible.playbook("fleetops.environments.instruct", "-e", given).output for given in wrong]
+    of_inventory = ansible.file("group_vars/all.yml", "instruct_hosts: online\n")
+    printed.append(ansible.playbook("fleetops.environments.instruct").output)
+    of_inventory.unlink()
+    return "".join(printed)
+
+
+def _of_a_command(ansible: Ansible) -> str:
+    variables = {"ansible_connection": "fleetops.environments.letta", "letta_max_output": 1}
+    with _talkative_device(ansible.sandbox) as name:
+        return ansible.steps({"ansible.builtin.raw": "true"}, hosts=name, vars=variables).output
 
 
 def _of_tasks(ansible: Ansible) -> str:
@@ -59,6 +154,16 @@ def _of_tasks(ansible: Ansible) -> str:
     sandbox.script("agent-busy", then=LongTurn(seconds=600))
     sandbox.script("agent-broken", then=ErrorTurn(message="no credit"))
     sandbox.remove_agent("agent-gone")
+    by_hand = {
+        name: sandbox.add_environment(
+            connectionName=name,
+            metadata={
+                "lettaCodeVersion": "0.34.12",
+                "self_update": {"supported": True, "writable": True, "manual_command": command},
+            },
+        )["connectionName"]
+        for name, command in {"prose": "Ask the owner.", "older": "npm install -g @letta-ai/letta-code@0.1.0"}.items()
+    }
     for provider in ("letta", "qoder"):
         ansible.file(f"fleet/fleet.{provider}.yml", f"plugin: fleetops.environments.{provider}\n")
     sent: dict[str, Any] = {"content": "Report.", "agent_id": AGENT, "retries": 0}
@@ -80,6 +185,8 @@ def _of_tasks(ansible: Ansible) -> str:
         _once("campaign_control", campaign="report", ledger="ledger.sqlite", state="paused"),
         {**_once("send_message", targets=[two], **campaign), "register": "paused"},
         {"ansible.builtin.debug": {"var": "paused.targets[0].reason"}, "run_once": True},
+        {**_once("send_message", targets=list(by_hand), self_update=True, agent_id=AGENT), "register": "by_hand"},
+        {"ansible.builtin.debug": {"msg": "{{ by_hand.targets | map(attribute='reason') }}"}, "run_once": True},
         _once("send_message", targets=[one], **{**campaign, "ledger": "play.yml"}),
         _once("rollout", version="0.40.0", **planned),
         _once("rollout", version="0.41.0", **planned),
@@ -97,7 +204,7 @@ def _of_tasks(ansible: Ansible) -> str:
 
 
 def test_every_explained_message_is_printed(ansible: Ansible) -> None:
-    printed = "".join(run(ansible) for run in (_of_the_inventory, _of_an_empty_pattern, _of_tasks))
+    printed = "".join(run(ansible) for run in (_of_the_inventory, _of_variables, _of_tasks, _of_a_command))
     explained = {message: ".*".join(map(re.escape, message.split("..."))) for message in _list_explained()}
 
     assert len(explained) > 20
