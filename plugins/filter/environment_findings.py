@@ -11,10 +11,9 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
-from ..module_utils.environment import DROPPED
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.text import one_line
-from ..plugin_utils.hosts import compile_expressions, fulfills, read_dropped_rows, read_host_environments
+from ..plugin_utils.hosts import compile_expressions, fulfills, read_host_environments
 
 DOCUMENTATION = r"""
 name: environment_findings
@@ -73,8 +72,7 @@ _value:
   description:
     - For each environment C(host), C(findings) with the names of the rules that hold for it, and C(status), C(mode),
       C(version), C(os) and C(last_seen_at) as one line each, V(unknown) where the inventory has none.
-    - C(invalid) is a list of the fields that the API did not send as it promises. C(dropped_rows) is how many rows of
-      the same listing are no hosts.
+    - C(invalid) is a list of the fields that the API did not send as it promises.
   type: list
   elements: dict
 """
@@ -106,7 +104,6 @@ def environment_findings(
                 # A device may say what a terminal would take for more than text.
                 **{name: one_line(environment.fields.get(name) or "unknown", 60) for name in _SHOWN},
                 "invalid": [one_line(name, 60) for name in environment.fields.get("invalid") or []],
-                DROPPED: read_dropped_rows(host, environment.provider, hostvars, prefix),
             }
             for host, environment in environments
         ]

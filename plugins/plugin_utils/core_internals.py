@@ -39,11 +39,6 @@ def read_host_variables(hostvars: Any, host: str) -> Mapping[str, Any]:
     return variables
 
 
-def read_group_variable(hostvars: Any, host: str, name: str) -> Iterator[Any]:
-    """The values that inventory sources set for the groups of a host, not rendered."""
-    return (group.vars[name] for group in hostvars._inventory.get_host(host).get_groups() if name in group.vars)
-
-
 def read_all_groups(hostvars: Any, name: str) -> Iterator[Any]:
     """The values that inventory sources set for all groups of the inventory, not rendered."""
     return (group.vars[name] for group in hostvars._inventory.groups.values() if name in group.vars)

@@ -33,7 +33,6 @@ from .core_internals import (
     is_in_role,
     read_all_groups,
     read_facts,
-    read_group_variable,
     read_host_variables,
     read_stored_variables,
     read_task_variables,
@@ -132,16 +131,11 @@ def read_host_environments(
     return found
 
 
-def read_dropped_rows(host: str, provider: str, hostvars: Mapping[str, Any], prefix: str | None = None) -> int:
-    """How many rows of the listing that a host came with were dropped. prefix: as for `read_host_environments`."""
-    name = (find_provider(provider).variable_of("") if prefix is None else prefix) + DROPPED
-    of_inventory = isinstance(hostvars, HostVars)
-    values = read_group_variable(hostvars, host, name) if of_inventory else [hostvars[host].get(name)]
-    return max((value for value in values if isinstance(value, int)), default=0)
-
-
 def count_dropped_rows(hostvars: HostVars, provider: str, prefix: str | None = None) -> int:
-    """How many rows the listings of an inventory dropped, also where no host is left. prefix: as above."""
+    """How many rows the listings of an inventory dropped, also where no host is left.
+
+    prefix: as for `read_host_environments`.
+    """
     name = (find_provider(provider).variable_of("") if prefix is None else prefix) + DROPPED
     return sum(value for value in read_all_groups(hostvars, name) if isinstance(value, int))
 

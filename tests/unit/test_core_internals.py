@@ -163,13 +163,6 @@ def test_variables_that_the_inventory_sets_for_a_host(core: Core) -> None:
     assert "of_group" not in found
 
 
-@pytest.mark.parametrize(("host", "expected"), [("alpha", [1]), ("beta", [])])
-def test_a_variable_that_the_inventory_sets_for_the_groups_of_a_host(
-    core: Core, host: str, expected: list[int]
-) -> None:
-    assert list(core_internals.read_group_variable(core.hostvars, host, "of_group")) == expected
-
-
 def test_a_variable_that_the_inventory_sets_for_any_group(core: Core) -> None:
     assert list(core_internals.read_all_groups(core.hostvars, "of_group")) == [1]
 
