@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.environment import DROPPED, Environment, check_dropped, describe_invalid
+from ..module_utils.environment import DROPPED, Environment, check_dropped, note_invalid
 from ..module_utils.errors import ApiError, FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.http.settings import HttpSettings
@@ -39,8 +39,7 @@ class ActionModule(EnvironmentAction):
             listing = self._wait_for(fetch_rows(provider, settings, query))
             found, invalid = provider.environments(listing, settings.base_url, query)
             dropped = check_dropped(invalid, len(listing.rows), options["max_dropped_rows"])
-            if invalid:
-                self._display.warning(f"rows are {describe_invalid(invalid)}")
+            settings.notes.extend(note_invalid(invalid))
             selected = [item for item in found if filters.all_hold(item.fields, listing.fetched_at)]
             next_after = listing.next_after
             if options["name"] is not None:

@@ -75,7 +75,7 @@ from ansible.plugins.lookup import LookupBase
 from ansible.utils.display import Display
 
 from ..module_utils import _deps
-from ..module_utils.environment import check_dropped, describe_invalid
+from ..module_utils.environment import check_dropped, note_invalid
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.options import CONNECTION_SPEC, ROWS_SPEC, drop_blanks
@@ -104,8 +104,7 @@ class LookupModule(LookupBase):
             rows = [item.row() for item in found if filters.all_hold(item.fields, listing.fetched_at)]
         except FleetError as error:
             raise AnsibleLookupError(str(error)) from None
-        notes = [*settings.notes, *([f"rows are {describe_invalid(invalid)}"] if invalid else ())]
-        for note in notes:
+        for note in (*settings.notes, *note_invalid(invalid)):
             Display().warning(note)
         return rows
 

@@ -201,3 +201,8 @@ def describe_invalid(invalid: Sequence[InvalidRow], most: int = 5) -> str:
     shown = "; ".join(f"environment {row.id}{' (dropped)' * row.dropped}: {row.problem}" for row in rows[:most])
     more = f"; and {len(rows) - most} more" if len(rows) > most else ""
     return f"not as the API promises: {shown}{more}"
+
+
+def note_invalid(invalid: Sequence[InvalidRow]) -> list[str]:
+    """The line that warns of rows that are not as the API promises; none where all are as it does."""
+    return [f"rows are {describe_invalid(invalid)}"] if invalid else []

@@ -20,7 +20,7 @@ from ansible.module_utils.common.yaml import SafeLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
 from ...module_utils import _deps
-from ...module_utils.environment import CONTRACT, DROPPED, Environment, Listing, check_dropped, describe_invalid
+from ...module_utils.environment import CONTRACT, DROPPED, Environment, Listing, check_dropped, note_invalid
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.filters import Expressions
 from ...module_utils.http.settings import HttpSettings
@@ -211,12 +211,13 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def _select(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> tuple[list[Environment], int]:
         """The environments for which all filters hold, and how many rows are dropped. Raises OptionError."""
         found, invalid = self.PROVIDER.environments(listing, base_url, query)
-        if invalid and self.get_option("on_invalid") == "fail":
-            raise OptionError("on_invalid", f"rows are {describe_invalid(invalid)}")
+        notes = note_invalid(invalid)
+        if notes and self.get_option("on_invalid") == "fail":
+            raise OptionError("on_invalid", *notes)
         rows = len(listing.rows)
         dropped = check_dropped(invalid, rows, self.get_option("max_dropped_rows"))
-        if invalid:
-            self.display.warning(f"rows are {describe_invalid(invalid)}")
+        for note in notes:
+            self.display.warning(note)
         selected = [item for item in found if rules.filters.all_hold(item.fields, listing.fetched_at)]
         if not selected and self.get_option("fail_on_empty"):
             raise OptionError("fail_on_empty", f"no environment is left of {rows} listed by {base_url}")

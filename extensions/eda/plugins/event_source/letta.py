@@ -23,7 +23,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils import _deps
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import (
     Environment,
     check_dropped,
-    describe_invalid,
+    note_invalid,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import changes
@@ -180,7 +180,7 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: ReportedS
     listed, invalid = PROVIDER.environments(listing, options.settings.base_url, Query())
     # Devices whose rows are dropped would count as offline.
     check_dropped(invalid, len(listing.rows), options.max_dropped_rows)
-    options.warn([*options.settings.notes, *([f"rows are {describe_invalid(invalid)}"] if invalid else ())])
+    options.warn([*options.settings.notes, *note_invalid(invalid)])
     reported = state.reported()
     if reported is None:
         # The fleet of the very first start is no change.
