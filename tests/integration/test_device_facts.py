@@ -145,6 +145,18 @@ def test_facts_change_no_option_of_the_connection_in_a_default_of_an_action_grou
     assert [len(received(ansible, name)) for name in names[:2]] == [1, 1]
 
 
+def test_facts_are_no_defaults_of_an_action_group(ansible: Ansible, other_sandbox: Sandbox, names: list[str]) -> None:
+    beside(ansible, fleet_defaults={"base_url": ansible.sandbox.url})
+    defaults = {"group/fleetops.environments.letta": "{{ fleet_defaults }}"}
+    tasks = play(names[0], send(), step("fleet", "environment_info"), module_defaults=defaults)
+
+    run = ansible.playbook([lie(names[0], fleet_defaults={"base_url": other_sandbox.url}), tasks])
+
+    run.assert_quiet()
+    assert other_sandbox.requests() == []
+    assert len(received(ansible, names[0])) == 1
+
+
 def test_facts_of_the_first_host_steer_no_fan_out(ansible: Ansible, other_sandbox: Sandbox, names: list[str]) -> None:
     facts = {"letta_base_url": other_sandbox.url, "letta_agent_id": "agent-of-the-device", "fleet_agent": "agent-fact"}
     beside(ansible, letta_agent_id="{{ fleet_agent }}-{{ inventory_hostname }}", fleet_agent="agent")

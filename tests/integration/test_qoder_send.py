@@ -452,6 +452,23 @@ def test_options_of_one_provider_are_not_given_to_another(fleet: Fleet, by: str,
         assert len(fleet.qoder.sessions()) == 1
 
 
+def test_a_row_of_environment_info_makes_a_target_of_a_host_that_no_inventory_has(fleet: Fleet) -> None:
+    [identity] = fleet.add("q-alpha")
+    found = {**step("found", "environment_info", provider="qoder", name="alpha"), "register": "found"}
+    contract = "{{ found.environments[0].fleetops_environment }}"
+    add = {"ansible.builtin.add_host": {"name": "mine", "fleetops_environment": contract}}
+    whole = {"hosts": "localhost", "gather_facts": False, "tasks": [found, add]}
+    send = step("it", "send_message", content="hello", agent=QODER_AGENT)
+
+    run = fleet.ansible.playbook(
+        [whole, {**whole, "hosts": "mine", "tasks": [send]}], source="localhost,", env=fleet.env
+    )
+
+    run.assert_quiet()
+    assert (run.result("it")["host"], run.result("it")["id"]) == ("mine", identity)
+    assert [session["messages"] for [session] in fleet.sessions().values()] == [["hello"]]
+
+
 @pytest.mark.parametrize("own", [{}, {"timeout": 0}], ids=["the group's alone", "the task's too"])
 def test_each_option_of_the_connection_in_a_groups_defaults_is_for_its_own_provider(
     fleet: Fleet, own: dict[str, Any]

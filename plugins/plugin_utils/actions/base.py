@@ -177,27 +177,23 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         """
         arguments = drop_blanks(self._task.args)
         for option in arguments.keys() & CONNECTION_SPEC.keys() - self._written.keys():
-            defaults = self._group_defaults(option)
-            if arguments.get(option) not in [value for _template, value in defaults.values()]:
-                continue
-            template, _value = defaults.get(provider.name if provider is not None else "", (None, None))
-            with explain_templates(option, "the action group's default cannot be read without facts"), without_facts():
-                arguments[option] = self._templar_of_defaults.template(template)
+            defaults = []
+            for name in list_providers():
+                with contextlib.suppress(AnsibleError):
+                    defaults.append(self._read_default(name, option, self._templar_of_arguments))
+            if arguments[option] in defaults:
+                problem = "the action group's default cannot be read without facts"
+                with explain_templates(option, problem), without_facts():
+                    name = provider.name if provider is not None else ""
+                    arguments[option] = self._read_default(name, option, self._templar_of_defaults)
         return drop_blanks(arguments)
 
-    def _group_defaults(self, option: str) -> dict[str, tuple[Any, Any]]:
-        """Provider → its action group's default for an option, as it is given and as core renders it.
-
-        A default that cannot be rendered, or is blank, is left out.
-        """
-        found: dict[str, tuple[Any, Any]] = {}
-        for defaults in self._task.module_defaults or []:
-            for name in list_providers():
-                template = (defaults.get(_GROUP.format(name)) or {}).get(option)
-                with contextlib.suppress(AnsibleError):
-                    value = self._templar_of_arguments.template(template)
-                    found |= {} if is_blank(value) else {name: (template, value)}
-        return found
+    def _read_default(self, provider: str, option: str, templar: Any) -> Any:
+        """The default for an option of a provider's action group, rendered; None if there is none."""
+        group = _GROUP.format(provider)
+        given = [defaults[group] for defaults in self._task.module_defaults or () if group in defaults]
+        options = given[-1] if given else {}
+        return templar.template((templar.template(options) if isinstance(options, str) else options).get(option))
 
     def _find_address(
         self, provider: Provider, option: str, host: str, given: Mapping[str, Any], options: Mapping[str, Any]
