@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from ..module_utils.fleet.approvals import PendingOutcome, list_pending
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.approval_info import SPEC
-from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
+from ..plugin_utils.actions.everywhere import EverywhereAction
+from ..plugin_utils.actions.on_targets import TaskRun
 
 
-class ActionModule(TargetsAction):
+class ActionModule(EverywhereAction):
     SPEC = SPEC
     STATUSES = ("ok", "offline", "skipped", "not_attempted", "failed", "unknown")
     CHANGED = frozenset()
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
 
-    async def run_on_targets(self, run: TaskRun) -> Sequence[PendingOutcome]:
+    async def work_on(self, run: TaskRun) -> Sequence[PendingOutcome]:
         return await list_pending(run.settings, run.targets, run.policy, run.options["tool_names"])
 
     def summarize_more(self, outcomes: Sequence[PendingOutcome]) -> str:

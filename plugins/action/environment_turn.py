@@ -12,21 +12,25 @@ from ..module_utils.errors import OptionError
 from ..module_utils.fleet.turn import TurnChange, TurnOutcome, set_turn
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..modules.environment_turn import SPEC
-from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
+from ..plugin_utils.actions.everywhere import EverywhereAction
+from ..plugin_utils.actions.on_targets import TaskRun
 
 
-class ActionModule(TargetsAction):
+class ActionModule(EverywhereAction):
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
-        given = next((name for name in ("run_id", "mode", "end_background") if options[name]), None)
+        of_an_abort = ("run_id", "mode", "end_background", "all_conversations")
+        given = next((name for name in of_an_abort if options[name]), None)
         if given is not None and options["state"] != "aborted":
             raise OptionError(given, f"needs state=aborted, got state={options['state']}")
+        if options["run_id"] and options["all_conversations"]:
+            raise OptionError("run_id", "cannot go with all_conversations, as a run is of one conversation")
 
-    async def run_on_targets(self, run: TaskRun) -> Sequence[TurnOutcome]:
+    async def work_on(self, run: TaskRun) -> Sequence[TurnOutcome]:
         wanted = TurnChange(
             run.options["state"],
             run.options["run_id"],

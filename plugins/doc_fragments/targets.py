@@ -66,6 +66,32 @@ notes:
   - What stays C(unknown) or failed counts against O(max_failures) in each attempt. Above it nothing new starts.
 """
 
+    # For what is done in every conversation of an agent on a device.
+    CONVERSATIONS = r"""
+options:
+  all_conversations:
+    description:
+      - Whether every conversation of the agent is meant that belongs to the target's device, and not O(conversation_id)
+        or the default one alone. These are the conversations that O(ledger) or O(earlier_results) has for the device,
+        those that this collection made for it, which their summaries say, and those that the device names itself.
+      - A conversation of another device that shares the agent is left alone. One with a turn or an open tool call that
+        belongs to no known device is named, as nobody can say which device is at work in it.
+      - An agent's conversations are listed once. At most 200 conversations of a device are looked at.
+    type: bool
+    default: false
+  ledger:
+    description:
+      - The ledger of the campaigns whose conversations are looked at. By default E(FLEETOPS_LEDGER), else
+        C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state), if it is there. With
+        O(all_conversations) only.
+    type: path
+  earlier_results:
+    description:
+      - A file that O(fleetops.environments.send_message#module:result_file) has written. The conversations of its
+        targets are looked at, too. With O(all_conversations) only.
+    type: path
+"""
+
     # For what is done on an agent's behalf, and needs an environment that is online.
     AGENT = r"""
 options:

@@ -122,6 +122,13 @@ TARGETS_SPEC: dict[str, dict[str, Any]] = {
     "offline_timeout": {"type": "float", "default": 300},
 }
 
+# Of a module that looks at every conversation of a device.
+ALL_CONVERSATIONS_SPEC: dict[str, dict[str, Any]] = {
+    "all_conversations": {"type": "bool", "default": False},
+    "ledger": {"type": "path"},
+    "earlier_results": {"type": "path"},
+}
+
 ON_CONTROLLER = (
     "this module runs on the controller, by the action plugin of its name; "
     "call it as fleetops.environments.{name} so that Ansible finds that plugin"

@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.conversations
   - fleetops.environments.on_controller
 attributes:
   check_mode:
@@ -67,7 +68,9 @@ msg:
   type: str
   sample: "3 targets: 2 ok, 1 offline; 2 tool calls wait"
 targets:
-  description: What waits on each target, in the order given. Without O(targets) these keys are at the top.
+  description:
+    - What waits on each target, in the order given. Without O(targets) these keys are at the top. With
+      O(all_conversations) there is an entry for each conversation.
   returned: with O(targets)
   type: list
   elements: dict
@@ -134,6 +137,17 @@ failed_hosts:
   type: list
   elements: str
   sample: []
+strays:
+  description: The conversations with a turn or an open tool call that belong to no known device, by agent.
+  returned: with O(all_conversations)
+  type: dict
+  sample: {agent-1234: [conv-9]}
+problems:
+  description: Why there may be other conversations.
+  returned: with O(all_conversations)
+  type: list
+  elements: str
+  sample: []
 pending_approvals:
   description: Without O(targets) the keys of RV(targets) are returned at the top; this is one of them.
   returned: without O(targets)
@@ -144,10 +158,11 @@ pending_approvals:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
+from ..module_utils.options import ALL_CONVERSATIONS_SPEC, CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
 
 SPEC = {
     "tool_names": {"type": "list", "elements": "str"},
+    **ALL_CONVERSATIONS_SPEC,
     **TARGETS_SPEC,
     **CONNECTION_SPEC,
 }

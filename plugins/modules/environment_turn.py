@@ -58,6 +58,7 @@ extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.conversations
   - fleetops.environments.on_controller
 attributes:
   check_mode:
@@ -108,7 +109,9 @@ msg:
   type: str
   sample: "3 targets: 2 changed, 1 ok"
 targets:
-  description: What became of each target, in the order given. Without O(targets) these keys are at the top.
+  description:
+    - The result of each target, in the order given. Without O(targets) these keys are at the top. With
+      O(all_conversations) there is an entry for each conversation.
   returned: with O(targets)
   type: list
   elements: dict
@@ -200,6 +203,17 @@ failed_hosts:
   type: list
   elements: str
   sample: []
+strays:
+  description: The conversations with a turn or an open tool call that belong to no known device, by agent.
+  returned: with O(all_conversations)
+  type: dict
+  sample: {agent-1234: [conv-9]}
+problems:
+  description: Why there may be other conversations.
+  returned: with O(all_conversations)
+  type: list
+  elements: str
+  sample: []
 queue_paused:
   description: Without O(targets) the keys of RV(targets) are returned at the top; this is one of them.
   returned: without O(targets)
@@ -209,7 +223,7 @@ queue_paused:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
+from ..module_utils.options import ALL_CONVERSATIONS_SPEC, CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
 
 SPEC = {
     "state": {"type": "str", "choices": ["aborted", "resumed"], "required": True},
@@ -219,6 +233,7 @@ SPEC = {
         "choices": ["default", "standard", "acceptEdits", "bypassPermissions", "unrestricted", "strict"],
     },
     "end_background": {"type": "bool", "default": False},
+    **ALL_CONVERSATIONS_SPEC,
     "answer_timeout": {"type": "float", "default": 15},
     **TARGETS_SPEC,
     **CONNECTION_SPEC,

@@ -450,7 +450,7 @@ def test_facts_allow_no_tool_call(ansible: Ansible, lying: str) -> None:
 
     run = ansible.playbook("fleetops.environments.approvals", "--limit", lying, env=LATER)
 
-    assert run.result("Summarise")["msg"] == "1 tool calls waited, 0 answered, 1 wait now"
+    assert run.result("Summarise")["msg"] == "1 tool calls waited, 0 answered, 1 wait now; 1 conversations looked at"
 
 
 def test_facts_loosen_no_rule_of_the_audit(ansible: Ansible, lying: str) -> None:
@@ -469,7 +469,7 @@ def test_facts_keep_nobody_from_being_stopped(ansible: Ansible, lying: str) -> N
     run = ansible.playbook("fleetops.environments.stop", "--limit", lying, env=LATER)
 
     run.assert_error(f"{first}: no agent is known whose turn is to be stopped")
-    lines = run.result("Show what became of each host")["msg"]
+    lines = run.result("Show the result of each host")["msg"]
     assert [line.split("  ")[:2] for line in lines] == [[second, "turn"]]
 
 
@@ -572,8 +572,10 @@ def test_a_device_keeps_no_other_one_from_being_stopped_or_answered(
     for run in (answered, stopped):
         run.assert_error(refused)
         assert run.returncode == 2
-    assert answered.result("Summarise")["msg"] == "1 tool calls waited, 1 answered, 0 wait now"
-    lines = stopped.result("Show what became of each host")["msg"]
+    assert (
+        answered.result("Summarise")["msg"] == "1 tool calls waited, 1 answered, 0 wait now; 1 conversations looked at"
+    )
+    lines = stopped.result("Show the result of each host")["msg"]
     assert [line.split("  ")[:2] for line in lines] == [[other, "turn"]]
 
 

@@ -40,6 +40,7 @@ def _list_waiting(run: Run) -> list[tuple[str, str, str]]:
 
 
 def test_only_named_tools_are_answered(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+    looked_at = "; 3 conversations looked at"
     for arguments in ((), (), ("--check",)):
         run = _answer(ansible, *arguments)
         run.assert_quiet()
@@ -47,11 +48,12 @@ def test_only_named_tools_are_answered(ansible: Ansible, devices: dict[str, dict
         assert _list_waiting(run) == [("Bash", "two", said), ("Read", "one", said), ("{{ 1 + 1 }}", "three", said)]
         assert _shown(run, "Show what was answered") == []
         answered = "0 would be answered" if arguments else "0 answered"
-        assert run.result("Summarise")["msg"] == f"3 tool calls waited, {answered}, 3 wait now"
+        assert run.result("Summarise")["msg"] == f"3 tool calls waited, {answered}, 3 wait now{looked_at}"
     assert ansible.sandbox.requests("messages")[3:] == []
 
 
 def test_matching_tool_calls_are_answered_once(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+    looked_at = "; 3 conversations looked at"
     told = {"approvals_allow": "R*, Bash", "approvals_deny": "B?sh", "approvals_reason": "By the book."}
 
     checked, run, again = _answer(ansible, "--check", **told), _answer(ansible, **told), _answer(ansible, **told)
@@ -60,11 +62,11 @@ def test_matching_tool_calls_are_answered_once(ansible: Ansible, devices: dict[s
         each.assert_quiet()
     decided = [(line[0], *line[2:]) for line in _shown(checked, "Show what was answered")]
     assert decided == [("one", "allow", "not_attempted", "-", "-"), ("two", "deny", "not_attempted", "-", "-")]
-    assert checked.result("Summarise")["msg"] == "3 tool calls waited, 2 would be answered, 3 wait now"
+    assert checked.result("Summarise")["msg"] == f"3 tool calls waited, 2 would be answered, 3 wait now{looked_at}"
     decided = [(line[0], *line[2:]) for line in _shown(run, "Show what was answered")]
     assert decided == [("one", "allow", "sent", "relay", "-"), ("two", "deny", "sent", "relay", "-")]
-    assert run.result("Summarise")["msg"] == "3 tool calls waited, 2 answered, 1 wait now"
-    assert again.result("Summarise")["msg"] == "1 tool calls waited, 0 answered, 1 wait now"
+    assert run.result("Summarise")["msg"] == f"3 tool calls waited, 2 answered, 1 wait now{looked_at}"
+    assert again.result("Summarise")["msg"] == f"1 tool calls waited, 0 answered, 1 wait now{looked_at}"
     received = ansible.sandbox.received()
     key = {"Authorization": f"Bearer {ansible.sandbox.api_key}"}
     for name, text in (("one", "Done."), ("two", "Then not.")):

@@ -35,7 +35,7 @@ def _stop(ansible: Ansible, *arguments: str, limit: str = "one,two", **variables
 
 def _lines(run: Run) -> list[list[str]]:
     """The lines of the playbook: host, turn or mode, status, reason."""
-    return [line.split("  ") for line in run.result("Show what became of each host")["msg"]]
+    return [line.split("  ") for line in run.result("Show the result of each host")["msg"]]
 
 
 def _statuses(run: Run) -> dict[str, list[str]]:
@@ -57,7 +57,7 @@ def test_every_turn_is_stopped_once_and_only_asked_about_in_check_mode(
 
     for each in (checked, run, again):
         each.assert_quiet()
-        assert each.result("Say who did not confirm")["msg"] == "2 hosts: 2 confirmed"
+        assert each.result("Say who did not confirm")["msg"] == "2 hosts: 2 confirmed; 2 conversations looked at"
         assert [counts["failed"] for counts in recap_of(each).values()] == [0, 0]
     assert [_statuses(each) for each in (checked, run, again)] == [changed, changed, unchanged]
     assert "paused: campaign 'spring': 0 deliveries" in run.stdout
@@ -91,7 +91,10 @@ def test_a_host_that_did_not_confirm_fails_under_its_own_name(ansible: Ansible, 
 
         assert run.returncode == 2
         assert "WARNING" not in run.output
-        assert run.result("Say who did not confirm")["msg"] == "2 hosts: 1 confirmed, 1 did not: one"
+        assert (
+            run.result("Say who did not confirm")["msg"]
+            == "2 hosts: 1 confirmed, 1 did not: one; 2 conversations looked at"
+        )
         run.assert_error("one: mode offline: the environment is offline")
         assert {host: counts["failed"] for host, counts in recap_of(run).items()} == {"one": 1, "two": 0}
         assert [json.loads(line)["host"] for line in report.read_text().splitlines()] == ["one", "two"]

@@ -46,6 +46,7 @@ class AgentApi:
             route("history", "GET", "/v1/conversations/{conversation_id}/messages", self.list_messages),
             route("turn", "POST", "/v1/conversations/{conversation_id}/messages", self.start_turn),
             route("cancel", "POST", "/v1/conversations/{conversation_id}/cancel", self.cancel_conversation),
+            route("runs", "GET", "/v1/runs/", self.list_runs),
             route("runs", "GET", "/v1/runs/{run_id}", self.get_run),
         ]
 
@@ -136,6 +137,20 @@ class AgentApi:
         run = self._agents.run(call.target)
         run.conversation.settle(time.time())
         return Reply(200, run.wire())
+
+    async def list_runs(self, call: Call) -> Reply:
+        """Answer a list of an agent's runs, newest first; with active or stop_reason only such runs."""
+        agent_id, reason = call.query.get("agent_id", ""), call.query.get("stop_reason")
+        self._agents.check(agent_id)
+        for conversation in self._agents.conversations(agent_id):
+            conversation.settle(time.time())
+        found = [
+            run.wire()
+            for run in self._agents.runs(agent_id)
+            if call.query.get("active") != "true" or run.status == "running"
+            if reason in (None, run.stop_reason)
+        ]
+        return Reply(200, found[::-1][: positive(call, "limit", DEFAULT_PAGE)])
 
     def _conversation(self, call: Call, body: Row | None = None) -> Conversation:
         agent_id = (body or {}).get("agent_id") or call.query.get("agent_id", "")

@@ -77,6 +77,10 @@ class Agents:
         """Yield the conversations of an agent."""
         yield from self._made.get(agent_id, [])
 
+    def runs(self, agent_id: str) -> list[Run]:
+        """Return the runs of an agent, oldest first."""
+        return [run for run in self._runs.values() if run.conversation.agent_id == agent_id]
+
     def run(self, run_id: str) -> Run:
         run = self._runs.get(run_id)
         if run is None:

@@ -34,6 +34,7 @@ FOR_LETTA_ALONE = {
     *(f"module_utils.fleet.{name}" for name in ("approvals", "command", "device_work", "jobs", "mode", "turn")),
     *(f"module_utils.fleet.{name}" for name in ("drain", "update", "wait")),
     "module_utils.rollouts.preflight",
+    "plugin_utils.actions.everywhere",
     "plugin_utils.actions.messages",
     "plugin_utils.actions.questions",
     "plugin_utils.connection",

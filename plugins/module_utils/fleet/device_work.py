@@ -1,22 +1,40 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is under way on a device, in one conversation of an agent, as the device itself reports it.
+"""What is under way on a device, as the device itself reports it, and in which conversations it may be.
 
 Source of the rules: Letta Code 0.34, and observations of real devices. A device that was restarted in the middle of a
 turn has the turn's messages in its queue, and begins them when it is contacted in certain ways. Background processes
-go on after an abort, and their end begins a turn.
+go on after an abort, and their end begins a turn. A device reports on one conversation at a time, and names those that
+have a working directory of their own there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
+from ..errors import ApiError
+from ..http.settings import HttpSettings
+from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
+from ..providers.letta.standing import MadeConversation, list_made
 from ..text import one_line
+from .fan_out import Target
+from .jobs import ConversationOutcome, make_relay
 
 _LONGEST_TEXT = 200
+_DEFAULT = "default"
+# Seconds for a device to name its conversations; old devices do not know the question.
+_NAMED_WITHIN = 5.0
+# Most conversations of one device that are looked at, and most conversations of an agent that belong to no device.
+_MOST_PLACES, _MOST_STRAYS = 200, 20
+ItemT = TypeVar("ItemT")
+FoundT = TypeVar("FoundT")
 _ENDED = ("completed", "failed", "cancelled", "killed")
 
 
@@ -69,6 +87,123 @@ def describe_begun(before: Work, after: Work) -> str | None:
 def count_messages(count: int, does: str, do: str) -> str:
     """So many messages, with the verb for one and for several."""
     return f"1 message {does}" if count == 1 else f"{count} messages {do}"
+
+
+class KnownConversations:
+    """Which conversations of an agent belong to which environments, by their ids.
+
+    They are those that were recorded, and those that were made for an environment, which their summaries say. These are
+    listed once for each agent.
+
+    recorded: each as `{id, agent_id, conversation_id}`, with the id of an environment; others are left out.
+    problems: why there may be others.
+    """
+
+    def __init__(self, recorded: Iterable[Mapping[str, Any]], problems: Iterable[str]) -> None:
+        self.problems = dict.fromkeys(problems)
+        self._owners: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._listings: dict[str, asyncio.Task[list[MadeConversation]]] = {}
+        for one in recorded:
+            if one.get("agent_id") and one.get("conversation_id") not in (None, "", _DEFAULT):
+                self._owners[str(one["agent_id"])][str(one["conversation_id"])].add(str(one.get("id")))
+
+    async def find_owners(self, client: Client, agent_id: str) -> Mapping[str, set[str]]:
+        """Conversation → its environments."""
+        if agent_id not in self._listings:
+            self._listings[agent_id] = asyncio.create_task(list_made(client, agent_id))
+        try:
+            # One that is cancelled does not cancel the listing of the others.
+            made = await asyncio.shield(self._listings[agent_id])
+        except ApiError as error:
+            self.problems[f"the conversations of {agent_id} cannot be listed: {error}"] = None
+            made = []
+        for one in made:
+            self._owners[agent_id][one.id].add(one.environment_id)
+        return self._owners[agent_id]
+
+    async def list_places(self, client: Client, target: Target) -> list[Target]:
+        """A target in each conversation that belongs to its device, and in none of another one; its own one first."""
+        owners, here, named = await self.find_owners(client, str(target.agent_id)), target.environment.id, None
+        with contextlib.suppress(ApiError):
+            async with await make_relay(client, target, ConversationOutcome.of(target)) as relay:
+                named = await _list_named(relay)
+        own = [one for one, environments in owners.items() if here in environments]
+        if named is None:
+            # The server, which is all that is left, would end the turns of other devices, too.
+            own, others = [one for one in own if len(owners[one]) == 1], []
+        else:
+            others = [None, *(one for one in named if one not in owners)]
+        first = None if target.conversation_id == _DEFAULT else target.conversation_id
+        # The newest are the last ones.
+        places = list(dict.fromkeys([first, *reversed(own), *others]))
+        if len(places) > _MOST_PLACES:
+            self.problems[f"{len(places)} conversations belong to {target.host}, too many to look at"] = None
+        return [replace(target, conversation_id=one) for one in places[:_MOST_PLACES]]
+
+    async def find_places(self, settings: HttpSettings, targets: Sequence[Target], concurrency: int) -> list[Target]:
+        """The places of all targets. concurrency: targets at a time."""
+        found = await _gather(settings, targets, concurrency, self.list_places)
+        return [place for places in found for place in places]
+
+    async def find_strays(
+        self, settings: HttpSettings, places: Sequence[Target], concurrency: int
+    ) -> dict[str, list[str]]:
+        """Agent → its conversations with a turn or an open tool call that belong to no known environment.
+
+        places: where devices were asked. concurrency: agents at a time.
+        """
+        looked_at: dict[str, set[str | None]] = defaultdict(set)
+        for place in places:
+            looked_at[str(place.agent_id)].add(place.conversation_id)
+
+        async def find(client: Client, agent_id: str) -> list[str]:
+            return await self._find_strays(client, agent_id, looked_at[agent_id])
+
+        found = await _gather(settings, list(looked_at), concurrency, find)
+        return {agent_id: strays for agent_id, strays in zip(looked_at, found, strict=True) if strays}
+
+    async def _find_strays(self, client: Client, agent_id: str, looked_at: set[str | None]) -> list[str]:
+        # The default one belongs to every device of the agent.
+        known, found = {None, *looked_at, *await self.find_owners(client, agent_id)}, set()
+        try:
+            found = {
+                run.conversation_id for run in await client.list_runs(agent_id, active="true") if run.active
+            } - known
+            asking = await client.list_runs(agent_id, stop_reason="requires_approval")
+            doubtful = {run.conversation_id for run in asking if run.stop_reason == "requires_approval"} - known - found
+            for one in sorted(map(str, doubtful))[:_MOST_STRAYS]:
+                if await client.find_open_call(agent_id, one) is not None:
+                    found.add(one)
+        except ApiError as error:
+            self.problems[f"it is not known whether {agent_id} is at work elsewhere: {error}"] = None
+        return sorted(map(str, found))
+
+
+async def _gather(
+    settings: HttpSettings, items: Sequence[ItemT], concurrency: int, ask: Callable[[Client, ItemT], Awaitable[FoundT]]
+) -> list[FoundT]:
+    """What is found for each item, with one client, in the same order."""
+    slots = asyncio.Semaphore(concurrency)
+    async with Client(settings) as client:
+
+        async def find(item: ItemT) -> FoundT:
+            async with slots:
+                return await ask(client, item)
+
+        return await asyncio.gather(*map(find, items))
+
+
+async def _list_named(relay: Relay) -> list[str]:
+    """The conversations that a device names, without those that agents have by default."""
+    try:
+        answer = await relay.request({"type": "get_cwd_map"}, "get_cwd_map_response", _NAMED_WITHIN)
+    except ApiError as error:
+        if error.code != "timeout":
+            raise
+        return []
+    directories = answer.get("cwd_map")
+    named = [str(key).partition(":") for key in directories] if isinstance(directories, dict) else []
+    return [conversation_id for kind, _colon, conversation_id in named if kind == "conversation" and conversation_id]
 
 
 def _read_background(reported: Any) -> list[dict[str, Any]]:

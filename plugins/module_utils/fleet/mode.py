@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ApiError
 from ..http.settings import HttpSettings
@@ -38,6 +39,10 @@ class ModeOutcome(ConversationOutcome):
     previous_mode: str | None = None
     work_started: bool | None = False
 
+    def describe(self) -> dict[str, Any]:
+        """What belongs to the mode alone."""
+        return {name: getattr(self, name) for name in ("status", "mode", "previous_mode", "error")}
+
 
 async def set_mode(
     settings: HttpSettings, targets: Sequence[Target], policy: Policy, mode: str, *, within: float, check_mode: bool
@@ -48,19 +53,19 @@ async def set_mode(
     """
 
     async def change(client: Client, target: Target, outcome: ModeOutcome) -> None:
-        relay, before = await make_relay(client, target, outcome), None
+        relay = await make_relay(client, target, outcome)
         try:
             async with relay:
                 before = read_work(relay)
                 await apply_mode(relay, outcome, mode, within, check_mode=check_mode)
                 if outcome.status == "changed":
-                    await _announce(relay, outcome, before, check_mode=check_mode)
+                    await _note_begun(relay, outcome, before, check_mode=check_mode)
         except ApiError as error:
             if not error.may_be_accepted:
                 raise
             await _read_again(relay, outcome, mode, error)
-            if before is not None:
-                _note_begun(outcome, describe_begun(before, read_work(relay)))
+            # What it began meanwhile is not known.
+            outcome.work_started = None
 
     return await on_each(FanOut(policy), settings, targets, ModeOutcome.of, change)
 
@@ -79,21 +84,18 @@ async def apply_mode(relay: Relay, outcome: ModeOutcome, mode: str, within: floa
     outcome.status = "changed"
 
 
-async def _announce(relay: Relay, outcome: ModeOutcome, before: Work, *, check_mode: bool) -> None:
+async def _note_begun(relay: Relay, outcome: ModeOutcome, before: Work, *, check_mode: bool) -> None:
     """Say in the outcome which work the mode has begun, or in check mode would begin."""
-    if check_mode:
-        _note_begun(outcome, count_messages(before.ready, "would go on", "would go on") if before.ready else None)
-        return
-    outcome.work_started = None
-    # The mode is set, whether the device reports its work or not.
-    with contextlib.suppress(ApiError):
-        await relay.sync()
-        _note_begun(outcome, describe_begun(before, read_work(relay)))
-
-
-def _note_begun(outcome: ModeOutcome, begun: str | None) -> None:
-    outcome.work_started = begun is not None
-    outcome.reason = f"{begun}, which waited on the device" if begun else None
+    begun = count_messages(before.ready, "would go on", "would go on") if check_mode and before.ready else None
+    if not check_mode:
+        outcome.work_started = None
+        # The mode is set, whether the device reports its work or not.
+        with contextlib.suppress(ApiError):
+            await relay.sync()
+            begun = describe_begun(before, read_work(relay))
+            outcome.work_started = False
+    if begun is not None:
+        outcome.work_started, outcome.reason = True, f"{begun}, which waited on the device"
 
 
 async def _set_mode(relay: Relay, mode: str, within: float) -> str:

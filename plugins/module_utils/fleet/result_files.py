@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The files of a fan-out: a line for each target, and which hosts to try again."""
+"""The files of a fan-out: a line for each target, and which hosts to try again; and the lines of an earlier one."""
 
 from __future__ import annotations
 
@@ -41,6 +41,21 @@ def write_hosts(path: str, hosts: Sequence[str]) -> None:
         Path(path).unlink(missing_ok=True)
     except OSError as error:
         raise OptionError("retry_file", f"cannot remove {path!r}: {one_line(error.strerror)}") from None
+
+
+def read_results(path: str) -> list[dict[str, Any]]:
+    """The results that `write_results` has written. Raises OptionError for `earlier_results`."""
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as file:
+            if path.endswith(".csv"):
+                return [dict(row) for row in csv.DictReader(file)]
+            results = [json.loads(line) for line in file if line.strip()]
+            return [result for result in results if isinstance(result, dict)]
+    except OSError as error:
+        problem = f"cannot read {path!r}: {one_line(error.strerror)}"
+    except (ValueError, csv.Error) as error:
+        problem = f"{path!r} is no result file: {one_line(error)}"
+    raise OptionError("earlier_results", problem)
 
 
 def _write_csv(results: Sequence[Mapping[str, Any]]) -> str:

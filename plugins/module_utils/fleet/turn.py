@@ -102,7 +102,6 @@ class _TurnJob:
         try:
             relay = await make_relay(self.client, self.target, self.outcome)
         except ApiError as error:
-            self._record_mode(error)
             if error.code != "offline":
                 raise
             await self._cancel(error)
@@ -110,7 +109,6 @@ class _TurnJob:
         try:
             await self._ask_over_relay(relay, self._abort_on)
         except ApiError as error:
-            self._record_mode(error)
             if error.code in ("no_agent", "busy"):
                 raise
             await self._cancel(error)
@@ -146,7 +144,7 @@ class _TurnJob:
         self.idle = not under_way
         stirred = await self._change_mode(relay)
         if not self.check_mode:
-            stirred = await self._end_background(relay, before) or stirred
+            stirred |= await self._end_background(relay, before)
             aborted = await self._request_abort(relay, expected=under_way)
         if not aborted:
             await relay.require_runtime()
@@ -163,28 +161,16 @@ class _TurnJob:
         self._end(*waiting, done=aborted, nothing="no turn is under way")
 
     async def _change_mode(self, relay: Relay) -> bool:
-        """Set the mode if that is wanted; whether it was changed. An error keeps no turn from being aborted."""
+        """Set the mode if that is wanted; whether it may be another one. An error keeps no turn from being aborted."""
         if self.wanted.mode is None:
             return False
-        part, was_lost = ModeOutcome.of(self.target), (self.outcome.mode or {}).get("status") == "unknown"
+        part = ModeOutcome.of(self.target)
         try:
             await apply_mode(relay, part, self.wanted.mode, self.wanted.within, check_mode=self.check_mode)
         except ApiError as error:
             record_error(part, error)
-        if was_lost and part.status == "ok":
-            part.status = "changed"
-        self._describe_mode(part)
-        return part.status in ("changed", "unknown") and not self.check_mode
-
-    def _record_mode(self, error: ApiError) -> None:
-        """Note that the device could not be asked for its mode."""
-        if self.wanted.mode is not None and self.outcome.mode is None:
-            part = ModeOutcome.of(self.target)
-            record_error(part, error)
-            self._describe_mode(part)
-
-    def _describe_mode(self, part: ModeOutcome) -> None:
-        self.outcome.mode = {name: getattr(part, name) for name in ("status", "mode", "previous_mode", "error")}
+        self.outcome.mode = part.describe()
+        return part.status in ("changed", "unknown")
 
     async def _end_background(self, relay: Relay, work: Work) -> bool:
         """End the monitors if that is wanted; whether there were any. The last look shows which are left."""
@@ -265,6 +251,10 @@ class _TurnJob:
     async def _cancel(self, gone: ApiError) -> None:
         """Have the server cancel the runs that it knows of. gone: the error of the relay."""
         self.outcome.via = "rest"
+        if self.wanted.mode is not None and self.outcome.mode is None:
+            part = ModeOutcome.of(self.target)
+            record_error(part, gone)
+            self.outcome.mode = part.describe()
         if self.check_mode:
             self._end(f"over REST, since {gone}; only cancelling shows whether the server runs anything", done=True)
             return
@@ -289,13 +279,10 @@ class _TurnJob:
 
     async def _require_no_open_call(self, agent_id: str, conversation_id: str | None) -> None:
         """Raise ApiError if the conversation ends with a tool call that has no result."""
-        for newest in await self.client.list_messages(agent_id, conversation_id, limit=1, cursor={}):
-            if newest.calls and self.wanted.run_id in (None, newest.run_id):
-                raise ApiError(
-                    f"the server has no run under way, but a tool call of {newest.run_id} is open, "
-                    "which only the device can end",
-                    code="open_call",
-                )
+        run_id = await self.client.find_open_call(agent_id, conversation_id, self.wanted.run_id)
+        if run_id is not None:
+            open_call = f"a tool call of {run_id} is open, which only the device can end"
+            raise ApiError(f"the server has no run under way, but {open_call}", code="open_call")
 
     def _end(self, *more: str | None, done: bool, nothing: str = "") -> None:
         """Set the outcome. more: what the reason says at its end. nothing: the reason when nothing was done."""

@@ -96,6 +96,10 @@ class Deliveries:
                 record["status"] = "interrupted"
         return records
 
+    def conversations(self) -> list[dict[str, Any]]:
+        """`id` of the environment, `agent_id` and `conversation_id` of the deliveries of all campaigns."""
+        return self.ledger.query("SELECT DISTINCT environment_id AS id, agent_id, conversation_id FROM deliveries")
+
     def replace(self, seen: Entry | None, entry: Entry) -> bool:
         """Record a delivery if its row is still as it was seen, None for no row; returns whether it was."""
         if seen is None:

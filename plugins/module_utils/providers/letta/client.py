@@ -24,7 +24,7 @@ from ..base import Accepted
 from ..conversation import Place
 from ..message import Message
 from .approvals import answer_over_relay, find_decisions
-from .history import History, HistoryMessage, Run
+from .history import History, HistoryMessage, Run, Runs
 from .models import EnvironmentPage, SendResult, read_environment
 from .shared_listing import SharedListing
 from .standing import StandingConversations
@@ -247,6 +247,28 @@ class Client:
                 return None
             raise
         return answer.read_as(Run.model_validate, f"GET {self._base_url}/v1/runs/{{run_id}}")
+
+    async def list_runs(self, agent_id: str, **wanted: str) -> Sequence[Run]:
+        """The newest runs of an agent, at most 100. In its default conversation their `conversation_id` is None.
+
+        wanted: parameters of the API, which a server may ignore.
+        """
+        params = {"agent_id": agent_id, "limit": str(_PAGE_SIZE), "order": "desc", **wanted}
+        answer = await self._http.get("v1", "runs", "", params=params)
+        page = replace(answer, data={"runs": answer.data}).read_as(
+            Runs.model_validate, f"GET {self._base_url}/v1/runs/"
+        )
+        for run in page.runs:
+            if run.conversation_id in ("default", agent_id):
+                run.conversation_id = None
+        return [run for run in page.runs if run.agent_id in (None, agent_id)]
+
+    async def find_open_call(self, agent_id: str, conversation_id: str | None, run_id: str | None = None) -> str | None:
+        """The run whose tool call ends the conversation, without a result; None if there is none, or of another run."""
+        for newest in await self.list_messages(agent_id, conversation_id, limit=1, cursor={}):
+            if newest.calls and run_id in (None, newest.run_id):
+                return str(newest.run_id)
+        return None
 
     async def cancel(self, agent_id: str, conversation_id: str | None, run_id: str | None) -> Cancellation:
         """Cancel the active runs of an agent's conversation, or one run of the agent.

@@ -101,6 +101,8 @@ class Run(pydantic.BaseModel):
     created_at: datetime | None = None
     completed_at: datetime | None = None
     metadata: dict[str, Any] | None = None
+    agent_id: str | None = None
+    conversation_id: str | None = None
 
     @property
     def active(self) -> bool:
@@ -119,6 +121,12 @@ class Run(pydantic.BaseModel):
         if isinstance(error, dict):
             error = error.get("detail") or error.get("message")
         return str(error or "")
+
+
+class Runs(pydantic.BaseModel):
+    """A page of runs."""
+
+    runs: Items[Run]
 
 
 def seconds_between(earlier: datetime | None, later: datetime | None) -> float | None:
