@@ -1,68 +1,155 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Action rollout: plan a rollout, or continue one."""
+"""Action rollout: plan a rollout, or take it up again, and run its waves."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
-from ..module_utils.fleet.fan_out import Target
-from ..module_utils.ledger.rollouts import add_rollout, find_rollout, get_rollout, lock_rollout
+from ansible.inventory.manager import split_host_pattern
+
+from ..module_utils.errors import OptionError
+from ..module_utils.fleet.fan_out import Policy, Target
+from ..module_utils.http.settings import HttpSettings
+from ..module_utils.ledger.rollouts import add_rollout, find_rollout, hold_rollout, record_changes
 from ..module_utils.ledger.schema import Rollout
 from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
+from ..module_utils.options import parse_share
+from ..module_utils.providers.conversation import NEW_CONVERSATION
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.rollouts.preflight import find_preflights
-from ..module_utils.rollouts.waves import check_same, check_waves, describe_rollout, plan_rollout
-from ..module_utils.text import format_now
+from ..module_utils.rollouts.run import RolloutRun
+from ..module_utils.rollouts.waves import (
+    EXCLUDED,
+    check_same,
+    check_waves,
+    describe_rollout,
+    exclude_targets,
+    plan_rollout,
+)
+from ..module_utils.text import format_now, one_line
 from ..module_utils.versions import check_version
 from ..modules.rollout import SPEC
-from ..plugin_utils.actions.base import EnvironmentAction
+from ..plugin_utils.actions.base import ON_A_TERMINAL, EnvironmentAction
 from ..plugin_utils.actions.run_facts import find_run_facts
+from ..plugin_utils.actions.signals import stop_on_signals
 from ..plugin_utils.actions.targets import Item, read_targets
+from ..plugin_utils.core_internals import find_hosts
+from ..plugin_utils.hosts import HostVariables, find_environments
+
+# Seconds between two lines that count, at a terminal and in a log.
+_EVERY = 1.0 if ON_A_TERMINAL else 30.0
 
 
 class ActionModule(EnvironmentAction):
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
+    MAKES_CONVERSATIONS = True
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        check_version("version", options["version"])
-        check_waves(options["waves"])
+        _check_options(options)
         self._require_run_once("targets", task_vars, "plan for all of them")
         items = read_targets(options["targets"], (), options["max_targets"], task_vars)
-        hosts = {item.environment.id: item.host for item in items}
-        path = find_ledger_path(options["ledger"])
+        path, name = find_ledger_path(options["ledger"]), options["name"]
         with read_ledger(path) as ledger:
-            known = find_rollout(ledger, options["name"])
+            known = find_rollout(ledger, name)
+        excluded = self._find_excluded(options["exclude"], known, task_vars["hostvars"])
+        mine = [item for item in items if item.environment.id not in excluded]
+        hosts = {item.environment.id: item.host for item in mine}
         if known is not None:
-            check_same(known, options["version"], options["waves"], list(hosts))
-        plan = known or self._plan(options, items, task_vars)
+            _check_same(known, options, items)
+        plan = known or self._plan(options, mine, task_vars)
         if self._task.check_mode:
-            return _describe(plan, hosts, changed=known is None)
+            return _describe(_exclude(plan, options, excluded), hosts, before=known)
+        # Before anything is done, as it may be refused.
+        self._host_variables = HostVariables(self._task, task_vars, self._templar, list(hosts.values()))
+        targets = {item.environment.id: self._make_target(item, options) for item in mine}
         facts = find_run_facts(self._task, task_vars)
-        lock_rollout(path, options["name"], facts)
-        with Ledger.open(path, facts) as ledger:
+        with hold_rollout(path, name, facts), Ledger.open(path, facts) as ledger:
             # Another run may have planned or continued it while this one waited for the lock.
             is_new = add_rollout(ledger, plan)
-            plan = get_rollout(ledger, options["name"])
-        check_same(plan, options["version"], options["waves"], list(hosts))
-        return _describe(plan, hosts, changed=is_new)
+            before = find_rollout(ledger, name) or plan
+            _check_same(before, options, items)
+            plan = _exclude(before, options, excluded)
+            record_changes(ledger, plan, targets=[one for one in plan.targets if one.status == EXCLUDED])
+            if options["state"] == "run":
+                settings, policy = self._connect(mine, task_vars), self._make_policy(options)
+                with stop_on_signals(self._stop):
+                    asyncio.run(RolloutRun(ledger, plan, settings, targets, policy, _EVERY, options).run())
+            return _describe(find_rollout(ledger, name) or plan, hosts, before=None if is_new else before)
+
+    def _connect(self, items: Sequence[Item], task_vars: Mapping[str, Any]) -> HttpSettings:
+        return self._connections("targets", self._group_by_provider(items), task_vars)[PROVIDER.name]
 
     def _plan(self, options: Mapping[str, Any], items: Sequence[Item], task_vars: Mapping[str, Any]) -> Rollout:
         """A plan for the targets as they are now."""
-        settings = self._connections("targets", self._group_by_provider(items), task_vars)[PROVIDER.name]
+        settings = self._connect(items, task_vars)
         targets = [Target(item.host, item.environment) for item in items]
         found = self._wait_for(find_preflights(settings, targets, options["concurrency"], options["version"]))
         return plan_rollout(options["name"], options["version"], options["waves"], found, format_now())
 
+    def _make_target(self, item: Item, options: Mapping[str, Any]) -> Target:
+        """A device, with the agent that must reply on it and in which conversation. Raises OptionError."""
+        target = Target(item.host, item.environment)
+        if options["probe_agent_id"] is None:
+            return target
+        given = {PROVIDER.agent: options["probe_agent_id"], PROVIDER.conversation: NEW_CONVERSATION}
+        agent, conversation = (self._find_address(PROVIDER, name, item.host, {}, given) for name in given)
+        return replace(target, agent_id=agent, conversation_id=conversation)
 
-def _describe(rollout: Rollout, hosts: Mapping[str, str], *, changed: bool) -> dict[str, Any]:
+    def _make_policy(self, options: Mapping[str, Any]) -> Policy:
+        return Policy(
+            concurrency=options["concurrency"],
+            rate=None,
+            max_failures=0,
+            # An interrupted run may have told a device to restart.
+            when_offline="wait",
+            offline_timeout=options["offline_timeout"],
+            report=None if self._task.no_log else self._display_line,
+            stop=self._stop,
+        )
+
+    def _find_excluded(self, pattern: str | None, rollout: Rollout | None, hostvars: Mapping[str, Any]) -> set[str]:
+        """The ids of the environments that a pattern names, in the inventory or in the rollout. Raises OptionError."""
+        if pattern is None:
+            return set()
+        hosts = find_hosts(hostvars, pattern, limited=False)
+        found = {environment.id for _host, environment in find_environments(hosts, hostvars)}
+        # A device that is in the inventory no more can be left out, too.
+        gone = [target for target in rollout.targets if target.host not in hostvars] if rollout is not None else []
+        parts = split_host_pattern(pattern)
+        found.update(one.environment_id for one in gone if any(fnmatchcase(one.host, part) for part in parts))
+        if not found:
+            raise OptionError("exclude", f"{one_line(repr(pattern), 80)} matches no environment")
+        return found
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    check_version("version", options["version"])
+    check_waves(options["waves"])
+    for name in ("canary_max_failures", "max_failures"):
+        parse_share(name, options[name], 100)
+
+
+def _check_same(rollout: Rollout, options: Mapping[str, Any], items: Sequence[Item]) -> None:
+    check_same(rollout, options["version"], options["waves"], [item.environment.id for item in items])
+
+
+def _exclude(rollout: Rollout, options: Mapping[str, Any], excluded: set[str]) -> Rollout:
+    reason = f"left out with exclude={one_line(options['exclude'], 80)}" if excluded else ""
+    return exclude_targets(rollout, excluded, reason, format_now())
+
+
+def _describe(rollout: Rollout, hosts: Mapping[str, str], *, before: Rollout | None) -> dict[str, Any]:
     found = Counter("updatable" if target.wave else target.preflight for target in rollout.targets)
     message = (
         f"rollout {rollout.name!r}: {found['updatable']} updatable in {len(rollout.waves)} waves, "
         f"{found['current']} current, {found['not_updatable']} not updatable, {found['offline']} offline"
     )
-    return {"changed": changed, "msg": message, **describe_rollout(rollout, hosts)}
+    return {"changed": rollout != before, "msg": message, **describe_rollout(rollout, hosts)}

@@ -5,21 +5,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..module_utils.errors import OptionError
 from ..module_utils.fleet.drain import Drain
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.update import NOT_UPDATED, Update, UpdateOutcome, update_environments
-from ..module_utils.ledger.rollouts import RolloutUpdates
-from ..module_utils.ledger.sqlite import Ledger, find_ledger_path
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
 from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
-from ..plugin_utils.actions.run_facts import find_run_facts
 
 
 class ActionModule(TargetsAction):
@@ -32,11 +27,6 @@ class ActionModule(TargetsAction):
         super().check_options(options, task_vars)
         if options["target_version"] is not None:
             check_version("target_version", options["target_version"])
-        if options["ledger"] and not options["rollout"]:
-            raise OptionError("ledger", "needs rollout")
-        if options["rollout"] and options["target_version"] is None:
-            raise OptionError("rollout", "needs target_version")
-        self._facts = find_run_facts(self._task, task_vars)
 
     def is_settled(self, target: Target, outcome: UpdateOutcome) -> bool:
         """Also a device that was told to update, and is not back on the version wanted."""
@@ -50,16 +40,4 @@ class ActionModule(TargetsAction):
             any_manual_command=run.options["allow_any_manual_command"],
             drain=Drain(run.options["when_busy"], run.options["busy_timeout"]),
         )
-        with self._progress(run) as progress:
-            return await update_environments(
-                run.settings, run.targets, run.policy, update, progress, check_mode=run.check_mode
-            )
-
-    @contextlib.contextmanager
-    def _progress(self, run: TaskRun) -> Iterator[RolloutUpdates | None]:
-        if not run.options["rollout"] or run.check_mode:
-            yield None
-            return
-        with Ledger.open(find_ledger_path(run.options["ledger"]), self._facts) as ledger:
-            hosts = {target.environment.id: target.host for target in run.targets}
-            yield RolloutUpdates(ledger, run.options["rollout"], hosts)
+        return await update_environments(run.settings, run.targets, run.policy, update, check_mode=run.check_mode)

@@ -5,19 +5,27 @@
 
 DOCUMENTATION = r"""
 module: rollout
-short_description: Plan the waves in which environments are updated, or take a plan up again
+short_description: Update environments in waves that are planned once
 version_added: 0.1.0
 author:
   - fleetops.environments authors (@fleetops)
 description:
   - The first time it looks every target up, finds out who is on O(version) already, who can update itself, who cannot
     and who is offline, and puts those that can into waves. This plan is kept in the ledger.
-  - A later task with the same O(name) asks no server. It returns the plan that was kept, with what became of each wave
-    since, whatever has changed in the fleet. So an interrupted rollout goes on with the same targets and version.
-  - A rollout is one run's at a time, from this task until its C(ansible-playbook) has ended, however it ends. Where
-    another run has it, this waits ten seconds and then fails.
-  - It updates nothing. M(fleetops.environments.rollout_wave) begins and judges the waves that it returns in RV(to_run);
-    the role P(fleetops.environments.self_update#role) does all of it.
+  - A later task with the same O(name) takes it up, whatever has changed in the fleet. So an interrupted rollout goes on
+    with the same targets and version.
+  - With O(state=planned) it updates nothing, and returns the plan with what has happened to each wave since.
+  - With O(state=run) it also runs the waves that have not passed, one after the other. The devices of a wave are told
+    to update, must then be steady for the O(soak) and, with O(probe_agent_id), an agent on each must reply. After a
+    wave that has not passed nothing more is updated.
+  - Devices that failed do not fail the task, since a failed task with C(run_once=true) fails every host. The result
+    says how the rollout stands. The role P(fleetops.environments.self_update#role) ends each host in its own name.
+  - What a wave does is in the ledger before it is done. After the end of a run, however it ends, the next one runs the
+    wave again. Devices that are on the version are then not told again, and a device that may be updating is waited for
+    first. The keyword C(timeout) of the task ends a run like a signal.
+  - While it runs, the phases of each wave are shown when they begin. Counts are shown each second at a terminal, else
+    every 30 seconds. Where the output of the callback is for machines, the lines go to standard error.
+  - A rollout is one task's at a time. Where another one has it, this waits ten seconds and then fails.
   - In a play of several hosts the task needs C(run_once=true).
 options:
   name:
@@ -48,13 +56,73 @@ options:
     type: list
     elements: str
     default: ["1", "5%", "25%", "100%"]
+  state:
+    description: Whether to plan the rollout alone, or to run its waves as well.
+    type: str
+    choices: [planned, run]
+    default: planned
+  gate:
+    description: Whether to end after one wave, for somebody to approve the next one. With O(state=run).
+    type: bool
+    default: false
+  exclude:
+    description:
+      - A pattern of hosts to leave out, such as V(alpha,group_of_others). C(--limit) does not narrow it.
+      - In a rollout that has been planned, those that are not updated are recorded as left out, and stay left out in
+        later runs. Their waves are judged without them. A host that is no longer in the inventory can be named, too.
+      - In a new rollout they are in no wave.
+    type: str
+  canary_max_failures:
+    description:
+      - How many devices of the first wave may fail for it to pass, as a count or a percentage rounded down. With
+        O(state=run), as all options below except for O(ledger) and O(concurrency).
+    type: str
+    default: "0"
+  max_failures:
+    description: How many devices of each other wave may fail for it to pass.
+    type: str
+    default: 5%
+  offline_timeout:
+    description:
+      - Seconds to wait for devices that are offline when their wave begins. One that stays offline has failed.
+    type: float
+    default: 120
+  update_timeout:
+    description: Seconds, from when a device is told to update itself, until it must be back.
+    type: float
+    default: 300
+  soak:
+    description: Seconds for which a device must stay online on one connection after its update.
+    type: float
+    default: 300
+  soak_grace:
+    description: Seconds more that it has for this, since a device that reconnects starts anew.
+    type: float
+    default: 300
+  poll_interval:
+    description: Seconds between two looks at the devices during the soak.
+    type: float
+    default: 15
+  probe_agent_id:
+    description:
+      - An agent that must reply on each device after the soak, in a new conversation each. None by default. A host's
+        variables C(letta_agent_id) and C(letta_conversation_id) go before it.
+    type: str
+  probe_content:
+    description: What that agent is told.
+    type: str
+    default: "Reply with the one word: ready"
+  probe_timeout:
+    description: Seconds in which it must reply.
+    type: float
+    default: 300
   ledger:
     description:
       - The ledger's file. By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or
         C(~/.local/state).
     type: path
   concurrency:
-    description: How many targets may be looked up at a time.
+    description: How many targets may be looked up, or may restart, at a time.
     type: int
     default: 20
 extends_documentation_fragment:
@@ -63,10 +131,11 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     description:
-      - Returns the plan that would be kept, or that is kept already, also while another run has it. No file is written.
+      - Returns the plan that would be kept, or that is kept already, also while another run has it. Nothing is updated,
+        and no file is written.
 seealso:
-  - module: fleetops.environments.rollout_wave
   - module: fleetops.environments.self_update
+  - module: fleetops.environments.wait_for_environment
 """
 
 EXAMPLES = r"""
@@ -83,6 +152,17 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ plan.not_updatable }}"
   run_once: true
+
+- name: Run its waves
+  fleetops.environments.rollout:
+    name: letta-code-0.34.12
+    version: 0.34.12
+    targets: "{{ ansible_play_hosts }}"
+    waves: ["2", "10%", "100%"]
+    state: run
+  run_once: true
+  register: rollout
+  failed_when: rollout is failed or rollout.state == 'failed'
 """
 
 RETURN = r"""
@@ -146,6 +226,7 @@ to_run:
   description:
     - The waves to run next, each as C(number) and C(hosts), which are those of O(targets) alone. They are the waves
       that have not passed, up to one that this task has no target of.
+    - A wave whose targets have all ended is among them without hosts, to be judged by what may fail now.
     - Where all have passed, the hosts that failed all the same, to be tried again.
   returned: always
   type: list
@@ -253,6 +334,12 @@ left_out:
   type: list
   elements: str
   sample: []
+excluded:
+  description: The hosts in its waves that O(exclude) has left out, in this run or an earlier one.
+  returned: always
+  type: list
+  elements: str
+  sample: []
 not_in_rollout:
   description: The hosts in O(targets) that the rollout was not planned for.
   returned: always
@@ -281,6 +368,19 @@ SPEC = {
     "targets": {"type": "list", "elements": "str", "required": True},
     "max_targets": {"type": "int"},
     "waves": {"type": "list", "elements": "str", "default": ["1", "5%", "25%", "100%"]},
+    "state": {"type": "str", "choices": ["planned", "run"], "default": "planned"},
+    "gate": {"type": "bool", "default": False},
+    "exclude": {"type": "str"},
+    "canary_max_failures": {"type": "str", "default": "0"},
+    "max_failures": {"type": "str", "default": "5%"},
+    "offline_timeout": {"type": "float", "default": 120},
+    "update_timeout": {"type": "float", "default": 300},
+    "soak": {"type": "float", "default": 300},
+    "soak_grace": {"type": "float", "default": 300},
+    "poll_interval": {"type": "float", "default": 15},
+    "probe_agent_id": {"type": "str"},
+    "probe_content": {"type": "str", "default": "Reply with the one word: ready"},
+    "probe_timeout": {"type": "float", "default": 300},
     "ledger": {"type": "path"},
     "concurrency": {"type": "int", "default": 20},
     **CONNECTION_SPEC,

@@ -74,18 +74,6 @@ options:
         and the text shown.
     type: bool
     default: false
-  rollout:
-    description:
-      - The name of a rollout that M(fleetops.environments.rollout) planned and this is about. When a device is told,
-        and when it is back, is put down there at once.
-      - A device that an interrupted run had told is waited for as long as O(update_timeout) leaves, and told again only
-        where it is not back by then.
-    type: str
-  ledger:
-    description:
-      - The file of the ledger with the rollout. By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below
-        E(XDG_STATE_HOME) or C(~/.local/state).
-    type: path
 extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
@@ -241,8 +229,6 @@ SPEC = {
     "when_busy": {"type": "str", "choices": ["wait", "skip", "interrupt"], "default": "wait"},
     "busy_timeout": {"type": "float", "default": 600},
     "allow_any_manual_command": {"type": "bool", "default": False},
-    "rollout": {"type": "str"},
-    "ledger": {"type": "path"},
     **TARGETS_SPEC,
     **CONNECTION_SPEC,
 }

@@ -211,9 +211,10 @@ def find_listed_names(hostvars: Any, host: str) -> set[str]:
     return found.union(*read_stored_variables(hostvars, host))
 
 
-def find_hosts(hostvars: Any, pattern: Any) -> list[str]:
-    """The hosts of the inventory that a pattern matches, of those that the play and `--limit` leave."""
-    return [str(host.name) for host in hostvars._inventory.get_hosts(pattern) if not host.implicit]
+def find_hosts(hostvars: Any, pattern: Any, *, limited: bool = True) -> list[str]:
+    """The hosts of the inventory that a pattern matches, of those that the play and `--limit` leave, or of all."""
+    found = hostvars._inventory.get_hosts(pattern, ignore_limits=not limited, ignore_restrictions=not limited)
+    return [str(host.name) for host in found if not host.implicit]
 
 
 def choose_hosts_by(task: Any, name: str) -> bool:

@@ -27,7 +27,6 @@ ON_NO_HOST: dict[str, dict[str, Any]] = {
     "campaign_control": {"campaign": "c", "ledger": "ledger.sqlite", "state": "paused"},
     "fleet_report": {"path": "report.html"},
     "rollout": {"name": "r", "version": "0.1.0", "ledger": "ledger.sqlite", "targets": []},
-    "rollout_wave": {"name": "r", "wave": 1, "state": "started", "ledger": "ledger.sqlite"},
 }
 METADATA = {"lettaCodeVersion": "0.34.12", "supported_commands": ["reload"]}
 NOT_FOUND = "; give a host that is an environment, or localhost to act on the play's host"

@@ -234,6 +234,55 @@ def test_a_wave_above_its_budget_starts_no_more_devices(ansible: Ansible) -> Non
     ]
 
 
+def test_the_advice_of_a_failed_wave_works_with_a_limit(ansible: Ansible) -> None:
+    devices = _add(ansible, *_names(5))
+    for name in ("d1", "d2"):
+        _stop(ansible, devices[name])
+    told: dict[str, Any] = {"self_update_waves": ["1", "4", "100%"]}
+
+    failed = _rollout(ansible, **told)
+    others = _rollout(ansible, "--limit", "d3,d4", **told)
+    after_the_others = _told(ansible, devices)
+    # "run the same again with d1, d2 in --limit", of which one is repaired, "or allow more".
+    _repair(ansible, devices["d1"])
+    again = _rollout(ansible, "--limit", "d3,d4,d1,d2", **told)
+    allowed = _rollout(ansible, "--limit", "d4", **told, self_update_max_failures=1)
+
+    advice = "to try it again, or allow more with self_update_max_failures: "
+    failed.assert_error(
+        f"wave 2 of rollout '{ROLLOUT}' failed, as 2 of its 3 targets failed, 0 may; run the same again {advice}"
+    )
+    others.assert_error(f"run the same again with d1, d2 in --limit {advice}")
+    assert "d4" not in after_the_others
+    again.assert_error("1 of its 3 targets failed, 0 may; run the same again to try it again")
+    assert _recap(again, "failed") == {"d2": 1}
+    # The second wave is judged by what may fail now, and no device of it is touched.
+    allowed.assert_quiet()
+    assert _waves(ansible) == ["passed"] * 3
+    assert _told(ansible, devices)["d4"] == 1
+    assert _told(ansible, devices)["d2"] == 2
+
+
+def test_a_device_that_is_left_out_lets_its_wave_pass_also_with_a_limit(ansible: Ansible) -> None:
+    devices = _add(ansible, *_names(4))
+    _stop(ansible, devices["d1"])
+    told: dict[str, Any] = {"self_update_waves": ["1", "3", "100%"]}
+
+    failed = _rollout(ansible, **told)
+    rest = _rollout(ansible, "--limit", "d3", **told, self_update_exclude="d1")
+    last = _rollout(ansible, **told)
+
+    assert _recap(failed, "failed") == {"d1": 1}
+    rest.assert_quiet()
+    assert "left out of its waves: d1" in _lines(rest)
+    assert _statuses(ansible) == {"d0": "changed", "d1": "excluded", "d2": "changed", "d3": "changed"}
+    [excluded] = [target for target in _record(ansible)["targets"] if target["host"] == "d1"]
+    assert excluded["reason"] == "left out with exclude=d1"
+    last.assert_quiet()
+    assert _waves(ansible) == ["passed"] * 3
+    assert _told(ansible, devices) == dict.fromkeys(_names(4), 1)
+
+
 def test_a_run_that_leaves_targets_out_goes_as_far_as_allowed(ansible: Ansible) -> None:
     devices = _add(ansible, *_names(4))
     _rollout(ansible, "--check")
@@ -304,6 +353,33 @@ def _until(is_so: Callable[[], bool]) -> None:
     while not is_so() and time.monotonic() < until:
         time.sleep(0.05)
     assert is_so()
+
+
+def test_at_the_end_of_its_time_a_run_ends_cleanly_and_the_next_one_goes_on(
+    ansible: Ansible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = _add(ansible, *_names(2))
+    # It reports that it is about to restart, and restarts when this test allows it.
+    slow = devices["d1"]
+    ansible.sandbox.command(slow["id"], "upgrade-letta-code", output=f"Updated to {VERSION}.")
+    told: dict[str, Any] = {"self_update_waves": ["1", "100%"], "self_update_update_timeout": 60}
+
+    monkeypatch.setenv("ANSIBLE_TASK_TIMEOUT", "10")
+    ended = _rollout(ansible, **told)
+    monkeypatch.delenv("ANSIBLE_TASK_TIMEOUT")
+    left = {target["host"]: target for target in _record(ansible)["targets"]}
+    waves = _waves(ansible)
+    _repair(ansible, slow)
+    again = _rollout(ansible, **told)
+
+    assert ended.returncode == 2
+    ended.assert_error("Timed out after 10 second(s)")
+    assert waves == ["passed", "running"]
+    assert left["d1"]["told_at"] is not None
+    again.assert_quiet()
+    assert _waves(ansible) == ["passed", "passed"]
+    assert _statuses(ansible) == dict.fromkeys(devices, "changed")
+    assert _told(ansible, devices) == dict.fromkeys(devices, 1)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])

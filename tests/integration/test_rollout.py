@@ -1,17 +1,23 @@
-"""rollout and rollout_wave: what is planned, stored and returned, and what is refused."""
+"""rollout: what is planned, run, stored and returned, what is shown meanwhile, and what is refused."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
-from .conftest import AGENT, Ansible, Run, step
+from tests.sandbox.turns import LongTurn
+
+from .conftest import AGENT, CHECKOUT, Ansible, Run, messages_of, step
 
 VERSION = "0.34.12"
 LEDGER = {"FLEETOPS_LEDGER": "default.sqlite"}
 PLAN = {"name": "r", "version": VERSION}
+QUICK = {"soak": 0.2, "soak_grace": 1, "poll_interval": 0.1, "update_timeout": 5}
+RUN = {**PLAN, **QUICK, "state": "run"}
 
 
 @pytest.fixture
@@ -77,24 +83,15 @@ def test_a_plan_stays_the_same_when_the_fleet_changes(
 
 
 @pytest.mark.covers("rollout", "ledger")
-@pytest.mark.covers("rollout_wave", "ledger")
 def test_the_named_ledger_is_used(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
-    other = {"ledger": "other.sqlite"}
-    wave = {"name": "r", "wave": 1, "state": "started"}
-
-    done = run(
-        step("other", "rollout", **PLAN, targets=names, **other),
-        step("default", "rollout_wave", **wave),
-        step("named", "rollout_wave", **wave, **other),
-    )
+    run(step("other", "rollout", **PLAN, targets=names, ledger="other.sqlite")).assert_quiet()
 
     assert (ansible.directory / "other.sqlite").exists()
     assert not (ansible.directory / "default.sqlite").exists()
-    assert done.result("default")["msg"].startswith("name: the ledger has no rollout 'r'; plan it with ")
-    assert done.result("named")["state"] == "running"
 
 
-@pytest.mark.covers("rollout", "version", "waves", "targets", "max_targets", "concurrency")
+@pytest.mark.covers("rollout", "version", "waves", "targets", "max_targets", "concurrency", "state", "exclude")
+@pytest.mark.covers("rollout", "canary_max_failures", "max_failures", "soak_grace")
 def test_invalid_options_are_refused_and_nothing_is_stored(
     ansible: Ansible, names: list[str], run: Callable[..., Run]
 ) -> None:
@@ -107,6 +104,11 @@ def test_invalid_options_are_refused_and_nothing_is_stored(
         "targets[1]: 'device-0' is the same environment as 'device-0'": {"targets": [names[0]] * 2},
         "max_targets: 6 targets are more than the 5 allowed": {"max_targets": 5},
         "concurrency: must be 1 or more, got 0": {"concurrency": 0},
+        "value of state must be one of: planned, run": {"state": "paused"},
+        "exclude: 'nobody' matches no environment": {"exclude": "nobody"},
+        "canary_max_failures: must be a count such as 5": {"canary_max_failures": "few"},
+        "max_failures: must be a count such as 5": {"max_failures": "101%"},
+        "soak_grace: must be 0 or more, got -1": {"soak_grace": -1},
     }
 
     done = run(*(step(message, "rollout", **{**PLAN, "targets": names, **told}) for message, told in wrong.items()))
@@ -169,119 +171,231 @@ def test_a_play_of_several_hosts_plans_once(ansible: Ansible, names: list[str], 
     }
 
 
+@pytest.mark.covers("rollout", "state")
 def test_check_mode_creates_no_file_and_shows_the_stored_rollout(
     ansible: Ansible, names: list[str], run: Callable[..., Run]
 ) -> None:
     plan = step("plan", "rollout", **PLAN, targets=names)
-    wave = step("wave", "rollout_wave", name="r", wave=1, state="started")
+    waves = step("run", "rollout", **RUN, targets=names)
 
-    checked = run(plan, wave, arguments=("--check",))
+    checked = run(plan, waves, arguments=("--check",))
     files = sorted(path.name for path in ansible.directory.iterdir())
     run(plan).assert_quiet()
     before = (ansible.directory / "default.sqlite").read_bytes()
-    again = run(plan, wave, arguments=("--check",))
+    again = run(plan, waves, arguments=("--check",))
 
-    assert checked.result("plan")["changed"] is True
-    assert [len(wave) for wave in _waves(checked.result("plan"))] == [1, 1, 1, 3]
+    assert checked.result("plan")["changed"] is checked.result("run")["changed"] is True
+    assert [len(wave) for wave in _waves(checked.result("run"))] == [1, 1, 1, 3]
     assert not [name for name in files if "sqlite" in name]
     assert again.result("plan")["changed"] is False
-    assert again.result("wave")["state"] == "running"
+    assert again.result("run")["state"] == "pending"
     assert (ansible.directory / "default.sqlite").read_bytes() == before
+    assert ansible.sandbox.received() == {}
 
 
-@pytest.mark.covers("rollout_wave", "name", "wave", "state", "max_failures", "updated", "waited", "probed")
-def test_a_wave_is_judged_by_the_results_of_modules(
+def _told(ansible: Ansible) -> dict[str, int]:
+    """How often each device was told to update itself, without those that were not."""
+    received = ansible.sandbox.received()
+    told = {entry["name"]: len(received.get(entry["id"], {}).get("commands", [])) for entry in ansible.sandbox.fleet()}
+    return {name: count for name, count in told.items() if count}
+
+
+def _shown(done: Run) -> list[str]:
+    return [line for line in done.stdout.splitlines() if line.startswith("wave ")]
+
+
+@pytest.mark.covers("rollout", "state", "gate")
+def test_the_waves_run_one_after_the_other_and_at_a_gate_one_alone(
     ansible: Ansible, names: list[str], run: Callable[..., Run]
 ) -> None:
-    """Two waves of three: the first judged by its updates alone, the second also by a wait and a reply."""
-    broken = ansible.hosts()[names[4]]["letta_id"]
-    mute = ansible.hosts()[names[5]]["letta_id"]
-    ansible.sandbox.command(broken, "upgrade-letta-code", output="Failed", success=False)
-    ansible.sandbox.add_fault("status", route="messages", status=422, target=mute)
-    update = {"target_version": VERSION, "max_failures": "100%"}
-    wave_2 = {"name": "r", "wave": 2}
-    ended = {**wave_2, "state": "ended", "updated": "{{ second.targets }}", "waited": "{{ waited.targets }}"}
+    told = {"targets": names, "waves": ["1", "3", "100%"]}
 
-    done = run(
-        step("plan", "rollout", **PLAN, targets=names, waves=["3", "100%"]),
-        step("too early", "rollout_wave", **wave_2, state="started"),
-        step("begin", "rollout_wave", name="r", wave=1, state="started"),
-        {**step("update", "self_update", targets=names[:3], **update), "register": "first"},
-        step("judge", "rollout_wave", name="r", wave=1, state="ended", updated="{{ first.targets }}"),
-        step("begin 2", "rollout_wave", **wave_2, state="started", max_failures="67%"),
-        {**step("update 2", "self_update", targets=names[3:], **update), "register": "second"},
-        {
-            **step("wait", "wait_for_environment", targets=[names[3], names[5]], version=VERSION),
-            "register": "waited",
-        },
-        {
-            **step(
-                "probe", "send_message", targets=[names[3], names[5]], content="Ready?", agent_id=AGENT,
-                wait_for_reply=True, max_failures="100%",
-            ),
-            "register": "probed",
-        },
-        step("judge 2", "rollout_wave", **ended),
-        step("begin 3", "rollout_wave", **wave_2, state="started", max_failures="67%"),
-        step("judge 3", "rollout_wave", **ended, probed="{{ probed.targets }}"),
-        step("begin 4", "rollout_wave", **wave_2, state="started"),
-        step("judge 4", "rollout_wave", **ended),
-        step("look", "rollout", **PLAN, targets=names, waves=["3", "100%"]),
-    )  # fmt: skip
+    gated = run(step("it", "rollout", **RUN, **told, gate=True))
+    after_the_gate = _told(ansible)
+    rest = run(step("it", "rollout", **RUN, **told))
+    again = run(step("it", "rollout", **RUN, **told))
 
-    assert done.result("too early")["msg"] == "wave: 2 cannot begin before wave 1 has passed"
-    begun, judged = done.result("begin"), done.result("judge")
-    assert (begun["changed"], begun["state"], begun["passed"], begun["max_failures"]) == (True, "running", False, 0)
-    assert begun["msg"] == "wave 1 of rollout 'r' is running"
-    assert (judged["changed"], judged["state"], judged["passed"]) == (True, "passed", True)
-    assert (judged["failed_hosts"], judged["reasons"], judged["reason"]) == ([], {}, None)
-    second = done.result("judge 2")
-    assert (second["passed"], second["max_failures"], second["failed_hosts"]) == (True, 2, [names[4]])
-    assert second["reasons"] == {names[4]: "the device did not update; it said: Failed"}
-    third = done.result("judge 3")
-    assert third["passed"] is True
-    assert third["failed_hosts"] == [names[4], names[5]]
-    assert third["reasons"][names[5]].startswith("the probe was not answered: ")
-    fourth = done.result("judge 4")
-    assert (fourth["state"], fourth["reason"]) == ("failed", "1 of its 3 targets failed, 0 may")
-    assert fourth["msg"] == "wave 2 of rollout 'r' failed: 1 of its 3 targets failed, 0 may"
-    look = done.result("look")
-    assert (look["state"], look["next_wave"]) == ("failed", 2)
-    assert [(entry["host"], entry["wave"], entry["status"]) for entry in look["failed_targets"]] == [
-        (names[4], 2, "failed")
+    for done in (gated, rest, again):
+        done.assert_quiet()
+    assert after_the_gate == {names[0]: 1}
+    result = gated.result("it")
+    assert (result["changed"], result["state"], result["next_wave"], result["done"]) == (True, "running", 2, False)
+    assert _shown(gated) == [
+        "wave 1 of rollout 'r', update: 1 targets",
+        "wave 1 of rollout 'r', soak: 1 targets, at most 1.2 s",
+        "wave 1 of rollout 'r' passed",
     ]
+    assert [line for line in _shown(rest) if line.endswith("passed")] == [
+        f"wave {number} of rollout 'r' passed" for number in (2, 3)
+    ]
+    assert _told(ansible) == dict.fromkeys(names, 1)
+    assert (rest.result("it")["state"], rest.result("it")["to_run"]) == ("passed", [])
+    assert (again.result("it")["changed"], _shown(again)) == (False, [])
 
 
-@pytest.mark.covers("rollout_wave", "wave", "state", "max_failures", "updated", "waited", "probed")
-def test_any_other_result_is_refused(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
-    of_r = {"name": "r", "wave": 1}
-    stranger = [{"id": "environment-of-nobody", "status": "ok"}]
-    wrong: dict[str, dict[str, Any]] = {
-        "wave: rollout 'r' has the waves 1 to 4, got 9": {"state": "started", "wave": 9},
-        "max_failures: must be a count such as 5": {"state": "started", "max_failures": "few"},
-        "updated: goes with state=ended": {"state": "started", "updated": []},
-        "waited: goes with state=ended": {"state": "started", "waited": []},
-        "probed: goes with state=ended": {"state": "started", "probed": []},
-        "wave: 1 of rollout 'r' is pending; begin it": {"state": "ended", "updated": []},
-        "updated: is needed with state=ended": {"state": "ended"},
-        "value of state must be one of: started, ended": {"state": "paused"},
-    }
-    begun = {
-        "updated[0]: has no id and status": {"updated": [{"host": "alpha"}]},
-        "updated: 'environment-of-nobody' is not in wave 1": {"updated": stranger},
-        "waited: 'environment-of-nobody' is not in wave 1": {"updated": [], "waited": stranger},
-        "probed: 'environment-of-nobody' is not in wave 1": {"updated": [], "probed": stranger},
-    }
+@pytest.mark.covers("rollout", "canary_max_failures", "max_failures", "update_timeout")
+def test_the_task_succeeds_where_devices_failed_and_says_how_the_rollout_stands(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
+    ids = {entry["name"]: entry["id"] for entry in ansible.sandbox.fleet()}
+    for name in (names[0], names[2]):
+        ansible.sandbox.command(ids[name], "upgrade-letta-code", output="Failed", success=False)
+    # It says that it updates itself, and does not.
+    ansible.sandbox.command(ids[names[3]], "upgrade-letta-code", output=f"Updated to {VERSION}.")
+    told = {"targets": names, "waves": ["2", "5", "100%"], "canary_max_failures": "1", "max_failures": "34%"}
 
-    done = run(
-        step("plan", "rollout", **PLAN, targets=names),
-        *(step(message, "rollout_wave", **of_r | told) for message, told in wrong.items()),
-        step("begin", "rollout_wave", **of_r, state="started"),
-        *(step(message, "rollout_wave", **of_r, state="ended", **told) for message, told in begun.items()),
-        step("left out", "rollout_wave", **of_r, state="ended", updated=[]),
+    done = run(step("it", "rollout", **RUN | {"update_timeout": 1}, **told))
+
+    done.assert_quiet()
+    result = done.result("it")
+    assert (result["state"], result["next_wave"]) == ("failed", 2)
+    assert [(entry["host"], entry["wave"], entry["status"]) for entry in result["failed_targets"]] == [
+        (names[0], 1, "failed"),
+        (names[2], 2, "failed"),
+        (names[3], 2, "failed"),
+    ]
+    assert result["failed_targets"][1]["reason"] == "the device did not update; it said: Failed"
+    assert f"not back on version {VERSION} or newer within 1 s" in result["failed_targets"][2]["reason"]
+    assert _shown(done)[-1] == "wave 2 of rollout 'r' failed: 2 of its 3 targets failed, 1 may"
+    assert names[5] not in _told(ansible)
+
+
+@pytest.mark.covers("rollout", "offline_timeout")
+def test_an_offline_device_is_waited_for_and_then_has_failed(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
+    run(step("plan", "rollout", **PLAN, targets=names[:1])).assert_quiet()
+    ansible.sandbox.offline(ansible.hosts()[names[0]]["letta_id"])
+
+    done = run(step("it", "rollout", **RUN, targets=names[:1], offline_timeout=0.2))
+
+    [failed] = done.result("it")["failed_targets"]
+    assert (failed["status"], failed["reason"].partition(" (")[0]) == ("offline", "the environment is offline")
+
+
+@pytest.mark.covers("rollout", "soak", "soak_grace", "poll_interval")
+def test_a_device_that_is_not_steady_in_time_has_failed(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
+    ansible.sandbox.upgrade_to(VERSION, stays=1)
+    steady = {"soak": 3, "soak_grace": 0.5, "poll_interval": 0.1}
+
+    done = run(step("it", "rollout", **RUN | steady, targets=names[:1]))
+
+    [failed] = done.result("it")["failed_targets"]
+    assert failed["reason"].startswith(
+        f"after the update: not online, at version {VERSION} or newer, steady for 3 s after 3 s: it is offline"
     )
 
-    said = {entry["task"]: entry["result"]["msg"] for entry in done.results}
-    for message in (*wrong, *begun):
-        assert said[message].startswith(message), said[message]
-    assert said["left out"] == "wave 1 of rollout 'r' is running: 1 of its 1 targets were left out"
+
+@pytest.mark.covers("rollout", "probe_agent_id", "probe_timeout")
+def test_an_agent_that_does_not_reply_in_time_fails_its_device(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
+    ansible.sandbox.script("agent-slow", LongTurn(seconds=600))
+
+    done = run(step("it", "rollout", **RUN, targets=names[:1], probe_agent_id="agent-slow", probe_timeout=1))
+
+    [failed] = done.result("it")["failed_targets"]
+    assert failed["reason"].startswith("the probe was not answered: ")
+
+
+@pytest.mark.covers("rollout", "probe_agent_id", "probe_content")
+def test_an_agent_must_reply_on_each_device_in_a_conversation_of_its_own(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
+    ids = {entry["name"]: entry["id"] for entry in ansible.sandbox.fleet()}
+    ansible.sandbox.add_fault("status", route="messages", status=422, target=ids[names[1]])
+    probe = {"probe_agent_id": AGENT, "probe_content": "Are you there?", "probe_timeout": 20}
+
+    done = run(step("it", "rollout", **RUN, **probe, targets=names[:2], waves=["100%"], max_failures="1"))
+
+    [failed] = done.result("it")["failed_targets"]
+    assert failed["host"] == names[1]
+    assert failed["reason"].startswith("the probe was not answered: ")
+    [message] = messages_of(ansible.sandbox, {"id": ids[names[0]]})
+    assert (message["agentId"], message["content"]) == (AGENT, "Are you there?")
+    assert message["conversationId"].startswith("conv-")
+
+
+@pytest.mark.covers("rollout", "exclude")
+def test_devices_can_be_left_out_of_a_rollout_that_has_begun(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
+    ids = {entry["name"]: entry["id"] for entry in ansible.sandbox.fleet()}
+    for name in names[:2]:
+        ansible.sandbox.command(ids[name], "upgrade-letta-code", output="Failed", success=False)
+    told = {"targets": names, "waves": ["2", "100%"]}
+
+    failed = run(step("it", "rollout", **RUN, **told))
+    # One is in the inventory no more.
+    ansible.sandbox.remove(ids[names[1]])
+    left = [name for name in names if name != names[1]]
+    out = {"exclude": f"{names[0]},{names[1]},{names[5]}"}
+    checked = run(step("it", "rollout", **RUN, **told | {"targets": left}, **out), arguments=("--check",))
+    done = run(step("it", "rollout", **RUN, **told | {"targets": left}, **out))
+    later = run(step("it", "rollout", **RUN, **told | {"targets": left}))
+
+    assert failed.result("it")["state"] == "failed"
+    excluded = [names[0], names[1], names[5]]
+    assert checked.result("it")["excluded"] == done.result("it")["excluded"] == excluded
+    assert checked.result("it")["state"] == "failed"
+    assert checked.result("it")["to_run"] == [{"number": 1, "hosts": []}, {"number": 2, "hosts": names[2:5]}]
+    assert (done.result("it")["state"], done.result("it")["left_out"]) == ("passed", [])
+    # They stay left out.
+    assert (later.result("it")["excluded"], later.result("it")["to_run"]) == (excluded, [])
+    assert _told(ansible) == dict.fromkeys([names[0], *names[2:5]], 1)
+
+
+@pytest.mark.covers("rollout", "exclude")
+def test_a_new_rollout_has_no_wave_for_devices_that_are_left_out(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
+    done = run(step("it", "rollout", **PLAN, targets=names, exclude="device-*,!device-0,!device-1,!device-3"))
+
+    assert _waves(done.result("it")) == [[names[0]], [names[1]], [names[3]]]
+
+
+# What is shown while it runs
+
+
+# A callback whose output is for machines: one line of JSON.
+MACHINE = """
+from ansible.plugins.callback import CallbackBase
+DOCUMENTATION = "name: lines_json\\ntype: stdout\\nshort_description: s\\ndescription: d\\n"
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION, CALLBACK_TYPE, CALLBACK_NAME = 2.0, "stdout", "lines_json"
+    def v2_playbook_on_stats(self, stats):
+        self._display.display('{"done": true}')
+"""
+
+
+def test_nothing_is_on_the_output_of_a_callback_that_a_machine_reads(ansible: Ansible, names: list[str]) -> None:
+    ansible.file("callback/lines_json.py", MACHINE)
+    folders = f"{ansible.directory / 'callback'}:{CHECKOUT / 'tests/integration/callback'}"
+    env = {**LEDGER, "ANSIBLE_STDOUT_CALLBACK": "lines_json", "ANSIBLE_CALLBACK_PLUGINS": folders}
+
+    done = ansible.steps(step("it", "rollout", **RUN, targets=names[:1]), env=env)
+
+    assert json.loads(done.stdout) == {"done": True}
+    assert "wave 1 of rollout 'r' passed" in done.stderr
+
+
+def test_a_hidden_task_shows_nothing(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
+    done = run({**step("it", "rollout", **RUN, targets=names[:1]), "no_log": True})
+
+    assert done.returncode == 0
+    assert _shown(done) == []
+    assert _told(ansible) == {names[0]: 1}
+
+
+def test_on_a_terminal_counts_and_the_time_left_are_shown_each_second(ansible: Ansible, names: list[str]) -> None:
+    task = step("it", "rollout", **RUN | {"soak": 3}, targets=names[:2], waves=["100%"], ledger="l.sqlite")
+    plays = [{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]
+
+    shown = ansible.on_a_terminal(ansible.file("shown.yml", yaml.safe_dump(plays)))
+
+    lines = [line.rstrip() for line in shown.splitlines() if line.startswith("wave 1 of rollout 'r', soak, at most ")]
+    assert 2 <= len(lines) <= 4
+    assert all(" s left: waiting until online" in line for line in lines)
+    assert "wave 1 of rollout 'r' passed" in shown

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import export_rollout
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from tests.sandbox.turns import LongTurn
 
 from .conftest import Ansible, messages_of, step
@@ -297,38 +295,3 @@ def test_check_mode_shows_the_change_and_the_method(ansible: Ansible, devices: d
     assert run.result("new")["changed"] is False
     assert ansible.sandbox.received() == {}
     assert ansible.sandbox.requests("relay") == []
-
-
-@pytest.mark.covers("self_update", "rollout", "ledger")
-def test_updated_devices_are_recorded_in_the_rollout(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
-    version, ledger = {"target_version": "0.34.12"}, {"ledger": "other.sqlite"}
-    wrong = {
-        "ledger: needs rollout": {**version, **ledger},
-        "rollout: needs target_version": {"rollout": "r"},
-        "rollout: the ledger has no rollout 'r' with able": {**version, "rollout": "r", "ledger": "empty.sqlite"},
-        "rollout: the ledger has no rollout 'r' with unable": {
-            **version,
-            **ledger,
-            "rollout": "r",
-            "targets": ["unable"],
-        },
-    }
-
-    run = ansible.steps(
-        step("plan", "rollout", name="r", version="0.34.12", targets=["able"], **ledger),
-        *(step(message, "self_update", **{"targets": ["able"], **told}) for message, told in wrong.items()),
-        {**step("check", "self_update", targets=["able"], **version, **ledger, rollout="r"), "check_mode": True},
-        step("it", "self_update", targets=["able"], **version, **ledger, rollout="r"),
-    )
-
-    for message in wrong:
-        assert run.result(message)["msg"] == message
-    updated = run.result("it")["targets"][0]
-    assert updated["status"] == "changed"
-    assert _list_commands(ansible, devices["able"]) == ["upgrade-letta-code"]
-    kept = Ledger.read(ansible.directory / "other.sqlite")
-    assert kept is not None
-    with kept:
-        [target] = (export_rollout(kept, "r") or {})["targets"]
-    assert (target["told_at"], target["to_version"]) == (None, "0.34.12")
-    assert target["updated_at"] == updated["updated_at"]

@@ -1,7 +1,9 @@
-"""Rollouts: the waves, what the results of a wave mean, what runs next, and what the ledger stores."""
+"""Rollouts: the waves, what the outcomes of a wave mean, what runs next, and what the ledger stores."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update import UpdateOutcome
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import rollouts as ledger_module
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
     add_rollout,
     export_rollout,
     find_rollout,
-    get_rollout,
+    hold_rollout,
     list_rollout_names,
-    record_wave,
+    record_changes,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import (
     Rollout,
@@ -28,10 +32,10 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import (
-    WaveResults,
     begin_wave,
     check_same,
     describe_rollout,
+    exclude_targets,
     judge_wave,
     plan_rollout,
     size_waves,
@@ -59,18 +63,18 @@ def with_wave(rollout: Rollout, wave: Wave, targets: Sequence[RolloutTarget] = (
     )
 
 
-def update_result(name: str, status: str = "changed", **fields: Any) -> dict[str, Any]:
-    """The result of self_update for a target."""
+def update_result(name: str, status: str = "changed", **fields: Any) -> UpdateOutcome:
+    """The outcome of an update, with its proofs, for a target."""
     good = {"version": VERSION, "updated_at": NOW, "reason": f"updated from 0.33.9 to {VERSION}"}
-    known = {"changed": good, "ok": {"version": VERSION, "updated_at": None, "reason": None}}.get(status, {})
-    return {"id": name, "status": status, "error": None, **known, **fields}
+    known: dict[str, Any] = {"changed": good, "ok": {"version": VERSION}}.get(status, {})
+    return UpdateOutcome(**{"host": f"host-{name}", "id": name, "status": status, "reason": None, **known, **fields})
 
 
-def run_wave(rollout: Rollout, number: int, *entries: dict[str, Any], max_failures: str = "0", **more: Any) -> Rollout:
+def run_wave(rollout: Rollout, number: int, *outcomes: UpdateOutcome, max_failures: str = "0") -> Rollout:
     """A rollout after a wave was begun and judged."""
-    rollout = with_wave(rollout, begin_wave(rollout, number, max_failures, NOW))
-    results = WaveResults({entry["id"]: entry for entry in entries}, **more)
-    return with_wave(rollout, *judge_wave(rollout, number, results, LATER))
+    wave = begin_wave(rollout, rollout.waves[number - 1], max_failures, NOW)
+    updated = {outcome.id: outcome for outcome in outcomes}
+    return with_wave(rollout, *judge_wave(rollout, wave, updated, LATER))
 
 
 def statuses(rollout: Rollout, number: int) -> list[str | None]:
@@ -199,25 +203,19 @@ def test_invalid_waves_are_refused(waves: list[str], problem: str) -> None:
 # The start of a wave, and what counts as the same rollout
 
 
-def test_a_wave_begins_when_the_waves_before_it_have_passed() -> None:
+def test_a_wave_that_begins_keeps_its_first_time_and_gets_its_budget() -> None:
     rollout = plan()
-    with pytest.raises(OptionError, match=r"^wave: 2 cannot begin before wave 1 has passed$"):
-        begin_wave(rollout, 2, "0", NOW)
-    with pytest.raises(OptionError, match=r"^wave: rollout 'r' has the waves 1 to 2, got 3$"):
-        begin_wave(rollout, 3, "0", NOW)
 
-    first = begin_wave(rollout, 1, "0", NOW)
+    first = begin_wave(rollout, rollout.waves[0], "0", NOW)
     assert first == Wave(number=1, state="running", started_at=NOW, max_failures=0)
-    # The first start time is kept.
-    assert begin_wave(with_wave(rollout, first), 1, "100%", LATER) == replace(first, max_failures=1)
-    passed = run_wave(rollout, 1, update_result("0"))
-    assert begin_wave(passed, 2, "67%", LATER).max_failures == 2
+    assert begin_wave(rollout, first, "100%", LATER) == replace(first, max_failures=1)
+    assert begin_wave(rollout, rollout.waves[1], "67%", LATER).max_failures == 2
 
 
 @pytest.mark.parametrize("budget", ["", "some", "-1", "101%"])
 def test_a_budget_is_a_count_or_a_percentage(budget: str) -> None:
     with pytest.raises(OptionError, match=r"^max_failures: "):
-        begin_wave(plan(), 1, budget, NOW)
+        begin_wave(plan(), plan().waves[0], budget, NOW)
 
 
 def test_a_run_with_another_version_waves_or_targets_is_refused() -> None:
@@ -241,7 +239,7 @@ def test_a_run_with_another_version_waves_or_targets_is_refused() -> None:
 def test_a_wave_passes_when_all_its_targets_are_updated() -> None:
     rollout = run_wave(plan(), 1, update_result("0"))
 
-    assert rollout.wave(1) == Wave(number=1, state="passed", started_at=NOW, ended_at=LATER, max_failures=0)
+    assert rollout.waves[0] == Wave(number=1, state="passed", started_at=NOW, ended_at=LATER, max_failures=0)
     assert rollout.targets[0] == target(
         "0", wave=1, to_version=VERSION, status="changed", updated_at=NOW, ended_at=LATER,
         reason=f"updated from 0.33.9 to {VERSION}",
@@ -257,56 +255,21 @@ def test_a_wave_fails_when_more_targets_fail_than_allowed(status: str, allowed: 
 
     rollout = run_wave(rollout, 2, bad, update_result("2"), update_result("3", "ok"), max_failures=allowed)
 
-    assert rollout.wave(2).state == state == rollout.state
-    assert rollout.wave(2).reason == ("1 of its 3 targets failed, 0 may" if state == "failed" else None)
+    assert rollout.waves[1].state == state == rollout.state
+    assert rollout.waves[1].reason == ("1 of its 3 targets failed, 0 may" if state == "failed" else None)
     assert statuses(rollout, 2) == [status, "changed", "ok"]
     assert rollout.targets_of(2)[0].reason == "it broke"
 
 
-@pytest.mark.parametrize(
-    ("waited", "reason"),
-    [
-        ({}, "after the update: it was not done"),
-        (
-            {"0": {"id": "0", "status": "failed", "error": {"message": "not online"}}},
-            "after the update: not online",
-        ),
-        ({"0": {"id": "0", "status": "not_attempted", "error": None}}, "after the update: it was not done"),
-    ],
-)
-def test_a_target_that_is_not_steady_has_failed(waited: dict[str, Any], reason: str) -> None:
-    rollout = run_wave(plan(), 1, update_result("0"), waited=waited)
+def test_a_target_that_failed_after_its_update_is_recorded_as_updated() -> None:
+    unsteady = update_result("0", error={"code": "unproven", "message": "after the update: not online"})
+    unsteady.status = "failed"
+
+    rollout = run_wave(plan(), 1, unsteady)
 
     end = rollout.targets[0]
-    assert (rollout.wave(1).state, end.status, end.reason) == ("failed", "failed", reason)
-    # The target was updated despite that.
+    assert (rollout.waves[0].state, end.status, end.reason) == ("failed", "failed", "after the update: not online")
     assert (end.updated_at, end.to_version) == (NOW, VERSION)
-
-
-@pytest.mark.parametrize(
-    ("probed", "reason"),
-    [
-        ({}, "it was not done"),
-        ({"0": {"status": "failed", "error": {"message": "HTTP 500"}, "reply": None}}, "HTTP 500"),
-        ({"0": {"status": "sent", "reply": {"state": "failed", "error": {"message": "no credit"}}}}, "no credit"),
-        ({"0": {"status": "sent", "reply": {"state": "waiting", "error": None}}}, "waiting"),
-    ],
-)
-def test_a_target_that_does_not_reply_has_failed(probed: dict[str, Any], reason: str) -> None:
-    steady = {"0": {"id": "0", "status": "ok", "version": "0.34.13"}}
-
-    rollout = run_wave(plan(), 1, update_result("0"), waited=steady, probed=probed)
-
-    end = rollout.targets[0]
-    assert (end.status, end.reason) == ("failed", f"the probe was not answered: {reason}")
-    assert end.to_version == "0.34.13"
-
-
-def test_a_target_that_is_steady_and_replies_has_passed() -> None:
-    steady = {"0": {"id": "0", "status": "ok", "version": VERSION}}
-    replied = {"0": {"id": "0", "status": "sent", "reply": {"state": "replied", "text": "ready"}}}
-
-    assert statuses(run_wave(plan(), 1, update_result("0"), waited=steady, probed=replied), 1) == ["changed"]
 
 
 def test_a_wave_with_targets_that_were_left_out_has_not_ended() -> None:
@@ -314,11 +277,11 @@ def test_a_wave_with_targets_that_were_left_out_has_not_ended() -> None:
         run_wave(plan(), 1, update_result("0")), 2, update_result("1"), update_result("2", "not_attempted")
     )
 
-    wave = rollout.wave(2)
+    wave = rollout.waves[1]
     assert (wave.state, wave.ended_at, wave.reason) == ("running", None, "2 of its 3 targets were left out")
 
     rollout = run_wave(rollout, 2, update_result("2"), update_result("3"))
-    assert (rollout.wave(2).state, rollout.state) == ("passed", "passed")
+    assert (rollout.waves[1].state, rollout.state) == ("passed", "passed")
     assert statuses(rollout, 2) == ["changed", "changed", "changed"]
 
 
@@ -347,7 +310,7 @@ def test_failures_of_earlier_runs_count() -> None:
         run_wave(plan(), 1, update_result("0")), 2, update_result("1", "failed"), update_result("2"), update_result("3")
     )
 
-    assert run_wave(rollout, 2, update_result("2", "ok")).wave(2).state == "failed"
+    assert run_wave(rollout, 2, update_result("2", "ok")).waves[1].state == "failed"
 
 
 def test_a_target_that_is_not_attempted_again_keeps_its_earlier_outcome() -> None:
@@ -368,17 +331,7 @@ def test_a_target_that_is_not_attempted_again_keeps_its_earlier_outcome() -> Non
     )
 
     assert statuses(again, 2) == ["failed", "failed", "changed"]
-    assert again.wave(2).state == "failed"
-
-
-def test_results_are_those_of_the_wave_that_runs() -> None:
-    rollout = plan()
-    with pytest.raises(OptionError, match=r"^wave: 1 of rollout 'r' is pending; begin it with state=started$"):
-        judge_wave(rollout, 1, WaveResults({}), NOW)
-    running = with_wave(rollout, begin_wave(rollout, 1, "0", NOW))
-    for option in ("updated", "waited", "probed"):
-        with pytest.raises(OptionError, match=f"^{option}: '1' is not in wave 1 of rollout 'r'$"):
-            judge_wave(running, 1, WaveResults(**{"updated": {}, option: {"1": update_result("1")}}), NOW)
+    assert again.waves[1].state == "failed"
 
 
 # The next waves
@@ -404,7 +357,7 @@ def test_waves_that_have_not_passed_run_with_the_hosts_of_the_run() -> None:
     assert to_run(passed, 0, 1, 2) == [(2, ["now-1", "now-2"])]
     failed = run_wave(passed, 2, update_result("1", "failed"), update_result("2"), update_result("3"))
     assert to_run(failed, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
-    interrupted = with_wave(passed, begin_wave(passed, 2, "0", NOW))
+    interrupted = with_wave(passed, begin_wave(passed, passed.waves[1], "0", NOW))
     assert to_run(interrupted, 0, 1, 2, 3) == [(2, ["now-1", "now-2", "now-3"])]
 
 
@@ -419,7 +372,55 @@ def test_failed_targets_are_tried_again_when_all_waves_have_passed() -> None:
     assert to_run(rollout, 1, 2, 3) == []
     again = run_wave(rollout, 1, update_result("0"))
     assert to_run(again, 0, 1, 2, 3) == []
-    assert again.wave(1).started_at == NOW
+    assert again.waves[0].started_at == NOW
+
+
+def test_a_wave_whose_targets_have_all_ended_is_judged_anew_without_them() -> None:
+    passed = run_wave(plan(5, ("1", "4", "100%")), 1, update_result("0"))
+    failed = run_wave(passed, 2, update_result("1", "failed"), update_result("2"), update_result("3"))
+
+    # A run for the third wave alone: the second one passes where more may fail, and else fails as before.
+    assert to_run(failed, 4) == [(2, []), (3, ["now-4"])]
+    assert run_wave(failed, 2).waves[1].reason == "1 of its 3 targets failed, 0 may"
+    assert run_wave(failed, 2, max_failures="1").waves[1].state == "passed"
+    open_one = run_wave(passed, 2, update_result("1", "failed"), update_result("2", "not_attempted"))
+    assert to_run(open_one, 4) == []
+
+
+# Targets that are left out
+
+
+def test_a_wave_is_judged_without_the_targets_that_are_left_out() -> None:
+    passed = run_wave(plan(), 1, update_result("0"))
+    failed = run_wave(passed, 2, update_result("1", "failed"), update_result("2"), update_result("3", "offline"))
+
+    rollout = exclude_targets(failed, {"0", "1", "stranger"}, "why", LATER)
+
+    # What is updated stays so.
+    assert [one.status for one in rollout.targets] == ["changed", "excluded", "changed", "offline"]
+    assert (rollout.targets[1].reason, rollout.targets[1].ended_at) == ("why", LATER)
+    assert exclude_targets(rollout, {"1"}, "again", NOW) == rollout
+    assert to_run(rollout, 1, 2, 3) == [(2, ["now-2", "now-3"])]
+    seen = describe_rollout(rollout, {})
+    assert (seen["excluded"], seen["left_out"]) == (["host-1"], ["host-3"])
+    assert [entry["host"] for entry in seen["failed_targets"]] == ["host-3"]
+    judged = run_wave(rollout, 2, update_result("2", "ok"), update_result("3"))
+    assert (judged.state, statuses(judged, 2)) == ("passed", ["excluded", "changed", "changed"])
+    # Half of two.
+    assert begin_wave(rollout, rollout.waves[1], "50%", NOW).max_failures == 1
+
+
+def test_a_wave_of_which_all_targets_are_left_out_passes() -> None:
+    rollout = exclude_targets(run_wave(plan(), 1, update_result("0", "failed")), {"0"}, "why", LATER)
+
+    assert to_run(rollout, 1, 2, 3) == [(1, []), (2, ["now-1", "now-2", "now-3"])]
+    assert run_wave(rollout, 1).waves[0].state == "passed"
+
+
+def test_targets_in_no_wave_cannot_be_left_out() -> None:
+    rollout = plan(1, more=[target("c", "current"), target("o", "offline", reason="asleep")])
+
+    assert exclude_targets(rollout, {"c", "o"}, "why", NOW) == rollout
 
 
 def test_a_view_names_every_target_once() -> None:
@@ -489,11 +490,11 @@ def test_the_outcome_of_a_wave_is_stored(path: Path) -> None:
     rollout = plan()
     with open_ledger(path) as ledger:
         add_rollout(ledger, rollout)
-        wave = begin_wave(rollout, 1, "0", NOW)
-        record_wave(ledger, "r", wave)
+        wave = begin_wave(rollout, rollout.waves[0], "0", NOW)
+        record_changes(ledger, rollout, waves=[wave])
         assert find_rollout(ledger, "r") == with_wave(rollout, wave)
-        ends = judge_wave(with_wave(rollout, wave), 1, WaveResults({"0": update_result("0")}), LATER)
-        record_wave(ledger, "r", *ends)
+        wave, ends = judge_wave(rollout, wave, {"0": update_result("0")}, LATER)
+        record_changes(ledger, rollout, waves=[wave], targets=ends)
 
         kept = find_rollout(ledger, "r")
         record = export_rollout(ledger, "r")
@@ -514,8 +515,63 @@ def test_the_outcome_of_a_wave_is_stored(path: Path) -> None:
     assert record["targets"][1]["wave"] == 2
 
 
-def test_a_missing_rollout_is_an_error_that_says_how_to_plan_it(path: Path) -> None:
-    for ledger in (Ledger.make_empty(), open_ledger(path)):
-        with pytest.raises(OptionError, match=r"^name: the ledger has no rollout 'r'; plan it with fleetops"):
-            get_rollout(ledger, "r")
-        ledger.close()
+# The lock
+
+# Holds the lock as earlier releases do: on the same file, with the id of the run in its first line.
+EARLIER = """
+import fcntl, os, sys
+descriptor = os.open(sys.argv[1], os.O_CREAT | os.O_RDWR, 0o600)
+fcntl.flock(descriptor, fcntl.LOCK_EX)
+os.pwrite(descriptor, b"a-run-of-before\\nsince yesterday, by somebody", 0)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_module, "_LAST_TASK", 0.2)
+
+
+@pytest.mark.usefixtures("no_patience")
+def test_a_rollout_is_held_by_one_run_and_free_when_it_ends(path: Path) -> None:
+    with hold_rollout(path, "r", RunFacts("tester", awx_job_id="7")):
+        with (
+            pytest.raises(OptionError, match=r"^name: another run has rollout 'r' since 20.*, by tester, AWX job 7; "),
+            hold_rollout(path, "r", RunFacts("other")),
+        ):
+            pass
+        with hold_rollout(path, "another", RunFacts("other")):
+            pass
+    with hold_rollout(path, "r", RunFacts("other")):
+        pass
+
+
+@pytest.mark.usefixtures("no_patience")
+def test_the_lock_of_an_earlier_release_is_respected_until_its_run_is_dead(path: Path) -> None:
+    with hold_rollout(path, "r", RunFacts("tester")):
+        pass
+    [lock] = path.parent.glob("ledger.sqlite-rollout-*")
+    command = [sys.executable, "-c", EARLIER, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as earlier:
+        assert earlier.stdout is not None
+        assert earlier.stdout.readline() == b"locked\n"
+        with (
+            pytest.raises(OptionError, match=r"another run has rollout 'r' since yesterday, by somebody; wait until"),
+            hold_rollout(path, "r", RunFacts("tester")),
+        ):
+            pass
+        earlier.kill()
+        earlier.wait()
+        with hold_rollout(path, "r", RunFacts("tester")):
+            pass
+
+
+def test_a_lock_that_cannot_be_made_is_an_error_of_the_ledger(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with (
+        pytest.raises(OptionError, match=r"^ledger: cannot use '.*' beside it: "),
+        hold_rollout(tmp_path / "file" / "ledger.sqlite", "r", RunFacts("tester")),
+    ):
+        pass

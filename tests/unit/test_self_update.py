@@ -699,8 +699,9 @@ def test_a_device_is_not_updated_if_that_cannot_be_recorded(sandbox: Sandbox, tm
     environment = add_environment(sandbox)
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
     with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
-        add_rollout(ledger, plan_rollout("r", "0.34.12", ["100%"], [target], format_now()))
-        progress = RolloutUpdates(ledger, "r", {environment.id: "d"})
+        rollout = plan_rollout("r", "0.34.12", ["100%"], [target], format_now())
+        add_rollout(ledger, rollout)
+        progress = RolloutUpdates(ledger, rollout)
         with ledger.transaction(durable=True) as database:
             database.execute("DROP TABLE rollout_targets")
         outcome = update_one(sandbox, environment, progress=progress)

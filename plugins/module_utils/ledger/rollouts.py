@@ -8,16 +8,19 @@ One run at a time works on a rollout; it holds a lock on a file beside the ledge
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import ApiError, OptionError
 from ..text import format_now, one_line
-from .run_lock import lock_for_run
 from .schema import Rollout, RolloutTarget, RunFacts, Wave
 from .sqlite import Ledger
 
@@ -41,8 +44,9 @@ _SET_END = (
     "ended_at = :ended_at, reason = :reason WHERE rollout = :rollout AND environment_id = :environment_id"
 )
 
-# Seconds for which the last task of a run may go on after its ansible-playbook was killed.
-_LAST_TASK = 10.0
+# Seconds for which the process of a run may go on after its ansible-playbook was killed, and between two looks.
+_LAST_TASK, _LOOK_EVERY = 10.0, 0.1
+_MOST_READ = 1000
 
 
 def list_rollout_names(ledger: Ledger) -> list[str]:
@@ -64,14 +68,6 @@ def find_rollout(ledger: Ledger, name: str) -> Rollout | None:
     )
 
 
-def get_rollout(ledger: Ledger, name: str) -> Rollout:
-    """A rollout as it stands. Raises OptionError if there is none of that name."""
-    rollout = find_rollout(ledger, name)
-    if rollout is None:
-        raise OptionError("name", f"the ledger has no rollout {name!r}; plan it with fleetops.environments.rollout")
-    return rollout
-
-
 def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
     """Record a new rollout; False if another run has recorded one of that name meanwhile."""
     row = (rollout.name, rollout.version, json.dumps(list(rollout.waves_wanted)), rollout.planned_at, ledger.run)
@@ -86,27 +82,55 @@ def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
     return True
 
 
-def record_wave(ledger: Ledger, name: str, wave: Wave, targets: Sequence[RolloutTarget] = ()) -> None:
-    """Record the state of a wave, and the ends of its targets."""
+def record_changes(
+    ledger: Ledger, rollout: Rollout, *, waves: Sequence[Wave] = (), targets: Sequence[RolloutTarget] = ()
+) -> None:
+    """Record the state of waves, and the ends of targets."""
     with ledger.transaction(durable=True) as database:
-        database.execute(_REPLACE_WAVE, (name, *astuple(wave)))
-        database.executemany(_SET_END, [asdict(end) | {"rollout": name} for end in targets])
+        database.executemany(_REPLACE_WAVE, [(rollout.name, *astuple(wave)) for wave in waves])
+        database.executemany(_SET_END, [asdict(end) | {"rollout": rollout.name} for end in targets])
 
 
-def lock_rollout(path: Path, name: str, facts: RunFacts) -> None:
-    """Lock a rollout until this run ends. Raises OptionError if another run has locked it.
+@contextmanager
+def hold_rollout(path: Path, name: str, facts: RunFacts) -> Iterator[None]:
+    """Keep other runs from a rollout while this is open. Raises OptionError if another run has it.
 
-    path: of the ledger.
+    path: of the ledger. The file of the lock is never removed: a run that has the removed file open and a run that
+    opens the next one would not notice each other.
     """
     lock = Path(f"{path}-rollout-{hashlib.sha256(name.encode()).hexdigest()[:16]}")
     job = f", AWX job {facts.awx_job_id}" if facts.awx_job_id else ""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        holder = lock_for_run(lock, f"since {format_now()}, by {facts.os_user}{job}", _LAST_TASK)
-    except OSError as error:
-        raise OptionError("ledger", f"cannot use {str(lock)!r} beside it: {one_line(error.strerror)}") from None
-    if holder is not None:
-        raise OptionError("name", f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended")
+    with ExitStack() as at_end:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+            at_end.callback(os.close, descriptor)
+            holder = _lock(descriptor, f"since {format_now()}, by {facts.os_user}{job}")
+        except OSError as error:
+            raise OptionError("ledger", f"cannot use {str(lock)!r} beside it: {one_line(error.strerror)}") from None
+        if holder is not None:
+            raise OptionError("name", f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended")
+        yield
+
+
+def _lock(descriptor: int, note: str) -> str | None:
+    """Lock a file until it is closed, and write a note for other runs. Returns the note of a run that has locked it.
+
+    The kernel releases the lock with the process, however it ends. Earlier releases hold the same lock, and have the id
+    of their run in the first line.
+    """
+    until = time.monotonic() + _LAST_TASK
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return os.pread(descriptor, _MOST_READ, 0).decode(errors="replace").partition("\n")[2]
+            time.sleep(_LOOK_EVERY)
+        else:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"\n{note}".encode(), 0)
+            return None
 
 
 class RolloutUpdates:
@@ -116,17 +140,12 @@ class RolloutUpdates:
     The calls are described where they are made, in fleet/update.py.
     """
 
-    def __init__(self, ledger: Ledger, name: str, hosts: Mapping[str, str]) -> None:
-        """Raise OptionError for a host that is not in the rollout. hosts: environment id → host name."""
-        self._ledger, self._name = ledger, name
-        rollout = find_rollout(ledger, name)
-        self._told = {target.environment_id: target.told_at for target in rollout.targets} if rollout else {}
-        stranger = next((host for id_, host in hosts.items() if id_ not in self._told), None)
-        if stranger is not None:
-            raise OptionError("rollout", f"the ledger has no rollout {name!r} with {stranger}")
+    def __init__(self, ledger: Ledger, rollout: Rollout) -> None:
+        self._ledger, self._name = ledger, rollout.name
+        self._told = {target.environment_id: target.told_at for target in rollout.targets}
 
     def told_at(self, environment_id: str) -> str | None:
-        return self._told.get(environment_id)
+        return self._told[environment_id]
 
     def tell(self, environment_id: str) -> None:
         self._change(_SET_TOLD, format_now(), self._name, environment_id)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..errors import OptionError
-
 SCHEMA_VERSION = 3
 # The preflights of targets that a rollout updates. Those at risk are in a container.
 UPDATABLE = ("updatable", "at_risk")
@@ -105,7 +103,7 @@ class RolloutTarget:
 
     preflight: one of UPDATABLE, `current`, `offline` or `not_updatable`, when the rollout was planned.
     wave: its number, None unless it was updatable. from_version: at the preflight.
-    status: the end of its update: one of GOOD or FAILED in waves.py, or `not_attempted`; None before there is one.
+    status: the end of its update: one of GOOD or FAILED in waves.py, `excluded`, or `not_attempted`. None before it.
     told_at: when it was told to update, until the end of that is known. updated_at: when it was back on the version.
         ended_at: when its end was recorded. Times are ISO 8601 in UTC.
     reason: why it is in no wave, what was under way on it when it was planned, or what was done or went wrong.
@@ -168,13 +166,6 @@ class Rollout:
     def next_wave(self) -> int | None:
         """The number of the first wave that has not passed."""
         return next((wave.number for wave in self.waves if wave.state != "passed"), None)
-
-    def wave(self, number: int) -> Wave:
-        """A wave by its number. Raises OptionError."""
-        for wave in self.waves:
-            if wave.number == number:
-                return wave
-        raise OptionError("wave", f"rollout {self.name!r} has the waves 1 to {len(self.waves)}, got {number}")
 
     def targets_of(self, number: int) -> list[RolloutTarget]:
         """The targets of a wave, in the order given."""

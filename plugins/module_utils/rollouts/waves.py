@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..errors import OptionError
+from ..fleet.update import UpdateOutcome
 from ..ledger.schema import UPDATABLE, Rollout, RolloutTarget, Wave
 from ..options import parse_share
 from ..versions import show_version
@@ -23,7 +24,8 @@ from ..versions import show_version
 # A target's good ends, and those that count against the failure budget.
 GOOD = ("changed", "ok")
 FAILED = ("failed", "unknown", "offline", "skipped")
-_NOT_DONE = "it was not done"
+# The end of a target that the user leaves out of a rollout. Its wave is judged without it.
+EXCLUDED = "excluded"
 
 
 def check_waves(waves: Sequence[str]) -> None:
@@ -95,66 +97,39 @@ def check_same(rollout: Rollout, version: str, waves: Sequence[str], environment
         raise OptionError("targets", f"{known} for others, and none of these is in it; give another name")
 
 
-def begin_wave(rollout: Rollout, number: int, max_failures: str, now: str) -> Wave:
-    """A wave as it begins, again or for the first time. Raises OptionError if an earlier wave has not passed."""
-    wave = rollout.wave(number)
-    before = rollout.next_wave
-    if before is not None and before < number:
-        raise OptionError("wave", f"{number} cannot begin before wave {before} has passed")
-    allowed = parse_share("max_failures", max_failures, len(rollout.targets_of(number)))
+def exclude_targets(rollout: Rollout, environment_ids: Collection[str], reason: str, now: str) -> Rollout:
+    """A rollout without these environments: those in its waves that are not updated are left out from now on."""
+
+    def exclude(target: RolloutTarget) -> RolloutTarget:
+        settled = target.wave is None or target.status in (*GOOD, EXCLUDED)
+        if settled or target.environment_id not in environment_ids:
+            return target
+        return replace(target, status=EXCLUDED, reason=reason, ended_at=now)
+
+    return replace(rollout, targets=[exclude(target) for target in rollout.targets])
+
+
+def list_judged(rollout: Rollout, wave: Wave) -> list[RolloutTarget]:
+    """The targets by which a wave is judged."""
+    return [target for target in rollout.targets_of(wave.number) if target.status != EXCLUDED]
+
+
+def begin_wave(rollout: Rollout, wave: Wave, max_failures: str, now: str) -> Wave:
+    """A wave as it begins, again or for the first time. Raises OptionError for a `max_failures` that is no share."""
+    allowed = parse_share("max_failures", max_failures, len(list_judged(rollout, wave)))
     started_at = wave.started_at or now
     return replace(wave, state="running", started_at=started_at, ended_at=None, max_failures=allowed, reason=None)
 
 
-@dataclass(frozen=True, slots=True)
-class WaveResults:
-    """What modules returned about the targets of a wave, by environment id.
-
-    updated: by self_update. waited: by wait_for_environment. probed: by send_message with wait_for_reply. waited and
-    probed are None if the rollout does not ask for that proof.
-    """
-
-    updated: Mapping[str, Mapping[str, Any]]
-    waited: Mapping[str, Mapping[str, Any]] | None = None
-    probed: Mapping[str, Mapping[str, Any]] | None = None
-
-    def end_of(self, target: RolloutTarget, now: str) -> RolloutTarget:
-        """A target with its end, which is good if its update and all proofs are."""
-        updated = self.updated.get(target.environment_id)
-        if updated is None or (updated["status"] == "not_attempted" and target.status is not None):
-            return target
-        waited = (self.waited or {}).get(target.environment_id, {})
-        probed = (self.probed or {}).get(target.environment_id, {})
-        reply = probed.get("reply") or {}
-        status, reason = updated["status"], _explain_failure(updated)
-        if status in GOOD and self.waited is not None and waited.get("status") != "ok":
-            status, reason = "failed", f"after the update: {_explain_failure(waited) or _NOT_DONE}"
-        if status in GOOD and self.probed is not None and reply.get("state") != "replied":
-            status, reason = "failed", f"the probe was not answered: {_explain_failure(reply or probed) or _NOT_DONE}"
-        to_version = waited.get("version") or updated.get("version") or target.to_version
-        if status == "ok" and target.updated_at is not None:
-            # An earlier run of this rollout has updated it.
-            status, reason = "changed", f"updated from {show_version(target.from_version)} to {to_version}"
-        updated_at = updated.get("updated_at") or target.updated_at
-        return replace(target, status=status, reason=reason, to_version=to_version, updated_at=updated_at, ended_at=now)
-
-
-def judge_wave(rollout: Rollout, number: int, results: WaveResults, now: str) -> tuple[Wave, list[RolloutTarget]]:
-    """A wave and its targets after its updates. Raises OptionError if it was not begun, or the results are of others.
+def judge_wave(
+    rollout: Rollout, wave: Wave, outcomes: Mapping[str, UpdateOutcome], now: str
+) -> tuple[Wave, list[RolloutTarget]]:
+    """A wave that was begun, and its targets, after its updates and their proofs. outcomes: by environment id.
 
     The wave has failed if more targets than allowed have failed, in this run or before. Else it has passed if all
     targets have ended, and stays `running` if a run left some out.
     """
-    wave = rollout.wave(number)
-    if wave.state != "running":
-        raise OptionError("wave", f"{number} of rollout {rollout.name!r} is {wave.state}; begin it with state=started")
-    before = rollout.targets_of(number)
-    known = {target.environment_id for target in before}
-    for option in ("updated", "waited", "probed"):
-        stranger = next((id_ for id_ in getattr(results, option) or {} if id_ not in known), None)
-        if stranger is not None:
-            raise OptionError(option, f"{stranger!r} is not in wave {number} of rollout {rollout.name!r}")
-    after = [results.end_of(target, now) for target in before]
+    after = [_end(target, outcomes.get(target.environment_id), now) for target in list_judged(rollout, wave)]
     failures = sum(target.status in FAILED for target in after)
     open_ones = sum(target.status not in (*GOOD, *FAILED) for target in after)
     allowed = wave.max_failures or 0
@@ -167,9 +142,16 @@ def judge_wave(rollout: Rollout, number: int, results: WaveResults, now: str) ->
     return replace(wave, state=state, ended_at=None if state == "running" else now, reason=reason), after
 
 
-def _explain_failure(entry: Mapping[str, Any]) -> str | None:
-    error = entry.get("error") or {}
-    return error.get("message") or entry.get("reason") or entry.get("state")
+def _end(target: RolloutTarget, outcome: UpdateOutcome | None, now: str) -> RolloutTarget:
+    """A target with its end. One that this run left alone keeps the end that it had."""
+    if outcome is None or (outcome.status == "not_attempted" and target.status is not None):
+        return target
+    status, reason = outcome.status, outcome.error["message"] if outcome.error else outcome.reason
+    to_version, updated_at = outcome.version or target.to_version, outcome.updated_at or target.updated_at
+    if status == "ok" and target.updated_at is not None:
+        # An earlier run of this rollout has updated it.
+        status, reason = "changed", f"updated from {show_version(target.from_version)} to {to_version}"
+    return replace(target, status=status, reason=reason, to_version=to_version, updated_at=updated_at, ended_at=now)
 
 
 def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, Any]:
@@ -202,7 +184,10 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
             }
             for wave in rollout.waves
         ],
-        "to_run": _list_hosts_to_run(rollout, hosts),
+        "to_run": [
+            {"number": wave.number, "hosts": [name_of(target) for target in targets]}
+            for wave, targets in list_waves_to_run(rollout, hosts)
+        ],
         "at_risk": [
             entry["host"] for entry in entries("preflight", ["at_risk"], "status") if entry["status"] not in GOOD
         ],
@@ -218,28 +203,31 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
         "left_out": [
             name_of(target)
             for target in rollout.targets
-            if target.wave is not None and target.environment_id not in hosts and target.status not in GOOD
+            if target.wave is not None and target.environment_id not in hosts and target.status not in (*GOOD, EXCLUDED)
         ],
+        "excluded": [entry["host"] for entry in entries("status", [EXCLUDED])],
         "not_in_rollout": [host for id_, host in hosts.items() if id_ not in frozen],
         "next_wave": rollout.next_wave,
         "done": rollout.next_wave is None,
     }
 
 
-def _list_hosts_to_run(rollout: Rollout, hosts: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The waves that have not passed, each with its hosts; after the last wave, those with hosts that have failed."""
-    waves: list[dict[str, Any]] = []
+def list_waves_to_run(rollout: Rollout, among: Collection[str]) -> list[tuple[Wave, list[RolloutTarget]]]:
+    """The waves that have not passed, each with its targets that a run may touch; after the last wave, the failed ones.
+
+    A wave without such a target is listed once all of its targets have ended, to be judged anew. Before that no later
+    wave may begin.
+    among: ids of the environments that the run may touch.
+    """
+    waves: list[tuple[Wave, list[RolloutTarget]]] = []
     for wave in rollout.waves:
-        if rollout.next_wave is not None and wave.state == "passed":
+        passed = wave.state == "passed"
+        if passed and rollout.next_wave is not None:
             continue
-        mine = [
-            hosts[target.environment_id]
-            for target in rollout.targets_of(wave.number)
-            if target.environment_id in hosts and (wave.state != "passed" or target.status in FAILED)
-        ]
-        if wave.state != "passed" and not mine:
-            # No later wave may begin.
+        judged = list_judged(rollout, wave)
+        mine = [one for one in judged if one.environment_id in among and (not passed or one.status in FAILED)]
+        if not passed and not mine and any(one.status not in (*GOOD, *FAILED) for one in judged):
             break
-        if mine:
-            waves.append({"number": wave.number, "hosts": mine})
+        if mine or not passed:
+            waves.append((wave, mine))
     return waves

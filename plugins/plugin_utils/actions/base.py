@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -38,6 +39,10 @@ from .targets import Item, find_listing_url, write_address
 for _known in list_providers():
     find_provider(_known)
 
+# Ansible imports this before it forks its workers, which have no terminal.
+ON_A_TERMINAL = sys.stdout.isatty()
+# The callbacks whose standard output is for people. That of another one may be JSON.
+_FOR_PEOPLE = frozenset({"awx_display", "debug", "default", "minimal", "oneline", "yaml"})
 _GROUP = "group/fleetops.environments.{}"
 # Options that only one provider can have.
 _OF_ONE_PROVIDER = ("api_key", "api_key_file", "base_url")
@@ -99,6 +104,11 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             self._hide_source_with_secrets()
         cleaned: dict[str, Any] = remove_values(result, self._secrets)
         return cleaned
+
+    def _display_line(self, line: str) -> None:
+        """Show a line while the task runs: on standard output, or on standard error where a machine reads the other."""
+        callback = str(constants.DEFAULT_STDOUT_CALLBACK).rpartition(".")[2]
+        self._display.display(line, stderr=callback not in _FOR_PEOPLE)
 
     def _take_place_of_delegate(self, task_vars: Mapping[str, Any], result: dict[str, Any]) -> Mapping[str, Any]:
         """The variables of the host to act on: of the environment in `delegate_to`, which the result names.

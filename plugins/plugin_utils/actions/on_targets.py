@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
-
-from ansible.utils.display import Display
 
 from ...module_utils.errors import OptionError
 from ...module_utils.files import check_writable
@@ -23,12 +20,10 @@ from ...module_utils.providers.conversation import Reply
 from ...module_utils.providers.registry import find_provider
 from ..core_internals import share_between_attempts
 from ..hosts import HostVariables
-from .base import EnvironmentAction
+from .base import ON_A_TERMINAL, EnvironmentAction
 from .signals import stop_on_signals
 from .targets import Item, read_current_host, read_targets
 
-# Ansible imports this before it forks its workers, which have no terminal.
-_ON_A_TERMINAL = sys.stdout.isatty()
 _MOST_FAILURES_SHOWN = 20
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
 
@@ -173,10 +168,7 @@ class TargetsAction(EnvironmentAction):
 
     def find_display(self) -> Callable[[str], None] | None:
         """Shows the progress at a terminal; None where there is no terminal or the task has `no_log`."""
-        if not _ON_A_TERMINAL or self._task.no_log:
-            return None
-        display: Callable[[str], None] = Display().display
-        return display
+        return self._display_line if ON_A_TERMINAL and not self._task.no_log else None
 
     def _make_policy(self, options: Mapping[str, Any], targets: int) -> Policy:
         offline = {name: options[name] for name in ("when_offline", "offline_timeout") if name in options}
