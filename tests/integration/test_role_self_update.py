@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import export_rollout
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
 
 from .conftest import CHECKOUT, Ansible, Run, messages_of
@@ -441,6 +442,41 @@ def test_a_run_killed_in_a_wave_leaves_a_record_of_each_device(ansible: Ansible)
     assert _statuses(ansible) == dict.fromkeys(devices, "changed")
     assert ended["d0"]["updated_at"] == left["d0"]["updated_at"]
     assert {target["told_at"] for target in ended.values()} == {None}
+
+
+def test_a_rollout_begun_with_the_version_before_is_taken_up(ansible: Ansible) -> None:
+    devices = _add(ansible, *_names(5))
+    # Its run has ended in the second wave: d1 was back, d2 was told and is back by now, d3 was not told.
+    for name in ("d0", "d1", "d2"):
+        _repair(ansible, devices[name])
+    then, updated = "2026-01-31T12:00:00.000Z", f"updated from {OLD} to {VERSION}"
+    before: dict[str, dict[str, Any]] = {
+        "d0": {"wave": 1, "status": "changed", "to_version": VERSION, "updated_at": then, "ended_at": then},
+        "d1": {"wave": 2, "to_version": VERSION, "updated_at": then},
+        "d2": {"wave": 2, "told_at": then},
+        "d3": {"wave": 2},
+        "d4": {"wave": 3},
+    }
+    with Ledger.open(ansible.directory / LEDGER, RunFacts("tester")) as ledger:
+        ledger.change("INSERT INTO rollouts VALUES (?, ?, ?, ?, ?)", (ROLLOUT, VERSION, '["1", "4", "100%"]', then, 1))
+        for number, state in ((1, "passed"), (2, "running"), (3, "pending")):
+            ended = then if state == "passed" else None
+            row = (ROLLOUT, number, state, None if state == "pending" else then, ended, 0, None)
+            ledger.change("INSERT INTO rollout_waves VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        for place, (name, more) in enumerate(before.items()):
+            target = {"rollout": ROLLOUT, "place": place, "host": name, "environment_id": devices[name]["id"]}
+            values = {**target, "preflight": "updatable", "from_version": OLD, **more}
+            marks = ", ".join("?" * len(values))
+            ledger.change(f"INSERT INTO rollout_targets ({', '.join(values)}) VALUES ({marks})", list(values.values()))
+
+    run = _rollout(ansible, self_update_waves=["1", "4", "100%"])
+
+    run.assert_quiet()
+    assert _waves(ansible) == ["passed"] * 3
+    assert _told(ansible, devices) == {"d3": 1, "d4": 1}
+    assert _statuses(ansible) == dict.fromkeys(devices, "changed")
+    [d0, d1, *_others] = _record(ansible)["targets"]
+    assert (d0["ended_at"], d1["updated_at"], d1["reason"]) == (then, then, updated)
 
 
 def test_a_device_that_was_asked_and_did_not_update_in_time_is_asked_again(ansible: Ansible) -> None:

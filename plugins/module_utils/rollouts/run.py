@@ -144,5 +144,5 @@ def _make_probe(target: Target, content: str) -> MessageTarget:
 
 
 def _fail(outcome: UpdateOutcome, what: str, proof: Outcome, state: str | None = None) -> None:
-    why = proof.error["message"] if proof.error else proof.reason
-    outcome.status, outcome.error = "failed", {"code": "unproven", "message": f"{what}: {why or state or 'not done'}"}
+    why = (proof.error["message"] if proof.error else proof.reason) or state or "it was not done"
+    outcome.status, outcome.error = "failed", {"code": "unproven", "message": f"{what}: {why}"}
