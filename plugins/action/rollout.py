@@ -99,7 +99,7 @@ class ActionModule(EnvironmentAction):
         target = Target(item.host, item.environment)
         if options["probe_agent_id"] is None:
             return target
-        given = {PROVIDER.agent: options["probe_agent_id"], PROVIDER.conversation: NEW_CONVERSATION}
+        given: dict[str, Any] = {PROVIDER.agent: options["probe_agent_id"], PROVIDER.conversation: NEW_CONVERSATION}
         agent, conversation = (self._find_address(PROVIDER, name, item.host, {}, given) for name in given)
         return replace(target, agent_id=agent, conversation_id=conversation)
 
