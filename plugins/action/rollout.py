@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -62,14 +61,13 @@ class ActionModule(EnvironmentAction):
         excluded = self._find_excluded(options["exclude"], known, task_vars["hostvars"])
         mine = [item for item in items if item.environment.id not in excluded]
         hosts = {item.environment.id: item.host for item in mine}
-        if known is not None:
-            _check_same(known, options, items)
-        plan = known or self._plan(options, mine, task_vars)
-        if self._task.check_mode:
-            return _describe(_exclude(plan, options, excluded), hosts, before=known)
-        # Before anything is done, as it may be refused.
         self._host_variables = HostVariables(self._task, task_vars, self._templar, list(hosts.values()))
         targets = {item.environment.id: self._make_target(item, options) for item in mine}
+        if known is not None:
+            _check_same(known, options, items)
+        plan = known or self._plan(options, self._connect(mine, task_vars), list(targets.values()))
+        if self._task.check_mode:
+            return _describe(_exclude(plan, options, excluded), hosts, before=known)
         facts = find_run_facts(self._task, task_vars)
         with hold_rollout(path, name, facts), Ledger.open(path, facts) as ledger:
             # Another run may have planned or continued it while this one waited for the lock.
@@ -87,21 +85,17 @@ class ActionModule(EnvironmentAction):
     def _connect(self, items: Sequence[Item], task_vars: Mapping[str, Any]) -> HttpSettings:
         return self._connections("targets", self._group_by_provider(items), task_vars)[PROVIDER.name]
 
-    def _plan(self, options: Mapping[str, Any], items: Sequence[Item], task_vars: Mapping[str, Any]) -> Rollout:
+    def _plan(self, options: Mapping[str, Any], settings: HttpSettings, targets: Sequence[Target]) -> Rollout:
         """A plan for the targets as they are now."""
-        settings = self._connect(items, task_vars)
-        targets = [Target(item.host, item.environment) for item in items]
-        found = self._wait_for(find_preflights(settings, targets, options["concurrency"], options["version"]))
+        concurrency, version, containers = options["concurrency"], options["version"], options["containers"]
+        found = self._wait_for(find_preflights(settings, targets, concurrency, version, containers))
         return plan_rollout(options["name"], options["version"], options["waves"], found, format_now())
 
     def _make_target(self, item: Item, options: Mapping[str, Any]) -> Target:
-        """A device, with the agent that must reply on it and in which conversation. Raises OptionError."""
-        target = Target(item.host, item.environment)
-        if options["probe_agent_id"] is None:
-            return target
+        """A device, with its agent, or the one that must reply on it, and the conversation. Raises OptionError."""
         given: dict[str, Any] = {PROVIDER.agent: options["probe_agent_id"], PROVIDER.conversation: NEW_CONVERSATION}
         agent, conversation = (self._find_address(PROVIDER, name, item.host, {}, given) for name in given)
-        return replace(target, agent_id=agent, conversation_id=conversation)
+        return Target(item.host, item.environment, agent, conversation)
 
     def _make_policy(self, options: Mapping[str, Any]) -> Policy:
         return Policy(

@@ -72,6 +72,25 @@ options:
         later runs. Their waves are judged without them. A host that is no longer in the inventory can be named, too.
       - In a new rollout they are in no wave.
     type: str
+  containers:
+    description:
+      - What to do with devices in a container, where an update may be the end of it. V(last) plans them after all
+        others, in a wave of their own. V(skip) leaves them to be updated by hand. It counts when a rollout is planned.
+    type: str
+    choices: [last, skip]
+    default: last
+  when_busy:
+    description:
+      - What to do with a device on which a turn is under way, a tool call waits for approval, messages are queued or
+        background work runs. As in M(fleetops.environments.self_update), for the agent in the variable
+        C(letta_agent_id) of its host. With V(skip) a busy device has failed its wave.
+    type: str
+    choices: [wait, skip, interrupt]
+    default: wait
+  busy_timeout:
+    description: Seconds to wait for a device that is busy. One that is busy all the time has failed, and is not told.
+    type: float
+    default: 600
   canary_max_failures:
     description:
       - How many devices of the first wave may fail for it to pass, as a count or a percentage rounded down. With
@@ -371,6 +390,9 @@ SPEC = {
     "state": {"type": "str", "choices": ["planned", "run"], "default": "planned"},
     "gate": {"type": "bool", "default": False},
     "exclude": {"type": "str"},
+    "containers": {"type": "str", "choices": ["last", "skip"], "default": "last"},
+    "when_busy": {"type": "str", "choices": ["wait", "skip", "interrupt"], "default": "wait"},
+    "busy_timeout": {"type": "float", "default": 600},
     "canary_max_failures": {"type": "str", "default": "0"},
     "max_failures": {"type": "str", "default": "5%"},
     "offline_timeout": {"type": "float", "default": 120},

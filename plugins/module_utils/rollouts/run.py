@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..fleet.delivery import MessageTarget, deliver, wait_for_replies
+from ..fleet.drain import Drain
 from ..fleet.fan_out import Outcome, Policy, Target
 from ..fleet.progress import report_at_pace
 from ..fleet.update import Update, UpdateOutcome, update_environments
@@ -74,7 +75,8 @@ class RolloutRun:
 
     async def _update(self, wave: Wave, targets: Sequence[Target]) -> list[UpdateOutcome]:
         within, progress = self.options["update_timeout"], RolloutUpdates(self.ledger, self.rollout)
-        update = Update(self.rollout.version, "command", within, any_manual_command=False)
+        drain = Drain(self.options["when_busy"], self.options["busy_timeout"])
+        update = Update(self.rollout.version, "command", within, any_manual_command=False, drain=drain)
         async with self._phase(wave, "update", targets, max_failures=wave.max_failures) as policy:
             return await update_environments(self.settings, targets, policy, update, progress, check_mode=False)
 
