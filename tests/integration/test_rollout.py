@@ -356,6 +356,55 @@ def test_a_new_rollout_has_no_wave_for_devices_that_are_left_out(
     assert _waves(done.result("it")) == [[names[0]], [names[1]], [names[3]]]
 
 
+@pytest.mark.covers("rollout", "containers")
+def test_devices_in_containers_are_planned_last_or_left_to_be_updated_by_hand(
+    ansible: Ansible, names: list[str], run: Callable[..., Run]
+) -> None:
+    metadata = {"lettaCodeVersion": "0.33.9", "machine": {"model": "Container"}}
+    ansible.sandbox.add_environment(connectionName="boxed", metadata=metadata)
+    told = {"targets": ["boxed", *names[:2]], "waves": ["1", "100%"]}
+
+    done = run(
+        step("last", "rollout", **PLAN, **told),
+        step("skip", "rollout", **PLAN | {"name": "s"}, **told, containers="skip"),
+    )
+
+    assert _waves(done.result("last")) == [[names[0]], [names[1]], ["boxed"]]
+    assert done.result("last")["at_risk"] == ["boxed"]
+    assert _waves(done.result("skip")) == [[names[0]], [names[1]]]
+    assert [entry["host"] for entry in done.result("skip")["not_updatable"]] == ["boxed"]
+
+
+@pytest.mark.covers("rollout", "when_busy", "busy_timeout")
+def test_a_busy_device_is_told_as_the_task_says(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
+    ansible.sandbox.script("agent-host", LongTurn(seconds=3600))
+    ansible.file(f"host_vars/{names[0]}.yml", "letta_agent_id: agent-host")
+    told = {"targets": names[:1], "waves": ["100%"]}
+
+    done = run(
+        step("work", "send_message", targets=names[:1], content="work"),
+        step("plan", "rollout", **PLAN, **told),
+        step("skip", "rollout", **RUN, **told, when_busy="skip"),
+        step("wait", "rollout", **RUN, **told, busy_timeout=0),
+    )
+    before = _told(ansible)
+    interrupted = run(step("it", "rollout", **RUN, **told, when_busy="interrupt"))
+
+    busy = "busy: a turn of agent-host"
+    assert done.result("plan")["busy"] == [{"host": names[0], "reason": busy}]
+    [skipped], [late] = (done.result(task)["failed_targets"] for task in ("skip", "wait"))
+    assert (skipped["status"], skipped["reason"]) == ("skipped", busy)
+    assert late["reason"].startswith("not told to update, as it is still busy after 0 s: a turn of agent-host")
+    assert before == {}
+    assert interrupted.result("it")["state"] == "passed"
+
+
+def test_the_module_of_single_waves_says_what_to_use_instead(ansible: Ansible) -> None:
+    done = ansible.task("rollout_wave", name="r", wave=1, state="started")
+
+    done.assert_error("'fleetops.environments.rollout_wave' module has been removed", "rollout with state=run")
+
+
 # What is shown while it runs
 
 
