@@ -130,9 +130,10 @@ def test_rows_without_an_id_are_an_error_only_for_an_environment_that_is_found_n
         )
 
     async def run() -> Environment | None:
-        async with raw_server(answer) as (url, _received), Client(settings_for(url)) as client:
+        async with raw_server(answer) as (url, _received):
             reference = replace(environment_of(row(id=wanted), url), device_id=device)
-            return await client.resolve(reference, among=among)
+            async with Client(settings_for(url)) as client:
+                return await client.resolve(reference, among=among)
 
     if expected is None:
         with pytest.raises(ApiError, match=r"^1 of 9 rows have no id that can be used, and 10% may be dropped"):
