@@ -23,7 +23,7 @@ linters := lint-ruff-check lint-ruff-format lint-mypy lint-ansible lint-changelo
 workers := 3
 pytest = pytest --numprocesses $(workers)
 
-.PHONY: help home venv chromium shells openssh demo demo-devices test check lint $(linters) sanity pytest test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench build ee docs changelog release-check clean
+.PHONY: help home venv chromium shells openssh demo demo-devices test check lint $(linters) sanity pytest test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench drift build ee docs changelog release-check clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -41,6 +41,7 @@ help:
 	@echo 'make coverage          the same, and the share of plugins/ that they ran'
 	@echo 'make test-matrix       sanity, unit and integration tests on every supported Python that is installed, and on the oldest ansible-core (PYTHONS="3.12 3.11/2.19.0")'
 	@echo 'make bench             tests/benchmarks, into docs/performance.md (BENCH="--only play" measures a part, and shows it)'
+	@echo 'make drift             what the newest letta, letta-client and qca-sdk have that the collection does not know'
 	@echo 'make build             the collection as a tar.gz, in .build/dist'
 	@echo 'make ee                an execution environment with the collection, where Podman or Docker runs (TAG=fleetops-ee)'
 	@echo 'make docs              the pages of all plugins, in .build/docs/html'
@@ -140,6 +141,9 @@ test-matrix: venv
 
 bench: openssh venv
 	@python -m tests.benchmarks $(BENCH)
+
+drift: venv
+	@python -m tests.checks.drift $(DRIFT)
 
 build: venv
 	@ansible-galaxy collection build --force --output-path .build/dist
