@@ -54,6 +54,15 @@ options:
       - name: timeout
     vars:
       - name: letta_timeout
+  relay_timeout:
+    description:
+      - Seconds for the device to give its first answer over the relay. A device that gives none is unreachable.
+    type: float
+    default: 10
+    env:
+      - name: LETTA_RELAY_TIMEOUT
+    vars:
+      - name: letta_relay_timeout
   allow_connection:
     description:
       - Whether anything may be run over this connection.
@@ -127,7 +136,7 @@ from ansible.plugins.connection import ConnectionBase
 from ansible.utils.display import Display
 
 from ..module_utils.errors import OptionError
-from ..module_utils.options import CONNECTION_SPEC, drop_blanks
+from ..module_utils.options import SETTINGS_SPEC, drop_blanks
 from ..plugin_utils.core_internals import read_connection_variables
 from ..plugin_utils.options import forget_blank_environment
 
@@ -153,7 +162,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Read the options without blank ones, which Ansible would take for false or reject."""
-        forget_blank_environment(f"LETTA_{name}".upper() for name in CONNECTION_SPEC)
+        forget_blank_environment(f"LETTA_{name}".upper() for name in SETTINGS_SPEC)
         try:
             own = read_connection_variables(var_options or {}, (task_keys or {}).get("delegate_to"))
         except OptionError as error:

@@ -117,4 +117,10 @@ options:
     description: Seconds to wait for targets that are offline, from the start of the task, with O(when_offline=wait).
     type: float
     default: 300
+  relay_timeout:
+    description:
+      - Seconds for a Letta device to give its first answer over the relay. A device that gives none is not asked again.
+      - Unset, the variable C(letta_relay_timeout) counts, then the environment variable E(LETTA_RELAY_TIMEOUT).
+    type: float
+    default: 10
 """

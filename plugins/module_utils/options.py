@@ -72,7 +72,7 @@ def merge_connection_options(layers: Iterable[Mapping[str, Any]]) -> dict[str, A
     """
     options: dict[str, Any] = {}
     for layer in layers:
-        present = {name: value for name, value in layer.items() if name in CONNECTION_SPEC and not is_blank(value)}
+        present = {name: value for name, value in layer.items() if name in SETTINGS_SPEC and not is_blank(value)}
         if "api_key" in options or "api_key_file" in options:
             present.pop("api_key", None)
             present.pop("api_key_file", None)
@@ -93,6 +93,9 @@ CONNECTION_SPEC: dict[str, dict[str, Any]] = {
     "client_cert": {"type": "path"},
     "client_key": {"type": "path", "no_log": False},
 }
+
+RELAY_SPEC: dict[str, dict[str, Any]] = {"relay_timeout": {"type": "float", "default": 10}}
+SETTINGS_SPEC = {**CONNECTION_SPEC, **RELAY_SPEC}
 
 ROWS_SPEC: dict[str, dict[str, Any]] = {"max_dropped_rows": {"type": "str", "default": "10%"}}
 
@@ -120,6 +123,7 @@ TARGETS_SPEC: dict[str, dict[str, Any]] = {
     "conversation_id": {"type": "str"},
     "when_offline": {"type": "str", "choices": ["skip", "fail", "wait"], "default": "skip"},
     "offline_timeout": {"type": "float", "default": 300},
+    **RELAY_SPEC,
 }
 
 # Of a module that looks at every conversation of a device.

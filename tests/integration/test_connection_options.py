@@ -31,6 +31,19 @@ def test_a_silent_device_is_unreachable_after_the_timeout(
     run.assert_error("UNREACHABLE!", f"no shell on the device within the timeout of {seconds} s")
 
 
+@pytest.mark.parametrize("how", ["environment", "variable"])
+def test_a_silent_device_is_unreachable_after_the_relay_timeout(ansible: Ansible, sandbox: Sandbox, how: str) -> None:
+    sandbox.add_fault("relay_silent")
+    source = ansible.source(connection="relay", filters=["status == 'online' && mode == 'unrestricted'"])
+    arguments = ("-e", "letta_relay_timeout=1.5") if how == "variable" else ()
+    env = {"LETTA_RELAY_TIMEOUT": "1.5" if how == "environment" else "60"}
+
+    run = ansible.steps(COMMAND, source=source, hosts="all[0]", arguments=arguments, env=env)
+
+    run.assert_error("UNREACHABLE!", "the device did not answer within the relay_timeout of 1.5 s")
+    assert len(sandbox.requests("relay")) == 1
+
+
 @pytest.mark.covers("letta", "connection")
 def test_the_inventory_sets_the_connection_only_on_request(ansible: Ansible) -> None:
     said = {

@@ -161,7 +161,7 @@ def test_concurrency_and_rate_limit_the_targets(ansible: Ansible, module: str) -
 
 @pytest.mark.parametrize("module", [*TOLD, *ONCE])
 @pytest.mark.covers("fragment letta", "base_url", "api_key", "api_key_file", "timeout", "retries", "deadline")
-@pytest.mark.covers("fragment letta", "validate_certs", "ca_path", "client_cert", "client_key")
+@pytest.mark.covers("fragment letta", "validate_certs", "ca_path", "client_cert", "client_key", "relay_timeout")
 def test_each_connection_option_has_an_effect(ansible: Ansible, module: str) -> None:
     wrong: dict[str, Any] = {
         "base_url": "ftp://127.0.0.1",
@@ -174,6 +174,7 @@ def test_each_connection_option_has_an_effect(ansible: Ansible, module: str) -> 
         "ca_path": "/nonexistent/ca.pem",
         "client_cert": "/nonexistent/client.pem",
         "client_key": "/nonexistent/client.key",
+        "relay_timeout": 0,
     }
     told = {**{**TOLD, **ONCE}[module], "targets": _names(_able(ansible, 1))}
 

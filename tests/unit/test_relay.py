@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
@@ -150,6 +152,50 @@ def test_a_device_that_does_not_answer_is_detected_before_anything_is_asked(
 
     assert (error.code, error.may_be_accepted) == ("timeout", False)
     assert "no answer to sync within 0.3 s" in str(error)
+
+
+def test_a_device_that_does_not_answer_is_asked_once_and_given_up_after_the_relay_timeout(
+    sandbox: Sandbox, device: dict[str, Any]
+) -> None:
+    sandbox.add_fault("relay_silent")
+
+    error = failure(sandbox, device, reload, retries=5, relay_timeout=0.3)
+
+    assert (error.code, error.may_be_accepted, error.attempts) == ("timeout", False, 1)
+    assert str(error).endswith("the device did not answer within the relay_timeout of 0.3 s")
+    assert len(sandbox.requests("relay")) == 1
+
+
+def test_what_a_device_reports_unasked_is_no_answer() -> None:
+    async def report(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        while not socket.closed:
+            await socket.send_str(json.dumps({"type": "stream_delta", "delta": {}, "seq": 1}))
+            await asyncio.sleep(0.05)
+        return socket
+
+    async def run() -> None:
+        app = web.Application()
+        app.router.add_get("/{path:.*}", report)
+        runner = web.AppRunner(app, shutdown_timeout=0)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            async with Relay(settings_for(address, relay_timeout=0.3), "connection-1"):
+                pass
+        finally:
+            await runner.cleanup()
+
+    with pytest.raises(ApiError, match=r"the device did not answer within the relay_timeout of 0\.3 s$"):
+        asyncio.run(run())
+
+
+def test_the_relay_timeout_is_for_the_first_answer_alone(sandbox: Sandbox, device: dict[str, Any]) -> None:
+    sandbox.command(device["id"], "reload", output="late", seconds=1)
+
+    assert through(sandbox, device, reload, relay_timeout=0.5)["output"] == "late"
 
 
 def test_an_answer_that_is_late_is_unclear(sandbox: Sandbox, device: dict[str, Any]) -> None:

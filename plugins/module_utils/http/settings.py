@@ -30,6 +30,7 @@ class HttpSettings:
 
     timeout: seconds for connecting and for each read and write of one request.
     deadline: seconds for one call with all its retries.
+    relay_timeout: seconds for a device's first answer over a relay.
     proxy: the URL that the environment names, None for no proxy.
     gate: holds back all requests with these settings while the server wants no request.
     notes: what the user should know of the answers, each as a line.
@@ -40,6 +41,7 @@ class HttpSettings:
     timeout: float = 30.0
     retries: int = 5
     deadline: float = 120.0
+    relay_timeout: float = 10.0
     validate_certs: bool = True
     ca_path: str | None = None
     client_cert: str | None = None
@@ -58,8 +60,8 @@ class HttpSettings:
             `allow_http`, for the error of a key that would travel in clear text.
         Raises OptionError, and FleetError for a proxy that cannot be used.
         """
-        for name in ("timeout", "deadline"):
-            if not 0 < options[name] <= 86400:
+        for name in ("timeout", "deadline", "relay_timeout"):
+            if name in options and not 0 < options[name] <= 86400:
                 raise OptionError(name, f"must be between 0 and 86400 seconds, got {options[name]}")
         if options["retries"] < 0:
             raise OptionError("retries", f"must be 0 or more, got {options['retries']}")

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 from ..environment import Environment, EnvironmentReference, InvalidRow, Listing
 from ..errors import ApiError
 from ..http.settings import HttpSettings
-from ..options import CONNECTION_SPEC, convert_value, drop_blanks, merge_connection_options
+from ..options import SETTINGS_SPEC, convert_value, drop_blanks, merge_connection_options
 from .conversation import NEW_CONVERSATION, Look, Place, Question
 from .message import Message
 
@@ -151,13 +151,13 @@ class Provider:
 
     def options_in_variables(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """The connection options that Ansible variables give, as they are: blank or templates."""
-        names = {option: self.variable_of(option) for option in CONNECTION_SPEC}
+        names = {option: self.variable_of(option) for option in SETTINGS_SPEC}
         return {option: variables[name] for option, name in names.items() if name in variables}
 
     def options_in_environment(self) -> dict[str, str]:
         """The connection options that environment variables give; a blank variable gives none."""
         found = {}
-        for option in CONNECTION_SPEC:
+        for option in SETTINGS_SPEC:
             values = (os.environ.get(name, "").strip() for name in self.environment_variables_of(option))
             found[option] = next(filter(None, values), "")
         return drop_blanks(found)
@@ -209,9 +209,9 @@ def connection_settings(provider: Provider, *layers: Mapping[str, Any]) -> HttpS
         layers come the environment variables, and then the usual values.
     Raises OptionError for an option that cannot be used or a missing key, FleetError for a proxy that cannot be used.
     """
-    usual = {name: rules.get("default") for name, rules in CONNECTION_SPEC.items()} | {"base_url": provider.base_url}
+    usual = {name: rules.get("default") for name, rules in SETTINGS_SPEC.items()} | {"base_url": provider.base_url}
     options = merge_connection_options((*layers, provider.options_in_environment(), usual))
-    converted = {name: convert_value(name, value, CONNECTION_SPEC[name]["type"]) for name, value in options.items()}
+    converted = {name: convert_value(name, value, SETTINGS_SPEC[name]["type"]) for name, value in options.items()}
     variable, [in_environment] = provider.variable_of("allow_http"), provider.environment_variables_of("allow_http")
     allow_http_help = f"the option allow_http, the variable {variable}, or {in_environment}=true"
     return HttpSettings.from_options(converted, api_key_help=provider.key_help, allow_http_help=allow_http_help)

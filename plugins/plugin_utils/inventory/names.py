@@ -14,7 +14,7 @@ from ansible import constants
 
 from ...module_utils.environment import CONTRACT, Environment
 from ...module_utils.errors import OptionError
-from ...module_utils.options import CONNECTION_SPEC
+from ...module_utils.options import SETTINGS_SPEC
 from ...module_utils.providers.base import Provider
 from ...module_utils.text import add_hash, one_line, shorten
 
@@ -132,7 +132,7 @@ def check_variable_prefix(prefix: str, provider: Provider) -> str:
         raise OptionError("hostvars_prefix", f"must be letters, digits and '_', got {prefix!r}")
     if prefix.casefold().startswith("ansible"):
         raise OptionError("hostvars_prefix", f"must not begin with 'ansible', got {prefix!r}")
-    options = (*CONNECTION_SPEC, provider.agent, provider.conversation)
+    options = (*SETTINGS_SPEC, provider.agent, provider.conversation)
     taken = {CONTRACT, *map(provider.variable_of, options)}
     for name in provider.fields:
         if prefix + name in taken:

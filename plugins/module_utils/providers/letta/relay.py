@@ -74,6 +74,8 @@ class Relay:
         self._session: Any = None
         self._socket: Any = None
         self._doubt = ""
+        # Of the device's first answer, until that has come.
+        self._time_limit: asyncio.Timeout | None = None
 
     async def __aenter__(self) -> Self:
         await self.open(self.sync)
@@ -83,7 +85,7 @@ class Relay:
         await self.close()
 
     async def open(self, greet: Callable[[], Awaitable[object]]) -> None:
-        """Connect, and have the device answer. Both are retried together.
+        """Connect, and have the device answer. Both are retried together, unless the device does not answer at all.
 
         greet: asks the device something that does no harm when it is repeated.
         """
@@ -187,6 +189,9 @@ class Relay:
                 self._doubt = "; frames that are not JSON came meanwhile"
                 continue
             await self._answer(frame)
+            # What a device reports unasked has neither, and does not show that it hears us.
+            if self._time_limit is not None and frame.keys() & {"request_id", "terminal_id"}:
+                self._time_limit.reschedule(None)
             if frame.get("type") != "ping":
                 self._remember(frame)
                 return frame
@@ -230,7 +235,14 @@ class Relay:
             raise ApiError(message, code="timeout", transient=True) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._make_connect_error(error) from None
-        await greet()
+        try:
+            async with asyncio.timeout(self._settings.relay_timeout) as self._time_limit:
+                await greet()
+        except TimeoutError:
+            within = f"the relay_timeout of {self._settings.relay_timeout:g} s"
+            raise ApiError(f"{self.url}: the device did not answer within {within}", code="timeout") from None
+        finally:
+            self._time_limit = None
 
     def _parse(self, data: str | bytes) -> Frame | None:
         """A frame; None for what is not a JSON object in a text."""

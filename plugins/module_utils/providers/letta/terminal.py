@@ -194,18 +194,20 @@ class Terminal:
             async with asyncio.timeout(self._timeout):
                 while not await self._type_loader():
                     pass
-        except TimeoutError:
+        except (TimeoutError, asyncio.CancelledError) as error:
             await self._abandon()
             message = f"{self._url}: no shell on the device within the timeout of {self._timeout:g} s"
-            raise ApiError(message, code="timeout", transient=True) from None
+            late = ApiError(message, code="timeout", transient=True)
+            raise (late if isinstance(error, TimeoutError) else error) from None
         await self._type(_read_script() + "\n")
 
     async def _abandon(self) -> None:
         """End a terminal in which our shell may not have begun. The user's shell would wait there for ever."""
-        with contextlib.suppress(ApiError):
-            # A device does not kill a terminal in its first two seconds.
-            await self._type(" exit\n")
-            await self._relay.send({"type": "terminal_kill", "terminal_id": self._id})
+        with contextlib.suppress(ApiError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_WITHIN):
+                # A device does not kill a terminal in its first two seconds.
+                await self._type(" exit\n")
+                await self._relay.send({"type": "terminal_kill", "terminal_id": self._id})
 
     async def _type_loader(self) -> bool:
         """Type the line that starts our shell into the user's; whether ours has begun."""
