@@ -12,7 +12,8 @@ author:
 description:
   - Runs one of the commands that a device lists in its C(supported_commands) on the play's current host, or in one
     task on all of O(targets), and returns its output. It goes over the relay.
-  - A command that a device does not list is refused before anything is sent.
+  - A command that a device does not list is refused before anything is sent. So are C(browser_device_mcp_oauth),
+    C(monitor_stop), C(secret) and C(toolset), which devices list although they do not run as commands.
   - An answer of more than 16 MB ends the connection, and the target ends as C(unknown).
   - A command is never run twice. Where the connection ends between the command and its answer, the target ends as
     C(unknown), since the device may have run it. With C(until) it is then not run again; a command that

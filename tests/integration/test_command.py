@@ -89,6 +89,48 @@ def test_a_command_that_the_device_does_not_list_is_refused_before_anything_is_s
     assert _list_commands(ansible, devices[0]) == _list_commands(ansible, bare) == []
 
 
+@pytest.mark.parametrize("command", ["browser_device_mcp_oauth", "monitor_stop", "secret", "toolset"])
+def test_what_does_not_run_as_a_command_is_refused_with_the_way_out(ansible: Ansible, command: str) -> None:
+    listed = ["reload", "browser_device_mcp_oauth", "monitor_stop", "secret", "toolset"]
+    ansible.sandbox.add_environment(connectionName="lister", metadata={"supported_commands": listed})
+
+    run = ansible.steps(
+        step("it", "environment_command", command=command, targets=["lister"]),
+        step("dance", "environment_command", command="dance", targets=["lister"]),
+    )
+
+    refused = run.result("it")["targets"][0]["error"]
+    assert refused["code"] == "unsupported"
+    assert refused["message"].startswith(f"command: {command!r} does not run as a command; use Letta Code itself")
+    said = run.result("dance")["targets"][0]["error"]["message"]
+    assert said.endswith("does not support 'dance'; its supported_commands are reload")
+    assert ansible.sandbox.requests("relay") == []
+
+
+def test_a_device_that_never_answers_over_the_relay_is_given_up_after_the_nearest_relay_timeout(
+    ansible: Ansible, devices: list[dict[str, Any]]
+) -> None:
+    ansible.sandbox.add_fault("relay_silent")
+    told = {"command": "reload", "targets": ["one"]}
+    variable = {"letta_relay_timeout": 0.5}
+
+    run = ansible.steps(
+        {**step("option", "environment_command", **told, relay_timeout=0.4), "vars": variable},
+        {**step("variable", "environment_command", **told), "vars": variable},
+        step("environment", "environment_command", **told),
+        step("zero", "environment_command", **told, relay_timeout=0),
+        env={"LETTA_RELAY_TIMEOUT": "0.6"},
+    )
+
+    for name, seconds in (("option", "0.4"), ("variable", "0.5"), ("environment", "0.6")):
+        target = run.result(name)["targets"][0]
+        assert target["status"] == "failed"
+        assert target["error"]["message"].endswith(f"did not answer within the relay_timeout of {seconds} s")
+    assert run.result("zero")["msg"] == "relay_timeout: must be between 0 and 86400 seconds, got 0.0"
+    assert len(ansible.sandbox.requests("relay")) == 3
+    assert _list_commands(ansible, devices[0]) == []
+
+
 @pytest.mark.covers("environment_command", "command_timeout")
 def test_an_answer_that_does_not_come_in_time_is_unknown(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     for device in devices:

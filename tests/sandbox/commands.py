@@ -14,6 +14,8 @@ UPGRADE = "upgrade-letta-code"
 ANSWERS_SINCE = Version("0.30.0")
 """Older devices show the end of a command in the agent's output only."""
 
+NO_COMMANDS = ("browser_device_mcp_oauth", "toolset", "secret", "monitor_stop")
+"""What devices list among their commands, and do not run as such. Seen on letta 0.34.12."""
 OUTPUTS = {"reload": "Reloaded settings, local mods, and agent secrets"}
 
 
@@ -60,7 +62,8 @@ def answers_commands(environment: Environment) -> bool:
 
 def default_command(environment: Environment, command_id: str) -> Command:
     """Return the default effect of a command."""
-    if command_id not in metadata_of(environment).get("supported_commands", COMMANDS):
+    listed = metadata_of(environment).get("supported_commands", COMMANDS)
+    if command_id not in listed or command_id in NO_COMMANDS:
         return Command(command_id=command_id, output=f"Unknown command: {command_id}", success=False)
     return Command(command_id=command_id, output=OUTPUTS.get(command_id, "Done."))
 

@@ -19,6 +19,8 @@ from ..versions import is_at_least, show_version
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
+# What devices list among their commands, and do not run as such. Seen on 0.34.
+_NO_COMMANDS = ("browser_device_mcp_oauth", "monitor_stop", "secret", "toolset")
 # Devices from this version on answer a command. Older ones may run it, and report that to the conversation only.
 _ANSWERS_SINCE = "0.30.0"
 
@@ -53,10 +55,13 @@ async def run_command(
     async def run(client: Client, target: Target, outcome: CommandOutcome) -> None:
         environment = await find_online(client, target.environment)
         outcome.version, outcome.connection_id = environment.fields["version"], environment.connection_id
-        listed = environment.fields["supported_commands"] or []
+        listed = [one for one in environment.fields["supported_commands"] or [] if one not in _NO_COMMANDS]
         if command.name not in listed:
             shown = one_line(", ".join(listed), 200) or "nothing"
             problem = f"the device does not support {command.name!r}; its supported_commands are {shown}"
+            if command.name in _NO_COMMANDS:
+                way_out = "use Letta Code itself, or the playbook fleetops.environments.stop for background processes"
+                problem = f"{command.name!r} does not run as a command; {way_out}"
             raise ApiError(f"command: {problem}", code="unsupported")
         if not check_mode:
             relay = Relay(client.settings, outcome.connection_id, target.agent_id, target.conversation_id)
