@@ -15,7 +15,7 @@ from typing import Any
 from ansible.errors import AnsibleError
 
 from ..module_utils.campaigns.campaign import Campaign, mark_delivered, mark_inactive
-from ..module_utils.campaigns.plan import CampaignPlan, plan_campaign
+from ..module_utils.campaigns.plan import CampaignPlan, find_failed_turns, plan_campaign
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, Retry, deliver, wait_for_replies
 from ..module_utils.fleet.fan_out import Target, count_each
@@ -122,8 +122,12 @@ class ActionModule(TargetsAction):
                 return await _deliver(run, clients, conversations, run.targets)
             facts = find_run_facts(self._task, self._templar.available_variables)
             with Ledger.open(find_ledger_path(run.options["ledger"]), facts) as ledger, _open_audit_log(run) as audit:
-                kept = Deliveries(ledger)
-                planned = plan_campaign(kept, name, run.options["retry"], run.targets, self._source_hash(run))
+                kept, retry = Deliveries(ledger), run.options["retry"]
+                planned = plan_campaign(kept, name, retry, run.targets, self._source_hash(run))
+                if retry == "failed_turns":
+                    looks = find_failed_turns(planned, conversations.search_reply)
+                    failed = await run.policy.stop.run(looks, grace=0) or ()
+                    planned = plan_campaign(kept, name, retry, run.targets, planned.source_hash, failed=failed)
                 verify = run.options["verify"] == "history"
                 campaign = Campaign(name, kept, planned, conversations.find_message, audit, verify=verify)
                 deliveries = await _deliver(run, clients, conversations, planned.targets, campaign)

@@ -14,6 +14,10 @@ description:
     play's current host. To wait, repeat the task with C(until).
   - A message is found in its agent's conversation by its C(client_message_id), among the latest 2,000 messages.
   - The task does not fail for what became of a message.
+  - A message that its Letta device has dropped is V(lost), from 80 seconds after C(sent_at) on. The device has then
+    said that no turn goes on and that the message does not wait there. Why it dropped the message cannot be seen
+    afterwards. Where the device is offline, does not say what waits there, or has connected again since C(sent_at), the
+    message is V(waiting) until O(lost_after).
 options:
   replies:
     description:
@@ -62,6 +66,12 @@ options:
   rate:
     description: How many requests may start in a second. No limit by default.
     type: float
+  relay_timeout:
+    description:
+      - Seconds for a Letta device to give its first answer over the relay. A device that gives none is not asked again.
+      - Unset, the variable C(letta_relay_timeout) counts, then the environment variable E(LETTA_RELAY_TIMEOUT).
+    type: float
+    default: 10
 extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.qoder
@@ -148,8 +158,8 @@ replies:
     state:
       description:
         - V(replied), V(waiting) while the message is not in the conversation yet or its turn goes on,
-          V(needs_approval), V(failed), V(lost) for a message that did not get there in time or whose agent or
-          conversation is gone, or V(skipped).
+          V(needs_approval), V(failed), V(lost) for a message that did not get there in time, that its device has
+          dropped, or whose agent or conversation is gone, or V(skipped).
       type: str
       sample: replied
     text:
@@ -197,7 +207,7 @@ counts:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER
+from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, RELAY_SPEC
 
 SPEC = {
     "replies": {"type": "list", "elements": "dict"},
@@ -209,6 +219,7 @@ SPEC = {
     "lost_after": {"type": "float", "default": 600},
     "concurrency": {"type": "int", "default": 20},
     "rate": {"type": "float"},
+    **RELAY_SPEC,
     **CONNECTION_SPEC,
 }
 

@@ -178,8 +178,12 @@ options:
   retry:
     description:
       - Whom of O(campaign) to send to that was sent to before. V(undelivered) is nobody whose message was delivered.
-        V(failed_turns) is also those whose turn failed, as O(wait_for_reply) found; a message that is V(lost) may still
-        wait on its device, where the same one again would be a second turn. V(all) is everybody.
+        V(failed_turns) is also those whose turn failed. V(all) is everybody.
+      - With V(failed_turns) each message whose end O(ledger) does not have is looked at once, before anything is sent.
+        It is sent again where its turn has failed, or where its device has dropped it, as a device does if another
+        device's turn keeps the conversation busy for 70 seconds. What its device has, is sending or may have is not
+        sent again. A device that has connected again since then may have been restarted, and may have the message on
+        its disk, where nothing shows it.
       - What was delivered is sent again as a new attempt, under another C(client_message_id).
       - A repeat with V(all) that was cut off is gone on with by the next one, until everybody has it whom O(ledger) has
         and whom the task names. Only then another one begins. Where somebody can never have it, such as one who is
@@ -207,6 +211,10 @@ options:
         their turn.
       - The conversations are read by at most O(rate) requests a second, O(concurrency) at a time, more rarely as time
         passes, every 15 seconds in the end.
+      - A message that its device drops is not waited for any longer. It is V(failed) with the device's words if the
+        task has heard them. A device says them once, to those who listen at that moment, and the task listens from
+        about ten seconds after sending, to O(concurrency) devices at a time. Otherwise the message is V(lost) with the
+        code V(reply_dropped), at the earliest 80 seconds after it was sent.
       - A turn that failed, waits for approval or did not end within O(reply_timeout) counts as failed, with that as its
         C(error). The message was delivered all the same, so C(status) stays V(sent) and the host is not written to
         O(retry_file). M(fleetops.environments.reply_info) collects the reply later.
@@ -408,7 +416,8 @@ targets:
         state:
           description:
             - V(replied), V(failed), V(needs_approval), V(waiting) when the time was over before the turn, or V(lost)
-              for a message that did not get to the agent, or whose agent or device is gone.
+              for a message that did not get to the agent, that its device has dropped, or whose agent or device is
+              gone.
           type: str
           sample: replied
         text:
@@ -443,7 +452,7 @@ targets:
         error:
           description:
             - Why there is no reply, as C(code), which is V(reply_failed), V(needs_approval), V(reply_timeout),
-              V(reply_lost) or that of a request that failed, and C(message).
+              V(reply_lost), V(reply_dropped) or that of a request that failed, and C(message).
           type: dict
     attempts:
       description: How many requests were made to send it.

@@ -125,6 +125,30 @@ def test_a_tool_that_the_device_runs_by_itself_is_waited_for(ansible: Ansible, f
     assert reply["duration"] > 3
 
 
+def test_a_message_that_a_device_gives_up_is_failed_in_its_words_and_lost_for_a_later_look(
+    ansible: Ansible, fleet: Fleet
+) -> None:
+    agent_id = _agent(fleet, LongTurn(seconds=100), "To the second attempt.")
+    send = {"content": "?", "agent_id": agent_id, "conversation_id": "default"}
+    told = {**send, "targets": ["beta"], "campaign": "once", "ledger": "ledger.sqlite", "max_failures": 1}
+
+    run = ansible.steps(
+        step("busy", "send_message", **send, targets=["alpha"]),
+        {**step("waited", "send_message", **told, wait_for_reply=True, reply_timeout=180), "register": "waited"},
+        {"name": "the device's patience", "ansible.builtin.pause": {"seconds": 12}},
+        step("later", "reply_info", replies="{{ waited.targets }}"),
+        step("again", "send_message", **told, retry="failed_turns", wait_for_reply=True, reply_timeout=180),
+    )
+
+    waited = run.result("waited")["targets"][0]
+    assert (waited["status"], waited["reply"]["state"]) == ("sent", "failed")
+    assert waited["error"]["message"].startswith("the device gave the message up: ")
+    [later] = run.result("later")["replies"]
+    assert (later["state"], later["error"]["code"]) == ("lost", "reply_dropped")
+    again = run.result("again")["targets"][0]
+    assert (again["status"], again["reply"]["text"]) == ("sent", "To the second attempt.")
+
+
 def test_a_device_killed_during_its_turn_is_not_waited_for(ansible: Ansible, fleet: Fleet, tmp_path: Path) -> None:
     agent_id = _agent(fleet, LongTurn(seconds=3600))
     with Device.start(fleet.sandbox, "gamma", tmp_path / "gamma") as gamma:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import stat
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
+from tests.sandbox.turns import ApprovalTurn, ErrorTurn, GiveUpTurn, LongTurn
 
 from .conftest import AGENT, Ansible, awake, step
 
@@ -85,6 +86,24 @@ def test_every_state_is_distinguished(ansible: Ansible) -> None:
     assert odd["replies"][5]["reason"] == "it was sent without agent_id, so its reply cannot be told from others"
     assert _states(run.result("at once")) == ["lost"]
     assert len(ansible.sandbox.requests("messages")) == 5
+
+
+def test_a_message_that_its_device_has_dropped_is_lost_before_lost_after_is_over(ansible: Ansible) -> None:
+    [entry] = _sent(ansible, drop=GiveUpTurn())
+    moments = {"at once": entry["sent_at"], "later": (datetime.now(UTC) - timedelta(seconds=90)).isoformat()}
+
+    def look(when: str) -> dict[str, Any]:
+        run = ansible.task("reply_info", replies=[{**entry, "sent_at": moments[when]}])
+        run.assert_quiet()
+        reply: dict[str, Any] = run.result("it")["replies"][0]
+        return reply
+
+    at_once, restarted = look("at once"), look("later")
+    ansible.sandbox.patch(entry["id"], connectedAt=0)
+    dropped = look("later")
+
+    assert [reply["state"] for reply in (at_once, restarted, dropped)] == ["waiting", "waiting", "lost"]
+    assert dropped["error"]["code"] == "reply_dropped"
 
 
 @pytest.mark.covers("reply_info", "client_message_id", "agent_id", "conversation_id")
@@ -241,7 +260,7 @@ def test_a_refused_agent_loses_no_other_reply(ansible: Ansible) -> None:
 
 
 @pytest.mark.covers("reply_info", "base_url", "api_key", "api_key_file", "timeout", "retries", "deadline")
-@pytest.mark.covers("reply_info", "validate_certs", "ca_path", "client_cert", "client_key")
+@pytest.mark.covers("reply_info", "validate_certs", "ca_path", "client_cert", "client_key", "relay_timeout")
 def test_each_connection_option_has_an_effect(ansible: Ansible) -> None:
     wrong: dict[str, Any] = {
         "base_url": "ftp://127.0.0.1",
@@ -254,6 +273,7 @@ def test_each_connection_option_has_an_effect(ansible: Ansible) -> None:
         "ca_path": "/nonexistent/ca.pem",
         "client_cert": "/nonexistent/client.pem",
         "client_key": "/nonexistent/client.key",
+        "relay_timeout": 0,
     }
     entry = {"host": "anybody", "agent_id": AGENT, "client_message_id": "m-1"}
 

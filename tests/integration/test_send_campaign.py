@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -10,13 +11,14 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.sandbox.turns import ErrorTurn
+from tests.sandbox.turns import ErrorTurn, GiveUpTurn, LongTurn
 
 from .conftest import AGENT, Ansible, step
 
@@ -270,6 +272,50 @@ def test_the_selected_targets_are_sent_to_again(ansible: Ansible, names: list[st
     assert [len(of_one) for of_one in ids] == [2, 3, 2]
     assert _turns(ansible) == dict(zip(names, (2, 3, 2), strict=True))
     assert _rows(ansible, "attempt, reply_state") == [(2, "replied"), (3, "replied"), (2, "replied")]
+
+
+@pytest.mark.covers("send_message", "retry")
+def test_a_message_that_failed_or_was_dropped_after_its_run_is_sent_again_and_one_that_waits_is_not(
+    ansible: Ansible, names: list[str]
+) -> None:
+    dropped, failed, waits = names
+    targets = [{"host": name, "agent_id": f"agent-{name}"} for name in names]
+    ansible.sandbox.script(f"agent-{dropped}", GiveUpTurn())
+    ansible.sandbox.script(f"agent-{failed}", ErrorTurn(message="no credit"))
+    ansible.sandbox.script(f"agent-{waits}", LongTurn(seconds=600))
+    busy = {"targets": targets[2:], "content": "what keeps the device busy"}
+    send = {**SEND, "targets": targets}
+
+    run = ansible.steps(
+        step("busy", "send_message", **busy),
+        step("first", "send_message", **send),
+        step("same", "send_message", **send),
+        step("too early", "send_message", **send, retry="failed_turns"),
+    )
+    _send_earlier(ansible, seconds=90)
+    restarted = ansible.task("send_message", **send, retry="failed_turns")
+    for entry in ansible.sandbox.fleet():
+        if entry["name"] in names:
+            ansible.sandbox.patch(entry["id"], connectedAt=0)
+    late = ansible.steps(
+        step("late", "send_message", **send, retry="failed_turns"),
+        step("again", "send_message", **send, retry="failed_turns"),
+    )
+
+    results = [run.result(task) for task in ("first", "same", "too early")]
+    results += [restarted.result("it"), late.result("late"), late.result("again")]
+    none = ["already_sent"] * 3
+    expected = [["sent"] * 3, none, ["already_sent", "sent", "already_sent"], none, ["sent", *none[1:]], none]
+    assert [_statuses(result) for result in results] == expected
+    assert _rows(ansible, "attempt") == [(2,), (2,), (1,)]
+    assert _turns(ansible) == {dropped: 2, failed: 2, waits: 2}
+
+
+def _send_earlier(ansible: Ansible, seconds: float) -> None:
+    """Let the ledger have it that everything was sent earlier than it was."""
+    moment = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+    with contextlib.closing(sqlite3.connect(ansible.directory / "ledger.sqlite")) as connection, connection:
+        connection.execute("UPDATE deliveries SET sent_at = ?", (moment,))
 
 
 @pytest.mark.covers("send_message", "verify")

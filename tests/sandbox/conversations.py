@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from .api import ApiError
 from .fleet import Row
-from .turns import ApprovalTurn, ErrorTurn, LongTurn, ReplyTurn, Turn
+from .turns import ApprovalTurn, ErrorTurn, GiveUpTurn, LongTurn, ReplyTurn, Turn
 
 StopReason = Literal["end_turn", "error", "cancelled", "requires_approval"]
 STATUS = {"end_turn": "completed", "requires_approval": "completed", "error": "failed", "cancelled": "cancelled"}
@@ -66,7 +66,7 @@ class Run:
 class Active:
     """The current turn of a conversation: it takes time, or it waits for approval."""
 
-    turn: LongTurn | ApprovalTurn
+    turn: LongTurn | ApprovalTurn | GiveUpTurn
     run: Run
     content: str
     ends: float = math.inf
@@ -219,7 +219,11 @@ class Conversation:
         return self.rows[start : min(stop, start + limit)]
 
     def _begin(self, messages: list[Row], at: float, device: str | None, run: Run | None = None) -> Run:
-        turn, run = self.next_turn(), run or self._run(at)
+        turn = self.next_turn()
+        if isinstance(turn, GiveUpTurn):
+            self.active = Active(turn, Run(self, at), "", ends=at + turn.seconds, device=device)
+            return self.active.run
+        run = run or self._run(at)
         if self.interrupted is not None:
             self._respond(self.interrupted, INTERRUPTED, run, at)
             self.interrupted = None
@@ -263,7 +267,8 @@ class Conversation:
 
     def _end_long(self, active: Active, at: float) -> None:
         self.active = None
-        self._say(active.turn.text, active.content, active.run, at)
+        if not isinstance(active.turn, GiveUpTurn):
+            self._say(active.turn.text, active.content, active.run, at)
 
     def _add(self, message_type: str, run: Run, at: float, **fields: Any) -> Row:
         row = {"id": f"message-{uuid.uuid4()}", "date": iso(at), "message_type": message_type, "run_id": run.id}

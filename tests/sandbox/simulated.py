@@ -17,9 +17,10 @@ from .commands import UPGRADE, Command, Upgrade, answers_commands, default_comma
 from .conversations import Conversation, Run, iso
 from .device import Devices
 from .fleet import Environment, Fleet
-from .messages import SendMessageBody
+from .messages import SendMessageBody, UserMessage
 from .relay import Relay, Scope, scope_of
 from .sockets import Frame
+from .turns import GiveUpTurn
 
 MODES = {"unrestricted", "standard", "acceptEdits", "strict"}
 OLD_MODES = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
@@ -66,7 +67,24 @@ class SimulatedDevices:
         """Take messages; new ones start a turn of their agent."""
         new = self._devices.deliver(environment, body)
         if new:
-            self._agents.deliver(environment.id, body.conversation_id or "default", body.agent_id, new, time.time())
+            runtime = {"agent_id": body.agent_id, "conversation_id": body.conversation_id or "default"}
+            self._agents.deliver(environment.id, runtime["conversation_id"], body.agent_id, new, time.time())
+            ids = [message.client_message_id for message in body.messages if isinstance(message, UserMessage)]
+            self._give_up(environment, runtime, ids)
+
+    def _give_up(self, environment: Environment, runtime: Frame, ids: list[str]) -> None:
+        """Let a device say that it drops messages, when their turn is one that never reaches the agent."""
+        conversation = self._conversation(runtime)
+        active = conversation.active if conversation is not None else None
+        if active is None or not isinstance(active.turn, GiveUpTurn):
+            return
+        ended = {"message": active.turn.message, "stop_reason": "error", "is_terminal": True}
+
+        def say() -> None:
+            self._say(environment, runtime, "loop_error", **ended, client_message_ids=ids)
+            self._send_state(environment, runtime)
+
+        asyncio.get_running_loop().call_later(active.turn.seconds, say)
 
     def _execute_command(self, environment: Environment, frame: Frame) -> None:
         command_id, request_id, runtime = frame.get("command_id"), frame.get("request_id"), frame["runtime"]

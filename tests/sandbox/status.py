@@ -8,6 +8,7 @@ from typing import Any
 from .commands import metadata_of
 from .conversations import Conversation
 from .fleet import Environment
+from .turns import GiveUpTurn
 
 
 def device(
@@ -34,6 +35,8 @@ def loop(environment: Environment, conversation: Conversation | None) -> dict[st
     active = conversation.active if conversation is not None else None
     if active is None or not _is_active(environment, conversation):
         return {"status": "WAITING_ON_INPUT", "active_run_ids": [], "executing_tool_call_ids": []}
+    if isinstance(active.turn, GiveUpTurn):
+        return {"status": "RETRYING_API_REQUEST", "active_run_ids": [], "executing_tool_call_ids": []}
     status = "WAITING_ON_APPROVAL" if active.request is not None else "PROCESSING_API_RESPONSE"
     return {"status": status, "active_run_ids": [active.run.id], "executing_tool_call_ids": []}
 

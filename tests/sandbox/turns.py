@@ -52,7 +52,19 @@ class LongTurn(_Turn):
     text: str = "Done."
 
 
-Turn = ReplyTurn | ErrorTurn | ApprovalTurn | LongTurn
+class GiveUpTurn(_Turn):
+    """Never reach the agent: a simulated device tries for some seconds, and drops the message.
+
+    Real devices do so where the conversation stays busy with another device's turn.
+    """
+
+    kind: Literal["give_up"] = "give_up"
+    seconds: float = Field(default=0.0, strict=False, ge=0)
+    message: str = "Turn still running"
+    """What the device tells those who listen at that moment."""
+
+
+Turn = ReplyTurn | ErrorTurn | ApprovalTurn | LongTurn | GiveUpTurn
 
 
 class Script(_Turn):

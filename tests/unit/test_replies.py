@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_ou
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.replies import SentMessage, collect_replies
 from ansible_collections.fleetops.environments.plugins.module_utils.http.paging import Bounds
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Look, Question, Reply
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import reader as letta_reader
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import replies as letta_replies
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.history import (
@@ -37,7 +38,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import ReplySearch
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 from tests.sandbox.process import Sandbox
-from tests.sandbox.turns import ApprovalTurn, ErrorTurn, LongTurn
+from tests.sandbox.turns import ApprovalTurn, ErrorTurn, GiveUpTurn, LongTurn
 
 from .support import KEY, environment_of, settings_for
 
@@ -178,6 +179,128 @@ def test_a_message_that_never_arrives_is_lost(sandbox: Sandbox, device: Environm
     assert (reply.state, code(reply)) == ("lost", "reply_timeout")
     assert reply.error is not None
     assert reply.error["message"].endswith("within the reply_timeout of 1.5 s; it may wait on its device")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look asks the device for a message that is missing, which has had the time to arrive."""
+    monkeypatch.setattr(letta_replies, "_RARE", 0.0)
+    monkeypatch.setattr(letta_reader, "_ARRIVED_WITHIN", timedelta(0))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_message_that_its_device_has_dropped_is_not_waited_for(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, GiveUpTurn())
+
+    started = time.monotonic()
+    reply = ask(sandbox, to(device), within=60)
+
+    assert time.monotonic() - started < 30
+    assert reply.state == "lost"
+    assert reply.error == {
+        "code": "reply_dropped",
+        "message": "the device has dropped the message; why, it says at that moment alone",
+    }
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_words_with_which_a_device_gives_a_message_up_are_the_end_of_its_turn(
+    sandbox: Sandbox, device: Environment
+) -> None:
+    sandbox.script(AGENT, GiveUpTurn(seconds=3, message="Turn still\nrunning"))
+
+    reply = ask(sandbox, to(device), within=60)
+
+    assert reply.state == "failed"
+    assert reply.error == {
+        "code": "reply_failed",
+        "message": "the device gave the message up: Turn still running",
+    }
+
+
+ENDED = {"message_type": "loop_error", "is_terminal": True, "client_message_ids": ["m-0", "m-1"], "message": "Busy"}
+
+
+@pytest.mark.parametrize(
+    ("delta", "words"),
+    [
+        (ENDED, "Busy"),
+        ({**ENDED, "message": None}, "without a reason"),
+        ({**ENDED, "client_message_ids": ["m-2"]}, None),
+        ({**ENDED, "client_message_ids": None}, None),
+        ({**ENDED, "is_terminal": False}, None),
+        ({**ENDED, "message_type": "retry"}, None),
+        ("odd", None),
+    ],
+    ids=["ours", "no words", "another message", "no message", "tries again", "a retry", "malformed"],
+)
+def test_a_terminal_error_that_names_the_message_is_its_end(delta: Any, words: str | None) -> None:
+    asked = question("o-1", client_message_id="m-1")
+
+    assert letta_reader._find_words({"type": "stream_delta", "delta": delta}, asked) == words
+
+
+SENT = "2026-01-31T12:00:00.000Z"
+BEFORE, AFTER = "2026-01-31T11:00:00.000Z", "2026-01-31T12:00:01.000Z"
+
+
+@pytest.mark.parametrize(
+    ("reported", "connected_at", "asked", "may_have"),
+    [
+        ({}, BEFORE, {}, False),
+        ({"queue": [{"client_message_id": "m-2"}, "odd", {}]}, BEFORE, {}, False),
+        ({"queue": [{"client_message_id": "m-1"}]}, BEFORE, {}, True),
+        ({"loop_status": {"client_message_ids_by_run_id": {"run-1": ["m-0", "m-1"], "run-2": 7}}}, BEFORE, {}, True),
+        ({"loop_status": {"client_message_ids_by_run_id": "odd"}}, BEFORE, {}, False),
+        ({"queue": None}, BEFORE, {}, True),
+        ({}, None, {}, True),
+        ({}, AFTER, {}, True),
+        ({}, BEFORE, {"since": None}, True),
+        ({}, BEFORE, {"since": datetime.now(UTC).isoformat()}, True),
+        ({}, BEFORE, {"client_message_id": None}, True),
+    ],
+    ids=[
+        "idle", "others wait", "it waits", "it had a run", "malformed", "no queue reported", "since when connected",
+        "connected again", "sent when", "just sent", "no id",
+    ],
+)  # fmt: skip
+def test_a_device_may_have_a_message_unless_all_is_known(
+    reported: dict[str, Any], connected_at: str | None, asked: dict[str, Any], may_have: bool
+) -> None:
+    relay = Relay(settings_for("http://127.0.0.1:9"), "connection-1")
+    relay.queue = []
+    for name, value in reported.items():
+        setattr(relay, name, value)
+    sent = question("m-1", **{"client_message_id": "m-1", "since": SENT, **asked})
+
+    assert letta_reader._may_have(relay, connected_at, sent) is may_have
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("most", [20, 2_000])
+def test_a_message_is_not_dropped_if_older_messages_than_were_read_may_be_it(
+    sandbox: Sandbox, device: Environment, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(letta_replies, "_MOST_MESSAGES", most)
+    for number in range(15):
+        say(sandbox, device, str(number), f"o-{number}")
+    now = datetime.now(UTC).isoformat()
+
+    [reply] = look_once(sandbox, question("gone", client_message_id="gone", environment=device, since=now))
+
+    assert reply.state == ("waiting" if most == 20 else "lost")
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_waits_on_its_device_is_waited_for(sandbox: Sandbox, device: Environment) -> None:
+    sandbox.script(AGENT, LongTurn(seconds=30))
+    now = datetime.now(UTC).isoformat()
+    for otid in ("o-1", "o-2"):
+        say(sandbox, device, "?", otid)
+
+    [reply] = look_once(sandbox, question("o-2", client_message_id="o-2", environment=device, since=now))
+
+    assert (reply.state, reply.error) == ("waiting", None)
 
 
 def test_messages_that_waited_together_have_one_reply(sandbox: Sandbox, device: Environment) -> None:
@@ -434,16 +557,13 @@ def test_requests_keep_to_the_rate(sandbox: Sandbox, device: Environment) -> Non
         assert arrived - begun >= number / 10 - 0.001
 
 
-def test_the_pauses_between_looks_grow_to_15_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pauses_between_looks_grow_to_15_seconds() -> None:
     slept: list[float] = []
 
-    async def sleep(seconds: float) -> None:
+    async def look(seconds: float) -> Reply:
         slept.append(seconds)
-
-    async def look(_seconds: float) -> Reply:
         return Reply(run_id="run-1", state="waiting" if len(slept) < 14 else "replied")
 
-    monkeypatch.setattr(replies.asyncio, "sleep", sleep)
     asyncio.run(replies.wait_for_reply(look, datetime.now(UTC), 600))
 
     assert 0.4 <= slept[0] <= 0.6
@@ -452,7 +572,8 @@ def test_the_pauses_between_looks_grow_to_15_seconds(monkeypatch: pytest.MonkeyP
 
 
 def test_the_whole_timeout_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def look(_seconds: float) -> Reply:
+    async def look(seconds: float) -> Reply:
+        await asyncio.sleep(seconds)
         return Reply(run_id="run-1")
 
     monkeypatch.setattr(replies.random, "uniform", lambda least, _most: least)
@@ -566,6 +687,7 @@ def test_a_reply_is_waited_for_until_the_timeout(monkeypatch: pytest.MonkeyPatch
 
     async def look(seconds: float) -> Reply:
         slept.append(seconds)
+        await asyncio.sleep(seconds)
         return Reply(run_id="run-1")
 
     started = time.monotonic()

@@ -9,14 +9,17 @@ The id of a message follows from campaign, environment and attempt alone, so it 
 from __future__ import annotations
 
 import json
+import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import OptionError
 from ..fleet.delivery import MessageTarget
+from ..fleet.replies import SentMessage, collect_replies
 from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
+from ..providers.conversation import DROPPED, Look, Question
 from ..providers.message import Message
 from ..text import hash_text
 
@@ -60,8 +63,10 @@ def plan_campaign(
     retry: str,
     targets: Sequence[MessageTarget],
     source_hash: str | None = None,
+    *,
+    failed: Collection[str] = (),
 ) -> CampaignPlan:
-    """The plan of a run. Raises OptionError if the content has changed."""
+    """The plan of a run. failed: see `find_failed_turns`. Raises OptionError if the content has changed."""
     entries, repeat = deliveries.entries(campaign), deliveries.repeat(campaign)
     to_send = [target for target in targets if target.skip is None]
     if retry == "all" and not _is_unfinished(repeat, entries, to_send):
@@ -72,7 +77,8 @@ def plan_campaign(
     for environment_id, entry in ((one, entries[one]) for one in hashes if one in entries):
         if entry.content_hash != hashes[environment_id]:
             raise OptionError("campaign", describe_other_content(campaign, entry))
-        is_sent, is_wanted = entry.status == "sent", _is_wanted_again(entry, retry, repeat)
+        is_wanted = environment_id in failed or _is_wanted_again(entry, retry, repeat)
+        is_sent = entry.status == "sent"
         attempts[environment_id] = entry.attempt + (is_sent and is_wanted)
         if is_sent and not is_wanted:
             settled[environment_id] = entry
@@ -82,6 +88,20 @@ def plan_campaign(
         for target in targets
     ]
     return CampaignPlan(planned, settled, hashes, source_hash, repeat, deliveries.state(campaign))
+
+
+async def find_failed_turns(plan: CampaignPlan, search_reply: Callable[[Question], Look]) -> set[str]:
+    """Look once at what is settled without a known end; the ids of environments whose turn failed or never began."""
+    messages = []
+    for target in plan.targets:
+        entry, provider = plan.settled.get(target.environment.id), target.provider
+        if entry and entry.reply_state not in ("failed", "replied") and provider.knows_who_answers(entry.agent_id):
+            question = target.question(entry.conversation_id, otid=entry.otid, since=entry.sent_at)
+            question = replace(question, agent_id=entry.agent_id or "")
+            messages.append(SentMessage(target.host, entry.environment_id, entry.client_message_id, question))
+    replies = await collect_replies(messages, search_reply, math.inf)
+    ends = zip(messages, replies, strict=True)
+    return {str(one.id) for one, reply in ends if reply.state == "failed" or reply.code == DROPPED}
 
 
 def _is_unfinished(repeat: int, entries: Mapping[str, Entry], targets: Sequence[MessageTarget]) -> bool:

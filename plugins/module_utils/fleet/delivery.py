@@ -67,6 +67,7 @@ class MessageTarget(Target):
             agent_id=self.agent_id or "",
             conversation_id=conversation_id,
             otid=otid or self.otid,
+            client_message_id=self.client_message_id,
             tool_call_ids=[str(answer["tool_call_id"]) for answer in answers],
             environment=self.environment,
             text=next((message.text for message in reversed(self.messages) if not message.approvals), None),

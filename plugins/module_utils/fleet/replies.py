@@ -23,9 +23,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE, _LONGER_BY = 0.5, 15.0, 1.5
 # The state of a message without a question.
 SKIPPED = "skipped"
 # No look succeeds until the address or the key is mended.
-HOPELESS_CODES = ("tls", "redirect", "http_401", "http_403")
+_HOPELESS_CODES = ("tls", "redirect", "http_401", "http_403")
 # The same look never succeeds; a look at another message may.
-_REFUSED_CODES = ("http_400", "http_422")
+_FINAL_CODES = (*_HOPELESS_CODES, "http_400", "http_422", "internal")
 
 
 async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
@@ -34,29 +34,30 @@ async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
     The pauses between looks grow from 0.5 to 15 s, with jitter. A look that fails is repeated if that may help.
     """
     pause = _FIRST_PAUSE
-    trouble = ""
     while True:
         left = within - (datetime.now(UTC) - sent_at).total_seconds()
         last = left <= pause
         slept = max(0.0, left if last else min(left, pause * random.uniform(0.8, 1.2)))  # noqa: S311 - only spreads the requests
-        await asyncio.sleep(slept)
-        try:
-            reply = await look(slept)
-            trouble = ""
-        except ApiError as error:
-            if error.code in (*HOPELESS_CODES, *_REFUSED_CODES):
-                return Reply().end("waiting", error.code, str(error))
-            reply, trouble = Reply(), f"; the last look failed: {error}"
-        except Exception as error:  # noqa: BLE001 - a fault of ours with one message must not lose the others' replies
-            return Reply().end("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
-        if reply.state != "waiting":
+        reply = await _look(look, slept)
+        if reply.state != "waiting" or reply.code in _FINAL_CODES:
             return reply
         if last:
-            return _end_waiting(reply, within, trouble)
+            return _end_waiting(reply, within)
         pause = min(pause * _LONGER_BY, _LONGEST_PAUSE)
 
 
-def _end_waiting(reply: Reply, within: float, trouble: str) -> Reply:
+async def _look(look: Look, seconds: float) -> Reply:
+    """What a look finds; of one that fails a message that waits, with the error."""
+    try:
+        return await look(seconds)
+    except ApiError as error:
+        return Reply().end("waiting", error.code, str(error))
+    except Exception as error:  # noqa: BLE001 - a fault of ours with one message must not lose the others' replies
+        return Reply().end("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
+
+
+def _end_waiting(reply: Reply, within: float) -> Reply:
+    trouble = f"; the last look failed: {reply.error['message']}" if reply.error else ""
     code, timeout = "reply_timeout", f"within the reply_timeout of {within:g} s"
     if reply.found or trouble:
         return reply.end("waiting", code, f"no reply {timeout}; the turn may go on{trouble}")
@@ -92,16 +93,11 @@ async def collect_replies(
     async def look(one: SentMessage) -> Reply:
         if one.question is None:
             return Reply(state=SKIPPED)
-        try:
-            reply = await search_reply(one.question)(0.0)
-        except ApiError as error:
-            if error.code in HOPELESS_CODES:
-                raise
-            return Reply().end("waiting", error.code, str(error))
-        except Exception as error:  # noqa: BLE001 - a fault of ours with one message must not lose the others' replies
-            return Reply().end("waiting", "internal", f"{type(error).__name__}: {one_line(error)}")
+        reply = await _look(search_reply(one.question), 0.0)
+        if reply.error and reply.code in _HOPELESS_CODES:
+            raise ApiError(reply.error["message"], code=reply.error["code"])
         age = (datetime.now(UTC) - one.sent_at).total_seconds() if one.sent_at is not None else 0.0
-        if reply.state == "waiting" and not reply.found and age > lost_after:
+        if reply.state == "waiting" and not reply.error and not reply.found and age > lost_after:
             message = f"the message is not in the agent's conversation, {age:.0f} s after it was sent"
             return reply.end("lost", "reply_lost", message)
         return reply

@@ -13,6 +13,7 @@ from ..environment import EnvironmentReference
 from ..text import one_line
 
 STATES = ("replied", "waiting", "needs_approval", "failed", "lost")
+DROPPED = "reply_dropped"
 # As `conversation_id`: an agent's default one, which every agent has.
 DEFAULT_CONVERSATION = "default"
 # As `conversation_id`: one that is made for the message; the one for agent and environment, made where it is missing;
@@ -40,6 +41,7 @@ class Question:
 
     provider: its name. agent_id: empty if a session decides who answers. otid: the message's id in the history.
     tool_call_ids: for answers to tool calls, which have no id of their own.
+    client_message_id: the id by which its device knows it, or the first of the messages that came with it.
     text: the message's, for an API whose history has only its own ids. since: ISO 8601, before which it was not sent.
     conversation_id: None is the agent's default one. environment: None if nothing is known of it.
     """
@@ -48,6 +50,7 @@ class Question:
     agent_id: str
     conversation_id: str | None
     otid: str | None = None
+    client_message_id: str | None = None
     tool_call_ids: Sequence[str] = ()
     environment: EnvironmentReference | None = None
     text: str | None = None
@@ -59,7 +62,8 @@ class Reply:
     """What happened to a message.
 
     state: one of STATES. `waiting`: it is not in the history yet, or its turn goes on. `lost`: it did not get into the
-        history in time, its agent or conversation is gone, or its device disappeared in mid-turn.
+        history in time, its device dropped it (then the code is DROPPED), its agent or conversation is gone, or its
+        device disappeared in mid-turn.
     text: the agent's last text in the turn. duration: seconds from the message to the end of the turn.
     run_id: the turn's last run. event_id: the message's event in a session.
     stop_reason: why the turn, or its last run, ended. pending_approvals: `{request_id, tool_call_id, tool_name,
@@ -91,6 +95,11 @@ class Reply:
         """Whether the message is in the history."""
         return self.run_id is not None or self.event_id is not None
 
+    @property
+    def code(self) -> str | None:
+        """Why there is no reply, as the code of its error."""
+        return self.error["code"] if self.error else None
 
-# Looks once for the reply to a message. Its argument is the number of seconds since the look before.
+
+# Lets a number of seconds go by, and looks once for the reply to a message.
 Look = Callable[[float], Awaitable[Reply]]

@@ -38,16 +38,18 @@ def read_sent_message(where: str, entry: Mapping[str, Any], task_vars: Mapping[s
     skip = _explain_skip(where, entry, provider.reply_keys)
     if skip is not None:
         return SentMessage(host, environment_id, client_message_id, None, skip=skip)
+    sent_at = _read_time(where, entry)
     question = Question(
         provider=provider.name,
         agent_id=agent_id or "",
         conversation_id=conversation_id,
         otid=_read_text(where, entry, "otid") or provider.history_id(client_message_id),
+        client_message_id=client_message_id,
         environment=environment,
-        since=_read_text(where, entry, "sent_at"),
+        since=sent_at.isoformat() if sent_at is not None else None,
     )
     environment_id = environment_id or (environment.id if environment else None)
-    return SentMessage(host, environment_id, client_message_id, question, _read_time(where, entry))
+    return SentMessage(host, environment_id, client_message_id, question, sent_at)
 
 
 def _explain_skip(where: str, entry: Mapping[str, Any], needed: Sequence[str]) -> str | None:

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ...errors import ApiError
@@ -18,17 +21,24 @@ from ..conversation import Question
 from .approvals import find_requests
 from .client import Client
 from .history import HistoryMessage, Run, ToolCall
-from .relay import Relay
+from .relay import Frame, Relay
 
 _PAGE = 100
+# A message has got to its device by then, and what came of it into the history.
+_ARRIVED_WITHIN = timedelta(seconds=80)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """What a device says about a conversation. pending: its requests for approval. busy: whether a turn goes on."""
+    """What a device says about a conversation. pending: its requests for approval. busy: whether a turn goes on.
+
+    may_have: whether the message may be there, or has had a run. words: why it gave the message up, if that was heard.
+    """
 
     pending: Sequence[dict[str, Any]]
     busy: bool
+    may_have: bool = True
+    words: str | None = None
 
 
 class Reader:
@@ -96,16 +106,59 @@ class Reader:
             found = await self._client.resolve(question.environment)
         return found is None or found.status != "online"
 
-    async def ask_device(self, question: Question) -> DeviceState | None:
-        """What the device says now, None if it cannot be asked."""
+    async def ask_device(self, question: Question, seconds: float = 0.0) -> DeviceState | None:
+        """What the device says now, None if it cannot be asked.
+
+        seconds: how long to listen to a device that may be trying to send the message, unless it gives it up before.
+        """
         if question.environment is None:
             return None
+        words = None
         try:
             async with self._throttle.request():
                 environment = await find_online(self._client, question.environment)
             relay = Relay(self._client.settings, environment.connection_id, question.agent_id, question.conversation_id)
-            async with self._throttle.request(), relay:
-                requests, status = find_requests(relay), relay.loop_status.get("status")
+            async with contextlib.AsyncExitStack() as stack:
+                async with self._throttle.request():
+                    await stack.enter_async_context(relay)
+                if seconds and _is_busy(relay) and question.client_message_id not in _list_messages(relay):
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(seconds):
+                            while (words := _find_words(await relay.receive("the turn"), question)) is None:
+                                pass
         except ApiError:
             return None
-        return None if requests is None else DeviceState(requests, busy=status != "WAITING_ON_INPUT")
+        requests = find_requests(relay)
+        may_have = _is_busy(relay) or _may_have(relay, environment.fields["connected_at"], question)
+        return None if requests is None else DeviceState(requests, _is_busy(relay), may_have, words)
+
+
+def _is_busy(relay: Relay) -> bool:
+    return relay.loop_status.get("status") != "WAITING_ON_INPUT"
+
+
+def _list_messages(relay: Relay) -> list[Any]:
+    """The client_message_ids of the messages that wait on the device, and of those that have had a run there."""
+    runs = relay.loop_status.get("client_message_ids_by_run_id")
+    ran = [one for ids in runs.values() if isinstance(ids, list) for one in ids] if isinstance(runs, dict) else []
+    return ran + [item.get("client_message_id") for item in relay.queue or [] if isinstance(item, dict)]
+
+
+def _may_have(relay: Relay, connected_at: str | None, question: Question) -> bool:
+    """Whether the device has a message or may have it. After a restart it may be on the disk, which nothing shows."""
+    if relay.queue is None or connected_at is None or question.since is None:
+        return True
+    sent_at = datetime.fromisoformat(question.since)
+    if not datetime.fromisoformat(connected_at) <= sent_at <= datetime.now(UTC) - _ARRIVED_WITHIN:
+        return True
+    return question.client_message_id in (None, *_list_messages(relay))
+
+
+def _find_words(frame: Frame, question: Question) -> str | None:
+    """Why the device gives a message up, if a frame says so."""
+    delta = frame.get("delta") if frame.get("type") == "stream_delta" else None
+    if not isinstance(delta, dict) or delta.get("message_type") != "loop_error" or delta.get("is_terminal") is not True:
+        return None
+    ids = delta.get("client_message_ids")
+    is_ours = isinstance(ids, list) and question.client_message_id in ids
+    return one_line(delta.get("message") or "without a reason") if is_ours else None

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...errors import ApiError
 from ...text import one_line
-from ..conversation import Look, Question, Reply
+from ..conversation import DROPPED, Look, Question, Reply
 from .client import Client
 from .history import HistoryMessage, Run, Turn, find_turn, seconds_between
 from .reader import DeviceState, Reader
@@ -28,7 +28,8 @@ _MOST_MESSAGES = 2_000
 # A turn that has just ended may not be in the history yet; Letta's own client waits as long.
 _TEXT_COMES_WITHIN = 15.0
 _GOOD_ENDS = (None, "end_turn", "tool_rule")
-# With more seconds than this between looks, a look also checks that the environment is online.
+# With more seconds than this between looks, a look also checks that the environment is online, and that the device has
+# a message that is missing.
 _RARE = 4.0
 # Seconds that the environment may be offline for; a device that registers again is back within less.
 _OFFLINE_FOR = 20.0
@@ -110,16 +111,29 @@ class ReplySearch:
     _sent_again_in: set[str] = field(default_factory=set)
     # The newest message of a history that was searched in vain.
     _searched_to: str | None = None
+    # Whether it is in no part of the history, and whether there are older parts than were read.
+    _is_missing: bool = False
+    _is_cut: bool = False
     _offline_since: float | None = None
 
     async def look(self, seconds: float = 0.0) -> Reply:
-        """What has happened to the message by now. seconds: since the look before. Raises ApiError."""
+        """What has happened to the message after so many seconds. Raises ApiError."""
+        ends_at = time.monotonic() + seconds
+        device = await self.reader.ask_device(self.question, seconds) if self._is_missing and seconds > _RARE else None
+        await asyncio.sleep(0 if device and device.words else ends_at - time.monotonic())
         try:
             reply = await self._read_reply()
+            if self._is_missing and not seconds and (device := await self.reader.ask_device(self.question)):
+                # What the device has not got any more may have got into the history meanwhile.
+                reply = await self._read_reply()
         except ApiError as error:
             if error.status != 404:
                 raise
             return Reply().end("lost", "reply_lost", str(error))
+        if self._is_missing and device and device.words:
+            return reply.end("failed", "reply_failed", f"the device gave the message up: {device.words}")
+        if self._is_missing and device and not device.may_have:
+            return reply.end("lost", DROPPED, "the device has dropped the message; why, it says at that moment alone")
         if reply.state == "waiting" and seconds > _RARE and await self._is_away():
             return reply.end("lost", "reply_lost", "the environment went offline before the end of the turn")
         return reply
@@ -129,6 +143,7 @@ class ReplySearch:
         device_is_idle = False
         while run is None or not run.active:
             turn = await self._find_turn()
+            self._is_missing = turn is None and not self._is_cut and self.question.otid is not None
             if turn is None or turn.run_id is None:
                 return Reply()
             if turn.run_id != self._run_id:
@@ -165,6 +180,7 @@ class ReplySearch:
             if turn is not None or searched or len(history) >= _MOST_MESSAGES:
                 break
         self._searched_to = history[0].id if history and turn is None else None
+        self._is_cut = self._is_cut or len(history) >= _MOST_MESSAGES
         return turn
 
     def _reply_without_device(self, turn: Turn, run: Run) -> Reply:

@@ -8,6 +8,7 @@ A session takes no message during a turn, so the events after a message, up to t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -51,12 +52,13 @@ class Conversations:
         return found[0] if found else None
 
     def search_reply(self, question: Question) -> Look:
-        """A function that looks for the reply. Each time it reads only the events since the time before."""
+        """A function that waits and looks for the reply. Each time it reads only the events since the time before."""
         read_to = question.otid
         turn = _SessionTurn(question.otid) if question.otid is not None else None
 
-        async def look(_seconds: float) -> Reply:
+        async def look(seconds: float) -> Reply:
             nonlocal read_to, turn
+            await asyncio.sleep(seconds)
             try:
                 async for event in self.events(question, read_to):
                     read_to = event.id or read_to
