@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -145,11 +146,12 @@ def _of_a_command(ansible: Ansible) -> str:
 def _of_tasks(ansible: Ansible) -> str:
     """The errors of tasks that are refused or fail, for many reasons."""
     sandbox = ansible.sandbox
-    one, two, busy = (entry["name"] for entry in awake(sandbox)[:3])
+    one, two, busy, silent = (entry["name"] for entry in awake(sandbox)[:4])
     offline = next(entry["name"] for entry in sandbox.fleet() if not entry["online"])
     dropped, throttled = (entry["id"] for entry in awake(sandbox)[:2])
     sandbox.add_fault("drop_after", route="messages", target=dropped, times=1)
     sandbox.add_fault("status", route="messages", target=throttled, status=429, retry_after=3600, times=1)
+    sandbox.add_fault("relay_silent", target=awake(sandbox)[3]["id"])
     sandbox.script("agent-asking", then=ApprovalTurn())
     sandbox.script("agent-busy", then=LongTurn(seconds=600))
     sandbox.script("agent-broken", then=ErrorTurn(message="no credit"))
@@ -170,6 +172,9 @@ def _of_tasks(ansible: Ansible) -> str:
     campaign = {**sent, "campaign": "report", "ledger": "ledger.sqlite"}
     asked = {"content": "Report.", "wait_for_reply": True}
     impatient = {**asked, "agent_id": "agent-busy", "reply_timeout": 1}
+    long_ago = (datetime.now(UTC) - timedelta(seconds=90)).isoformat()
+    dropped_one = {"host": one, "agent_id": AGENT, "client_message_id": "nowhere", "sent_at": long_ago}
+    sandbox.patch(dropped, connectedAt=0)
     planned = {"name": "rollout", "targets": [one], "ledger": "ledger.sqlite"}
     tasks = [
         _once("send_message", targets=[one, two], max_targets=1, **sent),
@@ -192,12 +197,16 @@ def _of_tasks(ansible: Ansible) -> str:
         _once("rollout", version="0.41.0", **planned),
         _once("self_update", targets=[two], target_version="0.40.0", method="command"),
         _once("environment_command", targets=[one], command="dance"),
+        _once("environment_command", targets=[one], command="toolset"),
+        _once("environment_command", targets=[silent], command="reload", relay_timeout=0.3),
         _once("environment_turn", targets="{{ groups['qoder'][:1] }}", state="aborted", agent_id=AGENT),
         _once("send_message", targets=[one], agent_id="agent-asking", **asked),
         _once("send_message", targets=[one], agent_id="agent-broken", **asked),
         _once("send_message", targets=[one], agent_id="agent-gone", **asked),
         _once("send_message", targets=[busy], **impatient),
         _once("send_message", targets=[busy], **impatient),
+        {**_once("reply_info", replies=[dropped_one]), "register": "later"},
+        {"ansible.builtin.debug": {"var": "later.replies[0].error.message"}, "run_once": True},
         {"ansible.builtin.ping": {}, "run_once": True, "ignore_unreachable": True},
     ]
     return ansible.steps(*tasks, hosts="letta", source=ansible.directory / "fleet").output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def test_a_message_that_its_device_has_dropped_is_lost_before_lost_after_is_over
         reply: dict[str, Any] = run.result("it")["replies"][0]
         return reply
 
-    at_once, restarted = look("at once"), look("later")
+    at_once = look("at once")
+    ansible.sandbox.patch(entry["id"], connectedAt=int(time.time() * 1000))
+    restarted = look("later")
     ansible.sandbox.patch(entry["id"], connectedAt=0)
     dropped = look("later")
 

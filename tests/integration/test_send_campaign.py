@@ -293,10 +293,9 @@ def test_a_message_that_failed_or_was_dropped_after_its_run_is_sent_again_and_on
         step("too early", "send_message", **send, retry="failed_turns"),
     )
     _send_earlier(ansible, seconds=90)
+    _connect(ansible, names, time.time())
     restarted = ansible.task("send_message", **send, retry="failed_turns")
-    for entry in ansible.sandbox.fleet():
-        if entry["name"] in names:
-            ansible.sandbox.patch(entry["id"], connectedAt=0)
+    _connect(ansible, names, 0)
     late = ansible.steps(
         step("late", "send_message", **send, retry="failed_turns"),
         step("again", "send_message", **send, retry="failed_turns"),
@@ -309,6 +308,13 @@ def test_a_message_that_failed_or_was_dropped_after_its_run_is_sent_again_and_on
     assert [_statuses(result) for result in results] == expected
     assert _rows(ansible, "attempt") == [(2,), (2,), (1,)]
     assert _turns(ansible) == {dropped: 2, failed: 2, waits: 2}
+
+
+def _connect(ansible: Ansible, names: list[str], at: float) -> None:
+    """Let the server have it that devices have been connected since a time, in seconds since the epoch."""
+    for entry in ansible.sandbox.fleet():
+        if entry["name"] in names:
+            ansible.sandbox.patch(entry["id"], connectedAt=int(at * 1000))
 
 
 def _send_earlier(ansible: Ansible, seconds: float) -> None:

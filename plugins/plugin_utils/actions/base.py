@@ -22,7 +22,7 @@ from ...module_utils import _deps
 from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
-from ...module_utils.options import CONNECTION_SPEC, drop_blanks, is_blank
+from ...module_utils.options import SETTINGS_SPEC, drop_blanks, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.conversation import NEW_CONVERSATION
 from ...module_utils.providers.registry import find_provider, list_providers
@@ -186,7 +186,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         provider. They count as no fact sets them. Raises OptionError for one that only a fact completes.
         """
         arguments = drop_blanks(self._task.args)
-        for option in arguments.keys() & CONNECTION_SPEC.keys() - self._written.keys():
+        for option in arguments.keys() & SETTINGS_SPEC.keys() - self._written.keys():
             defaults = []
             for name in list_providers():
                 with contextlib.suppress(AnsibleError):
