@@ -117,10 +117,8 @@ def _find_proxy(base_url: str) -> str | None:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not _is_http_url(proxy):
-        raise FleetError(
-            f"the proxy for {url.scheme} in the environment ({url.scheme.upper()}_PROXY or ALL_PROXY) "
-            "is not an http or https URL"
-        )
+        variables = f"{url.scheme.upper()}_PROXY or ALL_PROXY"
+        raise FleetError(f"the proxy for {url.scheme} in the environment ({variables}) is not an http or https URL")
     return proxy
 
 
@@ -216,9 +214,8 @@ def _make_tls_context(
         try:
             context = httpx.create_ssl_context(verify=validate)
         except (OSError, ssl.SSLError) as error:
-            raise FleetError(
-                f"cannot load the certificates that SSL_CERT_FILE or SSL_CERT_DIR names: {one_line(error)}"
-            ) from None
+            what = "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names"
+            raise FleetError(f"cannot load {what}: {one_line(error)}") from None
     if client_cert:
         try:
             context.load_cert_chain(client_cert, client_key, password=_refuse_password)

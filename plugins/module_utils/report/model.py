@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -127,8 +126,7 @@ class ReportedRollout(pydantic.BaseModel):
     targets: Sequence[ReportedTarget]
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(pydantic.BaseModel):
     """Everything that the report is about.
 
     listed_at: when the newest of the rows was listed, None if no provider says so.
@@ -136,8 +134,8 @@ class Report:
 
     listed_at: str | None
     environments: Sequence[FleetRow]
-    campaigns: Sequence[ReportedCampaign] = ()
-    rollout: ReportedRollout | None = None
+    rollout: ReportedRollout | None
+    campaigns: Sequence[ReportedCampaign]
 
     def count_values(self) -> dict[str, dict[str, int]]:
         """How many environments have each value of each dimension that occurs; the most frequent first."""
@@ -146,14 +144,9 @@ class Report:
 
     def to_json(self, generated_at: datetime) -> dict[str, Any]:
         """The report as JSON values; the time of its generation comes first."""
-        return {
-            "generated_at": format_time(generated_at),
-            "schema": SCHEMA,
-            "fleet": {"total": len(self.environments), "listed_at": self.listed_at, "counts": self.count_values()},
-            "environments": [row.model_dump() for row in self.environments],
-            "rollout": self.rollout.model_dump() if self.rollout else None,
-            "campaigns": [campaign.model_dump() for campaign in self.campaigns],
-        }
+        fleet = {"total": len(self.environments), "listed_at": self.listed_at, "counts": self.count_values()}
+        head = {"generated_at": format_time(generated_at), "schema": SCHEMA, "fleet": fleet}
+        return head | self.model_dump(exclude={"listed_at"})
 
 
 def report_fleet(
@@ -162,7 +155,8 @@ def report_fleet(
     """The report on a fleet. fleet: host name → environment, whose `fields` say what is known of it."""
     listed_at = [text for item in fleet.values() if (text := _clean(item.fields.get("listed_at")))]
     rows = [_report_environment(host, environment) for host, environment in sorted(fleet.items())]
-    return Report(max(listed_at, default=None), rows, campaigns, rollout)
+    newest = max(listed_at, default=None)
+    return Report(listed_at=newest, environments=rows, rollout=rollout, campaigns=campaigns)
 
 
 def report_campaign(name: str, state: str, records: Iterable[Mapping[str, Any]]) -> ReportedCampaign:

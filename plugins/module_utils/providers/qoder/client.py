@@ -131,11 +131,9 @@ class Client(AbstractAsyncContextManager["Client"]):
 
         agent_id: an id, or the JSON of an object with `id`, `type` and `version`.
         """
-        answer = await self._post(
-            "sessions",
-            body={"agent": _write_agent(agent_id), "environment_id": target.id},
-            key=make_idempotency_key(target.id, client_message_id, "session"),
-        )
+        body = {"agent": _write_agent(agent_id), "environment_id": target.id}
+        key = make_idempotency_key(target.id, client_message_id, "session")
+        answer = await self._post("sessions", body=body, key=key)
         where = f"POST {self._base_url}/sessions"
         return answer.read_as(Session.model_validate, where, may_be_accepted=True).id
 
@@ -168,9 +166,8 @@ class Client(AbstractAsyncContextManager["Client"]):
                 if error.status != 409 or _is_of_another_request(error):
                     raise failure from None
                 await self._wait_for_busy(failure, give_up_at)
-        return Accepted(
-            "the session accepted the message", attempts + answer.attempts, message_id=_find_echoed_id(answer.data)
-        )
+        attempts, message_id = attempts + answer.attempts, _find_echoed_id(answer.data)
+        return Accepted("the session accepted the message", attempts, message_id=message_id)
 
     async def _wait_for_busy(self, error: ApiError, give_up_at: float) -> None:
         """Wait a moment for a session that is in a turn. Raises its error at the deadline and after a stop."""
