@@ -162,13 +162,9 @@ def report_fleet(
 def report_campaign(name: str, state: str, records: Iterable[Mapping[str, Any]]) -> ReportedCampaign:
     """A campaign, from its records in the ledger."""
     deliveries = [ReportedDelivery.model_validate(record) for record in records]
-    return ReportedCampaign(
-        name=name,
-        state=state,
-        counts=_count(delivery.status for delivery in deliveries),
-        replies=_count(delivery.reply_state for delivery in deliveries),
-        deliveries=deliveries,
-    )
+    counts = _count(delivery.status for delivery in deliveries)
+    replies = _count(delivery.reply_state for delivery in deliveries)
+    return ReportedCampaign(name=name, state=state, counts=counts, replies=replies, deliveries=deliveries)
 
 
 def report_rollout(record: Mapping[str, Any]) -> ReportedRollout:
