@@ -110,17 +110,25 @@ class ActionModule(EnvironmentAction):
         )
 
     def _find_excluded(self, pattern: str | None, rollout: Rollout | None, hostvars: Mapping[str, Any]) -> set[str]:
-        """The ids of the environments that a pattern names, in the inventory or in the rollout. Raises OptionError."""
+        """The ids of the environments that a pattern names, in the inventory or in the rollout.
+
+        Raises OptionError if a part of it names none, since a misspelt device would be told to update.
+        """
         if pattern is None:
             return set()
-        hosts = find_hosts(hostvars, pattern, limited=False)
-        found = {environment.id for _host, environment in find_environments(hosts, hostvars)}
+
+        def find_listed(part: str) -> set[str]:
+            hosts = find_hosts(hostvars, part, limited=False)
+            return {environment.id for _host, environment in find_environments(hosts, hostvars)}
+
+        found = find_listed(pattern)
         # A device that is in the inventory no more can be left out, too.
         gone = [target for target in rollout.targets if target.host not in hostvars] if rollout is not None else []
-        parts = split_host_pattern(pattern)
-        found.update(one.environment_id for one in gone if any(fnmatchcase(one.host, part) for part in parts))
-        if not found:
-            raise OptionError("exclude", f"{one_line(repr(pattern), 80)} matches no environment")
+        for part in split_host_pattern(pattern):
+            named = {target.environment_id for target in gone if fnmatchcase(target.host, part)}
+            if not named and not part.startswith(("!", "&")) and not find_listed(part):
+                raise OptionError("exclude", f"{one_line(repr(part), 80)} matches no environment")
+            found |= named
         return found
 
 

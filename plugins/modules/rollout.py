@@ -67,7 +67,8 @@ options:
     default: false
   exclude:
     description:
-      - A pattern of hosts to leave out, such as V(alpha,group_of_others). C(--limit) does not narrow it.
+      - A pattern of hosts to leave out, such as V(alpha,group_of_others). C(--limit) does not narrow it. A part that
+        matches no environment is an error.
       - In a rollout that has been planned, those that are not updated are recorded as left out, and stay left out in
         later runs. Their waves are judged without them. A host that is no longer in the inventory can be named, too.
       - In a new rollout they are in no wave.
@@ -237,6 +238,10 @@ waves:
       description: When it passed or failed, in UTC.
       type: str
       sample: "2026-01-31T12:06:01.000Z"
+    max_failures:
+      description: How many of its targets may fail, as a count. None before it has begun.
+      type: int
+      sample: 0
     reason:
       description: Why it has not passed.
       type: str

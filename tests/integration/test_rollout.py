@@ -106,6 +106,7 @@ def test_invalid_options_are_refused_and_nothing_is_stored(
         "concurrency: must be 1 or more, got 0": {"concurrency": 0},
         "value of state must be one of: planned, run": {"state": "paused"},
         "exclude: 'nobody' matches no environment": {"exclude": "nobody"},
+        "exclude: 'device-9' matches no environment": {"exclude": "device-0,device-9"},
         "canary_max_failures: must be a count such as 5": {"canary_max_failures": "few"},
         "max_failures: must be a count such as 5": {"max_failures": "101%"},
         "soak_grace: must be 0 or more, got -1": {"soak_grace": -1},

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..errors import OptionError
@@ -174,14 +174,7 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
         "planned_at": rollout.planned_at,
         "state": rollout.state,
         "waves": [
-            {
-                "number": wave.number,
-                "state": wave.state,
-                "hosts": [name_of(target) for target in rollout.targets_of(wave.number)],
-                "started_at": wave.started_at,
-                "ended_at": wave.ended_at,
-                "reason": wave.reason,
-            }
+            {**asdict(wave), "hosts": [name_of(target) for target in rollout.targets_of(wave.number)]}
             for wave in rollout.waves
         ],
         "to_run": [
