@@ -30,6 +30,12 @@ class ActionModule(TargetsAction):
             check_mode=run.check_mode,
         )
 
+    def summarize_more(self, outcomes: Sequence[ModeOutcome]) -> str:
+        began = sum(bool(outcome.work_started) for outcome in outcomes)
+        return (
+            f"; {began} of them {'would begin' if self._task.check_mode else 'began'} work that waited" if began else ""
+        )
+
     def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The result, with the modes before and after where they differ."""
         diff = [

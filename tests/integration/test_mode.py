@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.sandbox.turns import LongTurn
+
 from .conftest import Ansible, step
 
 NAMES = ("one", "two")
@@ -50,6 +52,23 @@ def test_a_mode_is_set_if_it_differs(ansible: Ansible, devices: list[dict[str, A
     one = run.result("set")["targets"][0]
     assert (one["agent_id"], one["conversation_id"]) == ("agent-one", None)
     assert one["connection_id"] == devices[0]["connectionId"]
+
+
+def test_work_that_a_mode_begins_is_announced(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
+    ansible.sandbox.script("agent-one", then=LongTurn(seconds=3600))
+    ansible.steps(step("work", "send_message", targets=_targets("one"), content="work")).assert_quiet()
+    ansible.sandbox.interrupt(devices[0]["id"])
+    told = {"targets": _targets(*NAMES), "mode": "strict"}
+
+    run = ansible.steps(
+        step("check", "environment_mode", **told) | {"check_mode": True},
+        step("set", "environment_mode", **told),
+    )
+
+    run.assert_quiet()
+    assert run.result("check")["msg"] == "2 targets: 2 changed; 1 of them would begin work that waited"
+    assert run.result("set")["msg"] == "2 targets: 2 changed; 1 of them began work that waited"
+    assert [target["work_started"] for target in run.result("set")["targets"]] == [True, False]
 
 
 @pytest.mark.covers("environment_mode", "conversation_id")
