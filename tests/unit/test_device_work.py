@@ -10,13 +10,17 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import device_work
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.device_work import KnownConversations
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.device_work import (
+    ConversationTarget,
+    KnownConversations,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.turn import TurnChange, set_turn
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.standing import write_summary
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, LongTurn
 
-from .support import environment_of, settings_for
+from .support import environment_of, policy, settings_for
 
 AGENT = "agent-1"
 
@@ -26,6 +30,7 @@ class Found:
     places: list[tuple[str, str | None]]
     strays: dict[str, list[str]]
     problems: list[str]
+    relay_only: set[str | None]
 
 
 @pytest.fixture
@@ -78,8 +83,11 @@ def _look(
             for device in devices
         ]
         places = await known.find_places(settings, targets, 2)
+        relay_only = {place.conversation_id for place in places if place.relay_only}
         strays = await known.find_strays(settings, places, 2)
-        return Found([(place.host, place.conversation_id) for place in places], strays, list(known.problems))
+        return Found(
+            [(place.host, place.conversation_id) for place in places], strays, list(known.problems), relay_only
+        )
 
     return asyncio.run(look())
 
@@ -163,12 +171,30 @@ def test_what_cannot_be_looked_at_is_a_problem(
     assert problem.startswith(f"the conversations of {AGENT} cannot be listed: GET ")
 
 
-def test_where_the_server_alone_is_left_it_is_told_of_conversations_of_that_device_alone(
+def test_the_server_is_not_told_of_a_conversation_in_which_another_device_may_be_at_work(
     sandbox: Sandbox, devices: list[dict[str, Any]]
 ) -> None:
     own = _make_conversation(sandbox, write_summary(devices[0]["id"]))
     rows = [{"id": device["id"], "agent_id": AGENT, "conversation_id": "conv-shared"} for device in devices]
     sandbox.offline(devices[0]["id"])
 
-    assert _look(sandbox, devices[0], recorded=rows).places == [("one", None), ("one", own)]
-    assert _look(sandbox, devices[0], conversation_id="conv-x").places == [("one", "conv-x"), ("one", own)]
+    alone, shared = _look(sandbox, devices[0]), _look(sandbox, devices[0], recorded=rows)
+    given = _look(sandbox, devices[0], conversation_id="conv-x")
+
+    assert alone.places == [("one", None), ("one", own)]
+    assert (alone.relay_only, shared.relay_only) == (set(), {None, "conv-shared"})
+    assert (given.places[0], given.relay_only) == (("one", "conv-x"), {None})
+
+
+def test_an_offline_device_is_told_of_nothing_by_the_server_where_another_one_may_be_at_work(
+    sandbox: Sandbox, devices: list[dict[str, Any]]
+) -> None:
+    _work(sandbox, devices[1])
+    sandbox.offline(devices[0]["id"])
+    target = ConversationTarget("one", environment_of(devices[0], sandbox.url), AGENT, None, None, relay_only=True)
+    wanted = TurnChange("aborted", None, 5.0, "strict")
+
+    [outcome] = asyncio.run(set_turn(settings_for(sandbox), [target], policy(), wanted, check_mode=False))
+
+    assert (outcome.status, outcome.via, (outcome.mode or {})["status"]) == ("offline", None, "offline")
+    assert sandbox.requests("cancel") == []

@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import ApiError
@@ -89,6 +89,16 @@ def count_messages(count: int, does: str, do: str) -> str:
     return f"1 message {does}" if count == 1 else f"{count} messages {do}"
 
 
+@dataclass(frozen=True, slots=True)
+class ConversationTarget(Target):
+    """A target in a conversation that was found. relay_only: whether other devices may be at work in it, too.
+
+    The server would end their turns as well, so then the device alone is asked.
+    """
+
+    relay_only: bool = False
+
+
 class KnownConversations:
     """Which conversations of an agent belong to which environments, by their ids.
 
@@ -107,7 +117,7 @@ class KnownConversations:
             if one.get("agent_id") and one.get("conversation_id") not in (None, "", _DEFAULT):
                 self._owners[str(one["agent_id"])][str(one["conversation_id"])].add(str(one.get("id")))
 
-    async def find_owners(self, client: Client, agent_id: str) -> Mapping[str, set[str]]:
+    async def find_owners(self, client: Client, agent_id: str) -> dict[str, set[str]]:
         """Conversation → its environments."""
         if agent_id not in self._listings:
             self._listings[agent_id] = asyncio.create_task(list_made(client, agent_id))
@@ -121,26 +131,31 @@ class KnownConversations:
             self._owners[agent_id][one.id].add(one.environment_id)
         return self._owners[agent_id]
 
-    async def list_places(self, client: Client, target: Target) -> list[Target]:
+    async def list_places(self, client: Client, target: Target) -> list[ConversationTarget]:
         """A target in each conversation that belongs to its device, and in none of another one; its own one first."""
-        owners, here, named = await self.find_owners(client, str(target.agent_id)), target.environment.id, None
+        owners, here, named = await self.find_owners(client, str(target.agent_id)), {target.environment.id}, []
         with contextlib.suppress(ApiError):
             async with await make_relay(client, target, ConversationOutcome.of(target)) as relay:
                 named = await _list_named(relay)
-        own = [one for one, environments in owners.items() if here in environments]
-        if named is None:
-            # The server, which is all that is left, would end the turns of other devices, too.
-            own, others = [one for one in own if len(owners[one]) == 1], []
-        else:
-            others = [None, *(one for one in named if one not in owners)]
-        first = None if target.conversation_id == _DEFAULT else target.conversation_id
         # The newest are the last ones.
-        places = list(dict.fromkeys([first, *reversed(own), *others]))
+        own = [one for one, environments in reversed(owners.items()) if here <= environments]
+        first = None if target.conversation_id == _DEFAULT else target.conversation_id
+        places = list(dict.fromkeys([first, None, *own, *(one for one in named if one not in owners)]))
         if len(places) > _MOST_PLACES:
             self.problems[f"{len(places)} conversations belong to {target.host}, too many to look at"] = None
-        return [replace(target, conversation_id=one) for one in places[:_MOST_PLACES]]
+        alone = {one for one in own if owners[one] == here} | {first}
+        if any(environments != here for environments in owners.values()):
+            alone -= {None}
+        return [
+            ConversationTarget(
+                target.host, target.environment, target.agent_id, one, target.skip, relay_only=one not in alone
+            )
+            for one in places[:_MOST_PLACES]
+        ]
 
-    async def find_places(self, settings: HttpSettings, targets: Sequence[Target], concurrency: int) -> list[Target]:
+    async def find_places(
+        self, settings: HttpSettings, targets: Sequence[Target], concurrency: int
+    ) -> list[ConversationTarget]:
         """The places of all targets. concurrency: targets at a time."""
         found = await _gather(settings, targets, concurrency, self.list_places)
         return [place for places in found for place in places]

@@ -22,7 +22,7 @@ from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay, describe_refusal
-from .device_work import Work, count_messages, describe_begun, read_work
+from .device_work import ConversationTarget, Work, count_messages, describe_begun, read_work
 from .fan_out import FanOut, Policy, Target, record_error
 from .jobs import ConversationOutcome, make_relay, on_each
 from .mode import ModeOutcome, apply_mode
@@ -255,6 +255,9 @@ class _TurnJob:
             part = ModeOutcome.of(self.target)
             record_error(part, gone)
             self.outcome.mode = part.describe()
+        if isinstance(self.target, ConversationTarget) and self.target.relay_only:
+            self.outcome.via = None
+            raise gone
         if self.check_mode:
             self._end(f"over REST, since {gone}; only cancelling shows whether the server runs anything", done=True)
             return

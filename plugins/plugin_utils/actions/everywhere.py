@@ -56,9 +56,12 @@ class EverywhereAction(TargetsAction):
     async def run_on_targets(self, run: TaskRun) -> Sequence[Outcome]:
         if self._known is None:
             return await self.work_on(run)
-        places = await self._known.find_places(run.settings, run.targets, run.policy.concurrency)
+        concurrency = run.policy.concurrency
+        found = await self._stop.run(self._known.find_places(run.settings, run.targets, concurrency), grace=0)
+        # Without what was cut off nothing begins.
+        places = run.targets if found is None else found
         outcomes = await self.work_on(replace(run, targets=places))
-        self._strays = await self._known.find_strays(run.settings, places, run.policy.concurrency)
+        self._strays = await self._stop.run(self._known.find_strays(run.settings, places, concurrency), grace=0) or {}
         return outcomes
 
     def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
