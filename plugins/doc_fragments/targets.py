@@ -76,6 +76,8 @@ options:
         those that this collection made for it, which their summaries say, and those that the device names itself.
       - A conversation of another device that shares the agent is left alone. One with a turn or an open tool call that
         belongs to no known device is named, as nobody can say which device is at work in it.
+      - Where a device cannot be asked, the server is asked about those conversations alone that are no other device's,
+        as far as is known.
       - An agent's conversations are listed once. At most 200 conversations of a device are looked at.
     type: bool
     default: false
