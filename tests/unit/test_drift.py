@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Query
@@ -72,6 +74,23 @@ def test_a_device_whose_code_has_another_form_is_not_taken_for_one_without_words
 
 def test_only_what_is_not_known_is_new() -> None:
     assert drift.find_new(["b", "a", "c"], ["a", "gone"]) == ["b", "c"]
+
+
+@pytest.mark.parametrize(("found", "code"), [({"a"}, 0), ({"a", "b"}, 1), (None, 2)])
+def test_the_exit_code_says_whether_something_is_new(
+    found: set[str] | None, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_site: Path) -> set[str]:
+        if found is None:
+            raise ValueError("the device's code has no mode")
+        return found
+
+    (tmp_path / "drift.txt").write_text("# known\na\ngone\n")
+    monkeypatch.setattr(drift, "KNOWN", tmp_path / "drift.txt")
+    monkeypatch.setattr(drift, "install", lambda _venv: tmp_path)
+    monkeypatch.setattr(drift, "read_installed", read)
+
+    assert drift.main([]) == code
 
 
 def test_what_the_collection_uses_is_known() -> None:
