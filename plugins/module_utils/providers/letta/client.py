@@ -222,10 +222,7 @@ class Client:
         cursor: Mapping[str, str],
         bounds: paging.Bounds | None = None,
     ) -> Sequence[HistoryMessage]:
-        """A page of an agent's conversation, newest first; None is the default one.
-
-        cursor: `before` or `after`. bounds: of all pages that are read.
-        """
+        """A page of an agent's conversation, newest first; None is the default one. cursor: `before` or `after`."""
         parameters = {"order": "desc", "limit": str(limit), **cursor}
         if conversation_id in (None, "default"):
             path = ("v1", "agents", agent_id, "messages")

@@ -74,9 +74,8 @@ class Reader:
         """
         known: set[str] = set()
         last, way = "", "before"
-        settings, place = self._client.settings, question.conversation_id or "default"
-        what = f"{settings.base_url}: the conversation {one_line(place, 80)} of {one_line(question.agent_id, 80)}"
-        bounds = Bounds(what, settings.deadline)
+        settings, place = self._client.settings, f"{question.conversation_id or 'default'} of {question.agent_id}"
+        bounds = Bounds(f"{settings.base_url}: the conversation {one_line(place, 160)}", settings.deadline)
         while True:
             page = list(await self.read_page(question, {way: last} if last else {}, bounds))
             count = len(page)
