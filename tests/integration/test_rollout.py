@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -440,6 +441,7 @@ def test_a_hidden_task_shows_nothing(ansible: Ansible, names: list[str], run: Ca
 
 
 def test_on_a_terminal_counts_and_the_time_left_are_shown_each_second(ansible: Ansible, names: list[str]) -> None:
+    ansible.sandbox.upgrade_to(VERSION, seconds=3)
     task = step("it", "rollout", **RUN | {"soak": 3}, targets=names[:2], waves=["100%"], ledger="l.sqlite")
     plays = [{"hosts": "localhost", "gather_facts": False, "tasks": [task]}]
 
@@ -449,3 +451,4 @@ def test_on_a_terminal_counts_and_the_time_left_are_shown_each_second(ansible: A
     assert 2 <= len(lines) <= 4
     assert all(" s left: waiting until online" in line for line in lines)
     assert "wave 1 of rollout 'r' passed" in shown
+    assert re.search(r"^wave 1 of rollout 'r', update, \d s so far: 0 of 2 targets, 0 failed, ", shown, re.MULTILINE)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import progress as module
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.progress import Progress
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.progress import Progress, report_at_pace
 
 
 @pytest.fixture
@@ -73,6 +73,48 @@ def test_a_line_is_shown_at_first_and_when_more_have_ended(monkeypatch: pytest.M
     asyncio.run(run())
 
     assert [line.partition(",")[0] for line in shown] == ["0 of 2 replies", "1 of 2 replies", "2 of 2 replies"]
+
+
+def test_after_a_long_silence_a_line_is_shown_although_no_more_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SHOW_EVERY", 0.01)
+    monkeypatch.setattr(module, "_LONGEST_SILENCE", 0.02)
+    shown: list[str] = []
+    enough = asyncio.Event()
+
+    def show(line: str) -> None:
+        shown.append(line)
+        if len(shown) == 3:
+            enough.set()
+
+    async def run() -> None:
+        async with Progress("targets", 2).show(show):
+            await enough.wait()
+
+    asyncio.run(run())
+
+    assert [line.partition(",")[0] for line in shown[:3]] == ["0 of 2 targets"] * 3
+
+
+def test_lines_are_reported_at_a_pace_and_the_latest_counts() -> None:
+    shown: list[str] = []
+    was_shown = asyncio.Event()
+
+    def show(line: str) -> None:
+        shown.append(line)
+        was_shown.set()
+
+    async def run() -> None:
+        async with report_at_pace(show, 0.05) as report:
+            report("first")
+            report("second")
+            await was_shown.wait()
+            was_shown.clear()
+            report("third")
+            await was_shown.wait()
+
+    asyncio.run(run())
+
+    assert shown == ["second", "third"]
 
 
 def test_nothing_is_shown_without_a_terminal() -> None:

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
-# Seconds between two lines.
-_SHOW_EVERY = 1.0
+# Seconds between two lines, and after which a line is shown although no more have ended.
+_SHOW_EVERY, _LONGEST_SILENCE = 1.0, 30.0
 # The rate is that of the last so many seconds.
 _WINDOW = 10.0
 
@@ -73,14 +73,18 @@ class Progress:
         return f"{self.done} of {self._total} {self._what}{ended}, {failed} failed, {a_second:.1f} a second{left}"
 
     def show(self, report: Callable[[str], None] | None) -> AbstractAsyncContextManager[None]:
-        """While this is open, report a line for each second in which more have ended. report: None reports nothing."""
+        """While this is open, report a line for each second in which more have ended, and after a long silence.
+
+        report: None reports nothing.
+        """
         return run_beside(self._keep_reporting(report)) if report is not None else nullcontext()
 
     async def _keep_reporting(self, report: Callable[[str], None]) -> None:
-        said = -1
+        said, silent_until = -1, 0.0
         while True:
             await asyncio.sleep(_SHOW_EVERY)
-            line = self.line(time.monotonic())
-            if self.done != said:
-                said = self.done
+            now = time.monotonic()
+            line = self.line(now)
+            if self.done != said or now >= silent_until:
+                said, silent_until = self.done, now + _LONGEST_SILENCE
                 report(line)

@@ -119,13 +119,14 @@ class RolloutRun:
         within: seconds after which it ends, 0 if that is not known. changes: to the policy, by which each device has
         its turn, whatever others do.
         """
-        until = time.monotonic() + within
+        began = time.monotonic()
         if targets:
             self._show(wave, f", {what}: {len(targets)} targets{f', at most {within:g} s' if within else ''}")
 
         def show(line: str) -> None:
-            left = f", at most {max(0.0, until - time.monotonic()):.0f} s left" if within else ""
-            self._show(wave, f", {what}{left}: {line}")
+            spent = time.monotonic() - began
+            stands = f"at most {max(0.0, within - spent):.0f} s left" if within else f"{spent:.0f} s so far"
+            self._show(wave, f", {what}, {stands}: {line}")
 
         async with report_at_pace(show, self.every) as report:
             yield replace(self.policy, **{"max_failures": len(targets), "report": report, **changes})
