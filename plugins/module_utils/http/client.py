@@ -46,7 +46,7 @@ class Answer:
 
     data: the decoded JSON. date: when the server gave it (its Date; our clock if that is absent or earlier, see
     `_read_date`). attempts: how many requests it took. unclear: whether one of those before may have been accepted.
-    size: bytes of the body.
+    size: bytes of the body. where: names the call in errors.
     """
 
     data: Any
@@ -54,16 +54,14 @@ class Answer:
     attempts: int = 1
     unclear: bool = False
     size: int = 0
+    where: str = ""
 
-    def read_as(self, read: Callable[[Any], T], where: str, *, may_be_accepted: bool = False) -> T:
-        """The data as a pydantic model's `model_validate` reads them. where: names the call in the error.
-
-        Raises ApiError.
-        """
+    def read_as(self, read: Callable[[Any], T], *, may_be_accepted: bool = False) -> T:
+        """The data as a pydantic model's `model_validate` reads them. Raises ApiError."""
         try:
             return read(self.data)
         except pydantic.ValidationError as error:
-            message, attempts = f"{where}: unexpected answer: {find_first_problem(error)}", self.attempts
+            message, attempts = f"{self.where}: unexpected answer: {find_first_problem(error)}", self.attempts
             raise ApiError(message, code="invalid", may_be_accepted=may_be_accepted, attempts=attempts) from None
 
 
@@ -193,7 +191,7 @@ class HttpClient(AbstractAsyncContextManager["HttpClient"]):
         if data is _NOT_JSON:
             message = f"{where}: answered {code} with {describe_body(text)} instead of JSON"
             raise ApiError(message, code="not_json", status=code, may_be_accepted=may_be_accepted)
-        return Answer(data, self._read_date(response), size=len(response.content))
+        return Answer(data, self._read_date(response), size=len(response.content), where=where)
 
     def _read_date(self, response: httpx.Response) -> datetime:
         """When the server gave an answer: by its clock, or by the earlier one where it and ours differ by a minute.

@@ -98,7 +98,7 @@ class Client:
         async def ask(after: str | None) -> paging.Page:
             parameters = query.parameters() | ({"after": after} if after is not None else {})
             answer = await bounds.wait_for(self._http.get("v1", "environments", params=parameters))
-            page = answer.read_as(EnvironmentPage.model_validate, what)
+            page = answer.read_as(EnvironmentPage.model_validate)
             return paging.Page(page.connections, page.has_next_page, answer.date)
 
         return await paging.list_pages(what, ask, after=query.after, starts=starts, all_pages=query.all_pages)
@@ -106,8 +106,7 @@ class Client:
     async def retrieve(self, device_id: str) -> Environment:
         """The environment of a device; if it has several, the API answers with the newest."""
         answer = await self._http.get("v1", "environments", device_id)
-        where = f"GET {self._base_url}/v1/environments/{{deviceId}}"
-        return answer.read_as(lambda raw: read_environment(raw, self._base_url, answer.date), where)
+        return answer.read_as(lambda raw: read_environment(raw, self._base_url, answer.date))
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None if it is gone. `among` look-ups share a listing if that needs fewer requests.
@@ -159,8 +158,7 @@ class Client:
         path = ("v1", "environments", target.connection_id, "messages")
         repeatable = not any(message.approvals for message in messages)
         answer = await self._http.post(*path, body=body, repeatable=repeatable, final=final)
-        where = f"POST {self._base_url}/v1/environments/{{connectionId}}/messages"
-        result = answer.read_as(SendResult.model_validate, where, may_be_accepted=True)
+        result = answer.read_as(SendResult.model_validate, may_be_accepted=True)
         if not result.success:
             raise ApiError(
                 f"the API refused the message: {one_line(result.message)}",
@@ -231,8 +229,7 @@ class Client:
             path = ("v1", "conversations", str(conversation_id), "messages")
         call = self._http.get(*path, params=parameters)
         answer = await (bounds.wait_for(call) if bounds else call)
-        where = f"GET {self._base_url}/{'/'.join(path)}"
-        page = replace(answer, data={"messages": answer.data}).read_as(History.model_validate, where)
+        page = replace(answer, data={"messages": answer.data}).read_as(History.model_validate)
         return page.messages
 
     async def retrieve_run(self, run_id: str) -> Run | None:
@@ -243,7 +240,7 @@ class Client:
             if error.status == 404:
                 return None
             raise
-        return answer.read_as(Run.model_validate, f"GET {self._base_url}/v1/runs/{{run_id}}")
+        return answer.read_as(Run.model_validate)
 
     async def list_runs(self, agent_id: str, **wanted: str) -> Sequence[Run]:
         """The newest runs of an agent, at most 100. In its default conversation their `conversation_id` is None.
@@ -252,9 +249,7 @@ class Client:
         """
         params = {"agent_id": agent_id, "limit": str(_PAGE_SIZE), "order": "desc", **wanted}
         answer = await self._http.get("v1", "runs", "", params=params)
-        page = replace(answer, data={"runs": answer.data}).read_as(
-            Runs.model_validate, f"GET {self._base_url}/v1/runs/"
-        )
+        page = replace(answer, data={"runs": answer.data}).read_as(Runs.model_validate)
         for run in page.runs:
             if run.conversation_id in ("default", agent_id):
                 run.conversation_id = None
@@ -284,14 +279,13 @@ class Client:
             if error.status == 409:
                 return Cancellation([], error.may_be_accepted)
             raise
-        where = f"POST {self._base_url}/v1/{'/'.join(call)}"
         if not isinstance(answer.data, dict):
-            raise ApiError(f"{where}: the answer is no object", code="invalid", may_be_accepted=True)
+            raise ApiError(f"{answer.where}: the answer is no object", code="invalid", may_be_accepted=True)
         cancelled = [run for run, result in answer.data.items() if result == "cancelled"]
         others = [f"{run} ({result})" for run, result in answer.data.items() if result != "cancelled"]
         if others:
             raise ApiError(
-                f"{where}: the server did not cancel {one_line(', '.join(others))}",
+                f"{answer.where}: the server did not cancel {one_line(', '.join(others))}",
                 code="refused",
                 may_be_accepted=bool(cancelled) or answer.unclear,
             )

@@ -84,7 +84,7 @@ class Client(AbstractAsyncContextManager["Client"]):
             cursors.append(cursor)
             await self._reads.wait_for_turn()
             answer = await bounds.wait_for(self._http.get(*path, params={**parameters, **cursor}))
-            page = answer.read_as(ListPage.model_validate, where)
+            page = answer.read_as(ListPage.model_validate)
             cursor = _find_cursor(where, page, backwards=backwards)
             yield page, answer.date
             if not page.more:
@@ -110,8 +110,7 @@ class Client(AbstractAsyncContextManager["Client"]):
     async def retrieve(self, identity: str) -> Environment:
         await self._reads.wait_for_turn()
         answer = await self._http.get("environments", identity)
-        where = f"GET {self._base_url}/environments/{{id}}"
-        return answer.read_as(lambda raw: read_environment(raw, self._base_url), where)
+        return answer.read_as(lambda raw: read_environment(raw, self._base_url))
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         try:
@@ -134,8 +133,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         body = {"agent": _write_agent(agent_id), "environment_id": target.id}
         key = make_idempotency_key(target.id, client_message_id, "session")
         answer = await self._post("sessions", body=body, key=key)
-        where = f"POST {self._base_url}/sessions"
-        return answer.read_as(Session.model_validate, where, may_be_accepted=True).id
+        return answer.read_as(Session.model_validate, may_be_accepted=True).id
 
     async def send(
         self,
