@@ -120,20 +120,16 @@ class Reader:
             async with contextlib.AsyncExitStack() as stack:
                 async with self._throttle.request():
                     await stack.enter_async_context(relay)
-                if seconds and _is_busy(relay) and question.client_message_id not in _list_messages(relay):
+                if seconds and question.client_message_id not in _list_messages(relay):
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(seconds):
                             while (words := _find_words(await relay.receive("the turn"), question)) is None:
                                 pass
         except ApiError:
             return None
-        requests = find_requests(relay)
-        may_have = _is_busy(relay) or _may_have(relay, environment.fields["connected_at"], question)
-        return None if requests is None else DeviceState(requests, _is_busy(relay), may_have, words)
-
-
-def _is_busy(relay: Relay) -> bool:
-    return relay.loop_status.get("status") != "WAITING_ON_INPUT"
+        requests, busy = find_requests(relay), relay.loop_status.get("status") != "WAITING_ON_INPUT"
+        may_have = busy or _may_have(relay, environment.fields["connected_at"], question)
+        return None if requests is None else DeviceState(requests, busy, may_have, words)
 
 
 def _list_messages(relay: Relay) -> list[Any]:
