@@ -67,10 +67,5 @@ SPEC = {
     "ledger": {"type": "path"},
 }
 
-
-def main() -> None:
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="campaign_control"))
-
-
 if __name__ == "__main__":
-    main()
+    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="campaign_control"))

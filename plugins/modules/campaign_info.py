@@ -186,10 +186,5 @@ SPEC = {
     "include_deliveries": {"type": "bool", "default": False},
 }
 
-
-def main() -> None:
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="campaign_info"))
-
-
 if __name__ == "__main__":
-    main()
+    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="campaign_info"))

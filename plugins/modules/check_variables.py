@@ -89,10 +89,5 @@ from ..module_utils.options import ON_CONTROLLER
 
 SPEC = {"name": {"type": "str", "required": True}}
 
-
-def main() -> None:
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="check_variables"))
-
-
 if __name__ == "__main__":
-    main()
+    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="check_variables"))

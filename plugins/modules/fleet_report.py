@@ -145,10 +145,5 @@ SPEC = {
     "allow_empty": {"type": "bool", "default": False},
 }
 
-
-def main() -> None:
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="fleet_report"))
-
-
 if __name__ == "__main__":
-    main()
+    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="fleet_report"))

@@ -198,22 +198,11 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils.options import CONNECTION_SPEC, FAN_OUT_SPEC, ON_CONTROLLER
 
+MODES = ["standard", "acceptEdits", "unrestricted", "strict", "default", "bypassPermissions", "fullAccess", "plan"]
 SPEC = {
     "state": {"type": "str", "choices": ["online", "offline"], "default": "online"},
     "version": {"type": "str"},
-    "mode": {
-        "type": "str",
-        "choices": [
-            "standard",
-            "acceptEdits",
-            "unrestricted",
-            "strict",
-            "default",
-            "bypassPermissions",
-            "fullAccess",
-            "plan",
-        ],
-    },
+    "mode": {"type": "str", "choices": MODES},
     "steady_for": {"type": "float", "default": 0},
     "wait_timeout": {"type": "float", "default": 300},
     "poll_interval": {"type": "float", "default": 15},
@@ -221,10 +210,5 @@ SPEC = {
     **CONNECTION_SPEC,
 }
 
-
-def main() -> None:
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="wait_for_environment"))
-
-
 if __name__ == "__main__":
-    main()
+    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="wait_for_environment"))
