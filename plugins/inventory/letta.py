@@ -144,7 +144,6 @@ from ..module_utils.providers.letta.models import RENAMED_MODES
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..plugin_utils.inventory.base import EnvironmentInventory
 from ..plugin_utils.inventory.groups import Dimension
-from ..plugin_utils.options import check_numbers
 
 
 class InventoryModule(EnvironmentInventory):
@@ -164,10 +163,4 @@ class InventoryModule(EnvironmentInventory):
 
     def query(self) -> Query:
         """The listing's own parameters. The API's `limit` is the option `page_size`."""
-        page_size = self.get_option("page_size")
-        check_numbers({"page_size": page_size})
-        return replace(super().query(), limit=page_size)
-
-    def connection(self) -> str | None:
-        """Letta's relay, where it is asked for."""
-        return self.NAME if self.get_option("connection") == "relay" else None
+        return replace(super().query(), limit=self.get_option("page_size"))

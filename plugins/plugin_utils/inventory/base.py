@@ -28,7 +28,7 @@ from ...module_utils.options import convert_value, drop_blanks
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch_listing, list_providers
 from ...module_utils.text import find_nearest, hash_text
-from ..options import explain_templates, forget_blank_environment
+from ..options import check_numbers, explain_templates, forget_blank_environment
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
 from .names import (
     MOST_NAMES,
@@ -48,8 +48,6 @@ _COLLECTION = "fleetops.environments"
 _EXPRESSIONS = {"compose", "groups", "keyed_groups"}
 # What a user should do where something tries to log in to a host, as labels of its address.
 _NO_LOGIN = "this-host-has-no-login.write-gather_facts-false."
-# Options for which an empty text is a value.
-_MAY_BE_EMPTY = ("hostname_prefix",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +87,6 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         names = (field.name for field in fields(self.PROVIDER.query))
         return self.PROVIDER.query(**{name: self.get_option(name) for name in names if self.has_option(name)})
 
-    def connection(self) -> str | None:
-        """The connection plugin by which modules reach the hosts themselves; None if they do not."""
-        return None
-
     def verify_file(self, path: str) -> bool:
         """Whether a file is a source for this plugin. The `plugin` key decides: users of AWX choose the file name.
 
@@ -124,14 +118,17 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
                 raise OptionError(str(name), "there is no such option" + (f"; {near!r} is nearest" if near else ""))
         of_variables = {place["name"] for option in known.values() for place in option.get("vars", ())}
         variables = self._render(var_options or {}, of_variables)
-        given = {name: _write_time(value) for name, value in (direct or {}).items()}
+        # YAML makes a time of a text without quotes, and core takes a time for no text.
+        given = {
+            name: value.isoformat() if isinstance(value, date) else value for name, value in (direct or {}).items()
+        }
         options = self._render(given, known.keys() - _EXPRESSIONS)
         for name, definition in known.items():
             places = [options.get(name)]
             places += [variables.get(place["name"]) for place in definition.get("vars", ())]
             places += [os.environ.get(place["name"]) for place in definition.get("env", ())]
             for value in places:
-                convert_value(name, value, definition.get("type", ""))
+                check_numbers({name: convert_value(name, value, definition.get("type", ""))})
         self._layers = options, self.PROVIDER.options_in_variables(variables)
         super().set_options(task_keys=task_keys, var_options=variables, direct=options)
 
@@ -142,7 +139,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         for name in options.keys() & names:
             with explain_templates(name, "its template cannot be rendered"):
                 rendered[name] = self.templar.template(options[name])
-        empty = {name: "" for name in _MAY_BE_EMPTY if rendered.get(name) == ""}
+        # An empty prefix is a value.
+        empty = {"hostname_prefix": ""} if rendered.get("hostname_prefix") == "" else {}
         return drop_blanks(rendered) | empty
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
@@ -201,11 +199,10 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             {"_uri": self.get_option("cache_connection"), "_prefix": self.get_option("cache_prefix")},
             self.display.warning,
         )
-        cached = cache.read() if read_cache else None
-        if cached is not None:
-            return cached
-        listing = fetch_listing(self.PROVIDER, settings, query, cache.starts)
-        cache.write(listing)
+        listing = cache.read() if read_cache else None
+        if listing is None:
+            listing = fetch_listing(self.PROVIDER, settings, query, cache.starts)
+            cache.write(listing)
         return listing
 
     def _select(self, listing: Listing, base_url: str, query: Any, rules: _Rules) -> tuple[list[Environment], int]:
@@ -312,8 +309,6 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def _rename_hosts_like_groups(self, hosts: Sequence[_Host], variable_prefix: str) -> None:
         """Rename hosts that have the name of a group. Only `keyed_groups` can have made such a group by now."""
         clashing = [host for host in hosts if host.name in self.inventory.groups]
-        if not clashing:
-            return
         clashing.sort(key=lambda host: self._find_age(host.environment))
         names = self._assign_names({host.environment.id: host.name for host in clashing}, set())
         for host in clashing:
@@ -344,12 +339,12 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         # The URL comes from this source, and not from a row.
         contract["base_url"] = trust_own_text(environment.base_url)
         variables[CONTRACT] = contract
-        connection = self.connection()
-        relay = "or-connection-relay-in-its-source." if self.has_option("connection") else ""
-        advice = "" if connection else _NO_LOGIN + relay
+        has_relay = self.has_option("connection")
+        over_relay = has_relay and self.get_option("connection") == "relay"
+        advice = "" if over_relay else _NO_LOGIN + ("or-connection-relay-in-its-source." if has_relay else "")
         variables["ansible_host"] = trust_own_text(make_host_address(environment, advice))
-        if connection:
-            variables["ansible_connection"] = trust_own_text(connection)
+        if over_relay:
+            variables["ansible_connection"] = trust_own_text(self.NAME)
         return variables
 
     def _construct(self, hosts: Sequence[str]) -> None:
@@ -377,8 +372,3 @@ def _find_plugin(text: str) -> str:
                 key, is_value = word, not is_value
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
     return ""
-
-
-def _write_time(value: Any) -> Any:
-    """An option's value. YAML makes a time of a text without quotes, and core takes a time for no text."""
-    return value.isoformat() if isinstance(value, date) else value

@@ -13,7 +13,6 @@ from typing import Any
 from ...module_utils.errors import OptionError
 from ...module_utils.text import add_hash
 
-MISSING = "unknown"
 # The group of the rows of which a field is malformed.
 _INVALID = "invalid"
 _LONGEST_VALUE = 64
@@ -110,7 +109,7 @@ def _name_groups(dimension: Dimension, values: Collection[Any]) -> Mapping[Any, 
     """Value → group name. No two are alike, and the order of the values does not matter."""
     if dimension.names is not None:
         return dimension.names
-    names: dict[Any, str] = {None: f"{dimension.name}_{MISSING}"}
+    names: dict[Any, str] = {None: f"{dimension.name}_unknown"}
     used = {names[None], *(_find_series(dimension, text) for text in values if dimension.in_series)}
     texts = sorted(value for value in values if value is not None)
     for text in sorted(texts, key=lambda text: not _is_literal(dimension, text)):
@@ -121,7 +120,8 @@ def _name_groups(dimension: Dimension, values: Collection[Any]) -> Mapping[Any, 
 
 def _list_candidates(dimension: Dimension, text: str) -> Iterator[str]:
     """Names for a value, the plainest first. A text that only looks like a version always has a hash."""
-    name = f"{dimension.name}_{_replace_characters(text)[:_LONGEST_VALUE]}"
+    plain = re.sub(r"[^A-Za-z0-9_]", "_", text)
+    name = f"{dimension.name}_{plain[:_LONGEST_VALUE]}"
     if _is_literal(dimension, text) or (not dimension.versions and len(text) <= _LONGEST_VALUE):
         yield name
     yield from add_hash(name, text)
@@ -130,7 +130,7 @@ def _list_candidates(dimension: Dimension, text: str) -> Iterator[str]:
 def _find_series(dimension: Dimension, version: str | None) -> str | None:
     """The group of a version's series: `version_0_34` for 0.34.12; None for a text that only looks like a version."""
     match = _VERSION.fullmatch(version or "")
-    return f"{dimension.name}_{_replace_characters(match[1])}" if match else None
+    return f"{dimension.name}_{match[1].replace('.', '_')}" if match else None
 
 
 def _is_literal(dimension: Dimension, text: str) -> bool:
@@ -138,7 +138,3 @@ def _is_literal(dimension: Dimension, text: str) -> bool:
     if dimension.versions:
         return _VERSION.fullmatch(text) is not None
     return re.fullmatch(r"[A-Za-z0-9_]+", text) is not None and len(text) <= _LONGEST_VALUE
-
-
-def _replace_characters(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]", "_", text)
