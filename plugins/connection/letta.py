@@ -133,7 +133,6 @@ from ansible.errors import AnsibleError
 from ansible.module_utils.common.text.converters import to_bytes, to_text
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.connection import ConnectionBase
-from ansible.utils.display import Display
 
 from ..module_utils.errors import OptionError
 from ..module_utils.options import SETTINGS_SPEC, drop_blanks
@@ -144,21 +143,18 @@ if TYPE_CHECKING:
     from ..plugin_utils.connection import Device
 
 _FORBIDDEN_BY = "LETTA_ALLOW_CONNECTION"
-_display = Display()
 
 
 class Connection(ConnectionBase):  # type: ignore[misc]
-    """One WebSocket and one shell on the device for a task."""
+    """One WebSocket and one shell on the device for a task. The calls of the base connect first."""
 
     transport = "fleetops.environments.letta"
     has_pipelining = True
     # Commands have no terminal, so core refuses the become plugins that need one.
     has_tty = False
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._variables: dict[str, Any] = {}
-        self._device: Device | None = None
+    _variables: dict[str, Any]
+    _device: Device
 
     def set_options(self, task_keys: Any = None, var_options: Any = None, direct: Any = None) -> None:
         """Read the options without blank ones, which Ansible would take for false or reject."""
@@ -174,28 +170,27 @@ class Connection(ConnectionBase):  # type: ignore[misc]
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
         """Run a command. Returns its exit status, standard output and standard error."""
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
-        _display.vvv(f"EXEC {to_text(cmd)}", host=self._host)
+        self._display.vvv(f"EXEC {to_text(cmd)}", host=self._host)
         become = self.become if sudoable and self.become and self.become.expect_prompt() else None
-        return self._open_device().run(to_bytes(cmd), in_data or b"", become)
+        return self._device.run(to_bytes(cmd), in_data or b"", become)
 
     def put_file(self, in_path: str, out_path: str) -> None:
         """Copy a file to the device. A new file there gets the mode of the source, without the bits of the umask."""
         super().put_file(in_path, out_path)
-        _display.vvv(f"PUT {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
-        self._open_device().put(to_bytes(in_path), to_bytes(out_path))
+        self._display.vvv(f"PUT {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
+        self._device.put(to_bytes(in_path), to_bytes(out_path))
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
         """Copy a file from the device. A new file here gets the mode of the source, without the bits of the umask."""
         super().fetch_file(in_path, out_path)
-        _display.vvv(f"FETCH {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
-        self._open_device().fetch(to_bytes(in_path), to_bytes(out_path))
+        self._display.vvv(f"FETCH {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
+        self._device.fetch(to_bytes(in_path), to_bytes(out_path))
 
     def close(self) -> None:
         """End the shell on the device, and everything that still runs in it."""
-        device, self._device = self._device, None
-        self._connected = False
-        if device is not None:
-            device.close()
+        if self._connected:
+            self._connected = False
+            self._device.close()
 
     def reset(self) -> None:
         """Connect again with the next command. Each task has its own connection anyway."""
@@ -207,7 +202,7 @@ class Connection(ConnectionBase):  # type: ignore[misc]
             # Ansible imports this file in every worker, also for tasks that never connect.
             from ..plugin_utils.connection import Device  # noqa: PLC0415 - a hundred times what the rest takes
 
-            _display.vvv("ESTABLISH A SHELL OVER LETTA'S RELAY", host=self._host)
+            self._display.vvv("ESTABLISH A SHELL OVER LETTA'S RELAY", host=self._host)
             self._device = Device(
                 self.get_option("environment"),
                 {**self._variables, "letta_timeout": self.get_option("timeout")},
@@ -218,11 +213,6 @@ class Connection(ConnectionBase):  # type: ignore[misc]
             self._device.open()
             self._connected = True
         return self
-
-    def _open_device(self) -> Device:
-        self._connect()
-        device: Device = self._device
-        return device
 
     def _require_allowed(self) -> None:
         """Raise AnsibleError if a variable or the environment forbids the connection."""
