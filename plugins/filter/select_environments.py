@@ -13,13 +13,8 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils import _deps
 from ..module_utils.errors import FleetError
 from ..module_utils.options import is_blank
-from ..plugin_utils.hosts import (
-    compile_expressions,
-    find_environments,
-    fulfills,
-    read_host_environments,
-    read_variable,
-)
+from ..plugin_utils.core_internals import without_facts
+from ..plugin_utils.hosts import compile_expressions, find_environments, fulfills, read_host_environments
 
 DOCUMENTATION = r"""
 name: select_environments
@@ -99,7 +94,8 @@ def select_environments(
     try:
         _deps.require_packages()
         if variable is not None:
-            hosts = [host for host in hosts if not is_blank(read_variable(host, hostvars, variable))]
+            with without_facts():
+                hosts = [host for host in hosts if host in hostvars and not is_blank(hostvars[host].get(variable))]
         if not filters:
             found = find_environments(hosts, hostvars)
             return [host for host, environment in found if provider in (None, environment.provider)]

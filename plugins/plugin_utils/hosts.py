@@ -25,19 +25,7 @@ from ..module_utils.filters import Expressions
 from ..module_utils.providers.base import Provider
 from ..module_utils.providers.registry import find_provider, list_providers
 from ..module_utils.text import one_line
-from .core_internals import (
-    drop_facts,
-    find_loop_names,
-    find_shared_names,
-    has_own_vars_plugins,
-    is_in_role,
-    read_all_groups,
-    read_facts,
-    read_host_variables,
-    read_stored_variables,
-    read_task_variables,
-    without_facts,
-)
+from . import core_internals as core
 
 # The variables that core sets for a task, whichever host it runs on.
 _SHARED = (
@@ -137,13 +125,7 @@ def count_dropped_rows(hostvars: HostVars, provider: str, prefix: str | None = N
     prefix: as for `read_host_environments`.
     """
     name = (find_provider(provider).variable_of("") if prefix is None else prefix) + DROPPED
-    return sum(value for value in read_all_groups(hostvars, name) if isinstance(value, int))
-
-
-def read_variable(host: str, hostvars: Mapping[str, Any], name: str) -> Any:
-    """A variable of a host, rendered; None where nothing but a fact sets it, and for a name that is no host."""
-    with without_facts():
-        return hostvars[host].get(name) if host in hostvars else None
+    return sum(value for value in core.read_all_groups(hostvars, name) if isinstance(value, int))
 
 
 def fulfills(expressions: Expressions, environment: Environment) -> bool:
@@ -175,9 +157,9 @@ def find_facts_named(
     """
     found = []
     for host in hosts:
-        names = [name for name in read_facts(hostvars, host) if name.startswith(prefixes) or name in _OF_TEMPLATES]
-        counting = read_task_variables(hostvars, host, task) if names else {}
-        own = drop_facts(task, host, counting) if names else {}
+        names = [name for name in core.read_facts(hostvars, host) if name.startswith(prefixes) or name in _OF_TEMPLATES]
+        counting = core.read_task_variables(hostvars, host, task) if names else {}
+        own = core.drop_facts(task, host, counting) if names else {}
         found += [(host, name) for name in sorted(names) if name not in own or own[name] != counting[name]]
     return found
 
@@ -187,10 +169,10 @@ def _listed_variables(host: str, hostvars: Mapping[str, Any]) -> Mapping[str, An
     if not isinstance(hostvars, HostVars):
         variables: Mapping[str, Any] = hostvars[host]
         return variables
-    listed = read_host_variables(hostvars, host)
+    listed = core.read_host_variables(hostvars, host)
     if CONTRACT in listed:
         return listed
-    with without_facts():
+    with core.without_facts():
         found: Mapping[str, Any] = hostvars.raw_get(host)
     return found
 
@@ -214,7 +196,7 @@ class HostVariables:
 
     def read(self, host: str, name: str) -> Any:
         """A variable's value, rendered; None where nothing but a fact sets it. Raises AnsibleError."""
-        with without_facts():
+        with core.without_facts():
             if host == self._task_vars["inventory_hostname"]:
                 return self._templar.template(self._task_vars.get(name))
             if name in self._task_vars and self._may_be_of_the_play(name):
@@ -228,29 +210,29 @@ class HostVariables:
 
         Facts are among them, and none replaces what templates rely on, such as the name of the host.
         """
-        if host == self._task_vars["inventory_hostname"] and not read_facts(self._hostvars, host):
+        if host == self._task_vars["inventory_hostname"] and not core.read_facts(self._hostvars, host):
             return self._task_vars
-        names = (*_SHARED, *find_loop_names(self._task))
+        names = (*_SHARED, *core.find_loop_names(self._task))
         shared = {name: self._task_vars[name] for name in names if name in self._task_vars}
-        variables = {**read_task_variables(self._hostvars, host, self._task), **shared}
-        return drop_facts(self._task, host, variables, _OF_TEMPLATES)
+        variables = {**core.read_task_variables(self._hostvars, host, self._task), **shared}
+        return core.drop_facts(self._task, host, variables, _OF_TEMPLATES)
 
     def _may_be_of_the_play(self, name: str) -> bool:
         """Whether the play, its files, its roles or the task may set a variable, of which `hostvars` does not know."""
         play = self._task.get_play()
-        if play.get_vars_files() or play.get_roles() or is_in_role(self._task):
+        if play.get_vars_files() or play.get_roles() or core.is_in_role(self._task):
             return True
         return name in play.get_vars() or name in self._task.get_vars()
 
     def _may_be_of(self, host: str, name: str) -> bool:
         """Whether anything that core makes a host's variables of has this one. Making all of them takes much longer."""
         return (
-            has_own_vars_plugins()
+            core.has_own_vars_plugins()
             or name in self._shared_names
-            or name in read_host_variables(self._hostvars, host)
-            or any(name in variables for variables in read_stored_variables(self._hostvars, host))
+            or name in core.read_host_variables(self._hostvars, host)
+            or any(name in variables for variables in core.read_stored_variables(self._hostvars, host))
         )
 
     @cached_property
     def _shared_names(self) -> frozenset[str]:
-        return find_shared_names(self._hostvars, self._hosts)
+        return core.find_shared_names(self._hostvars, self._hosts)
