@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from ..module_utils.environment import EnvironmentReference
@@ -22,14 +23,15 @@ from ..module_utils.fleet.replies import (
 )
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.options import drop_blanks
-from ..module_utils.providers.conversation import STATES, Reply
+from ..module_utils.providers.conversation import STATES, Question, Reply
 from ..module_utils.providers.letta.provider import PROVIDER as LETTA
 from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
+from ..module_utils.text import one_line
 from ..modules.reply_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.actions.questions import read_sent_message
 from ..plugin_utils.hosts import HostVariables, find_environment
 
+_DELIVERED = ("sent", "already_sent", "unknown")
 _OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")
 
 
@@ -86,15 +88,75 @@ class ActionModule(EnvironmentAction):
                 "agent_id": self._find_address(provider, provider.agent, host, {}, options),
                 provider.conversation: self._find_address(provider, provider.conversation, host, {}, options),
             }
-            return [read_sent_message("reply_info", entry, task_vars)]
+            return [_read_sent_message("reply_info", entry, task_vars)]
         messages = [
-            read_sent_message(f"replies[{place}]", entry, task_vars) for place, entry in enumerate(options["replies"])
+            _read_sent_message(f"replies[{place}]", entry, task_vars) for place, entry in enumerate(options["replies"])
         ]
         if any(one.host != host for one in messages):
             if host == self._task.delegate_to:
                 raise OptionError("delegate_to", f"{host!r} cannot go with replies, which are of other hosts")
             self._require_run_once("replies", task_vars, "collect all of them")
         return messages
+
+
+def _read_sent_message(where: str, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> SentMessage:
+    """The message of one result of send_message. Raises OptionError for `where`."""
+    host, client_message_id, agent_id = (
+        _read_text(where, entry, key) for key in ("host", "client_message_id", "agent_id")
+    )
+    if host is None:
+        raise OptionError(where, "has no host")
+    environment_id = _read_text(where, entry, "id")
+    environment = find_environment(host, task_vars["hostvars"])
+    if environment is not None and environment_id not in (None, environment.id):
+        environment = None
+    provider = find_provider(
+        environment.provider if environment else _read_text(where, entry, "provider") or LETTA.name
+    )
+    conversation_id = _read_text(where, entry, provider.conversation)
+    skip = _explain_skip(where, entry, provider.reply_keys)
+    if skip is not None:
+        return SentMessage(host, environment_id, client_message_id, None, skip=skip)
+    sent_at = _read_time(where, entry)
+    question = Question(
+        provider=provider.name,
+        agent_id=agent_id or "",
+        conversation_id=conversation_id,
+        otid=_read_text(where, entry, "otid") or provider.history_id(client_message_id),
+        client_message_id=client_message_id,
+        environment=environment,
+        since=sent_at.isoformat() if sent_at is not None else None,
+    )
+    environment_id = environment_id or (environment.id if environment else None)
+    return SentMessage(host, environment_id, client_message_id, question, sent_at)
+
+
+def _explain_skip(where: str, entry: Mapping[str, Any], needed: Sequence[str]) -> str | None:
+    status = entry.get("status")
+    if status not in (None, *_DELIVERED):
+        return f"it was not sent: {one_line(status, 40)}"
+    missing = next((key for key in needed if _read_text(where, entry, key) is None), None)
+    if missing and status is None:
+        raise OptionError(where, f"has no {missing}")
+    return f"it was sent without {missing}, so its reply cannot be told from others" if missing else None
+
+
+def _read_text(where: str, entry: Mapping[str, Any], key: str) -> str | None:
+    value = entry.get(key)
+    if value is not None and not isinstance(value, str):
+        raise OptionError(where, f"{key} must be a text, got {one_line(repr(value), 60)}")
+    return value or None
+
+
+def _read_time(where: str, entry: Mapping[str, Any]) -> datetime | None:
+    text = _read_text(where, entry, "sent_at")
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise OptionError(where, f"sent_at is no time in ISO 8601: {one_line(text, 60)!r}") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 async def _collect(

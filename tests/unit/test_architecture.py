@@ -36,7 +36,6 @@ FOR_LETTA_ALONE = {
     "module_utils.rollouts.preflight",
     "plugin_utils.actions.everywhere",
     "plugin_utils.actions.messages",
-    "plugin_utils.actions.questions",
     "plugin_utils.connection",
 }
 # All other modules use httpx.
