@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ..module_utils.fleet.fan_out import count_each
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.sqlite import open_to_show
 from ..module_utils.providers.conversation import STATES
@@ -26,14 +26,13 @@ class ActionModule(EnvironmentAction):
             deliveries = Deliveries(ledger)
             records = deliveries.records(options["campaign"])
             state = deliveries.state(options["campaign"])
-        found = Counter(record["status"] for record in records)
-        replies = Counter(record["reply_state"] for record in records)
-        ended = ", ".join(f"{found[status]} {status}" for status in _STATUSES if found[status])
-        result = {
+        found = count_each((record["status"] for record in records), _STATUSES)
+        ended = ", ".join(f"{count} {status}" for status, count in found.items() if count)
+        result: dict[str, Any] = {
             "changed": False,
             "state": state,
             "msg": f"campaign {options['campaign']!r}: {len(records)} deliveries: {ended or 'nobody was reached'}",
-            "counts": {status: found[status] for status in _STATUSES},
-            "replies": {state: replies[state] for state in STATES},
+            "counts": found,
+            "replies": count_each((record["reply_state"] for record in records), STATES),
         }
         return result | ({"deliveries": records} if options["include_deliveries"] else {})

@@ -31,9 +31,8 @@ class ActionModule(EnvironmentAction):
         self._check(provider, of_a_list, options)
         filters = Expressions("filters", options["filters"] or [], provider.fields)
         settings = self._settings(provider, task_vars)
-        dropped = 0
         if options[provider.looked_up_by]:
-            selected, next_after = self._wait_for(_retrieve(provider, settings, options)), None
+            selected, dropped, next_after = self._wait_for(_retrieve(provider, settings, options)), 0, None
         else:
             query = provider.query(**{name: options[name] for name in of_a_list})
             listing = self._wait_for(fetch_rows(provider, settings, query))

@@ -15,12 +15,7 @@ from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import export_rollout, list_rollout_names
 from ..module_utils.ledger.sqlite import Ledger, open_to_show
 from ..module_utils.report.files import MODES, check_path, render_file, report_differs, write_report
-from ..module_utils.report.model import (
-    ReportedRollout,
-    report_campaign,
-    report_fleet,
-    report_rollout,
-)
+from ..module_utils.report.model import ReportedRollout, report_campaign, report_fleet, report_rollout
 from ..modules.fleet_report import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.hosts import check_host, find_environments, read_fields

@@ -72,7 +72,6 @@ from typing import Any
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible.utils.display import Display
 
 from ..module_utils import _deps
 from ..module_utils.environment import check_dropped, note_invalid
@@ -105,7 +104,7 @@ class LookupModule(LookupBase):
         except FleetError as error:
             raise AnsibleLookupError(str(error)) from None
         for note in (*settings.notes, *note_invalid(invalid)):
-            Display().warning(note)
+            self._display.warning(note)
         return rows
 
     def _render(self, provider: Provider, variables: Mapping[str, Any]) -> dict[str, Any]:

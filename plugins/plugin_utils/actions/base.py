@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
@@ -33,7 +34,7 @@ from ..hosts import HostVariables, find_environment
 from ..options import explain_templates, validate_arguments
 from ..variables import find_variables, is_of_collection
 from .signals import stop_on_signals
-from .targets import Item, find_listing_url, write_address
+from .targets import Item, find_listing_url
 
 # Providers are imported before Ansible forks its workers: models and TLS cost more than a request.
 for _known in list_providers():
@@ -54,16 +55,9 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     """An action that talks to a provider. A subclass has a SPEC and an `execute`."""
 
     _requires_connection = False
-    _supports_check_mode = True
-    _supports_async = False
-    TRANSFERS_FILES = False
 
     SPEC: ClassVar[Mapping[str, Any]]
     _templar: Any
-    # What core renders the task's arguments with: the variables of the play's host, with facts.
-    _templar_of_arguments: Any
-    # The same variables without facts.
-    _templar_of_defaults: Any
     _host_variables: HostVariables
     # The providers that it works with, None for all.
     PROVIDERS: ClassVar[Sequence[Provider] | None] = None
@@ -83,10 +77,10 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
         self._stop = Stop()
         try:
             _deps.require_packages()
+            # What core renders the task's arguments with: the variables of the play's host, with facts.
             self._templar_of_arguments = self._templar
             variables = drop_facts(self._task, find_current_host(variables), variables)
-            self._templar = self._templar.copy_with_new_env(available_variables=variables)
-            self._templar_of_defaults = self._templar
+            self._templar = self._templar_of_defaults = self._templar.copy_with_new_env(available_variables=variables)
             self._learn_secrets(variables)
             variables = self._take_place_of_delegate(variables, result)
             # `_settings` reads the options of the connection.
@@ -102,8 +96,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             self._display.warning(note)
         if result.get("failed"):
             self._hide_source_with_secrets()
-        cleaned: dict[str, Any] = remove_values(result, self._secrets)
-        return cleaned
+        return dict(remove_values(result, self._secrets))
 
     def _display_line(self, line: str) -> None:
         """Show a line while the task runs: on standard output, or on standard error where a machine reads the other."""
@@ -208,14 +201,20 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     def _find_address(
         self, provider: Provider, option: str, host: str, given: Mapping[str, Any], options: Mapping[str, Any]
     ) -> str | None:
-        """Who is addressed at a host: as its entry says, else its variable, else the option. Raises OptionError."""
+        """Who is addressed at a host: as its entry says, else its variable, else the option.
+
+        It is an id, or the JSON of a dictionary; None for a blank value. Raises OptionError.
+        """
         name = provider.variable_of(option)
         with explain_templates(name, "cannot be read"):
             value = given.get(option) or self._host_variables.read(host, name) or options.get(option)
-        address = write_address(option, host, value)
-        if option == provider.conversation and address == NEW_CONVERSATION and not self.MAKES_CONVERSATIONS:
+        if isinstance(value, Mapping):
+            return json.dumps(value, sort_keys=True)
+        if isinstance(value, Sequence) and value and not isinstance(value, str):
+            raise OptionError(option, f"that of {host} must be an id or a dictionary, got {one_line(repr(value), 60)}")
+        if option == provider.conversation and value == NEW_CONVERSATION and not self.MAKES_CONVERSATIONS:
             raise OptionError(option, f"must be one that exists, got 'new' for {host}")
-        return address
+        return str(value) if value else None
 
     def _settings(
         self, provider: Provider, task_vars: Mapping[str, Any], listed_from: str | None = None

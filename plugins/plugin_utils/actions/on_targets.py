@@ -151,16 +151,13 @@ class TargetsAction(EnvironmentAction):
                 check_writable(name, options[name])
 
     def run_in_check_mode(self, run: TaskRun) -> dict[str, Any]:
-        """The result of check mode."""
         return self.make_result(run, asyncio.run(self.run_on_targets(run)))
 
     def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The task's result: of the one target at the top, or of all with a summary."""
-        return (
-            self._make_summary(outcomes, run.policy)
-            if run.fans_out
-            else self._make_single_result(outcomes[0], run.policy)
-        )
+        if run.fans_out:
+            return self._make_summary(outcomes, run.policy)
+        return self._make_single_result(outcomes[0], run.policy)
 
     def summarize_more(self, outcomes: Sequence[Any]) -> str:
         """What the summary says besides how many targets ended in each status."""

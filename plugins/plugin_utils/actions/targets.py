@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,28 +41,13 @@ def read_targets(
     """
     if max_targets is not None and len(targets) > max_targets:
         raise OptionError("max_targets", f"{len(targets)} targets are more than the {max_targets} allowed")
-    items: list[Item] = []
-    seen: dict[tuple[str, str], str] = {}
+    items: dict[tuple[str, str], Item] = {}
     for index, target in enumerate(targets):
         item = _read_target(f"targets[{index}]", target, item_keys, task_vars["hostvars"])
-        identity = (item.environment.base_url, item.environment.id)
-        if identity in seen:
-            raise OptionError(f"targets[{index}]", f"{item.host!r} is the same environment as {seen[identity]!r}")
-        seen[identity] = item.host
-        items.append(item)
-    return items
-
-
-def write_address(option: str, host: str, value: Any) -> str | None:
-    """Who is addressed at a host, as a text: an id, or the JSON of a dictionary. None for a blank value.
-
-    option: the option that the value is for. Raises OptionError for a list.
-    """
-    if isinstance(value, Mapping):
-        return json.dumps(value, sort_keys=True)
-    if isinstance(value, Sequence) and value and not isinstance(value, str):
-        raise OptionError(option, f"that of {host} must be an id or a dictionary, got {one_line(repr(value), 60)}")
-    return str(value) if value else None
+        first = items.setdefault((item.environment.base_url, item.environment.id), item)
+        if first is not item:
+            raise OptionError(f"targets[{index}]", f"{item.host!r} is the same environment as {first.host!r}")
+    return list(items.values())
 
 
 def find_listing_url(option: str, environments: Sequence[EnvironmentReference]) -> str | None:
