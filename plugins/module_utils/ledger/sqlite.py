@@ -40,7 +40,6 @@ _BETWEEN_TRIES = 0.02
 _LOCKED = "another process keeps it locked, and `fuser` names it; end that, or run this again when it has ended"
 _OTHERWISE = "name another file"
 _FULL = "make room, and run this again"
-_FAULTY = "see that its disk has room and works, or name another file"
 _UNREADABLE = "see that it and its directory can be written, or name another file"
 _BELOW_A_FILE = "a part of its path is a file, and no directory; name another file"
 _WAYS_OUT_OF_SQLITE = {
@@ -48,7 +47,7 @@ _WAYS_OUT_OF_SQLITE = {
     sqlite3.SQLITE_LOCKED: _LOCKED,
     sqlite3.SQLITE_FULL: _FULL,
     # Also a full disk, if SQLite finds that out while it makes the -shm.
-    sqlite3.SQLITE_IOERR: _FAULTY,
+    sqlite3.SQLITE_IOERR: "see that its disk has room and works, or name another file",
     sqlite3.SQLITE_CANTOPEN: _UNREADABLE,
     sqlite3.SQLITE_READONLY: _UNREADABLE,
 }
@@ -68,18 +67,15 @@ def find_ledger_path(option: str | None) -> Path:
 
     Links are followed: runs find each other by a file beside the ledger, which must be the same one for all of them.
     """
-    given = option or os.environ.get("FLEETOPS_LEDGER", "").strip()
-    if given:
-        try:
-            return Path(given).expanduser().resolve()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise OptionError(
-                "ledger", f"{one_line(given, 80)!r} is no path: {one_line(error)}; name another file"
-            ) from None
     state = os.environ.get("XDG_STATE_HOME", "")
     # The XDG specification has relative paths ignored.
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return (base / "fleetops" / "ledger.sqlite").resolve()
+    usual = f"{state if state.startswith('/') else '~/.local/state'}/fleetops/ledger.sqlite"
+    path = option or os.environ.get("FLEETOPS_LEDGER", "").strip() or usual
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = f"{one_line(path, 80)!r} is no path: {one_line(error)}; name another file"
+        raise OptionError("ledger", problem) from None
 
 
 class Ledger(AbstractContextManager["Ledger"]):
