@@ -149,8 +149,7 @@ class _Options:
         self.max_dropped_rows = str(own.get("max_dropped_rows", ROWS_SPEC["max_dropped_rows"]["default"]))
         parse_share("max_dropped_rows", self.max_dropped_rows, 0)
         self.types = own.get("types", list(changes.TYPES))
-        wrong = [item for item in self.types if item not in changes.TYPES] if isinstance(self.types, list) else None
-        if wrong is None or wrong:
+        if not isinstance(self.types, list) or any(item not in changes.TYPES for item in self.types):
             raise OptionError("types", f"must be a list of {', '.join(changes.TYPES)}, got {self.types!r}")
         self.settings = connection_settings(PROVIDER, own)
         self._warned: Sequence[str] = ()
@@ -203,7 +202,6 @@ async def _report(queue: asyncio.Queue[Any], options: _Options, state: ReportedS
 
 
 def _record(state: ReportedStates, devices: Mapping[str, changes.ReportedState]) -> None:
-    """Record what was reported."""
     with _go_on_unrecorded():
         state.record(devices)
 
