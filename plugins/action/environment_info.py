@@ -30,7 +30,7 @@ class ActionModule(EnvironmentAction):
         of_a_list = [field.name for field in dataclasses.fields(provider.query) if field.name in SPEC]
         self._check(provider, of_a_list, options)
         filters = Expressions("filters", options["filters"] or [], provider.fields)
-        settings = self._settings(provider, task_vars)
+        settings = self._settings(provider)
         if options[provider.looked_up_by]:
             selected, dropped, next_after = self._wait_for(_retrieve(provider, settings, options)), 0, None
         else:

@@ -47,7 +47,7 @@ class ActionModule(EnvironmentAction):
         for question in (one.question for one in messages if one.question is not None):
             of_provider = listed.setdefault(question.provider, [])
             of_provider += [question.environment] if question.environment is not None else []
-        connections = self._connections("replies", listed, task_vars)
+        connections = self._connections("replies", listed)
         replies = self._wait_for(_collect(connections, options, messages))
         found = count_each((reply.state for reply in replies), (*STATES, SKIPPED))
         states = ", ".join(f"{count} {state}" for state, count in found.items() if count)

@@ -65,7 +65,7 @@ class ActionModule(EnvironmentAction):
         targets = {item.environment.id: self._make_target(item, options) for item in mine}
         if known is not None:
             _check_same(known, options, items)
-        plan = known or self._plan(options, self._connect(mine, task_vars), list(targets.values()))
+        plan = known or self._plan(options, self._connect(mine), list(targets.values()))
         if self._task.check_mode:
             return _describe(_exclude(plan, options, excluded), hosts, before=known)
         facts = find_run_facts(self._task, task_vars)
@@ -77,13 +77,13 @@ class ActionModule(EnvironmentAction):
             plan = _exclude(before, options, excluded)
             record_changes(ledger, plan, targets=[one for one in plan.targets if one.status == EXCLUDED])
             if options["state"] == "run":
-                settings, policy = self._connect(mine, task_vars), self._make_policy(options)
+                settings, policy = self._connect(mine), self._make_policy(options)
                 with stop_on_signals(self._stop):
                     asyncio.run(RolloutRun(ledger, plan, settings, targets, policy, _EVERY, options).run())
             return _describe(find_rollout(ledger, name) or plan, hosts, before=None if is_new else before)
 
-    def _connect(self, items: Sequence[Item], task_vars: Mapping[str, Any]) -> HttpSettings:
-        return self._connections("targets", self._group_by_provider(items), task_vars)[PROVIDER.name]
+    def _connect(self, items: Sequence[Item]) -> HttpSettings:
+        return self._connections("targets", self._group_by_provider(items))[PROVIDER.name]
 
     def _plan(self, options: Mapping[str, Any], settings: HttpSettings, targets: Sequence[Target]) -> Rollout:
         """A plan for the targets as they are now."""

@@ -216,14 +216,12 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             raise OptionError(option, f"must be one that exists, got 'new' for {host}")
         return str(value) if value else None
 
-    def _settings(
-        self, provider: Provider, task_vars: Mapping[str, Any], listed_from: str | None = None
-    ) -> HttpSettings:
+    def _settings(self, provider: Provider, listed_from: str | None = None) -> HttpSettings:
         """How to reach a provider: as the task says, then its variables, then the inventory, then the environment.
 
         listed_from: the URL that the inventory listed the targets from.
         """
-        variables = provider.options_in_variables(task_vars)
+        variables = provider.options_in_variables(self._templar.available_variables)
         for option, value in variables.items():
             with explain_templates(provider.variable_of(option), "cannot be read"), without_facts():
                 variables[option] = self._templar.template(value)
@@ -245,20 +243,18 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             listed.setdefault(item.environment.provider, []).append(item.environment)
         return listed
 
-    def _connections(
-        self, option: str, listed: Mapping[str, Sequence[EnvironmentReference]], task_vars: Mapping[str, Any]
-    ) -> dict[str, HttpSettings]:
-        """How to reach each provider, by its name. listed: its environments that `option` names."""
+    def _connections(self, option: str, given: Mapping[str, Sequence[EnvironmentReference]]) -> dict[str, HttpSettings]:
+        """How to reach each provider, by its name. given: its environments that `option` names."""
         alone = next((name for name in _OF_ONE_PROVIDER if name in self._arguments(None)), None)
-        if len(listed) > 1 and alone:
-            names = sorted(listed)
+        if len(given) > 1 and alone:
+            names = sorted(given)
             variables = ", ".join(find_provider(name).variable_of(alone) for name in names)
             raise OptionError(
                 alone, f"is one provider's, and {option} are of {', '.join(names)}; give each its own with {variables}"
             )
         return {
-            name: self._settings(find_provider(name), task_vars, find_listing_url(option, environments))
-            for name, environments in listed.items()
+            name: self._settings(find_provider(name), find_listing_url(option, environments))
+            for name, environments in given.items()
         }
 
     def _require_run_once(self, option: str, task_vars: Mapping[str, Any], otherwise: str) -> None:

@@ -91,7 +91,7 @@ class TargetsAction(EnvironmentAction):
             else read_current_host(task_vars)
         )
         self._host_variables = HostVariables(self._task, task_vars, self._templar, [item.host for item in items])
-        connections = self._connections("targets", self._group_by_provider(items), task_vars)
+        connections = self._connections("targets", self._group_by_provider(items))
         earlier: dict[str, Outcome]
         targets, earlier = share_between_attempts(
             self._task, lambda: ([self.make_target(item, options, task_vars) for item in items], {})
