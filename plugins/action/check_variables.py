@@ -14,51 +14,41 @@ from ansible.errors import AnsibleValueOmittedError
 from ..module_utils.environment import DROPPED
 from ..module_utils.errors import OptionError
 from ..modules.check_variables import SPEC
-from ..modules.wait_for_environment import SPEC as WAIT_SPEC
+from ..modules.wait_for_environment import MODES
+from ..plugin_utils import core_internals as core
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.core_internals import (
-    choose_hosts_by,
-    find_current_host,
-    find_hosts,
-    find_listed_names,
-    is_in_role,
-    is_included_once,
-    read_run_variables,
-    without_facts,
-)
 from ..plugin_utils.hosts import HostVariables, count_dropped_rows, find_facts_named
 from ..plugin_utils.options import explain_templates
 from ..plugin_utils.variables import check_modes, check_names, convert_variable, has_role, read_variables
-
-_MODE: Any = WAIT_SPEC["mode"]
 
 
 class ActionModule(EnvironmentAction):
     SPEC = SPEC
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        name, hostvars, host = options["name"], task_vars["hostvars"], find_current_host(task_vars)
+        name, hostvars, host = options["name"], task_vars["hostvars"], core.find_current_host(task_vars)
         known, pattern = read_variables(name), f"{name}_hosts"
-        given = read_run_variables(hostvars, self._task, name, host)
-        if is_in_role(self._task):
-            others = () if is_included_once(self._task) else task_vars["ansible_play_batch"]
+        given = core.read_run_variables(hostvars, self._task, name, host)
+        if core.is_in_role(self._task):
+            others = () if core.is_included_once(self._task) else task_vars["ansible_play_batch"]
             hosts = list(dict.fromkeys([host, *others]))
-            if pattern in given and not choose_hosts_by(self._task, pattern):
+            pattern_of_play = str((self._task.get_play().get_ds() or {}).get("hosts"))
+            if pattern in given and pattern not in pattern_of_play:
                 raise OptionError(pattern, "chooses no hosts of this play, which has its own; use --limit")
         else:
             with explain_templates(pattern, "cannot be read"):
                 chosen = convert_variable(pattern, known[pattern], self._templar.template(given.get(pattern)))
-            hosts = find_hosts(hostvars, chosen)
+            hosts = core.find_hosts(hostvars, chosen)
         refused = self._find_facts(name, hosts, hostvars)
-        if host in refused and is_included_once(self._task):
+        if host in refused and core.is_included_once(self._task):
             # The tasks of the include are for this host alone, so there is no other one to go on with.
             raise refused[host]
         # What is done once takes the variables of the first host that is left.
         host = next((one for one in hosts if one not in refused), host)
         result: dict[str, Any] = {"hosts": hosts, "refused": {one: str(problem) for one, problem in refused.items()}}
-        listed = find_listed_names(hostvars, host)
+        listed = core.find_listed_names(hostvars, host)
         check_names(name, known, given, listed)
-        if pattern in listed - given.keys() and not is_in_role(self._task):
+        if pattern in listed - given.keys() and not core.is_in_role(self._task):
             raise OptionError(pattern, "is set where Ansible chooses no hosts by it; give it with -e, or use --limit")
         variables = self._read(known, host, task_vars)
         if name == "audit":
@@ -76,19 +66,15 @@ class ActionModule(EnvironmentAction):
 
     def _read(self, known: Mapping[str, Any], host: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """The variables that are set or have a default, as they are for a host. Raises OptionError."""
-        with without_facts():
-            variables = HostVariables(self._task, task_vars, self._templar, [host]).read_all(host)
-        templar = self._templar.copy_with_new_env(available_variables=variables)
         found: dict[str, Any] = {}
-        for name, rules in known.items():
-            value = None
-            with (
-                explain_templates(name, "cannot be read"),
-                contextlib.suppress(AnsibleValueOmittedError),
-                without_facts(),
-            ):
-                value = templar.template(variables.get(name))
-            found[name] = convert_variable(name, rules, value)
-            if name == "audit_forbidden_modes":
-                check_modes(name, found[name], _MODE["choices"])
+        with core.without_facts():
+            variables = HostVariables(self._task, task_vars, self._templar, [host]).read_all(host)
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            for name, rules in known.items():
+                value = None
+                with explain_templates(name, "cannot be read"), contextlib.suppress(AnsibleValueOmittedError):
+                    value = templar.template(variables.get(name))
+                found[name] = convert_variable(name, rules, value)
+                if name == "audit_forbidden_modes":
+                    check_modes(name, found[name], MODES)
         return {name: value for name, value in found.items() if value is not None}

@@ -217,11 +217,6 @@ def find_hosts(hostvars: Any, pattern: Any, *, limited: bool = True) -> list[str
     return [str(host.name) for host in found if not host.implicit]
 
 
-def choose_hosts_by(task: Any, name: str) -> bool:
-    """Whether the pattern of hosts of a task's play names a variable."""
-    return name in str((task.get_play().get_ds() or {}).get("hosts"))
-
-
 def is_in_role(task: Any) -> bool:
     """Whether a task belongs to a role, whose variables only its tasks see."""
     return task._role is not None
