@@ -5,8 +5,7 @@
 
 Environments and their fields are read as the inventory has them. They are never rendered, since their texts come from
 the environments, and variables of plays, facts and files do not replace them. The user's own variables
-(`letta_agent_id`) count from everywhere but facts, by Ansible's precedence, and are rendered. A device sets its facts,
-and core ranks them above the variables of inventory, groups and hosts.
+(`letta_agent_id`) count from everywhere but facts, by Ansible's precedence, and are rendered.
 """
 
 from __future__ import annotations

@@ -1,10 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Signals that end a task: SIGINT and SIGTERM, which core passes on, and the SIGALRM of the keyword `timeout`.
-
-The end of Ansible itself counts as one.
-"""
+"""Signals that end a task: SIGINT and SIGTERM, which core passes on, and the SIGALRM of the keyword `timeout`."""
 
 from __future__ import annotations
 
