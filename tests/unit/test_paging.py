@@ -31,7 +31,8 @@ def list_all(page: Page, query: Query | None = None) -> tuple[Listing, list[dict
     async def get(_self: HttpClient, *segments: str, params: dict[str, str]) -> Answer:
         assert segments == ("v1", "environments")
         calls.append(dict(params))
-        return Answer(page(params, len(calls)), NOW + timedelta(seconds=len(calls)))
+        where = "GET http://127.0.0.1:1/v1/environments"
+        return Answer(page(params, len(calls)), NOW + timedelta(seconds=len(calls)), where=where)
 
     async def run() -> Listing:
         async with Client(settings_for("http://127.0.0.1:1")) as client:
