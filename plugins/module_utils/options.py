@@ -5,14 +5,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ._deps import pydantic
 from .errors import OptionError
 from .text import one_line
+
+# What Ansible takes for a boolean. True and 1.0 equal 1.
+_BOOLEANS: dict[Any, bool] = {
+    **dict.fromkeys((1, "1", "on", "t", "true", "y", "yes"), True),
+    **dict.fromkeys((0, "0", "off", "f", "false", "n", "no"), False),
+}
 
 
 def is_blank(value: Any) -> bool:
@@ -37,7 +43,7 @@ def convert_value(option: str, value: Any, kind: str) -> Any:
         raise OptionError(option, "must be a text, not a list or dictionary")
     try:
         return _CONVERTERS[kind](value)
-    except (OverflowError, RuntimeError, TypeError, ValueError):
+    except (KeyError, OverflowError, RuntimeError, TypeError, ValueError):
         expected = "a number" if kind == "float" else f"of the type {kind}"
         raise OptionError(option, f"must be {expected}, got {one_line(repr(value), 60)}") from None
 
@@ -51,15 +57,30 @@ def parse_share(option: str, value: str, whole: int) -> int:
     return int(number) * whole // 100 if text.endswith("%") else int(number)
 
 
-# Pydantic takes the same words for a boolean as Ansible.
-_parse_bool = pydantic.TypeAdapter(bool).validate_python
-_parse_int = pydantic.TypeAdapter(int).validate_python
+def _to_bool(value: Any) -> bool:
+    return _BOOLEANS[value.strip().lower() if isinstance(value, str) else value]
+
+
+def _to_int(value: Any) -> int:
+    """A template makes `5.0` of a division, which is a whole number; `5.5` is none."""
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def _to_float(value: Any) -> float:
+    """Python takes also `nan` and `inf`, which no option can have."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
-    "bool": lambda value: _parse_bool(value.strip() if isinstance(value, str) else value),
-    # Python takes also `nan` and `inf`.
-    "float": pydantic.TypeAdapter(pydantic.FiniteFloat).validate_python,
-    # A template makes `5.0` of a division, which is a whole number; `5.5` is none.
-    "int": lambda value: _parse_int(float(value)),
+    "bool": _to_bool,
+    "float": _to_float,
+    "int": _to_int,
     "path": lambda value: str(Path(os.path.expandvars(str(value))).expanduser()),
     "str": str,
 }
