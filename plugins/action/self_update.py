@@ -11,6 +11,8 @@ from typing import Any
 from ..module_utils.fleet.drain import Drain
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.update import NOT_UPDATED, Update, UpdateOutcome, update_environments
+from ..module_utils.ledger.deliveries import Deliveries
+from ..module_utils.ledger.sqlite import open_to_show
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
@@ -33,11 +35,13 @@ class ActionModule(TargetsAction):
         return super().is_settled(target, outcome) or (outcome.error or {}).get("code") == NOT_UPDATED
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[UpdateOutcome]:
+        with open_to_show(run.options["ledger"], check_mode=run.check_mode) as ledger:
+            recorded = Deliveries(ledger).conversations()
         update = Update(
             target_version=run.options["target_version"],
             method=run.options["method"],
             within=run.options["update_timeout"],
             any_manual_command=run.options["allow_any_manual_command"],
-            drain=Drain(run.options["when_busy"], run.options["busy_timeout"]),
+            drain=Drain(run.options["when_busy"], run.options["busy_timeout"], recorded),
         )
         return await update_environments(run.settings, run.targets, run.policy, update, check_mode=run.check_mode)

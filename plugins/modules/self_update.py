@@ -54,9 +54,10 @@ options:
         background work runs.
       - V(wait) tells it when none of these is left, and meanwhile tells others. V(skip) leaves it as it is.
         V(interrupt) tells it at once, which ends all of this.
-      - A device reports what is under way for a conversation, not as a whole. Looked at are the conversations that are
-        known of it, which are that of O(agent_id), and its standing ones with that agent. A device without any is told
-        at once.
+      - A device reports what is under way for each conversation, not as a whole. The conversations looked at are those
+        of the agent O(agent_id), and of the agents that campaigns in the ledger have sent to on the device. These are
+        its default one, those that campaigns and standing conversations made for the device, and those that the device
+        names itself. A device of which no agent is known is told at once.
     type: str
     choices: [wait, skip, interrupt]
     default: wait
@@ -66,6 +67,11 @@ options:
         told.
     type: float
     default: 600
+  ledger:
+    description:
+      - The ledger of the campaigns whose conversations are looked at. By default E(FLEETOPS_LEDGER), else
+        C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state), if it is there.
+    type: path
   allow_any_manual_command:
     description:
       - Have the agent do whatever the device reports as its C(manual_command). By default only those go out that are
@@ -228,6 +234,7 @@ SPEC = {
     "update_timeout": {"type": "float", "default": 300},
     "when_busy": {"type": "str", "choices": ["wait", "skip", "interrupt"], "default": "wait"},
     "busy_timeout": {"type": "float", "default": 600},
+    "ledger": {"type": "path"},
     "allow_any_manual_command": {"type": "bool", "default": False},
     **TARGETS_SPEC,
     **CONNECTION_SPEC,

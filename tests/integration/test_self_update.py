@@ -228,6 +228,27 @@ def test_a_busy_device_is_told_as_the_task_says(ansible: Ansible, devices: dict[
     assert _list_commands(ansible, devices["able"]) == ["upgrade-letta-code"]
 
 
+@pytest.mark.covers("self_update", "ledger")
+def test_the_conversation_of_a_campaign_is_looked_at(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
+    ansible.sandbox.script("agent-1", LongTurn(seconds=3600))
+    told = {"targets": ["able"], "target_version": "0.34.12", "when_busy": "skip"}
+
+    run = ansible.steps(
+        step(
+            "work", "send_message", targets=["able"], agent_id="agent-1", conversation_id="new", content="work",
+            campaign="work", ledger="campaigns.sqlite",
+        ),
+        step("absent", "self_update", **told, ledger="absent.sqlite"),
+        step("named", "self_update", **told, ledger="campaigns.sqlite"),
+    )  # fmt: skip
+
+    assert run.result("absent")["msg"].startswith("ledger: there is no ")
+    [busy] = run.result("named")["targets"]
+    conversation_id = run.result("work")["targets"][0]["conversation_id"]
+    assert (busy["status"], busy["reason"]) == ("skipped", f"busy: a turn of agent-1 in {conversation_id}")
+    assert _list_commands(ansible, devices["able"]) == []
+
+
 def test_a_device_that_is_busy_by_its_own_agent_is_waited_for_by_default(
     ansible: Ansible, devices: dict[str, dict[str, Any]]
 ) -> None:

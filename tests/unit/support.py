@@ -73,15 +73,18 @@ def http_post(settings: HttpSettings, *segments: str, **options: Any) -> Answer:
     return asyncio.run(run())
 
 
-def begin_turn(sandbox: Sandbox, environment: Environment, agent_id: str, turn: Turn) -> None:
-    """Let an agent work on a device."""
+def begin_turn(
+    sandbox: Sandbox, environment: Environment, agent_id: str, turn: Turn, conversation_id: str | None = None
+) -> None:
+    """Let an agent work on a device, by default in its default conversation."""
     sandbox.script(agent_id, turn)
-    message = {"role": "user", "content": "work", "client_message_id": f"work of {agent_id}"}
-    body = {"messages": [message], "agentId": agent_id}
-    http_post(
-        settings_for(sandbox), "v1", "environments", str(environment.connection_id), "messages",
-        body=body, repeatable=False,
-    )  # fmt: skip
+    body = {
+        "messages": [{"role": "user", "content": "work", "client_message_id": f"{agent_id} {conversation_id}"}],
+        "agentId": agent_id,
+        **({"conversationId": conversation_id} if conversation_id is not None else {}),
+    }
+    path = ("v1", "environments", str(environment.connection_id), "messages")
+    http_post(settings_for(sandbox), *path, body=body, repeatable=False)
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import RolloutUpdates, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.standing import write_summary
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
 from ansible_collections.fleetops.environments.plugins.module_utils.text import format_now
@@ -58,12 +59,13 @@ def update_all(
     progress: RolloutUpdates | None = None,
     when_busy: str = "wait",
     busy_within: float = 60.0,
+    recorded: Sequence[dict[str, Any]] = (),
     **settings: Any,
 ) -> list[UpdateOutcome]:
     """Update these while a thread runs something else."""
     standard = {"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", "longest_pause": 0.1}
     rules = Policy(**{**standard, **(policy or {})})
-    update = Update(target_version, method, within, any_manual_command, Drain(when_busy, busy_within))
+    update = Update(target_version, method, within, any_manual_command, Drain(when_busy, busy_within, recorded))
 
     async def run() -> list[UpdateOutcome]:
         targets = [Target(environment.id, environment, agent_id) for environment in environments]
@@ -356,6 +358,43 @@ def test_a_busy_device_is_skipped_or_fails_when_its_time_is_over(sandbox: Sandbo
     assert message_of(late).startswith("not told to update, as it is still busy after ")
     assert message_of(late).endswith(": a turn of agent-1; when_busy=interrupt updates it all the same")
     assert count_received(sandbox, environment) == (0, 1)
+
+
+@pytest.mark.parametrize("agent_id", ["agent-1", None], ids=["of the task", "of a campaign"])
+@pytest.mark.parametrize("kind", ["standing", "recorded", "named by the device"])
+def test_a_device_that_is_busy_in_any_of_its_conversations_is_not_told(
+    sandbox: Sandbox, kind: str, agent_id: str | None
+) -> None:
+    busy, other = add_environment(sandbox), add_environment(sandbox)
+    summary = {"summary": write_summary(busy.id)} if kind == "standing" else {}
+    made = http_post(
+        settings_for(sandbox), "v1", "conversations", "", params={"agent_id": "agent-1"}, body=summary, repeatable=False
+    )
+    conversation_id = made.data["id"]
+    if kind == "named by the device":
+        sandbox.patch(busy.id, metadata={"cwd_map": {f"conversation:{conversation_id}": "/work"}})
+    begin_turn(sandbox, busy, "agent-1", LongTurn(seconds=3600), conversation_id)
+    sandbox.upgrade_to("0.34.12")
+    row = {"agent_id": "agent-1", "conversation_id": conversation_id if kind == "recorded" else None}
+
+    outcomes = update_all(
+        sandbox, [busy, other], agent_id=agent_id, when_busy="skip", recorded=[{"id": busy.id, **row}]
+    )
+
+    assert [outcome.status for outcome in outcomes] == ["skipped", "changed"]
+    assert outcomes[0].reason == f"busy: a turn of agent-1 in {conversation_id}"
+    assert count_received(sandbox, busy) == (0, 1)
+
+
+def test_a_device_whose_conversations_cannot_be_listed_is_not_told(sandbox: Sandbox) -> None:
+    environment = add_environment(sandbox)
+    sandbox.add_fault("status", route="conversation_list", status=401)
+
+    outcome = update_one(sandbox, environment, agent_id="agent-1")
+
+    assert outcome.status == "failed"
+    assert message_of(outcome).startswith("what is under way on it cannot be found out: the conversations of agent-1 ")
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 def test_a_busy_device_is_interrupted_if_that_is_wanted(sandbox: Sandbox) -> None:

@@ -6,62 +6,83 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ..environment import Environment
 from ..errors import ApiError
-from ..providers.conversation import NEW_CONVERSATION
+from ..providers.conversation import TO_BE_OPENED
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
-from .device_work import count_messages, read_work
+from .device_work import KnownConversations, count_messages, read_work
 from .fan_out import Outcome, Target
 
 _ALL_THE_SAME = "when_busy=interrupt updates it all the same"
 
 
-@dataclass(frozen=True, slots=True)
 class Drain:
-    """What happens to a device on which something is under way.
+    """Holds back devices on which something is under way.
 
-    when_busy: `wait`, `skip` or `interrupt`. within: seconds to wait for it, from the first look that found it busy.
+    when_busy: `wait`, `skip` or `interrupt`. within: seconds to wait for a device, from the first look that found it
+        busy. recorded: as for KnownConversations; it names the agents of a device, too.
     """
 
-    when_busy: str = "wait"
-    within: float = 600.0
-    # Environment id → the time of that look.
-    _busy_since: dict[str, float] = field(default_factory=dict)
+    def __init__(
+        self, when_busy: str = "wait", within: float = 600.0, recorded: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        self._when_busy, self._within = when_busy, within
+        self._known = KnownConversations(recorded, ())
+        self._agents: dict[str, set[str]] = defaultdict(set)
+        for row in recorded:
+            if row["agent_id"]:
+                self._agents[str(row["id"])].add(str(row["agent_id"]))
+        self._busy_since: dict[str, float] = {}
 
     async def holds_back(self, client: Client, target: Target, environment: Environment, outcome: Outcome) -> bool:
         """Whether a device is not told now; the outcome is then `skipped` or `later`, and says why. Raises ApiError."""
         try:
-            work = None if self.when_busy == "interrupt" else await find_work(client, target, environment)
+            work = None if self._when_busy == "interrupt" else await self.find_work(client, target, environment)
         except ApiError as error:
             raise error.but(f"what is under way on it cannot be found out: {error}; {_ALL_THE_SAME}") from None
         if work is None:
             return False
         outcome.status, outcome.reason = "skipped", f"busy: {work}"
-        if self.when_busy == "wait":
+        if self._when_busy == "wait":
             outcome.status, now = "later", time.monotonic()
             waited = now - self._busy_since.setdefault(environment.id, now)
-            if waited >= self.within:
+            if waited >= self._within:
                 busy = f"not told to update, as it is still busy after {waited:.0f} s: {work}"
                 raise ApiError(f"{busy}; {_ALL_THE_SAME}", code="busy")
         return True
 
+    async def find_work(self, client: Client, target: Target, environment: Environment) -> str | None:
+        """What is under way on a device in the conversations that belong to it, as one line. Raises ApiError."""
+        own = None if target.conversation_id in TO_BE_OPENED else target.conversation_id
+        agents = dict.fromkeys(sorted(self._agents.get(environment.id, ()))) | {target.agent_id: own}
+        found: list[str] = []
+        for agent_id, conversation_id in agents.items():
+            if agent_id is None:
+                continue
+            here = replace(target, agent_id=agent_id, conversation_id=conversation_id)
+            for place in await self._known.list_places(client, here):
+                async with Relay(client.settings, environment.connection_id, agent_id, place.conversation_id) as relay:
+                    found += _describe(relay, place)
+        if self._known.problems:
+            raise ApiError("; ".join(self._known.problems), code="unknown_work")
+        return one_line("; ".join(found), 500) or None
 
-async def find_work(client: Client, target: Target, environment: Environment) -> str | None:
-    """What is under way on a device in its target's conversation, as one line. Raises ApiError."""
-    if target.agent_id is None:
-        return None
-    conversation_id = None if target.conversation_id == NEW_CONVERSATION else target.conversation_id
-    async with Relay(client.settings, environment.connection_id, target.agent_id, conversation_id) as relay:
-        work = read_work(relay)
+
+def _describe(relay: Relay, place: Target) -> list[str]:
+    """What a device reports as under way in one conversation, as lines."""
+    work, where = read_work(relay), f" in {place.conversation_id}" if place.conversation_id else ""
     ready = (work.waiting or 0) - (work.paused or 0)
     commands = [str(process["command"] or process["process_id"]) for process in work.background]
     found = {
-        f"a turn of {target.agent_id}": work.busy,
+        f"a turn of {place.agent_id}{where}": work.busy,
         count_messages(ready, "is queued", "are queued"): ready,
         one_line(f"in the background: {', '.join(commands)}"): commands,
     }
-    return "; ".join(line for line, is_so in found.items() if is_so) or None
+    return [line for line, is_so in found.items() if is_so]

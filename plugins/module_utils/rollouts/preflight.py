@@ -12,7 +12,7 @@ from typing import Any
 
 from ..environment import Environment, describe_state
 from ..errors import ApiError, FleetError
-from ..fleet.drain import find_work
+from ..fleet.drain import Drain
 from ..fleet.fan_out import FanOut, Outcome, Policy, Target
 from ..fleet.jobs import on_each
 from ..fleet.update import explain_no_command
@@ -27,14 +27,21 @@ _MOST_SHOWN = 5
 
 
 async def find_preflights(
-    settings: HttpSettings, targets: Sequence[Target], concurrency: int, version: str, containers: str = "last"
+    settings: HttpSettings,
+    targets: Sequence[Target],
+    concurrency: int,
+    version: str,
+    containers: str = "last",
+    *,
+    drain: Drain | None = None,
 ) -> list[RolloutTarget]:
     """Look at every target before a rollout to a version; returns them in the same order.
 
-    containers: `last`, or `skip` to leave devices in containers to be updated by hand.
+    containers: `last`, or `skip` to leave devices in containers to be updated by hand. drain: finds who is busy.
     Raises FleetError if a target cannot be looked up: a rollout keeps its plan, so a plan must not leave targets out.
     """
     classified: dict[str, RolloutTarget] = {}
+    drain = drain or Drain()
 
     async def look(client: Client, target: Target, outcome: Outcome) -> None:
         found = await client.resolve(target.environment, among=len(targets))
@@ -42,7 +49,7 @@ async def find_preflights(
         if found is not None and plan.preflight in UPDATABLE:
             # The update looks again.
             with contextlib.suppress(ApiError):
-                work = await find_work(client, target, found)
+                work = await drain.find_work(client, target, found)
                 plan = replace(plan, reason=work and f"busy: {work}")
         classified[target.host] = plan
         outcome.status = "ok"
