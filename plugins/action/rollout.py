@@ -14,8 +14,10 @@ from typing import Any
 from ansible.inventory.manager import split_host_pattern
 
 from ..module_utils.errors import OptionError
+from ..module_utils.fleet.drain import Drain
 from ..module_utils.fleet.fan_out import Policy, Target
 from ..module_utils.http.settings import HttpSettings
+from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import add_rollout, find_rollout, hold_rollout, record_changes
 from ..module_utils.ledger.schema import Rollout
 from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
@@ -57,7 +59,7 @@ class ActionModule(EnvironmentAction):
         items = read_targets(options["targets"], (), options["max_targets"], task_vars)
         path, name = find_ledger_path(options["ledger"]), options["name"]
         with read_ledger(path) as ledger:
-            known = find_rollout(ledger, name)
+            known, drain = find_rollout(ledger, name), Drain(recorded=Deliveries(ledger).conversations())
         excluded = self._find_excluded(options["exclude"], known, task_vars["hostvars"])
         mine = [item for item in items if item.environment.id not in excluded]
         hosts = {item.environment.id: item.host for item in mine}
@@ -65,7 +67,7 @@ class ActionModule(EnvironmentAction):
         targets = {item.environment.id: self._make_target(item, options) for item in mine}
         if known is not None:
             _check_same(known, options, items)
-        plan = known or self._plan(options, self._connect(mine), list(targets.values()))
+        plan = known or self._plan(options, self._connect(mine), list(targets.values()), drain)
         if self._task.check_mode:
             return _describe(_exclude(plan, options, excluded), hosts, before=known)
         facts = find_run_facts(self._task, task_vars)
@@ -85,10 +87,12 @@ class ActionModule(EnvironmentAction):
     def _connect(self, items: Sequence[Item]) -> HttpSettings:
         return self._connections("targets", self._group_by_provider(items))[PROVIDER.name]
 
-    def _plan(self, options: Mapping[str, Any], settings: HttpSettings, targets: Sequence[Target]) -> Rollout:
-        """A plan for the targets as they are now."""
+    def _plan(
+        self, options: Mapping[str, Any], settings: HttpSettings, targets: Sequence[Target], drain: Drain
+    ) -> Rollout:
+        """A plan for the targets as they are now. drain: finds what is under way on them."""
         concurrency, version, containers = options["concurrency"], options["version"], options["containers"]
-        found = self._wait_for(find_preflights(settings, targets, concurrency, version, containers))
+        found = self._wait_for(find_preflights(settings, targets, concurrency, version, containers, drain=drain))
         return plan_rollout(options["name"], options["version"], options["waves"], found, format_now())
 
     def _make_target(self, item: Item, options: Mapping[str, Any]) -> Target:

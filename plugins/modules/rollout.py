@@ -25,6 +25,8 @@ description:
     first. The keyword C(timeout) of the task ends a run like a signal.
   - While it runs, the phases of each wave are shown when they begin. Counts are shown each second at a terminal, else
     every 30 seconds. Where the output of the callback is for machines, the lines go to standard error.
+  - After an update Letta Code runs as C(letta server --computer-name NAME) alone. Its other options, such as
+    C(--channels), C(--org), C(--skills), C(--debug) and C(--lifecycle-output), are lost.
   - A rollout is one task's at a time. Where another one has it, this waits ten seconds and then fails.
   - In a play of several hosts the task needs C(run_once=true).
 options:
@@ -83,8 +85,9 @@ options:
   when_busy:
     description:
       - What to do with a device on which a turn is under way, a tool call waits for approval, messages are queued or
-        background work runs. As in M(fleetops.environments.self_update), for the agent in the variable
-        C(letta_agent_id) of its host. With V(skip) a busy device has failed its wave.
+        background work runs. As in M(fleetops.environments.self_update), for O(probe_agent_id) or the agent in the
+        variable C(letta_agent_id) of its host, and for the agents that campaigns in O(ledger) have sent to.
+      - With V(skip) a busy device has failed its wave.
     type: str
     choices: [wait, skip, interrupt]
     default: wait

@@ -33,7 +33,7 @@ async def find_preflights(
     version: str,
     containers: str = "last",
     *,
-    drain: Drain | None = None,
+    drain: Drain,
 ) -> list[RolloutTarget]:
     """Look at every target before a rollout to a version; returns them in the same order.
 
@@ -41,7 +41,6 @@ async def find_preflights(
     Raises FleetError if a target cannot be looked up: a rollout keeps its plan, so a plan must not leave targets out.
     """
     classified: dict[str, RolloutTarget] = {}
-    drain = drain or Drain()
 
     async def look(client: Client, target: Target, outcome: Outcome) -> None:
         found = await client.resolve(target.environment, among=len(targets))

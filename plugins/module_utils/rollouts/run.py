@@ -22,6 +22,7 @@ from ..fleet.progress import report_at_pace
 from ..fleet.update import Update, UpdateOutcome, update_environments
 from ..fleet.wait import Goal, wait_for_environments
 from ..http.settings import HttpSettings
+from ..ledger.deliveries import Deliveries
 from ..ledger.rollouts import RolloutUpdates, record_changes
 from ..ledger.schema import Rollout, Wave
 from ..ledger.sqlite import Ledger
@@ -75,7 +76,8 @@ class RolloutRun:
 
     async def _update(self, wave: Wave, targets: Sequence[Target]) -> list[UpdateOutcome]:
         within, progress = self.options["update_timeout"], RolloutUpdates(self.ledger, self.rollout)
-        drain = Drain(self.options["when_busy"], self.options["busy_timeout"])
+        recorded = Deliveries(self.ledger).conversations()
+        drain = Drain(self.options["when_busy"], self.options["busy_timeout"], recorded)
         update = Update(self.rollout.version, "command", within, any_manual_command=False, drain=drain)
         async with self._phase(wave, "update", targets, max_failures=wave.max_failures) as policy:
             return await update_environments(self.settings, targets, policy, update, progress, check_mode=False)
