@@ -235,8 +235,8 @@ def test_the_conversation_of_a_campaign_is_looked_at(ansible: Ansible, devices: 
 
     run = ansible.steps(
         step(
-            "work", "send_message", targets=["able"], agent_id="agent-1", conversation_id="new", content="work",
-            campaign="work", ledger="campaigns.sqlite",
+            "work", "send_message", targets=["able"], agent_id="agent-1", content="work", campaign="work",
+            ledger="campaigns.sqlite",
         ),
         step("absent", "self_update", **told, ledger="absent.sqlite"),
         step("named", "self_update", **told, ledger="campaigns.sqlite"),
@@ -244,8 +244,8 @@ def test_the_conversation_of_a_campaign_is_looked_at(ansible: Ansible, devices: 
 
     assert run.result("absent")["msg"].startswith("ledger: there is no ")
     [busy] = run.result("named")["targets"]
-    conversation_id = run.result("work")["targets"][0]["conversation_id"]
-    assert (busy["status"], busy["reason"]) == ("skipped", f"busy: a turn of agent-1 in {conversation_id}")
+    assert busy["status"] == "skipped"
+    assert busy["reason"].startswith("busy: a turn of agent-1")
     assert _list_commands(ansible, devices["able"]) == []
 
 
