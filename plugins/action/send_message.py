@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +18,7 @@ from ansible.errors import AnsibleError
 
 from ..module_utils.campaigns.campaign import Campaign, mark_delivered, mark_inactive
 from ..module_utils.campaigns.plan import CampaignPlan, find_failed_turns, plan_campaign
-from ..module_utils.errors import OptionError
+from ..module_utils.errors import ApiError, OptionError
 from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, Retry, deliver, wait_for_replies
 from ..module_utils.fleet.fan_out import Target, count_each
 from ..module_utils.ledger.audit_log import AuditLog
@@ -25,7 +27,7 @@ from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
 from ..module_utils.options import drop_blanks
 from ..module_utils.providers.base import Client, Provider
-from ..module_utils.providers.conversation import NEW_CONVERSATION, STATES
+from ..module_utils.providers.conversation import NEW_CONVERSATION, STATES, TO_BE_OPENED
 from ..module_utils.providers.message import Message
 from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
 from ..module_utils.text import hash_text
@@ -79,7 +81,7 @@ class ActionModule(TargetsAction):
         if content.skip is None:
             _check_agent(to, provider, options)
         if options["campaign"]:
-            self._check_campaign(item, to.conversation_id, content.messages, options)
+            self._check_campaign(item, content.messages, options)
         return MessageTarget(
             item.host, item.environment, to.agent_id, to.conversation_id, content.skip, messages=content.messages
         )
@@ -166,30 +168,13 @@ class ActionModule(TargetsAction):
             + (f", {offline} of them listed as offline" if offline else "")
             + (f"; {len(planned.settled)} have it already" if planned.settled else "")
             + (f"; the campaign is {planned.state}" if planned.state != ACTIVE else ""),
-            "would_send": [
-                {
-                    "host": target.host,
-                    "agent_id": target.agent_id,
-                    "conversation_id": target.conversation_id,
-                    "messages": [message.as_option() for message in target.messages],
-                }
-                for target in wanted[:_MOST_RENDERED]
-            ],
+            "would_send": asyncio.run(_describe_first(run, wanted[:_MOST_RENDERED])),
         }
 
-    def _check_campaign(
-        self, item: Item, conversation_id: str | None, messages: Sequence[Message], options: Mapping[str, Any]
-    ) -> None:
+    def _check_campaign(self, item: Item, messages: Sequence[Message], options: Mapping[str, Any]) -> None:
         """Refuse messages that could not be looked up later, or that have ids of their own."""
         if any(message.approvals for message in messages):
             raise OptionError("campaign", "cannot go with approvals, which carry no id to be looked up by")
-        provider = find_provider(item.environment.provider)
-        if conversation_id == NEW_CONVERSATION and not provider.makes_session(conversation_id):
-            raise OptionError(
-                "campaign",
-                "cannot go with the conversation_id 'new', as nobody could find out which one a lost ledger named; "
-                f"give {item.host} one that exists, or none for its agent's default one",
-            )
         own = ("client_message_id", "otid")
         given_ids = [*(options["messages"] or []), item.given, options]
         if any(message.get(name) for message in given_ids for name in own):
@@ -234,8 +219,9 @@ def _check_agent(to: Target, provider: Provider, options: Mapping[str, Any]) -> 
             f"{to.host} has none, and a session needs one; give it with the task, its entry of targets or its "
             f"{variable}, or give a {provider.conversation}",
         )
-    if to.conversation_id == NEW_CONVERSATION:
-        raise OptionError(provider.conversation, f"'new' needs an {provider.agent}, and {to.host} has none")
+    if to.conversation_id in TO_BE_OPENED:
+        needs = f"{to.conversation_id!r} needs an {provider.agent}"
+        raise OptionError(provider.conversation, f"{needs}, and {to.host} has none")
     if options["wait_for_reply"] and not provider.knows_who_answers(to.agent_id):
         raise OptionError("wait_for_reply", f"needs an {provider.agent}, and {to.host} has none")
 
@@ -267,6 +253,30 @@ async def _deliver(
         if delivery.status == "sent" and not target.provider.knows_who_answers(delivery.agent_id):
             delivery.reason = _NO_AGENT
     return deliveries
+
+
+async def _describe_first(run: TaskRun, targets: Sequence[MessageTarget]) -> list[dict[str, Any]]:
+    async with open_clients(run.connections) as clients:
+        return [
+            {
+                "host": target.host,
+                "agent_id": target.agent_id,
+                "conversation_id": await _find_conversation(clients, target),
+                "messages": [message.as_option() for message in target.messages],
+            }
+            for target in targets
+        ]
+
+
+async def _find_conversation(clients: Mapping[str, Client], target: MessageTarget) -> str | None:
+    """Where a target's message would go now: a word for what would be made, or if that cannot be asked."""
+    kind = target.conversation_id
+    if kind in TO_BE_OPENED and kind != NEW_CONVERSATION:
+        with contextlib.suppress(ApiError):
+            client, agent_id = clients[target.environment.provider], str(target.agent_id)
+            place = await client.open_conversation(target.environment, agent_id, None, kind, look=False)
+            return place.conversation_id
+    return kind
 
 
 def _open_audit_log(run: TaskRun) -> AbstractContextManager[AuditLog | None]:

@@ -102,6 +102,11 @@ options:
       - The agent that is meant.
       - The C(agent_id) of the target's own entry goes before its host variable C(letta_agent_id), and that before this.
     type: str
+  agent_name:
+    description:
+      - The name of the agent that is meant, instead of O(agent_id). It is looked up once a task.
+      - It is an error if no agent or several agents have the name.
+    type: str
   conversation_id:
     description:
       - The agent's conversation that is meant; its default conversation unless given.

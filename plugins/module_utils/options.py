@@ -141,6 +141,7 @@ FAN_OUT_SPEC: dict[str, dict[str, Any]] = {
 TARGETS_SPEC: dict[str, dict[str, Any]] = {
     **FAN_OUT_SPEC,
     "agent_id": {"type": "str"},
+    "agent_name": {"type": "str"},
     "conversation_id": {"type": "str"},
     "when_offline": {"type": "str", "choices": ["skip", "fail", "wait"], "default": "skip"},
     "offline_timeout": {"type": "float", "default": 300},

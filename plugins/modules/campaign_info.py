@@ -118,7 +118,9 @@ deliveries:
       type: str
       sample: agent-1234
     conversation_id:
-      description: The conversation, or the session of Qoder; none is the agent's default conversation.
+      description:
+        - The conversation, or the session of Qoder; none is the agent's default conversation.
+        - V(standing), V(new) and V(standing or default) are those of a message that was not sent yet.
       type: str
     session_key:
       description: The idempotency key with which a session of Qoder is made for it; none for Letta.

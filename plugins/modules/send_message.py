@@ -110,7 +110,18 @@ options:
         such a message silently.
   conversation_id:
     description:
-      - The conversation to send to; V(new) makes one for each target, for which an agent must be known.
+      - The conversation to send to. V(default) is the agent's default one, V(standing) the standing one for the agent
+        and the environment, and V(new) makes one for each target. The last two need an agent.
+      - A conversation has one turn at a time. A device that finds it busy, perhaps with the turn of another device,
+        tries for about 70 seconds and then drops its message. Several targets in one conversation are a warning.
+      - So without a conversation, targets that share an agent have a standing one each. It is made once, with a
+        C(summary) that names the environment. It is found again by that summary, so the next run goes on in it.
+        Where it was archived, removed or renamed, another one is made.
+      - Targets share an agent if several of the task have it. A task for each host looks at the next 30 hosts of the
+        play too.
+      - A target that has its agent to itself keeps the agent's default conversation, unless the agent has a standing
+        conversation with any environment. So a run that C(--limit) leaves one host goes on where the run for all was.
+      - O(approvals) go to the same conversation, but make none. Where there is none, they go to the default one.
       - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
         that before this.
   agent:
@@ -266,7 +277,7 @@ EXAMPLES = r"""
     content: "Pull the latest changes of {{ letta_git_branch }}."
     agent_id: agent-1234
 
-- name: A message for each, in a conversation of its own
+- name: A message for each, in a conversation that is made for it
   fleetops.environments.send_message:
     targets:
       - host: alpha
@@ -308,7 +319,6 @@ EXAMPLES = r"""
     targets: "{{ ansible_play_batch }}"
     content: Which services failed since yesterday?
     agent_id: agent-1234
-    conversation_id: new
     wait_for_reply: true
     reply_timeout: 300
     max_failures: 100%
@@ -385,7 +395,7 @@ targets:
       type: str
       sample: agent-1234
     conversation_id:
-      description: The conversation it was sent to, where one was named or made.
+      description: The conversation it was sent to. None is the agent's default one.
       type: str
       sample: conv-1
     session_id:

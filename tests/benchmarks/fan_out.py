@@ -20,7 +20,9 @@ PEAK = Goal("more", 100, "MB")
 def task(concurrency: int, **options: Any) -> dict[str, Any]:
     """The task that sends to all hosts of the play; a short text, unless the options give another one."""
     what = {} if "content_file" in options else {"content": "hello"}
-    targets = {"agent_id": AGENT, "targets": "{{ ansible_play_batch }}", "concurrency": concurrency}
+    # The scripts send in the default conversation, too: one request for each message.
+    whom = {"agent_id": AGENT, "conversation_id": "default"}
+    targets = {**whom, "targets": "{{ ansible_play_batch }}", "concurrency": concurrency}
     return {"fleetops.environments.send_message": {**what, **targets, **options}, "run_once": True}
 
 

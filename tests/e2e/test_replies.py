@@ -56,6 +56,23 @@ def test_an_instruction_reaches_the_devices_and_their_replies_come_back(ansible:
     assert [entry["reply"]["text"] for entry in run.result("it")["targets"]] == ["This is alpha.", "This is beta."]
 
 
+def test_devices_that_share_an_agent_do_not_wait_for_each_others_turns(ansible: Ansible, fleet: Fleet) -> None:
+    """In one conversation the API refuses the second device, which gives up after four tries."""
+    agent_id = _agent(fleet)
+    fleet.sandbox.script(agent_id, then=LongTurn(seconds=4, text="Looked."))
+    ask = {"agent_id": agent_id, "content": "Look.", "wait_for_reply": True, "reply_timeout": PATIENCE}
+
+    runs = [ansible.task("send_message", targets=["alpha", "beta"], **ask) for _number in range(2)]
+
+    for run in runs:
+        run.assert_quiet()
+        assert [entry["reply"]["text"] for entry in run.result("it")["targets"]] == ["Looked.", "Looked."]
+    used = [[entry["conversation_id"] for entry in run.result("it")["targets"]] for run in runs]
+    assert used[0] == used[1]
+    assert len({*used[0]}) == len(fleet.sandbox.conversations(agent_id)) == 2
+    assert {entry["status"] for entry in fleet.sandbox.requests("turn")} == {200}
+
+
 def test_a_failed_turn_is_reported_and_a_turn_that_the_device_repeats_is_waited_for(
     ansible: Ansible, fleet: Fleet
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.sandbox.process import Sandbox
 
-from .conftest import Ansible
+from .conftest import AGENT, Ansible
 
 TARGETS = 1000
 # No request fails in the last run.
@@ -66,15 +66,17 @@ def fleet() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def add_faults(sandbox: Sandbox) -> None:
+def add_faults(sandbox: Sandbox, *, shared: bool) -> None:
     """Let a share of the requests on each route fail, with all faults of the route equally often."""
     for rule in PAUSES:
         sandbox.add_fault(**rule)
     add_share(sandbox, "messages", [*ANYWHERE, *MESSAGES], SHARE)
     add_share(sandbox, "retrieve", ANYWHERE, SHARE)
     add_share(sandbox, "history", ANYWHERE, SHARE)
+    add_share(sandbox, "conversations", ANYWHERE, SHARE)
     # A listing is complete or fails; with a quarter of many pages failing, hardly any listing would succeed.
     add_share(sandbox, "list", [*ANYWHERE, *LISTINGS], SHARE / 5)
+    add_share(sandbox, "conversation_list", ANYWHERE, SHARE / 5 if shared else SHARE)
 
 
 def add_share(sandbox: Sandbox, route: str, rules: list[dict[str, Any]], share: float) -> None:
@@ -83,27 +85,29 @@ def add_share(sandbox: Sandbox, route: str, rules: list[dict[str, Any]], share: 
         sandbox.add_fault(**rule, route=route, share=each, seed=number)
 
 
-def listed_once(ansible: Ansible) -> dict[str, dict[str, Any]]:
-    """As many online hosts as requested, as an inventory has them: what an action needs, and one agent each."""
+def listed_once(ansible: Ansible, *, shared: bool) -> dict[str, dict[str, Any]]:
+    """As many online hosts as requested, as an inventory has them: what an action needs, and one agent, or one each."""
     of_hosts = ansible.listing()["_meta"]["hostvars"]
     online = [name for name, variables in of_hosts.items() if variables["letta_online"]][:TARGETS]
     assert len(online) == TARGETS
     return {
         name: {
             "fleetops_environment": of_hosts[name]["fleetops_environment"],
-            "letta_agent_id": f"agent-{of_hosts[name]['letta_id']}",
+            "letta_agent_id": AGENT if shared else f"agent-{of_hosts[name]['letta_id']}",
         }
         for name in online
     }
 
 
-def test_each_of_a_thousand_agents_has_one_turn_whatever_fails(tmp_path: Path, fleet: Sandbox) -> None:
+@pytest.mark.parametrize("shared", [False, True], ids=["own agents", "one agent"])
+def test_each_of_a_thousand_devices_has_one_turn_whatever_fails(tmp_path: Path, fleet: Sandbox, shared: bool) -> None:
+    fleet.reset()
     ansible = Ansible(tmp_path, fleet)
-    hosts = listed_once(ansible)
+    hosts = listed_once(ansible, shared=shared)
     source = ansible.file("static.yaml", json.dumps({"all": {"hosts": hosts}}))
     send = {"content": "hello", "campaign": "c", "ledger": "ledger.sqlite", "targets": "{{ groups['all'] }}"}
     patience = {"timeout": 1, "retries": 2, "max_failures": "100%", "concurrency": 100}
-    add_faults(fleet)
+    add_faults(fleet, shared=shared)
 
     rules: list[dict[str, Any]] = []
     for run in range(1, RUNS + 1):
@@ -117,6 +121,8 @@ def test_each_of_a_thousand_agents_has_one_turn_whatever_fails(tmp_path: Path, f
     assert counts["sent"] + counts["already_sent"] == TARGETS
     turns = {environment_id: received["turns"] for environment_id, received in fleet.received().items()}
     assert turns == {variables["fleetops_environment"]["id"]: 1 for variables in hosts.values()}
-    assert [rule for rule in rules if not rule["fired"] and rule["route"] != "list"] == []
+    # There are fewer requests on the other routes than rules.
+    often = {"messages", "retrieve", *(["conversations"] if shared else ["history", "conversation_list"])}
+    assert [rule for rule in rules if not rule["fired"] and rule["route"] in often] == []
     log = [entry for entry in fleet.requests() if entry["route"] != "list"]
     assert sum(entry["fault"] is not None for entry in log) > len(log) / 5

@@ -134,7 +134,6 @@ def test_options_that_conflict_with_a_campaign_are_refused_before_anything_is_se
     wrong: dict[str, dict[str, Any]] = {
         "approvals": {"content": None, "approvals": approvals},
         "approvals among messages": {"content": None, "messages": [{"approvals": approvals}]},
-        "new": {"conversation_id": "new"},
         "id": {"client_message_id": "m"},
         "id of a message": {"content": None, "messages": [message | {"client_message_id": "m"}]},
         "otid of a message": {"content": None, "messages": [message | {"otid": "m"}]},
@@ -159,8 +158,6 @@ def test_options_that_conflict_with_a_campaign_are_refused_before_anything_is_se
     assert said == {
         "approvals": "campaign: cannot go with approvals, which carry no id to be looked up by",
         "approvals among messages": "campaign: cannot go with approvals, which carry no id to be looked up by",
-        "new": "campaign: cannot go with the conversation_id 'new', as nobody could find out which one a lost ledger "
-        f"named; give {names[0]} one that exists, or none for its agent's default one",
         "id": own,
         "id of a message": own,
         "otid of a message": own,

@@ -221,6 +221,7 @@ def test_a_failure_before_the_message_is_sent_is_not_unknown(ansible: Ansible) -
     # It accepts connections and sends nothing, not even for TLS.
     with socket.create_server(("127.0.0.1", 0)) as silent:
         say = {"targets": [online["name"]], "content": "Hello", "agent_id": AGENT, "deadline": 1}
+        say |= {"conversation_id": "default"}
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         connecting = ansible.task("send_message", **say, base_url=f"https://{address}")
         waiting = ansible.task("send_message", **say, base_url=f"http://{address}")

@@ -25,7 +25,7 @@ from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import SETTINGS_SPEC, drop_blanks, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
-from ...module_utils.providers.conversation import NEW_CONVERSATION
+from ...module_utils.providers.conversation import NEW_CONVERSATION, TO_BE_OPENED
 from ...module_utils.providers.registry import find_provider, list_providers
 from ...module_utils.stop import Stop
 from ...module_utils.text import one_line
@@ -61,7 +61,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     _host_variables: HostVariables
     # The providers that it works with, None for all.
     PROVIDERS: ClassVar[Sequence[Provider] | None] = None
-    # Whether `new` is a conversation_id, for one that is made.
+    # Whether a conversation_id may be `new` or `standing`, for one that is made.
     MAKES_CONVERSATIONS: ClassVar[bool] = False
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,8 +212,9 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             return json.dumps(value, sort_keys=True)
         if isinstance(value, Sequence) and value and not isinstance(value, str):
             raise OptionError(option, f"that of {host} must be an id or a dictionary, got {one_line(repr(value), 60)}")
-        if option == provider.conversation and value == NEW_CONVERSATION and not self.MAKES_CONVERSATIONS:
-            raise OptionError(option, f"must be one that exists, got 'new' for {host}")
+        can_be_opened = self.MAKES_CONVERSATIONS and (provider.standing or value == NEW_CONVERSATION)
+        if option == provider.conversation and value in TO_BE_OPENED and not can_be_opened:
+            raise OptionError(option, f"must be one that exists, got {str(value)!r} for {host}")
         return str(value) if value else None
 
     def _settings(self, provider: Provider, listed_from: str | None = None) -> HttpSettings:

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-from ...module_utils.errors import OptionError
+from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.files import check_writable
 from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_each
 from ...module_utils.fleet.result_files import write_hosts, write_results
@@ -19,12 +20,15 @@ from ...module_utils.options import parse_share
 from ...module_utils.providers.conversation import Reply
 from ...module_utils.providers.registry import find_provider
 from ..core_internals import share_between_attempts
-from ..hosts import HostVariables
+from ..hosts import HostVariables, find_environment
 from .base import ON_A_TERMINAL, EnvironmentAction
+from .conversations import choose_conversations, explain_crowded
 from .signals import stop_on_signals
 from .targets import Item, read_current_host, read_targets
 
 _MOST_FAILURES_SHOWN = 20
+# Of the hosts beside the current one, which may have the same agent.
+_MOST_NEIGHBOURS = 30
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
 
 
@@ -90,11 +94,13 @@ class TargetsAction(EnvironmentAction):
             if fans_out
             else read_current_host(task_vars)
         )
-        self._host_variables = HostVariables(self._task, task_vars, self._templar, [item.host for item in items])
+        self._neighbours = [] if fans_out or not self.MAKES_CONVERSATIONS else self._list_neighbours(task_vars)
+        hosts = [item.host for item in items]
+        self._host_variables = HostVariables(self._task, task_vars, self._templar, [*hosts, *self._neighbours])
         connections = self._connections("targets", self._group_by_provider(items))
         earlier: dict[str, Outcome]
         targets, earlier = share_between_attempts(
-            self._task, lambda: ([self.make_target(item, options, task_vars) for item in items], {})
+            self._task, lambda: (self._make_targets(items, options, connections, task_vars), {})
         )
         run = TaskRun(
             connections=connections,
@@ -112,6 +118,45 @@ class TargetsAction(EnvironmentAction):
             if fans_out:
                 _write_files(options, result)
         return result
+
+    def _make_targets(
+        self,
+        items: Sequence[Item],
+        options: dict[str, Any],
+        connections: Mapping[str, HttpSettings],
+        task_vars: Mapping[str, Any],
+    ) -> list[Target]:
+        """The targets, with their agent and conversation. Raises FleetError."""
+        if options.get("agent_name"):
+            if options["agent_id"]:
+                raise OptionError("agent_name", "cannot go with agent_id")
+            for name, settings in connections.items():
+                if (find := find_provider(name).find_agent) is not None:
+                    options["agent_id"] = self._wait_for(find(settings, options["agent_name"]))
+        targets = [self.make_target(item, options, task_vars) for item in items]
+        if not self.MAKES_CONVERSATIONS:
+            return targets
+        if crowded := explain_crowded(targets):
+            self._display.warning(crowded)
+        hosts, hostvars = self._neighbours, task_vars["hostvars"]
+        return choose_conversations(
+            targets, lambda target: any(self._answers_for(host, target, options, hostvars) for host in hosts)
+        )
+
+    def _list_neighbours(self, task_vars: Mapping[str, Any]) -> list[str]:
+        """The next hosts of the play, which have a task of their own. All of them would be too many for each task."""
+        hosts, own = list(task_vars["ansible_play_hosts_all"]), str(task_vars["inventory_hostname"])
+        place = hosts.index(own) if own in hosts and not self._task.run_once else len(hosts)
+        return (hosts[place + 1 :] + hosts[:place])[:_MOST_NEIGHBOURS] if place < len(hosts) else []
+
+    def _answers_for(self, host: str, target: Target, options: Mapping[str, Any], hostvars: Mapping[str, Any]) -> bool:
+        """Whether another host has the agent of a target. What is wrong with that host fails its own task."""
+        provider = find_provider(target.environment.provider)
+        with contextlib.suppress(FleetError):
+            environment = find_environment(host, hostvars)
+            if environment is not None and environment.provider == provider.name:
+                return self._find_address(provider, provider.agent, host, {}, options) == target.agent_id
+        return False
 
     def _make_attempt(self, run: TaskRun) -> list[Outcome]:
         """Work on the targets that no earlier attempt has settled; an outcome for each target, in the same order.
