@@ -55,10 +55,13 @@ def test_every_turn_is_stopped_once_and_only_asked_about_in_check_mode(
 
     checked, run, again = _stop(ansible, "--check", **told), _stop(ansible, **told), _stop(ansible, **told)
 
-    for each in (checked, run, again):
+    checked.assert_error("one: a turn is under way")
+    ends = [(checked, "0 confirmed, 2 did not: one, two", 1), (run, "2 confirmed", 0), (again, "2 confirmed", 0)]
+    for each, said, failed in ends:
+        assert each.result("Say who did not confirm")["msg"] == f"2 hosts: {said}; 2 conversations looked at"
+        assert [counts["failed"] for counts in recap_of(each).values()] == [failed] * 2
+    for each in (run, again):
         each.assert_quiet()
-        assert each.result("Say who did not confirm")["msg"] == "2 hosts: 2 confirmed; 2 conversations looked at"
-        assert [counts["failed"] for counts in recap_of(each).values()] == [0, 0]
     assert [_statuses(each) for each in (checked, run, again)] == [changed, changed, unchanged]
     assert "paused: campaign 'spring': 0 deliveries" in run.stdout
     sent = ansible.steps(
@@ -93,7 +96,7 @@ def test_a_host_that_did_not_confirm_fails_under_its_own_name(ansible: Ansible, 
         assert "WARNING" not in run.output
         assert (
             run.result("Say who did not confirm")["msg"]
-            == "2 hosts: 1 confirmed, 1 did not: one; 2 conversations looked at"
+            == "2 hosts: 1 confirmed, 1 did not: one; 1 conversations looked at"
         )
         run.assert_error("one: mode offline: the environment is offline")
         assert {host: counts["failed"] for host, counts in recap_of(run).items()} == {"one": 1, "two": 0}
@@ -131,6 +134,8 @@ def test_a_host_without_a_known_agent_has_not_confirmed(ansible: Ansible, device
     run.assert_error("qoder-cloud: the turns of environments of qoder cannot be stopped")
     given.assert_quiet()
     assert _lines(given) == []
+    assert "1 confirmed" not in given.stdout
+    assert "2 confirmed" not in given.stdout
 
 
 @pytest.mark.parametrize(

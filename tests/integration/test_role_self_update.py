@@ -171,7 +171,7 @@ def test_a_canary_that_fails_stops_the_rollout_until_it_is_repaired(ansible: Ans
     assert failed.returncode == 2
     failed.assert_error(
         f"wave 1 of rollout '{ROLLOUT}' failed, as 1 of its 1 targets failed, 0 may; run the same again to try it ",
-        "again, or allow more with self_update_canary_max_failures: d0: ",
+        "again, leave hosts out with self_update_exclude, or allow more with self_update_canary_max_failures: d0: ",
         "d0: the device did not update; it said: Failed: EACCES",
     )
     assert told == {"d0": 1}
@@ -254,7 +254,7 @@ def test_the_advice_of_a_failed_wave_works_with_a_limit(ansible: Ansible) -> Non
     again = _rollout(ansible, "--limit", "d3,d4,d1,d2", **told)
     allowed = _rollout(ansible, "--limit", "d4", **told, self_update_max_failures=1)
 
-    advice = "to try it again, or allow more with self_update_max_failures: "
+    advice = "to try it again, leave hosts out with self_update_exclude, or allow more with self_update_max_failures: "
     failed.assert_error(
         f"wave 2 of rollout '{ROLLOUT}' failed, as 2 of its 3 targets failed, 0 may; run the same again {advice}"
     )

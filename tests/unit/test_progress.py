@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import progress as module
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.progress import Progress, report_at_pace
 
@@ -93,6 +94,15 @@ def test_after_a_long_silence_a_line_is_shown_although_no_more_have_ended(monkey
     asyncio.run(run())
 
     assert [line.partition(",")[0] for line in shown[:3]] == ["0 of 2 targets"] * 3
+
+
+def test_an_error_within_is_raised_as_it_is() -> None:
+    async def run() -> None:
+        async with Progress("targets", 1).show(lambda _line: None):
+            raise FleetError("not so")
+
+    with pytest.raises(FleetError, match="not so"):
+        asyncio.run(run())
 
 
 def test_lines_are_reported_at_a_pace_and_the_latest_counts() -> None:

@@ -159,6 +159,8 @@ def test_a_plan_names_the_devices_that_were_busy_and_those_at_risk_until_they_ar
     assert planned["busy"] == [{"host": "host-0", "reason": "busy: a turn of agent-1"}]
     assert planned["at_risk"] == ["host-1"]
     assert done["busy"] == done["at_risk"] == []
+    left_out = replace(rollout, targets=[replace(one, status="excluded") for one in rollout.targets])
+    assert describe_rollout(left_out, hosts)["at_risk"] == []
 
 
 @pytest.mark.parametrize(

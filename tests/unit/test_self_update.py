@@ -60,6 +60,7 @@ def update_all(
     when_busy: str = "wait",
     busy_within: float = 60.0,
     recorded: Sequence[dict[str, Any]] = (),
+    in_doubt: dict[str, str] | None = None,
     **settings: Any,
 ) -> list[UpdateOutcome]:
     """Update these while a thread runs something else."""
@@ -72,7 +73,13 @@ def update_all(
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(meanwhile))
             return await update_environments(
-                settings_for(sandbox, **settings), targets, rules, update, progress, check_mode=check_mode
+                settings_for(sandbox, **settings),
+                targets,
+                rules,
+                update,
+                progress,
+                in_doubt=in_doubt,
+                check_mode=check_mode,
             )
 
     return asyncio.run(run())
@@ -465,6 +472,19 @@ def test_a_device_that_may_still_be_installing_is_not_told_as_another_environmen
     assert [count_received(sandbox, environment) for environment in (first, second)] == [(1, 0), (0, 0)]
 
 
+def test_a_device_in_doubt_is_not_told_as_another_environment_in_a_later_wave(sandbox: Sandbox) -> None:
+    sandbox.upgrade_to("0.34.12", comes_back=False)
+    first, second = (add_environment(sandbox, deviceId="device-pair") for _number in range(2))
+    in_doubt: dict[str, str] = {}
+
+    [told] = update_all(sandbox, [first], within=1, in_doubt=in_doubt)
+    [later] = update_all(sandbox, [second], within=1, in_doubt=in_doubt)
+
+    assert (told.status, later.status) == ("failed", "failed")
+    assert message_of(later) == f"its device was told to update as {first.id}, and may still be installing"
+    assert count_received(sandbox, second) == (0, 0)
+
+
 # Lost answers
 
 
@@ -732,6 +752,29 @@ def test_check_mode_shows_the_update_and_sends_nothing(sandbox: Sandbox) -> None
 
 
 # In a rollout
+
+
+def test_a_device_that_restarts_when_its_rollout_goes_on_has_its_time_to_come_back(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    environment = add_environment(sandbox)
+    sandbox.offline(environment.id)
+    told = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable", told_at=format_now())
+
+    def come_back() -> None:
+        time.sleep(0.5)
+        restarts_on(sandbox, environment, "0.34.12")()
+
+    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
+        rollout = plan_rollout("r", "0.34.12", ["100%"], [told], format_now())
+        add_rollout(ledger, rollout)
+        progress = RolloutUpdates(ledger, rollout)
+        # An offline device is not waited for otherwise.
+        outcome = update_one(sandbox, environment, progress=progress, meanwhile=come_back)
+
+    assert (outcome.status, outcome.version) == ("changed", "0.34.12")
+    assert str(outcome.reason).startswith("an earlier run told it to update itself")
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 def test_a_device_is_not_updated_if_that_cannot_be_recorded(sandbox: Sandbox, tmp_path: Path) -> None:

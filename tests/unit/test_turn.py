@@ -490,6 +490,17 @@ def test_a_mode_is_set_before_the_abort_which_ends_what_the_mode_began(
     assert (again.status, again.under_way, (again.mode or {})["status"]) == ("ok", False, "ok")
 
 
+def test_without_a_last_look_no_turn_is_said_to_be_over(
+    sandbox: Sandbox, device: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ansible_collections.fleetops.environments.plugins.module_utils.fleet.turn._LOOK_AFTER", ())
+
+    outcome = one(sandbox, device, mode="strict")
+
+    assert (outcome.status, outcome.under_way) == ("ok", None)
+    assert outcome.reason == "the device does not report what is under way"
+
+
 def test_what_waits_after_a_restart_is_named_and_resuming_says_what_it_began(
     sandbox: Sandbox, restarted: dict[str, Any]
 ) -> None:

@@ -20,11 +20,14 @@ _WINDOW = 10.0
 
 @asynccontextmanager
 async def run_beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Do the work while this is open, and cancel it at the end."""
-    async with asyncio.TaskGroup() as group:
-        working = group.create_task(work)
-        yield
-        working.cancel()
+    """Do the work while this is open, and cancel it at the end. Raises what is raised within, or by the work."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(work)
+            yield
+            working.cancel()
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
 
 
 @asynccontextmanager

@@ -158,7 +158,9 @@ class _TurnJob:
             raise ApiError(f"a turn is under way again after {len(_LOOK_AFTER) + 1} aborts", code="busy")
         self.outcome.queue_paused = None if paused is None else paused > 0
         waiting = [_describe_waiting(paused) if aborted or paused else None, _describe_ready(work)]
-        self._end(*waiting, done=aborted, nothing="no turn is under way")
+        unseen = self.outcome.under_way is None
+        nothing = "the device does not report what is under way" if unseen else "no turn is under way"
+        self._end(*waiting, done=aborted, nothing=nothing)
 
     async def _change_mode(self, relay: Relay) -> bool:
         """Set the mode if that is wanted; whether it may be another one. An error keeps no turn from being aborted."""

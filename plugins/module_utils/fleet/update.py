@@ -124,6 +124,7 @@ async def update_environments(
     update: Update,
     progress: UpdateProgress | None = None,
     *,
+    in_doubt: dict[str, str] | None = None,
     check_mode: bool,
 ) -> list[UpdateOutcome]:
     """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
@@ -131,11 +132,13 @@ async def update_environments(
     A target is under way until its device is back. So `concurrency` is how many devices restart at a time, and a device
     that does not come back counts as failed before the next one starts. Environments of one device are one
     installation, which two installers at once break. So they are updated one after the other.
+
+    in_doubt: device → the host as which it was told, and may still be installing. Devices are added to it, so that the
+        next wave has it.
     """
     fan_out = FanOut(policy)
     devices: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-    # Device → the host as which it was told, and may still be installing.
-    in_doubt: dict[str, str] = {}
+    in_doubt = {} if in_doubt is None else in_doubt
 
     async def job(client: Client, target: Target, outcome: UpdateOutcome) -> None:
         device = target.environment.device_id or target.environment.id
@@ -210,8 +213,8 @@ class _UpdateJob:
             return False
         elapsed = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(told_at)).total_seconds())
         until = time.monotonic() + self.update.within - elapsed
-        before = await find_online(self.client, listed)
-        if not self.update.is_reached(before.fields["version"], None):
+        before = await self.client.resolve(listed)
+        if before is not None and not self.update.is_reached(before.fields["version"], None):
             await self._wait_until_back(before, until)
         return True
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..fleet.delivery import MessageTarget, deliver, wait_for_replies
@@ -38,7 +38,7 @@ class RolloutRun:
 
     targets: the devices that the run may touch, by environment id, each with the agent that must reply on it.
     policy: how devices are updated; its `report` shows a line. every: seconds between two lines that count.
-    options: those of the module `rollout`.
+    options: those of the module `rollout`. in_doubt: as for update_environments.
     """
 
     ledger: Ledger
@@ -48,6 +48,7 @@ class RolloutRun:
     policy: Policy
     every: float
     options: dict[str, Any]
+    in_doubt: dict[str, str] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Run the waves until one does not pass; at a gate only the first. A stop leaves its wave running."""
@@ -80,7 +81,8 @@ class RolloutRun:
         drain = Drain(self.options["when_busy"], self.options["busy_timeout"], recorded)
         update = Update(self.rollout.version, "command", within, any_manual_command=False, drain=drain)
         async with self._phase(wave, "update", targets, max_failures=wave.max_failures) as policy:
-            return await update_environments(self.settings, targets, policy, update, progress, check_mode=False)
+            given = (self.settings, targets, policy, update, progress)
+            return await update_environments(*given, in_doubt=self.in_doubt, check_mode=False)
 
     async def _soak(self, wave: Wave, targets: Sequence[Target], updated: dict[str, UpdateOutcome]) -> None:
         """Fail each device that is not steady."""

@@ -182,7 +182,9 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
             for wave, targets in list_waves_to_run(rollout, hosts)
         ],
         "at_risk": [
-            entry["host"] for entry in entries("preflight", ["at_risk"], "status") if entry["status"] not in GOOD
+            entry["host"]
+            for entry in entries("preflight", ["at_risk"], "status")
+            if entry["status"] not in (*GOOD, EXCLUDED)
         ],
         "busy": [
             {"host": entry["host"], "reason": entry["reason"]}
