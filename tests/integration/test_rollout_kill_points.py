@@ -19,6 +19,7 @@ from typing import Any
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import update as update_module
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.drain import Drain
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import rollouts as ledger_module
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
@@ -89,7 +90,7 @@ class Steps:
 
 
 async def _plan(sandbox: Sandbox, ledger: Ledger, name: str, targets: Sequence[Target]) -> None:
-    found = await find_preflights(settings_for(sandbox), targets, 4, VERSION)
+    found = await find_preflights(settings_for(sandbox), targets, 4, VERSION, drain=Drain())
     ledger_module.add_rollout(ledger, plan_rollout(name, VERSION, ["1", "100%"], found, format_now()))
 
 
