@@ -176,6 +176,23 @@ def test_what_was_claimed_and_not_opened_goes_where_this_run_says(
     assert Steps(deliveries, kind).entry.conversation_id == kind
 
 
+@pytest.mark.parametrize("status", ["in_flight", "unknown"])
+@pytest.mark.parametrize("before", ["standing", "new", "standing or default"])
+def test_what_was_claimed_and_not_opened_may_go_to_another_agent(
+    deliveries: Deliveries, before: str, status: str
+) -> None:
+    left_by_another_run(deliveries, conversation_id=before, status=status, agent_id="agent-gone")
+
+    assert Steps(deliveries, "standing").entry.agent_id == "agent-1"
+
+
+def test_what_another_agent_may_have_got_in_its_default_conversation_is_not_sent(deliveries: Deliveries) -> None:
+    left_by_another_run(deliveries, conversation_id=None, agent_id="agent-2")
+
+    with pytest.raises(ApiError, match=r"to agent agent-2, conversation default; run the campaign with these once"):
+        Steps(deliveries, "standing")
+
+
 @pytest.mark.parametrize("kind", ["standing", "new", "standing or default"])
 def test_what_was_not_delivered_has_its_conversation_chosen_anew(deliveries: Deliveries, kind: str) -> None:
     left_by_another_run(deliveries, conversation_id="conv-7", status="failed")

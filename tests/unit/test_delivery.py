@@ -16,6 +16,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     STATUSES,
     Delivery,
     MessageTarget,
+    Retry,
     deliver,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, count_each
@@ -546,6 +547,24 @@ def test_nothing_is_sent_if_the_standing_conversation_cannot_be_opened(sandbox: 
 
     assert (delivery.status, delivery.attempts, delivery.conversation_id) == ("failed", 0, None)
     assert turns(sandbox) == {}
+
+
+@pytest.mark.parametrize(
+    ("status", "conversation_id", "again"),
+    [("unknown", None, "default"), ("unknown", "conv-1", "conv-1"), ("failed", None, None)],
+)
+def test_an_attempt_sends_where_the_one_before_may_have_sent(
+    status: str, conversation_id: str | None, again: str | None
+) -> None:
+    async def find_message(question: Any, fresh: bool) -> str | None:
+        return None
+
+    to = target(environment_of(row(id="e")), conversation_id="standing or default")
+    before, delivery = Delivery.of(to), Delivery.of(to)
+    before.status, before.conversation_id = status, conversation_id
+
+    assert Retry({to.host: before}, find_message).claim(to, delivery)
+    assert delivery.conversation_id == again
 
 
 def test_an_answer_to_a_tool_call_makes_no_conversation(sandbox: Sandbox) -> None:

@@ -190,13 +190,14 @@ class Campaign(Once):
             return False
         if seen.content_hash != self._plan.content_hashes[target.environment.id]:
             raise ApiError(describe_other_content(self._name, seen), code="other_content")
+        if seen.status not in _IN_DOUBT or seen.conversation_id in TO_BE_OPENED:
+            return True
         place = (seen.agent_id, seen.conversation_id or DEFAULT_CONVERSATION)
         # The one that an earlier run has opened takes the place of one to be opened.
-        open_either = not TO_BE_OPENED.isdisjoint((seen.conversation_id, target.conversation_id))
-        wanted = place[1] if open_either else target.conversation_id or DEFAULT_CONVERSATION
-        if seen.status in _IN_DOUBT and place != (target.agent_id, wanted):
+        wanted = place[1] if target.conversation_id in TO_BE_OPENED else target.conversation_id or DEFAULT_CONVERSATION
+        if place != (target.agent_id, wanted):
             raise ApiError(
-                f"may have been delivered before to agent {seen.agent_id}, conversation {seen.conversation_id}; "
+                f"may have been delivered before to agent {place[0]}, conversation {place[1]}; "
                 "run the campaign with these once, so that it is looked up there",
                 code="other_agent",
                 may_be_accepted=True,

@@ -14,7 +14,15 @@ from datetime import UTC, datetime
 from ..environment import EnvironmentReference
 from ..errors import ApiError
 from ..providers.base import Client, Provider, find_online, find_reachable
-from ..providers.conversation import TO_BE_OPENED, Look, Place, Question, Reply
+from ..providers.conversation import (
+    DEFAULT_CONVERSATION,
+    EITHER_CONVERSATION,
+    TO_BE_OPENED,
+    Look,
+    Place,
+    Question,
+    Reply,
+)
 from ..providers.message import Message
 from ..providers.registry import find_provider
 from ..stop import Stop
@@ -164,9 +172,11 @@ class Retry(Once):
         self._earlier, self._find_message = earlier, find_message
 
     def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
-        """Let it be sent, into the conversation that an earlier attempt has opened for it."""
-        if target.host in self._earlier:
-            delivery.conversation_id = self._earlier[target.host].conversation_id
+        """Let it be sent, into the conversation in which an earlier attempt sent it or may have sent it."""
+        if earlier := self._earlier.get(target.host):
+            delivery.conversation_id = earlier.conversation_id
+            if earlier.status == "unknown" and target.conversation_id == EITHER_CONVERSATION:
+                delivery.conversation_id = earlier.conversation_id or DEFAULT_CONVERSATION
         return True
 
     async def find_earlier(self, target: MessageTarget, delivery: Delivery, place: Place) -> str | None:
