@@ -140,27 +140,28 @@ options:
   client_message_id:
     description:
       - The id of the message; a device drops one that it has seen in the same conversation.
-      - Made up where it is left out. Give one to be able to repeat the task without a second turn. With O(content),
-        O(content_file), O(content_template) and O(self_update) only.
+      - Made up where it is left out. With O(content), O(content_file), O(content_template) and O(self_update)
+        only.
+      - A task that is repeated with the same one makes no second turn if the conversation is the same. O(campaign)
+        looks in the others too.
       - Qoder is given none. Its idempotency keys follow from it and the environment, with which a session is made, and
         the message sent, once within 24 hours; with another agent, session or content the task fails.
     type: str
   campaign:
     description:
       - The name of a campaign, which delivers its messages to each environment once. Each has one
-        C(client_message_id), which follows from the campaign and the environment, and what became of it is kept in
-        O(ledger).
+        C(client_message_id), which follows from the campaign and the environment. O(ledger) has what happened to it.
       - A blank one is none, as with every option, and then nothing is kept.
-      - The same task run again sends nothing to whom it was delivered, who is V(already_sent), and goes on with the
-        others, whether the run before ended or was killed. Runs at the same time that share a ledger do not send the
-        same message twice; what another one has in flight stays V(not_attempted).
+      - The same task run again sends nothing to a target that has the message, which is V(already_sent), and goes on
+        with the others, whether the run before ended or was killed. Runs at the same time that share a ledger do not
+        send the same message twice; what another one has in flight stays V(not_attempted).
       - The content stays the same as long as the campaign, or the task fails before anything is sent. That is judged by
         what each target got, and with O(targets) also by what they share, which is the text of O(content),
         O(content_file) or O(content_template), or the O(messages).
-      - Cannot go with O(approvals), with ids of messages that are given, or with V(new) as O(conversation_id), as what
-        was delivered could not be looked up.
-      - Of a target of Qoder the session and both idempotency keys are kept. The session is put down before the message
-        is sent in it, so that a killed run leaves at most a session without a message.
+      - Cannot go with O(approvals) or with ids of messages that are given, as what was delivered could not be looked
+        up.
+      - The conversation that is opened for a target, or its session, is recorded before the message is sent in it. So a
+        killed run leaves at most one without a message. Of a target of Qoder both idempotency keys are kept too.
     type: str
   ledger:
     description:
@@ -176,9 +177,10 @@ options:
     description:
       - What to do with a message of O(campaign) that O(ledger) does not have as delivered. It may have been all the
         same, as its run was killed, its end was unclear, the machine went down, or the ledger that had it was lost.
-      - V(history) looks for it in the whole of its conversation, which is read once for all targets that share it, and
-        sends only what is not there. What is not among the latest 50,000 messages of a longer one, or cannot be looked
-        up, is not sent and ends V(unknown). Where no agent is known, there is nowhere to look.
+      - V(history) looks for it in the whole of each conversation that may have it, and sends only what is not there. A
+        conversation is read once for all targets that share it. What is not among the latest 50,000 messages of a
+        longer one, or cannot be looked up, is not sent and ends V(unknown). Where no agent is known, there is nowhere
+        to look.
       - V(none) sends it under the same C(client_message_id), which a device drops unless it restarted meanwhile.
       - At Qoder the events of the session are looked through for its text. With V(none) that is done only once the
         idempotency key, which Qoder keeps for 24 hours, no longer protects. A ledger that is lost for longer than that
@@ -209,7 +211,7 @@ options:
       - Append a line of JSON to this file each time that the end of a delivery of O(campaign), or what came of its
         turn, becomes known. It has the keys that M(fleetops.environments.campaign_info) returns in C(deliveries).
       - It is a regular file, made for the user alone. Runs at the same time may share it.
-      - Once a delivery, or its end, could not be put down, here or in O(ledger), no other starts, and the task fails.
+      - Once a delivery, or its end, could not be recorded, here or in O(ledger), no other starts, and the task fails.
     type: path
   audit_content:
     description: Whether the lines of O(audit_log) have the texts of the messages too, as C(content), a list.

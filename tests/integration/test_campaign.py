@@ -315,7 +315,7 @@ def test_a_full_ledger_sends_nothing_that_it_cannot_record(
     assert done[0]["error"]["message"].endswith(": database or disk is full; make room, and run this again")
     # It would fail for all other targets too.
     assert statuses(done)[1:] == ["not_attempted"] * 3
-    assert {one["reason"] for one in done[1:]} == {"another delivery could not be put down"}
+    assert {one["reason"] for one in done[1:]} == {"another delivery could not be recorded"}
     assert turns(sandbox) == {}
 
 

@@ -30,7 +30,7 @@ _IN_DOUBT = ("in_flight", "unknown")
 # A provider keeps idempotency keys for 24 h.
 _KEYS_PROTECT_FOR = timedelta(hours=23)
 
-_UNRECORDED = "another delivery could not be put down"
+_UNRECORDED = "another delivery could not be recorded"
 # Seconds to wait for another process to unlock the ledger after a longer wait was in vain.
 _NOT_LONG = 0.1
 
