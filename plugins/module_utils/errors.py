@@ -46,7 +46,7 @@ class ApiError(FleetError):
     """
 
     message: Final[str]
-    _: KW_ONLY
+    only_by_name: KW_ONLY
     code: Final[str]
     status: Final[int | None] = None
     param: Final[str | None] = None

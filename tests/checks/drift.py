@@ -104,9 +104,9 @@ def read_installed(site: Path) -> set[str]:
     return facts
 
 
-def find_new(found: Iterable[str], known: Iterable[str]) -> list[str]:
-    """What is found and not known, sorted."""
-    return sorted(set(found) - set(known))
+def find_new(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """The names that are not among the others, sorted."""
+    return sorted(set(names) - set(others))
 
 
 def read_known() -> list[str]:

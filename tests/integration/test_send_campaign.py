@@ -317,8 +317,9 @@ def _connect(ansible: Ansible, names: list[str], at: float) -> None:
 def _send_earlier(ansible: Ansible, seconds: float) -> None:
     """Let the ledger have it that everything was sent earlier than it was."""
     moment = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
-    with contextlib.closing(sqlite3.connect(ansible.directory / "ledger.sqlite")) as connection, connection:
+    with contextlib.closing(sqlite3.connect(ansible.directory / "ledger.sqlite")) as connection:
         connection.execute("UPDATE deliveries SET sent_at = ?", (moment,))
+        connection.commit()
 
 
 @pytest.mark.covers("send_message", "verify")

@@ -52,10 +52,9 @@ def read_results(path: str) -> list[dict[str, Any]]:
             results = [json.loads(line) for line in file if line.strip()]
             return [result for result in results if isinstance(result, dict)]
     except OSError as error:
-        problem = f"cannot read {path!r}: {one_line(error.strerror)}"
+        raise OptionError("earlier_results", f"cannot read {path!r}: {one_line(error.strerror)}") from None
     except (ValueError, csv.Error) as error:
-        problem = f"{path!r} is no result file: {one_line(error)}"
-    raise OptionError("earlier_results", problem)
+        raise OptionError("earlier_results", f"{path!r} is no result file: {one_line(error)}") from None
 
 
 def _write_csv(results: Sequence[Mapping[str, Any]]) -> str:
