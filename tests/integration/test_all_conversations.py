@@ -86,6 +86,25 @@ def test_turns_and_tool_calls_are_found_where_a_ledger_or_a_result_file_has_them
     assert problem.startswith("ledger: there is no ")
 
 
+def test_conversations_that_are_gone_keep_no_other_one_from_being_stopped(
+    ansible: Ansible, devices: list[dict[str, Any]]
+) -> None:
+    results = str(ansible.directory / "sent.csv")
+    sent = _make_conversation(ansible)
+    _work(ansible, "one", sent, result_file=results)
+    lines = (ansible.directory / "sent.csv").read_text(encoding="utf-8").splitlines()
+    # The newest are looked at first.
+    gone = [lines[1].replace(sent, f"conv-gone-{number}") for number in range(5)]
+    ansible.file("sent.csv", "\n".join([*lines, *gone, ""]))
+    options = {"targets": NAMES, "agent_id": AGENT, "all_conversations": True, "concurrency": 1, "max_failures": "100%"}
+
+    run = ansible.steps(step("all", "environment_turn", **options, state="aborted", earlier_results=results))
+
+    counts = run.result("all")["counts"]
+    assert (counts["failed"], counts["changed"], counts["not_attempted"]) == (5, 1, 0)
+    assert _running(ansible) == set()
+
+
 @pytest.mark.covers("environment_turn", "all_conversations", "ledger", "earlier_results")
 def test_options_that_go_with_all_conversations_alone_are_refused(
     ansible: Ansible, devices: list[dict[str, Any]]

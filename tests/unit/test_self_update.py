@@ -22,6 +22,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import RolloutUpdates, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.standing import write_summary
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.stop import Stop
@@ -349,6 +350,18 @@ def test_a_busy_device_is_told_once_its_turn_is_over_and_others_meanwhile(sandbo
     # The message that began its turn, and no command.
     assert told == [(0, 1)]
     assert count_received(sandbox, busy) == (1, 1)
+
+
+def test_a_device_that_reports_nothing_is_not_told(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = add_environment(sandbox)
+    for name in ("device_status", "loop_status"):
+        monkeypatch.setattr(Relay, name, property(lambda _relay: {}, lambda _relay, _value: None), raising=False)
+
+    outcome = update_one(sandbox, environment, agent_id="agent-1")
+
+    assert (outcome.status, (outcome.error or {})["code"]) == ("failed", "unknown_work")
+    assert "cannot be found out: the device does not say what is under way; " in message_of(outcome)
+    assert count_received(sandbox, environment) == (0, 0)
 
 
 @pytest.mark.parametrize("turn", [LongTurn(seconds=3600), ApprovalTurn()], ids=["works", "waits for approval"])

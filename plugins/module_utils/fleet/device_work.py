@@ -42,13 +42,14 @@ _ENDED = ("completed", "failed", "cancelled", "killed")
 class Work:
     """What is under way in a conversation on a device.
 
-    busy: whether a turn is under way or waits for approval. run_ids: the runs under way, as far as they are known.
+    busy: whether a turn is under way or waits for approval; None if the device reported nothing. run_ids: the runs
+        under way, as far as they are known.
     waiting: how many messages wait on the device. paused: how many of them wait until the queue is resumed. Both are
         None if the device did not report its queue.
     background: `{process_id, kind, command, status}` of each process that does not end with the turn.
     """
 
-    busy: bool
+    busy: bool | None
     run_ids: list[str]
     waiting: int | None
     paused: int | None
@@ -65,8 +66,9 @@ def read_work(relay: Relay) -> Work:
     status, active = relay.device_status, relay.loop_status.get("active_run_ids")
     runs = [one_line(run, _LONGEST_TEXT) for run in active] if isinstance(active, list) else []
     queue = None if relay.queue is None else [item for item in relay.queue if isinstance(item, dict)]
+    busy = bool(runs or status.get("is_processing") or status.get("pending_control_requests"))
     return Work(
-        busy=bool(runs or status.get("is_processing") or status.get("pending_control_requests")),
+        busy=busy if status or relay.loop_status else None,
         run_ids=runs,
         waiting=None if queue is None else len(queue),
         paused=None if queue is None else sum(item.get("paused") is True for item in queue),

@@ -78,6 +78,8 @@ class Drain:
 def _describe(relay: Relay, place: Target) -> list[str]:
     """What a device reports as under way in one conversation, as lines."""
     work, where = read_work(relay), f" in {place.conversation_id}" if place.conversation_id else ""
+    if work.busy is None:
+        raise ApiError(f"the device does not say what is under way{where}", code="unknown_work")
     ready = (work.waiting or 0) - (work.paused or 0)
     commands = [str(process["command"] or process["process_id"]) for process in work.background]
     found = {

@@ -141,7 +141,7 @@ class _TurnJob:
     async def _abort_on(self, relay: Relay) -> None:
         before = read_work(relay)
         under_way = aborted = self._concerns(before)
-        self.idle = not under_way
+        self.idle = not under_way and before.busy is not None
         stirred = await self._change_mode(relay)
         if not self.check_mode:
             stirred |= await self._end_background(relay, before)
@@ -208,7 +208,7 @@ class _TurnJob:
         wanted = self.wanted.run_id
         runs = [run for run in work.run_ids if wanted in (None, run)] if work is not None else []
         self.runs += [run for run in runs if run not in self.runs]
-        return bool(runs) or (work is not None and wanted is None and work.busy)
+        return bool(runs) or (work is not None and wanted is None and bool(work.busy))
 
     async def _resume_on(self, relay: Relay) -> None:
         before = read_work(relay)

@@ -60,12 +60,18 @@ class EverywhereAction(TargetsAction):
         found = await self._stop.run(self._known.find_places(run.settings, run.targets, concurrency), grace=0)
         # Without what was cut off nothing begins.
         places = run.targets if found is None else found
-        outcomes = await self.work_on(replace(run, targets=places))
+        self._places = len(places)
+        outcomes = await self.work_on(self._count_in_places(run, targets=places))
         self._strays = await self._stop.run(self._known.find_strays(run.settings, places, concurrency), grace=0) or {}
         return outcomes
 
+    def _count_in_places(self, run: TaskRun, **changes: Any) -> TaskRun:
+        # Outcomes are of conversations: what is allowed to fail of the targets is so of as large a share of them.
+        allowed = run.policy.max_failures * self._places // max(1, len(run.targets))
+        return replace(run, policy=replace(run.policy, max_failures=allowed), **changes)
+
     def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """The result; with `all_conversations` also which work was found elsewhere, and what could not be looked at."""
-        result = super().make_result(run, outcomes)
+        result = super().make_result(run if self._known is None else self._count_in_places(run), outcomes)
         more = {"strays": self._strays, "problems": list(self._known.problems)} if self._known is not None else {}
         return result | more
