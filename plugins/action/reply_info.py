@@ -37,6 +37,7 @@ _OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")
 
 class ActionModule(EnvironmentAction):
     SPEC = SPEC
+    NEEDS_CONVERSATION = True
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         self._check(options)

@@ -112,6 +112,7 @@ options:
       - The agent's conversation that is meant; its default conversation unless given.
       - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
         that before this.
+      - Only what sends messages opens a conversation. Elsewhere the variable's V(standing) and V(new) are ignored.
     type: str
   when_offline:
     description:

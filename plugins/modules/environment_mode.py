@@ -13,7 +13,8 @@ description:
   - Sets the mode of an agent's conversation on the play's current host, or in one task on all of O(targets). An agent
     must be known for each target. It goes over the relay.
   - The mode belongs to the conversation on that device. Other conversations and other devices keep theirs, and the
-    device keeps it when it restarts.
+    device keeps it when it restarts. Targets that share an agent get their messages in a conversation each, which keep
+    their modes; name those as C(conversation_id) in O(targets).
   - A device that was restarted in the middle of a turn goes on with it once it gets another mode. It is asked for that
     after the change, and RV(targets[].work_started) and RV(targets[].reason) say what it began. To set a mode and leave
     nothing under way, use O(fleetops.environments.environment_turn#module:mode) of

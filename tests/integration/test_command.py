@@ -102,6 +102,7 @@ def test_what_does_not_run_as_a_command_is_refused_with_the_way_out(ansible: Ans
     refused = run.result("it")["targets"][0]["error"]
     assert refused["code"] == "unsupported"
     assert refused["message"].startswith(f"command: {command!r} does not run as a command; use Letta Code itself")
+    assert ("playbook fleetops.environments.stop" in refused["message"]) == (command == "monitor_stop")
     said = run.result("dance")["targets"][0]["error"]["message"]
     assert said.endswith("does not support 'dance'; its supported_commands are reload")
     assert ansible.sandbox.requests("relay") == []

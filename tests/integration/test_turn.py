@@ -96,6 +96,25 @@ def test_the_current_host_is_the_target_without_targets(ansible: Ansible, device
     assert run.result("it", "two")["agent_id"] == "agent-two"
 
 
+@pytest.mark.parametrize("kind", ["standing", "new"])
+@pytest.mark.covers("environment_turn", "conversation_id", "all_conversations")
+def test_a_variable_for_a_conversation_that_messages_open_keeps_nobody_from_stopping(
+    ansible: Ansible, devices: list[dict[str, Any]], kind: str
+) -> None:
+    _at_work(ansible, *NAMES)
+    ansible.file("group_vars/letta.yml", yaml.safe_dump({"letta_conversation_id": kind}))
+    told = {"targets": _targets(*NAMES), "state": "aborted"}
+
+    run = ansible.steps(
+        step("everywhere", "environment_turn", **told, all_conversations=True) | {"check_mode": True},
+        step("stop", "environment_turn", **told),
+    )
+
+    assert run.result("everywhere")["counts"]["changed"] == len(NAMES)
+    assert [target["conversation_id"] for target in run.result("stop")["targets"]] == [None, None]
+    assert run.result("stop")["counts"]["changed"] == len(NAMES)
+
+
 @pytest.mark.covers("environment_turn", "run_id", "conversation_id", "agent_id", "answer_timeout")
 def test_invalid_options_are_refused_before_anything_is_asked(ansible: Ansible, devices: list[dict[str, Any]]) -> None:
     told = {"targets": _targets("one"), "state": "aborted"}

@@ -19,8 +19,9 @@ from ..versions import is_at_least, show_version
 from .fan_out import FanOut, Outcome, Policy, Target
 from .jobs import on_each
 
-# What devices list among their commands, and do not run as such. Seen on 0.34.
-_NO_COMMANDS = ("browser_device_mcp_oauth", "monitor_stop", "secret", "toolset")
+# What devices list among their commands, and do not run as such; and the way out. Seen on 0.34.
+_NO_COMMANDS = dict.fromkeys(("browser_device_mcp_oauth", "secret", "toolset"), "use Letta Code itself")
+_NO_COMMANDS["monitor_stop"] = "use Letta Code itself, or the playbook fleetops.environments.stop"
 # Devices from this version on answer a command. Older ones may run it, and report that to the conversation only.
 _ANSWERS_SINCE = "0.30.0"
 
@@ -60,8 +61,7 @@ async def run_command(
             shown = one_line(", ".join(listed), 200) or "nothing"
             problem = f"the device does not support {command.name!r}; its supported_commands are {shown}"
             if command.name in _NO_COMMANDS:
-                way_out = "use Letta Code itself, or the playbook fleetops.environments.stop for background processes"
-                problem = f"{command.name!r} does not run as a command; {way_out}"
+                problem = f"{command.name!r} does not run as a command; {_NO_COMMANDS[command.name]}"
             raise ApiError(f"command: {problem}", code="unsupported")
         if not check_mode:
             relay = Relay(client.settings, outcome.connection_id, target.agent_id, target.conversation_id)

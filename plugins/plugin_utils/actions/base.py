@@ -63,6 +63,8 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     PROVIDERS: ClassVar[Sequence[Provider] | None] = None
     # Whether a conversation_id may be `new` or `standing`, for one that is made.
     MAKES_CONVERSATIONS: ClassVar[bool] = False
+    # Whether a conversation that is still to be made, in a host variable, is an error and not ignored.
+    NEEDS_CONVERSATION: ClassVar[bool] = False
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Do the work and return the result. Raises FleetError."""
@@ -214,7 +216,11 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             raise OptionError(option, f"that of {host} must be an id or a dictionary, got {one_line(repr(value), 60)}")
         can_be_opened = self.MAKES_CONVERSATIONS and (provider.standing or value == NEW_CONVERSATION)
         if option == provider.conversation and value in TO_BE_OPENED and not can_be_opened:
-            raise OptionError(option, f"must be one that exists, got {str(value)!r} for {host}")
+            # The variable says where messages go. The other tasks are not about those alone.
+            if not (self.MAKES_CONVERSATIONS or self.NEEDS_CONVERSATION):
+                value = given.get(option) or options.get(option)
+            if value in TO_BE_OPENED:
+                raise OptionError(option, f"must be one that exists, got {str(value)!r} for {host}")
         return str(value) if value else None
 
     def _settings(self, provider: Provider, listed_from: str | None = None) -> HttpSettings:
