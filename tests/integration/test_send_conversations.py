@@ -81,7 +81,8 @@ def test_a_run_that_is_limited_to_one_host_keeps_to_the_rule_of_all(
 
     for run in (first, limited, whole):
         run.assert_quiet()
-    assert used(limited)[left] == used(whole)[left] is not None
+    assert used(whole)[left] is not None
+    assert used(limited)[left] == used(whole)[left]
     assert used(first)["talk-2"] is None
     assert {name: own for name, own in used(first).items() if own} == {
         name: used(whole)[name] for name in ("talk-0", "talk-1")

@@ -10,10 +10,10 @@ One after the other costs a round trip a page. An earlier listing leaves the ids
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from ..environment import Listing
 from ..errors import ApiError
@@ -76,8 +76,11 @@ class Bounds:
         return answer
 
 
-# Requests the rows after the row with this id; None is the first page. Raises ApiError.
-Ask: TypeAlias = "Callable[[str | None], Awaitable[Page]]"
+class Ask(Protocol):
+    """Requests one page."""
+
+    async def __call__(self, after: str | None) -> Page:
+        """The rows after the row with this id; None for the first page. Raises ApiError."""
 
 
 async def list_pages(
