@@ -180,10 +180,12 @@ def test_the_server_is_not_told_of_a_conversation_in_which_another_device_may_be
 
     alone, shared = _look(sandbox, devices[0]), _look(sandbox, devices[0], recorded=rows)
     given = _look(sandbox, devices[0], conversation_id="conv-x")
+    given_and_shared = _look(sandbox, devices[0], recorded=rows, conversation_id="conv-shared")
 
     assert alone.places == [("one", None), ("one", own)]
     assert (alone.relay_only, shared.relay_only) == (set(), {None, "conv-shared"})
     assert (given.places[0], given.relay_only) == (("one", "conv-x"), {None})
+    assert given_and_shared.relay_only == {None, "conv-shared"}
 
 
 def test_an_offline_device_is_told_of_nothing_by_the_server_where_another_one_may_be_at_work(

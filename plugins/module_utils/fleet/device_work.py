@@ -145,7 +145,7 @@ class KnownConversations:
         places = list(dict.fromkeys([first, None, *own, *(one for one in named if one not in owners)]))
         if len(places) > _MOST_PLACES:
             self.problems[f"{len(places)} conversations belong to {target.host}, too many to look at"] = None
-        alone = {one for one in own if owners[one] == here} | {first}
+        alone = {one for one in (first, *own) if owners.get(str(one), here) == here}
         if any(environments != here for environments in owners.values()):
             alone -= {None}
         return [
