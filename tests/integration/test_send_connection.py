@@ -31,12 +31,10 @@ NOWHERE = "http://127.0.0.1:9"
 
 def _both(name: str, host: str, variables: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:
     """The same connection options on a task of each module: one looks up all devices, the other sends to one."""
+    send = {"targets": [host], "content": "Hello", "agent_id": AGENT, "conversation_id": "default"}
     return [
         {**step(f"{name}: info", "environment_info", **options), "vars": variables or {}},
-        {
-            **step(f"{name}: send", "send_message", targets=[host], content="Hello", agent_id=AGENT, **options),
-            "vars": variables or {},
-        },
+        {**step(f"{name}: send", "send_message", **send, **options), "vars": variables or {}},
     ]
 
 
