@@ -17,8 +17,29 @@ from typing import Any
 from ansible.template import trust_as_template
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]+")
-# The fields of `trust: identifiers`: ids, modes, OS, versions, status, commands, types and the provider's name.
-_IDENTIFIER = re.compile(r"(?:.+_)?(?:id|mode|version|type)|os|status|supported_commands|provider")
+# The fields of `trust: identifiers`: ids, mode, OS, versions, status, commands and types.
+_IDENTIFIERS = frozenset(
+    {
+        "id",
+        "device_id",
+        "connection_id",
+        "listener_instance_id",
+        "organization_id",
+        "user_id",
+        "pod_id",
+        "provider",
+        "mode",
+        "effective_mode",
+        "os",
+        "version",
+        "node_version",
+        "status",
+        "type",
+        "config_type",
+        "networking_type",
+        "supported_commands",
+    }
+)
 
 
 def trust_own_text(text: str) -> str:
@@ -29,7 +50,7 @@ def trust_own_text(text: str) -> str:
 
 def mark_trusted(name: str, value: Any, trust: str) -> Any:
     """A row's value with its plain texts marked as trusted. trust: `plain`, `identifiers` or `none`."""
-    if trust == "none" or (trust == "identifiers" and not _IDENTIFIER.fullmatch(name)):
+    if trust == "none" or (trust == "identifiers" and name not in _IDENTIFIERS):
         return value
     return _trust_plain_texts(value)
 
