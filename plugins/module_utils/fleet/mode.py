@@ -19,7 +19,7 @@ from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
 from ..providers.letta.models import is_same_mode
-from ..providers.letta.relay import Frame, Relay
+from ..providers.letta.relay import Frame, Relay, describe_loop_error, find_loop_error
 from ..text import one_line
 from .device_work import Work, count_messages, describe_begun, read_work
 from .fan_out import FanOut, Policy, Target
@@ -104,13 +104,14 @@ async def _set_mode(relay: Relay, mode: str, within: float) -> str:
     def decides(frame: Frame) -> bool:
         if frame.get("type") == "update_device_status":
             return is_same_mode(relay.device_status.get("current_permission_mode"), mode)
-        return relay.is_ours(frame) and _read_notice(frame) is not None
+        return relay.is_ours(frame) and find_loop_error(frame) is not None
 
     frame = await relay.exchange({"type": "change_device_state", "payload": {"mode": mode}}, decides, within)
-    refused = _read_notice(frame)
-    if refused is not None:
+    notice = find_loop_error(frame)
+    if notice is not None:
         # The notice may be about a turn that is under way instead.
-        raise ApiError(f"the device refused the mode: {refused}", code="refused", may_be_accepted=True)
+        problem = f"the device refused the mode: {describe_loop_error(notice)}"
+        raise ApiError(problem, code="refused", may_be_accepted=True)
     return str(relay.device_status["current_permission_mode"])
 
 
@@ -131,11 +132,3 @@ def _read_mode(relay: Relay) -> str:
     if not isinstance(mode, str):
         raise ApiError("the device does not say its mode", code="invalid")
     return mode
-
-
-def _read_notice(frame: Frame) -> str | None:
-    """The text of an error notice; None for any other frame."""
-    delta = frame.get("delta")
-    if frame.get("type") != "stream_delta" or not isinstance(delta, dict) or delta.get("message_type") != "loop_error":
-        return None
-    return one_line(delta.get("message") or "without a reason")

@@ -21,7 +21,7 @@ from ..conversation import Question
 from .approvals import find_requests
 from .client import Client
 from .history import HistoryMessage, Run, ToolCall
-from .relay import Frame, Relay
+from .relay import Frame, Relay, describe_loop_error, find_loop_error
 
 _PAGE = 100
 # A message has got to its device by then, and what came of it into the history.
@@ -151,9 +151,9 @@ def _may_have(relay: Relay, connected_at: str | None, question: Question) -> boo
 
 def _find_words(frame: Frame, question: Question) -> str | None:
     """Why the device gives a message up, if a frame says so."""
-    delta = frame.get("delta") if frame.get("type") == "stream_delta" else None
-    if not isinstance(delta, dict) or delta.get("message_type") != "loop_error" or delta.get("is_terminal") is not True:
+    error = find_loop_error(frame)
+    if error is None or error.get("is_terminal") is not True:
         return None
-    ids = delta.get("client_message_ids")
+    ids = error.get("client_message_ids")
     is_ours = isinstance(ids, list) and question.client_message_id in ids
-    return one_line(delta.get("message") or "without a reason") if is_ours else None
+    return describe_loop_error(error) if is_ours else None

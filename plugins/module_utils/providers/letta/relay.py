@@ -300,6 +300,17 @@ class Relay:
         raise make_redirect_error(self.url, location, params.response.status, may_be_accepted=False)
 
 
+def find_loop_error(frame: Frame) -> Frame | None:
+    """What a frame says about an error of a turn; None for any other frame."""
+    delta = frame.get("delta") if frame.get("type") == "stream_delta" else None
+    return delta if isinstance(delta, dict) and delta.get("message_type") == "loop_error" else None
+
+
+def describe_loop_error(error: Frame) -> str:
+    """The device's words in what `find_loop_error` has found, on one line."""
+    return one_line(error.get("message") or "without a reason")
+
+
 def describe_refusal(reply: Frame) -> str:
     """Why a device refused, in its words."""
     return one_line(reply.get("error") or reply.get("output") or "without a reason")
