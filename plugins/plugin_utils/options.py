@@ -21,11 +21,18 @@ from ..module_utils.text import one_line
 # The smallest value of an option, in every plugin that has it.
 _SMALLEST = {
     **dict.fromkeys(("concurrency", "limit", "page_size"), 1),
-    **dict.fromkeys(("busy_timeout", "lost_after", "offline_timeout", "soak", "soak_grace"), 0),
-    **dict.fromkeys(("steady_for", "wait_timeout"), 0),
+    **dict.fromkeys(
+        ("busy_timeout", "lost_after", "offline_timeout", "soak", "soak_grace", "steady_for", "wait_timeout"), 0
+    ),
 }
 _ABOVE_ZERO = (
-    *("answer_timeout", "command_timeout", "poll_interval", "probe_timeout", "rate", "reply_timeout", "update_timeout"),
+    "answer_timeout",
+    "command_timeout",
+    "poll_interval",
+    "probe_timeout",
+    "rate",
+    "reply_timeout",
+    "update_timeout",
 )
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from ..errors import ApiError
 from ..http.settings import HttpSettings
+from ..providers.conversation import DEFAULT_CONVERSATION
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..providers.letta.standing import MadeConversation, list_made
@@ -28,7 +29,6 @@ from .fan_out import Target
 from .jobs import ConversationOutcome, make_relay
 
 _LONGEST_TEXT = 200
-_DEFAULT = "default"
 # Seconds for a device to name its conversations; old devices do not know the question.
 _NAMED_WITHIN = 5.0
 # Most conversations of one device that are looked at, and most conversations of an agent that belong to no device.
@@ -116,7 +116,7 @@ class KnownConversations:
         self._owners: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
         self._listings: dict[str, asyncio.Task[list[MadeConversation]]] = {}
         for one in recorded:
-            if one.get("agent_id") and one.get("conversation_id") not in (None, "", _DEFAULT):
+            if one.get("agent_id") and one.get("conversation_id") not in (None, "", DEFAULT_CONVERSATION):
                 self._owners[str(one["agent_id"])][str(one["conversation_id"])].add(str(one.get("id")))
 
     async def find_owners(self, client: Client, agent_id: str) -> dict[str, set[str]]:
@@ -141,7 +141,7 @@ class KnownConversations:
                 named = await _list_named(relay)
         # The newest are the last ones.
         own = [one for one, environments in reversed(owners.items()) if here <= environments]
-        first = None if target.conversation_id == _DEFAULT else target.conversation_id
+        first = None if target.conversation_id == DEFAULT_CONVERSATION else target.conversation_id
         places = list(dict.fromkeys([first, None, *own, *(one for one in named if one not in owners)]))
         if len(places) > _MOST_PLACES:
             self.problems[f"{len(places)} conversations belong to {target.host}, too many to look at"] = None

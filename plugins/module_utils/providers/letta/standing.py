@@ -123,7 +123,7 @@ class StandingConversations:
         self._agents.add(agent_id)
         if key not in self._known and is_first:
             made = await list_made(self._client, agent_id, write_summary(environment_id))
-            self._known[key] = [one.id for one in made if one[1:] == (environment_id, True)]
+            self._known[key] = [one.id for one in made if one.is_standing and one.environment_id == environment_id]
         elif key not in self._known:
             self._known[key] = (await self._list(agent_id)).get(environment_id, [])
         return self._known[key]
