@@ -56,7 +56,7 @@ options:
       - name: letta_timeout
   relay_timeout:
     description:
-      - Seconds for the device to give its first answer over the relay. A device that gives none is unreachable.
+      - Seconds in which the device must give its first answer over the relay. After that it is unreachable.
     type: float
     default: 10
     env:

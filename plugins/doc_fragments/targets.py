@@ -125,9 +125,14 @@ options:
     description: Seconds to wait for targets that are offline, from the start of the task, with O(when_offline=wait).
     type: float
     default: 300
+"""
+
+    # For what asks a device over the relay.
+    RELAY = r"""
+options:
   relay_timeout:
     description:
-      - Seconds for a Letta device to give its first answer over the relay. A device that gives none is not asked again.
+      - Seconds in which a Letta device must give its first answer over the relay. After that it is not asked again.
       - Unset, the variable C(letta_relay_timeout) counts, then the environment variable E(LETTA_RELAY_TIMEOUT).
     type: float
     default: 10

@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.relay
   - fleetops.environments.targets.conversations
   - fleetops.environments.on_controller
 attributes:

@@ -119,7 +119,7 @@ deliveries:
       sample: agent-1234
     conversation_id:
       description:
-        - The conversation, or the session of Qoder; none is the agent's default conversation.
+        - The conversation, or the session of Qoder. Null stands for the agent's default conversation.
         - V(standing), V(new) and V(standing or default) are those of a message that was not sent yet.
       type: str
     session_key:

@@ -37,6 +37,7 @@ extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.relay
   - fleetops.environments.on_controller
 attributes:
   check_mode:

@@ -66,13 +66,8 @@ options:
   rate:
     description: How many requests may start in a second. No limit by default.
     type: float
-  relay_timeout:
-    description:
-      - Seconds for a Letta device to give its first answer over the relay. A device that gives none is not asked again.
-      - Unset, the variable C(letta_relay_timeout) counts, then the environment variable E(LETTA_RELAY_TIMEOUT).
-    type: float
-    default: 10
 extends_documentation_fragment:
+  - fleetops.environments.targets.relay
   - fleetops.environments.letta
   - fleetops.environments.qoder
   - fleetops.environments.on_controller

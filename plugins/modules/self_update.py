@@ -84,6 +84,7 @@ extends_documentation_fragment:
   - fleetops.environments.letta
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.relay
   - fleetops.environments.targets.once
   - fleetops.environments.on_controller
 attributes:

@@ -249,6 +249,7 @@ extends_documentation_fragment:
   - fleetops.environments.qoder
   - fleetops.environments.targets
   - fleetops.environments.targets.agent
+  - fleetops.environments.targets.relay
   - fleetops.environments.targets.once
   - fleetops.environments.on_controller
 attributes:
