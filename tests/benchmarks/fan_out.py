@@ -21,8 +21,8 @@ def task(concurrency: int, **options: Any) -> dict[str, Any]:
     """The task that sends to all hosts of the play; a short text, unless the options give another one."""
     what = {} if "content_file" in options else {"content": "hello"}
     # The scripts send in the default conversation, too: one request for each message.
-    whom = {"agent_id": AGENT, "conversation_id": "default"}
-    targets = {**whom, "targets": "{{ ansible_play_batch }}", "concurrency": concurrency}
+    address = {"agent_id": AGENT, "conversation_id": "default"}
+    targets = {**address, "targets": "{{ ansible_play_batch }}", "concurrency": concurrency}
     return {"fleetops.environments.send_message": {**what, **targets, **options}, "run_once": True}
 
 

@@ -14,8 +14,8 @@ def run(scale: Scale, directory: Path) -> list[Comparison]:
     with start_network(scale.hosts, online=True) as network:
         work = Workplace(directory, network)
         # Ansible's own way sends in the default conversation, too: one request for each message.
-        whom = {"agent_id": AGENT, "conversation_id": "default"}
-        message = work.play("message", {"fleetops.environments.send_message": {"content": "hello", **whom}})
+        address = {"agent_id": AGENT, "conversation_id": "default"}
+        message = work.play("message", {"fleetops.environments.send_message": {"content": "hello", **address}})
         debug = work.play("debug", {"ansible.builtin.debug": {"msg": "hello"}})
         uri = work.play("uri", by_uri(network), connection="local", vars=UNDISCOVERED)
         taken = in_turn(

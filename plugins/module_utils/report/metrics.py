@@ -53,7 +53,7 @@ def _find_gauges(report: Report, generated_at: datetime) -> Iterator[tuple[str, 
     yield "fleetops_campaign_deliveries", "Deliveries of a campaign by how they ended.", found
     if rollout := report.rollout:
         found = [({"rollout": rollout.name, "status": status}, count) for status, count in rollout.counts.items()]
-        yield "fleetops_rollout_targets", "Targets of a rollout by what became of them.", found
+        yield "fleetops_rollout_targets", "Targets of a rollout by how their update ended.", found
         found = _count_labels(("rollout", "state"), [(rollout.name, wave.state) for wave in rollout.waves])
         yield "fleetops_rollout_waves", "Waves of a rollout by their state.", found
 

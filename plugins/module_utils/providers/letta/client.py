@@ -293,7 +293,7 @@ class Client:
 
 
 async def find_agent(settings: HttpSettings, name: str) -> str:
-    """The id of the only agent of a name. Raises ApiError, OptionError for none or several of them."""
+    """The id of the only agent of a name. Raises ApiError, and OptionError unless there is one."""
     async with Client(settings) as client:
         # The names are compared here too, since an API may search for more than the name.
         found = [row for row in await client.list_agents(name) if row.get("name") == name]
