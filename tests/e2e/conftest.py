@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from tests.integration.conftest import Ansible
 from tests.sandbox.process import Sandbox
+from tests.unit.support import settings_for
 
-from .device import Device, wheel
+from .device import Device, eventually, wheel
 
 SIMULATED = 4
 
@@ -28,8 +31,22 @@ class Fleet:
     @property
     def alpha_row(self) -> dict[str, Any]:
         """The row of alpha as the API answers it."""
-        [row] = [entry["row"] for entry in self.sandbox.fleet() if entry["name"] == self.alpha.name]
+        return self._row(self.alpha)
+
+    def report_first_mode(self) -> None:
+        """Have the rows show the mode that conversations begin in, not that of another test's conversation."""
+        for device in (self.alpha, self.beta):
+            if self._row(device).get("currentMode") not in (None, "unrestricted"):
+                asyncio.run(self._sync(device))
+                eventually(lambda device=device: self._row(device)["currentMode"] == "unrestricted")
+
+    def _row(self, device: Device) -> dict[str, Any]:
+        [row] = [entry["row"] for entry in self.sandbox.fleet() if entry["name"] == device.name]
         return dict(row)
+
+    async def _sync(self, device: Device) -> None:
+        async with Relay(settings_for(self.sandbox), self._row(device)["connectionId"]):
+            pass
 
 
 @pytest.fixture(scope="session")
@@ -54,9 +71,10 @@ def device_processes(letta: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def fleet(device_processes: Fleet) -> Fleet:
-    """The devices, without faults, scripts or received messages of another test."""
+    """The devices, without faults, modes, scripts or received messages of another test."""
     device_processes.sandbox.clear_faults()
     device_processes.sandbox.clear_received()
+    device_processes.report_first_mode()
     device_processes.sandbox.clear_requests()
     return device_processes
 

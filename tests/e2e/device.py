@@ -22,7 +22,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 VERSION = "0.34.12"
 PIP_INSTALL = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
 # Seconds that a device may take for any step, on a machine with other work.
-PATIENCE = 90.0
+PATIENCE = 180.0
 
 
 def wheel(version: str = VERSION) -> Path:

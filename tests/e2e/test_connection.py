@@ -411,12 +411,11 @@ def test_nothing_runs_twice_and_nothing_is_left_wherever_the_relay_drops(
 ) -> None:
     count = tmp_path / "count"
     fleet.sandbox.add_fault(fault, target=fleet.alpha_row["id"], command=command, times=1)
-    # As short as a busy machine allows, if the timeout is waited for.
-    timeout = 15 if fault == "relay_silent" else 60
+    # As short as a busy machine allows, if the timeout is waited for. A device that is silent from the first command on
+    # would be given up after the relay_timeout.
+    limits = {"letta_timeout": 15 if fault == "relay_silent" else 60, "letta_relay_timeout": 60}
 
-    run = on_devices(
-        ansible, task("it", "raw", _raw_params=f"echo ran >>'{count}'"), variables={"letta_timeout": timeout}
-    )
+    run = on_devices(ansible, task("it", "raw", _raw_params=f"echo ran >>'{count}'"), variables=limits)
 
     ran = count.read_text().count("ran") if count.exists() else 0
     if command in (1, 2, 5):
