@@ -43,6 +43,7 @@ class AgentApi:
             route("conversations", "POST", "/v1/conversations/", self.create_conversation),
             route("conversation_list", "GET", "/v1/conversations/", self.list_conversations),
             route("conversations", "GET", "/v1/conversations/{conversation_id}", self.get_conversation),
+            route("conversations", "PATCH", "/v1/conversations/{conversation_id}", self.update_conversation),
             route("history", "GET", "/v1/conversations/{conversation_id}/messages", self.list_messages),
             route("turn", "POST", "/v1/conversations/{conversation_id}/messages", self.start_turn),
             route("cancel", "POST", "/v1/conversations/{conversation_id}/cancel", self.cancel_conversation),
@@ -83,10 +84,15 @@ class AgentApi:
             raise bad_request("agent_id is required")
         self._agents.check(agent_id)
         wanted = call.query.get("summary_search", "").lower() if self._settings.searches else ""
+        kept = {"unarchived": {False}, "archived": {True}, "all": {False, True}}.get(
+            call.query.get("archive_status", "unarchived")
+        )
+        if kept is None:
+            raise bad_request("archive_status must be unarchived, archived or all")
         found = [
             conversation
             for conversation in self._agents.conversations(agent_id)
-            if conversation.id != "default" and not conversation.archived
+            if conversation.id != "default" and conversation.archived in kept
             if wanted in (conversation.summary or "").lower()
         ]
         newest_first = call.query.get("order", "desc") == "desc"
@@ -95,6 +101,13 @@ class AgentApi:
 
     async def get_conversation(self, call: Call) -> Reply:
         return Reply(200, _conversation(self._conversation(call)))
+
+    async def update_conversation(self, call: Call) -> Reply:
+        """Take `summary` and `archived`."""
+        conversation, body = self._conversation(call), json_object(call)
+        conversation.summary = body.get("summary", conversation.summary)
+        conversation.archived = bool(body.get("archived", conversation.archived))
+        return Reply(200, _conversation(conversation))
 
     async def list_messages(self, call: Call) -> Reply:
         return _page(call, self._conversation(call))

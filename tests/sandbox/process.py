@@ -181,6 +181,12 @@ class Sandbox:
         rows: list[Json] = self.control.get("/v1/conversations/", headers=headers, params=query).json()
         return rows
 
+    def archive(self, conversation_id: str) -> None:
+        """Archive a conversation, as a user does."""
+        headers = {"Authorization": f"Bearer {self.api_key}"}
+        path = f"/v1/conversations/{conversation_id}"
+        self.control.patch(path, headers=headers, json={"archived": True}).raise_for_status()
+
     def remove_agent(self, agent_id: str) -> None:
         """Remove an agent; every other agent id exists."""
         self._ask("DELETE", f"agents/{quote(agent_id, safe='')}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from ansible_collections.fleetops.environments.plugins.module_utils.environment import Listing
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Place
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import client as letta
@@ -15,7 +17,6 @@ from ansible_collections.fleetops.environments.plugins.module_utils.providers.le
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.standing import (
     MadeConversation,
     list_made,
-    list_standing,
     write_summary,
 )
 from tests.sandbox.process import Sandbox
@@ -53,8 +54,8 @@ class Rows:
     def __init__(self, *rows: dict[str, Any]) -> None:
         self.rows = rows
 
-    async def list_conversations(self, agent_id: str, summary: str) -> Any:
-        return self.rows
+    async def list_conversations(self, agent_id: str, summary: str, *, all_pages: bool) -> Listing:
+        return Listing(self.rows, datetime.now(UTC))
 
     async def create_conversation(self, agent_id: str, summary: str) -> str:
         raise AssertionError("nothing is to be made")
@@ -63,9 +64,12 @@ class Rows:
 @pytest.mark.parametrize("environment_id", ["environment-1", "a to b", "(%41)", "two\nlines"])
 @pytest.mark.parametrize("message_id", [None, "m-1", "a to b", "50% {x}", " "])
 def test_what_is_written_into_a_summary_is_read_from_it(environment_id: str, message_id: str | None) -> None:
-    client = Rows({"id": "conv-1", "summary": write_summary(environment_id, message_id)})
+    summary = write_summary(environment_id, message_id)
 
-    assert asyncio.run(list_made(client, AGENT)) == [MadeConversation("conv-1", environment_id, message_id is None)]
+    [made] = asyncio.run(list_made(Rows({"id": "conv-1", "summary": summary}), AGENT)).made
+
+    assert made == MadeConversation("conv-1", environment_id, summary)
+    assert made.is_standing == (message_id is None)
 
 
 @pytest.mark.parametrize(
@@ -80,11 +84,10 @@ def test_what_is_written_into_a_summary_is_read_from_it(environment_id: str, mes
         {"id": None, "summary": write_summary("e")},
         {"summary": write_summary("e")},
         {"id": "conv-1", "summary": write_summary("e"), "agent_id": "agent-2"},
-        {"id": "conv-1", "summary": write_summary("e"), "archived": True},
     ],
 )
 def test_what_is_not_exactly_ours_is_left_out(row_: dict[str, Any]) -> None:
-    assert asyncio.run(list_made(Rows(row_), AGENT)) == []
+    assert asyncio.run(list_made(Rows(row_), AGENT)).made == []
 
 
 def test_the_oldest_of_several_comes_first_whatever_the_order_of_the_answer() -> None:
@@ -93,18 +96,47 @@ def test_the_oldest_of_several_comes_first_whatever_the_order_of_the_answer() ->
         for number, created_at in enumerate([None, "2026-02-01T00:00:00Z", "2026-01-01T00:00:00Z"])
     ]
 
-    assert asyncio.run(list_standing(Rows(*rows), AGENT)) == {"e": ["conv-2", "conv-1", "conv-0"]}
+    assert [one.id for one in asyncio.run(list_made(Rows(*rows), AGENT)).made] == ["conv-2", "conv-1", "conv-0"]
 
 
 @pytest.mark.parametrize("searches", [True, False])
-def test_an_agents_standing_conversations_are_listed_by_environment(sandbox: Sandbox, searches: bool) -> None:
+def test_what_was_made_with_an_agent_is_listed_once(sandbox: Sandbox, searches: bool) -> None:
     sandbox.settings(searches=searches)
-    first, _other, second, again, _for_message = make(
-        sandbox, write_summary("a"), "weekly check", write_summary("ab"), write_summary("a"), write_summary("a", "m")
+    first, _other, second, for_message = make(
+        sandbox, write_summary("a"), "weekly check", write_summary("ab"), write_summary("a", "m")
     )
     make(sandbox, write_summary("a"), agent_id="agent-2")
+    sandbox.archive(second)
 
-    assert ask(sandbox, lambda client: list_standing(client, AGENT)) == {"a": [first, again], "ab": [second]}
+    async def list_often(client: Client) -> list[Any]:
+        at_once = await asyncio.gather(*(client.list_made(AGENT) for _number in range(3)))
+        return [*at_once, await client.list_made(AGENT)]
+
+    assert (
+        ask(sandbox, list_often)
+        == [
+            [
+                MadeConversation(first, "a", write_summary("a")),
+                MadeConversation(second, "ab", write_summary("ab"), is_archived=True),
+                MadeConversation(for_message, "a", write_summary("a", "m")),
+            ]
+        ]
+        * 4
+    )
+    assert len(sandbox.requests("conversation_list")) == 1
+
+
+def test_a_listing_that_failed_is_not_kept_and_one_that_is_refused_is_empty(sandbox: Sandbox) -> None:
+    [made] = make(sandbox, write_summary("a"))
+
+    async def list_three_times(client: Client) -> list[Any]:
+        sandbox.add_fault("html_200", route="conversation_list", times=1)
+        with pytest.raises(ApiError):
+            await client.list_made(AGENT)
+        sandbox.add_fault("status", route="conversation_list", status=403, times=1)
+        return [await client.list_made(AGENT), [one.id for one in await client.list_made(AGENT)]]
+
+    assert ask(sandbox, list_three_times) == [[], [made]]
 
 
 @pytest.mark.parametrize("searches", [True, False])
@@ -113,9 +145,9 @@ def test_pages_are_read_to_the_end(sandbox: Sandbox, searches: bool, monkeypatch
     monkeypatch.setattr(letta, "_PAGE_SIZE", 20)
     made = make(sandbox, *(write_summary(str(number)) for number in range(45)))
 
-    listed = ask(sandbox, lambda client: list_standing(client, AGENT))
+    listed = ask(sandbox, lambda client: client.list_made(AGENT))
 
-    assert listed == {str(number): [own_id] for number, own_id in enumerate(made)}
+    assert [(one.environment_id, one.id) for one in listed] == [(str(at), own) for at, own in enumerate(made)]
     assert len(sandbox.requests("conversation_list")) == 3
 
 
@@ -124,8 +156,9 @@ def test_a_list_without_an_end_is_an_error(sandbox: Sandbox, monkeypatch: pytest
     monkeypatch.setattr(letta, "_MOST_PAGES", 2)
     make(sandbox, *(write_summary(str(number)) for number in range(45)))
 
-    with pytest.raises(ApiError, match=r"GET http://\S+/v1/conversations/: did not end after 2 pages$"):
-        ask(sandbox, lambda client: list_standing(client, AGENT))
+    with pytest.raises(ApiError, match=r"GET http://\S+/v1/conversations/: did not end after 2 pages$") as raised:
+        ask(sandbox, lambda client: client.list_made(AGENT))
+    assert raised.value.code == "too_long"
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 422, 501])
@@ -159,27 +192,97 @@ def test_a_standing_conversation_is_made_once(sandbox: Sandbox, searches: bool) 
 def test_of_several_standing_conversations_the_oldest_is_used_and_the_others_are_named(sandbox: Sandbox) -> None:
     first, second = make(sandbox, write_summary("e"), write_summary("e"))
 
-    assert ask(sandbox, lambda client: open_one(client, "standing")) == Place(first, [second, None])
+    assert ask(sandbox, lambda client: open_one(client, "standing")) == Place(first)
+    assert ask(sandbox, lambda client: open_one(client, "standing", look=True)) == Place(first, (second, None))
 
 
-def test_the_environments_of_an_agent_share_one_list(sandbox: Sandbox) -> None:
-    async def open_all(client: Client) -> list[Place]:
-        return await asyncio.gather(*(open_one(client, "standing", str(number)) for number in range(15)))
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The size of a page: the smallest that the client takes for a full one."""
+    monkeypatch.setattr(letta, "_PAGE_SIZE", 20)
+    return 20
 
-    places = ask(sandbox, open_all)
-    assert len({place.conversation_id for place in places}) == 15
-    # The first environment is searched for alone, as a task with one target does.
-    assert len(sandbox.requests("conversation_list")) == 2
+
+def open_all(count: int, kind: str, *, look: bool) -> Callable[[Client], Coroutine[Any, Any, list[Place]]]:
+    """Opens a conversation for each of so many environments, at the same time."""
+
+    async def open_each(client: Client) -> list[Place]:
+        return await asyncio.gather(*(open_one(client, kind, str(at), look=look) for at in range(count)))
+
+    return open_each
+
+
+@pytest.mark.parametrize("searches", [True, False])
+@pytest.mark.parametrize(("kind", "look"), [("standing", False), ("standing", True), ("new", True)])
+def test_the_environments_of_an_agent_share_one_list(
+    sandbox: Sandbox, small_pages: int, searches: bool, kind: str, look: bool
+) -> None:
+    """Whatever the API searches for, there is no search for each target."""
+    sandbox.settings(searches=searches)
+    make(sandbox, *["weekly check"] * small_pages)
+    places = ask(sandbox, open_all(small_pages + 5, kind, look=look))
+    assert len({place.conversation_id for place in places}) == small_pages + 5
 
     sandbox.clear_requests()
-    assert [place.conversation_id for place in ask(sandbox, open_all)] == [place.conversation_id for place in places]
-    assert len(sandbox.requests("conversation_list")) == 2
+    again = ask(sandbox, open_all(small_pages + 5, kind, look=look))
+
+    assert [place.conversation_id for place in again] == [place.conversation_id for place in places]
     assert sandbox.requests("conversations") == []
+    # Where it searches: a page, two searches for the first one, two pages of what was made, and what was not.
+    assert len(sandbox.requests("conversation_list")) <= (6 if searches else 5)
+
+
+def test_a_conversation_among_many_is_found_with_one_search(sandbox: Sandbox, small_pages: int) -> None:
+    *_others, wanted = make(sandbox, *(write_summary(str(at)) for at in range(3 * small_pages)))
+
+    place = ask(sandbox, lambda client: open_one(client, "standing or default", str(3 * small_pages - 1)))
+
+    assert place == Place(wanted)
+    assert len(sandbox.requests("conversation_list")) == 2
+
+
+@pytest.fixture
+def too_many(sandbox: Sandbox, small_pages: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """An agent with more conversations than are listed; how many of them were made."""
+    monkeypatch.setattr(letta, "_MOST_PAGES", 2)
+    made = [write_summary(f"x{at}", message) for at in range(2 * small_pages) for message in (None, "other")]
+    make(sandbox, *["weekly check"] * 2 * small_pages, *made)
+    return len(made)
+
+
+@pytest.mark.usefixtures("too_many")
+@pytest.mark.parametrize("kind", ["standing", "new", "standing or default", "default", "conv-1"])
+@pytest.mark.parametrize("look", [True, False])
+def test_each_is_searched_for_where_the_list_is_too_long(sandbox: Sandbox, kind: str, look: bool) -> None:
+    [standing] = make(sandbox, write_summary("1"))
+
+    places = ask(sandbox, open_all(3, kind, look=look))
+
+    assert [place.problem for place in places] == [None] * 3
+    assert (standing == places[1].conversation_id) == kind.startswith("standing")
+    assert (standing in places[1].others) == (look and not kind.startswith("standing"))
+
+
+@pytest.mark.usefixtures("too_many")
+@pytest.mark.parametrize(
+    ("kind", "goes_to"), [("standing", None), ("standing or default", [None]), ("default", ["default"])]
+)
+def test_what_is_not_known_where_the_api_does_not_search_fails_no_target(
+    sandbox: Sandbox, kind: str, goes_to: list[str | None] | None
+) -> None:
+    """What an earlier run may have sent is another matter: the place says that not all was looked at."""
+    sandbox.settings(searches=False)
+
+    places = ask(sandbox, open_all(9, kind, look=True))
+
+    assert {str(place.problem).partition(": ")[2] for place in places} == {"did not end after 2 pages"}
+    assert [place.is_new for place in places] == [goes_to is None] * 9
+    assert goes_to is None or {place.conversation_id for place in places} == set(goes_to)
+    assert len(sandbox.requests("conversation_list")) == 4
 
 
 def test_a_list_that_fails_is_read_again_for_the_next(sandbox: Sandbox) -> None:
     async def open_both(client: Client) -> list[Any]:
-        await open_one(client, "standing", "a")
         sandbox.add_fault("html_200", route="conversation_list", times=1)
         with pytest.raises(ApiError):
             await open_one(client, "standing", "b")
@@ -217,15 +320,44 @@ def test_nothing_is_made_for_what_is_no_message(sandbox: Sandbox, kind: str) -> 
     assert len(sandbox.conversations(AGENT)) == 1
 
 
+@pytest.mark.parametrize("searches", [True, False])
+@pytest.mark.parametrize("kind", ["standing", "new", "standing or default", "default", "conv-1"])
+def test_every_conversation_that_may_have_a_message_is_named_whatever_is_asked_for(
+    sandbox: Sandbox, searches: bool, kind: str
+) -> None:
+    sandbox.settings(searches=searches)
+    archived, standing, of_another, for_message, _for_another = make(
+        sandbox, write_summary("e"), write_summary("e"), write_summary("e2"), write_summary("e", "m"),
+        write_summary("e", "m2"),
+    )  # fmt: skip
+    sandbox.archive(archived)
+
+    place = ask(sandbox, lambda client: open_one(client, kind, look=True))
+
+    opened = {"standing": standing, "standing or default": standing, "new": for_message}.get(kind, kind)
+    default = {None} if kind != "default" else set()
+    assert (place.conversation_id, place.is_new) == (opened, False)
+    assert {*place.others} == ({archived, standing, for_message} | default) - {opened}
+    assert of_another not in place.others
+
+
+def test_an_archived_standing_conversation_is_not_sent_in(sandbox: Sandbox) -> None:
+    [archived] = make(sandbox, write_summary("e"))
+    sandbox.archive(archived)
+
+    assert ask(sandbox, lambda client: open_one(client, "standing or default")) == Place(None)
+    assert ask(sandbox, lambda client: open_one(client, "standing")).is_new
+
+
 def test_the_conversation_of_a_message_is_found_again_where_an_earlier_run_may_have_made_it(sandbox: Sandbox) -> None:
     [standing] = make(sandbox, write_summary("e"))
     first = ask(sandbox, lambda client: open_one(client, "new", look=True))
     again = ask(sandbox, lambda client: open_one(client, "new", look=True))
     without = ask(sandbox, lambda client: open_one(client, "new"))
 
-    assert (first.is_new, first.others) == (True, [standing, None])
-    assert again == Place(first.conversation_id, [standing, None])
-    assert (without.is_new, without.others) == (True, [])
+    assert (first.is_new, first.others) == (True, (standing, None))
+    assert again == Place(first.conversation_id, (standing, None))
+    assert (without.is_new, without.others) == (True, ())
     assert [made["summary"] for made in sandbox.conversations(AGENT)[1:]] == [write_summary("e", "m")] * 2
 
 

@@ -23,7 +23,7 @@ from ..http.settings import HttpSettings
 from ..providers.conversation import DEFAULT_CONVERSATION
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
-from ..providers.letta.standing import MadeConversation, list_made
+from ..providers.letta.standing import MadeListing, list_made
 from ..text import one_line
 from .fan_out import Target
 from .jobs import ConversationOutcome, make_relay
@@ -114,7 +114,7 @@ class KnownConversations:
     def __init__(self, recorded: Iterable[Mapping[str, Any]], problems: Iterable[str]) -> None:
         self.problems = dict.fromkeys(problems)
         self._owners: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        self._listings: dict[str, asyncio.Task[list[MadeConversation]]] = {}
+        self._listings: dict[str, asyncio.Task[MadeListing]] = {}
         for one in recorded:
             if one.get("agent_id") and one.get("conversation_id") not in (None, "", DEFAULT_CONVERSATION):
                 self._owners[str(one["agent_id"])][str(one["conversation_id"])].add(str(one.get("id")))
@@ -125,7 +125,7 @@ class KnownConversations:
             self._listings[agent_id] = asyncio.create_task(list_made(client, agent_id))
         try:
             # One that is cancelled does not cancel the listing of the others.
-            made = await asyncio.shield(self._listings[agent_id])
+            made = (await asyncio.shield(self._listings[agent_id])).made
         except ApiError as error:
             self.problems[f"the conversations of {agent_id} cannot be listed: {error}"] = None
             made = []

@@ -28,11 +28,13 @@ class Place:
     """The conversation for a message. conversation_id: None is the agent's default one.
 
     others: those in which an earlier run may have sent the message. is_new: nothing was sent in it before.
+    problem: why there may be more others, None if these are all.
     """
 
     conversation_id: str | None
     others: Sequence[str | None] = ()
     is_new: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

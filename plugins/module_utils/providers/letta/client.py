@@ -27,7 +27,7 @@ from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run, Runs
 from .models import EnvironmentPage, SendResult, read_environment
 from .shared_listing import SharedListing
-from .standing import StandingConversations
+from .standing import MadeConversation, StandingConversations
 
 _PAGE_SIZE = 100
 # An API may give fewer rows than asked for, though hardly fewer than so many. The page after the last one is empty.
@@ -174,6 +174,10 @@ class Client:
         """As in the protocol of clients."""
         return await self._standing.open(agent_id, target.id, client_message_id, kind, look=look)
 
+    async def list_made(self, agent_id: str) -> Sequence[MadeConversation]:
+        """The conversations with an agent that this collection has made, listed once; see StandingConversations."""
+        return await self._standing.list_made(agent_id)
+
     async def create_conversation(self, agent_id: str, summary: str) -> str:
         """Make a conversation with an agent; returns its id. Each call makes another one."""
         params, body = {"agent_id": agent_id}, {"summary": summary}
@@ -183,25 +187,24 @@ class Client:
             raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
         return conversation_id
 
-    async def list_conversations(self, agent_id: str, summary: str) -> Sequence[Mapping[str, Any]]:
-        """An agent's conversations, as the API sent them. They are all, or only those whose summary has a text."""
+    async def list_conversations(self, agent_id: str, summary: str, *, all_pages: bool) -> Listing:
+        """An agent's conversations, archived ones too. They are all, or only those whose summary has a text."""
         order = {"order": "asc", "order_by": "created_at"}
-        return await self._list_rows("conversations", {"agent_id": agent_id, "summary_search": summary, **order})
+        wanted = {"agent_id": agent_id, "summary_search": summary, "archive_status": "all", **order}
+        return await self._list_rows("conversations", wanted, all_pages=all_pages)
 
     async def list_agents(self, name: str | None) -> Sequence[Mapping[str, Any]]:
         """The agents of a name, as the API sent them; it may send others too. None: the first page of all agents."""
-        return await self._list_rows("agents", {"name": name} if name else {}, all_pages=name is not None)
+        return (await self._list_rows("agents", {"name": name} if name else {}, all_pages=name is not None)).rows
 
-    async def _list_rows(
-        self, kind: str, parameters: Mapping[str, str], *, all_pages: bool = True
-    ) -> Sequence[Mapping[str, Any]]:
-        """The rows of a list call whose answer is a list alone."""
+    async def _list_rows(self, kind: str, parameters: Mapping[str, str], *, all_pages: bool) -> Listing:
+        """What a list call answers that gives a list alone. A listing of too many pages has the code `too_long`."""
         what, asked = f"GET {self._base_url}/v1/{kind}/", itertools.count()
         bounds = paging.Bounds(what, self.settings.deadline)
 
         async def ask(after: str | None) -> paging.Page:
             if next(asked) == _MOST_PAGES:
-                raise ApiError(f"{what}: did not end after {_MOST_PAGES} pages", code="invalid")
+                raise ApiError(f"{what}: did not end after {_MOST_PAGES} pages", code="too_long")
             page = {**parameters, "limit": str(_PAGE_SIZE), **({"after": after} if after is not None else {})}
             answer = await bounds.wait_for(self._http.get("v1", kind, "", params=page))
             if not isinstance(answer.data, list):
@@ -209,7 +212,7 @@ class Client:
             return paging.Page(answer.data, len(answer.data) >= _LEAST_PAGE_SIZE, answer.date)
 
         listing = await paging.list_pages(what, ask, all_pages=all_pages)
-        return [row for row in listing.rows if isinstance(row, dict)]
+        return replace(listing, rows=[row for row in listing.rows if isinstance(row, dict)])
 
     async def list_messages(
         self,

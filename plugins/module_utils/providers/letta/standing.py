@@ -11,131 +11,157 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
+from ...environment import Listing
 from ...errors import ApiError
-from ..conversation import EITHER_CONVERSATION, NEW_CONVERSATION, STANDING_CONVERSATION, Place
+from ..conversation import DEFAULT_CONVERSATION, EITHER_CONVERSATION, NEW_CONVERSATION, STANDING_CONVERSATION, Place
 
 # The statuses with which an API refuses to list, or does not find the agent.
 _REFUSED = frozenset({400, 403, 404, 405, 422, 501})
 _OURS = "fleetops.environments"
-_SUMMARY = re.compile(
-    f"{re.escape(_OURS)} (?:standing conversation of|message (?P<message>\\S+) to) (?P<environment>.+)", re.DOTALL
-)
+_STANDING, _FOR_MESSAGE = f"{_OURS} standing conversation of", f"{_OURS} message"
+# The kinds of conversations that are made.
+_MADE = frozenset({NEW_CONVERSATION, STANDING_CONVERSATION})
+_SUMMARY = re.compile(f"(?:{re.escape(_STANDING)}|{re.escape(_FOR_MESSAGE)} \\S+ to) (?P<environment>.+)", re.DOTALL)
 
 
 class Conversations(Protocol):
     """Letta's client, as far as it is needed here. Every call raises ApiError."""
 
-    async def list_conversations(self, agent_id: str, summary: str) -> Sequence[Mapping[str, Any]]: ...
+    async def list_conversations(self, agent_id: str, summary: str, *, all_pages: bool) -> Listing: ...
 
     async def create_conversation(self, agent_id: str, summary: str) -> str: ...
 
 
 class MadeConversation(NamedTuple):
-    """A conversation that this collection has made. is_standing: whether it is for more than one message."""
+    """A conversation that this collection has made for an environment. summary: as the API has it."""
 
     id: str
     environment_id: str
-    is_standing: bool
+    summary: str
+    is_archived: bool = False
+
+    @property
+    def is_standing(self) -> bool:
+        """Whether it is in use for whatever is sent to the environment."""
+        return self.summary == write_summary(self.environment_id) and not self.is_archived
+
+
+class MadeListing(NamedTuple):
+    """Conversations that this collection has made with an agent, oldest first, archived ones too.
+
+    is_whole: whether no page follows. is_searched: whether the API left out what was not searched for.
+    """
+
+    made: list[MadeConversation]
+    is_whole: bool
+    is_searched: bool
 
 
 def write_summary(environment_id: str, message_id: str | None = None) -> str:
     """The summary of an environment's standing conversation, or of the one for a message to it."""
-    what = "standing conversation of" if message_id is None else f"message {quote(message_id, safe='')} to"
-    return f"{_OURS} {what} {environment_id}"
+    what = _STANDING if message_id is None else f"{_FOR_MESSAGE} {quote(message_id, safe='')} to"
+    return f"{what} {environment_id}"
 
 
-async def list_made(client: Conversations, agent_id: str, summary: str = _OURS) -> list[MadeConversation]:
-    """The conversations with an agent that this collection has made, oldest first. Raises ApiError.
+async def list_made(client: Conversations, agent_id: str, text: str = _OURS, all_pages: bool = True) -> MadeListing:
+    """The made conversations whose summary has a text, and perhaps others. Raises ApiError.
 
-    summary: only those whose summary has this text. A request lists 100 of them, and there are at most 200 requests.
+    A page has 100 of them. all_pages: at most 200 pages, or one.
     """
-    rows = await client.list_conversations(agent_id, summary)
-    ours = [row for row in rows if row.get("agent_id") in (None, agent_id) and not row.get("archived")]
-    ours.sort(key=lambda row: (str(row.get("created_at") or "~"), str(row.get("id"))))
-    found = [(row, _SUMMARY.fullmatch(str(row.get("summary")))) for row in ours if row.get("id")]
-    return [
-        MadeConversation(str(row["id"]), match["environment"], match["message"] is None)
-        for row, match in found
-        if match and summary in match[0]
+    listing = await client.list_conversations(agent_id, text, all_pages=all_pages)
+    rows = [row for row in listing.rows if row.get("agent_id") in (None, agent_id) and row.get("id")]
+    rows.sort(key=lambda row: (str(row.get("created_at") or "~"), str(row["id"])))
+    made = [
+        MadeConversation(str(row["id"]), match["environment"], match[0], bool(row.get("archived")))
+        for row in rows
+        if (match := _SUMMARY.fullmatch(str(row.get("summary"))))
     ]
-
-
-async def list_standing(client: Conversations, agent_id: str) -> dict[str, list[str]]:
-    """Environment id → the ids of its standing conversations with an agent, oldest first. Raises ApiError.
-
-    The first one counts. Runs at the same time may have made others.
-    """
-    standing: dict[str, list[str]] = {}
-    for made in await list_made(client, agent_id, write_summary("").strip()):
-        standing.setdefault(made.environment_id, []).append(made.id)
-    return standing
+    is_searched = all(text.casefold() in str(row.get("summary")).casefold() for row in listing.rows)
+    return MadeListing(made, listing.next_after is None, is_searched)
 
 
 class StandingConversations:
-    """Opens conversations for one client, which lists those of an agent once. Every call raises ApiError."""
+    """Lists and opens conversations for one client. The same is listed once. Every call raises ApiError."""
 
     def __init__(self, client: Conversations) -> None:
         self._client = client
-        # By agent and environment, the standing ones; and the agents of the first environments.
-        self._known: dict[tuple[str, str], list[str]] = {}
-        self._agents: set[str] = set()
-        self._listings: dict[str, asyncio.Task[dict[str, list[str]]]] = {}
+        self._listings: dict[tuple[str, str, bool], asyncio.Task[MadeListing]] = {}
+        # By agent, the first environment that was looked for.
+        self._first: dict[str, str] = {}
+
+    async def list_made(self, agent_id: str) -> list[MadeConversation]:
+        """All that was made with an agent, oldest first, archived ones too; nothing if the API refuses to list."""
+        try:
+            return (await self._list(agent_id, _OURS)).made
+        except ApiError as error:
+            if error.status in _REFUSED:
+                return []
+            raise
 
     async def open(self, agent_id: str, environment_id: str, message_id: str | None, kind: str, *, look: bool) -> Place:
         """As `open_conversation` of a client."""
-        if kind == NEW_CONVERSATION:
-            return await self._open_for_message(agent_id, environment_id, str(message_id), look=look)
-        if kind == EITHER_CONVERSATION and not await self._has_any(agent_id):
-            return Place(None)
-        standing = await self._find(agent_id, environment_id)
-        if not standing and message_id is None:
-            return Place(STANDING_CONVERSATION)
-        if is_new := not standing:
-            standing.append(await self._client.create_conversation(agent_id, write_summary(environment_id)))
-        return Place(standing[0], [*standing[1:], None], is_new)
-
-    async def _has_any(self, agent_id: str) -> bool:
+        made, problem, is_new = list[MadeConversation](), None, False
         try:
-            return bool(await self._list(agent_id))
+            if look or kind != NEW_CONVERSATION:
+                made += await self._find(agent_id, environment_id)
+            if look:
+                made += await self._find(agent_id, environment_id, message_id)
+            if kind == EITHER_CONVERSATION and await self._has_standing(agent_id):
+                kind = STANDING_CONVERSATION
         except ApiError as error:
-            # An API that does not list conversations cannot have been asked for a standing one.
-            if error.status in _REFUSED:
-                return False
-            raise
+            # An API that does not list conversations cannot have been asked for those that are listed first.
+            if error.code != "too_long" and (kind in _MADE or error.status not in _REFUSED):
+                raise
+            problem = str(error) if error.code == "too_long" else None
+        place = None if kind == EITHER_CONVERSATION else kind
+        if kind in _MADE:
+            summary = write_summary(environment_id, message_id if kind == NEW_CONVERSATION else None)
+            usable = [one.id for one in made if one.summary == summary and not one.is_archived]
+            if is_new := not usable and message_id is not None:
+                usable = [await self._client.create_conversation(agent_id, summary)]
+            place = usable[0] if usable else STANDING_CONVERSATION
+        others = dict.fromkeys([*(one.id for one in made), None]) if look else {}
+        others.pop(None if place == DEFAULT_CONVERSATION else place, None)
+        return Place(place, tuple(others), is_new, problem)
 
-    async def _open_for_message(self, agent_id: str, environment_id: str, message_id: str, *, look: bool) -> Place:
-        summary, made, others = write_summary(environment_id, message_id), [], list[str | None]()
-        if look:
-            found = await list_made(self._client, agent_id, summary)
-            made = [one.id for one in found if one.environment_id == environment_id]
-            others = [*made[1:], *await self._find(agent_id, environment_id), None]
-        if made:
-            return Place(made[0], others)
-        return Place(await self._client.create_conversation(agent_id, summary), others, is_new=True)
+    async def _has_standing(self, agent_id: str) -> bool:
+        """Whether messages to any environment go to a standing conversation with an agent."""
+        for text, all_pages in ((_OURS, False), (_STANDING, False), (_OURS, True)):
+            listing = await self._list(agent_id, text, all_pages=all_pages)
+            if listing.is_whole or any(one.is_standing for one in listing.made):
+                break
+        return any(one.is_standing for one in listing.made)
 
-    async def _find(self, agent_id: str, environment_id: str) -> list[str]:
-        """The standing ones of an environment. One search costs less than a list, more of them cost more."""
-        key, is_first = (agent_id, environment_id), agent_id not in self._agents and agent_id not in self._listings
-        self._agents.add(agent_id)
-        if key not in self._known and is_first:
-            made = await list_made(self._client, agent_id, write_summary(environment_id))
-            self._known[key] = [one.id for one in made if one.is_standing and one.environment_id == environment_id]
-        elif key not in self._known:
-            self._known[key] = (await self._list(agent_id)).get(environment_id, [])
-        return self._known[key]
+    async def _find(self, agent_id: str, environment_id: str, message_id: str | None = None) -> list[MadeConversation]:
+        """An environment's standing conversations, or those for a message to it."""
+        summary, first = write_summary(environment_id, message_id), self._first.setdefault(agent_id, environment_id)
+        listing = await self._list(agent_id, _OURS, all_pages=False)
+        if not listing.is_whole:
+            searches = (await self._list(agent_id, write_summary(first), all_pages=False)).is_searched
+            beginning = (_STANDING if message_id is None else _FOR_MESSAGE) if searches else _OURS
+            # One search costs less than a list, more of them cost more.
+            alone = searches and first == environment_id
+            try:
+                listing = await self._list(agent_id, summary if alone else beginning, all_pages=not alone)
+            except ApiError as error:
+                if error.code != "too_long" or not searches:
+                    raise
+                listing = await self._list(agent_id, summary, all_pages=False)
+        return [one for one in listing.made if one.summary == summary]
 
-    async def _list(self, agent_id: str) -> dict[str, list[str]]:
-        if agent_id not in self._listings:
-            self._listings[agent_id] = asyncio.create_task(list_standing(self._client, agent_id))
-        listing = self._listings[agent_id]
+    async def _list(self, agent_id: str, text: str, *, all_pages: bool = True) -> MadeListing:
+        key = (agent_id, text, all_pages)
+        if key not in self._listings:
+            self._listings[key] = asyncio.create_task(list_made(self._client, *key))
+        listing = self._listings[key]
         try:
             # One that is cancelled does not cancel the listing of the others.
             return await asyncio.shield(listing)
         except ApiError as error:
-            if self._listings.get(agent_id) is listing:
-                del self._listings[agent_id]
+            # The next one lists again, unless that would be too long again.
+            if error.code != "too_long" and self._listings.get(key) is listing:
+                del self._listings[key]
             raise error.but(may_be_accepted=False) from None
