@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..module_utils.ledger.deliveries import Deliveries
-from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
+from ..module_utils.ledger.store import find_location, open_ledger, read_ledger
 from ..modules.campaign_control import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.actions.run_facts import find_run_facts
@@ -20,10 +20,10 @@ class ActionModule(EnvironmentAction):
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         campaign, wanted = options["campaign"], options["state"]
-        path = find_ledger_path(options["ledger"])
-        with read_ledger(path) as reading:
+        location = find_location(options["ledger"])
+        with read_ledger(location) as reading:
             before = Deliveries(reading).state(campaign)
         if before != wanted and not self._task.check_mode:
-            with Ledger.open(path, find_run_facts(self._task, task_vars)) as ledger:
+            with open_ledger(location, find_run_facts(self._task, task_vars)) as ledger:
                 Deliveries(ledger).set_state(campaign, wanted)
         return {"changed": before != wanted, "previous_state": before}

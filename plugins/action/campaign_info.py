@@ -10,7 +10,7 @@ from typing import Any
 
 from ..module_utils.fleet.fan_out import count_each
 from ..module_utils.ledger.deliveries import Deliveries
-from ..module_utils.ledger.sqlite import open_to_show
+from ..module_utils.ledger.store import open_to_show
 from ..module_utils.providers.conversation import STATES
 from ..modules.campaign_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction

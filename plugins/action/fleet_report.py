@@ -13,7 +13,7 @@ from ..module_utils.environment import Environment
 from ..module_utils.errors import OptionError
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import export_rollout, list_rollout_names
-from ..module_utils.ledger.sqlite import Ledger, open_to_show
+from ..module_utils.ledger.store import Ledger, make_empty_ledger, open_to_show
 from ..module_utils.report.files import MODES, check_path, render_file, report_differs, write_report
 from ..module_utils.report.model import ReportedRollout, report_campaign, report_fleet, report_rollout
 from ..modules.fleet_report import SPEC
@@ -34,7 +34,7 @@ class ActionModule(EnvironmentAction):
         # A report on neither needs no ledger.
         wanted = options["campaigns"] or options["rollout"]
         check_mode = bool(self._task.check_mode)
-        with open_to_show(options["ledger"], check_mode=check_mode) if wanted else Ledger.make_empty() as ledger:
+        with open_to_show(options["ledger"], check_mode=check_mode) if wanted else make_empty_ledger() as ledger:
             kept = Deliveries(ledger)
             campaigns = [report_campaign(name, kept.state(name), kept.records(name)) for name in options["campaigns"]]
             rollout = _report_rollout(ledger, options["rollout"])

@@ -18,9 +18,9 @@ from ..module_utils.fleet.drain import Drain
 from ..module_utils.fleet.fan_out import Policy, Target
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.ledger.deliveries import Deliveries
-from ..module_utils.ledger.rollouts import add_rollout, find_rollout, hold_rollout, record_changes
+from ..module_utils.ledger.rollouts import add_rollout, find_rollout, record_changes
 from ..module_utils.ledger.schema import Rollout
-from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
+from ..module_utils.ledger.store import find_location, open_ledger, read_ledger
 from ..module_utils.options import parse_share
 from ..module_utils.providers.conversation import NEW_CONVERSATION
 from ..module_utils.providers.letta.provider import PROVIDER
@@ -57,8 +57,8 @@ class ActionModule(EnvironmentAction):
         _check_options(options)
         self._require_run_once("targets", task_vars, "plan for all of them")
         items = read_targets(options["targets"], (), options["max_targets"], task_vars)
-        path, name = find_ledger_path(options["ledger"]), options["name"]
-        with read_ledger(path) as ledger:
+        location, name = find_location(options["ledger"]), options["name"]
+        with read_ledger(location) as ledger:
             known, drain = find_rollout(ledger, name), Drain(recorded=Deliveries(ledger).conversations())
         excluded = self._find_excluded(options["exclude"], known, task_vars["hostvars"])
         mine = [item for item in items if item.environment.id not in excluded]
@@ -71,7 +71,7 @@ class ActionModule(EnvironmentAction):
         if self._task.check_mode:
             return _describe(_exclude(plan, options, excluded), hosts, before=known)
         facts = find_run_facts(self._task, task_vars)
-        with hold_rollout(path, name, facts), Ledger.open(path, facts) as ledger:
+        with open_ledger(location, facts) as ledger, ledger.hold_rollout(name):
             # Another run may have planned or continued it while this one waited for the lock.
             is_new = add_rollout(ledger, plan)
             before = find_rollout(ledger, name) or plan

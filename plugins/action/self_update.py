@@ -12,7 +12,7 @@ from ..module_utils.fleet.drain import Drain
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.update import NOT_UPDATED, Update, UpdateOutcome, update_environments
 from ..module_utils.ledger.deliveries import Deliveries
-from ..module_utils.ledger.sqlite import open_to_show
+from ..module_utils.ledger.store import open_to_show
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC

@@ -24,7 +24,7 @@ from ..module_utils.fleet.fan_out import Target, count_each
 from ..module_utils.ledger.audit_log import AuditLog
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.sqlite import Ledger, find_ledger_path, read_ledger
+from ..module_utils.ledger.store import find_location, open_ledger, read_ledger
 from ..module_utils.options import drop_blanks
 from ..module_utils.providers.base import Client, Provider
 from ..module_utils.providers.conversation import NEW_CONVERSATION, STATES, TO_BE_OPENED
@@ -123,7 +123,7 @@ class ActionModule(TargetsAction):
             if not name:
                 return await _deliver(run, clients, conversations, run.targets)
             facts = find_run_facts(self._task, self._templar.available_variables)
-            with Ledger.open(find_ledger_path(run.options["ledger"]), facts) as ledger, _open_audit_log(run) as audit:
+            with open_ledger(find_location(run.options["ledger"]), facts) as ledger, _open_audit_log(run) as audit:
                 kept, retry = Deliveries(ledger), run.options["retry"]
                 planned = plan_campaign(kept, name, retry, run.targets, self._source_hash(run))
                 if retry == "failed_turns":
@@ -289,7 +289,7 @@ def _plan_from_ledger(run: TaskRun, source_hash: str | None) -> CampaignPlan:
     name = run.options["campaign"]
     if not name:
         return CampaignPlan(run.targets, {}, {})
-    with read_ledger(find_ledger_path(run.options["ledger"])) as ledger:
+    with read_ledger(find_location(run.options["ledger"])) as ledger:
         return plan_campaign(Deliveries(ledger), name, run.options["retry"], run.targets, source_hash)
 
 

@@ -26,7 +26,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Conversations
@@ -95,7 +95,7 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
             for name in given["environments"]
         ]
         conversations = Conversations(client, concurrency=4, rate=None)
-        with Ledger.open(Path(given["ledger"]), RunFacts("tester")) as ledger:
+        with open_ledger(Path(given["ledger"]), RunFacts("tester")) as ledger:
             deliveries = DyingDeliveries(ledger)
             planned = plan_campaign(deliveries, "c", given["retry"], targets)
             once = Campaign("c", deliveries, planned, looked_up, verify=given["verify"])

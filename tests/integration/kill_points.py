@@ -26,7 +26,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import FanOut
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger, read_ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import (
     AllConversations,
     open_clients,
@@ -91,7 +91,7 @@ async def run(
     settings = qoder_settings(sandbox) if provider == "qoder" else settings_for(sandbox)
     async with open_clients({provider: settings}) as clients:
         conversations = AllConversations(clients, concurrency=4, rate=None)
-        with Ledger.open(ledger, RunFacts("tester")) as opened_ledger:
+        with open_ledger(ledger, RunFacts("tester")) as opened_ledger:
             kept = Deliveries(opened_ledger)
             planned = plan_campaign(kept, name, retry, targets)
             once = Campaign(name, kept, planned, conversations.find_message, verify=verify)
@@ -140,9 +140,7 @@ def begin_run(
 
 
 def entries(path: Path) -> dict[str, Entry]:
-    ledger = Ledger.read(path)
-    assert ledger is not None
-    with ledger:
+    with read_ledger(path) as ledger:
         return Deliveries(ledger).entries(path.stem)
 
 

@@ -22,7 +22,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger, open_ledger, read_ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.replies import Conversations
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
@@ -56,10 +56,8 @@ def statuses(deliveries: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def rows(ledger: Path) -> dict[str, Entry]:
-    with contextlib.ExitStack() as stack:
-        opened = Ledger.read(ledger)
-        assert opened is not None
-        return Deliveries(stack.enter_context(opened)).entries("c")
+    with read_ledger(ledger) as opened:
+        return Deliveries(opened).entries("c")
 
 
 def change(ledger: Path, statement: str) -> None:
@@ -168,7 +166,7 @@ def test_after_a_lost_ledger_the_conversations_show_which_targets_were_reached(
     for file in ledger.parent.iterdir():
         file.unlink()
     if created_at is not None:
-        Ledger.open(ledger, RunFacts("tester")).close()
+        open_ledger(ledger, RunFacts("tester")).close()
         change(ledger, f"UPDATE ledger SET created_at = '{created_at}'")
     restart(sandbox, names)
     done = wait_for_end(start(sandbox, ledger, names))
@@ -343,7 +341,7 @@ def test_a_ledger_that_stays_locked_is_waited_for_once(
             assert campaign.problem == done[0].error["message"]
             return done
 
-    with Ledger.open(ledger, RunFacts("tester")) as opened:
+    with open_ledger(ledger, RunFacts("tester")) as opened:
         done = asyncio.run(run(opened))
     assert [delivery.status for delivery in done] == ["failed", *["not_attempted"] * 3]
     assert f"ledger: cannot use {str(ledger)!r}: database is locked; another process" in str(done[0].error)

@@ -15,7 +15,7 @@ import yaml
 
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import export_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger, read_ledger
 
 from .conftest import CHECKOUT, Ansible, Run, messages_of
 
@@ -68,9 +68,7 @@ def _rollout(ansible: Ansible, *arguments: str, playbook: str = NAME, source: An
 
 def _record(ansible: Ansible) -> dict[str, Any]:
     """The rollout as the ledger has it."""
-    ledger = Ledger.read(ansible.directory / LEDGER)
-    assert ledger is not None
-    with ledger:
+    with read_ledger(ansible.directory / LEDGER) as ledger:
         record = export_rollout(ledger, ROLLOUT)
     assert record is not None
     return record
@@ -462,7 +460,7 @@ def test_a_rollout_begun_with_the_version_before_is_taken_up(ansible: Ansible) -
         "d3": {"wave": 2},
         "d4": {"wave": 3},
     }
-    with Ledger.open(ansible.directory / LEDGER, RunFacts("tester")) as ledger:
+    with open_ledger(ansible.directory / LEDGER, RunFacts("tester")) as ledger:
         ledger.change("INSERT INTO rollouts VALUES (?, ?, ?, ?, ?)", (ROLLOUT, VERSION, '["1", "4", "100%"]', then, 1))
         for number, state in ((1, "passed"), (2, "running"), (3, "pending")):
             ended = then if state == "passed" else None
@@ -599,9 +597,7 @@ def test_the_devices_of_a_role_are_those_of_its_play(ansible: Ansible) -> None:
 
     run.assert_quiet()
     assert _told(ansible, devices) == {"d0": 1, "d2": 1}
-    ledger = Ledger.read(ansible.directory / "mine.sqlite")
-    assert ledger is not None
-    with ledger:
+    with read_ledger(ansible.directory / "mine.sqlite") as ledger:
         assert (export_rollout(ledger, "mine") or {})["state"] == "passed"
 
 

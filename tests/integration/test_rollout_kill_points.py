@@ -25,10 +25,9 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger impor
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
     RolloutUpdates,
     find_rollout,
-    hold_rollout,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger, open_ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import NEW_CONVERSATION
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts import run as run_module
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.preflight import find_preflights
@@ -97,7 +96,7 @@ async def _plan(sandbox: Sandbox, ledger: Ledger, name: str, targets: Sequence[T
 def _run(sandbox: Sandbox, path: Path, targets: Sequence[Target], steps: Steps) -> dict[str, Any]:
     """A run as the action `rollout` does it; the names of its steps, and the states of its waves."""
     name = path.stem
-    with hold_rollout(path, name, FACTS), Ledger.open(path, FACTS) as ledger:
+    with open_ledger(path, FACTS) as ledger, ledger.hold_rollout(name):
         if find_rollout(ledger, name) is None:
             asyncio.run(_plan(sandbox, ledger, name, targets))
         rollout = find_rollout(ledger, name)
@@ -168,7 +167,7 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(sandbox: Sand
         done = _run_forked(sandbox, ledger, targets)
         assert done["waves"] == ["passed", "passed"], fatal
         assert _told(sandbox, targets) == [1, 1], fatal
-        with Ledger.open(ledger, FACTS) as opened:
+        with open_ledger(ledger, FACTS) as opened:
             rollout = find_rollout(opened, ledger.stem)
         assert rollout is not None
         assert [(one.status, one.told_at) for one in rollout.targets] == [("changed", None)] * 2, fatal

@@ -15,7 +15,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.pl
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import STATES
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 
@@ -55,7 +55,7 @@ def test_only_a_failed_turn_is_sent_again(tmp_path: Path, reply_state: str | Non
     """A lost or waiting message may still become a turn, so sending it again could make a second one."""
     environment = environment_of(row(id="e"))
     sent = MessageTarget("alpha", environment, "agent-1", messages=[Message.from_user("hello")])
-    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
+    with open_ledger(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
         deliveries = Deliveries(ledger)
         deliveries.replace(None, replace(DELIVERED, content_hash=hash_content(sent.messages), reply_state=reply_state))
         planned = plan_campaign(deliveries, "c", "failed_turns", [sent])

@@ -16,7 +16,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import Delivery, MessageTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Place, Question
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 
@@ -25,7 +25,7 @@ from .support import environment_of, row
 
 @pytest.fixture
 def deliveries(tmp_path: Path) -> Iterator[Deliveries]:
-    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
+    with open_ledger(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
         yield Deliveries(ledger)
 
 

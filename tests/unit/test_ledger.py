@@ -19,12 +19,31 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import sqlite as module
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger, find_ledger_path
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
+    RolloutUpdates,
+    add_rollout,
+    find_rollout,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import (
+    Rollout,
+    RolloutTarget,
+    RunFacts,
+    Wave,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import SqliteLedger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import find_location
 
 from .support import BEGUN
 
 FACTS = RunFacts("tester", "7", "alice", "/plays/site.yml")
+ROLLOUT = Rollout(
+    name="r",
+    version="1.0.0",
+    waves_wanted=["100%"],
+    planned_at="2026-01-31T10:00:00.000Z",
+    waves=[Wave(number=1)],
+    targets=[RolloutTarget(host="one", environment_id="e", preflight="updatable", wave=1)],
+)
 
 
 @pytest.fixture
@@ -32,8 +51,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "ledger.sqlite"
 
 
-def open_ledger(path: Path) -> Ledger:
-    return Ledger.open(path, FACTS)
+def open_ledger(path: Path) -> SqliteLedger:
+    return SqliteLedger.open(path, FACTS)
 
 
 def problem(path: Path, use: Callable[[Path], object] = open_ledger) -> str:
@@ -75,14 +94,14 @@ def test_the_path_is_the_option_then_the_environment_then_the_state_directory(mo
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.delenv("FLEETOPS_LEDGER", raising=False)
-    assert find_ledger_path(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
+    assert find_location(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
     monkeypatch.setenv("XDG_STATE_HOME", "not/absolute")
-    assert find_ledger_path(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
+    assert find_location(None) == Path("/home/someone/.local/state/fleetops/ledger.sqlite")
     monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert find_ledger_path("") == Path("/state/fleetops/ledger.sqlite")
+    assert find_location("") == Path("/state/fleetops/ledger.sqlite")
     monkeypatch.setenv("FLEETOPS_LEDGER", "~/ledger")
-    assert find_ledger_path(None) == Path("/home/someone/ledger")
-    assert find_ledger_path("/option") == Path("/option")
+    assert find_location(None) == Path("/home/someone/ledger")
+    assert find_location("/option") == Path("/option")
 
 
 def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
@@ -119,7 +138,7 @@ def test_a_row_that_changed_since_it_was_read_is_not_replaced(path: Path) -> Non
 @pytest.mark.parametrize("wrong", ["~nobody-of-this-name/ledger", "a\0b"])
 def test_an_invalid_path_is_one_line_that_names_the_option(wrong: str) -> None:
     with pytest.raises(OptionError, match=r"^ledger: .* is no path: .*; name another file$"):
-        find_ledger_path(wrong)
+        find_location(wrong)
 
 
 def test_runs_over_a_link_and_over_the_file_itself_share_their_locks(path: Path) -> None:
@@ -128,8 +147,8 @@ def test_runs_over_a_link_and_over_the_file_itself_share_their_locks(path: Path)
     link.symlink_to(path)
 
     with (
-        Ledger.open(find_ledger_path(str(path)), RunFacts("tester")) as one,
-        Ledger.open(find_ledger_path(str(link)), RunFacts("tester")) as other,
+        SqliteLedger.open(find_location(str(path)), RunFacts("tester")) as one,
+        SqliteLedger.open(find_location(str(link)), RunFacts("tester")) as other,
     ):
         numbers = (one.run, other.run)
     assert numbers == (1, 2)
@@ -177,11 +196,11 @@ def test_a_campaign_keeps_the_last_repeat_that_began(path: Path) -> None:
 
 
 def test_reading_creates_no_file(path: Path) -> None:
-    assert Ledger.read(path) is None
+    assert SqliteLedger.read(path) is None
     assert not path.parent.exists()
     with open_ledger(path) as ledger:
         Deliveries(ledger).replace(None, BEGUN)
-    reading = Ledger.read(path)
+    reading = SqliteLedger.read(path)
     assert reading is not None
     with reading:
         assert Deliveries(reading).entries("c") == {"e": BEGUN}
@@ -196,7 +215,7 @@ def test_a_ledger_in_a_read_only_directory_is_read() -> None:
             Deliveries(ledger).replace(None, BEGUN)
         path.parent.chmod(0o555)
 
-        with_row = Ledger.read(path)
+        with_row = SqliteLedger.read(path)
         assert with_row is not None
         with with_row:
             assert Deliveries(with_row).entries("c") == {"e": BEGUN}
@@ -211,7 +230,7 @@ def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> No
             Deliveries(ledger).replace(None, BEGUN)
             path.parent.chmod(0o555)
 
-            with_row = Ledger.read(path)
+            with_row = SqliteLedger.read(path)
             assert with_row is not None
             with with_row:
                 assert Deliveries(with_row).entries("c") == {"e": BEGUN}
@@ -220,7 +239,7 @@ def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> No
 def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> None:
     """The directory is writable, so another run may begin to write the ledger after it was opened."""
     open_ledger(path).close()
-    reading = Ledger.read(path)
+    reading = SqliteLedger.read(path)
     assert reading is not None
     with reading, open_ledger(path) as ledger:
         Deliveries(ledger).replace(None, BEGUN)
@@ -249,7 +268,7 @@ def test_a_ledger_whose_latest_part_cannot_be_read_is_not_read() -> None:
         path.parent.chmod(0o555)
 
         with pytest.raises(OptionError, match=r"unable to open database file; see that it and its directory can be w"):
-            Ledger.read(path)
+            SqliteLedger.read(path)
 
 
 @pytest.mark.parametrize("damage", [b"no database at all, but a text that somebody wrote\n" * 100, b"x" * 4096])
@@ -271,7 +290,7 @@ def test_a_damaged_file_is_refused(path: Path) -> None:
     assert "malformed" in problem(path)
 
 
-@pytest.mark.parametrize("use", [open_ledger, Ledger.read])
+@pytest.mark.parametrize("use", [open_ledger, SqliteLedger.read])
 @pytest.mark.parametrize("journal_mode", ["delete", "wal"])
 def test_a_database_of_another_program_stays_unchanged(
     path: Path, journal_mode: str, use: Callable[[Path], object]
@@ -304,7 +323,7 @@ def test_a_ledger_whose_run_was_killed_while_creating_it_is_created_again(path: 
     sql(path, "PRAGMA journal_mode = wal")
     assert path.stat().st_size
 
-    assert Ledger.read(path) is None
+    assert SqliteLedger.read(path) is None
     with open_ledger(path) as ledger:
         assert ledger.run == 1
 
@@ -326,7 +345,7 @@ def test_a_ledger_whose_rows_are_not_yet_in_its_file_is_read(path: Path) -> None
         assert Deliveries(ledger).entries("c") == {"e": BEGUN}
 
 
-@pytest.mark.parametrize("use", [open_ledger, Ledger.read])
+@pytest.mark.parametrize("use", [open_ledger, SqliteLedger.read])
 def test_a_newer_schema(path: Path, use: Callable[[Path], object]) -> None:
     open_ledger(path).close()
     sql(path, "PRAGMA user_version = 4")
@@ -336,10 +355,84 @@ def test_a_newer_schema(path: Path, use: Callable[[Path], object]) -> None:
     assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
 
 
+def test_a_schema_before_the_first_release_is_refused(path: Path) -> None:
+    open_ledger(path).close()
+    sql(path, "PRAGMA user_version = 1")
+
+    assert problem(path).endswith(" has the schema 1, and this version of the collection knows 3; name another file")
+
+
+# An earlier schema
+
+
+def tables(path: Path) -> set[tuple[object, ...]]:
+    """Each column of each table, and the version, whatever the order of the columns."""
+    columns = 'SELECT m.name, c.name, c.type, c."notnull", c.pk FROM sqlite_schema m, pragma_table_info(m.name) c'
+    return {*sql(path, columns), *sql(path, "PRAGMA user_version")}
+
+
+@pytest.fixture
+def earlier(path: Path) -> Path:
+    """A ledger of schema 2, with a delivery and a rollout."""
+    with open_ledger(path) as ledger:
+        Deliveries(ledger).replace(None, BEGUN)
+        add_rollout(ledger, ROLLOUT)
+    sql(path, "ALTER TABLE rollout_targets DROP COLUMN told_at")
+    sql(path, "PRAGMA user_version = 2")
+    return path
+
+
+def test_an_earlier_schema_is_upgraded_in_its_place_by_one_of_many_runs(earlier: Path, tmp_path: Path) -> None:
+    children = []
+    for _number in range(4):
+        children.append(os.fork())
+        if children[-1] == 0:
+            open_ledger(earlier).close()
+            os._exit(0)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0] * 4
+
+    open_ledger(tmp_path / "new.sqlite").close()
+    assert tables(earlier) == tables(tmp_path / "new.sqlite")
+    with open_ledger(earlier) as ledger:
+        assert ledger.run == 6
+        assert Deliveries(ledger).entries("c") == {"e": BEGUN}
+        RolloutUpdates(ledger, ROLLOUT).tell("e")
+        assert (read_rollout(ledger).targets[0].told_at or "").startswith("2")
+
+
+def test_an_earlier_schema_is_read_without_a_change_of_the_file(earlier: Path) -> None:
+    before = earlier.read_bytes()
+
+    reading = SqliteLedger.read(earlier)
+
+    assert reading is not None
+    with reading:
+        assert Deliveries(reading).entries("c") == {"e": BEGUN}
+        assert read_rollout(reading) == ROLLOUT
+    assert earlier.read_bytes() == before
+
+
+def test_an_upgrade_that_is_cut_off_leaves_the_earlier_schema(earlier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = tables(earlier)
+    with monkeypatch.context() as patched:
+        patched.setitem(module.UPGRADES, 2, f"{module.UPGRADES[2]}; ALTER TABLE missing ADD COLUMN more TEXT")
+        assert "no such table: missing" in problem(earlier)
+    assert tables(earlier) == before
+
+    with open_ledger(earlier) as ledger:
+        assert read_rollout(ledger) == ROLLOUT
+
+
+def read_rollout(ledger: SqliteLedger) -> Rollout:
+    found = find_rollout(ledger, ROLLOUT.name)
+    assert found is not None
+    return found
+
+
 def test_a_directory(tmp_path: Path) -> None:
     assert problem(tmp_path).endswith(": Is a directory; name a file in it")
     with pytest.raises(OptionError, match=r"^ledger: cannot use '.*': Is a directory; name a file in it$"):
-        Ledger.read(tmp_path)
+        SqliteLedger.read(tmp_path)
 
 
 def test_a_directory_that_cannot_be_made(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,11 @@ from hypothesis import strategies as st
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update import UpdateOutcome
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger import rollouts as ledger_module
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger import sqlite as sqlite_module
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
     add_rollout,
     export_rollout,
     find_rollout,
-    hold_rollout,
     list_rollout_names,
     record_changes,
 )
@@ -30,7 +30,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schem
     RunFacts,
     Wave,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger, open_ledger, read_ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import (
     begin_wave,
     check_same,
@@ -466,31 +466,29 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
-def open_ledger(path: Path) -> Ledger:
-    return Ledger.open(path, RunFacts("tester"))
+def open_for_tester(path: Path) -> Ledger:
+    return open_ledger(path, RunFacts("tester"))
 
 
 def test_a_rollout_is_stored_once_and_read_unchanged(path: Path) -> None:
     hostile = target("'; DROP TABLE rollouts; --", "not_updatable", reason="<b>\u202e", manual_command="$(rm -rf /)")
     rollout = plan(more=[hostile, target("o", "offline", reason="asleep")])
 
-    with open_ledger(path) as ledger:
+    with open_for_tester(path) as ledger:
         assert find_rollout(ledger, "r") is None
         assert export_rollout(ledger, "r") is None
         assert add_rollout(ledger, rollout)
         assert not add_rollout(ledger, plan(2))
         assert add_rollout(ledger, replace(rollout, name="'; --", planned_at=NOW))
 
-    reading = Ledger.read(path)
-    assert reading is not None
-    with reading:
+    with read_ledger(path) as reading:
         assert find_rollout(reading, "r") == rollout
         assert list_rollout_names(reading) == ["r", "'; --"]
 
 
 def test_the_outcome_of_a_wave_is_stored(path: Path) -> None:
     rollout = plan()
-    with open_ledger(path) as ledger:
+    with open_for_tester(path) as ledger:
         add_rollout(ledger, rollout)
         wave = begin_wave(rollout, rollout.waves[0], "0", NOW)
         record_changes(ledger, rollout, waves=[wave])
@@ -532,7 +530,13 @@ sys.stdin.read()
 
 @pytest.fixture
 def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_module, "_LAST_TASK", 0.2)
+    monkeypatch.setattr(sqlite_module, "_LAST_TASK", 0.2)
+
+
+@contextmanager
+def hold_rollout(path: Path, name: str, facts: RunFacts) -> Iterator[None]:
+    with open_ledger(path, facts) as ledger, ledger.hold_rollout(name):
+        yield
 
 
 @pytest.mark.usefixtures("no_patience")
@@ -569,11 +573,15 @@ def test_the_lock_of_an_earlier_release_is_respected_until_its_run_is_dead(path:
             pass
 
 
-def test_a_lock_that_cannot_be_made_is_an_error_of_the_ledger(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+def test_a_lock_that_cannot_be_made_is_an_error_of_the_ledger(path: Path) -> None:
+    with hold_rollout(path, "r", RunFacts("tester")):
+        pass
+    [lock] = path.parent.glob("ledger.sqlite-rollout-*")
+    lock.unlink()
+    lock.mkdir()
 
     with (
-        pytest.raises(OptionError, match=r"^ledger: cannot use '.*' beside it: "),
-        hold_rollout(tmp_path / "file" / "ledger.sqlite", "r", RunFacts("tester")),
+        pytest.raises(OptionError, match=r"^ledger: cannot use '.*-rollout-.*' beside it: Is a directory$"),
+        hold_rollout(path, "r", RunFacts("tester")),
     ):
         pass

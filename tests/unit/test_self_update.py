@@ -21,7 +21,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import RolloutUpdates, add_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.sqlite import Ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.standing import write_summary
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
@@ -778,7 +778,7 @@ def test_a_device_that_restarts_when_its_rollout_goes_on_has_its_time_to_come_ba
         time.sleep(0.5)
         restarts_on(sandbox, environment, "0.34.12")()
 
-    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
+    with open_ledger(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
         rollout = plan_rollout("r", "0.34.12", ["100%"], [told], format_now())
         add_rollout(ledger, rollout)
         progress = RolloutUpdates(ledger, rollout)
@@ -793,12 +793,11 @@ def test_a_device_that_restarts_when_its_rollout_goes_on_has_its_time_to_come_ba
 def test_a_device_is_not_updated_if_that_cannot_be_recorded(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = add_environment(sandbox)
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
-    with Ledger.open(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
+    with open_ledger(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
         rollout = plan_rollout("r", "0.34.12", ["100%"], [target], format_now())
         add_rollout(ledger, rollout)
         progress = RolloutUpdates(ledger, rollout)
-        with ledger.transaction(durable=True) as database:
-            database.execute("DROP TABLE rollout_targets")
+        ledger.change("DROP TABLE rollout_targets")
         outcome = update_one(sandbox, environment, progress=progress)
 
     assert outcome.status == "failed"

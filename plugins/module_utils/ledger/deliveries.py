@@ -11,14 +11,13 @@ from typing import Any
 from ..errors import OptionError
 from ..text import format_now
 from .schema import ACTIVE, Entry
-from .sqlite import Ledger
+from .store import Ledger
 
 _COLUMNS = [field.name for field in fields(Entry)]
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM deliveries WHERE campaign = ?"  # noqa: S608 - names of ours
 _SELECT_WITH_RUNS = (
     f"SELECT {', '.join(_COLUMNS)}, run_id, os_user, awx_job_id, awx_user, playbook "  # noqa: S608
-    "FROM deliveries JOIN runs ON run = number "
-    "WHERE campaign = ?1 AND (?2 IS NULL OR environment_id = ?2) ORDER BY host, environment_id"
+    "FROM deliveries JOIN runs ON run = number WHERE campaign = ?"
 )
 _NAMES, _VALUES = ", ".join(_COLUMNS), ", ".join("?" * len(_COLUMNS))
 _INSERT = f"INSERT INTO deliveries ({_NAMES}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING"  # noqa: S608
@@ -26,7 +25,8 @@ _INSERT = f"INSERT INTO deliveries ({_NAMES}) VALUES ({_VALUES}) ON CONFLICT DO 
 _AS_SEEN = f"WHERE campaign = ? AND environment_id = ? AND ({', '.join(_COLUMNS[2:])}) IS ({_VALUES[6:]})"
 _UPDATE = f"UPDATE deliveries SET ({_NAMES}) = ({_VALUES}) {_AS_SEEN}"  # noqa: S608
 _DELETE = f"DELETE FROM deliveries {_AS_SEEN}"  # noqa: S608
-_ADD_CAMPAIGN = "INSERT OR IGNORE INTO campaigns (campaign, created_at) VALUES (?, ?)"
+_ADD_CAMPAIGN = "INSERT INTO campaigns (campaign, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_SET_REPEAT = "UPDATE campaigns SET repeat = ? WHERE campaign = ? AND repeat < ?"
 
 
 class Deliveries:
@@ -40,15 +40,15 @@ class Deliveries:
 
         Raises OptionError for `campaign` if it has sent something else.
         """
-        with self.ledger.transaction(durable=False) as database:
-            database.execute(_ADD_CAMPAIGN, (campaign, format_now()))
+        with self.ledger.transaction(durable=False):
+            self.ledger.change(_ADD_CAMPAIGN, (campaign, format_now()))
             self.check_source(campaign, source_hash)
             if source_hash is not None:
-                database.execute(
+                self.ledger.change(
                     "UPDATE campaigns SET source_hash = ?, source_since = ? WHERE campaign = ? AND source_hash IS NULL",
                     (source_hash, format_now(), campaign),
                 )
-            database.execute("UPDATE campaigns SET repeat = max(repeat, ?) WHERE campaign = ?", (repeat, campaign))
+            self.ledger.change(_SET_REPEAT, (repeat, campaign, repeat))
 
     def repeat(self, campaign: str) -> int:
         """The number of times that a run has begun to send the campaign to all again."""
@@ -71,9 +71,9 @@ class Deliveries:
 
     def set_state(self, campaign: str, state: str) -> None:
         """Set the state, which runs read before each delivery; a campaign may have one before its first run."""
-        with self.ledger.transaction(durable=True) as database:
-            database.execute(_ADD_CAMPAIGN, (campaign, format_now()))
-            database.execute("UPDATE campaigns SET state = ? WHERE campaign = ?", (state, campaign))
+        with self.ledger.transaction(durable=True):
+            self.ledger.change(_ADD_CAMPAIGN, (campaign, format_now()))
+            self.ledger.change("UPDATE campaigns SET state = ? WHERE campaign = ?", (state, campaign))
 
     def entries(self, campaign: str) -> dict[str, Entry]:
         """The deliveries of a campaign, by environment id."""
@@ -89,7 +89,9 @@ class Deliveries:
 
         The status of a delivery that is in flight by a run that has ended is `interrupted`.
         """
-        records = self.ledger.query(_SELECT_WITH_RUNS, (campaign, environment_id))
+        of_one = " AND environment_id = ?" if environment_id is not None else ""
+        values = (campaign, environment_id) if of_one else (campaign,)
+        records = self.ledger.query(f"{_SELECT_WITH_RUNS}{of_one} ORDER BY host, environment_id", values)
         for record in records:
             run = record.pop("run")
             if record["status"] == "in_flight" and not self.ledger.is_alive(run):

@@ -1,28 +1,19 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rollouts in the ledger: the plan, and what has happened to each wave and target since.
-
-One run at a time works on a rollout; it holds a lock on a file beside the ledger.
-"""
+"""Rollouts in the ledger: the plan, and what has happened to each wave and target since."""
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
-import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
-from pathlib import Path
 from typing import Any
 
 from ..errors import ApiError, OptionError
-from ..text import format_now, one_line
-from .schema import Rollout, RolloutTarget, RunFacts, Wave
-from .sqlite import Ledger
+from ..text import format_now
+from .schema import Rollout, RolloutTarget, Wave
+from .store import Ledger
 
 _OF_A_TARGET = [field.name for field in fields(RolloutTarget)]
 _OF_A_WAVE = [field.name for field in fields(Wave)]
@@ -31,22 +22,19 @@ _ADD_TARGET = (
     f"INSERT INTO rollout_targets (rollout, place, {', '.join(_OF_A_TARGET)}) "  # noqa: S608
     f"VALUES (?, ?, {', '.join('?' * len(_OF_A_TARGET))})"
 )
-_REPLACE_WAVE = (
-    f"REPLACE INTO rollout_waves (rollout, {', '.join(_OF_A_WAVE)}) "  # noqa: S608
-    f"VALUES (?, {', '.join('?' * len(_OF_A_WAVE))})"
+_SET_WAVE = (
+    f"INSERT INTO rollout_waves (rollout, {', '.join(_OF_A_WAVE)}) "  # noqa: S608
+    f"VALUES (?, {', '.join('?' * len(_OF_A_WAVE))}) "
+    f"ON CONFLICT (rollout, number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _OF_A_WAVE)}"
 )
 _SET_TOLD = "UPDATE rollout_targets SET told_at = ? WHERE rollout = ? AND environment_id = ?"
 _SET_UPDATED = (
     "UPDATE rollout_targets SET told_at = NULL, to_version = ?, updated_at = ? WHERE rollout = ? AND environment_id = ?"
 )
 _SET_END = (
-    "UPDATE rollout_targets SET status = :status, to_version = :to_version, updated_at = :updated_at, "
-    "ended_at = :ended_at, reason = :reason WHERE rollout = :rollout AND environment_id = :environment_id"
+    "UPDATE rollout_targets SET status = ?, to_version = ?, updated_at = ?, ended_at = ?, reason = ? "
+    "WHERE rollout = ? AND environment_id = ?"
 )
-
-# Seconds for which the process of a run may go on after its ansible-playbook was killed, and between two looks.
-_LAST_TASK, _LOOK_EVERY = 10.0, 0.1
-_MOST_READ = 1000
 
 
 def list_rollout_names(ledger: Ledger) -> list[str]:
@@ -72,11 +60,11 @@ def add_rollout(ledger: Ledger, rollout: Rollout) -> bool:
     """Record a new rollout; False if another run has recorded one of that name meanwhile."""
     row = (rollout.name, rollout.version, json.dumps(list(rollout.waves_wanted)), rollout.planned_at, ledger.run)
     insert = "INSERT INTO rollouts (name, version, waves_wanted, planned_at, run) VALUES (?, ?, ?, ?, ?)"
-    with ledger.transaction(durable=True) as database:
-        if not database.execute(f"{insert} ON CONFLICT DO NOTHING", row).rowcount:
+    with ledger.transaction(durable=True):
+        if not ledger.change(f"{insert} ON CONFLICT DO NOTHING", row):
             return False
-        database.executemany(_REPLACE_WAVE, [(rollout.name, *astuple(wave)) for wave in rollout.waves])
-        database.executemany(
+        ledger.change_each(_SET_WAVE, [(rollout.name, *astuple(wave)) for wave in rollout.waves])
+        ledger.change_each(
             _ADD_TARGET, [(rollout.name, place, *astuple(target)) for place, target in enumerate(rollout.targets)]
         )
     return True
@@ -86,51 +74,13 @@ def record_changes(
     ledger: Ledger, rollout: Rollout, *, waves: Sequence[Wave] = (), targets: Sequence[RolloutTarget] = ()
 ) -> None:
     """Record the state of waves, and the ends of targets."""
-    with ledger.transaction(durable=True) as database:
-        database.executemany(_REPLACE_WAVE, [(rollout.name, *astuple(wave)) for wave in waves])
-        database.executemany(_SET_END, [asdict(end) | {"rollout": rollout.name} for end in targets])
-
-
-@contextmanager
-def hold_rollout(path: Path, name: str, facts: RunFacts) -> Iterator[None]:
-    """Keep other runs from a rollout while this is open. Raises OptionError if another run has it.
-
-    path: of the ledger. The file of the lock is never removed: a run that has the removed file open and a run that
-    opens the next one would not notice each other.
-    """
-    lock = Path(f"{path}-rollout-{hashlib.sha256(name.encode()).hexdigest()[:16]}")
-    job = f", AWX job {facts.awx_job_id}" if facts.awx_job_id else ""
-    with ExitStack() as at_end:
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
-            at_end.callback(os.close, descriptor)
-            holder = _lock(descriptor, f"since {format_now()}, by {facts.os_user}{job}")
-        except OSError as error:
-            raise OptionError("ledger", f"cannot use {str(lock)!r} beside it: {one_line(error.strerror)}") from None
-        if holder is not None:
-            raise OptionError("name", f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended")
-        yield
-
-
-def _lock(descriptor: int, note: str) -> str | None:
-    """Lock a file until it is closed, and write a note for other runs. Returns the note of a run that has locked it.
-
-    The kernel releases the lock with the process, however it ends. Earlier releases hold the same lock, and have the id
-    of their run in the first line.
-    """
-    until = time.monotonic() + _LAST_TASK
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return os.pread(descriptor, _MOST_READ, 0).decode(errors="replace").partition("\n")[2]
-            time.sleep(_LOOK_EVERY)
-        else:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"\n{note}".encode(), 0)
-            return None
+    ends = [
+        (end.status, end.to_version, end.updated_at, end.ended_at, end.reason, rollout.name, end.environment_id)
+        for end in targets
+    ]
+    with ledger.transaction(durable=True):
+        ledger.change_each(_SET_WAVE, [(rollout.name, *astuple(wave)) for wave in waves])
+        ledger.change_each(_SET_END, ends)
 
 
 class RolloutUpdates:
@@ -158,8 +108,8 @@ class RolloutUpdates:
 
     def _change(self, statement: str, *values: str | None) -> None:
         try:
-            with self._ledger.transaction(durable=True) as database:
-                database.execute(statement, values)
+            with self._ledger.transaction(durable=True):
+                self._ledger.change(statement, values)
         except OptionError as error:
             raise ApiError(str(error), code="ledger") from None
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..errors import OptionError
+
 SCHEMA_VERSION = 3
 # The preflights of targets that a rollout updates. Those at risk are in a container.
 UPDATABLE = ("updatable", "at_risk")
@@ -49,6 +51,16 @@ CREATE TABLE rollout_targets (
     PRIMARY KEY (rollout, environment_id)
 )
 """
+# By version, the statements that make the next one of it. Schema 1 had several forms, and no release.
+UPGRADES = {2: "ALTER TABLE rollout_targets ADD COLUMN told_at TEXT"}
+
+
+def check_version(ledger: str, version: int, way_out: str) -> None:
+    """Raise OptionError for a schema that is newer than SCHEMA_VERSION, or too old. ledger, way_out: for the error."""
+    if version != SCHEMA_VERSION and version not in UPGRADES:
+        newer = "update the collection, or " if version > SCHEMA_VERSION else ""
+        known = f"this version of the collection knows {SCHEMA_VERSION}"
+        raise OptionError("ledger", f"{ledger} has the schema {version}, and {known}; {newer}{way_out}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +107,10 @@ class RunFacts:
     awx_job_id: str | None = None
     awx_user: str | None = None
     playbook: str | None = None
+
+    def describe(self) -> str:
+        """Who that is, for another run that waits."""
+        return f"by {self.os_user}" + (f", AWX job {self.awx_job_id}" if self.awx_job_id else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,15 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The ledger's SQLite file, which runs at the same time share. The statements are in deliveries.py and rollouts.py.
+"""A ledger in an SQLite file, which runs at the same time share. The statements are in deliveries.py and rollouts.py.
 
 What was committed survives the end of the process, however it ends. The end of the machine can take the latest commits,
 since waiting for the disk before each message would cost more than sending it. Campaigns make up for that, and for the
 loss of a whole ledger: they look up each message that the ledger does not have as sent.
 
 A run that is alive holds a lock on a byte of its own in a file beside the ledger. The kernel releases the lock when the
-process ends. It works between containers too, where process ids and host names say nothing.
+process ends. It works between containers too, where process ids and host names say nothing. A run that works on a
+rollout holds a lock on a file of the rollout, beside the ledger, too.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from ..errors import OptionError
-from ..text import format_now, one_line
-from .schema import SCHEMA, SCHEMA_VERSION, RunFacts
+from ..text import format_now, hash_text, one_line
+from .schema import SCHEMA, SCHEMA_VERSION, UPGRADES, RunFacts, check_version
 
 # "flee", so that no other database is taken for a ledger.
 _APPLICATION_ID = 0x666C6565
@@ -36,6 +37,9 @@ _PREPARING = 0
 _AT_FIRST, _UNDER_WAY = 5.0, 30.0
 # Seconds between two tries to lock a byte that another run has locked.
 _BETWEEN_TRIES = 0.02
+# Seconds for which the process of a rollout may go on after its ansible-playbook was killed, and between two looks.
+_LAST_TASK, _LOOK_EVERY = 10.0, 0.1
+_MOST_READ = 1000
 # What a user can do about an error of the file.
 _LOCKED = "another process keeps it locked, and `fuser` names it; end that, or run this again when it has ended"
 _OTHERWISE = "name another file"
@@ -62,33 +66,15 @@ _WAYS_OUT_OF_THE_SYSTEM = {
 }
 
 
-def find_ledger_path(option: str | None) -> Path:
-    """The path of the ledger: the option, else FLEETOPS_LEDGER, else below the XDG state directory. Raises OptionError.
-
-    Links are followed: runs find each other by a file beside the ledger, which must be the same one for all of them.
-    """
-    state = os.environ.get("XDG_STATE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    usual = f"{state if state.startswith('/') else '~/.local/state'}/fleetops/ledger.sqlite"
-    path = option or os.environ.get("FLEETOPS_LEDGER", "").strip() or usual
-    try:
-        return Path(path).expanduser().resolve()
-    except (OSError, RuntimeError, ValueError) as error:
-        problem = f"{one_line(path, 80)!r} is no path: {one_line(error)}; name another file"
-        raise OptionError("ledger", problem) from None
-
-
-class Ledger(AbstractContextManager["Ledger"]):
-    """An open ledger; a context manager. Every call raises OptionError for `ledger` if the file cannot be used.
-
-    run: the number of this run, 0 if the ledger is open to read alone.
-    """
+class SqliteLedger(AbstractContextManager["SqliteLedger"]):
+    """A ledger in a file, as `Ledger` in store.py. Every call raises OptionError for `ledger` if it cannot be used."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
         self._connection = connection
         self._connection.row_factory = sqlite3.Row
         self._lock_file: int | None = None
+        self._note = ""
         self.run = 0
 
     @classmethod
@@ -117,7 +103,7 @@ class Ledger(AbstractContextManager["Ledger"]):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             # Without tables: the run that makes it was killed before it had made them, or is about to make them.
-            if not path.exists() or not path.stat().st_size or not cls._check_is_ledger(path):
+            if not path.exists() or not path.stat().st_size or not (version := cls._check_is_ledger(path)):
                 return None
             # SQLite makes files beside a ledger that it reads, unless it is immutable. A ledger that no process has
             # open, in a directory that cannot be written, does not change.
@@ -127,6 +113,8 @@ class Ledger(AbstractContextManager["Ledger"]):
             # A copy of a ledger may be without the lock file: no run uses it.
             if Path(f"{path}-lock").exists():
                 ledger._lock_file = os.open(f"{path}-lock", os.O_RDONLY)
+            if version < SCHEMA_VERSION:
+                ledger._copy_into_memory()
             undo.pop_all()
         return ledger
 
@@ -138,10 +126,10 @@ class Ledger(AbstractContextManager["Ledger"]):
         return ledger
 
     @classmethod
-    def _check_is_ledger(cls, path: Path) -> bool:
-        """Whether a file has tables; it is not changed unless it is open. Raises OptionError as `_has_tables`."""
+    def _check_is_ledger(cls, path: Path) -> int:
+        """As `_read_version`. The file is not changed unless it is open."""
         with cls(path, _connect(path, "ro", immutable=not _is_open(path))) as found:
-            return found._has_tables()
+            return found._read_version()
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
@@ -167,9 +155,14 @@ class Ledger(AbstractContextManager["Ledger"]):
         with _explain_errors(self._path):
             return self._connection.execute(statement, values).rowcount
 
+    def change_each(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement with the values of each row, in the transaction that is open."""
+        with _explain_errors(self._path):
+            self._connection.executemany(statement, rows)
+
     @contextmanager
-    def transaction(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
-        """The database in a transaction that is committed at the end, or rolled back where an exception ends it.
+    def transaction(self, *, durable: bool) -> Iterator[None]:
+        """A transaction that is committed at the end, or rolled back where an exception ends it.
 
         durable: whether it is on the disk then, and with it all that was committed before.
         """
@@ -179,7 +172,7 @@ class Ledger(AbstractContextManager["Ledger"]):
             try:
                 # IMMEDIATE: rows that are read in the transaction do not change before it is committed.
                 self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
+                yield
                 self._connection.execute("COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
@@ -200,33 +193,63 @@ class Ledger(AbstractContextManager["Ledger"]):
         except OSError:
             return True
 
+    @contextmanager
+    def hold_rollout(self, name: str) -> Iterator[None]:
+        """Keep other runs from a rollout while this is open. Raises OptionError for `name` if another run has it.
+
+        The file of the lock is never removed: a run that has the removed file open and a run that opens the next one
+        would not notice each other.
+        """
+        lock = f"{self._path}-rollout-{hash_text(name)[:16]}"
+        with ExitStack() as at_end:
+            try:
+                descriptor = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+                at_end.callback(os.close, descriptor)
+                holder = _lock_whole(descriptor, f"since {format_now()}, {self._note}")
+            except OSError as error:
+                raise OptionError("ledger", f"cannot use {lock!r} beside it: {one_line(error.strerror)}") from None
+            if holder is not None:
+                problem = f"another run has rollout {name!r} {one_line(holder)}; wait until that has ended"
+                raise OptionError("name", problem)
+            yield
+
     def _prepare(self) -> None:
-        """Make the tables if the file is new. Writing is tried here, before anything is sent."""
+        """Make or upgrade the tables. Writing is tried here, before anything is sent."""
         self._connection.execute("PRAGMA journal_mode = WAL")
         # Commits survive the process; `transaction` says which ones survive the machine.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         with self.transaction(durable=False):
-            if not self._has_tables():
-                for statement in SCHEMA.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute("INSERT INTO ledger VALUES (?)", (format_now(),))
-                self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-                self._connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            version = self._read_version()
+            if not version:
+                self._run_all(SCHEMA)
+                self.change("INSERT INTO ledger VALUES (?)", (format_now(),))
+                self.change(f"PRAGMA application_id = {_APPLICATION_ID}")
+            for earlier in range(version or SCHEMA_VERSION, SCHEMA_VERSION):
+                self._run_all(UPGRADES[earlier])
+            if version != SCHEMA_VERSION:
+                self.change(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def _has_tables(self) -> bool:
-        """Whether it has tables. Raises OptionError for those of something else, and of another version."""
+    def _copy_into_memory(self) -> None:
+        """Read from an upgraded copy from now on: reading changes no file."""
+        with closing(self._connection) as earlier:
+            self._connection = sqlite3.connect(":memory:", isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+            earlier.backup(self._connection)
+        self._prepare()
+
+    def _run_all(self, statements: str) -> None:
+        for statement in statements.split(";"):
+            self.change(statement)
+
+    def _read_version(self) -> int:
+        """The version of its schema, 0 without tables. Raises OptionError for other tables, and unknown versions."""
         if not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            return False
+            return 0
         if self._pragma("application_id") != _APPLICATION_ID:
             raise OptionError("ledger", f"{str(self._path)!r} is a database of something else; name another file")
         version = self._pragma("user_version")
-        if version != SCHEMA_VERSION:
-            raise OptionError(
-                "ledger",
-                f"{str(self._path)!r} has the schema {version}, and this version of the collection knows "
-                f"{SCHEMA_VERSION}; update the collection, or name another file",
-            )
-        return True
+        check_version(repr(str(self._path)), version, "name another file")
+        return version
 
     def _begin_run(self, facts: RunFacts, lock_file: int) -> None:
         with self.transaction(durable=False):
@@ -238,26 +261,10 @@ class Ledger(AbstractContextManager["Ledger"]):
             self.run = int(cursor.lastrowid or 0)
             # No other run sees the number before the lock is held.
             fcntl.lockf(lock_file, fcntl.LOCK_EX, 1, self.run)
+        self._note = facts.describe()
 
     def _pragma(self, name: str) -> int:
         return int(self._connection.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-def read_ledger(path: Path) -> Ledger:
-    """The ledger opened to read alone; an empty one if there is none yet. Raises OptionError."""
-    return Ledger.read(path) or Ledger.make_empty()
-
-
-def open_to_show(option: str | None, *, check_mode: bool) -> Ledger:
-    """As `read_ledger`. Raises OptionError also if the option names a file that is not there.
-
-    In check mode a task before this one has not made the ledger that it would make.
-    """
-    path = find_ledger_path(option)
-    ledger = Ledger.read(path)
-    if ledger is None and option and not check_mode and not path.exists():
-        raise OptionError("ledger", f"there is no {str(path)!r}; give the file that a run has made")
-    return ledger or Ledger.make_empty()
 
 
 def _connect(path: Path, mode: str, *, immutable: bool = False) -> sqlite3.Connection:
@@ -298,6 +305,26 @@ def _hold_lock(descriptor: int, byte: int, how: int = fcntl.LOCK_EX, *, within: 
         yield
     finally:
         fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
+
+
+def _lock_whole(descriptor: int, note: str) -> str | None:
+    """Lock a file until it is closed, and write a note for other runs. Returns the note of a run that has locked it.
+
+    The kernel releases the lock with the process, however it ends. Earlier releases hold the same lock, and have the id
+    of their run in the first line.
+    """
+    until = time.monotonic() + _LAST_TASK
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return os.pread(descriptor, _MOST_READ, 0).decode(errors="replace").partition("\n")[2]
+            time.sleep(_LOOK_EVERY)
+        else:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"\n{note}".encode(), 0)
+            return None
 
 
 @contextmanager

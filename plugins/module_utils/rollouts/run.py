@@ -25,7 +25,7 @@ from ..http.settings import HttpSettings
 from ..ledger.deliveries import Deliveries
 from ..ledger.rollouts import RolloutUpdates, record_changes
 from ..ledger.schema import Rollout, Wave
-from ..ledger.sqlite import Ledger
+from ..ledger.store import Ledger
 from ..providers.message import Message
 from ..providers.registry import AllConversations, open_clients
 from ..text import format_now

@@ -15,7 +15,7 @@ from ...module_utils.fleet.device_work import KnownConversations
 from ...module_utils.fleet.fan_out import Outcome
 from ...module_utils.fleet.result_files import read_results
 from ...module_utils.ledger.deliveries import Deliveries
-from ...module_utils.ledger.sqlite import open_to_show
+from ...module_utils.ledger.store import open_to_show
 from .on_targets import TargetsAction, TaskRun
 
 

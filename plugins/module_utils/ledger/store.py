@@ -1,0 +1,96 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What campaigns and rollouts ask of a ledger, where it is, and how it is opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import OptionError
+from ..text import one_line
+from .schema import RunFacts
+from .sqlite import SqliteLedger
+
+
+class Ledger(AbstractContextManager["Ledger"], Protocol):
+    """An open ledger; a context manager. Every call raises OptionError for `ledger` if it cannot be used.
+
+    run: the number of this run, 0 if the ledger is open to read alone.
+    """
+
+    run: int
+
+    def close(self) -> None:
+        """Close it, and release what says that the run is alive."""
+
+    def wait_for_others(self, seconds: float) -> None:
+        """Set for how long a call waits for another process to unlock the ledger before it fails."""
+
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows that a statement selects, by the names of their columns."""
+
+    def change(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Run one statement, a transaction of its own unless one is open; returns how many rows it changed."""
+
+    def change_each(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement with the values of each row, in the transaction that is open."""
+
+    def transaction(self, *, durable: bool) -> AbstractContextManager[None]:
+        """A transaction that is committed at the end, or rolled back where an exception ends it.
+
+        durable: whether it survives the end of the machine, and with it all that was committed before.
+        """
+
+    def is_alive(self, run: int) -> bool:
+        """Whether a run has not ended."""
+
+    def hold_rollout(self, name: str) -> AbstractContextManager[None]:
+        """Keep other runs from a rollout while this is open. Raises OptionError for `name` if another run has it."""
+
+
+def find_location(option: str | None) -> Path:
+    """Where the ledger is: the option, else FLEETOPS_LEDGER, else below the XDG state directory. Raises OptionError.
+
+    Links are followed: runs find each other by a file beside the ledger, which must be the same one for all of them.
+    """
+    state = os.environ.get("XDG_STATE_HOME", "")
+    # The XDG specification has relative paths ignored.
+    usual = f"{state if state.startswith('/') else '~/.local/state'}/fleetops/ledger.sqlite"
+    path = option or os.environ.get("FLEETOPS_LEDGER", "").strip() or usual
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        problem = f"{one_line(path, 80)!r} is no path: {one_line(error)}; name another file"
+        raise OptionError("ledger", problem) from None
+
+
+def open_ledger(location: Path, facts: RunFacts) -> Ledger:
+    """The ledger opened for a run, which is recorded in it; it is made if there is none yet. Raises OptionError."""
+    return SqliteLedger.open(location, facts)
+
+
+def read_ledger(location: Path) -> Ledger:
+    """The ledger opened to read alone; an empty one if there is none yet. Raises OptionError."""
+    return SqliteLedger.read(location) or make_empty_ledger()
+
+
+def open_to_show(option: str | None, *, check_mode: bool) -> Ledger:
+    """As `read_ledger`. Raises OptionError also if the option names a file that is not there.
+
+    In check mode a task before this one has not made the ledger that it would make.
+    """
+    location = find_location(option)
+    ledger = SqliteLedger.read(location)
+    if ledger is None and option and not check_mode and not location.exists():
+        raise OptionError("ledger", f"there is no {str(location)!r}; give the file that a run has made")
+    return ledger or make_empty_ledger()
+
+
+def make_empty_ledger() -> Ledger:
+    """A ledger in memory, in which nothing is recorded."""
+    return SqliteLedger.make_empty()
