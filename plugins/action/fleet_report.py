@@ -18,7 +18,7 @@ from ..module_utils.report.files import MODES, check_path, render_file, report_d
 from ..module_utils.report.model import ReportedRollout, report_campaign, report_fleet, report_rollout
 from ..modules.fleet_report import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.hosts import check_host, find_environments, read_fields
+from ..plugin_utils.hosts import check_host, find_environments, find_left_out, read_fields
 
 
 class ActionModule(EnvironmentAction):
@@ -38,7 +38,8 @@ class ActionModule(EnvironmentAction):
             kept = Deliveries(ledger)
             campaigns = [report_campaign(name, kept.state(name), kept.records(name)) for name in options["campaigns"]]
             rollout = _report_rollout(ledger, options["rollout"])
-        report = report_fleet(environments, campaigns, rollout)
+        left_out = {name for environment in environments.values() for name in find_left_out(environment)}
+        report = report_fleet(environments, campaigns, rollout, sorted(left_out & {"last_seen_at", "listed_at"}))
         now, files = datetime.now(UTC), []
         for option, path in paths.items():
             text = render_file(option, report, now)
@@ -47,9 +48,11 @@ class ActionModule(EnvironmentAction):
                 write_report(option, path, text)
         counts = report.count_values()
         statuses = ", ".join(f"{count} {status}" for status, count in counts.get("status", {}).items())
+        blind = " and ".join(report.not_looked_at)
+        note = f"; {blind} not looked at (volatile_variables of the inventory is false)" if blind else ""
         return {
             "changed": any(file["changed"] for file in files),
-            "msg": f"{len(report.environments)} environments: {statuses or 'nothing to report'}",
+            "msg": f"{len(report.environments)} environments: {statuses or 'nothing to report'}{note}",
             "total": len(report.environments),
             "counts": counts,
             "files": files,

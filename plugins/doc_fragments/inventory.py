@@ -47,6 +47,21 @@ options:
     type: str
     choices: [plain, identifiers, none]
     default: plain
+  volatile_variables:
+    description:
+      - Whether hosts have the variables that change while nothing happens to an environment. These are when it was
+        listed (C(listed_at)), its last heartbeat (C(last_heartbeat)) and when it was last seen (C(last_seen_at)), for
+        Qoder when it was updated (C(updated_at)), each after the O(hostvars_prefix).
+      - With V(false) a fleet in which nothing has changed is exported as the same bytes each time, its hosts in the
+        order of their ids. AWX then writes no host again.
+      - O(filters), O(hostnames), O(compose), O(groups) and O(keyed_groups) see the values either way.
+      - What a play reads of them is then missing. A rule of P(fleetops.environments.environment_findings#filter) and of
+        the playbook C(audit) is not looked at, which their results say, as does that of
+        M(fleetops.environments.fleet_report). An expression for
+        P(fleetops.environments.select_environments#filter) or the role P(fleetops.environments.instruct#role) is an
+        error. Ages in other rules count from when they are evaluated.
+    type: bool
+    default: true
   on_invalid:
     description:
       - Whether rows that are not as the API promises are a warning or fail the listing, be they dropped or hosts of

@@ -11,9 +11,11 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils import _deps
+from ..module_utils.environment import Environment
 from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.filters import Expressions
 from ..module_utils.text import one_line
-from ..plugin_utils.hosts import compile_expressions, fulfills, read_host_environments
+from ..plugin_utils.hosts import compile_expressions, find_left_out, fulfills, read_host_environments
 
 DOCUMENTATION = r"""
 name: environment_findings
@@ -72,6 +74,8 @@ _value:
   description:
     - For each environment C(host), C(findings) with the names of the rules that hold for it, and C(status), C(mode),
       C(version), C(os) and C(last_seen_at) as one line each, V(unknown) where the inventory has none.
+    - C(not_looked_at) has the names of the rules that read what the inventory leaves out, as with the option
+      C(volatile_variables) of its source. They are not among the findings. C(last_seen_at) is V(not looked at) then.
     - C(invalid) is a list of the fields that the API did not send as it promises.
   type: list
   elements: dict
@@ -97,18 +101,22 @@ def environment_findings(
         environments = read_host_environments(hosts, hostvars, prefix, provider)
         known = [environment for _host, environment in environments]
         compiled = {str(name): compile_expressions(option, [rule], known) for name, rule in rules.items()}
-        return [
-            {
-                "host": host,
-                "findings": [name for name, rule in compiled.items() if fulfills(rule, environment)],
-                # A device may say what a terminal would take for more than text.
-                **{name: one_line(environment.fields.get(name) or "unknown", 60) for name in _SHOWN},
-                "invalid": [one_line(name, 60) for name in environment.fields.get("invalid") or []],
-            }
-            for host, environment in environments
-        ]
+        return [{"host": host, **_apply_rules(compiled, environment)} for host, environment in environments]
     except FleetError as error:
         raise AnsibleFilterError(str(error)) from None
+
+
+def _apply_rules(rules: Mapping[str, Expressions], environment: Environment) -> dict[str, Any]:
+    fields, left_out = environment.fields, find_left_out(environment)
+    blind = [name for name, rule in rules.items() if rule.names & left_out]
+    usual = {name: "not looked at" if name in left_out else "unknown" for name in _SHOWN}
+    return {
+        "findings": [name for name, rule in rules.items() if name not in blind and fulfills(rule, environment)],
+        "not_looked_at": blind,
+        # A device may say what a terminal would take for more than text.
+        **{name: one_line(fields.get(name) or usual[name], 60) for name in _SHOWN},
+        "invalid": [one_line(name, 60) for name in fields.get("invalid") or []],
+    }
 
 
 class FilterModule:

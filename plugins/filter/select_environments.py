@@ -39,7 +39,10 @@ options:
   filters:
     description:
       - JMESPath expressions as in the option C(filters) of the inventory plugins, with C(semver), C(older_than) and
-        C(short). They see what the inventory has of an environment. Ages count from when it was listed.
+        C(short). They see what the inventory has of an environment. Ages count from when it was listed, from now where
+        the inventory leaves that out.
+      - An expression that reads what the inventory leaves out, as with the option C(volatile_variables) of its source,
+        is an error.
     type: raw
     default: []
   prefix:

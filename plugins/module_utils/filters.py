@@ -71,7 +71,7 @@ _ARGUMENTS: dict[str, Callable[[str], Any]] = {"semver": _parse_range, "older_th
 class Expressions:
     """Compiled expressions of one option.
 
-    option: the option's name, for errors. known: the names that a row can have.
+    option: the option's name, for errors. known: the names that a row can have. names: those that the expressions read.
     Raises OptionError for an expression that does not compile, that has a name that no row has, or that fails on a row.
     """
 
@@ -80,28 +80,29 @@ class Expressions:
             expressions = [expressions]
         if not isinstance(expressions, Sequence) or not all(isinstance(item, str) for item in expressions):
             raise OptionError(option, f"must be a list of expressions, got {one_line(repr(expressions), 80)}")
-        self._option = option
+        self.option = option
         self._functions = _Functions()
         self._options = jmespath.Options(custom_functions=self._functions)
         self._compiled = [(text, self._compile(text, known)) for text in expressions]
+        self.names = {name for _text, compiled in self._compiled for name in _find_names(compiled.parsed)}
 
     def _compile(self, text: str, known: Sequence[str]) -> Any:
         try:
             compiled = jmespath.compile(text)
         except (jmespath.exceptions.JMESPathError, RecursionError) as error:
-            raise OptionError(self._option, f"{text!r} is not a JMESPath expression: {one_line(error)}") from None
+            raise OptionError(self.option, f"{text!r} is not a JMESPath expression: {one_line(error)}") from None
         for function, argument in _find_literal_arguments(compiled.parsed):
             try:
                 _ARGUMENTS[function](argument)
             except ValueError as error:
-                raise OptionError(self._option, f"{text!r}: {error}") from None
+                raise OptionError(self.option, f"{text!r}: {error}") from None
         if _takes_a_list(compiled.parsed):
             problem = "takes the environment for a list; write a condition such as status == 'online'"
-            raise OptionError(self._option, f"{text!r} {problem}")
+            raise OptionError(self.option, f"{text!r} {problem}")
         for name in _find_names(compiled.parsed):
             if name not in known:
                 problem = f"names {name!r}, which no environment has; {find_nearest(name, known, 0)!r} is nearest"
-                raise OptionError(self._option, f"{text!r} {problem}")
+                raise OptionError(self.option, f"{text!r} {problem}")
         return compiled
 
     def all_hold(self, row: Mapping[str, Any], now: datetime) -> bool:
@@ -120,7 +121,7 @@ class Expressions:
             # The row has no value for an argument of a function, so the expression has none for the row.
             if getattr(error, "actual_type", None) == "null":
                 return None
-            raise OptionError(self._option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
+            raise OptionError(self.option, f"{text!r} cannot be evaluated: {one_line(error)}") from None
 
 
 def _is_true(value: Any) -> bool:

@@ -64,6 +64,9 @@ attributes:
     description: Writes nothing, and says whether a file would change.
 notes:
   - In a play of several hosts the task needs C(run_once=true).
+  - Where the source of the inventory leaves out the times of the listing and of when environments were last seen
+    (C(volatile_variables)), the message and the page say that these were not looked at, and C(fleet.not_looked_at) of
+    the JSON names them.
   - The files are written each time, as the time of the report stands in them. That alone does not count as changed.
 seealso:
   - module: fleetops.environments.campaign_info

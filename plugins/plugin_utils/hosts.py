@@ -80,6 +80,8 @@ def read_fields(
 ) -> dict[str, Any]:
     """The fields of an environment that is a host: one for each of its provider, None where the inventory has none.
 
+    A volatile field without a variable is missing: the source leaves it out, which says nothing of its value.
+
     prefix: what the names of the variables begin with. None: the prefix with which there is a variable for each field,
         else the provider's usual one, such as `letta_`.
     It is empty where no variable has the prefix. The values are plain JSON values, as JMESPath takes no others.
@@ -92,7 +94,7 @@ def read_fields(
         return {}
     # YAML has times, of which JSON has only texts.
     plain: dict[str, Any] = json.loads(json.dumps(remove_unsafe(found), default=str))
-    return dict.fromkeys(provider.fields) | plain
+    return dict.fromkeys(_list_lasting(provider)) | plain
 
 
 def read_host_environments(
@@ -127,8 +129,20 @@ def count_dropped_rows(hostvars: HostVars, provider: str, prefix: str | None = N
     return sum(value for value in core.read_all_groups(hostvars, name) if isinstance(value, int))
 
 
+def find_left_out(environment: Environment) -> set[str]:
+    """The volatile fields that the inventory leaves out, of an environment with its `fields`."""
+    known = environment.fields
+    return find_provider(environment.provider).volatile.keys() - known.keys() if known else set()
+
+
 def fulfills(expressions: Expressions, environment: Environment) -> bool:
-    """Whether all expressions are true of an environment with its `fields`. Raises OptionError."""
+    """Whether all expressions are true of an environment with its `fields`. Raises OptionError.
+
+    It is an error if they read a field that the inventory leaves out: to act on a guess would be worse.
+    """
+    if left_out := expressions.names & find_left_out(environment):
+        problem = "which the inventory leaves out (volatile_variables: false); its source can filter by it"
+        raise OptionError(expressions.option, f"reads {' and '.join(sorted(left_out))}, {problem}")
     return expressions.all_hold(environment.fields, find_listing_time(environment))
 
 
@@ -176,10 +190,16 @@ def _listed_variables(host: str, hostvars: Mapping[str, Any]) -> Mapping[str, An
     return found
 
 
+def _list_lasting(provider: Provider) -> list[str]:
+    """The fields for which each source sets a variable."""
+    return [name for name in provider.fields if name not in provider.volatile]
+
+
 def _find_prefix(provider: Provider, variables: Mapping[str, Any]) -> str:
-    usual, longest = provider.variable_of(""), max(provider.fields, key=len)
+    fields = _list_lasting(provider)
+    usual, longest = provider.variable_of(""), max(fields, key=len)
     others = (name.removesuffix(longest) for name in variables if name.endswith(longest))
-    whole = (prefix for prefix in (usual, *others) if all(prefix + name in variables for name in provider.fields))
+    whole = (prefix for prefix in (usual, *others) if all(prefix + name in variables for name in fields))
     return next(whole, usual)
 
 

@@ -113,6 +113,7 @@ class Provider:
         (requests a second, None for no limit).
     looked_up_by: the option that names one environment. called: the field with its name, which others may share.
     first_seen: the field that says since when the provider knows an environment, as text that sorts by time.
+    volatile: the fields that change while nothing happens to an environment, and the API's key of each, if it has one.
     agent, conversation: the options that say who is addressed.
     standing: whether an agent can have a standing conversation for each environment.
     find_agent: finds the id of an agent by its name. Raises OptionError, ApiError. None if agents have no such names.
@@ -135,6 +136,7 @@ class Provider:
     agent: Literal["agent_id", "agent"] = "agent_id"
     conversation: Literal["conversation_id", "session_id"] = "conversation_id"
     first_seen: str = "first_seen_at"
+    volatile: Mapping[str, str | None] = field(default_factory=dict)
     standing: bool = False
     find_agent: Callable[[HttpSettings, str], Coroutine[Any, Any, str]] | None = None
     sessions: bool = False

@@ -130,9 +130,11 @@ class Report(pydantic.BaseModel):
     """Everything that the report is about.
 
     listed_at: when the newest of the rows was listed, None if no provider says so.
+    not_looked_at: `listed_at` and `last_seen_at`, if the inventory leaves them out.
     """
 
     listed_at: str | None
+    not_looked_at: Sequence[str]
     environments: Sequence[FleetRow]
     rollout: ReportedRollout | None
     campaigns: Sequence[ReportedCampaign]
@@ -144,19 +146,24 @@ class Report(pydantic.BaseModel):
 
     def to_json(self, generated_at: datetime) -> dict[str, Any]:
         """The report as JSON values; the time of its generation comes first."""
-        fleet = {"total": len(self.environments), "listed_at": self.listed_at, "counts": self.count_values()}
+        of_fleet = {"listed_at", "not_looked_at"}
+        fleet = {"total": len(self.environments), "counts": self.count_values(), **self.model_dump(include=of_fleet)}
         head = {"generated_at": format_time(generated_at), "schema": SCHEMA, "fleet": fleet}
-        return head | self.model_dump(exclude={"listed_at"})
+        return head | self.model_dump(exclude=of_fleet)
 
 
 def report_fleet(
-    fleet: Mapping[str, Environment], campaigns: Sequence[ReportedCampaign] = (), rollout: ReportedRollout | None = None
+    fleet: Mapping[str, Environment],
+    campaigns: Sequence[ReportedCampaign] = (),
+    rollout: ReportedRollout | None = None,
+    not_looked_at: Sequence[str] = (),
 ) -> Report:
     """The report on a fleet. fleet: host name → environment, whose `fields` say what is known of it."""
     listed_at = [text for item in fleet.values() if (text := _clean(item.fields.get("listed_at")))]
     rows = [_report_environment(host, environment) for host, environment in sorted(fleet.items())]
     newest = max(listed_at, default=None)
-    return Report(listed_at=newest, environments=rows, rollout=rollout, campaigns=campaigns)
+    blind = list(not_looked_at)
+    return Report(listed_at=newest, not_looked_at=blind, environments=rows, rollout=rollout, campaigns=campaigns)
 
 
 def report_campaign(name: str, state: str, records: Iterable[Mapping[str, Any]]) -> ReportedCampaign:

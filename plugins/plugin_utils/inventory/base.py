@@ -227,6 +227,9 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         group.set_variable(name, dropped + (before if isinstance(before, int) else 0))
 
     def _fill(self, environments: Sequence[Environment], rules: _Rules) -> None:
+        if self._left_out:
+            # The order of the rows may follow the heartbeats.
+            environments = sorted(environments, key=lambda environment: environment.id)
         rows = [environment.fields for environment in environments]
         groups = group_rows(rows, rules.dimensions, rules.group_prefix)
         group_names = dict.fromkeys([rules.root_group, *groups.members, *groups.parents.values()])
@@ -330,11 +333,12 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             added = self.inventory.get_host(host.name)
             for name, value in self._variables(host.environment, variable_prefix).items():
                 added.set_variable(name, value)
-        self._construct([host.name for host in hosts])
+        self._construct(hosts, variable_prefix)
 
     def _variables(self, environment: Environment, prefix: str) -> dict[str, Any]:
         trust = self.get_option("trust")
-        variables = {prefix + name: mark_trusted(name, value, trust) for name, value in environment.fields.items()}
+        fields = self._list_lasting(environment.fields) if self._left_out else environment.fields
+        variables = {prefix + name: mark_trusted(name, value, trust) for name, value in fields.items()}
         contract = {name: mark_trusted(name, value, trust) for name, value in environment.contract().items()}
         # The URL comes from this source, and not from a row.
         contract["base_url"] = trust_own_text(environment.base_url)
@@ -347,17 +351,32 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             variables["ansible_connection"] = trust_own_text(self.NAME)
         return variables
 
-    def _construct(self, hosts: Sequence[str]) -> None:
-        """Apply the user's own expressions: `compose`, `groups` and `keyed_groups`."""
+    @property
+    def _left_out(self) -> Mapping[str, str | None]:
+        """The fields of which hosts have no variable, and the API's keys of these."""
+        return {} if self.get_option("volatile_variables") else self.PROVIDER.volatile
+
+    def _list_lasting(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields without those that are left out, which are in the metadata as well where they are malformed."""
+        malformed = {self.PROVIDER.volatile.get(name) for name in fields.get("invalid", ())}
+        lasting = {name: value for name, value in fields.items() if name not in self.PROVIDER.volatile}
+        if malformed:
+            lasting["metadata"] = {key: value for key, value in fields["metadata"].items() if key not in malformed}
+        return lasting
+
+    def _construct(self, hosts: Sequence[_Host], prefix: str) -> None:
+        """Apply the user's own expressions: `compose`, `groups` and `keyed_groups`. They see volatile fields, too."""
         compose, groups, keyed_groups = (self.get_option(name) for name in ("compose", "groups", "keyed_groups"))
         if not (compose or groups or keyed_groups):
             return
-        strict = self.get_option("strict")
+        strict, trust, left_out = self.get_option("strict"), self.get_option("trust"), self._left_out
         for host in hosts:
-            variables = self.inventory.get_host(host).get_vars()
-            self._set_composite_vars(compose, variables, host, strict)
-            self._add_host_to_composed_groups(groups, {}, host, strict)
-            self._add_host_to_keyed_groups(keyed_groups, {}, host, strict)
+            fields = host.environment.fields
+            volatile = {prefix + name: mark_trusted(name, fields[name], trust) for name in left_out}
+            variables = volatile | self.inventory.get_host(host.name).get_vars()
+            self._set_composite_vars(compose, variables, host.name, strict)
+            self._add_host_to_composed_groups(groups, volatile, host.name, strict)
+            self._add_host_to_keyed_groups(keyed_groups, volatile, host.name, strict)
 
 
 def _find_plugin(text: str) -> str:

@@ -20,6 +20,7 @@ PROVIDER = Provider(
     conversations=Conversations,
     looked_up_by="device_id",
     called="connection_name",
+    volatile={"last_heartbeat": "lastHeartbeat", "last_seen_at": "lastSeenAt", "listed_at": None},
     standing=True,
     find_agent=find_agent,
 )

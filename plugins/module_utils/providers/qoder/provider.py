@@ -21,6 +21,7 @@ PROVIDER = Provider(
     agent="agent",
     conversation="session_id",
     first_seen="created_at",
+    volatile={"updated_at": "updated_at"},
     sessions=True,
     environment_variables={
         "api_key": ("QODER_ACCESS_TOKEN", "QODER_PAT"),

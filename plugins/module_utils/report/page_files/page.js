@@ -4,6 +4,9 @@ function showHead() {
   const listed = report.fleet.listed_at;
   place("when").append("Generated ", time(report.generated_at));
   if (listed) place("when").append(", of the fleet as listed ", time(listed));
+  if (report.fleet.not_looked_at.includes("last_seen_at")) {
+    place("when").append(". When devices were last seen was not looked at, as the inventory leaves it out");
+  }
   if (["UTC", "Etc/UTC"].includes(ZONE)) {
     place("zone").append(`Times are in UTC, which is your time zone (${ZONE}) too.`);
     return;
