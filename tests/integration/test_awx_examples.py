@@ -14,6 +14,7 @@ import tempfile
 import zipfile
 import zoneinfo
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,151 @@ def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: 
             assert list(threads.map(run_slice, range(count), [ledger] * count)) == [0] * count
         received = ansible.sandbox.received()
         assert {id_: device["turns"] for id_, device in received.items()} == dict.fromkeys(inventory.enabled, 1)
+
+
+def example_source(ansible: Ansible, **options: Any) -> Path:
+    """The source of the example with other options."""
+    known = yaml.safe_load((PROJECT / "fleet.letta.yml").read_text(encoding="utf-8")) | options
+    return ansible.file("project/fleet.letta.yml", yaml.safe_dump(known))
+
+
+def test_a_sync_of_an_unchanged_fleet_writes_no_host(ansible: Ansible) -> None:
+    first, run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source())
+    assert first.written == first.hosts.keys() == {entry["id"] for entry in ansible.sandbox.fleet()}, run.output
+
+    for entry in ansible.sandbox.fleet():
+        if entry["online"]:
+            ansible.sandbox.age(entry["id"], 30)
+    moved = awx.store_export(exported(ansible, volatile_variables=True), inventory_source(), first)
+    second, run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source(), first)
+
+    assert moved.written == first.hosts.keys()
+    assert second.written == set(), run.output
+    assert second.hosts == first.hosts
+
+
+def exported(ansible: Ansible, **options: Any) -> dict[str, Any]:
+    """What the source of the example exports with other options."""
+    output = ansible.directory / "exported.json"
+    awx.run_inventory(ansible, example_source(ansible, **options), output).assert_quiet()
+    found: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
+    return found
+
+
+def test_a_sync_follows_the_fleet_and_leaves_what_a_user_made(ansible: Ansible) -> None:
+    sandbox, source = ansible.sandbox, PROJECT / "fleet.letta.yml"
+    first, _run = awx.sync(ansible, source, inventory_source())
+    gone, away = sorted(first.enabled)[:2]
+    ours = {"hosts": [gone, "by-hand"], "children": []}
+    first = replace(
+        first,
+        hosts=first.hosts | {"by-hand": {}},
+        enabled=first.enabled | {"by-hand"},
+        groups=first.groups | {"ours": ours},
+    )
+    sandbox.remove(gone)
+    sandbox.offline(away)
+    new = sandbox.add_environment()["id"]
+
+    second, run = awx.sync(ansible, source, inventory_source(), first)
+
+    assert run.returncode == 0, run.output
+    assert first.hosts.keys() - second.hosts.keys() == {gone}
+    assert second.hosts.keys() - first.hosts.keys() == {new}
+    assert first.enabled - second.enabled == {gone, away}
+    assert second.written == {away, new}
+    assert second.groups["ours"]["hosts"] == ["by-hand"]
+    assert away in second.groups["offline"]["hosts"]
+    assert not any(gone in group["hosts"] for group in second.groups.values())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"fault": "status", "status": 500},
+        {"fault": "status", "status": 401},
+        {"fault": "truncated_json"},
+        {"fault": "drop_after"},
+        {"fault": "no_connections"},
+        {"fault": "invalid_rows", "damage": "no_id", "rows": [0, 1, 2]},
+    ],
+    ids=lambda fault: "-".join(str(part) for part in fault.values()),
+)
+def test_a_sync_that_fails_deletes_no_host(ansible: Ansible, fault: dict[str, Any]) -> None:
+    first, _run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source())
+    ansible.sandbox.add_fault(fault.pop("fault"), route="list", **fault)
+
+    second, run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source(), first, {"LETTA_RETRIES": "0"})
+
+    assert run.returncode != 0
+    assert second == first
+
+
+def test_a_sync_of_an_empty_fleet_deletes_no_host(ansible: Ansible) -> None:
+    first, _run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source())
+    for entry in ansible.sandbox.fleet():
+        ansible.sandbox.remove(entry["id"])
+
+    second, run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source(), first)
+
+    run.assert_error("fail_on_empty: no environment is left")
+    assert second == first
+
+
+def test_malformed_rows_delete_the_host_only_of_a_row_without_an_id_which_the_sync_names(ansible: Ansible) -> None:
+    first, _run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source())
+    listed = [entry["id"] for entry in ansible.sandbox.fleet()]
+    ansible.sandbox.add_fault("invalid_rows", route="list", rows=[0], damage="no_id")
+    ansible.sandbox.patch(listed[1], metadata={"os": 17})
+
+    second, run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source(), first)
+    strict, failed = awx.sync(ansible, example_source(ansible, max_dropped_rows=0), inventory_source(), first)
+
+    run.assert_warning("(dropped)")
+    assert first.hosts.keys() - second.hosts.keys() == {listed[0]}
+    assert second.groups["invalid"]["hosts"] == [listed[1]]
+    failed.assert_error("max_dropped_rows: 1 of ")
+    assert strict == first
+
+
+def test_hosts_keep_their_state_where_the_variable_of_it_is_missing(ansible: Ansible) -> None:
+    """As where the prefix of the variables changes and `enabled_var` does not."""
+    first, _run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source())
+    away = min(first.enabled)
+    ansible.sandbox.offline(away)
+    new = ansible.sandbox.add_environment(connectionId=None)["id"]
+
+    second, run = awx.sync(ansible, example_source(ansible, hostvars_prefix="own_"), inventory_source(), first)
+
+    assert run.returncode == 0, run.output
+    assert away in second.enabled
+    assert second.enabled == first.enabled | {new}
+
+
+def test_the_name_of_a_group_that_a_device_makes_too_long_fails_the_sync(ansible: Ansible) -> None:
+    first, _run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source())
+    ansible.sandbox.add_environment(metadata={"gitBranch": "x" * 600})
+    keyed = [{"prefix": "branch", "key": "letta_git_branch | default('none', true)"}]
+    short = [{"prefix": "branch", "key": "(letta_git_branch | default('none', true))[:64]"}]
+
+    second, run = awx.sync(ansible, example_source(ansible, keyed_groups=keyed), inventory_source(), first)
+    third, _run = awx.sync(ansible, example_source(ansible, keyed_groups=short), inventory_source(), first)
+    with_our_groups, _run = awx.sync(ansible, example_source(ansible, group_by=["git_branch"]), inventory_source())
+
+    assert run.returncode == 0, run.output
+    assert second == first
+    assert len(third.hosts) == len(with_our_groups.hosts) == len(first.hosts) + 1
+
+
+def test_without_overwrite_hosts_stay_and_their_variables_add_up() -> None:
+    source = inventory_source() | {"overwrite": False, "overwrite_vars": False}
+    before = awx.store_export({"_meta": {"hostvars": {"a": {"x": 1}, "b": {}}}, "g": {"hosts": ["a", "b"]}}, source)
+
+    after = awx.store_export({"_meta": {"hostvars": {"a": {"y": 2}}}, "g": {"hosts": ["a"]}}, source, before)
+
+    assert after.hosts == {"a": {"x": 1, "y": 2}, "b": {}}
+    assert after.groups["g"]["hosts"] == ["a", "b"]
+    assert after.written == {"a"}
 
 
 def test_job_templates_give_variables_that_exist() -> None:
