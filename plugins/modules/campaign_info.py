@@ -5,7 +5,7 @@
 
 DOCUMENTATION = r"""
 module: campaign_info
-short_description: Show whom a campaign has reached
+short_description: Show which environments a campaign has reached
 version_added: 0.1.0
 author:
   - fleetops.environments authors (@fleetops)
@@ -47,7 +47,7 @@ EXAMPLES = r"""
   run_once: true
   register: rotation
 
-- name: Show whom it may have reached without anybody knowing
+- name: Show which environments it may have reached without a proof
   ansible.builtin.debug:
     msg: "{{ rotation.deliveries | selectattr('status', 'in', ['interrupted', 'unknown']) | map(attribute='host') }}"
   run_once: true

@@ -80,7 +80,7 @@ EXAMPLES = r"""
     path: /var/www/html/fleet.html
   run_once: true
 
-- name: Write a page and the same as JSON, with what became of a campaign
+- name: Write a page and the same as JSON, with the state of a campaign
   fleetops.environments.fleet_report:
     path: fleet.html
     json_path: fleet.json

@@ -112,7 +112,7 @@ msg:
   type: str
   sample: "3 targets: 3 ok"
 targets:
-  description: What became of each target, in the order given. Without O(targets) these keys are at the top.
+  description: What happened to each target, in the order given. Without O(targets) these keys are at the top.
   returned: with O(targets)
   type: list
   elements: dict

@@ -180,7 +180,7 @@ def test_an_instruction_is_answered_and_reaches_an_offline_device_once_it_is_bac
         "beta": ("sent", "This is beta."),
         "omega": ("offline", None),
     }
-    [lines] = _shown(without, "Show what became of each target")
+    [lines] = _shown(without, "Show what happened to each target")
     assert [line.split("  ")[3] for line in lines] == ["This is alpha.", "This is beta.", "the environment is offline"]
 
     with_all.assert_quiet()

@@ -25,7 +25,7 @@ def _instruct(ansible: Ansible, *arguments: str, playbook: str = NAME, source: A
 
 def _lines(run: Run) -> list[list[str]]:
     """The playbook's line for each target: host, status, message id, reason."""
-    shown = [entry["result"]["msg"] for entry in run.results if entry["task"] == "Show what became of each target"]
+    shown = [entry["result"]["msg"] for entry in run.results if entry["task"] == "Show what happened to each target"]
     assert len(shown) == 1
     # Read from the output as well, because users read it there.
     assert all(line in run.stdout for line in shown[0])
