@@ -388,6 +388,14 @@ class TestAgents:
             f"agent_name: there are 12 agents called 'ops'; give the agent_id of one: {listed} and 2 more"
         )
 
+    def test_a_row_without_an_id_is_no_agent(self, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def list_agents(_self: Client, _name: str | None) -> list[dict[str, Any]]:
+            return [{"name": "ops"}, {"name": "ops", "id": None}, {"name": "ops", "id": "agent-7"}]
+
+        monkeypatch.setattr(Client, "list_agents", list_agents)
+
+        assert asyncio.run(find_agent(settings_for(sandbox), "ops")) == "agent-7"
+
     def test_a_name_that_none_has(self, sandbox: Sandbox) -> None:
         sandbox.name_agent("agent-7", "ops\n2")
 

@@ -299,10 +299,10 @@ async def find_agent(settings: HttpSettings, name: str) -> str:
     """The id of the only agent of a name. Raises ApiError, and OptionError unless there is one."""
     async with Client(settings) as client:
         # The names are compared here too, since an API may search for more than the name.
-        found = [row for row in await client.list_agents(name) if row.get("name") == name]
+        found = [row for row in await client.list_agents(name) if row.get("name") == name and row.get("id")]
         listed = found or await client.list_agents(None)
     if len(found) == 1:
-        return str(found[0].get("id"))
+        return str(found[0]["id"])
     shown = [f"{one_line(row.get('name'), 60)} ({one_line(row.get('id'), 60)})" for row in listed[:_MOST_SHOWN]]
     more = f" and {len(listed) - _MOST_SHOWN} more" if len(listed) > _MOST_SHOWN else ""
     problem = f"there are {len(found) or 'no'} agents called {one_line(repr(name), 60)}"
