@@ -32,7 +32,7 @@ from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.hosts import HostVariables, find_environment
 
 _DELIVERED = ("sent", "already_sent", "unknown")
-_OF_ONE = ("client_message_id", "agent_id", "conversation_id", "session_id")
+_OF_ONE = ("client_message_id", "agent_id", "agent_name", "conversation_id", "session_id")
 
 
 class ActionModule(EnvironmentAction):
@@ -83,10 +83,12 @@ class ActionModule(EnvironmentAction):
             if "client_message_id" in provider.reply_keys and not options["client_message_id"]:
                 raise OptionError("replies", "needs what send_message returned in targets; or give client_message_id")
             self._host_variables = HostVariables(self._task, task_vars, self._templar, [host])
+            of_host = {provider.name: [environment] if environment else []}
+            named = self._find_named_agent(options, self._connections("replies", of_host))
             entry = {
                 "host": host,
                 "client_message_id": options["client_message_id"],
-                "agent_id": self._find_address(provider, provider.agent, host, {}, options),
+                "agent_id": self._find_address(provider, provider.agent, host, named, options),
                 provider.conversation: self._find_address(provider, provider.conversation, host, {}, options),
             }
             return [_read_sent_message("reply_info", entry, task_vars)]

@@ -22,7 +22,7 @@ from ..module_utils.ledger.rollouts import add_rollout, find_rollout, record_cha
 from ..module_utils.ledger.schema import Rollout
 from ..module_utils.ledger.store import find_location, open_ledger, read_ledger
 from ..module_utils.options import parse_share
-from ..module_utils.providers.conversation import NEW_CONVERSATION
+from ..module_utils.providers.conversation import MADE_CONVERSATIONS, NEW_CONVERSATION
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.rollouts.preflight import find_preflights
 from ..module_utils.rollouts.run import RolloutRun
@@ -51,7 +51,7 @@ _EVERY = 1.0 if ON_A_TERMINAL else 30.0
 class ActionModule(EnvironmentAction):
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
-    MAKES_CONVERSATIONS = True
+    OPENS = MADE_CONVERSATIONS
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         _check_options(options)

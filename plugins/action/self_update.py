@@ -13,6 +13,7 @@ from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.update import NOT_UPDATED, Update, UpdateOutcome, update_environments
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.store import open_to_show
+from ..module_utils.providers.conversation import MADE_CONVERSATIONS
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..modules.self_update import SPEC
@@ -23,7 +24,7 @@ class ActionModule(TargetsAction):
     SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     SETTLED = frozenset({"changed", "ok", "unknown"})
-    MAKES_CONVERSATIONS = True
+    OPENS = MADE_CONVERSATIONS
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
@@ -37,6 +38,7 @@ class ActionModule(TargetsAction):
     async def run_on_targets(self, run: TaskRun) -> Sequence[UpdateOutcome]:
         with open_to_show(run.options["ledger"], check_mode=run.check_mode) as ledger:
             recorded = Deliveries(ledger).conversations()
+        self._warn_of_crowd(run, run.targets)
         update = Update(
             target_version=run.options["target_version"],
             method=run.options["method"],

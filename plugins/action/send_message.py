@@ -27,7 +27,7 @@ from ..module_utils.ledger.schema import ACTIVE
 from ..module_utils.ledger.store import find_location, open_ledger, read_ledger
 from ..module_utils.options import drop_blanks
 from ..module_utils.providers.base import Client, Provider
-from ..module_utils.providers.conversation import NEW_CONVERSATION, STATES, TO_BE_OPENED
+from ..module_utils.providers.conversation import MADE_CONVERSATIONS, NEW_CONVERSATION, STATES, TO_BE_OPENED
 from ..module_utils.providers.message import Message
 from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
 from ..module_utils.text import hash_text
@@ -58,7 +58,7 @@ class ActionModule(TargetsAction):
     CHANGED = frozenset({"sent", "unknown"})
     SETTLED = frozenset({"sent", "already_sent"})
     ITEM_KEYS = ("content", "agent_id", "conversation_id", "agent", "session_id", "client_message_id")
-    MAKES_CONVERSATIONS = True
+    OPENS = MADE_CONVERSATIONS
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
@@ -121,6 +121,7 @@ class ActionModule(TargetsAction):
         async with open_clients(run.connections) as clients:
             conversations = AllConversations(clients, concurrency=run.policy.concurrency, rate=run.policy.rate)
             if not name:
+                self._warn_of_crowd(run, run.targets)
                 return await _deliver(run, clients, conversations, run.targets)
             facts = find_run_facts(self._task, self._templar.available_variables)
             with open_ledger(find_location(run.options["ledger"]), facts) as ledger, _open_audit_log(run) as audit:
@@ -130,6 +131,7 @@ class ActionModule(TargetsAction):
                     looks = find_failed_turns(planned, conversations.search_reply)
                     failed = await run.policy.stop.run(looks, grace=0) or ()
                     planned = plan_campaign(kept, name, retry, run.targets, planned.source_hash, failed=failed)
+                self._warn_of_crowd(run, [one for one in planned.targets if one.environment.id not in planned.settled])
                 verify = run.options["verify"] == "history"
                 campaign = Campaign(name, kept, planned, conversations.find_message, audit, verify=verify)
                 deliveries = await _deliver(run, clients, conversations, planned.targets, campaign)
@@ -159,6 +161,7 @@ class ActionModule(TargetsAction):
                 mark_delivered(delivery, entry)
             elif target.skip is None and not mark_inactive(delivery, planned.state):
                 wanted.append(target)
+        self._warn_of_crowd(run, wanted)
         offline = sum(target.environment.status != "online" for target in wanted)
         expected = len(wanted) - offline if run.options["when_offline"] == "skip" else len(wanted)
         return {

@@ -104,15 +104,17 @@ options:
     type: str
   agent_name:
     description:
-      - The name of the agent that is meant, instead of O(agent_id). It is looked up once a task.
-      - It is an error if no agent or several agents have the name.
+      - The name of the agent of Letta that is meant, instead of O(agent_id). It is looked up once a task.
+      - It goes before the host variable C(letta_agent_id). The C(agent_id) of a target's own entry goes before it.
+      - It is an error if no agent or several agents have the name, and where no target is of Letta.
     type: str
   conversation_id:
     description:
       - The agent's conversation that is meant; its default conversation unless given.
       - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
         that before this.
-      - Only what sends messages opens a conversation. Elsewhere the variable's V(standing) and V(new) are ignored.
+      - Only what sends messages makes a conversation. Elsewhere a variable V(new) is ignored, and so is V(standing)
+        where the module does not name it.
     type: str
   when_offline:
     description:

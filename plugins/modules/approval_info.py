@@ -12,6 +12,8 @@ author:
 description:
   - Asks the device of the play's current host, or in one task those of all O(targets), which tool calls of an agent's
     conversation wait for approval. An agent must be known for each target. It goes over the relay.
+  - Without O(all_conversations) and O(conversation_id) the agent's default conversation alone is meant. Messages to
+    targets that share an agent go to their standing conversations, which O(all_conversations) has.
   - A device asks about one tool call of a turn after the other, so that more may come once these are answered.
   - O(fleetops.environments.send_message#module:approvals) of M(fleetops.environments.send_message) answers them.
 options:

@@ -26,6 +26,17 @@ options:
   args:
     description: Everything after the command's name.
     type: str
+  conversation_id:
+    description:
+      - The agent's conversation in which the command runs. V(default) is the agent's default one. V(standing) is the
+        standing one for the agent and the environment, in which M(fleetops.environments.send_message) sends to targets
+        that share an agent. Where there is no standing one, it is the default one; no conversation is made.
+      - Without one it is the conversation that M(fleetops.environments.send_message) would send to now. Targets that
+        share an agent mean their standing ones. A target that has its agent to itself means its standing one if there
+        is one, else the default one.
+      - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
+        that before this. A variable V(new) is ignored.
+    type: str
   command_timeout:
     description: Seconds to wait for the device's answer. One that does not come in time ends as C(unknown).
     type: float
@@ -71,7 +82,7 @@ msg:
   type: str
   sample: "3 targets: 3 changed"
 targets:
-  description: What became of each target, in the order given. Without O(targets) these keys are at the top.
+  description: What happened to each target, in the order given. Without O(targets) these keys are at the top.
   returned: with O(targets)
   type: list
   elements: dict
@@ -84,6 +95,14 @@ targets:
       description: The environment's id.
       type: str
       sample: environment-1
+    agent_id:
+      description: The agent that was meant, if one is known.
+      type: str
+      sample: agent-1234
+    conversation_id:
+      description: The conversation that was meant; null for the agent's default one, and where none was looked for.
+      type: str
+      sample: conv-5678
     status:
       description:
         - V(changed) for a command that ran with success, V(offline), V(skipped), V(not_attempted), V(failed), or

@@ -13,8 +13,9 @@ description:
   - Sets the mode of an agent's conversation on the play's current host, or in one task on all of O(targets). An agent
     must be known for each target. It goes over the relay.
   - The mode belongs to the conversation on that device. Other conversations and other devices keep theirs, and the
-    device keeps it when it restarts. Targets that share an agent get their messages in a conversation each, which keep
-    their modes; name those as C(conversation_id) in O(targets).
+    device keeps it when it restarts. It is set in the conversation that messages go to, see O(conversation_id).
+    M(fleetops.environments.environment_turn) sets it in every conversation of a device, with
+    O(fleetops.environments.environment_turn#module:all_conversations).
   - A device that was restarted in the middle of a turn goes on with it once it gets another mode. It is asked for that
     after the change, and RV(targets[].work_started) and RV(targets[].reason) say what it began. To set a mode and leave
     nothing under way, use O(fleetops.environments.environment_turn#module:mode) of
@@ -29,6 +30,17 @@ options:
     type: str
     choices: [default, standard, acceptEdits, bypassPermissions, unrestricted, strict]
     required: true
+  conversation_id:
+    description:
+      - The agent's conversation whose mode is set. V(default) is the agent's default one. V(standing) is the
+        standing one for the agent and the environment, in which M(fleetops.environments.send_message) sends to targets
+        that share an agent. Where there is no standing one, it is the default one; no conversation is made.
+      - Without one it is the conversation that M(fleetops.environments.send_message) would send to now. Targets that
+        share an agent mean their standing ones. A target that has its agent to itself means its standing one if there
+        is one, else the default one.
+      - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
+        that before this. A variable V(new) is ignored.
+    type: str
   answer_timeout:
     description: Seconds to wait for a device's confirmation, which comes at once.
     type: float
@@ -71,7 +83,7 @@ msg:
   type: str
   sample: "3 targets: 2 changed, 1 ok"
 targets:
-  description: What became of each target, in the order given. Without O(targets) these keys are at the top.
+  description: What happened to each target, in the order given. Without O(targets) these keys are at the top.
   returned: with O(targets)
   type: list
   elements: dict
@@ -89,7 +101,7 @@ targets:
       type: str
       sample: agent-1234
     conversation_id:
-      description: The conversation that was meant; null for the agent's default conversation.
+      description: The conversation that was meant; null for the agent's default one, and where none was looked for.
       type: str
       sample: conv-5678
     status:

@@ -23,6 +23,8 @@ description:
   - Background processes, such as a command that the agent left running, go on after an abort, and the agent has another
     turn when they end. RV(targets[].background_processes) names them.
   - After an abort the device is asked again what is under way. A turn that has begun meanwhile is aborted, too.
+  - Without O(all_conversations) and O(conversation_id) the agent's default conversation alone is meant. Messages to
+    targets that share an agent go to their standing conversations, which O(all_conversations) has.
   - Aborting and resuming are safe to repeat, so where an answer is lost the device is asked once more.
 options:
   state:

@@ -10,10 +10,10 @@ version_added: 0.1.0
 author:
   - fleetops.environments authors (@fleetops)
 description:
-  - Looks once for what became of messages that M(fleetops.environments.send_message) sent, on O(replies) or on the
+  - Looks once at what happened to messages that M(fleetops.environments.send_message) sent, on O(replies) or on the
     play's current host. To wait, repeat the task with C(until).
   - A message is found in its agent's conversation by its C(client_message_id), among the latest 2,000 messages.
-  - The task does not fail for what became of a message.
+  - The task does not fail for what happened to a message.
   - A message that its Letta device has dropped is V(lost), from 80 seconds after C(sent_at) on. The device has then
     said that no turn goes on and that the message does not wait there. Why it dropped the message cannot be seen
     afterwards. Where the device is offline, does not say what waits there, or has connected again since C(sent_at), the
@@ -37,10 +37,17 @@ options:
     description:
       - The agent that O(client_message_id) was sent to. The host variable C(letta_agent_id) goes before it.
     type: str
+  agent_name:
+    description:
+      - The name of that agent, instead of O(agent_id). It is looked up, and goes before C(letta_agent_id).
+      - It is an error if no agent or several agents have the name.
+    type: str
   conversation_id:
     description:
-      - The conversation that O(client_message_id) was sent to; the agent's default one unless given. The host variable
-        C(letta_conversation_id) goes before it.
+      - The id of the conversation that O(client_message_id) was sent to, as M(fleetops.environments.send_message)
+        returned it; the agent's default one unless given. The host variable C(letta_conversation_id) goes before it.
+      - A message to a target that shares its agent is in a standing conversation, so it is not found without the id.
+        V(standing) and V(new) are refused, as there may be several such conversations. O(replies) has the ids.
     type: str
   session_id:
     description:
@@ -84,7 +91,6 @@ EXAMPLES = r"""
     targets: "{{ ansible_play_batch }}"
     content: Describe the machine you run on.
     agent_id: agent-1234
-    conversation_id: new
   run_once: true
   register: asked
 
@@ -102,6 +108,7 @@ EXAMPLES = r"""
   fleetops.environments.reply_info:
     client_message_id: 0f2b7c1e-5b0c-4a53-9d2c-1a0a4ad3f6a1
     agent_id: agent-1234
+    conversation_id: conv-5678
   register: found
 
 - name: Show it
@@ -121,7 +128,7 @@ msg:
   type: str
   sample: "3 messages: 2 replied, 1 waiting"
 replies:
-  description: What became of each message, in the order given.
+  description: What happened to each message, in the order given.
   returned: always
   type: list
   elements: dict
@@ -208,6 +215,7 @@ SPEC = {
     "replies": {"type": "list", "elements": "dict"},
     "client_message_id": {"type": "str"},
     "agent_id": {"type": "str"},
+    "agent_name": {"type": "str"},
     "conversation_id": {"type": "str"},
     "session_id": {"type": "str"},
     "reply_dir": {"type": "path"},

@@ -44,6 +44,14 @@ options:
     type: str
     choices: [auto, command, message]
     default: auto
+  conversation_id:
+    description:
+      - The conversation in which the agent is told with V(message), as in M(fleetops.environments.send_message).
+        V(default) is the agent's default one, V(standing) the standing one for the agent and the environment, V(new)
+        one that is made for the message. Unless given, targets that share an agent have a standing one each.
+      - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
+        that before this.
+    type: str
   update_timeout:
     description: Seconds, from when a device is told to update itself, until it must be back.
     type: float
@@ -133,7 +141,7 @@ msg:
   type: str
   sample: "3 targets: 2 changed, 1 ok"
 targets:
-  description: What became of each target, in the order given. Without O(targets) these keys are at the top.
+  description: What happened to each target, in the order given. Without O(targets) these keys are at the top.
   returned: with O(targets)
   type: list
   elements: dict

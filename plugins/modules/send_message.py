@@ -117,8 +117,10 @@ options:
       - So without a conversation, targets that share an agent have a standing one each. It is made once, with a
         C(summary) that names the environment. It is found again by that summary, so the next run goes on in it.
         Where it was archived, removed or renamed, another one is made.
-      - Targets share an agent if several of the task have it. A task for each host looks at the next 30 hosts of the
-        play too.
+      - Targets share an agent if several of the task have it. For a task for each host the other hosts of the play
+        count, those of all batches of C(serial) too. Their variables are read once a task. An O(agent_id) of the task
+        that a template makes counts as shared. A loop with C(delegate_to) over hosts that are not in the play is no
+        fan-out.
       - A target that has its agent to itself keeps the agent's default conversation, unless the agent has a standing
         conversation with any environment. So a run that C(--limit) leaves one host goes on where the run for all was.
       - O(approvals) go to the same conversation, but make none. Where there is none, they go to the default one.
@@ -190,16 +192,16 @@ options:
     default: history
   retry:
     description:
-      - Whom of O(campaign) to send to that was sent to before. V(undelivered) is nobody whose message was delivered.
-        V(failed_turns) is also those whose turn failed. V(all) is everybody.
+      - Which targets of O(campaign) get the message again. V(undelivered) is none to which it was delivered.
+        V(failed_turns) is also those whose turn failed. V(all) is all of them.
       - With V(failed_turns) each message whose end O(ledger) does not have is looked at once, before anything is sent.
         It is sent again where its turn has failed, or where its device has dropped it, as a device does if another
         device's turn keeps the conversation busy for 70 seconds. What its device has, is sending or may have is not
         sent again. A device that has connected again since then may have been restarted, and may have the message on
         its disk, where nothing shows it.
       - What was delivered is sent again as a new attempt, under another C(client_message_id).
-      - A repeat with V(all) that was cut off is gone on with by the next one, until everybody has it whom O(ledger) has
-        and whom the task names. Only then another one begins. Where somebody can never have it, such as one who is
+      - A repeat with V(all) that was cut off is continued by the next one, until all targets of O(ledger) and of the
+        task have the message. Only then another one begins. Where a target can never have it, as its environment is
         gone, a campaign of another name sends to all again.
       - Where the ledger was lost there is nothing to repeat. The first run finds what was delivered before and sends it
         to nobody again, with V(all) either; the next one does.
@@ -362,7 +364,7 @@ msg:
   type: str
   sample: "3 targets: 2 sent, 1 offline"
 targets:
-  description: What became of each target, in the order given. With O(targets).
+  description: What happened to each target, in the order given. With O(targets).
   returned: with O(targets)
   type: list
   elements: dict

@@ -10,8 +10,11 @@ tests/unit/test_core_internals.py checks each attribute against the core that is
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -236,6 +239,19 @@ def share_between_attempts(task: Any, make: Callable[[], Value]) -> Value:
     """
     shared: Value = _SHARED[task] if task in _SHARED else _SHARED.setdefault(task, make())
     return shared
+
+
+def share_between_hosts(task: Any, make: Callable[[], Any]) -> Any:
+    """A JSON value that the hosts of a task share, each in a process; the first makes it, in a file of this run."""
+    with Path(constants.DEFAULT_LOCAL_TMP, f"fleetops-{task._uuid}.json").open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        # It is empty, or not whole where a process was killed.
+        with contextlib.suppress(ValueError):
+            return json.loads(file.read())
+        file.truncate(0)
+        file.write(json.dumps(value := make()))
+        return value
 
 
 def hide_source(task: Any) -> None:

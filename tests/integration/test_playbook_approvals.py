@@ -96,6 +96,18 @@ def test_a_host_that_could_not_be_asked_or_answered_fails_under_its_own_name(
     }  # fmt: skip
 
 
+def test_an_agent_that_is_named_is_the_one_whose_calls_wait(
+    ansible: Ansible, devices: dict[str, dict[str, Any]]
+) -> None:
+    ansible.sandbox.name_agent("agent-two", "ops")
+
+    run = _answer(ansible, approvals_agent_name="ops", limit="one,two")
+
+    waiting = run.result("Ask what waits")["targets"]
+    assert {(target["host"], target["agent_id"]) for target in waiting} == {("one", "agent-two"), ("two", "agent-two")}
+    assert [line[1] for line in _shown(run, "Show what waits, by tool")] == ["two"]
+
+
 def test_an_answer_that_may_have_been_lost_is_reported(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
     ansible.sandbox.add_fault("relay_cut_after", target=devices["two"]["id"])
 

@@ -127,6 +127,8 @@ def test_a_host_without_a_known_agent_has_not_confirmed(ansible: Ansible, device
         NAME, "-i", str(source), "-e", "stop_hosts=one,two,qoder-cloud", "-e", "stop_mode=standard", env=reached
     )
     given = _stop(ansible, stop_agent_id="agent-one", stop_turns=False)
+    ansible.sandbox.name_agent("agent-7", "ops")
+    named = _stop(ansible, stop_agent_name="ops", stop_mode="standard")
 
     assert run.returncode == 2
     assert _statuses(run) == {"two": ["ok", "changed"]}
@@ -136,6 +138,8 @@ def test_a_host_without_a_known_agent_has_not_confirmed(ansible: Ansible, device
     assert _lines(given) == []
     assert "1 confirmed" not in given.stdout
     assert "2 confirmed" not in given.stdout
+    assert "2 confirmed" in named.stdout
+    assert {target["agent_id"] for target in named.result("Stop the turns")["targets"]} == {"agent-7"}
 
 
 @pytest.mark.parametrize(

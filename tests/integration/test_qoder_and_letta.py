@@ -139,3 +139,24 @@ def test_one_play_addresses_both_sources(ansible: Ansible) -> None:
     assert [(each["environment_id"], each["messages"]) for each in sandbox.qoder.sessions()] == [
         (environment["id"], ["hello"])
     ]
+
+
+@pytest.mark.covers("send_message", "agent_name", "agent")
+def test_a_name_finds_no_agent_of_qoder(ansible: Ansible) -> None:
+    ansible.sandbox.name_agent("agent-7", "ops")
+    device = awake(ansible.sandbox)[0]
+    environment = next(entry for entry in ansible.sandbox.qoder.environments() if not entry["archived"])
+    cloud = f"qoder-{environment['id']}"
+    named = {"content": "hello", "agent_name": "ops"}
+
+    run = ansible.steps(
+        step("qoder", "send_message", targets=[cloud], **named),
+        step("with its own", "send_message", targets=[cloud], **named, agent="agent_1"),
+        step("both", "send_message", targets=[cloud, device["name"]], **named, agent="agent_1"),
+        source=directory(ansible, qoder={"hostnames": "id"}),
+    )
+
+    assert run.result("qoder")["msg"] == "agent_name: agents of qoder have no names; give agent"
+    assert run.result("with its own")["counts"]["sent"] == 1
+    assert run.result("both")["counts"]["sent"] == 2
+    assert run.result("both")["targets"][1]["agent_id"] == "agent-7"

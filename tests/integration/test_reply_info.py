@@ -109,11 +109,12 @@ def test_a_message_that_its_device_has_dropped_is_lost_before_lost_after_is_over
     assert dropped["error"]["code"] == "reply_dropped"
 
 
-@pytest.mark.covers("reply_info", "client_message_id", "agent_id", "conversation_id")
+@pytest.mark.covers("reply_info", "client_message_id", "agent_id", "agent_name", "conversation_id")
 def test_one_reply_is_found_for_the_current_host(ansible: Ansible) -> None:
     one, two = _names(ansible, 2)
     ansible.sandbox.script(AGENT, then="It is {content}")
     ansible.file(f"host_vars/{two}.yml", f"letta_agent_id: {AGENT}\nletta_conversation_id: default\n")
+    ansible.sandbox.name_agent(AGENT, "ops")
     send = step("send", "send_message", content="{{ inventory_hostname }}", agent_id=AGENT, conversation_id="new")
 
     run = ansible.steps(
@@ -127,6 +128,7 @@ def test_one_reply_is_found_for_the_current_host(ansible: Ansible) -> None:
         ),
         step("whole", "reply_info", replies=["{{ sent }}"]),
         step("default", "reply_info", client_message_id="{{ sent.client_message_id }}", agent_id=AGENT),
+        step("named", "reply_info", client_message_id="{{ sent.client_message_id }}", agent_name="ops"),
         step("nobody", "reply_info", client_message_id="{{ sent.client_message_id }}"),
         hosts=f"{one},{two}",
     )
@@ -138,7 +140,8 @@ def test_one_reply_is_found_for_the_current_host(ansible: Ansible) -> None:
         for task in ("own", "whole"):
             [reply] = run.result(task, host)["replies"]
             assert (reply["host"], reply["id"], reply["text"]) == (host, sent["id"], f"It is {host}")
-        assert _states(run.result("default", host)) == ["waiting" if own else "replied"]
+        for task in ("default", "named"):
+            assert _states(run.result(task, host)) == ["waiting" if own else "replied"]
     assert run.result("nobody", one)["msg"] == "reply_info: has no agent_id"
     assert _states(run.result("nobody", two)) == ["replied"]
 
@@ -209,6 +212,7 @@ def test_invalid_options_are_refused_before_anything_is_asked(ansible: Ansible) 
     wrong: dict[str, dict[str, Any]] = {
         "replies: needs what send_message returned": {},
         "agent_id: cannot go with replies": {"replies": [entry], "agent_id": AGENT},
+        "agent_name: cannot go with replies": {"replies": [entry], "agent_name": "ops"},
         "replies[0]: has no host": {"replies": [{**entry, "host": ""}]},
         "replies[1]: has no client_message_id": {"replies": [entry, {"host": one, "agent_id": AGENT}]},
         "replies[0]: agent_id must be a text, got 7": {"replies": [{**entry, "agent_id": 7}]},

@@ -171,6 +171,75 @@ def test_a_task_for_each_host_is_the_same_fan_out(
     }
 
 
+@pytest.mark.parametrize("left", ["talk-00", "talk-35"])
+def test_hosts_that_share_an_agent_are_found_wherever_they_are_in_the_play(ansible: Ansible, left: str) -> None:
+    """The agents of all hosts but two are made by one template."""
+    names = [f"talk-{number:02}" for number in range(36)]
+    for name in names:
+        ansible.sandbox.add_environment(connectionName=name)
+    ansible.file("group_vars/letta.yml", yaml.safe_dump({"letta_agent_id": "agent-{{ inventory_hostname }}"}))
+    for name in ("talk-00", "talk-35"):
+        ansible.file(f"host_vars/{name}.yml", yaml.safe_dump({"letta_agent_id": AGENT}))
+
+    run = ansible.steps(
+        step("it", "send_message", content="Hello") | {"when": f"inventory_hostname in ['{left}', 'talk-07']"},
+        hosts=",".join(names),
+    )
+
+    assert run.returncode == 0, run.output
+    used_by = {name: run.result("it", name)["conversation_id"] for name in (left, "talk-07")}
+    assert list(made(ansible).values()) == [used_by[left]]
+    assert used_by["talk-07"] is None
+
+
+@pytest.mark.covers("send_message", "conversation_id")
+@pytest.mark.parametrize(
+    ("variables", "given", "crowd"),
+    [
+        ({}, {"conversation_id": "default"}, f"3 targets share default of {AGENT}"),
+        ({"talk-0": "conv-7", "talk-2": "conv-7"}, {}, f"2 targets share conv-7 of {AGENT}"),
+        ({}, {"conversation_id": "conv-{{ inventory_hostname }}"}, None),
+        ({name: f"conv-{name}" for name in NAMES}, {}, None),
+        ({}, {}, None),
+    ],
+)
+def test_a_crowd_of_hosts_with_a_task_each_is_one_warning(
+    ansible: Ansible,
+    entries: dict[str, dict[str, Any]],
+    variables: dict[str, str],
+    given: dict[str, str],
+    crowd: str | None,
+) -> None:
+    for name, own in variables.items():
+        ansible.file(f"host_vars/{name}.yml", yaml.safe_dump({"letta_conversation_id": own}))
+
+    run = ansible.steps(step("it", "send_message", **SEND, **given), hosts=",".join(NAMES))
+
+    if crowd is None:
+        run.assert_quiet()
+    else:
+        run.assert_warning(f"conversation_id: {crowd}.")
+        assert run.output.count("targets share") == 1
+
+
+def test_a_crowd_to_which_no_message_goes_is_no_warning(ansible: Ansible, entries: dict[str, dict[str, Any]]) -> None:
+    crowd = {"targets": NAMES, "agent_id": AGENT, "conversation_id": "default"}
+    campaign = {"content": "Hello", "campaign": "c", "ledger": "ledger.sqlite"}
+    answer = [{"tool_call_id": "call-1", "approve": True}]
+
+    first = ansible.task("send_message", **crowd, **campaign)
+    quiet = ansible.steps(
+        step("settled", "send_message", **crowd, **campaign),
+        step("answer", "send_message", **crowd, approvals=answer),
+        step("mode", "environment_mode", **crowd, mode="acceptEdits"),
+        step("update", "self_update", **crowd, method="command", target_version="0.1.0"),
+    )
+
+    first.assert_warning("3 targets share default")
+    assert quiet.result("settled")["counts"]["already_sent"] == 3
+    assert "targets share" not in quiet.output
+
+
 def test_a_task_for_one_host_of_many_is_no_fan_out(ansible: Ansible, entries: dict[str, dict[str, Any]]) -> None:
     once = {**step("it", "send_message", **SEND), "run_once": True}
 
@@ -299,6 +368,72 @@ def test_an_agent_is_found_by_its_name_once_a_task(
     assert len(ansible.sandbox.requests("agent_list")) == 4
     if module not in ("environment_command", "self_update"):
         assert {target["agent_id"] for target in run.result("one")["targets"]} == {"agent-7"}
+
+
+@pytest.mark.covers("fragment targets", "agent_name")
+def test_a_name_goes_before_the_agent_of_a_host_and_the_agent_of_an_entry_before_the_name(
+    ansible: Ansible, entries: dict[str, dict[str, Any]]
+) -> None:
+    ansible.sandbox.name_agent("agent-7", "ops")
+    ansible.file("host_vars/talk-0.yml", "letta_agent_id: agent-0\n")
+    ansible.file("host_vars/talk-2.yml", "letta_agent_id: agent-2\n")
+    targets = ["talk-0", {"host": "talk-1", "agent_id": "agent-1"}, "talk-2"]
+
+    run = ansible.steps(
+        step("all", "send_message", content="Hello", agent_name="ops", targets=targets) | {"run_once": True},
+        step("each", "send_message", content="Hello", agent_name="ops"),
+        hosts="talk-0,talk-2",
+    )
+
+    assert [target["agent_id"] for target in run.result("all")["targets"]] == ["agent-7", "agent-1", "agent-7"]
+    each = [run.result("each", name) for name in ("talk-0", "talk-2")]
+    assert [result["agent_id"] for result in each] == ["agent-7", "agent-7"]
+    assert None not in [result["conversation_id"] for result in each]
+
+
+@pytest.mark.covers("environment_mode", "conversation_id")
+@pytest.mark.covers("environment_command", "conversation_id")
+def test_a_mode_and_a_command_reach_the_conversations_that_messages_go_to(
+    ansible: Ansible, entries: dict[str, dict[str, Any]]
+) -> None:
+    sent = used(ansible.task("send_message", targets=NAMES[:2], **SEND))
+    made_before = made(ansible)
+    many = {"targets": NAMES, "agent_id": AGENT}
+    one = {"targets": ["talk-1"], "agent_id": AGENT}
+    mode, command = {"mode": "acceptEdits"}, {"command": "compact"}
+    ansible.file("host_vars/talk-2.yml", "letta_conversation_id: new\n")
+
+    run = ansible.steps(
+        step("mode of all", "environment_mode", **many, **mode) | {"check_mode": True},
+        step("mode of one", "environment_mode", **one, **mode),
+        step("mode of the default one", "environment_mode", **one, **mode, conversation_id="default"),
+        step("named", "environment_mode", **many, **mode, conversation_id="standing"),
+        step("command of all", "environment_command", **many, **command),
+        step("command of one", "environment_command", **one, **command, conversation_id="standing"),
+        step("new", "environment_mode", **one, **mode, conversation_id="new"),
+        step("both", "send_message", **one, content="Hello", conversation_id="standing or default"),
+        step("nobody", "environment_command", targets=["talk-1"], command="reload", conversation_id="standing"),
+        step("unsaid", "send_message", targets=["talk-1"], content="Hello", conversation_id="standing"),
+    )
+
+    ansible.sandbox.add_fault("status", route="conversation_list", status=403)
+    refused = ansible.task("environment_mode", targets=NAMES, agent_id=AGENT, mode="strict", conversation_id="standing")
+    ansible.sandbox.clear_faults()
+
+    own = {**sent, "talk-2": None}
+    assert used(refused) == dict.fromkeys(NAMES)
+    assert refused.result("it")["counts"]["changed"] == len(NAMES)
+    assert used(run, "mode of all") == used(run, "command of all") == used(run, "named") == own
+    assert used(run, "mode of one") == used(run, "command of one") == {"talk-1": sent["talk-1"]}
+    assert [target["status"] for target in run.result("named")["targets"]] == ["changed", "ok", "changed"]
+    assert run.result("mode of the default one")["counts"]["changed"] == 1
+    assert run.result("new")["msg"] == "conversation_id: must be one that exists, got 'new' for talk-1"
+    assert run.result("both")["msg"] == (
+        "conversation_id: must be one that exists, got 'standing or default' for talk-1"
+    )
+    assert run.result("nobody")["counts"]["changed"] == 1
+    assert run.result("unsaid")["msg"] == "conversation_id: 'standing' needs an agent_id, and talk-1 has none"
+    assert made(ansible) == made_before
 
 
 def test_the_attempts_of_a_task_find_the_agent_and_the_conversation_once(

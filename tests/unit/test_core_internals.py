@@ -130,6 +130,7 @@ ATTRIBUTES: dict[str, Callable[[Core], bool]] = {
     "WorkerProcess._task": lambda core: core.worker._task is core.task,
     "WorkerProcess._task_vars": lambda core: core.worker._task_vars["inventory_hostname"] == "beta",
     "WorkerProcess._variable_manager": lambda core: core.worker._variable_manager is core.manager,
+    "Task._uuid": lambda core: core.task.copy()._uuid == core.task._uuid != core.task_of_a_role._uuid,
     "Task._ds": lambda core: core.task._ds is not None and core.task._ds is core.task.get_ds(),
 }
 
@@ -329,3 +330,20 @@ def test_attempts_have_one_object_for_the_task_and_items_of_a_loop_have_copies(t
     subprocess.run(command, cwd=tmp_path, check=False, capture_output=True)
 
     assert json.loads((tmp_path / "seen.json").read_text()) == [0, 0, 0, 3, 3, 3]
+
+
+def test_the_first_host_of_a_task_makes_what_all_of_them_share(
+    core: Core, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    made = iter([["first", None, 1], ["second", None, 1], ["third", None, 1]])
+
+    def share(task: Any) -> Any:
+        return core_internals.share_between_hosts(task, lambda: next(made))
+
+    found = [share(core.task), share(core.task.copy()), share(core.task_of_a_role), share(core.task)]
+
+    assert found == [["first", None, 1], ["first", None, 1], ["second", None, 1], ["first", None, 1]]
+    [file] = [path for path in tmp_path.glob("fleetops-*") if "first" in path.read_text()]
+    file.write_text('["fir')
+    assert [share(core.task), share(core.task)] == [["third", None, 1]] * 2

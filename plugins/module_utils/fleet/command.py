@@ -16,8 +16,8 @@ from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
 from ..versions import is_at_least, show_version
-from .fan_out import FanOut, Outcome, Policy, Target
-from .jobs import on_each
+from .fan_out import FanOut, Policy, Target
+from .jobs import ConversationOutcome, on_each
 
 # What devices list among their commands, and do not run as such; and the way out. Seen on 0.34.
 _NO_COMMANDS = dict.fromkeys(("browser_device_mcp_oauth", "secret", "toolset"), "use Letta Code itself")
@@ -36,7 +36,7 @@ class Command:
 
 
 @dataclass(slots=True, kw_only=True)
-class CommandOutcome(Outcome):
+class CommandOutcome(ConversationOutcome):
     """What happened to the command on one device.
 
     status: `changed` when it ran with success. output: the device's answer, also of a command that failed.
@@ -45,7 +45,6 @@ class CommandOutcome(Outcome):
     command: str
     output: str | None = None
     version: str | None = None
-    connection_id: str | None = None
 
 
 async def run_command(
@@ -71,7 +70,7 @@ async def run_command(
                 raise ApiError(f"the command failed: {said}", code="command_failed")
         outcome.status = "changed"
 
-    begin = partial(CommandOutcome.make, command=command.name)
+    begin = partial(CommandOutcome.of, command=command.name)
     return await on_each(FanOut(policy), settings, targets, begin, run)
 
 

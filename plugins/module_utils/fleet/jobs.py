@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from ..http.settings import HttpSettings
 from ..providers.base import find_online
+from ..providers.conversation import TO_BE_OPENED, Place
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from .fan_out import FanOut, Outcome, OutcomeT, Target
@@ -25,9 +26,10 @@ class ConversationOutcome(Outcome):
     connection_id: str | None = None
 
     @classmethod
-    def of(cls, target: Target) -> Self:
-        """The outcome of a target whose job has not begun."""
-        return cls.make(target, agent_id=target.agent_id, conversation_id=target.conversation_id)
+    def of(cls, target: Target, **more: Any) -> Self:
+        """The outcome of a target whose job has not begun. more: its other fields."""
+        conversation_id = None if target.conversation_id in TO_BE_OPENED else target.conversation_id
+        return cls.make(target, agent_id=target.agent_id, conversation_id=conversation_id, **more)
 
 
 async def on_each(
@@ -53,6 +55,13 @@ async def on_each(
             if await fan_out.may_start():
                 # An earlier round may have found the target offline.
                 outcome.error = None
+                if target.conversation_id in TO_BE_OPENED and isinstance(outcome, ConversationOutcome):
+                    # A standing one that is not there is the agent's default one.
+                    place, kind = Place(None), target.conversation_id
+                    if (agent_id := target.agent_id) is not None:
+                        place = await client.open_conversation(target.environment, agent_id, None, kind, look=False)
+                    outcome.conversation_id = None if place.conversation_id in TO_BE_OPENED else place.conversation_id
+                    target = replace(target, conversation_id=outcome.conversation_id)
                 await job(client, target, outcome)
 
         await fan_out.run(pairs, start, before_waiting)

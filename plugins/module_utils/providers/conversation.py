@@ -19,8 +19,9 @@ DEFAULT_CONVERSATION = "default"
 # As `conversation_id`: one that is made for the message; the one for agent and environment, made where it is missing;
 # that one if the agent has such conversations, else its default one.
 NEW_CONVERSATION, STANDING_CONVERSATION, EITHER_CONVERSATION = "new", "standing", "standing or default"
-# Those that become an id when the message is sent.
-TO_BE_OPENED = frozenset({NEW_CONVERSATION, STANDING_CONVERSATION, EITHER_CONVERSATION})
+# Those that a user may name, and all that become an id when the message is sent.
+MADE_CONVERSATIONS = frozenset({NEW_CONVERSATION, STANDING_CONVERSATION})
+TO_BE_OPENED = MADE_CONVERSATIONS | {EITHER_CONVERSATION}
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,9 +61,9 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     _host_variables: HostVariables
     # The providers that it works with, None for all.
     PROVIDERS: ClassVar[Sequence[Provider] | None] = None
-    # Whether a conversation_id may be `new` or `standing`, for one that is made.
-    MAKES_CONVERSATIONS: ClassVar[bool] = False
-    # Whether a conversation that is still to be made, in a host variable, is an error and not ignored.
+    # The words that a conversation_id may be: NEW_CONVERSATION, STANDING_CONVERSATION.
+    OPENS: ClassVar[frozenset[str]] = frozenset()
+    # Whether another one of these words in a host variable is an error and not ignored.
     NEEDS_CONVERSATION: ClassVar[bool] = False
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,14 +214,27 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             return json.dumps(value, sort_keys=True)
         if isinstance(value, Sequence) and value and not isinstance(value, str):
             raise OptionError(option, f"that of {host} must be an id or a dictionary, got {one_line(repr(value), 60)}")
-        can_be_opened = self.MAKES_CONVERSATIONS and (provider.standing or value == NEW_CONVERSATION)
-        if option == provider.conversation and value in TO_BE_OPENED and not can_be_opened:
+        opens = self.OPENS if provider.standing else self.OPENS & {NEW_CONVERSATION}
+        refused = TO_BE_OPENED - opens if option == provider.conversation else ()
+        if value in refused and NEW_CONVERSATION not in self.OPENS and not self.NEEDS_CONVERSATION:
             # The variable says where messages go. The other tasks are not about those alone.
-            if not (self.MAKES_CONVERSATIONS or self.NEEDS_CONVERSATION):
-                value = given.get(option) or options.get(option)
-            if value in TO_BE_OPENED:
-                raise OptionError(option, f"must be one that exists, got {str(value)!r} for {host}")
+            value = given.get(option) or options.get(option)
+        if value in refused:
+            raise OptionError(option, f"must be one that exists, got {str(value)!r} for {host}")
         return str(value) if value else None
+
+    def _find_named_agent(self, options: Mapping[str, Any], connections: Mapping[str, HttpSettings]) -> dict[str, str]:
+        """The agent that `agent_name` names, as an entry of `targets` has it; empty without. Raises FleetError."""
+        if not (name := options.get("agent_name")):
+            return {}
+        if options["agent_id"]:
+            raise OptionError("agent_name", "cannot go with agent_id")
+        for provider, settings in connections.items():
+            if (find := find_provider(provider).find_agent) is not None:
+                return {"agent_id": self._wait_for(find(settings, name))}
+        if connections and not options.get("agent"):
+            raise OptionError("agent_name", f"agents of {', '.join(connections)} have no names; give agent")
+        return {}
 
     def _settings(self, provider: Provider, listed_from: str | None = None) -> HttpSettings:
         """How to reach a provider: as the task says, then its variables, then the inventory, then the environment.
@@ -264,11 +277,15 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             for name, environments in given.items()
         }
 
+    @property
+    def _runs_once(self) -> bool:
+        """Whether the task's `run_once` holds: one host runs it for all."""
+        strategy = str(self._task.get_play().strategy).rpartition(".")[2]
+        return bool(self._task.run_once) and strategy not in _STRATEGIES_WITHOUT_RUN_ONCE
+
     def _require_run_once(self, option: str, task_vars: Mapping[str, Any], otherwise: str) -> None:
         """Raise OptionError where each host of the play would do what one host does for all."""
-        strategy = str(self._task.get_play().strategy).rpartition(".")[2]
-        once = bool(self._task.run_once) and strategy not in _STRATEGIES_WITHOUT_RUN_ONCE
-        if len(task_vars["ansible_play_hosts_all"]) > 1 and not once:
+        if len(task_vars["ansible_play_hosts_all"]) > 1 and not self._runs_once:
             raise OptionError(
                 option,
                 "in a play of several hosts needs run_once: true, and a strategy that heeds it such as linear, "

@@ -9,7 +9,7 @@ A conversation has one turn at a time. So targets that share an agent have a sta
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ...module_utils.fleet.fan_out import Target
@@ -17,28 +17,34 @@ from ...module_utils.providers.conversation import EITHER_CONVERSATION, STANDING
 from ...module_utils.providers.registry import find_provider
 from ...module_utils.text import one_line
 
+# An agent, and the conversation that is named.
+Address = tuple[str | None, str | None]
 
-def choose_conversations(targets: Sequence[Target], is_shared: Callable[[Target], bool]) -> list[Target]:
-    """The targets with their conversations. is_shared: whether other tasks of the play are for a target's agent."""
-    agents = Counter(target.agent_id for target in targets if _has_standing(target))
+
+def count_addresses(targets: Iterable[Target]) -> Counter[Address]:
+    """The addresses of targets whose agents can have standing conversations."""
+    return Counter((target.agent_id, target.conversation_id) for target in targets if _has_standing(target))
+
+
+def choose_conversations(targets: Sequence[Target], others: Counter[Address]) -> list[Target]:
+    """The targets with their conversations. others: the addresses of the hosts that have a task of their own."""
+    agents = Counter(agent_id for agent_id, _conversation_id in (count_addresses(targets) + others).elements())
 
     def choose(target: Target) -> Target:
         if target.conversation_id is not None or not _has_standing(target):
             return target
-        shared = agents[target.agent_id] > 1 or is_shared(target)
-        return replace(target, conversation_id=STANDING_CONVERSATION if shared else EITHER_CONVERSATION)
+        is_shared = agents[target.agent_id] > 1
+        return replace(target, conversation_id=STANDING_CONVERSATION if is_shared else EITHER_CONVERSATION)
 
     return [choose(target) for target in targets]
 
 
-def explain_crowded(targets: Sequence[Target]) -> str | None:
+def explain_crowded(targets: Iterable[Target], others: Counter[Address]) -> str | None:
     """What can happen to targets that name the same conversation, in one line; None if no two of them do."""
-    named = [target for target in targets if _has_standing(target) and target.skip is None]
-    counts = Counter((target.conversation_id, target.agent_id) for target in named)
     crowded = [
-        f"{count} targets share {one_line(conversation, 80)} of {one_line(agent, 80)}"
-        for (conversation, agent), count in counts.items()
-        if count > 1 and conversation is not None and conversation not in TO_BE_OPENED
+        f"{count + others[agent, conversation]} targets share {one_line(conversation, 80)} of {one_line(agent, 80)}"
+        for (agent, conversation), count in count_addresses(targets).items()
+        if count + others[agent, conversation] > 1 and conversation is not None and conversation not in TO_BE_OPENED
     ]
     if not crowded:
         return None

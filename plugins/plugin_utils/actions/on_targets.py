@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
@@ -19,16 +20,14 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import parse_share
 from ...module_utils.providers.conversation import Reply
 from ...module_utils.providers.registry import find_provider
-from ..core_internals import share_between_attempts
+from ..core_internals import is_included_once, share_between_attempts, share_between_hosts
 from ..hosts import HostVariables, find_environment
 from .base import ON_A_TERMINAL, EnvironmentAction
-from .conversations import choose_conversations, explain_crowded
+from .conversations import Address, choose_conversations, count_addresses, explain_crowded
 from .signals import stop_on_signals
 from .targets import Item, read_current_host, read_targets
 
 _MOST_FAILURES_SHOWN = 20
-# Of the hosts beside the current one, which may have the same agent.
-_MOST_NEIGHBOURS = 30
 _OF_A_FAN_OUT = ("retry_file", "result_file", "rate", "max_targets")
 
 
@@ -94,9 +93,12 @@ class TargetsAction(EnvironmentAction):
             if fans_out
             else read_current_host(task_vars)
         )
-        self._neighbours = [] if fans_out or not self.MAKES_CONVERSATIONS else self._list_neighbours(task_vars)
-        hosts = [item.host for item in items]
-        self._host_variables = HostVariables(self._task, task_vars, self._templar, [*hosts, *self._neighbours])
+        is_alone = fans_out or self._runs_once or is_included_once(self._task)
+        # The hosts that have a task of their own, this one among them; and the addresses of the others.
+        self._batch = [] if is_alone else [str(host) for host in task_vars["ansible_play_hosts_all"]]
+        self._others: Counter[Address] = Counter()
+        hosts = [*(item.host for item in items), *self._batch]
+        self._host_variables = HostVariables(self._task, task_vars, self._templar, hosts)
         connections = self._connections("targets", self._group_by_provider(items))
         earlier: dict[str, Outcome]
         targets, earlier = share_between_attempts(
@@ -127,36 +129,41 @@ class TargetsAction(EnvironmentAction):
         task_vars: Mapping[str, Any],
     ) -> list[Target]:
         """The targets, with their agent and conversation. Raises FleetError."""
-        if options.get("agent_name"):
-            if options["agent_id"]:
-                raise OptionError("agent_name", "cannot go with agent_id")
-            for name, settings in connections.items():
-                if (find := find_provider(name).find_agent) is not None:
-                    options["agent_id"] = self._wait_for(find(settings, options["agent_name"]))
+        named = self._find_named_agent(options, connections)
+        items = [replace(item, given={**named, **item.given}) for item in items]
         targets = [self.make_target(item, options, task_vars) for item in items]
-        if not self.MAKES_CONVERSATIONS:
+        if not self.OPENS:
             return targets
-        if crowded := explain_crowded(targets):
+        if items and items[0].host in self._batch:
+            hostvars = task_vars["hostvars"]
+            # To read all hosts for each of them would take minutes.
+            found = share_between_hosts(self._task, lambda: [*Counter(self._list_addresses(hostvars)).items()])
+            # A conversation that a template makes may be another one for each host.
+            written = self._written.get("conversation_id")
+            shared = written if written == options["conversation_id"] else None
+            for (own, conversation), count in found:
+                agent = named.get("agent_id") or own or options["agent_id"]
+                if agent == targets[0].agent_id:
+                    self._others[agent, conversation or shared] += count
+            self._others -= count_addresses(targets)
+        return choose_conversations(targets, self._others)
+
+    def _list_addresses(self, hostvars: Mapping[str, Any]) -> Iterator[Address]:
+        """The addresses that the variables of the batch's hosts give."""
+        for host in self._batch:
+            # What is wrong with another host fails its own task.
+            with contextlib.suppress(FleetError):
+                environment = find_environment(host, hostvars)
+                if environment is not None and (provider := find_provider(environment.provider)).standing:
+                    agent_id = self._find_address(provider, provider.agent, host, {}, {})
+                    yield agent_id, self._find_address(provider, provider.conversation, host, {}, {})
+
+    def _warn_of_crowd(self, run: TaskRun, targets: Sequence[Target]) -> None:
+        """Warn once of targets that get a message in the same conversation."""
+        sends = not run.earlier and not run.options.get("approvals") and run.options.get("method") != "command"
+        wanted = [target for target in targets if target.skip is None and sends]
+        if crowded := explain_crowded(wanted, self._others):
             self._display.warning(crowded)
-        hosts, hostvars = self._neighbours, task_vars["hostvars"]
-        return choose_conversations(
-            targets, lambda target: any(self._answers_for(host, target, options, hostvars) for host in hosts)
-        )
-
-    def _list_neighbours(self, task_vars: Mapping[str, Any]) -> list[str]:
-        """The next hosts of the play, which have a task of their own. All of them would be too many for each task."""
-        hosts, own = list(task_vars["ansible_play_hosts_all"]), str(task_vars["inventory_hostname"])
-        place = hosts.index(own) if own in hosts and not self._task.run_once else len(hosts)
-        return (hosts[place + 1 :] + hosts[:place])[:_MOST_NEIGHBOURS] if place < len(hosts) else []
-
-    def _answers_for(self, host: str, target: Target, options: Mapping[str, Any], hostvars: Mapping[str, Any]) -> bool:
-        """Whether another host has the agent of a target. What is wrong with that host fails its own task."""
-        provider = find_provider(target.environment.provider)
-        with contextlib.suppress(FleetError):
-            environment = find_environment(host, hostvars)
-            if environment is not None and environment.provider == provider.name:
-                return self._find_address(provider, provider.agent, host, {}, options) == target.agent_id
-        return False
 
     def _make_attempt(self, run: TaskRun) -> list[Outcome]:
         """Work on the targets that no earlier attempt has settled; an outcome for each target, in the same order.
@@ -268,11 +275,11 @@ def _write_line(outcome: Outcome) -> str:
 
 def _write_files(options: Mapping[str, Any], result: dict[str, Any]) -> None:
     """Write the files. An error fails the task, and the result still says what was done."""
+    failed = set(result["failed_hosts"])
     again = [
         entry["host"]
         for entry in result["targets"]
-        if entry["status"] == "not_attempted"
-        or (entry["host"] in result["failed_hosts"] and entry["status"] in ("failed", "offline"))
+        if entry["status"] == "not_attempted" or (entry["host"] in failed and entry["status"] in ("failed", "offline"))
     ]
     try:
         if options["result_file"]:

@@ -113,7 +113,8 @@ class StandingConversations:
                 kind = STANDING_CONVERSATION
         except ApiError as error:
             # An API that does not list conversations cannot have been asked for those that are listed first.
-            if error.code != "too_long" and (kind in _MADE or error.status not in _REFUSED):
+            makes = kind in _MADE and message_id is not None
+            if error.code != "too_long" and (makes or error.status not in _REFUSED):
                 raise
             problem = str(error) if error.code == "too_long" else None
         place = None if kind == EITHER_CONVERSATION else kind
