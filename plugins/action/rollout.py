@@ -59,7 +59,8 @@ class ActionModule(EnvironmentAction):
         items = read_targets(options["targets"], (), options["max_targets"], task_vars)
         location, name = find_location(options["ledger"]), options["name"]
         with read_ledger(location) as ledger:
-            known, drain = find_rollout(ledger, name), Drain(recorded=Deliveries(ledger).conversations())
+            known, recorded = find_rollout(ledger, name), Deliveries(ledger).conversations()
+        drain = Drain(options["when_busy"], options["busy_timeout"], recorded)
         excluded = self._find_excluded(options["exclude"], known, task_vars["hostvars"])
         mine = [item for item in items if item.environment.id not in excluded]
         hosts = {item.environment.id: item.host for item in mine}
@@ -81,7 +82,7 @@ class ActionModule(EnvironmentAction):
             if options["state"] == "run":
                 settings, policy = self._connect(mine), self._make_policy(options)
                 with stop_on_signals(self._stop):
-                    asyncio.run(RolloutRun(ledger, plan, settings, targets, policy, _EVERY, options).run())
+                    asyncio.run(RolloutRun(ledger, plan, settings, targets, policy, _EVERY, options, drain).run())
             return _describe(find_rollout(ledger, name) or plan, hosts, before=None if is_new else before)
 
     def _connect(self, items: Sequence[Item]) -> HttpSettings:

@@ -278,7 +278,9 @@ at_risk:
   elements: str
   sample: [foxtrot]
 busy:
-  description: The hosts on which something was under way when it was planned, each with the C(reason).
+  description:
+    - The hosts on which something was under way when it was planned, at C(planned_at), or that could not be looked at
+      then, each with the C(reason).
   returned: always
   type: list
   elements: dict
@@ -288,7 +290,7 @@ busy:
       type: str
       sample: golf
     reason:
-      description: What was under way.
+      description: What was under way, or why that is not known.
       type: str
       sample: "busy: a turn of agent-1234"
 current:

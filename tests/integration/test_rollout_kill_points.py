@@ -14,8 +14,11 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import update as update_module
@@ -82,35 +85,42 @@ class Steps:
         """Count everything that a run does, apart from looks."""
         self.around(ledger_module, "add_rollout")
         self.around(RolloutUpdates, "tell")
+        self.around(RolloutUpdates, "installed")
         self.around(RolloutUpdates, "done")
         self.around(update_module, "execute_command")
         for function in ("record_changes", "wait_for_environments", "deliver", "wait_for_replies"):
             self.around(run_module, function)
 
 
-async def _plan(sandbox: Sandbox, ledger: Ledger, name: str, targets: Sequence[Target]) -> None:
+async def _plan(sandbox: Sandbox, ledger: Ledger, name: str, targets: Sequence[Target], waves: Sequence[str]) -> None:
     found = await find_preflights(settings_for(sandbox), targets, 4, VERSION, drain=Drain())
-    ledger_module.add_rollout(ledger, plan_rollout(name, VERSION, ["1", "100%"], found, format_now()))
+    ledger_module.add_rollout(ledger, plan_rollout(name, VERSION, waves, found, format_now()))
 
 
-def _run(sandbox: Sandbox, path: Path, targets: Sequence[Target], steps: Steps) -> dict[str, Any]:
+def _run(sandbox: Sandbox, path: Path, targets: Sequence[Target], steps: Steps, waves: Sequence[str]) -> dict[str, Any]:
     """A run as the action `rollout` does it; the names of its steps, and the states of its waves."""
     name = path.stem
     with open_ledger(path, FACTS) as ledger, ledger.hold_rollout(name):
         if find_rollout(ledger, name) is None:
-            asyncio.run(_plan(sandbox, ledger, name, targets))
+            asyncio.run(_plan(sandbox, ledger, name, targets, waves))
         rollout = find_rollout(ledger, name)
         assert rollout is not None
         mine = {target.environment.id: target for target in targets}
         waits = policy(when_offline="wait", offline_timeout=10.0)
-        asyncio.run(RolloutRun(ledger, rollout, settings_for(sandbox), mine, waits, 30.0, OPTIONS).run())
+        asyncio.run(RolloutRun(ledger, rollout, settings_for(sandbox), mine, waits, 30.0, OPTIONS, Drain()).run())
         steps.reach("end")
         ended = find_rollout(ledger, name)
         assert ended is not None
         return {"steps": steps.names, "waves": [wave.state for wave in ended.waves]}
 
 
-def _run_forked(sandbox: Sandbox, path: Path, targets: Sequence[Target], fatal: str | None = None) -> Any:
+def _run_forked(
+    sandbox: Sandbox,
+    path: Path,
+    targets: Sequence[Target],
+    fatal: str | None = None,
+    waves: Sequence[str] = ("1", "100%"),
+) -> Any:
     """The result of a run in its own process, None if it died at its fatal step."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -118,7 +128,7 @@ def _run_forked(sandbox: Sandbox, path: Path, targets: Sequence[Target], fatal: 
         try:
             steps = Steps(fatal)
             steps.around_all()
-            os.write(writer, json.dumps(_run(sandbox, path, targets, steps)).encode())
+            os.write(writer, json.dumps(_run(sandbox, path, targets, steps, waves)).encode())
         except BaseException:  # noqa: BLE001 - the child must not continue the test process
             traceback.print_exc(file=sys.__stderr__)
             os._exit(1)
@@ -134,11 +144,11 @@ def _run_forked(sandbox: Sandbox, path: Path, targets: Sequence[Target], fatal: 
     return json.loads(text)
 
 
-def _add(sandbox: Sandbox) -> list[Target]:
-    """Two devices on an old version, as listed now."""
+def _add(sandbox: Sandbox, **fields: Any) -> list[Target]:
+    """Two environments on an old version, as listed now."""
     sandbox.upgrade_to(VERSION, lingers=0.0, seconds=0.1)
     found: list[Environment] = [
-        environment_of(sandbox.add_environment(metadata={"lettaCodeVersion": "0.33.9"}), sandbox.url)
+        environment_of(sandbox.add_environment(metadata={"lettaCodeVersion": "0.33.9"}, **fields), sandbox.url)
         for _number in range(2)
     ]
     return [
@@ -157,8 +167,9 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(sandbox: Sand
     assert whole["waves"] == ["passed", "passed"]
     assert _told(sandbox, targets) == [1, 1]
     # One device and one wave after the other, so that the steps are the same in each run.
-    assert whole["steps"][:5] == ["add_rollout 1", "record_changes 1", "tell 1", "execute_command 1", "done 1"]
-    assert len(whole["steps"]) == len(set(whole["steps"])) == 18
+    first = ["add_rollout 1", "record_changes 1", "tell 1", "execute_command 1", "installed 1", "done 1"]
+    assert whole["steps"][:6] == first
+    assert len(whole["steps"]) == len(set(whole["steps"])) == 20
 
     for number, fatal in enumerate(whole["steps"]):
         targets = _add(sandbox)
@@ -171,3 +182,30 @@ def test_a_run_that_is_killed_at_any_step_is_completed_by_the_next(sandbox: Sand
             rollout = find_rollout(opened, ledger.stem)
         assert rollout is not None
         assert [(one.status, one.told_at) for one in rollout.targets] == [("changed", None)] * 2, fatal
+
+
+@pytest.mark.parametrize("limited", [False, True], ids=["all targets", "without the one that was told"])
+def test_a_device_that_a_killed_run_has_told_is_told_as_another_environment_when_its_time_is_over(
+    sandbox: Sandbox, tmp_path: Path, *, limited: bool
+) -> None:
+    ledger = tmp_path / "r.sqlite"
+    targets = _add(sandbox, deviceId="device-pair")
+    assert _run_forked(sandbox, ledger, targets, "execute_command 1", waves=["100%"]) is None
+    with open_ledger(ledger, FACTS) as opened:
+        rollout = find_rollout(opened, "r")
+    assert rollout is not None
+    told_at = rollout.targets[0].told_at
+
+    # The listing has changed its order since.
+    _run_forked(sandbox, ledger, targets[1:] if limited else targets[::-1])
+
+    with open_ledger(ledger, FACTS) as opened:
+        rollout = find_rollout(opened, "r")
+    assert rollout is not None
+    first, second = rollout.targets
+    assert (first.status, second.status) == (None if limited else "changed", "changed")
+    assert told_at is not None
+    assert second.updated_at is not None
+    waited = datetime.fromisoformat(second.updated_at) - datetime.fromisoformat(told_at)
+    assert waited.total_seconds() > OPTIONS["update_timeout"]
+    assert _told(sandbox, targets) == [0 if limited else 1, 1]

@@ -8,7 +8,7 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import progress as module
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.progress import Progress, report_at_pace
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.progress import Progress
 
 
 @pytest.fixture
@@ -103,28 +103,6 @@ def test_an_error_within_is_raised_as_it_is() -> None:
 
     with pytest.raises(FleetError, match="not so"):
         asyncio.run(run())
-
-
-def test_lines_are_reported_at_a_pace_and_the_latest_counts() -> None:
-    shown: list[str] = []
-    was_shown = asyncio.Event()
-
-    def show(line: str) -> None:
-        shown.append(line)
-        was_shown.set()
-
-    async def run() -> None:
-        async with report_at_pace(show, 0.05) as report:
-            report("first")
-            report("second")
-            await was_shown.wait()
-            was_shown.clear()
-            report("third")
-            await was_shown.wait()
-
-    asyncio.run(run())
-
-    assert shown == ["second", "third"]
 
 
 def test_nothing_is_shown_without_a_terminal() -> None:

@@ -19,9 +19,18 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update
     UpdateOutcome,
     update_environments,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import RolloutUpdates, add_rollout
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
+    RolloutUpdates,
+    add_rollout,
+    find_rollout,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import (
+    Rollout,
+    RolloutTarget,
+    RunFacts,
+)
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import Ledger, open_ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.relay import Relay
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.standing import write_summary
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
@@ -61,13 +70,15 @@ def update_all(
     when_busy: str = "wait",
     busy_within: float = 60.0,
     recorded: Sequence[dict[str, Any]] = (),
-    in_doubt: dict[str, str] | None = None,
+    drain: Drain | None = None,
     **settings: Any,
 ) -> list[UpdateOutcome]:
     """Update these while a thread runs something else."""
     standard = {"concurrency": 4, "rate": None, "max_failures": 0, "when_offline": "skip", "longest_pause": 0.1}
     rules = Policy(**{**standard, **(policy or {})})
-    update = Update(target_version, method, within, any_manual_command, Drain(when_busy, busy_within, recorded))
+    update = Update(
+        target_version, method, within, any_manual_command, drain or Drain(when_busy, busy_within, recorded)
+    )
 
     async def run() -> list[UpdateOutcome]:
         targets = [Target(environment.id, environment, agent_id) for environment in environments]
@@ -79,7 +90,6 @@ def update_all(
                 rules,
                 update,
                 progress,
-                in_doubt=in_doubt,
                 check_mode=check_mode,
             )
 
@@ -315,6 +325,10 @@ def end_turn(sandbox: Sandbox, agent_id: str) -> None:
     )  # fmt: skip
 
 
+def end_turn_in(sandbox: Sandbox, conversation_id: str) -> None:
+    http_post(settings_for(sandbox), "v1", "conversations", conversation_id, "cancel", body={}, repeatable=False)
+
+
 def after_looks(sandbox: Sandbox, count: int, do: Callable[[], object]) -> Callable[[], None]:
     """Something to do when a device has been looked at over its relay so often."""
 
@@ -378,6 +392,39 @@ def test_a_busy_device_is_skipped_or_fails_when_its_time_is_over(sandbox: Sandbo
     assert message_of(late).startswith("not told to update, as it is still busy after ")
     assert message_of(late).endswith(": a turn of agent-1; when_busy=interrupt updates it all the same")
     assert count_received(sandbox, environment) == (0, 1)
+
+
+def test_a_busy_conversation_is_looked_at_first_and_alone_until_its_work_has_ended(sandbox: Sandbox) -> None:
+    environment = add_environment(sandbox)
+    settings = settings_for(sandbox)
+    ids = [
+        http_post(settings, "v1", "conversations", "", params={"agent_id": "agent-1"}, body={}, repeatable=False).data[
+            "id"
+        ]
+        for _number in range(3)
+    ]
+    begin_turn(sandbox, environment, "agent-1", LongTurn(seconds=3600), ids[0])
+    recorded = [{"id": environment.id, "agent_id": "agent-1", "conversation_id": one} for one in ids]
+    drain = Drain(recorded=recorded)
+
+    async def look() -> str | None:
+        async with Client(settings) as client:
+            return await drain.find_work(client, Target("h", environment, "agent-1"), environment)
+
+    found, asked = [], []
+    for _number in range(2):
+        sandbox.clear_requests()
+        found.append(asyncio.run(look()))
+        asked.append([entry["query"]["conversationId"] for entry in sandbox.requests("relay")])
+    end_turn_in(sandbox, ids[0])
+    sandbox.clear_requests()
+    idle = asyncio.run(look())
+
+    assert found == [f"a turn of agent-1 in {ids[0]}"] * 2
+    # One that is open names the conversations as well.
+    assert asked == [["default", ids[2], ids[1], ids[0]], [ids[0]]]
+    assert idle is None
+    assert len(sandbox.requests("relay")) == 5
 
 
 @pytest.mark.parametrize("agent_id", ["agent-1", None], ids=["of the task", "of a campaign"])
@@ -488,10 +535,10 @@ def test_a_device_that_may_still_be_installing_is_not_told_as_another_environmen
 def test_a_device_in_doubt_is_not_told_as_another_environment_in_a_later_wave(sandbox: Sandbox) -> None:
     sandbox.upgrade_to("0.34.12", comes_back=False)
     first, second = (add_environment(sandbox, deviceId="device-pair") for _number in range(2))
-    in_doubt: dict[str, str] = {}
+    drain = Drain()
 
-    [told] = update_all(sandbox, [first], within=1, in_doubt=in_doubt)
-    [later] = update_all(sandbox, [second], within=1, in_doubt=in_doubt)
+    [told] = update_all(sandbox, [first], within=1, drain=drain)
+    [later] = update_all(sandbox, [second], within=1, drain=drain)
 
     assert (told.status, later.status) == ("failed", "failed")
     assert message_of(later) == f"its device was told to update as {first.id}, and may still be installing"
@@ -767,6 +814,12 @@ def test_check_mode_shows_the_update_and_sends_nothing(sandbox: Sandbox) -> None
 # In a rollout
 
 
+def find(ledger: Ledger, name: str) -> Rollout:
+    rollout = find_rollout(ledger, name)
+    assert rollout is not None
+    return rollout
+
+
 def test_a_device_that_restarts_when_its_rollout_goes_on_has_its_time_to_come_back(
     sandbox: Sandbox, tmp_path: Path
 ) -> None:
@@ -781,7 +834,7 @@ def test_a_device_that_restarts_when_its_rollout_goes_on_has_its_time_to_come_ba
     with open_ledger(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
         rollout = plan_rollout("r", "0.34.12", ["100%"], [told], format_now())
         add_rollout(ledger, rollout)
-        progress = RolloutUpdates(ledger, rollout)
+        progress = RolloutUpdates(ledger, rollout, {})
         # An offline device is not waited for otherwise.
         outcome = update_one(sandbox, environment, progress=progress, meanwhile=come_back)
 
@@ -790,13 +843,59 @@ def test_a_device_that_restarts_when_its_rollout_goes_on_has_its_time_to_come_ba
     assert count_received(sandbox, environment) == (0, 0)
 
 
+def test_a_device_that_has_installed_and_is_back_on_its_old_version_is_told_again_long_before_its_time_is_over(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    sandbox.upgrade_to("0.34.12")
+    environment = add_environment(sandbox)
+    target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
+    started = time.monotonic()
+
+    with open_ledger(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
+        add_rollout(ledger, plan_rollout("r", "0.34.12", ["100%"], [target], format_now()))
+        # The earlier run was killed when it had heard the device's answer.
+        before = RolloutUpdates(ledger, find(ledger, "r"), {})
+        before.tell(environment.id)
+        before.installed(environment.id, "0.34.12")
+        progress = RolloutUpdates(ledger, find(ledger, "r"), {})
+        outcome = update_one(sandbox, environment, progress=progress, within=300)
+
+    assert (outcome.status, outcome.version) == ("changed", "0.34.12")
+    assert time.monotonic() - started < 150
+    assert count_received(sandbox, environment) == (1, 0)
+
+
+def test_only_what_may_be_installing_holds_back_the_other_environments_of_its_device(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    told, other = (add_environment(sandbox, deviceId="device-pair") for _number in range(2))
+    alone = add_environment(sandbox)
+    targets = [RolloutTarget(host=one.id, environment_id=one.id, preflight="updatable") for one in (told, other, alone)]
+    devices = {told.id: "device-pair", other.id: "device-pair"}
+
+    with open_ledger(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
+        add_rollout(ledger, plan_rollout("r", "0.34.12", ["100%"], targets, format_now()))
+        RolloutUpdates(ledger, find(ledger, "r"), devices).tell(told.id)
+        updates = RolloutUpdates(ledger, find(ledger, "r"), devices)
+        held = [updates.find_told(one) for one in (told, other, alone)]
+        updates.installed(told.id, "0.34.12")
+        installed = [RolloutUpdates(ledger, find(ledger, "r"), devices).find_told(one) for one in (told, other)]
+        updates.done(told.id, "0.34.12", format_now())
+        done = [updates.find_told(one) for one in (told, other)]
+
+    assert held[0] is not None
+    assert held == [held[0], held[0], None]
+    assert installed == [(held[0][0], True), None]
+    assert done == [None, None]
+
+
 def test_a_device_is_not_updated_if_that_cannot_be_recorded(sandbox: Sandbox, tmp_path: Path) -> None:
     environment = add_environment(sandbox)
     target = RolloutTarget(host="d", environment_id=environment.id, preflight="updatable")
     with open_ledger(tmp_path / "ledger.sqlite", RunFacts("somebody")) as ledger:
         rollout = plan_rollout("r", "0.34.12", ["100%"], [target], format_now())
         add_rollout(ledger, rollout)
-        progress = RolloutUpdates(ledger, rollout)
+        progress = RolloutUpdates(ledger, rollout, {})
         ledger.change("DROP TABLE rollout_targets")
         outcome = update_one(sandbox, environment, progress=progress)
 

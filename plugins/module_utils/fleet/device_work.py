@@ -133,12 +133,18 @@ class KnownConversations:
             self._owners[agent_id][one.id].add(one.environment_id)
         return self._owners[agent_id]
 
-    async def list_places(self, client: Client, target: Target) -> list[ConversationTarget]:
-        """A target in each conversation that belongs to its device, and in none of another one; its own one first."""
+    async def list_places(self, client: Client, target: Target, relay: Relay | None = None) -> list[ConversationTarget]:
+        """A target in each conversation that belongs to its device, and in none of another one; its own one first.
+
+        relay: an open one to the device; None to open one for the question.
+        """
         owners, here, named = await self.find_owners(client, str(target.agent_id)), {target.environment.id}, []
         with contextlib.suppress(ApiError):
-            async with await make_relay(client, target, ConversationOutcome.of(target)) as relay:
+            if relay is not None:
                 named = await _list_named(relay)
+            else:
+                async with await make_relay(client, target, ConversationOutcome.of(target)) as own_relay:
+                    named = await _list_named(own_relay)
         # The newest are the last ones.
         own = [one for one, environments in reversed(owners.items()) if here <= environments]
         first = None if target.conversation_id == DEFAULT_CONVERSATION else target.conversation_id

@@ -28,18 +28,22 @@ class Drain:
 
     when_busy: `wait`, `skip` or `interrupt`. within: seconds to wait for a device, from the first look that found it
         busy. recorded: as for KnownConversations; it names the agents of a device, too.
+    in_doubt: device → the host as which it was told to update, and may still be installing.
     """
 
     def __init__(
         self, when_busy: str = "wait", within: float = 600.0, recorded: Sequence[Mapping[str, Any]] = ()
     ) -> None:
         self._when_busy, self._within = when_busy, within
+        self.in_doubt: dict[str, str] = {}
         self._known = KnownConversations(recorded, ())
         self._agents: dict[str, set[str]] = defaultdict(set)
         for row in recorded:
             if row["agent_id"]:
                 self._agents[str(row["id"])].add(str(row["agent_id"]))
         self._busy_since: dict[str, float] = {}
+        # Environment → where something was under way at the last look.
+        self._busy_at: dict[str, Target] = {}
 
     async def holds_back(self, client: Client, target: Target, environment: Environment, outcome: Outcome) -> bool:
         """Whether a device is not told now; the outcome is then `skipped` or `later`, and says why. Raises ApiError."""
@@ -59,24 +63,29 @@ class Drain:
         return True
 
     async def find_work(self, client: Client, target: Target, environment: Environment) -> str | None:
-        """What is under way on a device in the conversations that belong to it, as one line. Raises ApiError."""
+        """What is under way on a device in a conversation that belongs to it, as one line. Raises ApiError."""
         own = None if target.conversation_id in TO_BE_OPENED else target.conversation_id
         agents = dict.fromkeys(sorted(self._agents.get(environment.id, ()))) | {target.agent_id: own}
-        found: list[str] = []
-        for agent_id, conversation_id in agents.items():
-            if agent_id is None:
-                continue
-            here = replace(target, agent_id=agent_id, conversation_id=conversation_id)
-            for place in await self._known.list_places(client, here):
-                async with Relay(client.settings, environment.connection_id, agent_id, place.conversation_id) as relay:
-                    found += _describe(relay, place)
+        given = [replace(target, agent_id=one, conversation_id=agents[one]) for one in agents if one is not None]
+        last = self._busy_at.pop(environment.id, None)
+        # It grows while it is walked.
+        places: list[Target] = [*filter(None, [last]), *(one for one in given if one != last)]
+        for place in places:
+            async with Relay(
+                client.settings, environment.connection_id, place.agent_id, place.conversation_id
+            ) as relay:
+                if work := _describe(relay, place):
+                    self._busy_at[environment.id] = place
+                    return one_line(work, 500)
+                if place in given:
+                    places += (await self._known.list_places(client, place, relay))[1:]
         if self._known.problems:
             raise ApiError("; ".join(self._known.problems), code="unknown_work")
-        return one_line("; ".join(found), 500) or None
+        return None
 
 
-def _describe(relay: Relay, place: Target) -> list[str]:
-    """What a device reports as under way in one conversation, as lines."""
+def _describe(relay: Relay, place: Target) -> str:
+    """What a device reports as under way in one conversation, empty for nothing."""
     work, where = read_work(relay), f" in {place.conversation_id}" if place.conversation_id else ""
     if work.busy is None:
         raise ApiError(f"the device does not say what is under way{where}", code="unknown_work")
@@ -87,4 +96,4 @@ def _describe(relay: Relay, place: Target) -> list[str]:
         count_messages(ready, "is queued", "are queued"): ready,
         one_line(f"in the background: {', '.join(commands)}"): commands,
     }
-    return [line for line, is_so in found.items() if is_so]
+    return "; ".join(line for line, is_so in found.items() if is_so)

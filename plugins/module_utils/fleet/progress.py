@@ -30,21 +30,6 @@ async def run_beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         raise several.exceptions[0] from None
 
 
-@asynccontextmanager
-async def report_at_pace(report: Callable[[str], None], every: float) -> AsyncIterator[Callable[[str], None]]:
-    """While this is open, report the latest of the lines that the given function gets. every: seconds between two."""
-    latest: deque[str] = deque(maxlen=1)
-
-    async def keep_reporting() -> None:
-        while True:
-            await asyncio.sleep(every)
-            if latest:
-                report(latest.pop())
-
-    async with run_beside(keep_reporting()):
-        yield latest.append
-
-
 class Progress:
     """Counts things that end. what: their name, in the plural. total: how many there are."""
 

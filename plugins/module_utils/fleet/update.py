@@ -14,11 +14,11 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from ..environment import Environment, describe_state, is_updatable
+from ..environment import Environment, EnvironmentReference, describe_state, is_updatable
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.base import find_online
@@ -41,8 +41,6 @@ _UPDATED = "Updated to "
 _LONGEST_PAUSE = 5.0
 # Seconds after its answer within which the process that was told has ended. Observed: one.
 _OLD_PROCESS_ENDS = 5.0
-# Seconds for a device to answer that it is there.
-_ANSWERS_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +74,19 @@ class Update:
 
 
 class UpdateProgress(Protocol):
-    """What a rollout's ledger stores of each device. Every call except `told_at` raises ApiError if storing fails."""
+    """What a rollout's ledger stores of each device. `tell`, `forget` and `done` raise ApiError if storing fails."""
 
-    def told_at(self, environment_id: str) -> str | None:
-        """When an earlier run told a device to update itself, if the result is still unknown; else None."""
+    def find_told(self, environment: EnvironmentReference) -> tuple[str, bool] | None:
+        """When a device was told to update itself, if the result is still unknown, and whether it has installed it.
+
+        It may have been told as another environment, unless it has installed the update then. None for any other one.
+        """
 
     def tell(self, environment_id: str) -> None:
         """Record that a device is about to be told."""
+
+    def installed(self, environment_id: str, version: str) -> None:
+        """Record that a device says that it has installed a version, and restarts."""
 
     def forget(self, environment_id: str) -> None:
         """Record that a device has not been updated, and is not going to be."""
@@ -124,7 +128,6 @@ async def update_environments(
     update: Update,
     progress: UpdateProgress | None = None,
     *,
-    in_doubt: dict[str, str] | None = None,
     check_mode: bool,
 ) -> list[UpdateOutcome]:
     """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
@@ -132,13 +135,10 @@ async def update_environments(
     A target is under way until its device is back. So `concurrency` is how many devices restart at a time, and a device
     that does not come back counts as failed before the next one starts. Environments of one device are one
     installation, which two installers at once break. So they are updated one after the other.
-
-    in_doubt: device → the host as which it was told, and may still be installing. Devices are added to it, so that the
-        next wave has it.
     """
     fan_out = FanOut(policy)
     devices: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-    in_doubt = {} if in_doubt is None else in_doubt
+    in_doubt = update.drain.in_doubt
 
     async def job(client: Client, target: Target, outcome: UpdateOutcome) -> None:
         device = target.environment.device_id or target.environment.id
@@ -208,14 +208,18 @@ class _UpdateJob:
     async def _wait_for_earlier_run(self) -> bool:
         """Whether an earlier run told the device to update; it then gets the rest of its time to come back."""
         listed = self.target.environment
-        told_at = self.progress.told_at(listed.id) if self.progress is not None else None
-        if told_at is None:
+        told = self.progress.find_told(listed) if self.progress is not None else None
+        if told is None:
             return False
+        told_at, has_installed = told
         elapsed = max(0.0, (datetime.now(UTC) - datetime.fromisoformat(told_at)).total_seconds())
         until = time.monotonic() + self.update.within - elapsed
         before = await self.client.resolve(listed)
         if before is not None and not self.update.is_reached(before.fields["version"], None):
-            await self._wait_until_back(before, until)
+            if has_installed:
+                # The process that was told has ended, or is about to. So a device that answers later is another one.
+                before = replace(before, connection_id=None)
+            await self._wait_until_back(before, until, time.monotonic() if has_installed else None)
         return True
 
     def _record(self) -> None:
@@ -285,6 +289,8 @@ class _UpdateJob:
         if not success:
             raise ApiError(f"the device did not update; it said: {answer}", code="command_failed")
         if outcome.output.startswith(_UPDATED):
+            if self.progress is not None:
+                self.progress.installed(before.id, answer.removeprefix(_UPDATED).partition(" ")[0].rstrip("."))
             return f"the device said: {answer}"
         if self.update.target_version is not None:
             raise ApiError(f"the device is not offered {self.update.wanted}; it said: {answer}", code="not_offered")
@@ -367,7 +373,8 @@ class _UpdateJob:
             return False
         # A row may outlast its process, which then answers no more.
         with contextlib.suppress(ApiError, TimeoutError):
-            async with asyncio.timeout(_ANSWERS_WITHIN), Relay(self.client.settings, now.connection_id):
+            settings = self.client.settings
+            async with asyncio.timeout(settings.relay_timeout), Relay(settings, now.connection_id):
                 return True
         return False
 

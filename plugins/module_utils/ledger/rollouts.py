@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
+from ..environment import EnvironmentReference
 from ..errors import ApiError, OptionError
 from ..text import format_now
 from .schema import Rollout, RolloutTarget, Wave
@@ -27,7 +29,8 @@ _SET_WAVE = (
     f"VALUES (?, {', '.join('?' * len(_OF_A_WAVE))}) "
     f"ON CONFLICT (rollout, number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _OF_A_WAVE)}"
 )
-_SET_TOLD = "UPDATE rollout_targets SET told_at = ? WHERE rollout = ? AND environment_id = ?"
+_SET_TOLD = "UPDATE rollout_targets SET told_at = ?, to_version = NULL WHERE rollout = ? AND environment_id = ?"
+_SET_INSTALLED = "UPDATE rollout_targets SET to_version = ? WHERE rollout = ? AND environment_id = ?"
 _SET_UPDATED = (
     "UPDATE rollout_targets SET told_at = NULL, to_version = ?, updated_at = ? WHERE rollout = ? AND environment_id = ?"
 )
@@ -88,22 +91,40 @@ class RolloutUpdates:
 
     A later run of the rollout does not tell a device that may be updating again, and knows the devices that are done.
     The calls are described where they are made, in fleet/update.py.
+
+    devices: environment → its device, or itself if it has none.
     """
 
-    def __init__(self, ledger: Ledger, rollout: Rollout) -> None:
-        self._ledger, self._name = ledger, rollout.name
-        self._told = {target.environment_id: target.told_at for target in rollout.targets}
+    def __init__(self, ledger: Ledger, rollout: Rollout, devices: Mapping[str, str]) -> None:
+        self._ledger, self._name, self._devices = ledger, rollout.name, devices
+        # When each was told that is not known to have ended, and whether it has installed the update.
+        self._told = {
+            target.environment_id: (target.told_at, target.status is None and target.to_version is not None)
+            for target in rollout.targets
+            if target.told_at is not None
+        }
 
-    def told_at(self, environment_id: str) -> str | None:
-        return self._told[environment_id]
+    def find_told(self, environment: EnvironmentReference) -> tuple[str, bool] | None:
+        if environment.id in self._told:
+            return self._told[environment.id]
+        device, told = environment.device_id, self._told.items()
+        of_it = [one for other, one in told if not one[1] and self._devices.get(other, other) == device]
+        return max(of_it, default=None)
 
     def tell(self, environment_id: str) -> None:
         self._change(_SET_TOLD, format_now(), self._name, environment_id)
 
+    def installed(self, environment_id: str, version: str) -> None:
+        # Without it a later run waits longer.
+        with suppress(ApiError):
+            self._change(_SET_INSTALLED, version, self._name, environment_id)
+
     def forget(self, environment_id: str) -> None:
+        self._told.pop(environment_id, None)
         self._change(_SET_TOLD, None, self._name, environment_id)
 
     def done(self, environment_id: str, version: str | None, updated_at: str | None) -> None:
+        self._told.pop(environment_id, None)
         self._change(_SET_UPDATED, version, updated_at, self._name, environment_id)
 
     def _change(self, statement: str, *values: str | None) -> None:

@@ -120,7 +120,8 @@ class RolloutTarget:
     preflight: one of UPDATABLE, `current`, `offline` or `not_updatable`, when the rollout was planned.
     wave: its number, None unless it was updatable. from_version: at the preflight.
     status: the end of its update: one of GOOD or FAILED in waves.py, `excluded`, or `not_attempted`. None before it.
-    told_at: when it was told to update, until the end of that is known. updated_at: when it was back on the version.
+    told_at: when it was told to update, until the end of that is known. to_version: the version that it says it has
+        installed, then that on which it was at its end. updated_at: when it was back on the version.
         ended_at: when its end was recorded. Times are ISO 8601 in UTC.
     reason: why it is in no wave, what was under way on it when it was planned, or what was done or went wrong.
     """

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,8 +17,9 @@ from ..fleet.jobs import on_each
 from ..fleet.update import explain_no_command
 from ..http.settings import HttpSettings
 from ..ledger.schema import UPDATABLE, RolloutTarget
-from ..providers.letta.client import Client
+from ..providers.letta.client import Client, Query
 from ..providers.letta.manual_command import find_manual_command
+from ..providers.letta.models import read_environments
 from ..text import one_line
 from ..versions import explain_incomparable, is_at_least, parse_version
 
@@ -46,10 +46,12 @@ async def find_preflights(
         found = await client.resolve(target.environment, among=len(targets))
         plan = classify_target(target, found, version, containers)
         if found is not None and plan.preflight in UPDATABLE:
-            # The update looks again.
-            with contextlib.suppress(ApiError):
+            try:
                 work = await drain.find_work(client, target, found)
                 plan = replace(plan, reason=work and f"busy: {work}")
+            except ApiError as error:
+                # The update looks again.
+                plan = replace(plan, reason=one_line(f"not looked at: {error}", 500))
         classified[target.host] = plan
         outcome.status = "ok"
 
@@ -60,6 +62,13 @@ async def find_preflights(
         shown = "; ".join(failures[:_MOST_SHOWN])
         raise FleetError(f"nothing was planned, as targets cannot be looked up: {shown}")
     return [classified[target.host] for target in targets]
+
+
+async def find_devices(settings: HttpSettings) -> dict[str, str]:
+    """Environment → its device, of all environments. Raises ApiError."""
+    async with Client(settings) as client:
+        found, _invalid = read_environments(await client.list(Query()), settings.base_url)
+    return {one.id: one.device_id or one.id for one in found}
 
 
 def classify_target(target: Target, found: Environment | None, version: str, containers: str) -> RolloutTarget:
