@@ -206,10 +206,11 @@ def test_slices_that_share_a_campaign_and_a_retry_with_an_empty_ledger(ansible: 
     def run_slice(number: int, ledger: str) -> int:
         directory = ansible.directory / f"{ledger}-{number}"
         directory.mkdir()
-        variables = {**template["extra_vars"], **answers, "instruct_ledger": str(ansible.directory / ledger)}
+        credential = inject_credential("Ledger", ledger=str(ansible.directory / ledger))
         run = Ansible(directory, ansible.sandbox).playbook(
-            str(PROJECT / "instruct.yml"), "-e", json.dumps(variables), env={"ANSIBLE_INVENTORY_ENABLED": "script"},
+            str(PROJECT / "instruct.yml"), "-e", json.dumps({**template["extra_vars"], **answers}),
             source=inventory.script(directory / "inventory", number, count),
+            env={"ANSIBLE_INVENTORY_ENABLED": "script", **credential},
         )  # fmt: skip
         return run.returncode
 
@@ -363,6 +364,70 @@ def test_without_overwrite_hosts_stay_and_their_variables_add_up() -> None:
     assert after.hosts == {"a": {"x": 1, "y": 2}, "b": {}}
     assert after.groups["g"]["hosts"] == ["a", "b"]
     assert after.written == {"a"}
+
+
+def test_the_jobs_of_the_workflow_share_a_rollout_by_nothing_but_the_ledger_of_the_credential(ansible: Ansible) -> None:
+    """Each job has a directory and a home of its own, as a container has."""
+    [workflow] = SETTINGS["awx_workflows"]
+    nodes = {node["identifier"]: node for node in workflow["workflow_nodes"]}
+    after = {
+        name: [one["identifier"] for one in node.get("related", {}).get("success_nodes", [])]
+        for name, node in nodes.items()
+    }
+    assert after == {"first-wave": ["approval"], "approval": ["other-waves"], "other-waves": []}
+    assert nodes["approval"]["unified_job_template"]["type"] == "workflow_approval"
+    for entry in ansible.sandbox.fleet():
+        ansible.sandbox.remove(entry["id"])
+    ansible.sandbox.upgrade_to("0.34.12")
+    devices = [ansible.sandbox.add_environment(metadata={"lettaCodeVersion": "0.33.9"})["id"] for _number in range(6)]
+    inventory, _run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source())
+    variables = {"self_update_version": "0.34.12", "self_update_soak": 0.3, "self_update_soak_grace": 0.7}
+    variables |= {"self_update_poll_interval": 0.2, "self_update_canary_max_failures": 0}
+    credential = inject_credential("Ledger", ledger=str(ansible.directory / "ledger.sqlite"))
+    updated = []
+
+    for name in ("first-wave", "other-waves"):
+        template = templates()[nodes[name]["unified_job_template"]["name"]]
+        assert "Ledger" in template["credentials"]
+        directory = ansible.directory / name
+        directory.mkdir()
+        run = Ansible(directory, ansible.sandbox).playbook(
+            str(PROJECT / template["playbook"]),
+            "-e", json.dumps(variables | template.get("extra_vars", {})),
+            source=inventory.script(directory / "inventory"),
+            env={"ANSIBLE_INVENTORY_ENABLED": "script", "HOME": str(directory), **credential},
+        )  # fmt: skip
+        assert run.returncode == 0, run.output
+        received = ansible.sandbox.received()
+        updated.append({id_: len(device["commands"]) for id_, device in received.items() if device["commands"]})
+
+    assert 0 < len(updated[0]) < len(devices)
+    assert updated[1] == dict.fromkeys(devices, 1)
+
+
+def templates() -> dict[str, dict[str, Any]]:
+    """The job templates of the example by their names."""
+    return {template["name"]: template for template in SETTINGS["awx_job_templates"]}
+
+
+def test_workflows_are_of_templates_that_exist_and_ask_for_what_these_need() -> None:
+    for workflow in SETTINGS["awx_workflows"]:
+        asked = {question["variable"] for question in workflow["survey_spec"]["spec"]}
+        identifiers = {node["identifier"] for node in workflow["workflow_nodes"]}
+        for node in workflow["workflow_nodes"]:
+            assert {one["identifier"] for one in node.get("related", {}).get("success_nodes", [])} <= identifiers
+            if node["unified_job_template"]["type"] == "job_template":
+                template = templates()[node["unified_job_template"]["name"]]
+                required = [question for question in template["survey_spec"]["spec"] if question["required"]]
+                assert {question["variable"] for question in required} <= asked
+
+
+def test_each_credential_has_a_type_and_each_template_credentials_that_exist() -> None:
+    types = {kind["name"] for kind in SETTINGS["awx_credential_types"]}
+    credentials = {credential["name"] for credential in SETTINGS["awx_credentials"]}
+    assert {credential["credential_type"] for credential in SETTINGS["awx_credentials"]} <= types
+    for template in SETTINGS["awx_job_templates"]:
+        assert set(template["credentials"]) <= credentials
 
 
 def test_job_templates_give_variables_that_exist() -> None:
