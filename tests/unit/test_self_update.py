@@ -856,7 +856,7 @@ def test_a_device_that_has_installed_and_is_back_on_its_old_version_is_told_agai
         # The earlier run was killed when it had heard the device's answer.
         before = RolloutUpdates(ledger, find(ledger, "r"), {})
         before.tell(environment.id)
-        before.installed(environment.id, "0.34.12")
+        before.tell(environment.id, "0.34.12")
         progress = RolloutUpdates(ledger, find(ledger, "r"), {})
         outcome = update_one(sandbox, environment, progress=progress, within=300)
 
@@ -878,14 +878,15 @@ def test_only_what_may_be_installing_holds_back_the_other_environments_of_its_de
         RolloutUpdates(ledger, find(ledger, "r"), devices).tell(told.id)
         updates = RolloutUpdates(ledger, find(ledger, "r"), devices)
         held = [updates.find_told(one) for one in (told, other, alone)]
-        updates.installed(told.id, "0.34.12")
+        updates.tell(told.id, "0.34.12")
         installed = [RolloutUpdates(ledger, find(ledger, "r"), devices).find_told(one) for one in (told, other)]
         updates.done(told.id, "0.34.12", format_now())
         done = [updates.find_told(one) for one in (told, other)]
 
     assert held[0] is not None
     assert held == [held[0], held[0], None]
-    assert installed == [(held[0][0], True), None]
+    assert installed[0] is not None
+    assert (installed[0][1], installed[1]) == (True, None)
     assert done == [None, None]
 
 

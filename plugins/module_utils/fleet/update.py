@@ -74,7 +74,7 @@ class Update:
 
 
 class UpdateProgress(Protocol):
-    """What a rollout's ledger stores of each device. `tell`, `forget` and `done` raise ApiError if storing fails."""
+    """What a rollout's ledger stores of each device. Every call except `find_told` raises ApiError if storing fails."""
 
     def find_told(self, environment: EnvironmentReference) -> tuple[str, bool] | None:
         """When a device was told to update itself, if the result is still unknown, and whether it has installed it.
@@ -82,11 +82,8 @@ class UpdateProgress(Protocol):
         It may have been told as another environment, unless it has installed the update then. None for any other one.
         """
 
-    def tell(self, environment_id: str) -> None:
-        """Record that a device is about to be told."""
-
-    def installed(self, environment_id: str, version: str) -> None:
-        """Record that a device says that it has installed a version, and restarts."""
+    def tell(self, environment_id: str, installed: str | None = None) -> None:
+        """Record that a device is about to be told, or says that it has installed a version, and restarts."""
 
     def forget(self, environment_id: str) -> None:
         """Record that a device has not been updated, and is not going to be."""
@@ -290,7 +287,7 @@ class _UpdateJob:
             raise ApiError(f"the device did not update; it said: {answer}", code="command_failed")
         if outcome.output.startswith(_UPDATED):
             if self.progress is not None:
-                self.progress.installed(before.id, answer.removeprefix(_UPDATED).partition(" ")[0].rstrip("."))
+                self.progress.tell(before.id, answer.removeprefix(_UPDATED).partition(" ")[0].rstrip("."))
             return f"the device said: {answer}"
         if self.update.target_version is not None:
             raise ApiError(f"the device is not offered {self.update.wanted}; it said: {answer}", code="not_offered")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, fields
 from typing import Any
 
@@ -29,8 +28,7 @@ _SET_WAVE = (
     f"VALUES (?, {', '.join('?' * len(_OF_A_WAVE))}) "
     f"ON CONFLICT (rollout, number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _OF_A_WAVE)}"
 )
-_SET_TOLD = "UPDATE rollout_targets SET told_at = ?, to_version = NULL WHERE rollout = ? AND environment_id = ?"
-_SET_INSTALLED = "UPDATE rollout_targets SET to_version = ? WHERE rollout = ? AND environment_id = ?"
+_SET_TOLD = "UPDATE rollout_targets SET told_at = ?, to_version = ? WHERE rollout = ? AND environment_id = ?"
 _SET_UPDATED = (
     "UPDATE rollout_targets SET told_at = NULL, to_version = ?, updated_at = ? WHERE rollout = ? AND environment_id = ?"
 )
@@ -111,17 +109,12 @@ class RolloutUpdates:
         of_it = [one for other, one in told if not one[1] and self._devices.get(other, other) == device]
         return max(of_it, default=None)
 
-    def tell(self, environment_id: str) -> None:
-        self._change(_SET_TOLD, format_now(), self._name, environment_id)
-
-    def installed(self, environment_id: str, version: str) -> None:
-        # Without it a later run waits longer.
-        with suppress(ApiError):
-            self._change(_SET_INSTALLED, version, self._name, environment_id)
+    def tell(self, environment_id: str, installed: str | None = None) -> None:
+        self._change(_SET_TOLD, format_now(), installed, self._name, environment_id)
 
     def forget(self, environment_id: str) -> None:
         self._told.pop(environment_id, None)
-        self._change(_SET_TOLD, None, self._name, environment_id)
+        self._change(_SET_TOLD, None, None, self._name, environment_id)
 
     def done(self, environment_id: str, version: str | None, updated_at: str | None) -> None:
         self._told.pop(environment_id, None)

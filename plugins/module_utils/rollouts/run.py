@@ -65,11 +65,11 @@ class RolloutRun:
         budget = self.options["canary_max_failures" if wave.number == 1 else "max_failures"]
         wave = begin_wave(self.rollout, wave, budget, format_now())
         record_changes(self.ledger, self.rollout, waves=[wave])
-        outcomes = await self._update(wave, targets, updates)
-        updated = {outcome.id: outcome for outcome in outcomes}
+        updated = {outcome.id: outcome for outcome in await self._update(wave, targets, updates)}
         for prove in (self._soak, self._probe) if self.options["probe_agent_id"] else (self._soak,):
             if not self.policy.stop.requested:
-                await prove(wave, _list_good(targets, outcomes), updated)
+                good = [target for target in targets if updated[target.environment.id].status in GOOD]
+                await prove(wave, good, updated)
         if self.policy.stop.requested:
             return False
         wave, ends = judge_wave(self.rollout, wave, updated, format_now())
@@ -99,7 +99,13 @@ class RolloutRun:
     async def _probe(self, wave: Wave, targets: Sequence[Target], updated: dict[str, UpdateOutcome]) -> None:
         """Fail each device on which its agent does not reply."""
         within = self.options["probe_timeout"]
-        messages = [_make_probe(target, self.options["probe_content"]) for target in targets]
+        content = self.options["probe_content"]
+        messages = [
+            MessageTarget(
+                one.host, one.environment, one.agent_id, one.conversation_id, messages=[Message.from_user(content)]
+            )
+            for one in targets
+        ]
         policy = self._begin_phase(wave, "probe", targets, within, when_offline="skip")
         async with open_clients({target.environment.provider: self.settings for target in targets}) as clients:
             conversations = AllConversations(clients, concurrency=policy.concurrency, rate=policy.rate)
@@ -139,15 +145,6 @@ class RolloutRun:
         # After a signal core has ended, and nothing reads the lines of a worker.
         if self.policy.report is not None and not self.policy.stop.requested:
             self.policy.report(f"wave {wave.number} of rollout {self.rollout.name!r}{line}")
-
-
-def _list_good(targets: Sequence[Target], outcomes: Sequence[UpdateOutcome]) -> list[Target]:
-    return [target for target, outcome in zip(targets, outcomes, strict=True) if outcome.status in GOOD]
-
-
-def _make_probe(target: Target, content: str) -> MessageTarget:
-    to = (target.host, target.environment, target.agent_id, target.conversation_id)
-    return MessageTarget(*to, messages=[Message.from_user(content)])
 
 
 def _fail(outcome: UpdateOutcome, what: str, proof: Outcome, state: str | None = None) -> None:

@@ -168,6 +168,7 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
         return [{"host": name_of(target), **{name: getattr(target, name) for name in more}} for target in found]
 
     frozen = {target.environment_id for target in rollout.targets}
+    left = [target for target in rollout.targets if target.status not in (*GOOD, EXCLUDED)]
     return {
         "name": rollout.name,
         "version": rollout.version,
@@ -181,11 +182,7 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
             {"number": wave.number, "hosts": [name_of(target) for target in targets]}
             for wave, targets in list_waves_to_run(rollout, hosts)
         ],
-        "at_risk": [
-            entry["host"]
-            for entry in entries("preflight", ["at_risk"], "status")
-            if entry["status"] not in (*GOOD, EXCLUDED)
-        ],
+        "at_risk": [name_of(target) for target in left if target.preflight == "at_risk"],
         "busy": [
             {"host": entry["host"], "reason": entry["reason"]}
             for entry in entries("preflight", UPDATABLE, "status", "reason")
@@ -195,11 +192,7 @@ def describe_rollout(rollout: Rollout, hosts: Mapping[str, str]) -> dict[str, An
         "offline": entries("preflight", ["offline"], "reason"),
         "not_updatable": entries("preflight", ["not_updatable"], "reason", "manual_command", "install_path"),
         "failed_targets": entries("status", FAILED, "wave", "status", "reason"),
-        "left_out": [
-            name_of(target)
-            for target in rollout.targets
-            if target.wave is not None and target.environment_id not in hosts and target.status not in (*GOOD, EXCLUDED)
-        ],
+        "left_out": [name_of(target) for target in left if target.wave and target.environment_id not in hosts],
         "excluded": [entry["host"] for entry in entries("status", [EXCLUDED])],
         "not_in_rollout": [host for id_, host in hosts.items() if id_ not in frozen],
         "next_wave": rollout.next_wave,
