@@ -21,8 +21,8 @@ class ActionModule(EverywhereAction):
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
 
-    async def work_on(self, run: TaskRun) -> Sequence[PendingOutcome]:
-        return await list_pending(run.settings, run.targets, run.policy, run.options["tool_names"])
+    async def run_on_targets(self, run: TaskRun) -> Sequence[PendingOutcome]:
+        return await list_pending(run.settings, run.targets, run.policy, run.options["tool_names"], self.known)
 
     def summarize_more(self, outcomes: Sequence[PendingOutcome]) -> str:
         waiting = sum(len(outcome.pending_approvals) for outcome in outcomes)

@@ -30,12 +30,15 @@ class ActionModule(EverywhereAction):
         if options["run_id"] and options["all_conversations"]:
             raise OptionError("run_id", "cannot go with all_conversations, as a run is of one conversation")
 
-    async def work_on(self, run: TaskRun) -> Sequence[TurnOutcome]:
+    async def run_on_targets(self, run: TaskRun) -> Sequence[TurnOutcome]:
         wanted = TurnChange(
             run.options["state"],
             run.options["run_id"],
             run.options["answer_timeout"],
             run.options["mode"],
             run.options["end_background"],
+            over_rest=self.known is None,
         )
-        return await set_turn(run.settings, run.targets, run.policy, wanted, check_mode=run.check_mode)
+        return await set_turn(
+            run.settings, run.targets, run.policy, wanted, check_mode=run.check_mode, known=self.known
+        )

@@ -75,10 +75,13 @@ options:
         or the default one alone. These are the conversations that O(ledger) or O(earlier_results) has for the device,
         those that this collection made for it, which their summaries say, and those that the device names itself.
       - A conversation of another device that shares the agent is left alone. One with a turn or an open tool call that
-        belongs to no known device is named, as nobody can say which device is at work in it.
-      - Where a device cannot be asked, the server is asked about those conversations alone that are no other device's,
-        as far as is known.
-      - An agent's conversations are listed once. At most 200 conversations of a device are looked at.
+        belongs to no known device is named, as nobody can say which device is at work in it. One that the device names
+        and that is another agent's is C(skipped).
+      - The device alone is asked, over the relay, as the server would end the turns of other devices, too. One that
+        cannot be reached has an entry for O(conversation_id) or the default conversation alone.
+      - An agent's conversations are listed once. At most 200 conversations of a device are looked at, one after the
+        other.
+      - O(max_failures) counts targets. One of them has failed if one of its conversations has.
     type: bool
     default: false
   ledger:

@@ -146,11 +146,12 @@ strays:
   type: dict
   sample: {agent-1234: [conv-9]}
 problems:
-  description: Why there may be other conversations.
+  description:
+    - Why there may be other conversations, by what that concerns. It is an agent, a host, or an empty text for all
+      targets.
   returned: with O(all_conversations)
-  type: list
-  elements: str
-  sample: []
+  type: dict
+  sample: {agent-1234: ["the conversations of agent-1234 cannot be listed: 503 Service Unavailable"]}
 pending_approvals:
   description: Without O(targets) the keys of RV(targets) are returned at the top; this is one of them.
   returned: without O(targets)

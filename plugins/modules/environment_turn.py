@@ -13,7 +13,8 @@ description:
   - Aborts the turn that an agent has in its conversation, or resumes what an abort left waiting, on the play's current
     host or in one task on all of O(targets). An agent must be known for each target.
   - An abort goes over the relay. Where the relay or the device is gone, the server is told over REST to cancel what it
-    runs in the conversation, also where another device began it. RV(targets[].via) says which way it went. A tool that
+    runs in the conversation, also where another device began it, but not with O(all_conversations). RV(targets[].via)
+    says which way it went. A tool that
     runs or waits for approval on the device cannot be ended that way; the target then ends V(offline) or V(failed).
   - Messages that wait on the device for the turn's end are paused by an abort over the relay. They go on with
     O(state=resumed), or when the device gets another message for the conversation.
@@ -212,11 +213,12 @@ strays:
   type: dict
   sample: {agent-1234: [conv-9]}
 problems:
-  description: Why there may be other conversations.
+  description:
+    - Why there may be other conversations, by what that concerns. It is an agent, a host, or an empty text for all
+      targets.
   returned: with O(all_conversations)
-  type: list
-  elements: str
-  sample: []
+  type: dict
+  sample: {agent-1234: ["the conversations of agent-1234 cannot be listed: 503 Service Unavailable"]}
 queue_paused:
   description: Without O(targets) the keys of RV(targets) are returned at the top; this is one of them.
   returned: without O(targets)

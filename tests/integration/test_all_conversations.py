@@ -81,8 +81,8 @@ def test_turns_and_tool_calls_are_found_where_a_ledger_or_a_result_file_has_them
     assert (looked_at("ledger", "ok"), looked_at("ledger", "changed")) == (default, {("one", recorded)})
     assert run.result("ledger")["strays"] == {AGENT: [sent]}
     assert looked_at("all", "changed") == {("one", recorded), ("one", sent)}
-    assert (run.result("all")["strays"], run.result("all")["problems"], _running(ansible)) == ({}, [], set())
-    [problem] = run.result("missing")["problems"]
+    assert (run.result("all")["strays"], run.result("all")["problems"], _running(ansible)) == ({}, {}, set())
+    [problem] = run.result("missing")["problems"][""]
     assert problem.startswith("ledger: there is no ")
 
 
@@ -101,6 +101,8 @@ def test_conversations_that_are_gone_keep_no_other_one_from_being_stopped(
     run = ansible.steps(step("all", "environment_turn", **options, state="aborted", earlier_results=results))
 
     counts = run.result("all")["counts"]
+    assert run.result("all")["msg"].startswith("8 conversations of 2 targets: 1 changed, 2 ok, 5 failed; failed: one: ")
+    assert run.result("all")["failed_hosts"] == ["one"]
     assert (counts["failed"], counts["changed"], counts["not_attempted"]) == (5, 1, 0)
     assert _running(ansible) == set()
 
@@ -206,3 +208,38 @@ def test_work_of_no_known_device_and_background_work_leave_hosts_unconfirmed(
     assert "one  background  bash  sleep 60" in left.result("Show the result of each host")["msg"]
     assert [recap_of(left)[name]["failed"] for name in NAMES] == [1, 0]
     allowed.assert_quiet()
+
+
+def test_what_could_not_be_found_out_leaves_those_unconfirmed_that_it_concerns(
+    ansible: Ansible, devices: list[dict[str, Any]]
+) -> None:
+    ansible.file("group_vars/letta.yml", "letta_agent_id: agent-{{ inventory_hostname }}\nletta_retries: 0\n")
+    other = _make_conversation(ansible)
+    odd = {f"conversation:{other}": "/srv"}
+    ansible.sandbox.patch(devices[1]["id"], metadata={**devices[1]["metadata"], "cwd_map": odd})
+
+    ansible.sandbox.add_fault("status", route="conversation_list", status=503, times=1)
+    listing = _play(ansible, "stop", stop_hosts="one,two", stop_concurrency=1)
+    ansible.sandbox.patch(devices[1]["id"], metadata={**devices[1]["metadata"], "cwd_map": "odd"})
+    names = _play(ansible, "stop", stop_hosts="one,two")
+
+    listing.assert_error("one: the conversations of agent-one cannot be listed: GET ")
+    names.assert_error("two: the conversations that two names cannot be read: the answer names none")
+    assert [[recap_of(run)[name]["failed"] for name in NAMES] for run in (listing, names)] == [[1, 0], [0, 1]]
+    line = f"two  turn  skipped  conversation {other}: not looked at, as it is of {AGENT}"
+    assert line in listing.result("Show the result of each host")["msg"]
+
+
+def test_a_turn_of_another_device_goes_on_where_the_device_that_is_meant_is_away(
+    ansible: Ansible, devices: list[dict[str, Any]]
+) -> None:
+    shared = _make_conversation(ansible)
+    for name in ("default", shared):
+        _work(ansible, "two", name)
+    ansible.sandbox.offline(devices[0]["id"])
+
+    run = _play(ansible, "stop", "--limit", "one", stop_conversation_id=shared)
+
+    assert run.returncode == 2
+    run.assert_error(f"one: conversation {shared}: turn offline: the environment is offline")
+    assert _running(ansible) == {"default", shared}

@@ -163,7 +163,7 @@ class AgentApi:
             if call.query.get("active") != "true" or run.status == "running"
             if reason in (None, run.stop_reason)
         ]
-        return Reply(200, found[::-1][: positive(call, "limit", DEFAULT_PAGE)])
+        return _select(call, found[::-1])
 
     def _conversation(self, call: Call, body: Row | None = None) -> Conversation:
         agent_id = (body or {}).get("agent_id") or call.query.get("agent_id", "")

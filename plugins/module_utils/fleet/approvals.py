@@ -14,6 +14,7 @@ from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.letta.approvals import find_requests
 from ..providers.letta.client import Client
+from .device_work import KnownConversations
 from .fan_out import FanOut, Policy, Target
 from .jobs import ConversationOutcome, make_relay, on_each
 
@@ -29,9 +30,16 @@ class PendingOutcome(ConversationOutcome):
 
 
 async def list_pending(
-    settings: HttpSettings, targets: Sequence[Target], policy: Policy, tool_names: Sequence[str] | None = None
+    settings: HttpSettings,
+    targets: Sequence[Target],
+    policy: Policy,
+    tool_names: Sequence[str] | None = None,
+    known: KnownConversations | None = None,
 ) -> list[PendingOutcome]:
-    """Ask every target; one outcome each, in the same order. tool_names: patterns, None for every tool."""
+    """Ask every target; one outcome each, in the same order. tool_names: patterns, None for every tool.
+
+    known: where else the devices are asked, with an outcome for each place; None for the targets' own conversations.
+    """
 
     async def ask(client: Client, target: Target, outcome: PendingOutcome) -> None:
         async with await make_relay(client, target, outcome) as relay:
@@ -51,7 +59,8 @@ async def list_pending(
         ]
         outcome.status = "ok"
 
-    return await on_each(FanOut(policy), settings, targets, PendingOutcome.of, ask)
+    on_all = on_each if known is None else known.on_each_place
+    return await on_all(FanOut(policy), settings, targets, PendingOutcome.of, ask)
 
 
 def matches_tool(tool_name: Any, patterns: Sequence[str] | None) -> bool:

@@ -12,29 +12,29 @@ have a working directory of their own there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.conversation import DEFAULT_CONVERSATION
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
-from ..providers.letta.standing import MadeListing, list_made
 from ..text import one_line
-from .fan_out import Target
-from .jobs import ConversationOutcome, make_relay
+from .fan_out import FanOut, Target
+from .jobs import ConversationOutcome, make_relay, on_each
 
 _LONGEST_TEXT = 200
 # Seconds for a device to name its conversations; old devices do not know the question.
 _NAMED_WITHIN = 5.0
 # Most conversations of one device that are looked at, and most conversations of an agent that belong to no device.
 _MOST_PLACES, _MOST_STRAYS = 200, 20
-ItemT = TypeVar("ItemT")
-FoundT = TypeVar("FoundT")
+OutcomeT = TypeVar("OutcomeT", bound=ConversationOutcome)
+# What a target ends as whose conversations end differently is the last one of these.
+_GRAVITY = ("skipped", "ok", "changed", "not_attempted", "offline", "failed", "unknown")
 _ENDED = ("completed", "failed", "cancelled", "killed")
 
 
@@ -66,9 +66,8 @@ def read_work(relay: Relay) -> Work:
     status, active = relay.device_status, relay.loop_status.get("active_run_ids")
     runs = [one_line(run, _LONGEST_TEXT) for run in active] if isinstance(active, list) else []
     queue = None if relay.queue is None else [item for item in relay.queue if isinstance(item, dict)]
-    busy = bool(runs or status.get("is_processing") or status.get("pending_control_requests"))
     return Work(
-        busy=busy if status or relay.loop_status else None,
+        busy=relay.busy,
         run_ids=runs,
         waiting=None if queue is None else len(queue),
         paused=None if queue is None else sum(item.get("paused") is True for item in queue),
@@ -91,103 +90,114 @@ def count_messages(count: int, does: str, do: str) -> str:
     return f"1 message {does}" if count == 1 else f"{count} messages {do}"
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationTarget(Target):
-    """A target in a conversation that was found. relay_only: whether other devices may be at work in it, too.
+class Places(NamedTuple):
+    """Where a device is looked at. problems: why there may be other places, each with what it concerns.
 
-    The server would end their turns as well, so then the device alone is asked.
+    It concerns all targets of an agent, or one host.
     """
 
-    relay_only: bool = False
+    targets: list[Target]
+    problems: list[tuple[str, str]]
 
 
 class KnownConversations:
     """Which conversations of an agent belong to which environments, by their ids.
 
-    They are those that were recorded, and those that were made for an environment, which their summaries say. These are
-    listed once for each agent.
+    They are those that were recorded, and those that were made for an environment, which their summaries say.
 
     recorded: each as `{id, agent_id, conversation_id}`, with the id of an environment; others are left out.
-    problems: why there may be others.
+    problems: why there may be others, by what that concerns: an agent's id, a host, or an empty text for all.
     """
 
-    def __init__(self, recorded: Iterable[Mapping[str, Any]], problems: Iterable[str]) -> None:
-        self.problems = dict.fromkeys(problems)
+    def __init__(self, recorded: Iterable[Mapping[str, Any]], problems: Iterable[str] = ()) -> None:
+        self.problems: dict[str, list[str]] = {}
         self._owners: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        self._listings: dict[str, asyncio.Task[MadeListing]] = {}
+        self._note(("", problem) for problem in problems)
         for one in recorded:
             if one.get("agent_id") and one.get("conversation_id") not in (None, "", DEFAULT_CONVERSATION):
                 self._owners[str(one["agent_id"])][str(one["conversation_id"])].add(str(one.get("id")))
 
-    async def find_owners(self, client: Client, agent_id: str) -> dict[str, set[str]]:
-        """Conversation → its environments."""
-        if agent_id not in self._listings:
-            self._listings[agent_id] = asyncio.create_task(list_made(client, agent_id))
-        try:
-            # One that is cancelled does not cancel the listing of the others.
-            made = (await asyncio.shield(self._listings[agent_id])).made
-        except ApiError as error:
-            self.problems[f"the conversations of {agent_id} cannot be listed: {error}"] = None
-            made = []
-        for one in made:
-            self._owners[agent_id][one.id].add(one.environment_id)
-        return self._owners[agent_id]
-
-    async def list_places(self, client: Client, target: Target, relay: Relay | None = None) -> list[ConversationTarget]:
+    async def list_places(self, client: Client, target: Target, relay: Relay) -> Places:
         """A target in each conversation that belongs to its device, and in none of another one; its own one first.
 
-        relay: an open one to the device; None to open one for the question.
+        relay: an open one to the device. What the device names and is another agent's is to be skipped.
         """
-        owners, here, named = await self.find_owners(client, str(target.agent_id)), {target.environment.id}, []
-        with contextlib.suppress(ApiError):
-            if relay is not None:
-                named = await _list_named(relay)
-            else:
-                async with await make_relay(client, target, ConversationOutcome.of(target)) as own_relay:
-                    named = await _list_named(own_relay)
+        agent_id, problems = str(target.agent_id), []
+        owners = self._owners[agent_id]
+        try:
+            for made in await client.list_made(agent_id):
+                owners[made.id].add(made.environment_id)
+        except ApiError as error:
+            problems.append((agent_id, f"the conversations of {agent_id} cannot be listed: {error}"))
         # The newest are the last ones.
-        own = [one for one, environments in reversed(owners.items()) if here <= environments]
-        first = None if target.conversation_id == DEFAULT_CONVERSATION else target.conversation_id
-        places = list(dict.fromkeys([first, None, *own, *(one for one in named if one not in owners)]))
+        own = [one for one, environments in reversed(owners.items()) if target.environment.id in environments]
+        places = {one: replace(target, conversation_id=one) for one in (_find_own(target), None, *own)}
+        try:
+            async for place in _find_named(relay, target, {*owners, *map(str, places)}, _MOST_PLACES - len(places)):
+                places[place.conversation_id] = place
+        except ApiError as error:
+            problems.append((target.host, f"the conversations that {target.host} names cannot be read: {error}"))
         if len(places) > _MOST_PLACES:
-            self.problems[f"{len(places)} conversations belong to {target.host}, too many to look at"] = None
-        alone = {one for one in (first, *own) if owners.get(str(one), here) == here}
-        if any(environments != here for environments in owners.values()):
-            alone -= {None}
-        return [
-            ConversationTarget(
-                target.host, target.environment, target.agent_id, one, target.skip, relay_only=one not in alone
-            )
-            for one in places[:_MOST_PLACES]
-        ]
+            many = f"{len(places)} conversations belong to {target.host}, too many to look at"
+            problems.append((target.host, many))
+        return Places(list(places.values())[:_MOST_PLACES], problems)
 
-    async def find_places(
-        self, settings: HttpSettings, targets: Sequence[Target], concurrency: int
-    ) -> list[ConversationTarget]:
-        """The places of all targets. concurrency: targets at a time."""
-        found = await _gather(settings, targets, concurrency, self.list_places)
-        return [place for places in found for place in places]
+    async def on_each_place(
+        self,
+        fan_out: FanOut,
+        settings: HttpSettings,
+        targets: Sequence[Target],
+        begin: Callable[[Target], OutcomeT],
+        job: Callable[[Client, Target, OutcomeT], Awaitable[None]],
+    ) -> list[OutcomeT]:
+        """As `on_each`, with the job done in one place of a target after the other; returns an outcome for each place.
+
+        A target whose device cannot be asked for its conversations has its own one alone.
+        """
+        parts: dict[str, list[OutcomeT]] = {}
+
+        async def work(client: Client, target: Target, outcome: OutcomeT) -> None:
+            try:
+                async with await make_relay(client, target, outcome) as relay:
+                    places, problems = await self.list_places(client, target, relay)
+            except ApiError as error:
+                places = [replace(target, conversation_id=_find_own(target))]
+                problems = [(target.host, f"the conversations of {target.host} cannot be asked for: {error}")]
+            found = parts[target.host] = [begin(place) for place in places]
+            for place, part in zip(places, found, strict=True):
+                if place.skip is None and not fan_out.stop.requested:
+                    await fan_out.attempt(place, part, partial(job, client))
+            outcome.status = max((part.status for part in found), key=_GRAVITY.index)
+            if outcome.status != "offline":
+                self._note(problems)
+
+        outcomes = await on_each(fan_out, settings, targets, begin, work)
+        return [part for outcome in outcomes for part in parts.get(outcome.host, [outcome])]
 
     async def find_strays(
-        self, settings: HttpSettings, places: Sequence[Target], concurrency: int
+        self, settings: HttpSettings, outcomes: Iterable[ConversationOutcome], concurrency: int
     ) -> dict[str, list[str]]:
         """Agent → its conversations with a turn or an open tool call that belong to no known environment.
 
-        places: where devices were asked. concurrency: agents at a time.
+        outcomes: of the places that were looked at. concurrency: agents at a time.
         """
         looked_at: dict[str, set[str | None]] = defaultdict(set)
-        for place in places:
-            looked_at[str(place.agent_id)].add(place.conversation_id)
+        for outcome in outcomes:
+            if outcome.status != "skipped":
+                looked_at[str(outcome.agent_id)].add(outcome.conversation_id)
+        slots = asyncio.Semaphore(concurrency)
+        async with Client(settings) as client:
 
-        async def find(client: Client, agent_id: str) -> list[str]:
-            return await self._find_strays(client, agent_id, looked_at[agent_id])
+            async def find(agent_id: str) -> list[str]:
+                async with slots:
+                    return await self._find_strays(client, agent_id, looked_at[agent_id])
 
-        found = await _gather(settings, list(looked_at), concurrency, find)
+            found = await asyncio.gather(*map(find, looked_at))
         return {agent_id: strays for agent_id, strays in zip(looked_at, found, strict=True) if strays}
 
     async def _find_strays(self, client: Client, agent_id: str, looked_at: set[str | None]) -> list[str]:
         # The default one belongs to every device of the agent.
-        known, found = {None, *looked_at, *await self.find_owners(client, agent_id)}, set()
+        known, found, doubt = {None, *looked_at, *self._owners[agent_id]}, set(), ""
         try:
             found = {
                 run.conversation_id for run in await client.list_runs(agent_id, active="true") if run.active
@@ -197,36 +207,59 @@ class KnownConversations:
             for one in sorted(map(str, doubtful))[:_MOST_STRAYS]:
                 if await client.find_open_call(agent_id, one) is not None:
                     found.add(one)
+            if len(doubtful) > _MOST_STRAYS:
+                doubt = f"{len(doubtful)} conversations have asked for approval, too many to look at"
         except ApiError as error:
-            self.problems[f"it is not known whether {agent_id} is at work elsewhere: {error}"] = None
+            doubt = str(error)
+        if doubt:
+            self._note([(agent_id, f"it is not known whether {agent_id} is at work elsewhere: {doubt}")])
         return sorted(map(str, found))
 
-
-async def _gather(
-    settings: HttpSettings, items: Sequence[ItemT], concurrency: int, ask: Callable[[Client, ItemT], Awaitable[FoundT]]
-) -> list[FoundT]:
-    """What is found for each item, with one client, in the same order."""
-    slots = asyncio.Semaphore(concurrency)
-    async with Client(settings) as client:
-
-        async def find(item: ItemT) -> FoundT:
-            async with slots:
-                return await ask(client, item)
-
-        return await asyncio.gather(*map(find, items))
+    def _note(self, problems: Iterable[tuple[str, str]]) -> None:
+        for concerned, problem in problems:
+            known = self.problems.setdefault(concerned, [])
+            if problem not in known:
+                known.append(problem)
 
 
-async def _list_named(relay: Relay) -> list[str]:
-    """The conversations that a device names, without those that agents have by default."""
+def _find_own(target: Target) -> str | None:
+    return None if target.conversation_id == DEFAULT_CONVERSATION else target.conversation_id
+
+
+async def _find_named(relay: Relay, target: Target, known: Container[str], most: int) -> AsyncIterator[Target]:
+    """A target in each conversation that its device names and that is not known. Raises ApiError.
+
+    most: how many the device is asked about.
+    """
+    answer = await relay.request({"type": "get_cwd_map"}, "get_cwd_map_response", _NAMED_WITHIN)
+    if not isinstance(directories := answer.get("cwd_map"), dict):
+        raise ApiError("the answer names none", code="invalid")
+    # Those that agents have by default are of another kind.
+    keys = [str(key).partition(":") for key in directories]
+    named = [one for kind, _colon, one in keys if kind == "conversation" and one and one not in known]
+    for number, one in enumerate(named):
+        place = replace(target, conversation_id=one)
+        yield await _check_owner(relay, place) if number < most else place
+
+
+async def _check_owner(relay: Relay, place: Target) -> Target:
+    """The target, which is to be skipped unless its device finds the conversation with the same agent. Raises ApiError.
+
+    The device is asked and not the API, since it may have agents of its own.
+    """
     try:
-        answer = await relay.request({"type": "get_cwd_map"}, "get_cwd_map_response", _NAMED_WITHIN)
+        found = await relay.retrieve("conversation", str(place.conversation_id))
     except ApiError as error:
-        if error.code != "timeout":
+        if error.code != "no_agent":
             raise
-        return []
-    directories = answer.get("cwd_map")
-    named = [str(key).partition(":") for key in directories] if isinstance(directories, dict) else []
-    return [conversation_id for kind, _colon, conversation_id in named if kind == "conversation" and conversation_id]
+        return replace(place, skip=f"not looked at, as {error}")
+    owner = found.get("agent_id") if isinstance(found, dict) else None
+    if not isinstance(owner, str):
+        raise ApiError(f"it does not say whose {place.conversation_id} is", code="invalid")
+    if owner == place.agent_id:
+        return place
+    owner = one_line(owner, _LONGEST_TEXT)
+    return replace(place, agent_id=owner, skip=f"not looked at, as it is of {owner}")
 
 
 def _read_background(reported: Any) -> list[dict[str, Any]]:

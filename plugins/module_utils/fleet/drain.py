@@ -36,7 +36,7 @@ class Drain:
     ) -> None:
         self._when_busy, self._within = when_busy, within
         self.in_doubt: dict[str, str] = {}
-        self._known = KnownConversations(recorded, ())
+        self._known = KnownConversations(recorded)
         self._agents: dict[str, set[str]] = defaultdict(set)
         for row in recorded:
             if row["agent_id"]:
@@ -68,6 +68,7 @@ class Drain:
         agents = dict.fromkeys(sorted(self._agents.get(environment.id, ()))) | {target.agent_id: own}
         given = [replace(target, agent_id=one, conversation_id=agents[one]) for one in agents if one is not None]
         last = self._busy_at.pop(environment.id, None)
+        problems: dict[str, None] = {}
         # It grows while it is walked.
         places: list[Target] = [*filter(None, [last]), *(one for one in given if one != last)]
         for place in places:
@@ -78,9 +79,11 @@ class Drain:
                     self._busy_at[environment.id] = place
                     return one_line(work, 500)
                 if place in given:
-                    places += (await self._known.list_places(client, place, relay))[1:]
-        if self._known.problems:
-            raise ApiError("; ".join(self._known.problems), code="unknown_work")
+                    more, doubts = await self._known.list_places(client, place, relay)
+                    places += more[1:]
+                    problems |= dict.fromkeys(problem for _concerned, problem in doubts)
+        if problems:
+            raise ApiError("; ".join(problems), code="unknown_work")
         return None
 
 

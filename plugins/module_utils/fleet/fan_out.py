@@ -149,6 +149,13 @@ class FanOut:
         await self._pace.wait_for_turn(self.stop.sleep)
         return not self.is_closed
 
+    async def attempt(self, target: T, outcome: OutcomeT, work: Work[T, OutcomeT]) -> None:
+        """Work on one target once, and record on its outcome what goes wrong."""
+        started = time.monotonic()
+        with record_failures(outcome, self.stop):
+            await work(target, outcome)
+        outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
+
     def _tell(self, line: str) -> None:
         # After a signal core has ended, and nothing reads the lines of a worker.
         if self._policy.report is not None and not self.stop.requested:
@@ -165,10 +172,7 @@ class FanOut:
             for target, outcome in queue:
                 if self.is_closed:
                     return
-                started = time.monotonic()
-                with record_failures(outcome, self.stop):
-                    await work(target, outcome)
-                outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
+                await self.attempt(target, outcome, work)
                 if outcome.status == "later" or (outcome.status in ("offline", "waiting") and waits):
                     outcome.status = "not_attempted" if outcome.status == "later" else outcome.status
                     waited_for.append((target, outcome))

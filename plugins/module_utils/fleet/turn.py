@@ -22,7 +22,7 @@ from ..errors import ApiError
 from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay, describe_refusal
-from .device_work import ConversationTarget, Work, count_messages, describe_begun, read_work
+from .device_work import KnownConversations, Work, count_messages, describe_begun, read_work
 from .fan_out import FanOut, Policy, Target, record_error
 from .jobs import ConversationOutcome, make_relay, on_each
 from .mode import ModeOutcome, apply_mode
@@ -37,7 +37,8 @@ class TurnChange:
 
     state: `aborted` or `resumed`. run_id: abort this run alone. within: seconds to wait for a device's answer.
     mode: set before the abort, None to leave it. end_background: whether background processes are ended, where a device
-        offers that.
+        offers that. over_rest: whether the server is asked where the device cannot be. It ends the turns of all devices
+        in a conversation.
     """
 
     state: str
@@ -45,6 +46,7 @@ class TurnChange:
     within: float
     mode: str | None = None
     end_background: bool = False
+    over_rest: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,15 +71,25 @@ class TurnOutcome(ConversationOutcome):
 
 
 async def set_turn(
-    settings: HttpSettings, targets: Sequence[Target], policy: Policy, wanted: TurnChange, *, check_mode: bool
+    settings: HttpSettings,
+    targets: Sequence[Target],
+    policy: Policy,
+    wanted: TurnChange,
+    *,
+    check_mode: bool,
+    known: KnownConversations | None = None,
 ) -> list[TurnOutcome]:
-    """Abort or resume on every target; one outcome each, in the same order. Nothing is changed in check mode."""
+    """Abort or resume on every target; one outcome each, in the same order. Nothing is changed in check mode.
+
+    known: where else the devices are told, with an outcome for each place; None for the targets' own conversations.
+    """
 
     async def change(client: Client, target: Target, outcome: TurnOutcome) -> None:
         turn = _TurnJob(client, wanted, target, outcome, check_mode)
         await (turn.abort() if wanted.state == "aborted" else turn.resume())
 
-    return await on_each(FanOut(policy), settings, targets, TurnOutcome.of, change)
+    on_all = on_each if known is None else known.on_each_place
+    return await on_all(FanOut(policy), settings, targets, TurnOutcome.of, change)
 
 
 @dataclass(slots=True)
@@ -251,15 +263,14 @@ class _TurnJob:
         return bool(answer.get(done))
 
     async def _cancel(self, gone: ApiError) -> None:
-        """Have the server cancel the runs that it knows of. gone: the error of the relay."""
-        self.outcome.via = "rest"
+        """Have the server cancel the runs that it knows of, if that is wanted. gone: the error of the relay."""
         if self.wanted.mode is not None and self.outcome.mode is None:
             part = ModeOutcome.of(self.target)
             record_error(part, gone)
             self.outcome.mode = part.describe()
-        if isinstance(self.target, ConversationTarget) and self.target.relay_only:
-            self.outcome.via = None
+        if not self.wanted.over_rest:
             raise gone
+        self.outcome.via = "rest"
         if self.check_mode:
             self._end(f"over REST, since {gone}; only cancelling shows whether the server runs anything", done=True)
             return

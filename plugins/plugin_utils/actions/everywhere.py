@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from ...module_utils.errors import OptionError
 from ...module_utils.fleet.device_work import KnownConversations
-from ...module_utils.fleet.fan_out import Outcome
 from ...module_utils.fleet.result_files import read_results
 from ...module_utils.ledger.deliveries import Deliveries
 from ...module_utils.ledger.store import open_to_show
@@ -24,13 +22,13 @@ class EverywhereAction(TargetsAction):
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
-        self._known: KnownConversations | None = None
+        self.known: KnownConversations | None = None
         if options["all_conversations"]:
             if options["targets"] is None:
                 raise OptionError("all_conversations", "needs targets")
-            self._known = self._read_known(options)
+            self.known = self._read_known(options)
         for name in ("ledger", "earlier_results"):
-            if options[name] and self._known is None:
+            if options[name] and self.known is None:
                 raise OptionError(name, "needs all_conversations=true")
 
     def _read_known(self, options: Mapping[str, Any]) -> KnownConversations:
@@ -44,34 +42,11 @@ class EverywhereAction(TargetsAction):
             problems.append(str(error))
         return KnownConversations(rows, problems)
 
-    def _make_attempt(self, run: TaskRun) -> list[Outcome]:
-        if self._known is None:
-            return super()._make_attempt(run)
-        return list(asyncio.run(self.run_on_targets(run)))
-
-    async def work_on(self, run: TaskRun) -> Sequence[Outcome]:
-        """As `run_on_targets`, of which this is the part of a subclass."""
-        raise NotImplementedError
-
-    async def run_on_targets(self, run: TaskRun) -> Sequence[Outcome]:
-        if self._known is None:
-            return await self.work_on(run)
-        concurrency = run.policy.concurrency
-        found = await self._stop.run(self._known.find_places(run.settings, run.targets, concurrency), grace=0)
-        # Without what was cut off nothing begins.
-        places = run.targets if found is None else found
-        self._places = len(places)
-        outcomes = await self.work_on(self._count_in_places(run, targets=places))
-        self._strays = await self._stop.run(self._known.find_strays(run.settings, places, concurrency), grace=0) or {}
-        return outcomes
-
-    def _count_in_places(self, run: TaskRun, **changes: Any) -> TaskRun:
-        # Outcomes are of conversations: what is allowed to fail of the targets is so of as large a share of them.
-        allowed = run.policy.max_failures * self._places // max(1, len(run.targets))
-        return replace(run, policy=replace(run.policy, max_failures=allowed), **changes)
-
-    def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    def make_result(self, run: TaskRun, outcomes: Sequence[Any]) -> dict[str, Any]:
         """The result; with `all_conversations` also which work was found elsewhere, and what could not be looked at."""
-        result = super().make_result(run if self._known is None else self._count_in_places(run), outcomes)
-        more = {"strays": self._strays, "problems": list(self._known.problems)} if self._known is not None else {}
-        return result | more
+        result = super().make_result(run, outcomes)
+        if self.known is None:
+            return result
+        search = self.known.find_strays(run.settings, outcomes, run.policy.concurrency)
+        strays = asyncio.run(self._stop.run(search, grace=0))
+        return {**result, "strays": strays or {}, "problems": self.known.problems}

@@ -171,6 +171,8 @@ class TargetsAction(EnvironmentAction):
         Failures that stay count against the budget of this attempt. What was unknown stays so until it is settled, and
         what is not attempted is as it was.
         """
+        if not self.SETTLED:
+            return list(asyncio.run(self.run_on_targets(run)))
         earlier = run.earlier
         known = [(target, earlier[target.host]) for target in run.targets if target.host in earlier]
         settled = [pair for pair in known if self.is_settled(*pair)]
@@ -180,7 +182,7 @@ class TargetsAction(EnvironmentAction):
         policy = replace(run.policy, max_failures=run.policy.max_failures - failures)
         found = asyncio.run(self.run_on_targets(replace(run, targets=wanted, settled=settled, policy=policy)))
         for target, outcome in zip(wanted, found, strict=True):
-            before = earlier.get(target.host) if self.SETTLED else None
+            before = earlier.get(target.host)
             stays_unknown = before is not None and before.status == "unknown" and not self.is_settled(target, outcome)
             if before is None or not (stays_unknown or outcome.status == "not_attempted"):
                 earlier[target.host] = outcome
@@ -244,9 +246,12 @@ class TargetsAction(EnvironmentAction):
     def _make_summary(self, outcomes: Sequence[Outcome], policy: Policy) -> dict[str, Any]:
         found = count_each((outcome.status for outcome in outcomes), self.STATUSES)
         failures = [outcome for outcome in outcomes if policy.is_failure(outcome)]
-        failed = len(failures) > policy.max_failures
+        # With several outcomes a target.
+        hosts, failed_hosts = ({outcome.host: None for outcome in those} for those in (outcomes, failures))
+        failed = len(failed_hosts) > policy.max_failures
         ended = ", ".join(f"{count} {status}" for status, count in found.items() if count)
-        message = f"{len(outcomes)} targets: {ended or 'nothing to do'}{self.summarize_more(outcomes)}"
+        several = f"{len(outcomes)} conversations of " if len(outcomes) > len(hosts) else ""
+        message = f"{several}{len(hosts)} targets: {ended or 'nothing to do'}{self.summarize_more(outcomes)}"
         if failures:
             shown = [_write_line(outcome) for outcome in failures[:_MOST_FAILURES_SHOWN]]
             more = len(failures) - len(shown)
@@ -257,7 +262,7 @@ class TargetsAction(EnvironmentAction):
             "msg": message,
             "targets": [_describe_outcome(outcome) for outcome in outcomes],
             "counts": found,
-            "failed_hosts": [outcome.host for outcome in failures],
+            "failed_hosts": list(failed_hosts),
             "max_failures_exceeded": failed,
         }
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 from ...environment import Environment, EnvironmentReference, Listing
 from ...errors import ApiError, OptionError
 from ...http import paging
-from ...http.client import HttpClient
+from ...http.client import Answer, HttpClient
 from ...http.settings import HttpSettings
 from ...text import one_line
 from ..base import Accepted
@@ -32,7 +32,7 @@ from .standing import MadeConversation, StandingConversations
 _PAGE_SIZE = 100
 # An API may give fewer rows than asked for, though hardly fewer than so many. The page after the last one is empty.
 _LEAST_PAGE_SIZE = 20
-# Most pages of an account's agents, or of an agent's conversations.
+# Most pages of an account's agents, or of an agent's conversations or runs.
 _MOST_PAGES = 200
 # Agents in an error.
 _MOST_SHOWN = 10
@@ -246,17 +246,17 @@ class Client:
         return answer.read_as(Run.model_validate)
 
     async def list_runs(self, agent_id: str, **wanted: str) -> Sequence[Run]:
-        """The newest runs of an agent, at most 100. In its default conversation their `conversation_id` is None.
+        """The runs of an agent, newest first. In its default conversation their `conversation_id` is None.
 
         wanted: parameters of the API, which a server may ignore.
         """
-        params = {"agent_id": agent_id, "limit": str(_PAGE_SIZE), "order": "desc", **wanted}
-        answer = await self._http.get("v1", "runs", "", params=params)
-        page = replace(answer, data={"runs": answer.data}).read_as(Runs.model_validate)
-        for run in page.runs:
+        listing = await self._list_rows("runs", {"agent_id": agent_id, "order": "desc", **wanted}, all_pages=True)
+        answer = Answer({"runs": listing.rows}, listing.fetched_at, where=f"GET {self._base_url}/v1/runs/")
+        found = answer.read_as(Runs.model_validate).runs
+        for run in found:
             if run.conversation_id in ("default", agent_id):
                 run.conversation_id = None
-        return [run for run in page.runs if run.agent_id in (None, agent_id)]
+        return [run for run in found if run.agent_id in (None, agent_id)]
 
     async def find_open_call(self, agent_id: str, conversation_id: str | None, run_id: str | None = None) -> str | None:
         """The run whose tool call ends the conversation, without a result; None if there is none, or of another run."""

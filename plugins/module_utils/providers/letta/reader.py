@@ -127,7 +127,8 @@ class Reader:
                                 pass
         except ApiError:
             return None
-        requests, busy = find_requests(relay), relay.loop_status.get("status") != "WAITING_ON_INPUT"
+        # A device that reports nothing may be busy.
+        requests, busy = find_requests(relay), relay.busy is not False
         may_have = busy or _may_have(relay, environment.fields["connected_at"], question)
         return None if requests is None else DeviceState(requests, busy, may_have, words)
 

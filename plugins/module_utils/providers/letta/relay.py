@@ -28,6 +28,8 @@ from ...text import one_line
 Frame = Mapping[str, Any]
 
 _DEFAULT_CONVERSATION = "default"
+# The status of the loop while no turn is under way.
+_IDLE = "WAITING_ON_INPUT"
 # A device answers nothing to a command without an agent, but the agent need not exist.
 _NO_AGENT = "agent-none"
 # Seconds after a device's answer within which its states come, if they come.
@@ -76,6 +78,16 @@ class Relay:
         self._doubt = ""
         # Of the device's first answer, until that has come.
         self._time_limit: asyncio.Timeout | None = None
+
+    @property
+    def busy(self) -> bool | None:
+        """Whether a turn is under way in the conversation or waits for approval; None if the device does not say."""
+        device, loop = self.device_status, self.loop_status
+        if not device and not loop:
+            return None
+        is_idle = loop.get("status", _IDLE) == _IDLE
+        signs = (loop.get("active_run_ids"), device.get("is_processing"), device.get("pending_control_requests"))
+        return not is_idle or any(signs)
 
     async def __aenter__(self) -> Self:
         await self.open(self.sync)
@@ -154,17 +166,20 @@ class Relay:
         API, since it may have agents of its own.
         """
         for name in [name for name, value in self.runtime.items() if value != _DEFAULT_CONVERSATION]:
-            kind = f"{name.removesuffix('_id')}_retrieve"
-            question = {"type": kind, name: self.runtime[name]}
             try:
-                reply = await self._look_up(question, f"{kind}_response", _LOOK_UP_WITHIN)
+                await self.retrieve(name.removesuffix("_id"), self.runtime[name])
             except ApiError as error:
                 if error.code != "timeout":
                     raise
-                continue
-            if reply.get("success") is False:
-                missing = f"the device does not find {self.runtime[name]!r}: {describe_refusal(reply)}"
-                raise ApiError(f"{name}: {missing}", code="no_agent")
+
+    async def retrieve(self, kind: str, identity: str) -> Any:
+        """An `agent` or a `conversation`, as the device has it. The ApiError has the code `no_agent` if it has none."""
+        question = {"type": f"{kind}_retrieve", f"{kind}_id": identity}
+        reply = await self._look_up(question, f"{kind}_retrieve_response", _LOOK_UP_WITHIN)
+        if reply.get("success") is False:
+            missing = f"the device does not find {identity!r}: {describe_refusal(reply)}"
+            raise ApiError(f"{kind}_id: {missing}", code="no_agent")
+        return reply.get(kind)
 
     async def send(self, frame: Frame) -> None:
         """Send a frame about this agent's conversation."""
