@@ -66,18 +66,20 @@ class ActionModule(EnvironmentAction):
         hosts = {item.environment.id: item.host for item in mine}
         self._host_variables = HostVariables(self._task, task_vars, self._templar, list(hosts.values()))
         targets = {item.environment.id: self._make_target(item, options) for item in mine}
+        wanted = (options["version"], options["waves"], [item.environment.id for item in items])
         if known is not None:
-            _check_same(known, options, items)
+            check_same(known, *wanted)
         plan = known or self._plan(options, self._connect(mine), list(targets.values()), drain)
+        left_out = (excluded, f"left out with exclude={one_line(options['exclude'], 80)}", format_now())
         if self._task.check_mode:
-            return _describe(_exclude(plan, options, excluded), hosts, before=known)
+            return _describe(exclude_targets(plan, *left_out), hosts, before=known)
         facts = find_run_facts(self._task, task_vars)
         with open_ledger(location, facts) as ledger, ledger.hold_rollout(name):
             # Another run may have planned or continued it while this one waited for the lock.
             is_new = add_rollout(ledger, plan)
             before = find_rollout(ledger, name) or plan
-            _check_same(before, options, items)
-            plan = _exclude(before, options, excluded)
+            check_same(before, *wanted)
+            plan = exclude_targets(before, *left_out)
             record_changes(ledger, plan, targets=[one for one in plan.targets if one.status == EXCLUDED])
             if options["state"] == "run":
                 settings, policy = self._connect(mine), self._make_policy(options)
@@ -142,15 +144,6 @@ def _check_options(options: Mapping[str, Any]) -> None:
     check_waves(options["waves"])
     for name in ("canary_max_failures", "max_failures"):
         parse_share(name, options[name], 100)
-
-
-def _check_same(rollout: Rollout, options: Mapping[str, Any], items: Sequence[Item]) -> None:
-    check_same(rollout, options["version"], options["waves"], [item.environment.id for item in items])
-
-
-def _exclude(rollout: Rollout, options: Mapping[str, Any], excluded: set[str]) -> Rollout:
-    reason = f"left out with exclude={one_line(options['exclude'], 80)}" if excluded else ""
-    return exclude_targets(rollout, excluded, reason, format_now())
 
 
 def _describe(rollout: Rollout, hosts: Mapping[str, str], *, before: Rollout | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import yaml
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import export_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RunFacts
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger, read_ledger
+from tests.sandbox.turns import LongTurn
 
 from .conftest import CHECKOUT, Ansible, Run, messages_of
 
@@ -329,6 +330,22 @@ def test_targets_in_no_wave_are_shown_and_not_updated(ansible: Ansible) -> None:
         "to be updated by hand: d-unable: not updatable: Managed by the image.; installed in /opt/letta; "
         "its manual command: Ask the owner."
     )
+
+
+def test_what_was_under_way_when_a_rollout_was_planned_is_shown_with_the_time(ansible: Ansible) -> None:
+    devices = _add(ansible, "d-busy", "d-silent")
+    ansible.sandbox.script("agent-1", LongTurn(seconds=3600))
+    ansible.file("group_vars/all.yml", "letta_agent_id: agent-1")
+    source = ansible.source(filters=["starts_with(connection_name, 'd')"])
+    ansible.task("send_message", source=source, targets=["d-busy"], content="work").assert_quiet()
+    ansible.sandbox.add_fault("relay_close", target=devices["d-silent"]["id"])
+
+    run = _rollout(ansible, "--check")
+
+    run.assert_quiet()
+    busy, silent = (line for line in _lines(run) if " was " in line)
+    assert re.fullmatch(r"d-busy was busy: a turn of agent-1( in \S+)? \(at 20\S+Z\)", busy)
+    assert re.fullmatch(r"d-silent was not looked at: .+ \(at 20\S+Z\)", silent)
 
 
 def test_a_device_missing_at_the_start_of_its_wave_fails_it_and_counts_once_it_is_back(ansible: Ansible) -> None:
