@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ApiError
 from ..http.settings import HttpSettings
@@ -90,16 +90,6 @@ def count_messages(count: int, does: str, do: str) -> str:
     return f"1 message {does}" if count == 1 else f"{count} messages {do}"
 
 
-class Places(NamedTuple):
-    """Where a device is looked at. problems: why there may be other places, each with what it concerns.
-
-    It concerns all targets of an agent, or one host.
-    """
-
-    targets: list[Target]
-    problems: list[tuple[str, str]]
-
-
 class KnownConversations:
     """Which conversations of an agent belong to which environments, by their ids.
 
@@ -117,10 +107,13 @@ class KnownConversations:
             if one.get("agent_id") and one.get("conversation_id") not in (None, "", DEFAULT_CONVERSATION):
                 self._owners[str(one["agent_id"])][str(one["conversation_id"])].add(str(one.get("id")))
 
-    async def list_places(self, client: Client, target: Target, relay: Relay) -> Places:
+    async def list_places(
+        self, client: Client, target: Target, relay: Relay
+    ) -> tuple[list[Target], list[tuple[str, str]]]:
         """A target in each conversation that belongs to its device, and in none of another one; its own one first.
 
-        relay: an open one to the device. What the device names and is another agent's is to be skipped.
+        Besides, why there may be others, each with what that concerns: an agent or a host. What the device names and is
+        another agent's is to be skipped. relay: an open one to the device.
         """
         agent_id, problems = str(target.agent_id), []
         owners = self._owners[agent_id]
@@ -140,7 +133,7 @@ class KnownConversations:
         if len(places) > _MOST_PLACES:
             many = f"{len(places)} conversations belong to {target.host}, too many to look at"
             problems.append((target.host, many))
-        return Places(list(places.values())[:_MOST_PLACES], problems)
+        return list(places.values())[:_MOST_PLACES], problems
 
     async def on_each_place(
         self,
