@@ -396,7 +396,7 @@ def test_an_earlier_schema_is_upgraded_in_its_place_by_one_of_many_runs(earlier:
     with open_ledger(earlier) as ledger:
         assert ledger.run == 6
         assert Deliveries(ledger).entries("c") == {"e": BEGUN}
-        RolloutUpdates(ledger, ROLLOUT).tell("e")
+        RolloutUpdates(ledger, ROLLOUT, {}).tell("e")
         assert (read_rollout(ledger).targets[0].told_at or "").startswith("2")
 
 
