@@ -16,7 +16,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 
-from ..module_utils.campaigns.campaign import Campaign, mark_delivered, mark_inactive
+from ..module_utils.campaigns.campaign import Campaign, choose_conversation, mark_delivered, mark_inactive
 from ..module_utils.campaigns.plan import CampaignPlan, find_failed_turns, plan_campaign
 from ..module_utils.errors import ApiError, OptionError
 from ..module_utils.fleet.delivery import STATUSES, Delivery, MessageTarget, Retry, deliver, wait_for_replies
@@ -80,6 +80,9 @@ class ActionModule(TargetsAction):
             to = replace(to, conversation_id=NEW_CONVERSATION)
         if content.skip is None:
             _check_agent(to, provider, options)
+            if to.conversation_id == NEW_CONVERSATION and any(message.approvals for message in content.messages):
+                problem = f"'new' cannot go with approvals, and {to.host} has it; give its entry of targets the id of"
+                raise OptionError(provider.conversation, f"{problem} the conversation in which the tool call waits")
         if options["campaign"]:
             self._check_campaign(item, content.messages, options)
         return MessageTarget(
@@ -293,7 +296,14 @@ def _plan_from_ledger(run: TaskRun, source_hash: str | None) -> CampaignPlan:
     if not name:
         return CampaignPlan(run.targets, {}, {})
     with read_ledger(find_location(run.options["ledger"])) as ledger:
-        return plan_campaign(Deliveries(ledger), name, run.options["retry"], run.targets, source_hash)
+        planned = plan_campaign(Deliveries(ledger), name, run.options["retry"], run.targets, source_hash)
+        rows = {key: row for key, row in Deliveries(ledger).entries(name).items() if row.status != "sent"}
+    # What may have been sent stays in its conversation.
+    targets = [
+        replace(one, conversation_id=choose_conversation(one, rows.get(one.environment.id)) or one.conversation_id)
+        for one in planned.targets
+    ]
+    return replace(planned, targets=targets)
 
 
 def _count_replies(deliveries: Sequence[Delivery]) -> dict[str, int]:

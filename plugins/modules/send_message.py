@@ -124,6 +124,9 @@ options:
       - A target that has its agent to itself keeps the agent's default conversation, unless the agent has a standing
         conversation with any environment. So a run that C(--limit) leaves one host goes on where the run for all was.
       - O(approvals) go to the same conversation, but make none. Where there is none, they go to the default one.
+        V(new) cannot go with them.
+      - Where an API does not search by summary and lists more than 20,000 conversations of an agent, it is not known
+        which exist. Then a target alone with its agent gets the default one, and others have one made in each run.
       - The C(conversation_id) of the target's own entry goes before its host variable C(letta_conversation_id), and
         that before this.
   agent:
@@ -155,7 +158,9 @@ options:
         C(client_message_id), which follows from the campaign and the environment. O(ledger) has what happened to it.
       - A blank one is none, as with every option, and then nothing is kept.
       - The same task run again sends nothing to a target that has the message, which is V(already_sent), and goes on
-        with the others, whether the run before ended or was killed. Runs at the same time that share a ledger do not
+        with the others, whether the run before ended or was killed. V(already_sent) speaks of the delivery alone. Its
+        turn may have failed since, or its device may have dropped it. O(wait_for_reply), O(retry=failed_turns) and
+        M(fleetops.environments.reply_info) look at that. Runs at the same time that share a ledger do not
         send the same message twice; what another one has in flight stays V(not_attempted).
       - The content stays the same as long as the campaign, or the task fails before anything is sent. That is judged by
         what each target got, and with O(targets) also by what they share, which is the text of O(content),
@@ -179,9 +184,13 @@ options:
     description:
       - What to do with a message of O(campaign) that O(ledger) does not have as delivered. It may have been all the
         same, as its run was killed, its end was unclear, the machine went down, or the ledger that had it was lost.
-      - V(history) looks for it in the whole of each conversation that may have it, and sends only what is not there. A
-        conversation is read once for all targets that share it. What is not among the latest 50,000 messages of a
-        longer one, or cannot be looked up, is not sent and ends V(unknown). Where no agent is known, there is nowhere
+      - V(history) looks for it in the whole of each conversation that may have it, and sends only what is not there.
+        These are the one that it is to be sent in, the agent's default one, the standing ones of agent and
+        environment, and those that were made for the message, archived ones too. A conversation that was given by its
+        id, in a run whose ledger was lost, has to be given again.
+      - A conversation is read once for all targets that share it. What is not among the latest 50,000 messages of a
+        longer one, or cannot be looked up, is not sent and ends V(unknown). So does what was not found where an API
+        does not search and lists more than 20,000 conversations of the agent. Where no agent is known, there is nowhere
         to look.
       - V(none) sends it under the same C(client_message_id), which a device drops unless it restarted meanwhile.
       - At Qoder the events of the session are looked through for its text. With V(none) that is done only once the
@@ -384,7 +393,8 @@ targets:
     status:
       description:
         - V(sent), V(already_sent) for one that O(campaign) delivered before, V(offline), V(skipped), V(not_attempted),
-          V(failed), or V(unknown) for one that may have been accepted.
+          V(failed), or V(unknown) for one that may have been accepted. All of them speak of the delivery alone; how the
+          turn ended is RV(targets[].reply).
       type: str
       sample: sent
     client_message_id:

@@ -152,6 +152,7 @@ def _of_tasks(ansible: Ansible) -> str:
     sandbox.add_fault("drop_after", route="messages", target=dropped, times=1)
     sandbox.add_fault("status", route="messages", target=throttled, status=429, retry_after=3600, times=1)
     sandbox.add_fault("relay_silent", target=awake(sandbox)[3]["id"])
+    sandbox.add_fault("status", route="conversations", status=403, times=1)
     sandbox.script("agent-asking", then=ApprovalTurn())
     sandbox.script("agent-busy", then=LongTurn(seconds=600))
     sandbox.script("agent-broken", then=ErrorTurn(message="no credit"))
@@ -182,6 +183,7 @@ def _of_tasks(ansible: Ansible) -> str:
         _once("send_message", targets=["localhost"], **sent),
         _once("send_message", targets=[one], **asked),
         _once("send_message", targets=[one], content_file="absent.txt"),
+        _once("send_message", targets=[one], conversation_id="standing", **sent),
         _once("send_message", targets=[one], **sent),
         _once("send_message", targets=[two], **sent),
         _once("send_message", targets=[offline], when_offline="fail", **sent),

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import make_message_id
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import client as letta
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import parse_messages
 from tests.sandbox.process import Sandbox
 from tests.unit.support import environment_of
@@ -120,28 +121,106 @@ def test_a_run_that_is_killed_at_any_await_is_completed_by_the_next(
     each_step(tmp_path, kill, complete)
 
 
-@pytest.mark.usefixtures("no_pauses")
-@pytest.mark.parametrize("conversation_id", ["standing", "new"])
-def test_a_run_that_is_killed_at_any_await_is_completed_without_its_ledger(
-    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], conversation_id: str
-) -> None:
-    targets = in_conversations(targets, conversation_id)
+def lose(ledger: Path) -> None:
+    for file in ledger.parent.glob(f"{ledger.name}*"):
+        file.unlink()
 
+
+def had_once(sandbox: Sandbox, ledger: Path, targets: list[MessageTarget]) -> bool:
+    return had(sandbox, targets) == [{make_message_id(ledger.stem, one.environment.id, 1): 1} for one in targets]
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [("standing", "standing"), ("new", "new"), ("new", "default"), ("standing or default", "standing")],
+)
+def test_a_run_that_is_killed_at_any_await_is_completed_without_its_ledger(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], before: str, now: str
+) -> None:
     def kill(ledger: Path, step: int) -> dict[str, Any] | None:
         sandbox.clear_received()
-        first = run_forked(sandbox, ledger, stale(sandbox, targets), step)
+        first = run_forked(sandbox, ledger, stale(sandbox, in_conversations(targets, before)), step)
         restart(sandbox, targets)
-        for file in tmp_path.glob(f"{ledger.name}*"):
-            file.unlink()
+        lose(ledger)
         return first
 
     def complete(ledger: Path) -> None:
-        done = run_forked(sandbox, ledger, targets)
+        done = run_forked(sandbox, ledger, in_conversations(targets, now))
         assert set(done["statuses"]) <= {"sent", "already_sent"}
-        ids = [make_message_id(ledger.stem, target.environment.id, 1) for target in targets]
-        assert had(sandbox, targets) == [{own: 1} for own in ids]
+        assert had_once(sandbox, ledger, targets)
 
     each_step(tmp_path, kill, complete)
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(("before", "now"), [("standing", "default"), ("default", "standing"), ("new", "conv-0")])
+def test_what_was_sent_before_the_ledger_was_lost_is_found_although_a_look_up_is_killed_at_any_await(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], before: str, now: str
+) -> None:
+    """The run that is killed has claimed the messages in conversations that do not have them."""
+
+    def kill(ledger: Path, step: int) -> dict[str, Any] | None:
+        sandbox.clear_received()
+        run_forked(sandbox, ledger, in_conversations(targets, before))
+        restart(sandbox, targets)
+        lose(ledger)
+        return run_forked(sandbox, ledger, in_conversations(targets, now), step)
+
+    def complete(ledger: Path) -> None:
+        done = run_forked(sandbox, ledger, in_conversations(targets, now))
+        assert done["statuses"] == ["already_sent"] * 2
+        assert had_once(sandbox, ledger, targets)
+
+    each_step(tmp_path, kill, complete)
+
+
+KINDS = [None, "default", "standing", "new", "standing or default"]
+
+
+@pytest.mark.parametrize("now", [*KINDS, "conv-0"])
+@pytest.mark.parametrize("before", KINDS)
+def test_without_its_ledger_a_message_is_found_in_the_conversation_in_which_it_was_sent(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], before: str | None, now: str | None
+) -> None:
+    """Whatever the conversation of either run is, and although a user has archived those that were made."""
+    for is_searched in (True, False):
+        sandbox.settings(searches=is_searched)
+        sandbox.clear_received()
+        ledger = tmp_path / f"{is_searched}.sqlite"
+        run_forked(sandbox, ledger, in_conversations(targets, before))
+        restart(sandbox, targets)
+        lose(ledger)
+        for made_one in sandbox.conversations(str(targets[0].agent_id)):
+            sandbox.archive(made_one["id"])
+
+        done = run_forked(sandbox, ledger, in_conversations(targets, now))
+        again = run_forked(sandbox, ledger, in_conversations(targets, now))
+
+        assert (done["statuses"], again["statuses"]) == (["already_sent"] * 2, ["already_sent"] * 2)
+        assert had_once(sandbox, ledger, targets)
+
+
+@pytest.mark.parametrize("now", ["default", "standing", "standing or default"])
+def test_what_cannot_be_looked_up_everywhere_is_not_sent(
+    sandbox: Sandbox, tmp_path: Path, targets: list[MessageTarget], now: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent has more conversations than are listed, and the API does not search."""
+    ledger, targets = tmp_path / "c.sqlite", targets[:1]
+    headers, query = {"Authorization": f"Bearer {sandbox.api_key}"}, {"agent_id": str(targets[0].agent_id)}
+    sandbox.control.post("/v1/conversations/", headers=headers, params=query, json={"summary": "weekly check"})
+    run_forked(sandbox, ledger, in_conversations(targets, "standing"))
+    restart(sandbox, targets)
+    lose(ledger)
+    sandbox.settings(searches=False)
+    for name, value in (("_PAGE_SIZE", 1), ("_LEAST_PAGE_SIZE", 1), ("_MOST_PAGES", 1)):
+        monkeypatch.setattr(letta, name, value)
+
+    tries = [run_forked(sandbox, ledger, in_conversations(targets, now)) for _number in range(2)]
+    assert [one["statuses"] for one in tries] == [["unknown"]] * 2
+    monkeypatch.undo()
+    assert run_forked(sandbox, ledger, in_conversations(targets, now))["statuses"] == ["already_sent"]
+    assert had_once(sandbox, ledger, targets)
 
 
 def test_a_campaign_that_began_in_default_conversations_goes_on_in_standing_ones(

@@ -261,6 +261,51 @@ def test_an_answer_to_a_tool_call_goes_to_the_conversation_of_its_target(
     assert len(made(ansible)) == 2
 
 
+@pytest.mark.covers("send_message", "conversation_id", "approvals")
+def test_what_is_no_place_for_a_message_is_refused_with_the_way_out(
+    ansible: Ansible, entries: dict[str, dict[str, Any]]
+) -> None:
+    ansible.file("host_vars/talk-1.yml", "letta_conversation_id: standing or default\n")
+    answer = {"approvals": [{"tool_call_id": "call-1", "approve": True}], "agent_id": AGENT}
+    in_messages = {"messages": [{"type": "approval", "approvals": answer["approvals"]}], "agent_id": AGENT}
+
+    run = ansible.steps(
+        step("answer", "send_message", targets=NAMES[:1], **answer, conversation_id="new"),
+        step("messages", "send_message", targets=NAMES[:1], **in_messages, conversation_id="new"),
+        step("option", "send_message", targets=NAMES[:1], **SEND, conversation_id="standing or default"),
+        step("variable", "send_message", targets=NAMES[1:2], **SEND),
+    )
+
+    said = {name: run.result(name)["msg"] for name in ("answer", "messages", "option", "variable")}
+    refused = (
+        "conversation_id: 'new' cannot go with approvals, and talk-0 has it; give its entry of targets the id of the "
+        "conversation in which the tool call waits"
+    )
+    internal = "conversation_id: must be one that exists, got 'standing or default' for"
+    assert said == {
+        "answer": refused, "messages": refused, "option": f"{internal} talk-0", "variable": f"{internal} talk-1"
+    }  # fmt: skip
+    assert made(ansible) == {}
+    assert ansible.sandbox.received() == {}
+
+
+def test_check_mode_of_a_campaign_shows_where_a_message_in_doubt_stays(
+    ansible: Ansible, entries: dict[str, dict[str, Any]]
+) -> None:
+    campaign = {**SEND, "campaign": "c", "ledger": "ledger.sqlite", "targets": NAMES[:2]}
+    for name in NAMES[:2]:
+        ansible.sandbox.add_fault("drop_after", route="messages", target=entries[name]["id"])
+    first = ansible.task("send_message", **campaign, conversation_id="new", retries=0, max_failures=2)
+    ansible.sandbox.clear_faults()
+
+    run = ansible.task("send_message", "--check", **campaign)
+
+    would_send = {entry["host"]: entry["conversation_id"] for entry in run.result("it")["would_send"]}
+    assert first.result("it")["counts"]["unknown"] == 2
+    assert None not in used(first).values()
+    assert would_send == used(first)
+
+
 @pytest.mark.covers("send_message", "conversation_id", "agent_name")
 def test_check_mode_shows_the_conversations_and_makes_none(
     ansible: Ansible, entries: dict[str, dict[str, Any]]

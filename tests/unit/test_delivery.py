@@ -549,6 +549,23 @@ def test_nothing_is_sent_if_the_standing_conversation_cannot_be_opened(sandbox: 
     assert turns(sandbox) == {}
 
 
+@pytest.mark.parametrize("status", [403, 404, 405])
+@pytest.mark.parametrize(("route", "call"), [("conversation_list", "GET"), ("conversations", "POST")])
+def test_what_cannot_be_opened_says_how_to_send_without_it(
+    sandbox: Sandbox, status: int, route: str, call: str
+) -> None:
+    [environment] = online(sandbox)
+    sandbox.add_fault("status", route=route, status=status)
+
+    delivery = send_one(sandbox, target(environment, conversation_id="standing"))
+    without = send_one(sandbox, target(environment, conversation_id="default"))
+
+    assert delivery.error is not None
+    assert f"{call} {sandbox.url}/v1/conversations/" in delivery.error["message"]
+    assert delivery.error["message"].endswith("; conversation_id=default sends without it")
+    assert (delivery.status, without.status) == ("failed", "sent")
+
+
 @pytest.mark.parametrize(
     ("status", "conversation_id", "again"),
     [("unknown", None, "default"), ("unknown", "conv-1", "conv-1"), ("failed", None, None)],

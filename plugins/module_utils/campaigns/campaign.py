@@ -4,8 +4,8 @@
 """Campaigns: the same messages to the same environments are delivered once, whatever happens to the runs.
 
 The steps for each target, in the order of the methods: `claim` its row, which is committed; open its conversation if it
-names none and `record_session`; `find_earlier`, which looks in the conversation, and in others where an earlier run may
-have sent it, for a message that may have been delivered before; send; `record` the end.
+names none and `record_session`; `find_earlier`, which looks in the conversation, and in all others where an earlier run
+may have sent it, for a message that may have been delivered before; send; `record` the end.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class Campaign(Once):
             began_at=earlier.began_at if earlier is not None else now,
             claimed_at=now,
             agent_id=target.agent_id,
-            conversation_id=_choose_conversation(target, earlier),
+            conversation_id=choose_conversation(target, earlier),
             **target.provider.idempotency_keys(*ids),
         )
 
@@ -211,26 +211,31 @@ class Campaign(Once):
             if self._deliveries.replace(claim.entry, entry):
                 self._claims[target.environment.id] = replace(claim, entry=entry)
 
+    def looks_up(self, target: MessageTarget) -> bool:
+        """Whether a target's message is in doubt, and is to be looked up."""
+        claim = self._claims[target.environment.id]
+        is_wanted = self._verify or _has_expired_key(claim.entry)
+        return is_wanted and target.provider.knows_who_answers(target.agent_id) and claim.is_in_doubt(target)
+
     async def find_earlier(self, target: MessageTarget, delivery: Delivery, place: Place) -> str | None:
         """As in Once; only a message that is in doubt is looked up. The error of a look-up that fails is unclear."""
-        claim = self._claims[target.environment.id]
-        can_be_looked_up = target.provider.knows_who_answers(target.agent_id)
-        is_wanted = self._verify or _has_expired_key(claim.entry)
-        if not (can_be_looked_up and is_wanted and claim.is_in_doubt(target)):
+        if not self.looks_up(target):
             return None
-        earlier = claim.earlier
+        earlier = self._claims[target.environment.id].earlier
         # A conversation that this run has read lacks what another run has sent since this one began.
         fresh = earlier is not None and earlier.claimed_at >= self._began_at
         since = earlier.began_at if earlier is not None else None
-        for conversation_id in (*([] if place.is_new else [place.conversation_id]), *place.others):
-            try:
+        try:
+            for conversation_id in (*([] if place.is_new else [place.conversation_id]), *place.others):
                 found = await self._find_message(target.question(conversation_id, since=since), fresh)
-            except ApiError as error:
-                message = f"whether it was delivered before cannot be looked up: {error}"
-                raise error.but(message, may_be_accepted=True) from None
-            if found is not None:
-                delivery.conversation_id = conversation_id
-                return found
+                if found is not None:
+                    delivery.conversation_id = conversation_id
+                    return found
+            if place.problem is not None:
+                raise place.problem.but(f"{place.problem}; with verify=none it is sent without a look")
+        except ApiError as error:
+            message = f"whether it was delivered before cannot be looked up: {error}"
+            raise error.but(message, may_be_accepted=True) from None
         return None
 
     def record(self, target: MessageTarget, delivery: Delivery) -> None:
@@ -293,7 +298,7 @@ class Campaign(Once):
             self._ledger.wait_for_others(_NOT_LONG)
 
 
-def _choose_conversation(target: MessageTarget, earlier: Entry | None) -> str | None:
+def choose_conversation(target: MessageTarget, earlier: Entry | None) -> str | None:
     """The conversation of a claim. What an earlier run may have sent stays where it sent it, under the same id.
 
     earlier: the row of the same attempt. Without a conversation it was sent to the agent's default one.

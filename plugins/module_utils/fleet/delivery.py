@@ -127,8 +127,12 @@ class Delivery(Outcome):
 class Once:
     """Keeps a message from being delivered twice by several runs. A campaign does so; this one lets every run send."""
 
-    # Whether an earlier run may have made the message's conversation, or sent the message in another one.
+    # Whether an earlier run may have made the message's conversation.
     HAS_EARLIER_RUNS = False
+
+    def looks_up(self, target: MessageTarget) -> bool:
+        """Whether `find_earlier` looks for a target's message."""
+        return False
 
     def mark_settled(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether the message is known to be delivered; the delivery then says so."""
@@ -278,9 +282,7 @@ class Sender:
 
     async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send over the connection that `environment` has; over a newer one if that has gone. Raises ApiError."""
-        place = Place(delivery.conversation_id)
-        if delivery.conversation_id is None and target.conversation_id in TO_BE_OPENED:
-            place = await self._open_conversation(target, environment, delivery, target.conversation_id)
+        place = await self._find_place(target, environment, delivery)
         found = await self._once.find_earlier(target, delivery, place)
         if found is not None:
             delivery.status, delivery.reason, delivery.sent_at = "already_sent", FOUND, format_now()
@@ -289,20 +291,24 @@ class Sender:
         await self._deliver(target, environment, delivery)
         delivery.status, delivery.error, delivery.sent_at = "sent", None, format_now()
 
-    async def _open_conversation(
-        self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery, kind: str
-    ) -> Place:
+    async def _find_place(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> Place:
+        """The conversation to send to, which is opened if it has to be, and those that may have the message."""
+        provider, kind = target.provider, delivery.conversation_id or target.conversation_id or DEFAULT_CONVERSATION
+        if kind not in TO_BE_OPENED and not (provider.standing and self._once.looks_up(target)):
+            return Place(kind)
         client, ids = self._clients[delivery.provider], (str(target.agent_id), target.client_message_id)
         try:
             place = await client.open_conversation(environment, *ids, kind, look=self._once.HAS_EARLIER_RUNS)
         except ApiError as error:
-            if target.provider.may_be_archived(error.status):
+            if provider.may_be_archived(error.status):
                 await find_online(client, target.environment)
+            way_out = "; conversation_id=default sends without it" if provider.standing and not error.transient else ""
             # The message itself has not been sent, so nothing about it is unclear.
-            raise error.but(may_be_accepted=False) from None
-        # No tool call waits for an answer in a conversation that is not there.
-        delivery.conversation_id = None if place.conversation_id in TO_BE_OPENED else place.conversation_id
-        self._once.record_session(target, delivery)
+            raise error.but(f"{error}{way_out}", may_be_accepted=False) from None
+        if kind in TO_BE_OPENED:
+            # No tool call waits for an answer in a conversation that is not there.
+            delivery.conversation_id = None if place.conversation_id in TO_BE_OPENED else place.conversation_id
+            self._once.record_session(target, delivery)
         return place
 
     async def _deliver(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:

@@ -83,11 +83,11 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
     async def open_conversation(
         self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
     ) -> Place:
-        """Find or make the conversation of a kind, one of TO_BE_OPENED, for a message to an agent.
+        """Find or make the conversation of a kind for a message to an agent. kind: one of TO_BE_OPENED, or an id.
 
         client_message_id: the message's, by which the API may recognize repetitions. None to make no standing one: its
             place is then STANDING_CONVERSATION.
-        look: whether an earlier run may have made it, or sent the message in another one.
+        look: whether an earlier run may have made it, or sent the message in another one, which are then looked for.
         """
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..environment import EnvironmentReference
+from ..errors import ApiError
 from ..text import one_line
 
 STATES = ("replied", "waiting", "needs_approval", "failed", "lost")
@@ -29,13 +30,13 @@ class Place:
     """The conversation for a message. conversation_id: None is the agent's default one.
 
     others: those in which an earlier run may have sent the message. is_new: nothing was sent in it before.
-    problem: why there may be more others, None if these are all.
+    problem: why it is not known whether these are all.
     """
 
     conversation_id: str | None
     others: Sequence[str | None] = ()
     is_new: bool = False
-    problem: str | None = None
+    problem: ApiError | None = None
 
 
 @dataclass(frozen=True, slots=True)

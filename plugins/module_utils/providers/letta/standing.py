@@ -16,14 +16,20 @@ from urllib.parse import quote
 
 from ...environment import Listing
 from ...errors import ApiError
-from ..conversation import DEFAULT_CONVERSATION, EITHER_CONVERSATION, NEW_CONVERSATION, STANDING_CONVERSATION, Place
+from ..conversation import (
+    DEFAULT_CONVERSATION,
+    EITHER_CONVERSATION,
+    MADE_CONVERSATIONS,
+    NEW_CONVERSATION,
+    STANDING_CONVERSATION,
+    TO_BE_OPENED,
+    Place,
+)
 
 # The statuses with which an API refuses to list, or does not find the agent.
 _REFUSED = frozenset({400, 403, 404, 405, 422, 501})
 _OURS = "fleetops.environments"
 _STANDING, _FOR_MESSAGE = f"{_OURS} standing conversation of", f"{_OURS} message"
-# The kinds of conversations that are made.
-_MADE = frozenset({NEW_CONVERSATION, STANDING_CONVERSATION})
 _SUMMARY = re.compile(f"(?:{re.escape(_STANDING)}|{re.escape(_FOR_MESSAGE)} \\S+ to) (?P<environment>.+)", re.DOTALL)
 
 
@@ -42,11 +48,6 @@ class MadeConversation(NamedTuple):
     environment_id: str
     summary: str
     is_archived: bool = False
-
-    @property
-    def is_standing(self) -> bool:
-        """Whether it is in use for whatever is sent to the environment."""
-        return self.summary == write_summary(self.environment_id) and not self.is_archived
 
 
 class MadeListing(NamedTuple):
@@ -112,29 +113,32 @@ class StandingConversations:
             if kind == EITHER_CONVERSATION and await self._has_standing(agent_id):
                 kind = STANDING_CONVERSATION
         except ApiError as error:
-            # An API that does not list conversations cannot have been asked for those that are listed first.
-            makes = kind in _MADE and message_id is not None
-            if error.code != "too_long" and (makes or error.status not in _REFUSED):
-                raise
-            problem = str(error) if error.code == "too_long" else None
+            # An API that refuses to list conversations has none that were found or made with a list.
+            makes = kind in MADE_CONVERSATIONS and message_id is not None
+            if makes or error.status not in _REFUSED:
+                if error.code != "too_long" and kind in TO_BE_OPENED:
+                    raise
+                problem = error
         place = None if kind == EITHER_CONVERSATION else kind
-        if kind in _MADE:
+        if kind in MADE_CONVERSATIONS:
             summary = write_summary(environment_id, message_id if kind == NEW_CONVERSATION else None)
             usable = [one.id for one in made if one.summary == summary and not one.is_archived]
             if is_new := not usable and message_id is not None:
                 usable = [await self._client.create_conversation(agent_id, summary)]
-            place = usable[0] if usable else STANDING_CONVERSATION
+            place = usable[0] if usable else kind
         others = dict.fromkeys([*(one.id for one in made), None]) if look else {}
         others.pop(None if place == DEFAULT_CONVERSATION else place, None)
         return Place(place, tuple(others), is_new, problem)
 
     async def _has_standing(self, agent_id: str) -> bool:
         """Whether messages to any environment go to a standing conversation with an agent."""
+        found = False
         for text, all_pages in ((_OURS, False), (_STANDING, False), (_OURS, True)):
             listing = await self._list(agent_id, text, all_pages=all_pages)
-            if listing.is_whole or any(one.is_standing for one in listing.made):
+            found = any(one.summary.startswith(_STANDING) and not one.is_archived for one in listing.made)
+            if found or listing.is_whole:
                 break
-        return any(one.is_standing for one in listing.made)
+        return found
 
     async def _find(self, agent_id: str, environment_id: str, message_id: str | None = None) -> list[MadeConversation]:
         """An environment's standing conversations, or those for a message to it."""
