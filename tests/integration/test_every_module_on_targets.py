@@ -18,8 +18,8 @@ from .conftest import CHECKOUT, Ansible, Run, awake, step
 # The options of each module besides its targets; send_message has its own tests for all of this.
 TOLD: dict[str, dict[str, Any]] = {
     "approval_info": {"agent_id": "agent-1"},
-    "environment_command": {"command": "reload", "agent_id": "agent-1"},
-    "environment_mode": {"mode": "acceptEdits", "agent_id": "agent-1"},
+    "environment_command": {"command": "reload", "agent_id": "agent-1", "conversation_id": "default"},
+    "environment_mode": {"mode": "acceptEdits", "agent_id": "agent-1", "conversation_id": "default"},
     # Aborting continues if a device is offline: the server can cancel.
     "environment_turn": {"state": "resumed", "agent_id": "agent-1"},
     "self_update": {"target_version": "0.1.0", "agent_id": "agent-1"},
