@@ -5,7 +5,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # The tools see nothing of the user's settings, and leave nothing outside the checkout.
 user_home := $(HOME)
-unexport $(filter ANSIBLE_% COVERAGE_% GALAXY_% LETTA_% MOLECULE_% PYTEST_% PYTHON% QODER_% VIRTUAL_ENV XDG_%,$(.VARIABLES))
+unexport $(filter ANSIBLE_% COVERAGE_% FLEETOPS_% GALAXY_% LETTA_% MOLECULE_% PG% PYTEST_% PYTHON% QODER_% VIRTUAL_ENV XDG_%,$(.VARIABLES))
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/.build/collections
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.build
@@ -23,7 +23,7 @@ linters := lint-ruff-check lint-ruff-format lint-mypy lint-ansible lint-changelo
 workers := 3
 pytest = pytest --numprocesses $(workers)
 
-.PHONY: help home venv chromium shells openssh demo demo-devices test check lint $(linters) sanity pytest test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench drift build ee docs changelog release-check clean
+.PHONY: help home venv chromium shells openssh postgresql demo demo-devices test check lint $(linters) sanity pytest test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench drift build ee docs changelog release-check clean
 
 help:
 	@echo 'make demo              install what is needed, then list and instruct a fleet in the sandbox'
@@ -106,11 +106,15 @@ shells: | home
 openssh: | home
 	@tests/checks/programs.sh 'which the connection plugin is measured against' sshd=openssh-server
 
+postgresql: | home
+	@tests/checks/postgresql.sh
+
 .build/rulebook/.ready: requirements.txt tests/rulebook.txt | venv
 	@tests/checks/rulebook.sh
 
 test-e2e test-python coverage: chromium .build/rulebook/.ready
 test-integration test-e2e test-python coverage test-matrix: shells
+test-unit test-integration test-python coverage test-matrix bench: postgresql
 
 # Its tests wait more than they work.
 test-unit: workers := 4

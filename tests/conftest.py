@@ -12,7 +12,7 @@ from tests.sandbox.postgresql import PostgresqlServer, find_programs
 @pytest.fixture(scope="session")
 def postgresql_process() -> Iterator[PostgresqlServer]:
     if find_programs() is None:
-        pytest.skip("PostgreSQL's server is not installed")
+        pytest.skip("PostgreSQL's server is missing (on Debian: sudo apt-get install postgresql)")
     with PostgresqlServer.start() as server:
         yield server
 
