@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def test_the_example_installs_the_collection_with_its_requirements(workplace: Pa
     collections = install(workplace, tmp_path / "collections")
 
     found = yaml.safe_load(run("ansible-builder", "introspect", str(collections), cwd=workplace))
-    required = (CHECKOUT / "requirements.txt").read_text().split()
+    files = ("requirements.txt", "requirements-postgresql.txt")
+    required = [line for file in files for line in (CHECKOUT / file).read_text().split()]
     assert [line.partition(" #")[0].strip() for line in found["python"]] == required
     assert found["system"] == []
     # AWX refers to the plugins by name.
@@ -69,3 +71,25 @@ def test_the_example_installs_the_collection_with_its_requirements(workplace: Pa
         "fleetops.environments.letta",
         "fleetops.environments.qoder",
     }
+
+
+def test_the_containerfile_is_of_stages_and_files_that_are_there(workplace: Path) -> None:
+    """As far as it shows without an engine: what each stage copies, and what the last one has."""
+    run("ansible-builder", "create", "--output-filename", "Containerfile", cwd=workplace)
+    lines = (workplace / "context/Containerfile").read_text().splitlines()
+    stages: dict[str, list[str]] = {}
+    for words in filter(None, map(str.split, lines)):
+        if words[0] == "FROM":
+            assert words[1] in {"$EE_BASE_IMAGE", *stages}
+            stages[words[3]] = []
+        elif stages:
+            stages[[*stages][-1]].append(" ".join(words))
+        if words[0] == "COPY":
+            source = words[1].removeprefix("--from=")
+            assert source in stages if source != words[1] else (workplace / "context" / source).exists()
+
+    [image] = re.findall(r'^ARG EE_BASE_IMAGE="(.+)"$', "\n".join(lines), flags=re.MULTILINE)
+    assert image == yaml.safe_load(EXAMPLE.read_text())["images"]["base_image"]["name"]
+    assert [*stages] == ["base", "galaxy", "builder", "final"]
+    for line in ("COPY --from=galaxy /usr/share/ansible /usr/share/ansible", "ENV ANSIBLE_INJECT_FACT_VARS=false"):
+        assert line in stages["final"]
