@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..module_utils.ledger.deliveries import Deliveries
-from ..module_utils.ledger.store import find_location, open_ledger, read_ledger
+from ..module_utils.ledger.store import find_location, read_ledger
 from ..modules.campaign_control import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
-from ..plugin_utils.actions.run_facts import find_run_facts
+from ..plugin_utils.actions.run_facts import open_ledger_for
 
 
 class ActionModule(EnvironmentAction):
@@ -24,6 +24,6 @@ class ActionModule(EnvironmentAction):
         with read_ledger(location) as reading:
             before = Deliveries(reading).state(campaign)
         if before != wanted and not self._task.check_mode:
-            with open_ledger(location, find_run_facts(self._task, task_vars)) as ledger:
+            with open_ledger_for(location, self._task, task_vars) as ledger:
                 Deliveries(ledger).set_state(campaign, wanted)
         return {"changed": before != wanted, "previous_state": before}

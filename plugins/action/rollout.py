@@ -20,7 +20,7 @@ from ..module_utils.http.settings import HttpSettings
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import add_rollout, find_rollout, record_changes
 from ..module_utils.ledger.schema import Rollout
-from ..module_utils.ledger.store import find_location, open_ledger, read_ledger
+from ..module_utils.ledger.store import find_location, read_ledger
 from ..module_utils.options import parse_share
 from ..module_utils.providers.conversation import MADE_CONVERSATIONS, NEW_CONVERSATION
 from ..module_utils.providers.letta.provider import PROVIDER
@@ -38,7 +38,7 @@ from ..module_utils.text import format_now, one_line
 from ..module_utils.versions import check_version
 from ..modules.rollout import SPEC
 from ..plugin_utils.actions.base import ON_A_TERMINAL, EnvironmentAction
-from ..plugin_utils.actions.run_facts import find_run_facts
+from ..plugin_utils.actions.run_facts import open_ledger_for
 from ..plugin_utils.actions.signals import stop_on_signals
 from ..plugin_utils.actions.targets import Item, read_targets
 from ..plugin_utils.core_internals import find_hosts
@@ -73,8 +73,7 @@ class ActionModule(EnvironmentAction):
         left_out = (excluded, f"left out with exclude={one_line(options['exclude'], 80)}", format_now())
         if self._task.check_mode:
             return _describe(exclude_targets(plan, *left_out), hosts, before=known)
-        facts = find_run_facts(self._task, task_vars)
-        with open_ledger(location, facts) as ledger, ledger.hold_rollout(name):
+        with open_ledger_for(location, self._task, task_vars) as ledger, ledger.hold_rollout(name):
             # Another run may have planned or continued it while this one waited for the lock.
             is_new = add_rollout(ledger, plan)
             before = find_rollout(ledger, name) or plan

@@ -24,7 +24,7 @@ from ..module_utils.fleet.fan_out import Target, count_each
 from ..module_utils.ledger.audit_log import AuditLog
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.schema import ACTIVE
-from ..module_utils.ledger.store import find_location, open_ledger, read_ledger
+from ..module_utils.ledger.store import find_location, read_ledger
 from ..module_utils.options import drop_blanks
 from ..module_utils.providers.base import Client, Provider
 from ..module_utils.providers.conversation import MADE_CONVERSATIONS, NEW_CONVERSATION, STATES, TO_BE_OPENED
@@ -41,7 +41,7 @@ from ..plugin_utils.actions.messages import (
     render_template,
 )
 from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
-from ..plugin_utils.actions.run_facts import find_run_facts
+from ..plugin_utils.actions.run_facts import open_ledger_for
 from ..plugin_utils.actions.targets import Item
 from ..plugin_utils.hosts import read_fields
 
@@ -126,8 +126,8 @@ class ActionModule(TargetsAction):
             if not name:
                 self._warn_of_crowd(run, run.targets)
                 return await _deliver(run, clients, conversations, run.targets)
-            facts = find_run_facts(self._task, self._templar.available_variables)
-            with open_ledger(find_location(run.options["ledger"]), facts) as ledger, _open_audit_log(run) as audit:
+            location, variables = find_location(run.options["ledger"]), self._templar.available_variables
+            with open_ledger_for(location, self._task, variables) as ledger, _open_audit_log(run) as audit:
                 kept, retry = Deliveries(ledger), run.options["retry"]
                 planned = plan_campaign(kept, name, retry, run.targets, self._source_hash(run))
                 if retry == "failed_turns":

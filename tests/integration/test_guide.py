@@ -146,7 +146,9 @@ def ten() -> Iterator[Sandbox]:
 @pytest.fixture
 def home(tmp_path: Path, ten: Sandbox) -> Path:
     ten.reset()
-    (tmp_path / "home").mkdir()
+    # The tests may run in a container, where a ledger in an empty directory is a warning.
+    (tmp_path / "home/.local/state/fleetops").mkdir(parents=True)
+    (tmp_path / "home/.local/state/fleetops/another").touch()
     return tmp_path / "home"
 
 

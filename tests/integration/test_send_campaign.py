@@ -89,12 +89,24 @@ def test_the_task_or_else_the_environment_names_the_ledger(ansible: Ansible, nam
     send = {name: value for name, value in SEND.items() if name != "ledger"}
     state = {"XDG_STATE_HOME": str(ansible.directory / "state"), "JOB_ID": "7", "AWX_HOST": "https://awx.invalid"}
     by_name = state | {"FLEETOPS_LEDGER": str(ansible.directory / "named.sqlite")}
+    # The tests may run in a container, where the first file of a directory is a warning.
+    ansible.file("state/fleetops/another", "")
 
     for env in (by_name, state):
         ansible.task("send_message", play={"hosts": names[0]}, env=env, **send).assert_quiet()
 
     assert len(_rows(ansible, "host", "named.sqlite")) == 1
     assert _rows(ansible, "awx_job_id, outcome", "state/fleetops/ledger.sqlite") == [("7", "found in the conversation")]
+
+
+def test_a_ledger_that_ends_with_its_container_is_a_warning(ansible: Ansible, names: list[str]) -> None:
+    options = SEND | {"ledger": "new/ledger.sqlite", "targets": names[:1]}
+    first, second = (ansible.task("send_message", env={"container": "oci"}, **options) for _time in range(2))
+
+    first.assert_warning(
+        "ledger: ", "/new/ledger.sqlite' is the first file of a directory in a container", "postgresql://"
+    )
+    second.assert_quiet()
 
 
 # The extra variables of a job as AWX writes them to a file: texts are marked unsafe.

@@ -1,16 +1,35 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who runs which playbook, for the record of a campaign."""
+"""Who runs which playbook, for the ledger that a run opens."""
 
 from __future__ import annotations
 
 import os
 import pwd
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from ansible.utils.display import Display
+
 from ...module_utils.ledger.schema import RunFacts
+from ...module_utils.ledger.store import Ledger, open_ledger
+
+# What shows that this is a container: files of Podman and Docker, variables of Podman and Kubernetes.
+_FILES, _VARIABLES = ("/run/.containerenv", "/.dockerenv"), {"container", "KUBERNETES_SERVICE_HOST"}
+
+
+def open_ledger_for(location: Path, task: Any, variables: Mapping[str, Any]) -> Ledger:
+    """The ledger opened for a run of this task. Warns of one that a container may take with it. Raises OptionError."""
+    if _is_container() and not any(location.parent.glob("*")):
+        lost = f"ledger: {str(location)!r} is the first file of a directory in a container, and would end with it"
+        Display().warning(f"{lost}; have the directory mounted, or give a postgresql:// URL")
+    return open_ledger(location, find_run_facts(task, variables))
+
+
+def _is_container() -> bool:
+    return any(map(os.path.exists, _FILES)) or not _VARIABLES.isdisjoint(os.environ)
 
 
 def find_run_facts(task: Any, variables: Mapping[str, Any]) -> RunFacts:
