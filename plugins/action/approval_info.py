@@ -9,13 +9,11 @@ from collections.abc import Sequence
 
 from ..module_utils.fleet.approvals import PendingOutcome, list_pending
 from ..module_utils.providers.letta.provider import PROVIDER
-from ..modules.approval_info import SPEC
 from ..plugin_utils.actions.everywhere import EverywhereAction
 from ..plugin_utils.actions.on_targets import TaskRun
 
 
 class ActionModule(EverywhereAction):
-    SPEC = SPEC
     STATUSES = ("ok", "offline", "skipped", "not_attempted", "failed", "unknown")
     CHANGED = frozenset()
     PROVIDERS = (PROVIDER,)

@@ -10,14 +10,11 @@ from typing import Any
 
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.store import find_location, read_ledger
-from ..modules.campaign_control import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.actions.run_facts import open_ledger_for
 
 
 class ActionModule(EnvironmentAction):
-    SPEC = SPEC
-
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         campaign, wanted = options["campaign"], options["state"]
         location = find_location(options["ledger"])

@@ -12,15 +12,12 @@ from ..module_utils.fleet.fan_out import count_each
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.store import open_to_show
 from ..module_utils.providers.conversation import STATES
-from ..modules.campaign_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 
 _STATUSES = ("sent", "unknown", "failed", "offline", "in_flight", "interrupted")
 
 
 class ActionModule(EnvironmentAction):
-    SPEC = SPEC
-
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         with open_to_show(options["ledger"], check_mode=bool(self._task.check_mode)) as ledger:
             deliveries = Deliveries(ledger)

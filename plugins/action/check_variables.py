@@ -13,18 +13,16 @@ from ansible.errors import AnsibleValueOmittedError
 
 from ..module_utils.environment import DROPPED
 from ..module_utils.errors import OptionError
-from ..modules.check_variables import SPEC
-from ..modules.wait_for_environment import MODES
 from ..plugin_utils import core_internals as core
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.hosts import HostVariables, count_dropped_rows, find_facts_named
-from ..plugin_utils.options import explain_templates
+from ..plugin_utils.options import explain_templates, read_specification
 from ..plugin_utils.variables import check_modes, check_names, convert_variable, has_role, read_variables
+
+_MODES = read_specification("wait_for_environment")["mode"]["choices"]
 
 
 class ActionModule(EnvironmentAction):
-    SPEC = SPEC
-
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         name, hostvars, host = options["name"], task_vars["hostvars"], core.find_current_host(task_vars)
         known, pattern = read_variables(name), f"{name}_hosts"
@@ -76,5 +74,5 @@ class ActionModule(EnvironmentAction):
                     value = templar.template(variables.get(name))
                 found[name] = convert_variable(name, rules, value)
                 if name == "audit_forbidden_modes":
-                    check_modes(name, found[name], MODES)
+                    check_modes(name, found[name], _MODES)
         return {name: value for name, value in found.items() if value is not None}

@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from ..module_utils.fleet.command import Command, CommandOutcome, run_command
 from ..module_utils.providers.conversation import STANDING_CONVERSATION
 from ..module_utils.providers.letta.provider import PROVIDER
-from ..modules.environment_command import SPEC
 from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 
 
 class ActionModule(TargetsAction):
-    SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     OPENS = frozenset({STANDING_CONVERSATION})
     SETTLED = frozenset({"changed", "unknown"})

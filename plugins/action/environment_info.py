@@ -16,18 +16,15 @@ from ..module_utils.http.settings import HttpSettings
 from ..module_utils.options import CONNECTION_SPEC, drop_blanks
 from ..module_utils.providers.base import Provider
 from ..module_utils.providers.registry import fetch_rows, find_provider
-from ..modules.environment_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 
 _OF_ALL = frozenset({"provider", "missing_ok", "name", "filters", "max_dropped_rows", *CONNECTION_SPEC})
 
 
 class ActionModule(EnvironmentAction):
-    SPEC = SPEC
-
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         provider = find_provider(options["provider"])
-        of_a_list = [field.name for field in dataclasses.fields(provider.query) if field.name in SPEC]
+        of_a_list = [field.name for field in dataclasses.fields(provider.query) if field.name in self.SPEC]
         self._check(provider, of_a_list, options)
         filters = Expressions("filters", options["filters"] or [], provider.fields)
         settings = self._settings(provider)

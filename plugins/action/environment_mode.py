@@ -12,12 +12,10 @@ from ..module_utils.fleet.fan_out import Outcome
 from ..module_utils.fleet.mode import ModeOutcome, set_mode
 from ..module_utils.providers.conversation import STANDING_CONVERSATION
 from ..module_utils.providers.letta.provider import PROVIDER
-from ..modules.environment_mode import SPEC
 from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 
 
 class ActionModule(TargetsAction):
-    SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     OPENS = frozenset({STANDING_CONVERSATION})
     NEEDS_AGENT = True

@@ -10,13 +10,10 @@ from typing import Any
 
 from ..module_utils.errors import OptionError
 from ..module_utils.text import one_line
-from ..modules.environment_outcome import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 
 
 class ActionModule(EnvironmentAction):
-    SPEC = SPEC
-
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         name, host = options["outcomes"], task_vars["inventory_hostname"]
         # The raw variable: templating it would go through all outcomes for each host.

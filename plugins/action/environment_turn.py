@@ -11,13 +11,11 @@ from typing import Any
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.turn import TurnChange, TurnOutcome, set_turn
 from ..module_utils.providers.letta.provider import PROVIDER
-from ..modules.environment_turn import SPEC
 from ..plugin_utils.actions.everywhere import EverywhereAction
 from ..plugin_utils.actions.on_targets import TaskRun
 
 
 class ActionModule(EverywhereAction):
-    SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     NEEDS_AGENT = True
 

@@ -16,14 +16,11 @@ from ..module_utils.ledger.rollouts import export_rollout, list_rollout_names
 from ..module_utils.ledger.store import Ledger, make_empty_ledger, open_to_show
 from ..module_utils.report.files import MODES, check_path, render_file, report_differs, write_report
 from ..module_utils.report.model import ReportedRollout, report_campaign, report_fleet, report_rollout
-from ..modules.fleet_report import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.hosts import check_host, find_environments, find_left_out, read_fields
 
 
 class ActionModule(EnvironmentAction):
-    SPEC = SPEC
-
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         paths = {option: options[option] for option in MODES if options[option]}
         self._check(paths, task_vars)

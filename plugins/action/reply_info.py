@@ -27,7 +27,6 @@ from ..module_utils.providers.conversation import STATES, Question, Reply
 from ..module_utils.providers.letta.provider import PROVIDER as LETTA
 from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
 from ..module_utils.text import one_line
-from ..modules.reply_info import SPEC
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.hosts import HostVariables, find_environment
 
@@ -36,7 +35,6 @@ _OF_ONE = ("client_message_id", "agent_id", "agent_name", "conversation_id", "se
 
 
 class ActionModule(EnvironmentAction):
-    SPEC = SPEC
     NEEDS_CONVERSATION = True
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:

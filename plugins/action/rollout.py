@@ -36,7 +36,6 @@ from ..module_utils.rollouts.waves import (
 )
 from ..module_utils.text import format_now, one_line
 from ..module_utils.versions import check_version
-from ..modules.rollout import SPEC
 from ..plugin_utils.actions.base import ON_A_TERMINAL, EnvironmentAction
 from ..plugin_utils.actions.run_facts import open_ledger_for
 from ..plugin_utils.actions.signals import stop_on_signals
@@ -49,7 +48,6 @@ _EVERY = 1.0 if ON_A_TERMINAL else 30.0
 
 
 class ActionModule(EnvironmentAction):
-    SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     OPENS = MADE_CONVERSATIONS
 

@@ -16,12 +16,10 @@ from ..module_utils.ledger.store import open_to_show
 from ..module_utils.providers.conversation import MADE_CONVERSATIONS
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
-from ..modules.self_update import SPEC
 from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 
 
 class ActionModule(TargetsAction):
-    SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     SETTLED = frozenset({"changed", "ok", "unknown"})
     OPENS = MADE_CONVERSATIONS

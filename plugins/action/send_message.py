@@ -31,7 +31,6 @@ from ..module_utils.providers.conversation import MADE_CONVERSATIONS, NEW_CONVER
 from ..module_utils.providers.message import Message
 from ..module_utils.providers.registry import AllConversations, find_provider, open_clients
 from ..module_utils.text import hash_text
-from ..modules.send_message import SPEC
 from ..plugin_utils.actions.messages import (
     Content,
     choose_source,
@@ -53,7 +52,6 @@ _NO_AGENT = "no agent_id: the environment decides who answers"
 
 
 class ActionModule(TargetsAction):
-    SPEC = SPEC
     STATUSES = STATUSES
     CHANGED = frozenset({"sent", "unknown"})
     SETTLED = frozenset({"sent", "already_sent"})

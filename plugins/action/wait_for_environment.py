@@ -14,13 +14,11 @@ from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.wait import STATUSES, Goal, WaitOutcome, wait_for_environments
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
-from ..modules.wait_for_environment import SPEC
 from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
 from ..plugin_utils.actions.targets import Item
 
 
 class ActionModule(TargetsAction):
-    SPEC = SPEC
     PROVIDERS = (PROVIDER,)
     STATUSES = STATUSES
     CHANGED = frozenset()

@@ -115,47 +115,5 @@ CONNECTION_SPEC: dict[str, dict[str, Any]] = {
     "client_key": {"type": "path", "no_log": False},
 }
 
-RELAY_SPEC: dict[str, dict[str, Any]] = {"relay_timeout": {"type": "float", "default": 10}}
-SETTINGS_SPEC = {**CONNECTION_SPEC, **RELAY_SPEC}
-
+SETTINGS_SPEC: dict[str, dict[str, Any]] = {**CONNECTION_SPEC, "relay_timeout": {"type": "float", "default": 10}}
 ROWS_SPEC: dict[str, dict[str, Any]] = {"max_dropped_rows": {"type": "str", "default": "10%"}}
-
-LIST_SPEC: dict[str, dict[str, Any]] = {
-    "online_only": {"type": "bool", "default": False},
-    "source": {"type": "str", "choices": ["local", "remote"]},
-    "user_id": {"type": "str"},
-    "filters": {"type": "raw"},
-    **ROWS_SPEC,
-}
-
-FAN_OUT_SPEC: dict[str, dict[str, Any]] = {
-    "targets": {"type": "list", "elements": "raw"},
-    "max_targets": {"type": "int"},
-    "concurrency": {"type": "int", "default": 20},
-    "rate": {"type": "float"},
-    "max_failures": {"type": "str", "default": "0"},
-    "retry_file": {"type": "path"},
-    "result_file": {"type": "path"},
-}
-
-TARGETS_SPEC: dict[str, dict[str, Any]] = {
-    **FAN_OUT_SPEC,
-    "agent_id": {"type": "str"},
-    "agent_name": {"type": "str"},
-    "conversation_id": {"type": "str"},
-    "when_offline": {"type": "str", "choices": ["skip", "fail", "wait"], "default": "skip"},
-    "offline_timeout": {"type": "float", "default": 300},
-    **RELAY_SPEC,
-}
-
-# Of a module that looks at every conversation of a device.
-ALL_CONVERSATIONS_SPEC: dict[str, dict[str, Any]] = {
-    "all_conversations": {"type": "bool", "default": False},
-    "ledger": {"type": "path"},
-    "earlier_results": {"type": "path"},
-}
-
-ON_CONTROLLER = (
-    "this module runs on the controller, by the action plugin of its name; "
-    "call it as fleetops.environments.{name} so that Ansible finds that plugin"
-)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module approval_info: documentation and argument specification."""
+"""Module approval_info: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: approval_info
@@ -159,17 +159,3 @@ pending_approvals:
   elements: dict
   sample: []
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import ALL_CONVERSATIONS_SPEC, CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
-
-SPEC = {
-    "tool_names": {"type": "list", "elements": "str"},
-    **ALL_CONVERSATIONS_SPEC,
-    **TARGETS_SPEC,
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="approval_info"))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module campaign_control: documentation and argument specification."""
+"""Module campaign_control: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: campaign_control
@@ -56,16 +56,3 @@ previous_state:
   type: str
   sample: active
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import ON_CONTROLLER
-
-SPEC = {
-    "campaign": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["active", "paused", "cancelled"], "required": True},
-    "ledger": {"type": "path"},
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="campaign_control"))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module campaign_info: documentation and argument specification."""
+"""Module campaign_info: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: campaign_info
@@ -177,16 +177,3 @@ deliveries:
       type: str
       sample: /playbooks/rotate.yml
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import ON_CONTROLLER
-
-SPEC = {
-    "campaign": {"type": "str", "required": True},
-    "ledger": {"type": "path"},
-    "include_deliveries": {"type": "bool", "default": False},
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="campaign_info"))

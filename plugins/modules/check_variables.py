@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module check_variables: documentation and argument specification."""
+"""Module check_variables: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: check_variables
@@ -82,12 +82,3 @@ dropped_rows:
   returned: for the playbook audit
   type: int
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import ON_CONTROLLER
-
-SPEC = {"name": {"type": "str", "required": True}}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="check_variables"))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module environment_info: documentation and argument specification."""
+"""Module environment_info: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: environment_info
@@ -183,28 +183,3 @@ next_after:
   type: str
   sample: environment-1
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import CONNECTION_SPEC, LIST_SPEC, ON_CONTROLLER
-
-SPEC = {
-    "provider": {"type": "str", "default": "letta"},
-    "device_id": {"type": "str"},
-    "environment_id": {"type": "str"},
-    "name": {"type": "str"},
-    "missing_ok": {"type": "bool", "default": False},
-    "after": {"type": "str"},
-    "after_id": {"type": "str"},
-    "before_id": {"type": "str"},
-    "include_archived": {"type": "bool", "default": False},
-    "created_at_gte": {"type": "str"},
-    "created_at_lte": {"type": "str"},
-    "limit": {"type": "int", "default": 100},
-    "all_pages": {"type": "bool", "default": True},
-    **LIST_SPEC,
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="environment_info"))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module environment_mode: documentation and argument specification."""
+"""Module environment_mode: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: environment_mode
@@ -161,21 +161,3 @@ previous_mode:
   type: str
   sample: unrestricted
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
-
-SPEC = {
-    "mode": {
-        "type": "str",
-        "choices": ["default", "standard", "acceptEdits", "bypassPermissions", "unrestricted", "strict"],
-        "required": True,
-    },
-    "answer_timeout": {"type": "float", "default": 15},
-    **TARGETS_SPEC,
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="environment_mode"))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module environment_outcome: documentation and argument specification."""
+"""Module environment_outcome: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: environment_outcome
@@ -64,12 +64,3 @@ msg:
   type: str
   sample: "alpha: failed: not back on version 0.34.12 or newer within 300 s"
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import ON_CONTROLLER
-
-SPEC = {"outcomes": {"type": "str", "required": True}}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="environment_outcome"))

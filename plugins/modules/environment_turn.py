@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module environment_turn: documentation and argument specification."""
+"""Module environment_turn: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: environment_turn
@@ -225,24 +225,3 @@ queue_paused:
   type: bool
   sample: true
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import ALL_CONVERSATIONS_SPEC, CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
-
-SPEC = {
-    "state": {"type": "str", "choices": ["aborted", "resumed"], "required": True},
-    "run_id": {"type": "str"},
-    "mode": {
-        "type": "str",
-        "choices": ["default", "standard", "acceptEdits", "bypassPermissions", "unrestricted", "strict"],
-    },
-    "end_background": {"type": "bool", "default": False},
-    **ALL_CONVERSATIONS_SPEC,
-    "answer_timeout": {"type": "float", "default": 15},
-    **TARGETS_SPEC,
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="environment_turn"))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module fleet_report: documentation and argument specification."""
+"""Module fleet_report: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: fleet_report
@@ -132,21 +132,3 @@ files:
       type: bool
       sample: true
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import ON_CONTROLLER
-
-SPEC = {
-    "path": {"type": "path"},
-    "json_path": {"type": "path"},
-    "metrics_path": {"type": "path"},
-    "hosts": {"type": "list", "elements": "str"},
-    "rollout": {"type": "str"},
-    "campaigns": {"type": "list", "elements": "str", "default": []},
-    "ledger": {"type": "path"},
-    "allow_empty": {"type": "bool", "default": False},
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="fleet_report"))

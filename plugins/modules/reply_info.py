@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module reply_info: documentation and argument specification."""
+"""Module reply_info: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: reply_info
@@ -206,25 +206,3 @@ counts:
   type: dict
   sample: {replied: 2, waiting: 1, needs_approval: 0, failed: 0, lost: 0, skipped: 0}
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, RELAY_SPEC
-
-SPEC = {
-    "replies": {"type": "list", "elements": "dict"},
-    "client_message_id": {"type": "str"},
-    "agent_id": {"type": "str"},
-    "agent_name": {"type": "str"},
-    "conversation_id": {"type": "str"},
-    "session_id": {"type": "str"},
-    "reply_dir": {"type": "path"},
-    "lost_after": {"type": "float", "default": 600},
-    "concurrency": {"type": "int", "default": 20},
-    "rate": {"type": "float"},
-    **RELAY_SPEC,
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="reply_info"))

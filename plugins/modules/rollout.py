@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module rollout: documentation and argument specification."""
+"""Module rollout: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: rollout
@@ -386,37 +386,3 @@ done:
   type: bool
   sample: false
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER
-
-SPEC = {
-    "name": {"type": "str", "required": True},
-    "version": {"type": "str", "required": True},
-    "targets": {"type": "list", "elements": "str", "required": True},
-    "max_targets": {"type": "int"},
-    "waves": {"type": "list", "elements": "str", "default": ["1", "5%", "25%", "100%"]},
-    "state": {"type": "str", "choices": ["planned", "run"], "default": "planned"},
-    "gate": {"type": "bool", "default": False},
-    "exclude": {"type": "str"},
-    "containers": {"type": "str", "choices": ["last", "skip"], "default": "last"},
-    "when_busy": {"type": "str", "choices": ["wait", "skip", "interrupt"], "default": "wait"},
-    "busy_timeout": {"type": "float", "default": 600},
-    "canary_max_failures": {"type": "str", "default": "0"},
-    "max_failures": {"type": "str", "default": "5%"},
-    "offline_timeout": {"type": "float", "default": 120},
-    "update_timeout": {"type": "float", "default": 300},
-    "soak": {"type": "float", "default": 300},
-    "soak_grace": {"type": "float", "default": 300},
-    "poll_interval": {"type": "float", "default": 15},
-    "probe_agent_id": {"type": "str"},
-    "probe_content": {"type": "str", "default": "Reply with the one word: ready"},
-    "probe_timeout": {"type": "float", "default": 300},
-    "ledger": {"type": "path"},
-    "concurrency": {"type": "int", "default": 20},
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="rollout"))

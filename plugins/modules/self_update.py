@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module self_update: documentation and argument specification."""
+"""Module self_update: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: self_update
@@ -232,22 +232,3 @@ version:
   type: str
   sample: 0.34.12
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
-
-SPEC = {
-    "target_version": {"type": "str"},
-    "method": {"type": "str", "choices": ["auto", "command", "message"], "default": "auto"},
-    "update_timeout": {"type": "float", "default": 300},
-    "when_busy": {"type": "str", "choices": ["wait", "skip", "interrupt"], "default": "wait"},
-    "busy_timeout": {"type": "float", "default": 600},
-    "ledger": {"type": "path"},
-    "allow_any_manual_command": {"type": "bool", "default": False},
-    **TARGETS_SPEC,
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="self_update"))

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module send_message: documentation and argument specification."""
+"""Module send_message: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: send_message
@@ -534,47 +534,3 @@ status:
   type: str
   sample: sent
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import CONNECTION_SPEC, ON_CONTROLLER, TARGETS_SPEC
-
-SPEC = {
-    "content": {"type": "raw"},
-    "content_file": {"type": "path"},
-    "content_template": {"type": "path"},
-    "messages": {"type": "list", "elements": "dict"},
-    "approvals": {
-        "type": "list",
-        "elements": "dict",
-        "options": {
-            "tool_call_id": {"type": "str", "required": True},
-            "approve": {"type": "bool"},
-            "reason": {"type": "str"},
-            "updated_input": {"type": "dict"},
-            "status": {"type": "str", "choices": ["success", "error"]},
-            "tool_return": {"type": "raw"},
-            "stdout": {"type": "list", "elements": "str"},
-            "stderr": {"type": "list", "elements": "str"},
-            "type": {"type": "str", "choices": ["approval", "tool"]},
-        },
-    },
-    "self_update": {"type": "bool", "default": False},
-    "allow_any_manual_command": {"type": "bool", "default": False},
-    "client_message_id": {"type": "str"},
-    "agent": {"type": "raw"},
-    "session_id": {"type": "str"},
-    "campaign": {"type": "str"},
-    "ledger": {"type": "path"},
-    "verify": {"type": "str", "choices": ["history", "none"], "default": "history"},
-    "retry": {"type": "str", "choices": ["undelivered", "failed_turns", "all"], "default": "undelivered"},
-    "audit_log": {"type": "path"},
-    "audit_content": {"type": "bool", "default": False},
-    "wait_for_reply": {"type": "bool", "default": False},
-    "reply_timeout": {"type": "float", "default": 600},
-    **TARGETS_SPEC,
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="send_message"))

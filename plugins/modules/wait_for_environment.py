@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Module wait_for_environment: documentation and argument specification."""
+"""Module wait_for_environment: its documentation, from which the action of its name has its options."""
 
 DOCUMENTATION = r"""
 module: wait_for_environment
@@ -193,22 +193,3 @@ elapsed:
   type: float
   sample: 7.02
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-from ..module_utils.options import CONNECTION_SPEC, FAN_OUT_SPEC, ON_CONTROLLER
-
-MODES = ["standard", "acceptEdits", "unrestricted", "strict", "default", "bypassPermissions", "fullAccess", "plan"]
-SPEC = {
-    "state": {"type": "str", "choices": ["online", "offline"], "default": "online"},
-    "version": {"type": "str"},
-    "mode": {"type": "str", "choices": MODES},
-    "steady_for": {"type": "float", "default": 0},
-    "wait_timeout": {"type": "float", "default": 300},
-    "poll_interval": {"type": "float", "default": 15},
-    **FAN_OUT_SPEC,
-    **CONNECTION_SPEC,
-}
-
-if __name__ == "__main__":
-    AnsibleModule(SPEC, supports_check_mode=True).fail_json(msg=ON_CONTROLLER.format(name="wait_for_environment"))

@@ -1,23 +1,27 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checks options where core does not: blank environment variables, `nan`, errors of several lines, small numbers."""
+"""Reads the options of modules, and checks them where core does not: blanks, `nan`, small numbers, long errors."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.errors import UnsupportedError
 
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.options import convert_value, is_blank
 from ..module_utils.text import one_line
 
+# What the documentation of an option and a specification have under the same names.
+_RULES = ("type", "elements", "choices", "required", "default")
 # The smallest value of an option, in every plugin that has it.
 _SMALLEST = {
     **dict.fromkeys(("concurrency", "limit", "page_size"), 1),
@@ -55,6 +59,29 @@ def forget_blank_environment(names: Iterable[str]) -> None:
     for name in names:
         if name in os.environ and is_blank(os.environ[name]):
             del os.environ[name]
+
+
+def read_specification(module: str) -> dict[str, Any]:
+    """The options of a module as an argument specification, from its documentation and the fragments of that."""
+    plugins = str(__package__).rpartition(".")[0]
+    documentation = yaml_load(import_module(f"{plugins}.modules.{module}").DOCUMENTATION)
+    options = documentation["options"]
+    for fragment in documentation["extends_documentation_fragment"]:
+        name, _dot, part = fragment.removeprefix("fleetops.environments.").partition(".")
+        texts = import_module(f"{plugins}.doc_fragments.{name}").ModuleDocFragment
+        for option, said in yaml_load(getattr(texts, part.upper() or "DOCUMENTATION"))["options"].items():
+            # A module may say something else of it, such as another description.
+            options[option] = said | options.get(option, {})
+    return _specify(options)
+
+
+def _specify(options: Mapping[str, Any]) -> dict[str, Any]:
+    specification = {}
+    for name, said in options.items():
+        specification[name] = {rule: said[rule] for rule in _RULES if rule in said}
+        if "suboptions" in said:
+            specification[name]["options"] = _specify(said["suboptions"])
+    return specification
 
 
 def validate_arguments(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:

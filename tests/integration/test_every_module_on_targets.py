@@ -32,8 +32,8 @@ ONCE: dict[str, dict[str, Any]] = {"rollout": {"name": "r", "version": "0.1.0", 
 def _modules(option: str) -> list[str]:
     """The modules that have an option."""
     names = sorted(path.stem for path in Path(CHECKOUT, "plugins/modules").glob("*.py"))
-    package = "ansible_collections.fleetops.environments.plugins.modules"
-    return [name for name in names if option in importlib.import_module(f"{package}.{name}").SPEC]
+    package = "ansible_collections.fleetops.environments.plugins.action"
+    return [name for name in names if option in importlib.import_module(f"{package}.{name}").ActionModule.SPEC]
 
 
 every_module = pytest.mark.parametrize("module", TOLD)

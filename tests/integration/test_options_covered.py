@@ -26,10 +26,10 @@ PLUGINS = {
 
 
 def list_specified(plugin: str) -> set[str]:
-    """The options in the code: a module's or a lookup's SPEC, a plugin's DOCUMENTATION with its fragments."""
+    """The options in the code: an action's or a lookup's SPEC, a plugin's DOCUMENTATION with its fragments."""
     package = f"ansible_collections.{COLLECTION}.plugins"
     if PLUGINS[plugin] == "module":
-        return set(importlib.import_module(f"{package}.modules.{plugin}").SPEC)
+        return set(importlib.import_module(f"{package}.action.{plugin}").ActionModule.SPEC)
     if PLUGINS[plugin] == "lookup":
         return {"_terms", *importlib.import_module(f"{package}.lookup.{plugin}").SPEC}
     documentation = yaml.safe_load(importlib.import_module(f"{package}.inventory.{plugin}").DOCUMENTATION)
@@ -93,8 +93,8 @@ def test_claims_are_about_plugins_that_exist() -> None:
 
 
 def test_suboptions_are_documented_as_they_are_specified() -> None:
-    package = f"ansible_collections.{COLLECTION}.plugins.modules"
+    package = f"ansible_collections.{COLLECTION}.plugins.action"
     for plugin in (name for name, kind in PLUGINS.items() if kind == "module"):
         documented = _list_documented(plugin)
-        for name, option in importlib.import_module(f"{package}.{plugin}").SPEC.items():
+        for name, option in importlib.import_module(f"{package}.{plugin}").ActionModule.SPEC.items():
             assert set(documented[name].get("suboptions") or {}) == set(option.get("options") or {}), name

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.fleetops.environments.plugins.action.rollout import ActionModule
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import update as update_module
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.drain import Drain
@@ -37,7 +38,6 @@ from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.pre
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.run import RolloutRun
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.waves import plan_rollout
 from ansible_collections.fleetops.environments.plugins.module_utils.text import format_now
-from ansible_collections.fleetops.environments.plugins.modules.rollout import SPEC
 from tests.sandbox.process import Sandbox
 from tests.unit.support import environment_of, policy, settings_for
 
@@ -45,7 +45,7 @@ VERSION = "0.34.12"
 FACTS = RunFacts("tester")
 # A device that was recorded and not told is waited for as long as this.
 OPTIONS = {
-    **{name: rules.get("default") for name, rules in SPEC.items()},
+    **{name: rules.get("default") for name, rules in ActionModule.SPEC.items()},
     "version": VERSION,
     "update_timeout": 2.0,
     "soak": 0.1,

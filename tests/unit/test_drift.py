@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.fleetops.environments.plugins.action.environment_mode import ActionModule
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import Metadata, Row
-from ansible_collections.fleetops.environments.plugins.modules.environment_mode import SPEC
 from tests.checks import drift
 from tests.sandbox.seeded import COMMANDS
 
@@ -101,7 +101,7 @@ def test_what_the_collection_uses_is_known() -> None:
     used = {f"letta-client: environment_list_response {name}" for name in rows}
     parameters = Query(online_only=True, source="local", user_id="u").parameters()
     used |= {f"letta-client: environment_list_params EnvironmentListParams.{name}" for name in parameters}
-    used |= {f"letta: mode {mode}" for mode in SPEC["mode"]["choices"]}
+    used |= {f"letta: mode {mode}" for mode in ActionModule.SPEC["mode"]["choices"]}
 
     # Devices send these, and the reference does not have them.
     of_devices = ("listenerInstanceId", "self_update", "supported_commands")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.fleetops.environments.plugins.modules.environment_mode import SPEC as MODE_SPEC
+from ansible_collections.fleetops.environments.plugins.action.environment_mode import ActionModule as EnvironmentMode
 from ansible_collections.fleetops.environments.plugins.plugin_utils.variables import read_variables
 from tests.sandbox.process import CHECKOUT
 
@@ -103,7 +103,7 @@ def test_a_variable_has_a_type_that_the_check_knows_and_a_meaning(name: str) -> 
 def test_stop_mode_is_each_mode_that_restricts() -> None:
     modes = PLAYBOOKS["stop"]["options"]["stop_mode"]["choices"]
 
-    assert set(MODE_SPEC["mode"]["choices"]) - set(modes) == {"bypassPermissions", "unrestricted"}
+    assert set(EnvironmentMode.SPEC["mode"]["choices"]) - set(modes) == {"bypassPermissions", "unrestricted"}
 
 
 @pytest.mark.parametrize("name", PLAYBOOKS)

@@ -31,7 +31,7 @@ from ...module_utils.stop import Stop
 from ...module_utils.text import one_line
 from ..core_internals import drop_facts, find_current_host, hide_source, without_facts
 from ..hosts import HostVariables, find_environment
-from ..options import explain_templates, validate_arguments
+from ..options import explain_templates, read_specification, validate_arguments
 from ..variables import find_variables, is_of_collection
 from .signals import stop_on_signals
 from .targets import Item, find_listing_url
@@ -52,7 +52,7 @@ Value = TypeVar("Value")
 
 
 class EnvironmentAction(ActionBase):  # type: ignore[misc]
-    """An action that talks to a provider. A subclass has a SPEC and an `execute`."""
+    """An action that talks to a provider. A subclass has an `execute`, and its options from the module of its name."""
 
     _requires_connection = False
 
@@ -65,6 +65,11 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
     OPENS: ClassVar[frozenset[str]] = frozenset()
     # Whether another one of these words in a host variable is an error and not ignored.
     NEEDS_CONVERSATION: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        package, _dot, name = cls.__module__.rpartition(".")
+        if package.endswith(".action"):
+            cls.SPEC = read_specification(name)
 
     def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
         """Do the work and return the result. Raises FleetError."""
