@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..module_utils.environment import DROPPED, Environment, check_dropped, note_invalid
-from ..module_utils.errors import ApiError, FleetError, OptionError
+from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.options import CONNECTION_SPEC, drop_blanks
-from ..module_utils.providers.base import Provider
+from ..module_utils.providers.base import Provider, none_if_missing
 from ..module_utils.providers.registry import fetch_rows, find_provider
 from ..plugin_utils.actions.base import EnvironmentAction
 
@@ -67,11 +67,7 @@ class ActionModule(EnvironmentAction):
 async def _retrieve(provider: Provider, settings: HttpSettings, options: Mapping[str, Any]) -> list[Environment]:
     identity = options[provider.looked_up_by]
     async with provider.client(settings) as client:
-        try:
-            return [await client.retrieve(identity)]
-        except ApiError as error:
-            if error.status != 404:
-                raise
-    if options["missing_ok"]:
-        return []
-    raise FleetError(f"{provider.looked_up_by}: there is no environment {identity!r}")
+        found = await none_if_missing(client.retrieve(identity))
+    if found is None and not options["missing_ok"]:
+        raise FleetError(f"{provider.looked_up_by}: there is no environment {identity!r}")
+    return [found] if found is not None else []

@@ -9,17 +9,20 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 from ..environment import Environment, EnvironmentReference, InvalidRow, Listing
 from ..errors import ApiError
+from ..http.client import HttpClient
 from ..http.settings import HttpSettings
 from ..options import SETTINGS_SPEC, convert_value, drop_blanks, merge_connection_options
 from .conversation import NEW_CONVERSATION, Look, Place, Question
 from .message import Message
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,38 @@ class Conversations(Protocol):
         """
 
 
-class Client(AbstractAsyncContextManager["Client"], Protocol):
-    """A provider's client. Every call raises ApiError."""
+async def none_if_missing(call: Awaitable[Found]) -> Found | None:
+    """What a call answers; None for the status 404. Raises ApiError."""
+    try:
+        return await call
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+class Client(ABC):
+    """A provider's client. Use as an async context manager; every call raises ApiError."""
 
     # The statuses that mean that a connection has gone and nothing was delivered over it. Empty if environments are not
     # reached over connections.
-    GONE: frozenset[int]
+    GONE: frozenset[int] = frozenset()
 
+    def __init__(self, settings: HttpSettings) -> None:
+        self.settings = settings
+        self._http = HttpClient(settings)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._http.__aexit__(*exc_info)
+
+    @abstractmethod
     async def list(self, query: Any, starts: Sequence[str] = ()) -> Listing:
         """All rows that match the query. starts: those of an earlier listing of the same query."""
 
+    @abstractmethod
     async def retrieve(self, identity: str) -> Environment:
         """One environment, by the option `Provider.looked_up_by`. The error has the status 404 if there is none."""
 
@@ -68,7 +93,9 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
 
         among: how many look-ups are made together; one listing may answer them all.
         """
+        return await none_if_missing(self.retrieve(wanted.id))
 
+    @abstractmethod
     async def send(
         self,
         target: EnvironmentReference,
@@ -80,6 +107,7 @@ class Client(AbstractAsyncContextManager["Client"], Protocol):
     ) -> Accepted:
         """Send over the connection that the target has. final: statuses after which the request is not repeated."""
 
+    @abstractmethod
     async def open_conversation(
         self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
     ) -> Place:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from ..._deps import pydantic
 from ...environment import Environment, EnvironmentReference, InvalidRow, Listing, validate_rows
 from ...errors import ApiError
-from ...http.client import HttpClient
-from ...http.settings import HttpSettings
-from ..base import Accepted, Provider
+from .. import base
 from ..conversation import Look, Place, Question, Reply
 from ..message import Message
 
@@ -35,20 +33,8 @@ class Row(pydantic.BaseModel):
     awake: bool
 
 
-class Client:
-    """Acme's machines over REST. Use as an async context manager; every call raises ApiError."""
-
-    GONE: frozenset[int] = frozenset()
-
-    def __init__(self, settings: HttpSettings) -> None:
-        self._http = HttpClient(settings)
-        self._base_url = settings.base_url
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._http.__aexit__(*exc_info)
+class Client(base.Client):
+    """Acme's machines over REST."""
 
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
         """All machines."""
@@ -62,13 +48,13 @@ class Client:
             raise ApiError(f"there is no machine {identity}", code="http_404", status=404)
         return found
 
-    async def resolve(self, wanted: Environment, *, among: int = 1) -> Environment | None:
+    async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The current state of the machine; None when it no longer exists."""
         return (await self._by_id()).get(wanted.id)
 
     async def _by_id(self) -> dict[str, Environment]:
         listing = await self.list(Query())
-        return {item.id: item for item in environments(listing, self._base_url, Query())[0]}
+        return {item.id: item for item in environments(listing, self.settings.base_url, Query())[0]}
 
     async def open_conversation(
         self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
@@ -78,17 +64,17 @@ class Client:
 
     async def send(
         self,
-        target: Environment,
+        target: EnvironmentReference,
         messages: Sequence[Message],
         *,
         agent_id: str | None,
         conversation_id: str | None,
         final: Sequence[int] = (),
-    ) -> Accepted:
+    ) -> base.Accepted:
         """Put the messages into the machine's inbox."""
         text = "\n".join(message.text for message in messages)
         reply = await self._http.post("machines", target.id, "inbox", body={"text": text}, repeatable=False)
-        return Accepted("in the inbox", reply.attempts)
+        return base.Accepted("in the inbox", reply.attempts)
 
 
 class Conversations:
@@ -129,7 +115,7 @@ def environments(listing: Listing, base_url: str, query: Query) -> tuple[list[En
     return validate_rows(listing.rows, make_environment)
 
 
-PROVIDER = Provider(
+PROVIDER = base.Provider(
     name="acme",
     base_url="https://machines.acme.example",
     fields=("id", "name", "awake"),

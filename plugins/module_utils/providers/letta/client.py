@@ -12,15 +12,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 from ...environment import Environment, EnvironmentReference, Listing
 from ...errors import ApiError, OptionError
 from ...http import paging
-from ...http.client import Answer, HttpClient
+from ...http.client import Answer
 from ...http.settings import HttpSettings
 from ...text import one_line
-from ..base import Accepted
+from .. import base
 from ..conversation import Place
 from ..message import Message
 from .approvals import answer_over_relay, find_decisions
@@ -71,28 +71,20 @@ class Cancellation:
     unclear: bool
 
 
-class Client:
-    """Letta's environments over REST. Use as an async context manager; every call raises ApiError."""
+class Client(base.Client):
+    """Letta's environments over REST."""
 
     # The reference does not say which of the two the API sends for an offline connection.
     GONE = frozenset({404, 503})
 
     def __init__(self, settings: HttpSettings) -> None:
-        self.settings = settings
-        self._http = HttpClient(settings)
-        self._base_url = settings.base_url
+        super().__init__(settings)
         self._all_rows = SharedListing(lambda: self.list(Query()), settings.base_url, _PAGE_SIZE)
         self._standing = StandingConversations(self)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._http.__aexit__(*exc_info)
-
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
         """All rows that match, each once. starts: see `paging`. Raises ApiError rather than returning some of them."""
-        what = f"GET {self._base_url}/v1/environments"
+        what = f"GET {self.settings.base_url}/v1/environments"
         bounds = paging.Bounds(what, self.settings.deadline)
 
         async def ask(after: str | None) -> paging.Page:
@@ -106,7 +98,7 @@ class Client:
     async def retrieve(self, device_id: str) -> Environment:
         """The environment of a device; if it has several, the API answers with the newest."""
         answer = await self._http.get("v1", "environments", device_id)
-        return answer.read_as(lambda raw: read_environment(raw, self._base_url, answer.date))
+        return answer.read_as(lambda raw: read_environment(raw, self.settings.base_url, answer.date))
 
     async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
         """The same row as it is now; None if it is gone. `among` look-ups share a listing if that needs fewer requests.
@@ -117,12 +109,9 @@ class Client:
         in_list = wanted.device_id is None or self._all_rows.is_cheaper_for(among)
         found = await self._all_rows.find(wanted.id) if in_list else None
         if found is None and wanted.device_id is not None:
-            try:
-                found = await self.retrieve(wanted.device_id)
-            except ApiError as error:
-                if error.status == 404:
-                    return None
-                raise
+            found = await base.none_if_missing(self.retrieve(wanted.device_id))
+            if found is None:
+                return None
             if found.id != wanted.id:
                 found = None if in_list else await self._all_rows.find(wanted.id)
         if found is None:
@@ -137,7 +126,7 @@ class Client:
         agent_id: str | None,
         conversation_id: str | None,
         final: Sequence[int] = (),
-    ) -> Accepted:
+    ) -> base.Accepted:
         """Send messages over the environment's connection.
 
         User messages are sent again after an unclear failure, since the device drops a `client_message_id` that it
@@ -150,7 +139,7 @@ class Client:
         if decisions := find_decisions(messages):
             note = await answer_over_relay(self.settings, target.connection_id, agent_id, conversation_id, decisions)
             if note is None:
-                return Accepted("the device accepted the answer", 1, via="relay")
+                return base.Accepted("the device accepted the answer", 1, via="relay")
         # The option `messages` has the form of the API.
         body: dict[str, Any] = {"messages": [message.as_option() for message in messages]}
         optional = {"agentId": agent_id, "conversationId": conversation_id}
@@ -166,12 +155,11 @@ class Client:
                 may_be_accepted=answer.unclear,
                 attempts=answer.attempts,
             )
-        return Accepted(one_line(result.message), answer.attempts, note=note)
+        return base.Accepted(one_line(result.message), answer.attempts, note=note)
 
     async def open_conversation(
         self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
     ) -> Place:
-        """As in the protocol of clients."""
         return await self._standing.open(agent_id, target.id, client_message_id, kind, look=look)
 
     async def list_made(self, agent_id: str) -> Sequence[MadeConversation]:
@@ -184,7 +172,7 @@ class Client:
         answer = await self._http.post("v1", "conversations", "", body=body, params=params, repeatable=False)
         conversation_id = answer.data.get("id") if isinstance(answer.data, dict) else None
         if not isinstance(conversation_id, str) or not conversation_id:
-            raise ApiError(f"POST {self._base_url}/v1/conversations/: the answer has no id", code="invalid")
+            raise ApiError(f"POST {self.settings.base_url}/v1/conversations/: the answer has no id", code="invalid")
         return conversation_id
 
     async def list_conversations(self, agent_id: str, summary: str, *, all_pages: bool) -> Listing:
@@ -199,7 +187,7 @@ class Client:
 
     async def _list_rows(self, kind: str, parameters: Mapping[str, str], *, all_pages: bool) -> Listing:
         """What a list call answers that gives a list alone. A listing of too many pages has the code `too_long`."""
-        what, asked = f"GET {self._base_url}/v1/{kind}/", itertools.count()
+        what, asked = f"GET {self.settings.base_url}/v1/{kind}/", itertools.count()
         bounds = paging.Bounds(what, self.settings.deadline)
 
         async def ask(after: str | None) -> paging.Page:
@@ -237,13 +225,8 @@ class Client:
 
     async def retrieve_run(self, run_id: str) -> Run | None:
         """A run; None if the server has deleted it."""
-        try:
-            answer = await self._http.get("v1", "runs", run_id)
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
-        return answer.read_as(Run.model_validate)
+        answer = await base.none_if_missing(self._http.get("v1", "runs", run_id))
+        return answer.read_as(Run.model_validate) if answer is not None else None
 
     async def list_runs(self, agent_id: str, **wanted: str) -> Sequence[Run]:
         """The runs of an agent, newest first. In its default conversation their `conversation_id` is None.
@@ -251,7 +234,7 @@ class Client:
         wanted: parameters of the API, which a server may ignore.
         """
         listing = await self._list_rows("runs", {"agent_id": agent_id, "order": "desc", **wanted}, all_pages=True)
-        answer = Answer({"runs": listing.rows}, listing.fetched_at, where=f"GET {self._base_url}/v1/runs/")
+        answer = Answer({"runs": listing.rows}, listing.fetched_at, where=f"GET {self.settings.base_url}/v1/runs/")
         found = answer.read_as(Runs.model_validate).runs
         for run in found:
             if run.conversation_id in ("default", agent_id):

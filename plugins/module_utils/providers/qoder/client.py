@@ -14,18 +14,17 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 from ..._deps import pydantic
 from ...environment import Environment, EnvironmentReference, Listing
 from ...errors import ApiError
-from ...http.client import Answer, HttpClient
+from ...http.client import Answer
 from ...http.gate import Pace
 from ...http.paging import MAX_PAGES, Bounds, drop_repeated_rows, find_row_id
 from ...http.settings import HttpSettings
 from ...text import one_line
-from ..base import Accepted, make_idempotency_key
+from .. import base
 from ..conversation import Place
 from ..message import Message
 from .models import Event, ListPage, Query, Session, read_environment
@@ -38,20 +37,12 @@ _EVENTS_A_PAGE = 100
 Params: TypeAlias = Mapping[str, str]
 
 
-class Client(AbstractAsyncContextManager["Client"]):
-    """Qoder's environments and sessions over REST. Use as an async context manager; every call raises ApiError."""
-
-    # Environments are not reached over connections.
-    GONE: frozenset[int] = frozenset()
+class Client(base.Client):
+    """Qoder's environments and sessions over REST."""
 
     def __init__(self, settings: HttpSettings) -> None:
-        self._settings = settings
-        self._http = HttpClient(settings)
-        self._base_url = settings.base_url
+        super().__init__(settings)
         self._reads, self._writes = Pace(_READS), Pace(_WRITES)
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self._http.__aexit__(*exc_info)
 
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
         """All rows that match, newest first, each once.
@@ -62,7 +53,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         dates = []
         next_after = None
         backwards = query.before_id is not None
-        where = f"GET {self._base_url}/environments"
+        where = f"GET {self.settings.base_url}/environments"
         walk = self._walk_pages(("environments",), query.parameters(), query.start())
         async for page, date in walk:
             pages.append(page)
@@ -77,8 +68,8 @@ class Client(AbstractAsyncContextManager["Client"]):
         self, path: Sequence[str], parameters: Params, cursor: Params
     ) -> AsyncIterator[tuple[ListPage, Any]]:
         """Each page of a list call with its date, in both generations of the API."""
-        where = f"GET {self._base_url}/{'/'.join(path)}"
-        bounds, backwards = Bounds(where, self._settings.deadline), "before_id" in cursor
+        where = f"GET {self.settings.base_url}/{'/'.join(path)}"
+        bounds, backwards = Bounds(where, self.settings.deadline), "before_id" in cursor
         cursors: list[Params] = []
         for _number in range(MAX_PAGES):
             cursors.append(cursor)
@@ -110,15 +101,7 @@ class Client(AbstractAsyncContextManager["Client"]):
     async def retrieve(self, identity: str) -> Environment:
         await self._reads.wait_for_turn()
         answer = await self._http.get("environments", identity)
-        return answer.read_as(lambda raw: read_environment(raw, self._base_url))
-
-    async def resolve(self, wanted: EnvironmentReference, *, among: int = 1) -> Environment | None:
-        try:
-            return await self.retrieve(wanted.id)
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
+        return answer.read_as(lambda raw: read_environment(raw, self.settings.base_url))
 
     async def open_conversation(
         self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
@@ -131,7 +114,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         agent_id: an id, or the JSON of an object with `id`, `type` and `version`.
         """
         body = {"agent": _write_agent(agent_id), "environment_id": target.id}
-        key = make_idempotency_key(target.id, client_message_id, "session")
+        key = base.make_idempotency_key(target.id, client_message_id, "session")
         answer = await self._post("sessions", body=body, key=key)
         return answer.read_as(Session.model_validate, may_be_accepted=True).id
 
@@ -143,7 +126,7 @@ class Client(AbstractAsyncContextManager["Client"]):
         agent_id: str | None,
         conversation_id: str | None,
         final: Sequence[int] = (),
-    ) -> Accepted:
+    ) -> base.Accepted:
         """Send user messages once as events of a session. A busy session is waited for until the deadline.
 
         An error is unclear also if an earlier try was: the session may be busy with what that try sent.
@@ -151,8 +134,8 @@ class Client(AbstractAsyncContextManager["Client"]):
         contents = [[{"type": "text", "text": text} for text in message.texts] for message in messages]
         events = [{"type": "user.message", "content": content} for content in contents]
         path = ("sessions", str(conversation_id), "events")
-        key = make_idempotency_key(target.id, str(messages[0].client_message_id), "message")
-        give_up_at = time.monotonic() + self._settings.deadline
+        key = base.make_idempotency_key(target.id, str(messages[0].client_message_id), "message")
+        give_up_at = time.monotonic() + self.settings.deadline
         attempts, unclear = 0, False
         while True:
             try:
@@ -165,13 +148,13 @@ class Client(AbstractAsyncContextManager["Client"]):
                     raise failure from None
                 await self._wait_for_busy(failure, give_up_at)
         attempts, message_id = attempts + answer.attempts, _find_echoed_id(answer.data)
-        return Accepted("the session accepted the message", attempts, message_id=message_id)
+        return base.Accepted("the session accepted the message", attempts, message_id=message_id)
 
     async def _wait_for_busy(self, error: ApiError, give_up_at: float) -> None:
         """Wait a moment for a session that is in a turn. Raises its error at the deadline and after a stop."""
-        pause, stop = _BUSY_PAUSE * random.uniform(1, 2), self._settings.gate.stop  # noqa: S311 - spreads the requests
+        pause, stop = _BUSY_PAUSE * random.uniform(1, 2), self.settings.gate.stop  # noqa: S311 - spreads the requests
         if time.monotonic() + pause >= give_up_at:
-            within = f"the deadline of {self._settings.deadline:g} s"
+            within = f"the deadline of {self.settings.deadline:g} s"
             way_out = "raise the deadline, or leave session_id out for a session of its own"
             raise error.but(f"{error}: the session's turn did not end within {within}; {way_out}")
         await stop.sleep(pause)

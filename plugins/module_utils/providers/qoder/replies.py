@@ -17,6 +17,7 @@ from ..._deps import jmespath
 from ...errors import ApiError
 from ...http.gate import Throttle
 from ...text import one_line
+from ..base import none_if_missing
 from ..conversation import Look, Question, Reply
 from .client import Client
 from .models import Event
@@ -42,13 +43,11 @@ class Conversations:
 
     async def find_message(self, question: Question, fresh: bool) -> str | None:
         """The id of the message among the events of its session, which are read each time."""
-        try:
-            found = [event.id or "" async for event in self.events(question, None) if _is_asked_about(question, event)]
-        except ApiError as error:
-            # A session that does not exist has no messages.
-            if error.status == 404:
-                return None
-            raise
+        # A session that does not exist has no messages.
+        return await none_if_missing(self._find_event_id(question))
+
+    async def _find_event_id(self, question: Question) -> str | None:
+        found = [event.id or "" async for event in self.events(question, None) if _is_asked_about(question, event)]
         return found[0] if found else None
 
     def search_reply(self, question: Question) -> Look:
