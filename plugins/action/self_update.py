@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..module_utils.environment import is_updatable
 from ..module_utils.fleet.drain import Drain
 from ..module_utils.fleet.fan_out import Target
 from ..module_utils.fleet.update import NOT_UPDATED, Update, UpdateOutcome, update_environments
@@ -36,12 +37,17 @@ class ActionModule(TargetsAction):
     async def run_on_targets(self, run: TaskRun) -> Sequence[UpdateOutcome]:
         with open_to_show(run.options["ledger"], check_mode=run.check_mode) as ledger:
             recorded = Deliveries(ledger).conversations()
-        self._warn_of_crowd(run, run.targets)
+        method = run.options["method"]
+        self._warn_of_crowd(run, [one for one in run.targets if _may_get_message(one, method)])
         update = Update(
             target_version=run.options["target_version"],
-            method=run.options["method"],
+            method=method,
             within=run.options["update_timeout"],
             any_manual_command=run.options["allow_any_manual_command"],
             drain=Drain(run.options["when_busy"], run.options["busy_timeout"], recorded),
         )
         return await update_environments(run.settings, run.targets, run.policy, update, check_mode=run.check_mode)
+
+
+def _may_get_message(target: Target, method: str) -> bool:
+    return method == "message" or (method == "auto" and not is_updatable(target.environment.self_update))

@@ -55,7 +55,7 @@ class ActionModule(TargetsAction):
     STATUSES = STATUSES
     CHANGED = frozenset({"sent", "unknown"})
     SETTLED = frozenset({"sent", "already_sent"})
-    ITEM_KEYS = ("content", "agent_id", "conversation_id", "agent", "session_id", "client_message_id")
+    ITEM_KEYS = ("content", "approvals", "agent_id", "conversation_id", "agent", "session_id", "client_message_id")
     OPENS = MADE_CONVERSATIONS
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
@@ -108,6 +108,10 @@ class ActionModule(TargetsAction):
         if refusal is not None:
             raise OptionError(source, f"cannot be sent to {item.host}: {refusal}")
         return content
+
+    def _warn_of_crowd(self, run: TaskRun, targets: Sequence[Any]) -> None:
+        # An answer begins no turn of its own.
+        super()._warn_of_crowd(run, [one for one in targets if not any(message.approvals for message in one.messages)])
 
     def is_settled(self, target: MessageTarget, outcome: Delivery) -> bool:
         """Also approvals that may have been accepted, as a device does not recognize them if they come again."""

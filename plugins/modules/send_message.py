@@ -251,7 +251,7 @@ options:
   targets:
     description:
       - The hosts to send to in one task, as a list of inventory names or of dictionaries with C(host) and any of
-        C(content), C(agent_id), C(conversation_id), C(agent), C(session_id) and C(client_message_id).
+        C(content), C(approvals), C(agent_id), C(conversation_id), C(agent), C(session_id) and C(client_message_id).
       - In a play of several hosts the task needs C(run_once=true). C(ansible_play_batch) is the list that heeds
         C(--limit); C(groups[...]) does not.
       - Without it the message goes to the play's current host.

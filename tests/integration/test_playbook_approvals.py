@@ -66,6 +66,9 @@ def test_matching_tool_calls_are_answered_once(ansible: Ansible, devices: dict[s
     decided = [(line[0], *line[2:]) for line in _shown(run, "Show what was answered")]
     assert decided == [("one", "allow", "sent", "relay", "-"), ("two", "deny", "sent", "relay", "-")]
     assert run.result("Summarise")["msg"] == f"3 tool calls waited, 2 answered, 1 wait now{looked_at}"
+    # In one task, with the concurrency of any other.
+    [answered] = run.result("Answer")["results"]
+    assert answered["counts"]["sent"] == 2
     asked_again = [target["host"] for target in run.result("Ask what still waits")["targets"]]
     assert sorted(asked_again) == ["one", "two"]
     assert again.result("Summarise")["msg"] == f"1 tool calls waited, 0 answered, 1 wait now{looked_at}"

@@ -223,7 +223,8 @@ def test_a_crowd_of_hosts_with_a_task_each_is_one_warning(
 
 
 def test_a_crowd_to_which_no_message_goes_is_no_warning(ansible: Ansible, entries: dict[str, dict[str, Any]]) -> None:
-    crowd = {"targets": NAMES, "agent_id": AGENT, "conversation_id": "default"}
+    to = {"agent_id": AGENT, "conversation_id": "default"}
+    crowd = {"targets": NAMES, **to}
     campaign = {"content": "Hello", "campaign": "c", "ledger": "ledger.sqlite"}
     answer = [{"tool_call_id": "call-1", "approve": True}]
 
@@ -232,7 +233,9 @@ def test_a_crowd_to_which_no_message_goes_is_no_warning(ansible: Ansible, entrie
         step("settled", "send_message", **crowd, **campaign),
         step("answer", "send_message", **crowd, approvals=answer),
         step("mode", "environment_mode", **crowd, mode="acceptEdits"),
+        step("own", "send_message", targets=[{"host": name, "approvals": answer} for name in NAMES], **to),
         step("update", "self_update", **crowd, method="command", target_version="0.1.0"),
+        step("auto", "self_update", **crowd, method="auto", target_version="0.1.0"),
     )
 
     first.assert_warning("3 targets share default")

@@ -65,6 +65,15 @@ def test_each_host_gets_its_own_answers() -> None:
     assert approval_answers(targets, ["Read"]) == {"one": [{"tool_call_id": "call-0", "approve": True}]}
 
 
+def test_what_a_device_says_of_its_calls_keeps_no_other_call_from_being_answered() -> None:
+    ids = ("call-1", "call-1", "\ud800", "call\n2", "call-3")
+    calls = [{"tool_call_id": said, "tool_name": "Read"} for said in ids]
+
+    answers = decide_approvals(calls, ["Read"], [], None)
+
+    assert [answer["tool_call_id"] for answer in answers] == ["call-1", "call-3"]
+
+
 @pytest.mark.parametrize("wrong", ["*", {"*": True}, 1, [1], None])
 def test_a_value_other_than_a_list_of_names_allows_nothing(wrong: Any) -> None:
     with pytest.raises(AnsibleFilterError, match="allow: must be a list of names of tools"):

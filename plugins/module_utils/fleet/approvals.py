@@ -71,11 +71,14 @@ def matches_tool(tool_name: Any, patterns: Sequence[str] | None) -> bool:
 def decide_approvals(
     pending: Sequence[Mapping[str, Any]], allow: Sequence[str], deny: Sequence[str], reason: str | None
 ) -> list[dict[str, Any]]:
-    """Answers `{tool_call_id, approve, reason}` to the calls whose tools match a pattern; deny wins over allow."""
-    answers = []
+    """Answers `{tool_call_id, approve, reason}` to the calls whose tools match a pattern; deny wins over allow.
+
+    Each id is answered once, and one that is not printable never, since it would be refused with all other answers.
+    """
+    answers = {}
     for call in pending:
-        denied = matches_tool(call["tool_name"], deny)
-        if denied or matches_tool(call["tool_name"], allow):
+        tool_call_id, denied = str(call["tool_call_id"]), matches_tool(call["tool_name"], deny)
+        if tool_call_id.isprintable() and (denied or matches_tool(call["tool_name"], allow)):
             said = {"reason": reason} if reason else {}
-            answers.append({"tool_call_id": str(call["tool_call_id"]), "approve": not denied, **said})
-    return answers
+            answers[tool_call_id] = {"tool_call_id": tool_call_id, "approve": not denied, **said}
+    return list(answers.values())

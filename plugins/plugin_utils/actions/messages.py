@@ -41,8 +41,11 @@ def choose_source(options: Mapping[str, Any]) -> str | None:
 
 
 def find_source(item: Item, options: Mapping[str, Any]) -> str:
-    """The option that says what a target gets: its own entry's `content`, else that of the task. Raises OptionError."""
-    source = "content" if "content" in item.given else choose_source(options)
+    """The option that says what a target gets, that of its own entry or else of the task. Raises OptionError."""
+    given = [name for name in ("content", "approvals") if name in item.given]
+    if len(given) > 1:
+        raise OptionError("approvals", f"cannot go with content in the entry of {item.host}")
+    source = given[0] if given else choose_source(options)
     if source is None:
         raise OptionError("content", f"nothing to send to {item.host}; give one of {', '.join(SOURCES)}")
     return source
@@ -63,7 +66,12 @@ def make_content(
     if "client_message_id" in item.given:
         raise OptionError("client_message_id", f"that of {item.host} cannot go with {source}")
     if source == "approvals":
-        approvals = [{key: given for key, given in entry.items() if given is not None} for entry in value]
+        entries = value if isinstance(value, list) else [value]
+        # What the module's specification adds is null.
+        approvals = [
+            {key: said for key, said in entry.items() if said is not None} if isinstance(entry, Mapping) else entry
+            for entry in entries
+        ]
         value = [{"type": "approval", "approvals": approvals}]
     return Content(parse_messages(source, value))
 

@@ -158,10 +158,9 @@ class TargetsAction(EnvironmentAction):
                     agent_id = self._find_address(provider, provider.agent, host, {}, {})
                     yield agent_id, self._find_address(provider, provider.conversation, host, {}, {})
 
-    def _warn_of_crowd(self, run: TaskRun, targets: Sequence[Target]) -> None:
+    def _warn_of_crowd(self, run: TaskRun, targets: Sequence[Any]) -> None:
         """Warn once of targets that get a message in the same conversation."""
-        sends = not run.earlier and not run.options.get("approvals") and run.options.get("method") != "command"
-        wanted = [target for target in targets if target.skip is None and sends]
+        wanted = [target for target in targets if target.skip is None and not run.earlier]
         if crowded := explain_crowded(wanted, self._others):
             self._display.warning(crowded)
 
