@@ -62,7 +62,7 @@ def test_a_campaign_is_counted_and_on_request_shown_row_by_row(ansible: Ansible)
         assert results[name]["msg"] == "campaign 'd': 1 deliveries: 1 sent"
     assert results["would be made"]["msg"] == "campaign 'd': 0 deliveries: nobody was reached"
     nowhere = ansible.directory / "nowhere.sqlite"
-    assert results["nowhere"]["msg"] == f"ledger: there is no '{nowhere}'; give the file that a run has made"
+    assert results["nowhere"]["msg"] == f"ledger: there is no '{nowhere}'; give the one that a run has made"
     assert results["damaged"]["msg"].startswith("ledger: ")
     assert [entry["outcome"] for entry in run.results] == ["ok"] * 5 + ["failed"] * 2
     assert not any(entry["result"]["changed"] for entry in run.results if entry["outcome"] == "ok")

@@ -135,7 +135,7 @@ def test_the_report_shows_the_results_of_campaigns(ansible: Ansible) -> None:
     assert (nobody["name"], nobody["deliveries"]) == ("nobody", [])
     metrics = (ansible.directory / "fleet.prom").read_text()
     assert 'fleetops_campaign_deliveries{campaign="c",status="sent"} 2\n' in metrics
-    nowhere.assert_error(f"ledger: there is no '{ansible.directory / 'none.sqlite'}'; give the file that a run")
+    nowhere.assert_error(f"ledger: there is no '{ansible.directory / 'none.sqlite'}'; give the one that a run")
     none_yet.assert_quiet()
     assert [entry["counts"] for entry in read_report(ansible, "none.json")["campaigns"]] == [{}]
     assert not (ansible.directory / "none.sqlite").exists()
@@ -173,7 +173,7 @@ def test_the_report_shows_the_state_of_a_rollout(ansible: Ansible) -> None:
         'fleetops_rollout_targets{rollout="r",status="waiting"} 2\n' in (ansible.directory / "fleet.prom").read_text()
     )
     unknown.assert_error("rollout: the ledger has no rollout 's'; it has 'r'")
-    nowhere.assert_error(f"ledger: there is no '{ansible.directory / 'none.sqlite'}'; give the file that a run")
+    nowhere.assert_error(f"ledger: there is no '{ansible.directory / 'none.sqlite'}'; give the one that a run")
 
 
 def test_environments_of_both_providers_are_in_one_report(ansible: Ansible) -> None:

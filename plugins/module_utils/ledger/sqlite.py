@@ -141,6 +141,10 @@ class SqliteLedger(AbstractContextManager["SqliteLedger"]):
             os.close(self._lock_file)
             self._lock_file = None
 
+    def now(self) -> str:
+        """The present time for its rows."""
+        return format_now()
+
     def wait_for_others(self, seconds: float) -> None:
         """Set for how long a call waits for another process to unlock the file before it fails."""
         self._connection.execute(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")

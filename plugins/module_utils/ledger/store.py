@@ -9,12 +9,19 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import OptionError
 from ..text import one_line
 from .schema import RunFacts
 from .sqlite import SqliteLedger
+from .url import PostgresqlUrl, find_url
+
+if TYPE_CHECKING:
+    from .postgresql import PostgresqlLedger
+
+# Where a ledger is: a file of SQLite, or a database of PostgreSQL.
+Location = Path | PostgresqlUrl
 
 
 class Ledger(AbstractContextManager["Ledger"], Protocol):
@@ -27,6 +34,9 @@ class Ledger(AbstractContextManager["Ledger"], Protocol):
 
     def close(self) -> None:
         """Close it, and release what says that the run is alive."""
+
+    def now(self) -> str:
+        """The present time for its rows, as `format_time` writes it: all runs that share it have the same clock."""
 
     def wait_for_others(self, seconds: float) -> None:
         """Set for how long a call waits for another process to unlock the ledger before it fails."""
@@ -53,7 +63,7 @@ class Ledger(AbstractContextManager["Ledger"], Protocol):
         """Keep other runs from a rollout while this is open. Raises OptionError for `name` if another run has it."""
 
 
-def find_location(option: str | None) -> Path:
+def find_location(option: str | None) -> Location:
     """Where the ledger is: the option, else FLEETOPS_LEDGER, else below the XDG state directory. Raises OptionError.
 
     Links are followed: runs find each other by a file beside the ledger, which must be the same one for all of them.
@@ -62,6 +72,8 @@ def find_location(option: str | None) -> Path:
     # The XDG specification has relative paths ignored.
     usual = f"{state if state.startswith('/') else '~/.local/state'}/fleetops/ledger.sqlite"
     path = option or os.environ.get("FLEETOPS_LEDGER", "").strip() or usual
+    if (url := find_url(path)) is not None:
+        return url
     try:
         return Path(path).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
@@ -69,28 +81,44 @@ def find_location(option: str | None) -> Path:
         raise OptionError("ledger", problem) from None
 
 
-def open_ledger(location: Path, facts: RunFacts) -> Ledger:
+def open_ledger(location: Location, facts: RunFacts) -> Ledger:
     """The ledger opened for a run, which is recorded in it; it is made if there is none yet. Raises OptionError."""
-    return SqliteLedger.open(location, facts)
+    if isinstance(location, Path):
+        return SqliteLedger.open(location, facts)
+    return _import_postgresql().open(location, facts)
 
 
-def read_ledger(location: Path) -> Ledger:
+def read_ledger(location: Location) -> Ledger:
     """The ledger opened to read alone; an empty one if there is none yet. Raises OptionError."""
-    return SqliteLedger.read(location) or make_empty_ledger()
+    return _read(location) or make_empty_ledger()
 
 
 def open_to_show(option: str | None, *, check_mode: bool) -> Ledger:
-    """As `read_ledger`. Raises OptionError also if the option names a file that is not there.
+    """As `read_ledger`. Raises OptionError also if the option names a file or a database without a ledger.
 
     In check mode a task before this one has not made the ledger that it would make.
     """
     location = find_location(option)
-    ledger = SqliteLedger.read(location)
-    if ledger is None and option and not check_mode and not location.exists():
-        raise OptionError("ledger", f"there is no {str(location)!r}; give the file that a run has made")
+    ledger = _read(location)
+    is_missing = ledger is None and not (isinstance(location, Path) and location.exists())
+    if is_missing and option and not check_mode:
+        raise OptionError("ledger", f"there is no {str(location)!r}; give the one that a run has made")
     return ledger or make_empty_ledger()
 
 
 def make_empty_ledger() -> Ledger:
     """A ledger in memory, in which nothing is recorded."""
     return SqliteLedger.make_empty()
+
+
+def _read(location: Location) -> Ledger | None:
+    if isinstance(location, Path):
+        return SqliteLedger.read(location)
+    return _import_postgresql().read(location)
+
+
+def _import_postgresql() -> type[PostgresqlLedger]:
+    """Its package is optional, and takes a tenth of a second to import."""
+    from .postgresql import PostgresqlLedger  # noqa: PLC0415
+
+    return PostgresqlLedger

@@ -23,6 +23,7 @@ from ...module_utils import _deps
 from ...module_utils.environment import EnvironmentReference
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.http.settings import HttpSettings
+from ...module_utils.ledger.url import find_secrets
 from ...module_utils.options import SETTINGS_SPEC, drop_blanks, is_blank
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.conversation import NEW_CONVERSATION, TO_BE_OPENED
@@ -177,6 +178,7 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             with contextlib.suppress(AnsibleError), without_facts():
                 keys += [self._templar.template(task_vars.get(provider.variable_of("api_key")))]
         self._secrets.update(str(key) for key in keys if not is_blank(key))
+        self._secrets |= find_secrets(self._task.args.get("ledger"))
 
     def _arguments(self, provider: Provider | None) -> dict[str, Any]:
         """The task's options for a provider; with None those that are for every provider.

@@ -14,15 +14,15 @@ from typing import Any
 from ansible.utils.display import Display
 
 from ...module_utils.ledger.schema import RunFacts
-from ...module_utils.ledger.store import Ledger, open_ledger
+from ...module_utils.ledger.store import Ledger, Location, open_ledger
 
 # What shows that this is a container: files of Podman and Docker, variables of Podman and Kubernetes.
 _FILES, _VARIABLES = ("/run/.containerenv", "/.dockerenv"), {"container", "KUBERNETES_SERVICE_HOST"}
 
 
-def open_ledger_for(location: Path, task: Any, variables: Mapping[str, Any]) -> Ledger:
+def open_ledger_for(location: Location, task: Any, variables: Mapping[str, Any]) -> Ledger:
     """The ledger opened for a run of this task. Warns of one that a container may take with it. Raises OptionError."""
-    if _is_container() and not any(location.parent.glob("*")):
+    if isinstance(location, Path) and _is_container() and not any(location.parent.glob("*")):
         lost = f"ledger: {str(location)!r} is the first file of a directory in a container, and would end with it"
         Display().warning(f"{lost}; have the directory mounted, or give a postgresql:// URL")
     return open_ledger(location, find_run_facts(task, variables))

@@ -1,0 +1,248 @@
+# Copyright (c) 2026, the fleetops.environments authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A session with PostgreSQL: how it connects and connects again, its advisory locks, and ways out of errors.
+
+The server releases the locks of a session when the session ends, however the process ends. It notices within a minute
+that a machine has gone. A pooler that gives each transaction another session would lose them, so it is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+# store.py imports this only for a URL, and url.py says what to do where the package is missing.
+with contextlib.suppress(ImportError):
+    import psycopg
+    from psycopg import errors
+    from psycopg.rows import DictRow, dict_row
+
+from ..errors import OptionError
+from ..text import one_line
+from .url import PostgresqlUrl
+
+# The schema with our tables, as identifiers of other programs in the same database do not matter then.
+NAMESPACE = "fleetops"
+# The first key of our advisory locks: of transactions, which come one after the other, of runs, and of rollouts.
+TRANSACTIONS, RUNS, ROLLOUTS = 0x666C6501, 0x666C6502, 0x666C6503
+# The rows of pg_locks for an advisory lock of two keys, granted to any session of this database.
+LOCKED = (
+    "FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = %s::int::oid AND objid = %s::int::oid "
+    "AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+# Seconds for which a lock is waited for and a connection tried again: at first, and once messages are being sent.
+_AT_FIRST, _UNDER_WAY = 5.0, 30.0
+_BETWEEN_TRIES = 0.2
+# Seconds for which a pooler may let a second connection wait.
+_POOLER_TIME = 5.0
+# Unless the URL says otherwise. A connection whose other end has gone is noticed in less than a minute.
+_PARAMETERS = {
+    "client_encoding": "utf8",
+    "connect_timeout": "10",
+    "fallback_application_name": "fleetops",
+    "keepalives_idle": "20",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "45000",
+}
+# The server's side of the same. A run that was stopped in a transaction does not keep the others waiting.
+_SETTINGS = f"""
+SET search_path TO {NAMESPACE};
+SET default_transaction_isolation TO 'read committed';
+SET idle_in_transaction_session_timeout TO '30s';
+SET tcp_keepalives_idle TO 20;
+SET tcp_keepalives_interval TO 10;
+SET tcp_keepalives_count TO 3;
+SET tcp_user_timeout TO '45s'
+"""
+_POOLED = (
+    "is behind a pooler that changes the session between transactions, and a run holds a lock of its session while it "
+    "is alive; name the server itself, or set pool_mode=session for this database in PgBouncer"
+)
+# What a user can do about an error, by the start of its SQLSTATE.
+_WAYS_OUT = {
+    "55P03": "another run keeps it locked; run this again when that has ended",
+    "53": "make room on its server, or see its limits, and run this again",
+    "25006": "name its primary server, as a standby can be read alone",
+    "22012": "this session has lost the lock of its run; run this again",
+}
+_OTHERWISE = "see the log of its server, and run this again"
+_WITHOUT_CONNECTION = "see that its server runs, and that host, port, database, user, password and sslmode are right"
+
+Result = TypeVar("Result")
+
+
+class Session:
+    """A connection with PostgreSQL, in autocommit mode, and the locks that it holds. Every call raises OptionError.
+
+    patience: seconds for which a lost connection is tried again. in_transaction: whether statements are part of one,
+        so that they cannot be repeated.
+    find_loss: says after a lost connection what another run has taken over meanwhile, None for nothing.
+    """
+
+    connection: psycopg.Connection[DictRow]
+
+    def __init__(self, url: PostgresqlUrl) -> None:
+        self._url = url
+        self._parameters = {**_PARAMETERS, **url.read()}
+        self._locks: list[tuple[int, int]] = []
+        self._pid = 0
+        self._ahead = timedelta()
+        self.patience = _AT_FIRST
+        self.in_transaction = False
+        self.find_loss: Callable[[], str | None] = lambda: None
+        with self.explain_errors():
+            self._connect()
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def now(self) -> datetime:
+        """The present time by the clock of the server."""
+        return datetime.now(UTC) + self._ahead
+
+    def wait_for_others(self, seconds: float = _UNDER_WAY) -> None:
+        """Set for how long locks are waited for, and a lost connection is tried again."""
+        self.patience = seconds
+        with contextlib.suppress(psycopg.Error):
+            self._limit_waiting()
+
+    def run(self, work: Callable[[psycopg.Connection[DictRow]], Result]) -> Result:
+        """What some work with the connection returns; it is done again if the connection was lost."""
+        with self.explain_errors():
+            while True:
+                try:
+                    return work(self.connection)
+                except psycopg.OperationalError:
+                    if not self.connection.closed or self.in_transaction:
+                        raise
+                self._connect_again()
+
+    def lock(self, kind: int, key: int) -> bool:
+        """Take an advisory lock of the session; False if another session has it."""
+        row = self.run(lambda connection: _take(connection, kind, key))
+        if row:
+            self._locks.append((kind, key))
+        return row
+
+    def unlock(self, kind: int, key: int) -> None:
+        """Release a lock; it has gone where the session has ended."""
+        self._locks.remove((kind, key))
+        with contextlib.suppress(psycopg.Error):
+            self.connection.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", (kind, key))
+
+    @contextlib.contextmanager
+    def explain_errors(self) -> Iterator[None]:
+        """Raise OptionError, with the way out, instead of an error of psycopg."""
+        try:
+            yield
+        except errors.InsufficientPrivilege as error:
+            role = self._hide(error)
+            raise OptionError("ledger", f"{self._url}: {role}; {self._describe_rights()}") from None
+        except psycopg.Error as error:
+            state = error.sqlstate or ""
+            lost = isinstance(error, psycopg.OperationalError) and (not state or state.startswith(("08", "57", "28")))
+            way_out = _WITHOUT_CONNECTION if lost else _OTHERWISE
+            way_out = next((_WAYS_OUT[start] for start in (state, state[:2]) if start in _WAYS_OUT), way_out)
+            raise OptionError("ledger", f"cannot use {self._url}: {self._hide(error)}; {way_out}") from None
+
+    def _hide(self, error: psycopg.Error) -> str:
+        """What an error says, without user and password."""
+        text = str(error)
+        for name in ("password", "user"):
+            if secret := self._parameters.get(name):
+                text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "********", text)
+        return one_line(text)
+
+    def _describe_rights(self) -> str:
+        with contextlib.suppress(psycopg.Error):
+            found = self.connection.execute("SELECT quote_ident(current_user) AS role").fetchone()
+            role = found["role"] if found else "ROLE"
+            return (
+                "have an administrator run these statements in it, then run this again: "
+                f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE}; GRANT USAGE, CREATE ON SCHEMA {NAMESPACE} TO {role}; "
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {NAMESPACE} TO {role}"
+            )
+        return _OTHERWISE
+
+    def _connect(self) -> None:
+        self.connection = _open(self._parameters)
+        before = datetime.now(UTC)
+        found = self._ask_session()
+        self._ahead = found["now"] - before - (datetime.now(UTC) - before) / 2
+        # A pooler gives the keys for cancelling a statement itself.
+        if found["pid"] != self.connection.info.backend_pid and self._is_shared(found["pid"]):
+            raise OptionError("ledger", f"{self._url} {_POOLED}")
+        earlier, self._pid = self._pid, found["pid"]
+        self.connection.execute(_SETTINGS)
+        self._limit_waiting()
+        for kind, key in self._locks:
+            # The server may not have noticed yet that the session before has ended.
+            ended = f"SELECT pg_terminate_backend(pid) {LOCKED} AND pid = %s"
+            self.connection.execute(ended, (kind, key, earlier))
+
+    def _connect_again(self) -> None:
+        """Connect within the time that is left, with the same locks. Raises OptionError if another run has one now."""
+        until = time.monotonic() + self.patience
+        while True:
+            try:
+                self._connect()
+                if all(_take(self.connection, kind, key) for kind, key in self._locks):
+                    break
+                problem = "another run has taken its place"
+            except psycopg.OperationalError:
+                if time.monotonic() > until:
+                    raise
+            else:
+                self.connection.close()
+                if time.monotonic() > until:
+                    raise OptionError("ledger", f"the connection with {self._url} was lost, and {problem}")
+            time.sleep(_BETWEEN_TRIES)
+        if taken := self.find_loss():
+            raise OptionError("ledger", f"the connection with {self._url} was lost, and {taken}")
+
+    def _ask_session(self) -> DictRow:
+        question = "SELECT pg_backend_pid() AS pid, clock_timestamp() AS now"
+        return self.connection.execute(question).fetchall()[0]
+
+    def _is_shared(self, pid: int) -> bool:
+        """Whether a pooler gives the session to another connection while this one is in no transaction."""
+        with contextlib.suppress(psycopg.OperationalError), _open(self._parameters) as other:
+            # A pool of one session for each connection may let the other one wait for ever.
+            limit = threading.Timer(_POOLER_TIME, _cut, [other.fileno()])
+            limit.start()
+            try:
+                other.execute("BEGIN")
+                found = other.execute("SELECT pg_backend_pid() AS pid").fetchall()[0]
+                return bool(found["pid"] == pid or self._ask_session()["pid"] != pid)
+            finally:
+                limit.cancel()
+                limit.join()
+        return False
+
+    def _limit_waiting(self) -> None:
+        self.connection.execute(f"SET lock_timeout TO {max(1, round(self.patience * 1000))}")
+
+
+def _open(parameters: dict[str, str]) -> psycopg.Connection[DictRow]:
+    return psycopg.connect(**parameters, autocommit=True, row_factory=dict_row)  # type: ignore[arg-type]
+
+
+def _take(connection: psycopg.Connection[DictRow], kind: int, key: int) -> bool:
+    question = "SELECT pg_try_advisory_lock(%s::int, %s::int) AS is_taken"
+    return bool(connection.execute(question, (kind, key)).fetchall()[0]["is_taken"])
+
+
+def _cut(descriptor: int) -> None:
+    with contextlib.suppress(OSError), socket.socket(fileno=descriptor) as connection:
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            connection.detach()
