@@ -27,8 +27,7 @@ class ActionModule(TargetsAction):
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
-        if options["target_version"] is not None:
-            check_version("target_version", options["target_version"])
+        check_version("target_version", options["target_version"])
 
     def is_settled(self, target: Target, outcome: UpdateOutcome) -> bool:
         """Also a device that was told to update, and is not back on the version wanted."""

@@ -26,8 +26,7 @@ class ActionModule(TargetsAction):
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
-        if options["version"] is not None:
-            check_version("version", options["version"])
+        check_version("version", options["version"])
         if options["steady_for"] > options["wait_timeout"]:
             raise OptionError(
                 "steady_for",

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import operator
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -51,11 +53,11 @@ def name_file(directory: str, name: str, ending: str) -> str:
     return str(Path(directory) / f"{safe}{ending}")
 
 
-def differs_from(path: str, text: str) -> bool:
-    """Whether there is no such file, or its text is another one."""
+def differs_from(path: str, text: str, is_same: Callable[[str, str], bool] = operator.eq) -> bool:
+    """Whether there is no such file, or its text is another one. is_same: compares two texts."""
     try:
-        return Path(path).read_bytes() != text.encode()
-    except OSError:
+        return not is_same(Path(path).read_bytes().decode(), text)
+    except (OSError, UnicodeDecodeError):
         return True
 
 

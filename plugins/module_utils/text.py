@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
 # How many characters of a text are read for each one of a line; the others may be blanks.
@@ -23,6 +23,12 @@ def one_line(text: object, limit: int = 300) -> str:
         start = "".join(character if character.isprintable() else " " for character in start)
     line = " ".join(start.split())
     return line if len(line) <= limit and len(whole) <= limit * _READ else line[: limit - 1] + "…"
+
+
+def join_first(texts: Sequence[str], most: int, separator: str = "; ") -> str:
+    """The first `most` of some texts, and how many more there are."""
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return separator.join([*texts[:most], *more])
 
 
 def find_nearest(name: object, known: Iterable[str], cutoff: float = 0.6) -> str | None:

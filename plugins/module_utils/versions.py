@@ -37,7 +37,7 @@ def explain_incomparable(version: str | None, wanted: str) -> str:
     return f"reports {reported} be compared with {wanted}"
 
 
-def check_version(option: str, text: str) -> None:
-    """Raise OptionError when an option's value is no version."""
-    if parse_version(text) is None:
+def check_version(option: str, text: str | None) -> None:
+    """Raise OptionError when the value of an option, if it has any, is no version."""
+    if text is not None and parse_version(text) is None:
         raise OptionError(option, f"must be a semantic version such as 0.34.12, got {one_line(repr(text), 60)}")

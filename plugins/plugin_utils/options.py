@@ -22,22 +22,14 @@ from ..module_utils.text import one_line
 
 # What the documentation of an option and a specification have under the same names.
 _RULES = ("type", "elements", "choices", "required", "default")
-# The smallest value of an option, in every plugin that has it.
+# The smallest value of an option, in every plugin that has it; and the options that must be above zero.
 _SMALLEST = {
-    **dict.fromkeys(("concurrency", "limit", "page_size"), 1),
-    **dict.fromkeys(
-        ("busy_timeout", "lost_after", "offline_timeout", "soak", "soak_grace", "steady_for", "wait_timeout"), 0
-    ),
-}
+    "concurrency": 1, "limit": 1, "page_size": 1, "busy_timeout": 0, "lost_after": 0, "offline_timeout": 0, "soak": 0,
+    "soak_grace": 0, "steady_for": 0, "wait_timeout": 0,
+}  # fmt: skip
 _ABOVE_ZERO = (
-    "answer_timeout",
-    "command_timeout",
-    "poll_interval",
-    "probe_timeout",
-    "rate",
-    "reply_timeout",
-    "update_timeout",
-)
+    "answer_timeout", "command_timeout", "poll_interval", "probe_timeout", "rate", "reply_timeout", "update_timeout",
+)  # fmt: skip
 
 
 @contextlib.contextmanager

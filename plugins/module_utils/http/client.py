@@ -16,16 +16,8 @@ from typing import Any, TypeVar
 from .._deps import httpx, pydantic
 from ..errors import ApiError, find_first_problem
 from ..text import one_line
+from . import problems
 from .gate import parse_date
-from .problems import (
-    describe_body,
-    find_param,
-    find_server_message,
-    hide_secrets,
-    make_redirect_error,
-    make_status_error,
-    make_transport_error,
-)
 from .retry import call_with_retries
 from .sanitize import parse_json, sanitize
 from .settings import HttpSettings
@@ -163,7 +155,9 @@ class HttpClient(AbstractAsyncContextManager["HttpClient"]):
         try:
             response = await self._client.send(request)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise make_transport_error(where, error, _may_be_accepted(request), self._settings.timeout) from None
+            raise problems.make_transport_error(
+                where, error, _may_be_accepted(request), self._settings.timeout
+            ) from None
         # It refers back to the response: both bodies would be kept until the garbage collector comes.
         del response.stream
         return self._read(where, response, _may_be_accepted(request))
@@ -171,9 +165,9 @@ class HttpClient(AbstractAsyncContextManager["HttpClient"]):
     async def _refuse_redirect(self, response: httpx.Response) -> None:
         if 300 <= response.status_code < 400:
             request = response.request
-            location = hide_secrets(self._clean(_read_header(response, "location") or ""))
+            location = problems.hide_secrets(self._clean(_read_header(response, "location") or ""))
             status, may_be_accepted = response.status_code, _may_be_accepted(request)
-            raise make_redirect_error(request.extensions["where"], location, status, may_be_accepted)
+            raise problems.make_redirect_error(request.extensions["where"], location, status, may_be_accepted)
 
     def _read(self, where: str, response: httpx.Response, may_be_accepted: bool) -> Answer:
         code = response.status_code
@@ -185,11 +179,11 @@ class HttpClient(AbstractAsyncContextManager["HttpClient"]):
         if code not in _SUCCESS:
             reason = response.extensions["reason_phrase"].decode("utf-8", "replace")
             status = f"{code:03} {one_line(self._clean(reason))}".rstrip()
-            message = f"{where}: {status}: {find_server_message(data, text)}"
-            wait, param = _read_header(response, "retry-after"), find_param(data)
-            raise make_status_error(message, code, wait, param=param, may_be_accepted=may_be_accepted)
+            message = f"{where}: {status}: {problems.find_server_message(data, text)}"
+            wait, param = _read_header(response, "retry-after"), problems.find_param(data)
+            raise problems.make_status_error(message, code, wait, param=param, may_be_accepted=may_be_accepted)
         if data is _NOT_JSON:
-            message = f"{where}: answered {code} with {describe_body(text)} instead of JSON"
+            message = f"{where}: answered {code} with {problems.describe_body(text)} instead of JSON"
             raise ApiError(message, code="not_json", status=code, may_be_accepted=may_be_accepted)
         return Answer(data, self._read_date(response), size=len(response.content), where=where)
 

@@ -10,10 +10,10 @@ One after the other costs a round trip a page. An earlier listing leaves the ids
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from ..environment import Listing
 from ..errors import ApiError
@@ -76,11 +76,8 @@ class Bounds:
         return answer
 
 
-class Ask(Protocol):
-    """Requests one page."""
-
-    async def __call__(self, after: str | None) -> Page:
-        """The rows after the row with this id; None for the first page. Raises ApiError."""
+# Requests the page after the row of an id; None for the first page. Raises ApiError.
+Ask = Callable[[str | None], Awaitable[Page]]
 
 
 async def list_pages(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from .._deps import httpx
+from .._deps import httpx, jmespath
 from ..errors import ApiError
 from ..text import one_line
 from .gate import parse_retry_after
@@ -108,8 +108,7 @@ def find_server_message(body: Any, text: str) -> str:
 
 def find_param(body: Any) -> str | None:
     """The `param` of an error `{type, message, param}`."""
-    error = body.get("error") if isinstance(body, dict) else None
-    param = error.get("param") if isinstance(error, dict) else None
+    param = jmespath.search("error.param", body)
     return param if isinstance(param, str) else None
 
 

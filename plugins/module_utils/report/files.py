@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ..errors import OptionError
-from ..files import check_writable, write_text
+from ..files import check_writable, differs_from, write_text
 from .metrics import render_metrics
 from .model import Report, equals_except_time
 from .page import render_page
@@ -40,10 +40,7 @@ def render_file(option: str, report: Report, generated_at: datetime) -> str:
 
 def report_differs(path: str, text: str) -> bool:
     """Whether there is no such file, or its text differs in more than the time of the report."""
-    try:
-        return not equals_except_time(Path(path).read_text(encoding="utf-8"), text)
-    except (OSError, UnicodeDecodeError):
-        return True
+    return differs_from(path, text, equals_except_time)
 
 
 def write_report(option: str, path: str, text: str) -> None:

@@ -20,6 +20,7 @@ from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import parse_share
 from ...module_utils.providers.conversation import Reply
 from ...module_utils.providers.registry import find_provider
+from ...module_utils.text import join_first
 from ..core_internals import is_included_once, share_between_attempts, share_between_hosts
 from ..hosts import HostVariables, find_environment
 from .base import ON_A_TERMINAL, EnvironmentAction
@@ -252,9 +253,7 @@ class TargetsAction(EnvironmentAction):
         several = f"{len(outcomes)} conversations of " if len(outcomes) > len(hosts) else ""
         message = f"{several}{len(hosts)} targets: {ended or 'nothing to do'}{self.summarize_more(outcomes)}"
         if failures:
-            shown = [_write_line(outcome) for outcome in failures[:_MOST_FAILURES_SHOWN]]
-            more = len(failures) - len(shown)
-            message += f"; failed: {'; '.join(shown)}" + (f"; and {more} more" if more else "")
+            message += f"; failed: {join_first([_write_line(one) for one in failures], _MOST_FAILURES_SHOWN)}"
         return {
             "changed": any(outcome.status in self.CHANGED for outcome in outcomes),
             "failed": failed,

@@ -29,17 +29,8 @@ from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch_listing, list_providers
 from ...module_utils.text import find_nearest, hash_text
 from ..options import check_numbers, explain_templates, forget_blank_environment
+from . import names as host_names
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
-from .names import (
-    MOST_NAMES,
-    assign_names,
-    check_variable_prefix,
-    choose_name,
-    describe_rivals,
-    find_free_name,
-    find_keepers,
-    make_host_address,
-)
 from .source_cache import SourceCache
 from .trust import mark_trusted, trust_own_text
 
@@ -180,7 +171,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         return _Rules(
             filters=Expressions("filters", self.get_option("filters") or [], self.PROVIDER.fields),
             hostnames=Expressions("hostnames", self.get_option("hostnames"), self.PROVIDER.fields),
-            variable_prefix=check_variable_prefix(str(self.get_option("hostvars_prefix")), self.PROVIDER),
+            variable_prefix=host_names.check_variable_prefix(str(self.get_option("hostvars_prefix")), self.PROVIDER),
             dimensions=dimensions,
             group_prefix=check_group_name("group_prefix", group_prefix) if group_prefix else "",
             root_group=root_group,
@@ -243,11 +234,11 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         named = {self._sanitize_group_name(name) for name in self.get_option("groups")}
         name_prefix = self.get_option("hostname_prefix") or ""
         wanted = {
-            environment.id: choose_name(rules.hostnames.values(environment.fields), name_prefix, environment.id)
-            for environment in sorted(environments, key=self._find_age)
+            one.id: host_names.choose_name(rules.hostnames.values(one.fields), name_prefix, one.id)
+            for one in sorted(environments, key=self._find_age)
         }
         like_groups = {name for name in wanted.values() if reads_as_group(name, rules.dimensions, rules.group_prefix)}
-        keepers = find_keepers(wanted, {environment.id: self._rank(environment) for environment in environments})
+        keepers = host_names.find_keepers(wanted, {one.id: self._rank(one) for one in environments})
         names = self._assign_names(wanted, named | like_groups, keepers)
         memberships = groups.of_rows(len(environments))
         hosts = [
@@ -272,7 +263,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         self, wanted: Mapping[str, str], forbidden: set[str], keepers: Collection[str] = ()
     ) -> dict[str, str]:
         taken = forbidden | set(self.inventory.hosts) | set(self.inventory.groups)
-        names = assign_names(wanted, taken, self.get_option("on_duplicate"), keepers)
+        names = host_names.assign_names(wanted, taken, self.get_option("on_duplicate"), keepers)
         self._warn_of_renamed(wanted, names)
         return names
 
@@ -280,7 +271,8 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         contested = {name for identity, name in wanted.items() if names[identity] != name}
         if rivals := {identity for identity, name in wanted.items() if name in contested}:
             advice = "host_vars and --limit by name may miss them; with hostnames: [id] no device chooses a name"
-            line, whole = (describe_rivals(wanted, rivals, most) for most in (MOST_NAMES, len(rivals)))
+            line = host_names.describe_rivals(wanted, rivals)
+            whole = host_names.describe_rivals(wanted, rivals, len(rivals))
             if line != whole:
                 advice = f"-vvv shows all; {advice}"
                 self.display.vvv(whole)
@@ -300,7 +292,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             )
         taken = {*self.inventory.hosts, *self.inventory.groups, *group_names}
         identity = str(contract.get("id"))
-        name = find_free_name(host.name, identity, taken)
+        name = host_names.find_free_name(host.name, identity, taken)
         self._warn_of_renamed({identity: host.name}, {identity: name})
         groups = [group.name for group in host.groups if group.name != "all"]
         self.inventory.remove_host(host)
@@ -346,7 +338,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
         has_relay = self.has_option("connection")
         over_relay = has_relay and self.get_option("connection") == "relay"
         advice = "" if over_relay else _NO_LOGIN + ("or-connection-relay-in-its-source." if has_relay else "")
-        variables["ansible_host"] = trust_own_text(make_host_address(environment, advice))
+        variables["ansible_host"] = trust_own_text(host_names.make_host_address(environment, advice))
         if over_relay:
             variables["ansible_connection"] = trust_own_text(self.NAME)
         return variables

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ansible import constants
@@ -16,7 +16,7 @@ from ...module_utils.environment import CONTRACT, Environment
 from ...module_utils.errors import OptionError
 from ...module_utils.options import SETTINGS_SPEC
 from ...module_utils.providers.base import Provider
-from ...module_utils.text import add_hash, one_line, shorten
+from ...module_utils.text import add_hash, join_first, one_line, shorten
 
 MAX_LENGTH = 255
 # How many names a message has, where devices may have made up thousands.
@@ -61,7 +61,7 @@ def assign_names(
     }
     colliding = wanted.keys() - free.keys()
     if colliding and on_duplicate == "fail":
-        raise OptionError("on_duplicate", describe_rivals(wanted, colliding, MOST_NAMES))
+        raise OptionError("on_duplicate", describe_rivals(wanted, colliding))
     used = {*forbidden, *free.values()}
     for identity in sorted(colliding):
         free[identity] = find_free_name(wanted[identity], identity, used)
@@ -94,7 +94,7 @@ def find_keepers(wanted: Mapping[str, str], ranks: Mapping[str, Any]) -> set[str
     return {found[0][1] for found in in_order if len(found) == 1 or found[0][0] < found[1][0]}
 
 
-def describe_rivals(wanted: Mapping[str, str], rivals: Collection[str], most: int) -> str:
+def describe_rivals(wanted: Mapping[str, str], rivals: Collection[str], most: int = MOST_NAMES) -> str:
     """Names that are taken or come twice, each with the ids of its environments, as one line, in the order of `wanted`.
 
     rivals: the ids to describe. most: how many names. Each has its first five ids.
@@ -103,13 +103,8 @@ def describe_rivals(wanted: Mapping[str, str], rivals: Collection[str], most: in
     for identity, name in wanted.items():
         if identity in rivals:
             ids[name].append(one_line(identity, 60))
-    listed = [f"{one_line(name, 60)} ({_join_first(found, 5, ', ')})" for name, found in ids.items()]
-    return f"host names that are taken or come twice, with their environments: {_join_first(listed, most, '; ')}"
-
-
-def _join_first(texts: Sequence[str], most: int, separator: str) -> str:
-    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
-    return separator.join([*texts[:most], *more])
+    listed = [f"{one_line(name, 60)} ({join_first(found, 5, ', ')})" for name, found in ids.items()]
+    return f"host names that are taken or come twice, with their environments: {join_first(listed, most)}"
 
 
 def _is_free(name: str, forbidden: Collection[str]) -> bool:

@@ -18,28 +18,11 @@ from ansible.template import trust_as_template
 
 _PLAIN = re.compile(r"[A-Za-z0-9._:/@+-]+")
 # The fields of `trust: identifiers`: ids, mode, OS, versions, status, commands and types.
-_IDENTIFIERS = frozenset(
-    {
-        "id",
-        "device_id",
-        "connection_id",
-        "listener_instance_id",
-        "organization_id",
-        "user_id",
-        "pod_id",
-        "provider",
-        "mode",
-        "effective_mode",
-        "os",
-        "version",
-        "node_version",
-        "status",
-        "type",
-        "config_type",
-        "networking_type",
-        "supported_commands",
-    }
-)
+_IDENTIFIERS = frozenset((
+    "id", "device_id", "connection_id", "listener_instance_id", "organization_id", "user_id", "pod_id", "provider",
+    "mode", "effective_mode", "os", "version", "node_version", "status", "type", "config_type", "networking_type",
+    "supported_commands",
+))  # fmt: skip
 
 
 def trust_own_text(text: str) -> str:
