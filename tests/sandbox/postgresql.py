@@ -75,7 +75,7 @@ class PostgresqlServer:
         # A checkout of root's can be out of the reach of the user whom the server runs as.
         with tempfile.TemporaryDirectory(prefix="postgresql-", dir="/tmp" if _is_root() else None) as directory:
             given = {**SETTINGS, **settings}
-            server = cls(programs, Path(directory), _find_free_port(), secrets.token_hex(16), given)
+            server = cls(programs, Path(directory), find_free_port(), secrets.token_hex(16), given)
             server._make_data()
             try:
                 server.run()
@@ -97,7 +97,7 @@ class PostgresqlServer:
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*_as_ordinary_user("--pdeathsig=QUIT"), *command, *options],
+                [*run_as_ordinary_user("--pdeathsig=QUIT"), *command, *options],
                 cwd=self.directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         end = time.monotonic() + PATIENCE
@@ -143,7 +143,7 @@ class PostgresqlServer:
         options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=admin"]
         command = [self.programs / "initdb", *options, f"--pwfile={password}", self.directory / "data"]
         done = subprocess.run(
-            [*_as_ordinary_user(), *command], cwd=self.directory, capture_output=True, text=True, check=False
+            [*run_as_ordinary_user(), *command], cwd=self.directory, capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise RuntimeError(f"PostgreSQL could not make its data:\n{done.stdout}{done.stderr}")
@@ -156,13 +156,13 @@ def _is_root() -> bool:
     return os.geteuid() == 0
 
 
-def _as_ordinary_user(*options: str) -> list[str]:
+def run_as_ordinary_user(*options: str) -> list[str]:
     """What stands before a command so that root runs it as another user, which PostgreSQL insists on."""
     other = ["--reuid=nobody", f"--regid={_NOBODY.pw_gid}", "--clear-groups"] if _is_root() else []
     return ["setpriv", *options, *other] if shutil.which("setpriv") else []
 
 
-def _find_free_port() -> int:
+def find_free_port() -> int:
     while True:
         port = random.SystemRandom().randrange(*PORTS)
         with socket.socket() as tried, suppress(OSError):

@@ -164,6 +164,7 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
         try:
             yield
         finally:
+            self._session.find_loss = lambda: None
             self._session.unlock(ROLLOUTS, key)
 
     def _find_other_run(self, name: str) -> str | None:
@@ -186,12 +187,15 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
                 self._run_all(SCHEMA)
                 self.change("ALTER TABLE ledger ADD COLUMN version INTEGER")
                 self.change("INSERT INTO ledger VALUES (?, ?)", (self.now(), SCHEMA_VERSION))
-            self._upgrade(version or SCHEMA_VERSION)
+            else:
+                self._upgrade(version)
 
     def _upgrade(self, version: int) -> None:
-        for earlier in range(version, SCHEMA_VERSION):
-            self._run_all(UPGRADES[earlier])
-        self.change("UPDATE ledger SET version = ?", (SCHEMA_VERSION,))
+        wanted = [UPGRADES[earlier] for earlier in range(version, SCHEMA_VERSION)]
+        wanted.append(f"UPDATE ledger SET version = {SCHEMA_VERSION}")  # noqa: S608
+        # Only the owner of a table may change its columns.
+        self._session.needs = "; ".join([f"SET search_path TO {NAMESPACE}", *map(_adapt, wanted)])
+        self._run_all("; ".join(wanted))
 
     def _copy(self, version: int) -> None:
         """Read from an upgraded copy from now on, as reading changes no table: temporary tables hide the others."""
@@ -203,9 +207,7 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
 
     def _run_all(self, statements: str) -> None:
         for statement in statements.split(";"):
-            # Rows come in the same order as from SQLite.
-            sorted_alike = statement.replace(" TEXT", ' TEXT COLLATE "C"')
-            self.change(sorted_alike.replace("INTEGER PRIMARY KEY AUTOINCREMENT", f"{_NUMBER} PRIMARY KEY"))
+            self.change(_adapt(statement))
 
     def _read_version(self) -> int:
         """The version of its schema, 0 without tables. Raises OptionError for an unknown one."""
@@ -223,6 +225,12 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
             self.run = int(self.query(_ADD_RUN, (str(uuid.uuid4()), self.now(), *who))[0]["number"])
             # No other run sees the number before the lock is held.
             self._session.lock(RUNS, self.run)
+
+
+def _adapt(statement: str) -> str:
+    """A statement that makes or changes a table. Texts are sorted by their bytes, as in SQLite."""
+    sorted_alike = statement.replace(" TEXT", ' TEXT COLLATE "C"')
+    return sorted_alike.replace("INTEGER PRIMARY KEY AUTOINCREMENT", f"{_NUMBER} PRIMARY KEY")
 
 
 @cache

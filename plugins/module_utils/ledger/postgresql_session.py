@@ -76,6 +76,11 @@ _WAYS_OUT = {
 _OTHERWISE = "see the log of its server, and run this again"
 _WITHOUT_CONNECTION = "see that its server runs, and that host, port, database, user, password and sslmode are right"
 
+_RIGHTS = (
+    f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE}; GRANT USAGE, CREATE ON SCHEMA {NAMESPACE} TO {{role}}; "
+    f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {NAMESPACE} TO {{role}}"
+)
+
 Result = TypeVar("Result")
 
 
@@ -84,6 +89,7 @@ class Session:
 
     patience: seconds for which a lost connection is tried again. in_transaction: whether statements are part of one,
         so that they cannot be repeated.
+    needs: the statements that an administrator runs for a role without rights.
     find_loss: says after a lost connection what another run has taken over meanwhile, None for nothing.
     """
 
@@ -93,10 +99,13 @@ class Session:
         self._url = url
         self._parameters = {**_PARAMETERS, **url.read()}
         self._locks: list[tuple[int, int]] = []
-        self._pid = 0
+        self._pid, self._role = 0, ""
         self._ahead = timedelta()
+        # What another run has taken over; this one changes nothing any more.
+        self._loss: str | None = None
         self.patience = _AT_FIRST
         self.in_transaction = False
+        self.needs = _RIGHTS
         self.find_loss: Callable[[], str | None] = lambda: None
         with self.explain_errors():
             self._connect()
@@ -118,6 +127,8 @@ class Session:
         """What some work with the connection returns; it is done again if the connection was lost."""
         with self.explain_errors():
             while True:
+                if self._loss is not None:
+                    raise OptionError("ledger", f"the connection with {self._url} was lost, and {self._loss}")
                 try:
                     return work(self.connection)
                 except psycopg.OperationalError:
@@ -127,10 +138,10 @@ class Session:
 
     def lock(self, kind: int, key: int) -> bool:
         """Take an advisory lock of the session; False if another session has it."""
-        row = self.run(lambda connection: _take(connection, kind, key))
-        if row:
+        is_taken = self.run(lambda connection: _take(connection, kind, key))
+        if is_taken:
             self._locks.append((kind, key))
-        return row
+        return is_taken
 
     def unlock(self, kind: int, key: int) -> None:
         """Release a lock; it has gone where the session has ended."""
@@ -144,8 +155,8 @@ class Session:
         try:
             yield
         except errors.InsufficientPrivilege as error:
-            role = self._hide(error)
-            raise OptionError("ledger", f"{self._url}: {role}; {self._describe_rights()}") from None
+            way_out = f"have an administrator run this in it, and run this again: {self.needs.format(role=self._role)}"
+            raise OptionError("ledger", f"{self._url}: {self._hide(error)}; {way_out}") from None
         except psycopg.Error as error:
             state = error.sqlstate or ""
             lost = isinstance(error, psycopg.OperationalError) and (not state or state.startswith(("08", "57", "28")))
@@ -161,55 +172,52 @@ class Session:
                 text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "********", text)
         return one_line(text)
 
-    def _describe_rights(self) -> str:
-        with contextlib.suppress(psycopg.Error):
-            found = self.connection.execute("SELECT quote_ident(current_user) AS role").fetchone()
-            role = found["role"] if found else "ROLE"
-            return (
-                "have an administrator run these statements in it, then run this again: "
-                f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE}; GRANT USAGE, CREATE ON SCHEMA {NAMESPACE} TO {role}; "
-                f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {NAMESPACE} TO {role}"
-            )
-        return _OTHERWISE
-
     def _connect(self) -> None:
         self.connection = _open(self._parameters)
+        try:
+            self._set_up()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def _set_up(self) -> None:
         before = datetime.now(UTC)
         found = self._ask_session()
         self._ahead = found["now"] - before - (datetime.now(UTC) - before) / 2
         # A pooler gives the keys for cancelling a statement itself.
         if found["pid"] != self.connection.info.backend_pid and self._is_shared(found["pid"]):
             raise OptionError("ledger", f"{self._url} {_POOLED}")
-        earlier, self._pid = self._pid, found["pid"]
+        earlier, self._pid, self._role = self._pid, found["pid"], found["role"]
         self.connection.execute(_SETTINGS)
         self._limit_waiting()
-        for kind, key in self._locks:
+        for lock in self._locks:
             # The server may not have noticed yet that the session before has ended.
             ended = f"SELECT pg_terminate_backend(pid) {LOCKED} AND pid = %s"
-            self.connection.execute(ended, (kind, key, earlier))
+            self.connection.execute(ended, (*lock, earlier))
 
     def _connect_again(self) -> None:
-        """Connect within the time that is left, with the same locks. Raises OptionError if another run has one now."""
+        """Connect with the same locks while there is time. Raises OptionError if another run has taken its place."""
         until = time.monotonic() + self.patience
-        while True:
-            try:
-                self._connect()
-                if all(_take(self.connection, kind, key) for kind, key in self._locks):
-                    break
-                problem = "another run has taken its place"
-            except psycopg.OperationalError:
-                if time.monotonic() > until:
-                    raise
-            else:
-                self.connection.close()
-                if time.monotonic() > until:
-                    raise OptionError("ledger", f"the connection with {self._url} was lost, and {problem}")
+        while not self._try_to_connect(is_last=time.monotonic() >= until):
             time.sleep(_BETWEEN_TRIES)
-        if taken := self.find_loss():
-            raise OptionError("ledger", f"the connection with {self._url} was lost, and {taken}")
+        self._loss = self._loss or self.find_loss()
+
+    def _try_to_connect(self, *, is_last: bool) -> bool:
+        try:
+            self._connect()
+        except psycopg.OperationalError:
+            if is_last:
+                raise
+            return False
+        if all(_take(self.connection, *lock) for lock in self._locks):
+            return True
+        self.connection.close()
+        if is_last:
+            self._loss = "another run has its rollout"
+        return is_last
 
     def _ask_session(self) -> DictRow:
-        question = "SELECT pg_backend_pid() AS pid, clock_timestamp() AS now"
+        question = "SELECT pg_backend_pid() AS pid, clock_timestamp() AS now, quote_ident(current_user) AS role"
         return self.connection.execute(question).fetchall()[0]
 
     def _is_shared(self, pid: int) -> bool:
