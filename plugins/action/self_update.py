@@ -18,6 +18,8 @@ from ..module_utils.providers.conversation import MADE_CONVERSATIONS
 from ..module_utils.providers.letta.provider import PROVIDER
 from ..module_utils.versions import check_version
 from ..plugin_utils.actions.on_targets import TargetsAction, TaskRun
+from ..plugin_utils.actions.targets import read_current_host
+from ..plugin_utils.core_internals import hold_between_hosts
 
 
 class ActionModule(TargetsAction):
@@ -32,6 +34,14 @@ class ActionModule(TargetsAction):
     def is_settled(self, target: Target, outcome: UpdateOutcome) -> bool:
         """Also a device that was told to update, and is not back on the version wanted."""
         return super().is_settled(target, outcome) or (outcome.error or {}).get("code") == NOT_UPDATED
+
+    def execute(self, options: dict[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """As for every action on targets. Hosts with a task each take turns if they are one device."""
+        if options["targets"] is not None:
+            return super().execute(options, task_vars)
+        [item] = read_current_host(task_vars)
+        with hold_between_hosts(item.environment.device_id or item.environment.id):
+            return super().execute(options, task_vars)
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[UpdateOutcome]:
         with open_to_show(run.options["ledger"], check_mode=run.check_mode) as ledger:

@@ -20,7 +20,7 @@ description:
     C(--channels), C(--org), C(--skills), C(--debug) and C(--lifecycle-output), are lost. A device that is the first
     process of a container does not come back by itself.
   - Environments of one device (the same C(device_id)) are one installation. They are updated one after the other,
-    whatever O(concurrency) says.
+    whatever O(concurrency) says, also where each host of a play has a task of its own.
   - A device is under way until it is back. So O(concurrency) is how many restart at a time, and one that does not come
     back counts as failed before others start.
   - The attempts of a task with C(until) tell a device once, also one that is not back in time or ended

@@ -24,6 +24,7 @@ from ansible.template import Templar
 from ansible.vars import manager as core_variables
 from ansible.vars.plugins import get_vars_from_inventory_sources, get_vars_from_path
 
+from ..module_utils.text import hash_text
 from .options import explain_templates
 
 # The vars plugin that core always has: what it finds for many hosts at once is what it finds for each.
@@ -252,6 +253,14 @@ def share_between_hosts(task: Any, make: Callable[[], Any]) -> Any:
         file.truncate(0)
         file.write(json.dumps(value := make()))
         return value
+
+
+@contextlib.contextmanager
+def hold_between_hosts(name: str) -> Iterator[None]:
+    """Keep the other hosts' processes of this run from something while this is open; waits for those that have it."""
+    with Path(constants.DEFAULT_LOCAL_TMP, f"fleetops-{hash_text(name)}.lock").open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def hide_source(task: Any) -> None:

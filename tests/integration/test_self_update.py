@@ -97,6 +97,33 @@ def test_the_current_host_is_the_target_without_targets(ansible: Ansible, device
     assert result["msg"] == "able: changed: updated from 0.33.9 to 0.34.11"
 
 
+def test_hosts_that_are_one_device_are_updated_one_after_the_other_by_a_task_each(ansible: Ansible) -> None:
+    old = {"lettaCodeVersion": "0.33.9"}
+    pair = [
+        ansible.sandbox.add_environment(connectionName=name, deviceId="device-pair", metadata=old)
+        for name in ("one", "two")
+    ]
+    ansible.sandbox.upgrade_to("0.34.12", seconds=3)
+    under_way = []
+
+    def watch() -> None:
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            told = sum(len(_list_commands(ansible, device)) for device in pair)
+            rows = {entry["id"]: entry["row"] for entry in ansible.sandbox.fleet()}
+            versions = [rows[device["id"]]["metadata"]["lettaCodeVersion"] for device in pair]
+            under_way.append(told - versions.count("0.34.12"))
+            if versions.count("0.34.12") == len(pair):
+                return
+            time.sleep(0.05)
+
+    with _meanwhile(watch):
+        run = ansible.task("self_update", play={"hosts": "one,two"}, target_version="0.34.12")
+
+    run.assert_quiet()
+    assert max(under_way) == 1
+
+
 @pytest.mark.covers("self_update", "method", "agent_id", "conversation_id")
 def test_the_requested_method_is_used(ansible: Ansible, devices: dict[str, dict[str, Any]]) -> None:
     with _meanwhile(_agent_updates(ansible, devices["able"], "0.34.12")):
