@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.parsing.dataloader import DataLoader
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from . import awx
 from .conftest import AGENT, CHECKOUT, Ansible, plain
@@ -75,7 +76,7 @@ def test_the_modules_of_awx_take_every_argument(ansible: Ansible, collections: s
     run = ansible.playbook(
         [{**play, "tasks": tasks}],
         "-e",
-        "letta_key=not-a-key",
+        '{"letta_key": "not-a-key", "ledger_password": "secret", "awx_exposed_paths": ["/var/lib/fleetops:/ledger:z"]}',
         source="localhost,",
         env={
             "ANSIBLE_COLLECTIONS_PATH": collections,
@@ -91,15 +92,18 @@ def test_the_modules_of_awx_take_every_argument(ansible: Ansible, collections: s
             assert "Connection refused" in result["msg"], (entry["task"], result["msg"])
 
 
-def inject_credential(credential: str, **inputs: str) -> dict[str, str]:
-    """The environment variables that AWX creates from a credential; an empty field is an empty text."""
+def inject_credential(credential: str, file: Path | None = None, **inputs: str) -> dict[str, str]:
+    """The environment variables that AWX makes from a credential. file: where its file is written, if it has one.
+
+    AWX knows no field that is empty when it renders the injectors: inject_credential in its models/credential.py.
+    """
     [kind] = [kind for kind in SETTINGS["awx_credential_types"] if kind["name"] == credential]
-    values = {field["id"]: "" for field in kind["inputs"]["fields"]} | inputs
-    variables: dict[str, str] = {}
-    for name, template in kind["injectors"]["env"].items():
-        [field] = [field for field in values if template == f"{{{{ {field} }}}}"]
-        variables[name] = values[field]
-    return variables
+    assert inputs.keys() <= {field["id"] for field in kind["inputs"]["fields"]}
+    sandbox = ImmutableSandboxedEnvironment()
+    known = {**inputs, "tower": {"filename": str(file)}}
+    if file is not None:
+        file.write_text(sandbox.from_string(kind["injectors"]["file"]["template"]).render(known))
+    return {name: sandbox.from_string(text).render(known) for name, text in kind["injectors"]["env"].items()}
 
 
 def inventory_source() -> dict[str, Any]:
@@ -366,8 +370,16 @@ def test_without_overwrite_hosts_stay_and_their_variables_add_up() -> None:
     assert after.written == {"a"}
 
 
-def test_the_jobs_of_the_workflow_share_a_rollout_by_nothing_but_the_ledger_of_the_credential(ansible: Ansible) -> None:
+@pytest.mark.parametrize("store", ["file", "database"])
+def test_the_jobs_of_the_workflow_share_a_rollout_by_nothing_but_the_ledger_of_the_credential(
+    ansible: Ansible, store: str, request: pytest.FixtureRequest
+) -> None:
     """Each job has a directory and a home of its own, as a container has."""
+    inputs = {"ledger": str(ansible.directory / "ledger.sqlite")}
+    if store == "database":
+        url: str = request.getfixturevalue("postgresql_url")
+        password = request.getfixturevalue("postgresql").password
+        inputs = {"ledger": url.replace(f":{password}@", "@"), "password": password}
     [workflow] = SETTINGS["awx_workflows"]
     nodes = {node["identifier"]: node for node in workflow["workflow_nodes"]}
     after = {
@@ -383,7 +395,7 @@ def test_the_jobs_of_the_workflow_share_a_rollout_by_nothing_but_the_ledger_of_t
     inventory, _run = awx.sync(ansible, PROJECT / "fleet.letta.yml", inventory_source())
     variables = {"self_update_version": "0.34.12", "self_update_soak": 0.3, "self_update_soak_grace": 0.7}
     variables |= {"self_update_poll_interval": 0.2, "self_update_canary_max_failures": 0}
-    credential = inject_credential("Ledger", ledger=str(ansible.directory / "ledger.sqlite"))
+    credential = inject_credential("Ledger", **inputs)
     updated = []
 
     for name in ("first-wave", "other-waves"):
@@ -453,3 +465,17 @@ def test_schedules_have_a_time_zone_and_a_template() -> None:
         assert found, schedule["rrule"]
         assert found[1] in zoneinfo.available_timezones()
         assert schedule["job_template"] in templates
+
+
+def test_the_credential_of_the_ledger_gives_the_database_its_password_and_authority(tmp_path: Path) -> None:
+    database = {"ledger": "postgresql://fleetops@db.example.com/fleetops", "password": "secret"}
+
+    with_authority = inject_credential("Ledger", tmp_path / "ca", **database, ca="a certificate")
+    without = inject_credential("Ledger", tmp_path / "none", **database)
+
+    assert with_authority["PGSSLROOTCERT"] == str(tmp_path / "ca")
+    assert (tmp_path / "ca").read_text() == "a certificate"
+    # libpq takes an empty text for none.
+    assert without == {
+        "FLEETOPS_LEDGER": database["ledger"], "PGPASSWORD": database["password"], "PGSSLROOTCERT": "",
+    }  # fmt: skip
