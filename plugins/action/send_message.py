@@ -255,8 +255,7 @@ async def _deliver(
         waiting = wait_for_replies(pairs, conversations.search_reply, within, run.policy.report)
         await run.policy.stop.run(waiting, grace=0)
         if campaign is not None:
-            for target, delivery in pairs:
-                campaign.record(target, delivery)
+            await asyncio.gather(*(campaign.record(target, delivery) for target, delivery in pairs))
     for target, delivery in zip(targets, deliveries, strict=True):
         if delivery.status == "sent" and not target.provider.knows_who_answers(delivery.agent_id):
             delivery.reason = _NO_AGENT
@@ -299,7 +298,7 @@ def _plan_from_ledger(run: TaskRun, source_hash: str | None) -> CampaignPlan:
         return CampaignPlan(run.targets, {}, {})
     with read_ledger(find_location(run.options["ledger"])) as ledger:
         planned = plan_campaign(Deliveries(ledger), name, run.options["retry"], run.targets, source_hash)
-        rows = {key: row for key, row in Deliveries(ledger).entries(name).items() if row.status != "sent"}
+    rows = {key: row for key, row in planned.rows.items() if row.status != "sent"}
     # What may have been sent stays in its conversation.
     targets = [
         replace(one, conversation_id=choose_conversation(one, rows.get(one.environment.id)) or one.conversation_id)

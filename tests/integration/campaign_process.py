@@ -57,12 +57,12 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
     death = Death(given["die_at"], given["nth"])
 
     class DyingDeliveries(Deliveries):
-        def replace(self, seen: Entry | None, entry: Entry) -> bool:
+        async def replace(self, seen: Entry | None, entry: Entry) -> bool:
             death.at("begun" if entry.status == "in_flight" else "none")
             if given["full_at"] == ("claim" if entry.status == "in_flight" else "record"):
                 self.ledger.change("PRAGMA max_page_count = 1")
                 entry = replace(entry, host="x" * 100_000)
-            replaced = super().replace(seen, entry)
+            replaced = await super().replace(seen, entry)
             death.at("claimed" if entry.status == "in_flight" else "recorded")
             return replaced
 

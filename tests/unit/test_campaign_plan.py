@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +58,11 @@ def test_only_a_failed_turn_is_sent_again(tmp_path: Path, reply_state: str | Non
     sent = MessageTarget("alpha", environment, "agent-1", messages=[Message.from_user("hello")])
     with open_ledger(tmp_path / "ledger.sqlite", RunFacts("tester")) as ledger:
         deliveries = Deliveries(ledger)
-        deliveries.replace(None, replace(DELIVERED, content_hash=hash_content(sent.messages), reply_state=reply_state))
+        asyncio.run(
+            deliveries.replace(
+                None, replace(DELIVERED, content_hash=hash_content(sent.messages), reply_state=reply_state)
+            )
+        )
         planned = plan_campaign(deliveries, "c", "failed_turns", [sent])
 
     assert [target.attempt for target in planned.targets] == [2 if reply_state == "failed" else 1]

@@ -42,7 +42,7 @@ class Steps:
         [self.target] = plan.targets
         self.delivery = Delivery.of(self.target)
         self.campaign = Campaign("c", deliveries, plan, self._look_up)
-        assert self.campaign.claim(self.target, self.delivery)
+        assert asyncio.run(self.campaign.claim(self.target, self.delivery))
 
     async def _look_up(self, question: Question, fresh: bool) -> str | None:
         self.asked.append(question)
@@ -88,26 +88,26 @@ def test_a_session_is_recorded_before_anything_is_sent_in_it(deliveries: Deliver
     claimed = steps.entry
 
     steps.delivery.conversation_id = "session-1"
-    steps.campaign.record_session(steps.target, steps.delivery)
+    asyncio.run(steps.campaign.record_session(steps.target, steps.delivery))
 
     assert steps.entry == replace(claimed, conversation_id="session-1")
     # The final row of the delivery replaces the row with the session.
     steps.delivery.status = "sent"
-    steps.campaign.record(steps.target, steps.delivery)
+    asyncio.run(steps.campaign.record(steps.target, steps.delivery))
     assert (steps.entry.status, steps.entry.conversation_id) == ("sent", "session-1")
 
 
 def opened(steps: Steps, place: Place) -> str | None:
     """What the campaign finds of the message once its conversation is opened."""
     steps.delivery.conversation_id = place.conversation_id
-    steps.campaign.record_session(steps.target, steps.delivery)
+    asyncio.run(steps.campaign.record_session(steps.target, steps.delivery))
     return asyncio.run(steps.campaign.find_earlier(steps.target, steps.delivery, place))
 
 
 def left_by_another_run(deliveries: Deliveries, **changes: Any) -> None:
     """The row of a run that was killed."""
     claimed = Steps(deliveries, "standing").entry
-    assert deliveries.replace(claimed, replace(claimed, run=0, **changes))
+    assert asyncio.run(deliveries.replace(claimed, replace(claimed, run=0, **changes)))
 
 
 @pytest.mark.parametrize("kind", ["standing", "new", "standing or default"])
@@ -138,7 +138,7 @@ def test_a_message_is_recorded_in_the_conversation_in_which_it_is_found(deliveri
 
     assert opened(steps, Place("conv-1", ["conv-2", None], is_new=True)) == "m"
     steps.delivery.status = "already_sent"
-    steps.campaign.record(steps.target, steps.delivery)
+    asyncio.run(steps.campaign.record(steps.target, steps.delivery))
 
     assert (steps.entry.status, steps.entry.conversation_id) == ("sent", "conv-2")
     assert steps.delivery.conversation_id == "conv-2"
@@ -205,7 +205,7 @@ def test_a_claim_names_the_conversation_of_its_own_target_and_not_of_the_earlier
 ) -> None:
     before = Steps(deliveries, "conv-1")
     before.delivery.status, before.delivery.error = "failed", {"code": "http_500", "message": "HTTP 500"}
-    before.campaign.record(before.target, before.delivery)
+    asyncio.run(before.campaign.record(before.target, before.delivery))
     assert (before.entry.status, before.entry.conversation_id) == ("failed", "conv-1")
 
     assert Steps(deliveries, None).entry.conversation_id is None

@@ -580,7 +580,7 @@ def test_an_attempt_sends_where_the_one_before_may_have_sent(
     before, delivery = Delivery.of(to), Delivery.of(to)
     before.status, before.conversation_id = status, conversation_id
 
-    assert Retry({to.host: before}, find_message).claim(to, delivery)
+    assert asyncio.run(Retry({to.host: before}, find_message).claim(to, delivery))
     assert delivery.conversation_id == again
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import resource
@@ -116,8 +117,8 @@ def test_the_file_and_its_directory_are_the_users_alone(path: Path) -> None:
 
 def test_a_recorded_delivery_is_kept(path: Path) -> None:
     with open_ledger(path) as ledger:
-        assert Deliveries(ledger).replace(None, BEGUN)
-        assert Deliveries(ledger).replace(BEGUN, replace(BEGUN, status="sent"))
+        assert asyncio.run(Deliveries(ledger).replace(None, BEGUN))
+        assert asyncio.run(Deliveries(ledger).replace(BEGUN, replace(BEGUN, status="sent")))
 
     with open_ledger(path) as ledger:
         assert Deliveries(ledger).entry("c", "e") == replace(BEGUN, status="sent")
@@ -130,8 +131,8 @@ def test_a_recorded_delivery_is_kept(path: Path) -> None:
 
 def test_a_row_that_changed_since_it_was_read_is_not_replaced(path: Path) -> None:
     with open_ledger(path) as one, open_ledger(path) as other:
-        assert Deliveries(one).replace(None, BEGUN)
-        assert not Deliveries(other).replace(None, replace(BEGUN, run=2))
+        assert asyncio.run(Deliveries(one).replace(None, BEGUN))
+        assert not asyncio.run(Deliveries(other).replace(None, replace(BEGUN, run=2)))
         assert Deliveries(other).entry("c", "e") == BEGUN
 
 
@@ -199,7 +200,7 @@ def test_reading_creates_no_file(path: Path) -> None:
     assert SqliteLedger.read(path) is None
     assert not path.parent.exists()
     with open_ledger(path) as ledger:
-        Deliveries(ledger).replace(None, BEGUN)
+        asyncio.run(Deliveries(ledger).replace(None, BEGUN))
     reading = SqliteLedger.read(path)
     assert reading is not None
     with reading:
@@ -212,7 +213,7 @@ def test_a_ledger_in_a_read_only_directory_is_read() -> None:
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         with open_ledger(path) as ledger:
-            Deliveries(ledger).replace(None, BEGUN)
+            asyncio.run(Deliveries(ledger).replace(None, BEGUN))
         path.parent.chmod(0o555)
 
         with_row = SqliteLedger.read(path)
@@ -227,7 +228,7 @@ def test_a_ledger_in_a_read_only_directory_is_read_as_its_writer_sees_it() -> No
     with as_nobody() as directory:
         path = directory / "inner" / "ledger.sqlite"
         with open_ledger(path) as ledger:
-            Deliveries(ledger).replace(None, BEGUN)
+            asyncio.run(Deliveries(ledger).replace(None, BEGUN))
             path.parent.chmod(0o555)
 
             with_row = SqliteLedger.read(path)
@@ -242,7 +243,7 @@ def test_a_reader_sees_a_row_written_after_it_opened_the_ledger(path: Path) -> N
     reading = SqliteLedger.read(path)
     assert reading is not None
     with reading, open_ledger(path) as ledger:
-        Deliveries(ledger).replace(None, BEGUN)
+        asyncio.run(Deliveries(ledger).replace(None, BEGUN))
         assert Deliveries(reading).entries("c") == {"e": BEGUN}
 
 
@@ -261,7 +262,7 @@ def test_a_ledger_whose_latest_part_cannot_be_read_is_not_read() -> None:
         path = directory / "inner" / "ledger.sqlite"
         child = os.fork()
         if child == 0:
-            Deliveries(open_ledger(path)).replace(None, BEGUN)
+            asyncio.run(Deliveries(open_ledger(path)).replace(None, BEGUN))
             os._exit(0)
         os.waitpid(child, 0)
         Path(f"{path}-shm").unlink()
@@ -283,7 +284,7 @@ def test_a_file_other_than_a_database_is_refused(path: Path, damage: bytes) -> N
 def test_a_damaged_file_is_refused(path: Path) -> None:
     with open_ledger(path) as ledger:
         for number in range(200):
-            Deliveries(ledger).replace(None, replace(BEGUN, environment_id=str(number)))
+            asyncio.run(Deliveries(ledger).replace(None, replace(BEGUN, environment_id=str(number))))
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
 
@@ -334,7 +335,7 @@ def test_a_ledger_whose_rows_are_not_yet_in_its_file_is_read(path: Path) -> None
     if child == 0:
         # The ledger stays open until the end: closing it would write the rows to the file itself.
         killed = open_ledger(path)
-        Deliveries(killed).replace(None, BEGUN)
+        asyncio.run(Deliveries(killed).replace(None, BEGUN))
         os.kill(os.getpid(), signal.SIGKILL)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
@@ -375,7 +376,7 @@ def tables(path: Path) -> set[tuple[object, ...]]:
 def earlier(path: Path) -> Path:
     """A ledger of schema 2, with a delivery and a rollout."""
     with open_ledger(path) as ledger:
-        Deliveries(ledger).replace(None, BEGUN)
+        asyncio.run(Deliveries(ledger).replace(None, BEGUN))
         add_rollout(ledger, ROLLOUT)
     sql(path, "ALTER TABLE rollout_targets DROP COLUMN told_at")
     sql(path, "PRAGMA user_version = 2")
@@ -469,10 +470,10 @@ def test_a_full_disk(path: Path) -> None:
         with pytest.raises(
             OptionError, match=r"^ledger: cannot use '[^\n]*': database or disk is full; make room, and run this again$"
         ):
-            Deliveries(ledger).replace(None, big)
+            asyncio.run(Deliveries(ledger).replace(None, big))
         # Writing works again when there is room.
         ledger._connection.execute("PRAGMA max_page_count = 1000000")
-        assert Deliveries(ledger).replace(None, replace(BEGUN, environment_id="last"))
+        assert asyncio.run(Deliveries(ledger).replace(None, replace(BEGUN, environment_id="last")))
 
 
 def test_a_disk_without_room_for_the_files_beside_the_ledger(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -109,31 +110,31 @@ def refusal(location: Location) -> str:
 
 def test_a_claim_is_compared_replaced_and_restored(ledger: Ledger, location: Location) -> None:
     deliveries, ended = Deliveries(ledger), replace(BEGUN, status="sent", otid="o%?")
-    assert deliveries.replace(None, BEGUN)
-    assert not deliveries.replace(None, replace(BEGUN, host="other"))
-    assert not deliveries.replace(replace(BEGUN, agent_id="a"), ended)
-    assert deliveries.replace(BEGUN, ended)
+    assert asyncio.run(deliveries.replace(None, BEGUN))
+    assert not asyncio.run(deliveries.replace(None, replace(BEGUN, host="other")))
+    assert not asyncio.run(deliveries.replace(replace(BEGUN, agent_id="a"), ended))
+    assert asyncio.run(deliveries.replace(BEGUN, ended))
     with read_ledger(location) as reading:
         assert Deliveries(reading).entries("c") == {"e": ended}
         assert Deliveries(reading).entry("c", "other") is None
 
-    deliveries.restore(ended, BEGUN)
+    asyncio.run(deliveries.restore(ended, BEGUN))
     assert deliveries.entry("c", "e") == BEGUN
-    deliveries.restore(ended, None)
+    asyncio.run(deliveries.restore(ended, None))
     assert deliveries.entry("c", "e") == BEGUN
-    deliveries.restore(BEGUN, None)
+    asyncio.run(deliveries.restore(BEGUN, None))
     assert deliveries.entries("c") == {}
 
 
 def test_a_transaction_that_fails_changes_nothing(ledger: Ledger) -> None:
     deliveries = Deliveries(ledger)
     with suppress(KeyboardInterrupt), ledger.transaction(durable=True):
-        assert deliveries.replace(None, BEGUN)
+        assert asyncio.run(deliveries.replace(None, BEGUN))
         raise KeyboardInterrupt
     assert deliveries.entries("c") == {}
 
     with ledger.transaction(durable=True):
-        deliveries.replace(None, BEGUN)
+        asyncio.run(deliveries.replace(None, BEGUN))
     assert deliveries.entries("c") == {"e": BEGUN}
 
 
@@ -143,14 +144,14 @@ def test_a_statement_that_fails_names_the_option_and_leaves_the_ledger_usable(le
     with pytest.raises(OptionError, match=r"^ledger: "), ledger.transaction(durable=False):
         ledger.change("DELETE FROM missing")
 
-    assert Deliveries(ledger).replace(None, BEGUN)
+    assert asyncio.run(Deliveries(ledger).replace(None, BEGUN))
 
 
 def test_a_run_is_alive_until_its_process_is_killed(ledger: Ledger, location: Location) -> None:
     assert ledger.is_alive(ledger.run)
     with another_run(location) as (run, process), read_ledger(location) as reading:
         assert run != ledger.run
-        Deliveries(ledger).replace(None, replace(BEGUN, run=run))
+        asyncio.run(Deliveries(ledger).replace(None, replace(BEGUN, run=run)))
         assert ledger.is_alive(run)
         assert reading.is_alive(run)
         assert not reading.is_alive(run + 1)
@@ -199,7 +200,7 @@ def test_a_campaign_has_one_content_a_repeat_and_a_state(ledger: Ledger) -> None
 def test_the_deliveries_come_in_the_order_of_the_hosts_by_their_bytes(ledger: Ledger) -> None:
     entries = [replace(BEGUN, environment_id=name, host=name, run=ledger.run) for name in ("é", "b", "_a", "B", "a")]
     for entry in entries:
-        Deliveries(ledger).replace(None, entry)
+        asyncio.run(Deliveries(ledger).replace(None, entry))
     assert [record["host"] for record in Deliveries(ledger).records("c")] == ["B", "_a", "a", "b", "é"]
 
 
@@ -243,7 +244,7 @@ def set_version(ledger: Ledger, version: int) -> None:
 def make_earlier(location: Location) -> Entry:
     with open_ledger(location, FACTS) as opened:
         entry = replace(BEGUN, run=opened.run)
-        Deliveries(opened).replace(None, entry)
+        asyncio.run(Deliveries(opened).replace(None, entry))
         add_rollout(opened, ROLLOUT)
         opened.change("ALTER TABLE rollout_targets DROP COLUMN told_at")
         set_version(opened, 2)

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from ..errors import ApiError, OptionError
 from ..fleet.delivery import FOUND, Delivery, MessageTarget, Once
@@ -21,7 +22,6 @@ from ..ledger.audit_log import AuditLog
 from ..ledger.deliveries import Deliveries
 from ..ledger.schema import ACTIVE, Entry
 from ..providers.conversation import DEFAULT_CONVERSATION, NEW_CONVERSATION, TO_BE_OPENED, Place, Question
-from ..text import format_now
 from .plan import CampaignPlan, describe_other_content
 
 # The statuses that leave open whether a message was accepted.
@@ -103,10 +103,13 @@ class Campaign(Once):
         self._verify = verify
         self._audit = audit
         self._claims: dict[str, _Claim] = {}
-        self._state = ACTIVE
+        # The row of each target as this run knows it.
+        self._rows = dict(plan.rows)
+        self._runs: dict[int, dict[str, Any]] = {}
+        self._state = plan.state
         # Why a delivery could not be recorded, None while all could.
         self.problem: str | None = None
-        self._began_at = format_now()
+        self._began_at = self._ledger.now()
         deliveries.begin(name, plan.source_hash, plan.repeat)
 
     def mark_settled(self, target: MessageTarget, delivery: Delivery) -> bool:
@@ -115,7 +118,7 @@ class Campaign(Once):
             mark_delivered(delivery, entry)
         return entry is not None
 
-    def find_stop(self) -> str | None:
+    async def find_stop(self) -> str | None:
         """Why this run sends no more messages: the campaign is paused or cancelled, or a delivery was not recorded.
 
         A reason that was found once stays for the whole run. Raises ApiError if the ledger fails.
@@ -124,7 +127,7 @@ class Campaign(Once):
             return _UNRECORDED
         with self._convert_errors():
             if self._state == ACTIVE:
-                self._state = self._deliveries.state(self._name)
+                self._state = await self._ledger.in_thread(lambda: self._deliveries.state(self._name))
         return None if self._state == ACTIVE else f"the campaign is {self._state}"
 
     def mark_unsent(self, delivery: Delivery) -> bool:
@@ -133,16 +136,15 @@ class Campaign(Once):
             return True
         return mark_inactive(delivery, self._state)
 
-    def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+    async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Record the target's message as in flight; False if it is not to be sent, and the delivery says why.
 
         Raises ApiError, unclear only if the message may have been sent before.
         """
-        self.find_stop()
         if self.mark_unsent(delivery):
             return False
         with self._convert_errors():
-            claim = self._take_claim(target, delivery)
+            claim = await self._take_claim(target, delivery)
         if claim is None:
             return False
         self._claims[target.environment.id] = claim
@@ -150,19 +152,43 @@ class Campaign(Once):
         delivery.conversation_id = None if opened in TO_BE_OPENED else opened
         return True
 
-    def _take_claim(self, target: MessageTarget, delivery: Delivery) -> _Claim | None:
-        """Replace the row by one of this run; None if the row does not allow it, and the delivery says why."""
-        while True:
-            seen = self._deliveries.entry(self._name, target.environment.id)
-            if seen is not None and not self._may_claim(seen, target, delivery):
-                return None
+    async def _take_claim(self, target: MessageTarget, delivery: Delivery) -> _Claim | None:
+        """Replace the row by one of this run; None if the row does not allow it, and the delivery says why.
+
+        The row is as the plan has read it unless it is in doubt, or has been replaced since.
+        """
+        seen, is_held = self._rows.get(target.environment.id), False
+        if seen is not None and seen.status in _IN_DOUBT:
+            seen, is_held = await self._read(target)
+        while seen is None or self._may_claim(seen, target, delivery, is_held=is_held):
             earlier = seen if seen is not None and seen.attempt == target.attempt else None
             claim = _Claim(self._make_entry(target, earlier), seen, earlier)
-            if self._deliveries.replace(seen, claim.entry):
+            if await self._deliveries.replace(seen, claim.entry):
                 return claim
+            seen, is_held = await self._read(target)
+        return None
+
+    async def _read(self, target: MessageTarget) -> tuple[Entry | None, bool]:
+        """The target's row as it is now, and whether another run that is alive has it in flight."""
+
+        def look() -> tuple[Entry | None, bool]:
+            seen = self._deliveries.entry(self._name, target.environment.id)
+            if seen is None or seen.status != "in_flight" or seen.run == self._ledger.run:
+                return seen, False
+            return seen, self._ledger.is_alive(seen.run)
+
+        seen, is_held = await self._ledger.in_thread(look)
+        self._keep(target, seen)
+        return seen, is_held
+
+    def _keep(self, target: MessageTarget, row: Entry | None) -> None:
+        if row is not None:
+            self._rows[target.environment.id] = row
+        else:
+            self._rows.pop(target.environment.id, None)
 
     def _make_entry(self, target: MessageTarget, earlier: Entry | None) -> Entry:
-        now, ids = format_now(), (target.environment.id, str(target.client_message_id))
+        now, ids = self._ledger.now(), (target.environment.id, str(target.client_message_id))
         return Entry(
             campaign=self._name,
             environment_id=ids[0],
@@ -180,9 +206,12 @@ class Campaign(Once):
             **target.provider.idempotency_keys(*ids),
         )
 
-    def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery) -> bool:
-        """Whether a row allows this run to send the message. Raises ApiError if only the user can decide."""
-        if seen.status == "in_flight" and seen.run != self._ledger.run and self._ledger.is_alive(seen.run):
+    def _may_claim(self, seen: Entry, target: MessageTarget, delivery: Delivery, *, is_held: bool) -> bool:
+        """Whether a row allows this run to send the message. Raises ApiError if only the user can decide.
+
+        is_held: whether another run that is alive has it in flight.
+        """
+        if is_held:
             delivery.reason = f"another run of the campaign has it in flight since {seen.claimed_at}"
             return False
         if seen.attempt > target.attempt or (seen.attempt == target.attempt and seen.status == "sent"):
@@ -204,11 +233,11 @@ class Campaign(Once):
             )
         return True
 
-    def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
+    async def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
         claim = self._claims[target.environment.id]
         entry = replace(claim.entry, conversation_id=delivery.conversation_id)
         with self._convert_errors():
-            if self._deliveries.replace(claim.entry, entry):
+            if await self._deliveries.replace(claim.entry, entry):
                 self._claims[target.environment.id] = replace(claim, entry=entry)
 
     def looks_up(self, target: MessageTarget) -> bool:
@@ -238,7 +267,7 @@ class Campaign(Once):
             raise error.but(message, may_be_accepted=True) from None
         return None
 
-    def record(self, target: MessageTarget, delivery: Delivery) -> None:
+    async def record(self, target: MessageTarget, delivery: Delivery) -> None:
         """Record what happened to the target's message, and to its turn if that was waited for.
 
         The row of a message that was claimed and not sent is restored. If the ledger fails, the delivery says so and
@@ -247,22 +276,37 @@ class Campaign(Once):
         """
         claim = self._claims.pop(target.environment.id, None)
         try:
-            # No other run changes the row of a claim while this run is alive.
-            entry = claim.entry if claim is not None else self._deliveries.entry(self._name, target.environment.id)
-            if claim is not None and entry is not None and delivery.status in ("skipped", "not_attempted"):
-                self._deliveries.restore(entry, claim.replaced)
-            elif entry is not None and entry.client_message_id == delivery.client_message_id:
-                ended = self._add_end(entry, delivery)
-                if self._deliveries.replace(entry, ended) and ended != entry:
-                    self._log(target)
+            if claim is not None and delivery.status in ("skipped", "not_attempted"):
+                await self._deliveries.restore(claim.entry, claim.replaced)
+                self._keep(target, claim.replaced)
+            else:
+                # No other run changes the row of a claim while this run is alive.
+                await self._record_end(
+                    target, delivery, claim.entry if claim else self._rows.get(target.environment.id)
+                )
         except OptionError as error:
             self._give_up(error)
             delivery.error = delivery.error or {"code": error.option, "message": str(error)}
 
-    def _log(self, target: MessageTarget) -> None:
+    async def _record_end(self, target: MessageTarget, delivery: Delivery, entry: Entry | None) -> None:
+        while entry is not None and entry.client_message_id == delivery.client_message_id:
+            ended = self._add_end(entry, delivery)
+            if ended == entry:
+                return
+            if await self._deliveries.replace(entry, ended):
+                self._keep(target, ended)
+                await self._log(target, ended)
+                return
+            entry, _is_held = await self._read(target)
+
+    async def _log(self, target: MessageTarget, entry: Entry) -> None:
         if self._audit is None:
             return
-        [record] = self._deliveries.records(self._name, target.environment.id)
+        record, run = asdict(entry), entry.run
+        del record["run"]
+        if run not in self._runs:
+            self._runs[run] = await self._ledger.in_thread(lambda: self._deliveries.describe_run(run))
+        record |= self._runs[run]
         contents = [message.content_option for message in target.messages]
         self._audit.append({**record, "content": contents} if self._audit.with_content else record)
 
@@ -276,7 +320,7 @@ class Campaign(Once):
             entry,
             status="sent" if found else delivery.status,
             sent_at=delivery.sent_at,
-            ended_at=format_now(),
+            ended_at=self._ledger.now(),
             conversation_id=delivery.conversation_id if found else entry.conversation_id,
             otid=delivery.otid,
             outcome=FOUND if found else delivery.error["code"] if delivery.error else None,

@@ -12,7 +12,7 @@ import json
 import math
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..errors import OptionError
 from ..fleet.delivery import MessageTarget
@@ -47,6 +47,7 @@ class CampaignPlan:
     source_hash: the hash of the content that the targets share, None if each has its own.
     repeat: the number of times that a run has begun to send to all again, this run included.
     state: of the campaign; nothing is sent unless it is active.
+    rows: by environment id, the deliveries of the campaign as the plan has read them.
     """
 
     targets: Sequence[MessageTarget]
@@ -55,6 +56,7 @@ class CampaignPlan:
     source_hash: str | None = None
     repeat: int = 0
     state: str = ACTIVE
+    rows: Mapping[str, Entry] = field(default_factory=dict)
 
 
 def plan_campaign(
@@ -87,7 +89,7 @@ def plan_campaign(
         _set_ids(campaign, target, attempts[target.environment.id]) if target.skip is None else target
         for target in targets
     ]
-    return CampaignPlan(planned, settled, hashes, source_hash, repeat, deliveries.state(campaign))
+    return CampaignPlan(planned, settled, hashes, source_hash, repeat, deliveries.state(campaign), entries)
 
 
 async def find_failed_turns(plan: CampaignPlan, search_reply: Callable[[Question], Look]) -> set[str]:

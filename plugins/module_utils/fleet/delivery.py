@@ -138,7 +138,7 @@ class Once:
         """Whether the message is known to be delivered; the delivery then says so."""
         return False
 
-    def find_stop(self) -> str | None:
+    async def find_stop(self) -> str | None:
         """Why no more messages may be sent, in a few words; None while they may. Raises ApiError."""
         return None
 
@@ -146,11 +146,11 @@ class Once:
         """Whether `find_stop` has found a reason; the delivery then gives it as its own."""
         return False
 
-    def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+    async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Whether this run may send the message now; the delivery says why it may not. Raises ApiError."""
         return True
 
-    def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
+    async def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
         """Record the conversation that was opened for a target. Raises ApiError."""
 
     async def find_earlier(self, target: MessageTarget, delivery: Delivery, place: Place) -> str | None:
@@ -160,8 +160,8 @@ class Once:
         """
         return None
 
-    def record(self, target: MessageTarget, delivery: Delivery) -> None:
-        """Record what happened to the message."""
+    async def record(self, target: MessageTarget, delivery: Delivery) -> None:
+        """Record what happened to the message. It is completed although the sending is cut off meanwhile."""
 
 
 class Retry(Once):
@@ -175,7 +175,7 @@ class Retry(Once):
     ) -> None:
         self._earlier, self._find_message = earlier, find_message
 
-    def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
+    async def claim(self, target: MessageTarget, delivery: Delivery) -> bool:
         """Let it be sent, into the conversation in which an earlier attempt sent it or may have sent it."""
         if earlier := self._earlier.get(target.host):
             delivery.conversation_id = earlier.conversation_id
@@ -214,7 +214,7 @@ async def _watch(once: Once, stop: Stop) -> None:
     while not stop.requested:
         # Where the ledger fails, the next delivery fails too, and says so.
         with contextlib.suppress(ApiError):
-            if why := once.find_stop():
+            if why := await once.find_stop():
                 stop.finish(why)
         await asyncio.sleep(_LOOK_EVERY)
 
@@ -264,21 +264,25 @@ class Sender:
 
     async def send(self, target: MessageTarget, delivery: Delivery) -> None:
         """Send to one target when the fan-out lets it start."""
-        with contextlib.ExitStack() as at_end, record_failures(delivery, self._fan_out.stop):
-            try:
-                environment = await find_reachable(self._clients[delivery.provider], target.environment)
-                if not await self._fan_out.may_start():
-                    return
-                # It is recorded however it ends, also if a signal cuts it off.
-                at_end.callback(self._once.record, target, delivery)
-                if self._once.claim(target, delivery):
-                    await self.send_now(target, environment, delivery)
-            except ApiError as error:
-                # A message that failed only because no other try may start any more is unsent, and has not failed.
-                may_be_sent = error.may_be_accepted and delivery.attempts > 0
-                later = error.transient or error.code == "stopped"
-                if may_be_sent or not later or not self._once.mark_unsent(delivery):
-                    raise
+        async with contextlib.AsyncExitStack() as at_end:
+            with record_failures(delivery, self._fan_out.stop):
+                await self._send_once(target, delivery, at_end)
+
+    async def _send_once(self, target: MessageTarget, delivery: Delivery, at_end: contextlib.AsyncExitStack) -> None:
+        try:
+            environment = await find_reachable(self._clients[delivery.provider], target.environment)
+            if not await self._fan_out.may_start():
+                return
+            # It is recorded however it ends, also if a signal cuts it off.
+            at_end.push_async_callback(self._once.record, target, delivery)
+            if await self._once.claim(target, delivery):
+                await self.send_now(target, environment, delivery)
+        except ApiError as error:
+            # A message that failed only because no other try may start any more is unsent, and has not failed.
+            may_be_sent = error.may_be_accepted and delivery.attempts > 0
+            later = error.transient or error.code == "stopped"
+            if may_be_sent or not later or not self._once.mark_unsent(delivery):
+                raise
 
     async def send_now(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:
         """Send over the connection that `environment` has; over a newer one if that has gone. Raises ApiError."""
@@ -308,7 +312,7 @@ class Sender:
         if kind in TO_BE_OPENED:
             # No tool call waits for an answer in a conversation that is not there.
             delivery.conversation_id = None if place.conversation_id in TO_BE_OPENED else place.conversation_id
-            self._once.record_session(target, delivery)
+            await self._once.record_session(target, delivery)
         return place
 
     async def _deliver(self, target: MessageTarget, environment: EnvironmentReference, delivery: Delivery) -> None:

@@ -9,15 +9,15 @@ from dataclasses import astuple, fields
 from typing import Any
 
 from ..errors import OptionError
-from ..text import format_now
 from .schema import ACTIVE, Entry
 from .store import Ledger
 
 _COLUMNS = [field.name for field in fields(Entry)]
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM deliveries WHERE campaign = ?"  # noqa: S608 - names of ours
+_OF_A_RUN = "run_id, os_user, awx_job_id, awx_user, playbook"
 _SELECT_WITH_RUNS = (
-    f"SELECT {', '.join(_COLUMNS)}, run_id, os_user, awx_job_id, awx_user, playbook "  # noqa: S608
-    "FROM deliveries JOIN runs ON run = number WHERE campaign = ?"
+    f"SELECT {', '.join(_COLUMNS)}, {_OF_A_RUN} FROM deliveries JOIN runs ON run = number "  # noqa: S608
+    "WHERE campaign = ? ORDER BY host, environment_id"
 )
 _NAMES, _VALUES = ", ".join(_COLUMNS), ", ".join("?" * len(_COLUMNS))
 _INSERT = f"INSERT INTO deliveries ({_NAMES}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING"  # noqa: S608
@@ -41,12 +41,12 @@ class Deliveries:
         Raises OptionError for `campaign` if it has sent something else.
         """
         with self.ledger.transaction(durable=False):
-            self.ledger.change(_ADD_CAMPAIGN, (campaign, format_now()))
+            self.ledger.change(_ADD_CAMPAIGN, (campaign, self.ledger.now()))
             self.check_source(campaign, source_hash)
             if source_hash is not None:
                 self.ledger.change(
                     "UPDATE campaigns SET source_hash = ?, source_since = ? WHERE campaign = ? AND source_hash IS NULL",
-                    (source_hash, format_now(), campaign),
+                    (source_hash, self.ledger.now(), campaign),
                 )
             self.ledger.change(_SET_REPEAT, (repeat, campaign, repeat))
 
@@ -70,9 +70,9 @@ class Deliveries:
         return str(rows[0]["state"]) if rows else ACTIVE
 
     def set_state(self, campaign: str, state: str) -> None:
-        """Set the state, which runs read before each delivery; a campaign may have one before its first run."""
+        """Set the state, which runs read each second; a campaign may have one before its first run."""
         with self.ledger.transaction(durable=True):
-            self.ledger.change(_ADD_CAMPAIGN, (campaign, format_now()))
+            self.ledger.change(_ADD_CAMPAIGN, (campaign, self.ledger.now()))
             self.ledger.change("UPDATE campaigns SET state = ? WHERE campaign = ?", (state, campaign))
 
     def entries(self, campaign: str) -> dict[str, Entry]:
@@ -84,33 +84,35 @@ class Deliveries:
         rows = self.ledger.query(f"{_SELECT} AND environment_id = ?", (campaign, environment_id))
         return Entry(**rows[0]) if rows else None
 
-    def records(self, campaign: str, environment_id: str | None = None) -> list[dict[str, Any]]:
-        """The deliveries of a campaign, or that to one environment, in the order of the hosts, each with its run.
+    def records(self, campaign: str) -> list[dict[str, Any]]:
+        """The deliveries of a campaign in the order of the hosts, each with what `describe_run` says of its run.
 
         The status of a delivery that is in flight by a run that has ended is `interrupted`.
         """
-        of_one = " AND environment_id = ?" if environment_id is not None else ""
-        values = (campaign, environment_id) if of_one else (campaign,)
-        records = self.ledger.query(f"{_SELECT_WITH_RUNS}{of_one} ORDER BY host, environment_id", values)
+        records = self.ledger.query(_SELECT_WITH_RUNS, (campaign,))
         for record in records:
             run = record.pop("run")
             if record["status"] == "in_flight" and not self.ledger.is_alive(run):
                 record["status"] = "interrupted"
         return records
 
+    def describe_run(self, run: int) -> dict[str, Any]:
+        """`run_id`, and who runs which playbook."""
+        return self.ledger.query(f"SELECT {_OF_A_RUN} FROM runs WHERE number = ?", (run,))[0]  # noqa: S608
+
     def conversations(self) -> list[dict[str, Any]]:
         """`id` of the environment, `agent_id` and `conversation_id` of the deliveries of all campaigns."""
         return self.ledger.query("SELECT DISTINCT environment_id AS id, agent_id, conversation_id FROM deliveries")
 
-    def replace(self, seen: Entry | None, entry: Entry) -> bool:
+    async def replace(self, seen: Entry | None, entry: Entry) -> bool:
         """Record a delivery if its row is still as it was seen, None for no row; returns whether it was."""
         if seen is None:
-            return self.ledger.change(_INSERT, astuple(entry)) == 1
-        return self.ledger.change(_UPDATE, (*astuple(entry), *astuple(seen))) == 1
+            return await self.ledger.change_soon(_INSERT, astuple(entry)) == 1
+        return await self.ledger.change_soon(_UPDATE, (*astuple(entry), *astuple(seen))) == 1
 
-    def restore(self, entry: Entry, before: Entry | None) -> None:
+    async def restore(self, entry: Entry, before: Entry | None) -> None:
         """Put a delivery's row back to what it was before `entry`, None for no row, unless it has changed since."""
         if before is not None:
-            self.replace(entry, before)
+            await self.replace(entry, before)
         else:
-            self.ledger.change(_DELETE, astuple(entry))
+            await self.ledger.change_soon(_DELETE, astuple(entry))

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ..errors import OptionError
 from ..text import format_time, hash_text, one_line
@@ -24,6 +24,7 @@ from .url import PostgresqlUrl
 
 # Seconds for which the process of a rollout may go on after its ansible-playbook was killed, and between two looks.
 _LAST_TASK, _LOOK_EVERY = 10.0, 0.2
+Result = TypeVar("Result")
 _NUMBER = "BIGINT GENERATED ALWAYS AS IDENTITY"
 # Fails in a session that does not hold the lock, and so undoes the transaction that it is a part of.
 _CHECK_LOCK = f"SELECT 1 / count(*) {LOCKED} AND pid = pg_backend_pid()"
@@ -99,6 +100,14 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
         if self._session.in_transaction:
             return self._session.run(lambda connection: connection.execute(_translate(statement), values).rowcount)
         return self.change_together([(statement, values)])[0]
+
+    async def change_soon(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """As `change`."""
+        return self.change(statement, values)
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """What a function returns that calls this ledger."""
+        return function()
 
     def change_together(self, changes: Sequence[tuple[str, Sequence[Any]]]) -> list[int]:
         """Run statements as one transaction with one round trip; returns how many rows each changed.

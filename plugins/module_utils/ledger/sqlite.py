@@ -20,10 +20,10 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ..errors import OptionError
 from ..text import format_now, hash_text, one_line
@@ -40,6 +40,7 @@ _BETWEEN_TRIES = 0.02
 # Seconds for which the process of a rollout may go on after its ansible-playbook was killed, and between two looks.
 _LAST_TASK, _LOOK_EVERY = 10.0, 0.1
 _MOST_READ = 1000
+Result = TypeVar("Result")
 # What a user can do about an error of the file.
 _LOCKED = "another process keeps it locked, and `fuser` names it; end that, or run this again when it has ended"
 _OTHERWISE = "name another file"
@@ -158,6 +159,14 @@ class SqliteLedger(AbstractContextManager["SqliteLedger"]):
         """Run one statement, which is a transaction of its own; returns the number of rows that it changed."""
         with _explain_errors(self._path):
             return self._connection.execute(statement, values).rowcount
+
+    async def change_soon(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """As `change`, and at once: a thread would cost more than the statement."""
+        return self.change(statement, values)
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """What a function returns that calls this ledger; it is called at once."""
+        return function()
 
     def change_each(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement with the values of each row, in the transaction that is open."""

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import OptionError
 from ..text import one_line
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Where a ledger is: a file of SQLite, or a database of PostgreSQL.
 Location = Path | PostgresqlUrl
+Result = TypeVar("Result")
 
 
 class Ledger(AbstractContextManager["Ledger"], Protocol):
@@ -46,6 +47,15 @@ class Ledger(AbstractContextManager["Ledger"], Protocol):
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run one statement, a transaction of its own unless one is open; returns how many rows it changed."""
+
+    async def change_soon(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """As `change`, for an event loop, which goes on meanwhile. It is completed although its caller is cancelled.
+
+        Statements of several callers may be committed together, in the order of the calls.
+        """
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """What a function returns that calls this ledger, for an event loop, as `change_soon`."""
 
     def change_each(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement with the values of each row, in the transaction that is open."""
