@@ -37,7 +37,6 @@ class ActionModule(TargetsAction):
         )
 
     def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-        """The result, with the modes before and after where they differ."""
         diff = [
             {
                 "before_header": outcome.host,

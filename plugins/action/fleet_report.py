@@ -73,7 +73,6 @@ def _read_fleet(hosts: Sequence[Any], hostvars: Mapping[str, Any]) -> dict[str, 
 
 
 def _report_rollout(ledger: Ledger, name: str | None) -> ReportedRollout | None:
-    """A rollout from the ledger. Raises OptionError for one that it does not have."""
     if name is None:
         return None
     if record := export_rollout(ledger, name):

@@ -168,26 +168,22 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         super().set_options(var_options=self._variables, direct=direct)
 
     def exec_command(self, cmd: str, in_data: bytes | None = None, sudoable: bool = True) -> tuple[int, bytes, bytes]:
-        """Run a command. Returns its exit status, standard output and standard error."""
         super().exec_command(cmd, in_data=in_data, sudoable=sudoable)
         self._display.vvv(f"EXEC {to_text(cmd)}", host=self._host)
         become = self.become if sudoable and self.become and self.become.expect_prompt() else None
         return self._device.run(to_bytes(cmd), in_data or b"", become)
 
     def put_file(self, in_path: str, out_path: str) -> None:
-        """Copy a file to the device. A new file there gets the mode of the source, without the bits of the umask."""
         super().put_file(in_path, out_path)
         self._display.vvv(f"PUT {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
         self._device.put(to_bytes(in_path), to_bytes(out_path))
 
     def fetch_file(self, in_path: str, out_path: str) -> None:
-        """Copy a file from the device. A new file here gets the mode of the source, without the bits of the umask."""
         super().fetch_file(in_path, out_path)
         self._display.vvv(f"FETCH {to_text(in_path)} TO {to_text(out_path)}", host=self._host)
         self._device.fetch(to_bytes(in_path), to_bytes(out_path))
 
     def close(self) -> None:
-        """End the shell on the device, and everything that still runs in it."""
         if self._connected:
             self._connected = False
             self._device.close()
@@ -215,7 +211,6 @@ class Connection(ConnectionBase):  # type: ignore[misc]
         return self
 
     def _require_allowed(self) -> None:
-        """Raise AnsibleError if a variable or the environment forbids the connection."""
         value = os.environ.get(_FORBIDDEN_BY, "").strip()
         try:
             forbidden = bool(value) and not boolean(value)

@@ -27,7 +27,6 @@ def is_blank(value: Any) -> bool:
 
 
 def drop_blanks(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are not blank."""
     return {name: value for name, value in options.items() if not is_blank(value)}
 
 

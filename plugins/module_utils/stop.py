@@ -45,11 +45,9 @@ class Stop:
         return self.level > Level.GO
 
     def finish(self, why: str) -> None:
-        """Start nothing new, and let work under way finish."""
         self._raise_to(Level.FINISH, why)
 
     def cut(self, why: str = "a signal came") -> None:
-        """Start nothing new, and cut off work under way that does not finish soon."""
         self._raise_to(Level.CUT, why)
 
     async def sleep(self, seconds: float) -> None:

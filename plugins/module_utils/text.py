@@ -42,7 +42,6 @@ def shorten(text: str) -> str:
 
 
 def hash_text(text: str) -> str:
-    """The SHA-256 of a text in hexadecimal digits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -60,5 +59,4 @@ def format_time(moment: datetime, precision: str = "milliseconds") -> str:
 
 
 def format_now() -> str:
-    """The present time, in the form of `format_time`."""
     return format_time(datetime.now(UTC))

@@ -27,7 +27,6 @@ def is_at_least(text: str | None, least: str) -> bool:
 
 
 def show_version(version: str | None) -> str:
-    """A version for a message."""
     return one_line(version, 60) if version else "an unknown version"
 
 

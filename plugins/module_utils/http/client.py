@@ -150,7 +150,6 @@ class HttpClient(AbstractAsyncContextManager["HttpClient"]):
         return replace(answer, attempts=attempts, unclear=unclear)
 
     async def _send(self, request: httpx.Request) -> Answer:
-        """Send a request once. Raises ApiError."""
         where = request.extensions["where"]
         try:
             response = await self._client.send(request)

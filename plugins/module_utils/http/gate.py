@@ -95,7 +95,6 @@ class Throttle:
 
     @asynccontextmanager
     async def request(self) -> AsyncIterator[None]:
-        """A request, which the body makes."""
         async with self._slots:
             await self._pace.wait_for_turn()
             yield

@@ -40,7 +40,6 @@ def make_transport_error(where: str, error: Exception, may_be_accepted: bool, ti
 
 
 def make_redirect_error(where: str, location: str, status: int, may_be_accepted: bool) -> ApiError:
-    """The error of a redirect, which is never followed."""
     return ApiError(
         f"{where}: redirected to {location}, which is not followed so that the key reaches no other host; "
         "set base_url to the address meant",
@@ -52,7 +51,6 @@ def make_redirect_error(where: str, location: str, status: int, may_be_accepted:
 
 
 def make_tls_error(where: str, cause: BaseException) -> ApiError:
-    """The error of a connection that TLS refused, or ended later."""
     reason = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or cause
     return ApiError(f"{where}: TLS failure: {one_line(reason)} (see ca_path and client_cert)", code="tls")
 

@@ -86,7 +86,6 @@ class HttpSettings:
         return self.base_url + "".join(f"/{quote(segment, safe='')}" for segment in segments)
 
     def headers(self) -> dict[str, str]:
-        """The headers of every request."""
         return {"Authorization": f"Bearer {self.api_key}", "User-Agent": "fleetops.environments"}
 
     def tls_context(self) -> ssl.SSLContext:

@@ -167,7 +167,6 @@ def report_fleet(
 
 
 def report_campaign(name: str, state: str, records: Iterable[Mapping[str, Any]]) -> ReportedCampaign:
-    """A campaign, from its records in the ledger."""
     deliveries = [ReportedDelivery.model_validate(record) for record in records]
     counts = _count(delivery.status for delivery in deliveries)
     replies = _count(delivery.reply_state for delivery in deliveries)
@@ -175,7 +174,6 @@ def report_campaign(name: str, state: str, records: Iterable[Mapping[str, Any]])
 
 
 def report_rollout(record: Mapping[str, Any]) -> ReportedRollout:
-    """A rollout, from its record in the ledger."""
     targets = [ReportedTarget.model_validate(target) for target in record["targets"]]
     return ReportedRollout(**{**record, "targets": targets, "counts": _count(target.status for target in targets)})
 

@@ -70,7 +70,6 @@ class HistoryMessage(pydantic.BaseModel):
 
     @property
     def answered_calls(self) -> set[str]:
-        """The ids of the tool calls that it answers."""
         if self.message_type == "approval_response_message":
             return {answer.tool_call_id for answer in self.approvals or [] if answer.tool_call_id}
         if self.message_type == "tool_return_message":
@@ -87,8 +86,6 @@ class HistoryMessage(pydantic.BaseModel):
 
 
 class History(pydantic.BaseModel):
-    """A page of a conversation."""
-
     messages: Items[HistoryMessage]
 
 
@@ -124,8 +121,6 @@ class Run(pydantic.BaseModel):
 
 
 class Runs(pydantic.BaseModel):
-    """A page of runs."""
-
     runs: Items[Run]
 
 
@@ -164,7 +159,6 @@ class Turn:
 
     @property
     def open_calls(self) -> list[ToolCall]:
-        """The tool calls that have no answer."""
         answered = {tool_call_id for message in self.messages for tool_call_id in message.answered_calls}
         calls = [call for message in self.messages for call in message.calls]
         return [call for call in calls if call.tool_call_id not in answered]

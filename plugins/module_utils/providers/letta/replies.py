@@ -47,7 +47,6 @@ class Conversations:
         self._readings: dict[tuple[str, str | None], asyncio.Task[tuple[set[str | None], bool]]] = {}
 
     def search_reply(self, question: Question) -> Look:
-        """What looks for the reply to one message, again and again."""
         return ReplySearch(self._reader, question).look
 
     async def find_message(self, question: Question, fresh: bool) -> str | None:

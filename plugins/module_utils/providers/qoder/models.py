@@ -167,7 +167,6 @@ class Event(pydantic.BaseModel):
 
     @property
     def text(self) -> str:
-        """The text of a message."""
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         return "".join(block.text or "" for block in self.content if block.type == "text")
