@@ -159,17 +159,23 @@ def _length(head: bytes) -> int:
 
 async def serve(environments: list[Environment], delay: float) -> None:
     """Serve until standard input ends, as it does with the parent process; print the address on standard output."""
-    api, loop, over = Api(environments), asyncio.get_running_loop(), asyncio.Event()
+    api, loop = Api(environments), asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(api, delay), "127.0.0.1", 0, backlog=1000)
     sys.stdout.write(json.dumps({"url": f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"}) + "\n")
     sys.stdout.flush()
+    await until_parent_ends()
 
-    def until_parent_ends() -> None:
+
+async def until_parent_ends() -> None:
+    """Wait for the end of standard input, which comes with the end of the parent process."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> None:
         while os.read(0, 1024):
             pass
         loop.call_soon_threadsafe(over.set)
 
-    threading.Thread(target=until_parent_ends, daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()
     await over.wait()
 
 

@@ -12,7 +12,7 @@ from statistics import median
 
 from .harness import Comparison, Growth
 
-PACKAGES = ("ansible-core", "aiohttp", "httpx", "letta-client")
+PACKAGES = ("ansible-core", "aiohttp", "httpx", "psycopg", "letta-client")
 
 
 def goals_table(comparisons: Iterable[Comparison]) -> str:

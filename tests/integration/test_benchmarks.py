@@ -15,7 +15,9 @@ from tests.benchmarks.inventory import check_same
 TINY = Scale(runs=1, listed=120, targets=4, delay=0.01)
 
 
-@pytest.mark.parametrize("subject", [refresh, campaign])
+@pytest.mark.parametrize(
+    "subject", [refresh, pytest.param(campaign, marks=pytest.mark.usefixtures("postgresql_process"))]
+)
 def test_a_benchmark_measures_at_the_smallest_size(subject: Any, tmp_path: Path) -> None:
     rows = subject.run(TINY, tmp_path)
 

@@ -85,11 +85,11 @@ def add_share(sandbox: Sandbox, route: str, rules: list[dict[str, Any]], share: 
         sandbox.add_fault(**rule, route=route, share=each, seed=number)
 
 
-def listed_once(ansible: Ansible, *, shared: bool) -> dict[str, dict[str, Any]]:
+def listed_once(ansible: Ansible, *, shared: bool, count: int = TARGETS) -> dict[str, dict[str, Any]]:
     """As many online hosts as requested, as an inventory has them: what an action needs, and one agent, or one each."""
     of_hosts = ansible.listing()["_meta"]["hostvars"]
-    online = [name for name, variables in of_hosts.items() if variables["letta_online"]][:TARGETS]
-    assert len(online) == TARGETS
+    online = [name for name, variables in of_hosts.items() if variables["letta_online"]][:count]
+    assert len(online) == count
     return {
         name: {
             "fleetops_environment": of_hosts[name]["fleetops_environment"],
