@@ -67,13 +67,9 @@ async def run(given: dict[str, Any]) -> list[Delivery]:
             return replaced
 
     class DyingClient(Client):
-        async def send(
-            self, target: Any, messages: Any, *, agent_id: Any, conversation_id: Any, final: Any = ()
-        ) -> Any:
+        async def send(self, target: Any, messages: Any, to: Any, final: Any = ()) -> Any:
             death.at("sending")
-            accepted = await super().send(
-                target, messages, agent_id=agent_id, conversation_id=conversation_id, final=final
-            )
+            accepted = await super().send(target, messages, to, final)
             death.at("sent")
             return accepted
 

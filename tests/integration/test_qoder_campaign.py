@@ -17,7 +17,10 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
     MessageTarget,
 )
 from ansible_collections.fleetops.environments.plugins.module_utils.http import retry as retries
-from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import NEW_CONVERSATION
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import (
+    NEW_CONVERSATION,
+    Address,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message, parse_messages
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.text import format_time
@@ -276,7 +279,7 @@ def test_a_given_session_with_the_same_text_of_another_message_gets_the_message(
     message = Message("hello", "of last week")
 
     async def say(client: Client) -> None:
-        await client.send(target.environment, [message], agent_id=AGENT, conversation_id=session_id)
+        await client.send(target.environment, [message], Address(AGENT, session_id))
 
     with_client(qoder_settings(sandbox), say)
 
@@ -296,7 +299,7 @@ def test_a_given_session_that_is_busy_too_long_fails(
     message = Message("before", "before")
 
     async def say(client: Client) -> None:
-        await client.send(target.environment, [message], agent_id=AGENT, conversation_id=session_id)
+        await client.send(target.environment, [message], Address(AGENT, session_id))
 
     with_client(qoder_settings(sandbox), say)
     target = replace(target, conversation_id=session_id)

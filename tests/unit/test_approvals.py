@@ -12,6 +12,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError, OptionError
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Address
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import approvals as letta_approvals
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.approvals import (
     answer_over_relay,
@@ -65,7 +66,7 @@ def answer(device: FakeDevice, decisions: Sequence[dict[str, Any]]) -> str | Non
         async with serve(device.serve, "127.0.0.1", 0) as server:
             port = next(iter(server.sockets)).getsockname()[1]
             settings = settings_for(f"http://127.0.0.1:{port}", retries=0, timeout=2)
-            return await answer_over_relay(settings, "connection-1", "agent-1", None, decisions)
+            return await answer_over_relay(settings, "connection-1", Address("agent-1", None), decisions)
 
     return asyncio.run(run())
 

@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Address
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client, Query
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import read_environments
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.provider import PROVIDER
@@ -81,9 +82,7 @@ def test_a_row_without_a_device_is_resolved_in_the_listing(sandbox: Sandbox) -> 
 def test_an_environment_without_a_connection_is_offline_before_anything_is_sent(sandbox: Sandbox) -> None:
     async def run() -> None:
         async with Client(settings_for(sandbox)) as client:
-            await client.send(
-                environment_of(row(connectionId=None), sandbox.url), [], agent_id=None, conversation_id=None
-            )
+            await client.send(environment_of(row(connectionId=None), sandbox.url), [], Address(None, None))
 
     with pytest.raises(ApiError) as raised:
         asyncio.run(run())

@@ -19,6 +19,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.errors impor
 from ansible_collections.fleetops.environments.plugins.module_utils.http import paging
 from ansible_collections.fleetops.environments.plugins.module_utils.http.settings import HttpSettings
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.base import Accepted, make_idempotency_key
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Address
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.message import Message
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder import client as qoder
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.qoder.client import Client
@@ -61,7 +62,7 @@ def send(
 ) -> Accepted:
     return with_client(
         settings,
-        lambda client: client.send(environment, messages, agent_id=AGENT, conversation_id=session_id),
+        lambda client: client.send(environment, messages, Address(AGENT, session_id)),
     )
 
 
@@ -230,7 +231,7 @@ class TestSend:
         settings = qoder_settings(sandbox)
 
         async def stopped(client: Client) -> None:
-            sending = asyncio.create_task(client.send(environment, [HELLO], agent_id=AGENT, conversation_id=session_id))
+            sending = asyncio.create_task(client.send(environment, [HELLO], Address(AGENT, session_id)))
             await asyncio.sleep(0.3)
             settings.gate.stop.cut()
             await sending
@@ -358,7 +359,7 @@ async def _create(client: Client, _session_id: str = "") -> str:
 
 
 async def _send(client: Client, session_id: str) -> Accepted:
-    return await client.send(qoder_environment({"id": "env_1"}), [HELLO], agent_id=AGENT, conversation_id=session_id)
+    return await client.send(qoder_environment({"id": "env_1"}), [HELLO], Address(AGENT, session_id))
 
 
 async def _events(client: Client, session_id: str, after_id: str | None = None) -> list[Any]:

@@ -16,6 +16,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.environment 
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import ApiError
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import (
     STATES,
+    Address,
     Question,
     Reply,
 )
@@ -338,7 +339,7 @@ class TestInTheSandbox:
 
         async def sent(client: Client) -> str | None:
             session_id = await client.create_conversation(environment, AGENT, "message-1")
-            accepted = await client.send(environment, [message], agent_id=AGENT, conversation_id=session_id)
+            accepted = await client.send(environment, [message], Address(AGENT, session_id))
             return accepted.message_id
 
         otid = with_client(qoder_settings(sandbox), sent)

@@ -18,6 +18,7 @@ from ..providers.conversation import (
     DEFAULT_CONVERSATION,
     EITHER_CONVERSATION,
     TO_BE_OPENED,
+    Address,
     Look,
     Place,
     Question,
@@ -344,13 +345,8 @@ class Sender:
     ) -> None:
         delivery.connection_id = environment.connection_id
         try:
-            accepted = await self._clients[delivery.provider].send(
-                environment,
-                target.messages,
-                agent_id=target.agent_id,
-                conversation_id=delivery.conversation_id,
-                final=final,
-            )
+            to = Address(target.agent_id, delivery.conversation_id)
+            accepted = await self._clients[delivery.provider].send(environment, target.messages, to, final)
         except ApiError as error:
             delivery.attempts += error.attempts
             raise

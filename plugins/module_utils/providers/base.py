@@ -19,7 +19,7 @@ from ..errors import ApiError
 from ..http.client import HttpClient
 from ..http.settings import HttpSettings
 from ..options import SETTINGS_SPEC, convert_value, drop_blanks, merge_connection_options
-from .conversation import NEW_CONVERSATION, Look, Place, Question
+from .conversation import NEW_CONVERSATION, Address, Look, Place, Question
 from .message import Message
 
 Found = TypeVar("Found")
@@ -97,13 +97,7 @@ class Client(ABC):
 
     @abstractmethod
     async def send(
-        self,
-        target: EnvironmentReference,
-        messages: Sequence[Message],
-        *,
-        agent_id: str | None,
-        conversation_id: str | None,
-        final: Sequence[int] = (),
+        self, target: EnvironmentReference, messages: Sequence[Message], to: Address, final: Sequence[int] = ()
     ) -> Accepted:
         """Send over the connection that the target has. final: statuses after which the request is not repeated."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..environment import EnvironmentReference
 from ..errors import ApiError
@@ -23,6 +23,13 @@ NEW_CONVERSATION, STANDING_CONVERSATION, EITHER_CONVERSATION = "new", "standing"
 # Those that a user may name, and all that become an id when the message is sent.
 MADE_CONVERSATIONS = frozenset({NEW_CONVERSATION, STANDING_CONVERSATION})
 TO_BE_OPENED = MADE_CONVERSATIONS | {EITHER_CONVERSATION}
+
+
+class Address(NamedTuple):
+    """Who is addressed: an agent, or whichever answers there; and its conversation, None for its default one."""
+
+    agent_id: str | None
+    conversation_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

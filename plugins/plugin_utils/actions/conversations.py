@@ -13,17 +13,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from ...module_utils.fleet.fan_out import Target
-from ...module_utils.providers.conversation import EITHER_CONVERSATION, STANDING_CONVERSATION, TO_BE_OPENED
+from ...module_utils.providers.conversation import (
+    EITHER_CONVERSATION,
+    STANDING_CONVERSATION,
+    TO_BE_OPENED,
+    Address,
+)
 from ...module_utils.providers.registry import find_provider
 from ...module_utils.text import one_line
-
-# An agent, and the conversation that is named.
-Address = tuple[str | None, str | None]
 
 
 def count_addresses(targets: Iterable[Target]) -> Counter[Address]:
     """The addresses of targets whose agents can have standing conversations."""
-    return Counter((target.agent_id, target.conversation_id) for target in targets if _has_standing(target))
+    return Counter(Address(target.agent_id, target.conversation_id) for target in targets if _has_standing(target))
 
 
 def choose_conversations(targets: Sequence[Target], others: Counter[Address]) -> list[Target]:
@@ -42,9 +44,9 @@ def choose_conversations(targets: Sequence[Target], others: Counter[Address]) ->
 def explain_crowded(targets: Iterable[Target], others: Counter[Address]) -> str | None:
     """What can happen to targets that name the same conversation, in one line; None if no two of them do."""
     crowded = [
-        f"{count + others[agent, conversation]} targets share {one_line(conversation, 80)} of {one_line(agent, 80)}"
-        for (agent, conversation), count in count_addresses(targets).items()
-        if count + others[agent, conversation] > 1 and conversation is not None and conversation not in TO_BE_OPENED
+        f"{count + others[one]} targets share {one_line(one.conversation_id, 80)} of {one_line(one.agent_id, 80)}"
+        for one, count in count_addresses(targets).items()
+        if count + others[one] > 1 and one.conversation_id is not None and one.conversation_id not in TO_BE_OPENED
     ]
     if not crowded:
         return None

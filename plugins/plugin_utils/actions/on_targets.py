@@ -18,13 +18,13 @@ from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_each
 from ...module_utils.fleet.result_files import write_hosts, write_results
 from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import parse_share
-from ...module_utils.providers.conversation import Reply
+from ...module_utils.providers.conversation import Address, Reply
 from ...module_utils.providers.registry import find_provider
 from ...module_utils.text import join_first
 from ..core_internals import is_included_once, share_between_attempts, share_between_hosts
 from ..hosts import HostVariables, find_environment
 from .base import ON_A_TERMINAL, EnvironmentAction
-from .conversations import Address, choose_conversations, count_addresses, explain_crowded
+from .conversations import choose_conversations, count_addresses, explain_crowded
 from .signals import stop_on_signals
 from .targets import Item, read_current_host, read_targets
 
@@ -145,7 +145,7 @@ class TargetsAction(EnvironmentAction):
             for (own, conversation), count in found:
                 agent = named.get("agent_id") or own or options["agent_id"]
                 if agent == targets[0].agent_id:
-                    self._others[agent, conversation or shared] += count
+                    self._others[Address(agent, conversation or shared)] += count
             self._others -= count_addresses(targets)
         return choose_conversations(targets, self._others)
 
@@ -157,7 +157,7 @@ class TargetsAction(EnvironmentAction):
                 environment = find_environment(host, hostvars)
                 if environment is not None and (provider := find_provider(environment.provider)).standing:
                     agent_id = self._find_address(provider, provider.agent, host, {}, {})
-                    yield agent_id, self._find_address(provider, provider.conversation, host, {}, {})
+                    yield Address(agent_id, self._find_address(provider, provider.conversation, host, {}, {}))
 
     def _warn_of_crowd(self, run: TaskRun, targets: Sequence[Any]) -> None:
         """Warn once of targets that get a message in the same conversation."""

@@ -16,7 +16,7 @@ from ..._deps import pydantic
 from ...environment import Environment, EnvironmentReference, InvalidRow, Listing, validate_rows
 from ...errors import ApiError
 from .. import base
-from ..conversation import Look, Place, Question, Reply
+from ..conversation import Address, Look, Place, Question, Reply
 from ..message import Message
 
 
@@ -63,13 +63,7 @@ class Client(base.Client):
         raise ApiError("a machine of Acme has no conversations", code="refused")
 
     async def send(
-        self,
-        target: EnvironmentReference,
-        messages: Sequence[Message],
-        *,
-        agent_id: str | None,
-        conversation_id: str | None,
-        final: Sequence[int] = (),
+        self, target: EnvironmentReference, messages: Sequence[Message], to: Address, final: Sequence[int] = ()
     ) -> base.Accepted:
         """Put the messages into the machine's inbox."""
         text = "\n".join(message.text for message in messages)

@@ -18,6 +18,7 @@ from ..._deps import jmespath
 from ...errors import ApiError
 from ...http.settings import HttpSettings
 from ...text import one_line
+from ..conversation import Address
 from ..message import Message
 from .relay import Relay, describe_refusal
 
@@ -39,11 +40,7 @@ def find_decisions(messages: Sequence[Message]) -> list[Decision]:
 
 
 async def answer_over_relay(
-    settings: HttpSettings,
-    connection_id: str | None,
-    agent_id: str | None,
-    conversation_id: str | None,
-    decisions: Sequence[Decision],
+    settings: HttpSettings, connection_id: str | None, to: Address, decisions: Sequence[Decision]
 ) -> str | None:
     """Give the device the decisions, each once; returns why not, where it waits for none of them or cannot be asked.
 
@@ -54,7 +51,7 @@ async def answer_over_relay(
     give_up_at: float | None = None
     while left:
         # On entering, the device reports what it waits for.
-        relay = Relay(settings, connection_id, agent_id, conversation_id)
+        relay = Relay(settings, connection_id, *to)
         waiting = None
         try:
             async with relay:

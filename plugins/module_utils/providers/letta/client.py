@@ -21,7 +21,7 @@ from ...http.client import Answer
 from ...http.settings import HttpSettings
 from ...text import one_line
 from .. import base
-from ..conversation import Place
+from ..conversation import Address, Place
 from ..message import Message
 from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run, Runs
@@ -119,13 +119,7 @@ class Client(base.Client):
         return found
 
     async def send(
-        self,
-        target: EnvironmentReference,
-        messages: Sequence[Message],
-        *,
-        agent_id: str | None,
-        conversation_id: str | None,
-        final: Sequence[int] = (),
+        self, target: EnvironmentReference, messages: Sequence[Message], to: Address, final: Sequence[int] = ()
     ) -> base.Accepted:
         """Send messages over the environment's connection.
 
@@ -137,12 +131,12 @@ class Client(base.Client):
             raise ApiError("the environment has no connection", code="offline")
         note = None
         if decisions := find_decisions(messages):
-            note = await answer_over_relay(self.settings, target.connection_id, agent_id, conversation_id, decisions)
+            note = await answer_over_relay(self.settings, target.connection_id, to, decisions)
             if note is None:
                 return base.Accepted("the device accepted the answer", 1, via="relay")
         # The option `messages` has the form of the API.
         body: dict[str, Any] = {"messages": [message.as_option() for message in messages]}
-        optional = {"agentId": agent_id, "conversationId": conversation_id}
+        optional = {"agentId": to.agent_id, "conversationId": to.conversation_id}
         body |= {name: value for name, value in optional.items() if value is not None}
         path = ("v1", "environments", target.connection_id, "messages")
         repeatable = not any(message.approvals for message in messages)

@@ -25,7 +25,7 @@ from ...http.paging import MAX_PAGES, Bounds, drop_repeated_rows, find_row_id
 from ...http.settings import HttpSettings
 from ...text import one_line
 from .. import base
-from ..conversation import Place
+from ..conversation import Address, Place
 from ..message import Message
 from .models import Event, ListPage, Query, Session, read_environment
 
@@ -119,13 +119,7 @@ class Client(base.Client):
         return answer.read_as(Session.model_validate, may_be_accepted=True).id
 
     async def send(
-        self,
-        target: EnvironmentReference,
-        messages: Sequence[Message],
-        *,
-        agent_id: str | None,
-        conversation_id: str | None,
-        final: Sequence[int] = (),
+        self, target: EnvironmentReference, messages: Sequence[Message], to: Address, final: Sequence[int] = ()
     ) -> base.Accepted:
         """Send user messages once as events of a session. A busy session is waited for until the deadline.
 
@@ -133,7 +127,7 @@ class Client(base.Client):
         """
         contents = [[{"type": "text", "text": text} for text in message.texts] for message in messages]
         events = [{"type": "user.message", "content": content} for content in contents]
-        path = ("sessions", str(conversation_id), "events")
+        path = ("sessions", str(to.conversation_id), "events")
         key = base.make_idempotency_key(target.id, str(messages[0].client_message_id), "message")
         give_up_at = time.monotonic() + self.settings.deadline
         attempts, unclear = 0, False
