@@ -13,6 +13,7 @@ from ansible.errors import AnsibleValueOmittedError
 
 from ..module_utils.environment import DROPPED
 from ..module_utils.errors import OptionError
+from ..module_utils.ledger.url import find_url
 from ..plugin_utils import core_internals as core
 from ..plugin_utils.actions.base import EnvironmentAction
 from ..plugin_utils.hosts import HostVariables, count_dropped_rows, find_facts_named
@@ -51,7 +52,9 @@ class ActionModule(EnvironmentAction):
         variables = self._read(known, host, task_vars)
         if name == "audit":
             result[DROPPED] = count_dropped_rows(hostvars, "letta", variables.get("audit_hostvars_prefix"))
-        return {"changed": False, "variables": variables, **result}
+        # The playbook needs what the output may not have.
+        is_secret = any(find_url(value) for value in variables.values())
+        return {"changed": False, "variables": variables, "_ansible_no_log": is_secret, **result}
 
     def _find_facts(self, name: str, hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, OptionError]:
         """Host → its fact that core's templates in the playbook or its role would take for a variable."""

@@ -86,10 +86,12 @@ options:
     default: false
   ledger:
     description:
-      - The ledger of the campaigns whose conversations are looked at. By default E(FLEETOPS_LEDGER), else
-        C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state), if it is there. With
-        O(all_conversations) only.
-    type: path
+      - The ledger of the campaigns whose conversations are looked at, a file or a C(postgresql://) URL as in
+        O(fleetops.environments.send_message#module:ledger).
+        With O(all_conversations) only.
+      - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state), if
+        it is there.
+    type: str
   earlier_results:
     description:
       - A file that O(fleetops.environments.send_message#module:result_file) has written. The conversations of its

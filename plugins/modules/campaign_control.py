@@ -27,9 +27,10 @@ options:
     required: true
   ledger:
     description:
-      - The ledger's file, which is made where there is none. By default E(FLEETOPS_LEDGER), else
-        C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
-    type: path
+      - The ledger's file, or a C(postgresql://) URL as in O(fleetops.environments.send_message#module:ledger).
+        It is made where there is none.
+      - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
+    type: str
 extends_documentation_fragment:
   - fleetops.environments.on_controller
 attributes:

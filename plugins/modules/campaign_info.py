@@ -20,10 +20,11 @@ options:
     required: true
   ledger:
     description:
-      - The ledger's file. By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or
-        C(~/.local/state), and where there is none yet, nobody was reached. One that is given must be there, except in
-        check mode, in which a task before would not have made it.
-    type: path
+      - The ledger's file, or a C(postgresql://) URL as in O(fleetops.environments.send_message#module:ledger).
+      - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state), and
+        where there is none yet, nobody was reached. One that is given must be there, except in check mode, in which a
+        task before would not have made it.
+    type: str
   include_deliveries:
     description: Whether to return each delivery as well.
     type: bool

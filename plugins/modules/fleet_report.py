@@ -50,9 +50,10 @@ options:
     default: []
   ledger:
     description:
-      - The ledger's file. By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or
-        C(~/.local/state). One that is given must be there, except in check mode.
-    type: path
+      - The ledger's file, or a C(postgresql://) URL as in O(fleetops.environments.send_message#module:ledger).
+      - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state). One
+        that is given must be there, except in check mode.
+    type: str
   allow_empty:
     description: Whether a report on no environment at all is written. Otherwise that is an error, and nothing is.
     type: bool

@@ -141,9 +141,9 @@ options:
     default: 300
   ledger:
     description:
-      - The ledger's file. By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or
-        C(~/.local/state).
-    type: path
+      - The ledger's file, or a C(postgresql://) URL as in O(fleetops.environments.send_message#module:ledger).
+      - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
+    type: str
   concurrency:
     description: How many targets may be looked up, or may restart, at a time.
     type: int

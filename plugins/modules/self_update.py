@@ -77,9 +77,11 @@ options:
     default: 600
   ledger:
     description:
-      - The ledger of the campaigns whose conversations are looked at. By default E(FLEETOPS_LEDGER), else
-        C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state), if it is there.
-    type: path
+      - The ledger of the campaigns whose conversations are looked at, a file or a C(postgresql://) URL as in
+        O(fleetops.environments.send_message#module:ledger).
+      - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state), if
+        it is there.
+    type: str
   allow_any_manual_command:
     description:
       - Have the agent do whatever the device reports as its C(manual_command). By default only those go out that are

@@ -174,12 +174,17 @@ options:
     description:
       - The SQLite file that keeps what O(campaign) delivered, made for the user alone. It belongs on a local
         disk and has one name. For a container its directory is mounted, not the file alone.
+      - Or a database of PostgreSQL, which several machines share, as
+        C(postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full). The URL is read as libpq reads it, so the
+        password may also be in E(PGPASSWORD), in C(.pgpass) or in a service file. It needs psycopg on the controller
+        (C(requirements-postgresql.txt)). The tables are made in a schema C(fleetops). No output has the URL or its
+        password; only Ansible itself shows what stands in the command, as with C(-e), at C(-vvvv).
       - By default E(FLEETOPS_LEDGER), else C(fleetops/ledger.sqlite) below E(XDG_STATE_HOME) or C(~/.local/state).
       - One that cannot be used, or that another process keeps locked for 5 seconds, fails the task before anything is
-        sent; later it is waited for 30 seconds.
+        sent; later it is waited for 30 seconds. For so long a lost connection is tried again.
       - It survives the end of a run, however it comes. After the end of the machine the latest entries may be missing,
         which O(verify) makes up for.
-    type: path
+    type: str
   verify:
     description:
       - What to do with a message of O(campaign) that O(ledger) does not have as delivered. It may have been all the

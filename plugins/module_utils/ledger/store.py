@@ -85,7 +85,7 @@ def find_location(option: str | None) -> Location:
     if (url := find_url(path)) is not None:
         return url
     try:
-        return Path(path).expanduser().resolve()
+        return Path(os.path.expandvars(path)).expanduser().resolve()
     except (OSError, RuntimeError, ValueError) as error:
         problem = f"{one_line(path, 80)!r} is no path: {one_line(error)}; name another file"
         raise OptionError("ledger", problem) from None
