@@ -10,12 +10,12 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils import _deps
 from ..module_utils.environment import Environment
-from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.errors import OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.text import one_line
 from ..plugin_utils.hosts import compile_expressions, find_left_out, fulfills, read_host_environments
+from ..plugin_utils.options import raise_as
 
 DOCUMENTATION = r"""
 name: environment_findings
@@ -94,16 +94,13 @@ def environment_findings(
     option: str = "rules",
 ) -> list[dict[str, Any]]:
     """Return what was found of each host that is an environment."""
-    try:
-        _deps.require_packages()
+    with raise_as(AnsibleFilterError):
         if not isinstance(rules, Mapping):
             raise OptionError(option, f"must be names and expressions, got {one_line(repr(rules), 60)}")
         environments = read_host_environments(hosts, hostvars, prefix, provider)
         known = [environment for _host, environment in environments]
         compiled = {str(name): compile_expressions(option, [rule], known) for name, rule in rules.items()}
         return [{"host": host, **_apply_rules(compiled, environment)} for host, environment in environments]
-    except FleetError as error:
-        raise AnsibleFilterError(str(error)) from None
 
 
 def _apply_rules(rules: Mapping[str, Expressions], environment: Environment) -> dict[str, Any]:

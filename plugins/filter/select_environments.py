@@ -10,11 +10,10 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 
-from ..module_utils import _deps
-from ..module_utils.errors import FleetError
 from ..module_utils.options import is_blank
 from ..plugin_utils.core_internals import without_facts
 from ..plugin_utils.hosts import compile_expressions, find_environments, fulfills, read_host_environments
+from ..plugin_utils.options import raise_as
 
 DOCUMENTATION = r"""
 name: select_environments
@@ -94,8 +93,7 @@ def select_environments(
     option: str = "filters",
 ) -> list[str]:
     """Return the hosts that are environments for which all filters hold."""
-    try:
-        _deps.require_packages()
+    with raise_as(AnsibleFilterError):
         if variable is not None:
             with without_facts():
                 hosts = [host for host in hosts if host in hostvars and not is_blank(hostvars[host].get(variable))]
@@ -105,8 +103,6 @@ def select_environments(
         environments = read_host_environments(hosts, hostvars, prefix, provider)
         expressions = compile_expressions(option, filters, (environment for _host, environment in environments))
         return [host for host, environment in environments if fulfills(expressions, environment)]
-    except FleetError as error:
-        raise AnsibleFilterError(str(error)) from None
 
 
 class FilterModule:

@@ -73,15 +73,14 @@ from typing import Any
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-from ..module_utils import _deps
 from ..module_utils.environment import check_dropped, note_invalid
-from ..module_utils.errors import FleetError, OptionError
+from ..module_utils.errors import OptionError
 from ..module_utils.filters import Expressions
 from ..module_utils.options import CONNECTION_SPEC, ROWS_SPEC, drop_blanks
 from ..module_utils.providers.base import Provider, connection_settings
 from ..module_utils.providers.registry import fetch_listing, find_provider
 from ..plugin_utils.core_internals import are_facts_variables, read_own_variables, without_facts
-from ..plugin_utils.options import explain_templates, validate_arguments
+from ..plugin_utils.options import explain_templates, raise_as, validate_arguments
 
 SPEC = {"provider": {"type": "str", "default": "letta"}, **ROWS_SPEC, **CONNECTION_SPEC}
 
@@ -89,8 +88,7 @@ SPEC = {"provider": {"type": "str", "default": "letta"}, **ROWS_SPEC, **CONNECTI
 class LookupModule(LookupBase):
     def run(self, terms: Sequence[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[Any]:
         """Return a list of rows. Raises AnsibleLookupError."""
-        try:
-            _deps.require_packages()
+        with raise_as(AnsibleLookupError):
             options = validate_arguments(SPEC, drop_blanks(kwargs))
             provider = find_provider(options["provider"])
             filters = Expressions("terms", list(terms), provider.fields)
@@ -101,8 +99,6 @@ class LookupModule(LookupBase):
             found, invalid = provider.environments(listing, settings.base_url, query)
             check_dropped(invalid, len(listing.rows), options["max_dropped_rows"])
             rows = [item.row() for item in found if filters.all_hold(item.fields, listing.fetched_at)]
-        except FleetError as error:
-            raise AnsibleLookupError(str(error)) from None
         for note in (*settings.notes, *note_invalid(invalid)):
             self._display.warning(note)
         return rows

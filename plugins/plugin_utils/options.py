@@ -16,6 +16,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.errors import UnsupportedError
 
+from ..module_utils import _deps
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.options import convert_value, is_blank
 from ..module_utils.text import one_line
@@ -44,6 +45,16 @@ def explain_templates(name: str, problem: str) -> Iterator[None]:
         secret = name.endswith("api_key")
         cause = "is a name undefined, or a vault password missing?" if secret else one_line(error.message)
         raise OptionError(name, f"{problem}: {cause}") from None
+
+
+@contextlib.contextmanager
+def raise_as(kind: type[AnsibleError]) -> Iterator[None]:
+    """Raise errors of this collection as Ansible's errors of a kind, also for packages that are missing."""
+    try:
+        _deps.require_packages()
+        yield
+    except FleetError as error:
+        raise kind(str(error)) from None
 
 
 def forget_blank_environment(names: Iterable[str]) -> None:

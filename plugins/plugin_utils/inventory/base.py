@@ -19,7 +19,6 @@ from ansible.errors import AnsibleParserError
 from ansible.module_utils.common.yaml import SafeLoader
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 
-from ...module_utils import _deps
 from ...module_utils.environment import CONTRACT, DROPPED, Environment, Listing, check_dropped, note_invalid
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.filters import Expressions
@@ -28,7 +27,7 @@ from ...module_utils.options import convert_value, drop_blanks
 from ...module_utils.providers.base import Provider, connection_settings
 from ...module_utils.providers.registry import fetch_listing, list_providers
 from ...module_utils.text import find_nearest, hash_text
-from ..options import check_numbers, explain_templates, forget_blank_environment
+from ..options import check_numbers, explain_templates, forget_blank_environment, raise_as
 from . import names as host_names
 from .groups import Dimension, check_group_name, group_rows, reads_as_group
 from .source_cache import SourceCache
@@ -137,8 +136,7 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
         """List the environments, or read them from the cache, and fill the inventory. Raises AnsibleParserError."""
         super().parse(inventory, loader, path, cache)
-        try:
-            _deps.require_packages()
+        with raise_as(AnsibleParserError):
             self._read_source(path)
             settings = connection_settings(self.PROVIDER, *self._layers)
             query = self.query()
@@ -150,8 +148,6 @@ class EnvironmentInventory(BaseInventoryPlugin, Constructable, Cacheable):  # ty
             self._fill(selected, rules)
             if dropped:
                 self._count_dropped(dropped, rules)
-        except FleetError as error:
-            raise AnsibleParserError(str(error)) from None
 
     def _read_source(self, path: str) -> None:
         try:

@@ -21,7 +21,7 @@ from ...http.client import Answer
 from ...http.settings import HttpSettings
 from ...text import one_line
 from .. import base
-from ..conversation import Address, Place
+from ..conversation import DEFAULT_CONVERSATION, Address, Place
 from ..message import Message
 from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run, Runs
@@ -207,9 +207,9 @@ class Client(base.Client):
     ) -> Sequence[HistoryMessage]:
         """A page of an agent's conversation, newest first; None is the default one. cursor: `before` or `after`."""
         parameters = {"order": "desc", "limit": str(limit), **cursor}
-        if conversation_id in (None, "default"):
+        if conversation_id in (None, DEFAULT_CONVERSATION):
             path = ("v1", "agents", agent_id, "messages")
-            parameters["conversation_id"] = "default"
+            parameters["conversation_id"] = DEFAULT_CONVERSATION
         else:
             path = ("v1", "conversations", str(conversation_id), "messages")
         call = self._http.get(*path, params=parameters)
@@ -231,7 +231,7 @@ class Client(base.Client):
         answer = Answer({"runs": listing.rows}, listing.fetched_at, where=f"GET {self.settings.base_url}/v1/runs/")
         found = answer.read_as(Runs.model_validate).runs
         for run in found:
-            if run.conversation_id in ("default", agent_id):
+            if run.conversation_id in (DEFAULT_CONVERSATION, agent_id):
                 run.conversation_id = None
         return [run for run in found if run.agent_id in (None, agent_id)]
 
@@ -247,10 +247,10 @@ class Client(base.Client):
 
         Cancelling twice does no harm, so the call is repeated after an unclear failure.
         """
-        call, params, body = ["conversations", conversation_id or "default", "cancel"], None, {}
+        call, params, body = ["conversations", conversation_id or DEFAULT_CONVERSATION, "cancel"], None, {}
         if run_id is not None:
             call, body = ["agents", agent_id, "messages", "cancel"], {"run_ids": [run_id]}
-        elif conversation_id in (None, "default"):
+        elif conversation_id in (None, DEFAULT_CONVERSATION):
             # The reference deprecates the agent's id in the place of the conversation's.
             params = {"agent_id": agent_id}
         try:

@@ -24,10 +24,10 @@ from ...http.retry import call_with_retries
 from ...http.sanitize import parse_json, sanitize
 from ...http.settings import HttpSettings
 from ...text import one_line
+from ..conversation import DEFAULT_CONVERSATION
 
 Frame = Mapping[str, Any]
 
-_DEFAULT_CONVERSATION = "default"
 # The status of the loop while no turn is under way.
 _IDLE = "WAITING_ON_INPUT"
 # A device answers nothing to a command without an agent, but the agent need not exist.
@@ -69,7 +69,7 @@ class Relay:
     ) -> None:
         self._settings = settings
         self.url = settings.url("v1", "environments", str(connection_id), "status", "ws")
-        self.runtime = {"agent_id": agent_id or _NO_AGENT, "conversation_id": conversation_id or _DEFAULT_CONVERSATION}
+        self.runtime = {"agent_id": agent_id or _NO_AGENT, "conversation_id": conversation_id or DEFAULT_CONVERSATION}
         self.device_status: dict[str, Any] = {}
         self.loop_status: dict[str, Any] = {}
         self.queue: list[Any] | None = None
@@ -165,7 +165,7 @@ class Relay:
         Unless it is asked, a device accepts frames for an agent that does not exist. The device is asked and not the
         API, since it may have agents of its own.
         """
-        for name in [name for name, value in self.runtime.items() if value != _DEFAULT_CONVERSATION]:
+        for name in [name for name, value in self.runtime.items() if value != DEFAULT_CONVERSATION]:
             try:
                 await self.retrieve(name.removesuffix("_id"), self.runtime[name])
             except ApiError as error:
