@@ -195,6 +195,7 @@ def _of_tasks(ansible: Ansible) -> str:
         {**_once("send_message", targets=list(by_hand), self_update=True, agent_id=AGENT), "register": "by_hand"},
         {"ansible.builtin.debug": {"msg": "{{ by_hand.targets | map(attribute='reason') }}"}, "run_once": True},
         _once("send_message", targets=[one], **{**campaign, "ledger": "play.yml"}),
+        _once("send_message", targets=[one], **{**campaign, "ledger": "postgresql://fleet@127.0.0.1:1/fleetops"}),
         _once("rollout", version="0.40.0", **planned),
         _once("rollout", version="0.41.0", **planned),
         _once("self_update", targets=[two], target_version="0.40.0", method="command"),

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,10 +64,11 @@ class PostgresqlServer:
 
     @classmethod
     @contextmanager
-    def start(cls, **settings: str) -> Iterator[PostgresqlServer]:
+    def start(cls, tls: Mapping[str, Path] | None = None, **settings: str) -> Iterator[PostgresqlServer]:
         """Start a server and stop it at the end of the block, when its directory is removed, too.
 
-        settings: what postgresql.conf would have, besides SETTINGS. Raises RuntimeError if it does not start.
+        tls: the files `cert` and `key` that it shows. settings: what postgresql.conf would have, besides SETTINGS.
+        Raises RuntimeError if it does not start.
         """
         programs = find_programs()
         if programs is None:
@@ -77,6 +78,8 @@ class PostgresqlServer:
             given = {**SETTINGS, **settings}
             server = cls(programs, Path(directory), find_free_port(), secrets.token_hex(16), given)
             server._make_data()
+            if tls is not None:
+                server._show(tls)
             try:
                 server.run()
                 with server.connect() as connection:
@@ -134,12 +137,20 @@ class PostgresqlServer:
         with self.connect() as connection:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def _show(self, tls: Mapping[str, Path]) -> None:
+        self.settings["ssl"] = "on"
+        for name, path in tls.items():
+            own = self.directory / name
+            own.write_bytes(path.read_bytes())
+            own.chmod(0o600)
+            _give(own)
+            self.settings[f"ssl_{name}_file"] = str(own)
+
     def _make_data(self) -> None:
         password = self.directory / "password"
         password.write_text(self.password)
-        if _is_root():
-            for path in (self.directory, password):
-                shutil.chown(path, _NOBODY.pw_uid, _NOBODY.pw_gid)
+        _give(self.directory)
+        _give(password)
         options = ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync", "--username=admin"]
         command = [self.programs / "initdb", *options, f"--pwfile={password}", self.directory / "data"]
         done = subprocess.run(
@@ -150,6 +161,12 @@ class PostgresqlServer:
 
 
 _NOBODY = pwd.getpwnam("nobody")
+
+
+def _give(path: Path) -> None:
+    """Have a file belong to the user whom the server runs as."""
+    if _is_root():
+        shutil.chown(path, _NOBODY.pw_uid, _NOBODY.pw_gid)
 
 
 def _is_root() -> bool:
