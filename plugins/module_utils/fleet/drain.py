@@ -21,6 +21,8 @@ from .device_work import KnownConversations, count_messages, read_work
 from .fan_out import Outcome, Target
 
 _ALL_THE_SAME = "when_busy=interrupt updates it all the same"
+# The code of an error that keeps no device from being told: nothing says where to look.
+_UNKNOWN_AGENT = "unknown_agent"
 
 
 class Drain:
@@ -50,6 +52,8 @@ class Drain:
         try:
             work = None if self._when_busy == "interrupt" else await self.find_work(client, target, environment)
         except ApiError as error:
+            if error.code == _UNKNOWN_AGENT:
+                return False
             raise error.but(f"what is under way on it cannot be found out: {error}; {_ALL_THE_SAME}") from None
         if work is None:
             return False
@@ -67,6 +71,9 @@ class Drain:
         own = None if target.conversation_id in TO_BE_OPENED else target.conversation_id
         agents = dict.fromkeys(sorted(self._agents.get(environment.id, ()))) | {target.agent_id: own}
         given = [replace(target, agent_id=one, conversation_id=agents[one]) for one in agents if one is not None]
+        if not given:
+            why = "no agent is known whose turns would end there; letta_agent_id says which"
+            raise ApiError(why, code=_UNKNOWN_AGENT)
         last = self._busy_at.pop(environment.id, None)
         problems: dict[str, None] = {}
         # It grows while it is walked.
