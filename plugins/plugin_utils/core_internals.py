@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ansible import constants
+from ansible._internal._task import TaskContext
 from ansible.plugins.loader import vars_loader
 from ansible.template import Templar
 from ansible.vars import manager as core_variables
@@ -81,6 +82,12 @@ def _find_worker() -> Any:
     return module and module.current_worker
 
 
+def _find_variables(worker: Any) -> Mapping[str, Any]:
+    """The variables of the task that a worker runs. From core 2.21 on its context alone has those of a loop's item."""
+    found: Mapping[str, Any] = getattr(TaskContext.current(optional=True), "task_vars", worker._task_vars)
+    return found
+
+
 def find_current_host(task_vars: Mapping[str, Any]) -> str:
     """The name of the host that a task runs on, also where a fact says another one."""
     worker = _find_worker()
@@ -116,7 +123,7 @@ def drop_facts(
 def read_own_variables() -> Mapping[str, Any] | None:
     """The variables of the task that this worker runs, not rendered, without facts; None in another process."""
     worker = _find_worker()
-    return drop_facts(worker._task, worker._host.name, worker._task_vars) if worker else None
+    return drop_facts(worker._task, worker._host.name, _find_variables(worker)) if worker else None
 
 
 def read_connection_variables(given: Mapping[str, Any], delegate: str | None) -> Mapping[str, Any]:
@@ -127,7 +134,7 @@ def read_connection_variables(given: Mapping[str, Any], delegate: str | None) ->
     worker = _find_worker()
     if not worker:
         return given
-    hostvars, task, variables = worker._variable_manager._hostvars, worker._task, worker._task_vars
+    hostvars, task, variables = worker._variable_manager._hostvars, worker._task, _find_variables(worker)
     host = hostvars._inventory.get_host(worker._host.name if delegate is None else delegate)
     of_core = {name: value for name, value in given.items() if name.startswith(("ansible_", "_"))}
     if host is None:

@@ -104,6 +104,9 @@ class EnvironmentAction(ActionBase):  # type: ignore[misc]
             self._display.warning(note)
         if result.get("failed"):
             self._hide_source_with_secrets()
+        if self._task.retries or (self._task.until and self._task.retries is None):
+            # Core's number of the task's own attempts has this name.
+            result.pop("attempts", None)
         return dict(remove_values(result, self._secrets))
 
     def _display_line(self, line: str) -> None:
