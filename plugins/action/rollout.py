@@ -57,7 +57,7 @@ class ActionModule(EnvironmentAction):
         items = read_targets(options["targets"], (), options["max_targets"], task_vars)
         location, name = find_location(options["ledger"]), options["name"]
         with read_ledger(location) as ledger:
-            known, recorded = find_rollout(ledger, name), Deliveries(ledger).conversations()
+            known, recorded, now = find_rollout(ledger, name), Deliveries(ledger).conversations(), ledger.now()
         drain = Drain(options["when_busy"], options["busy_timeout"], recorded)
         excluded = self._find_excluded(options["exclude"], known, task_vars["hostvars"])
         mine = [item for item in items if item.environment.id not in excluded]
@@ -68,7 +68,7 @@ class ActionModule(EnvironmentAction):
         if known is not None:
             check_same(known, *wanted)
         plan = known or self._plan(options, self._connect(mine), list(targets.values()), drain)
-        left_out = (excluded, f"left out with exclude={one_line(options['exclude'], 80)}", format_now())
+        left_out = (excluded, f"left out with exclude={one_line(options['exclude'], 80)}", now)
         if self._task.check_mode:
             return _describe(exclude_targets(plan, *left_out), hosts, before=known)
         with open_ledger_for(location, self._task, task_vars) as ledger, ledger.hold_rollout(name):

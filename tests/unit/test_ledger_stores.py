@@ -223,6 +223,14 @@ def test_a_rollout_is_stored_and_read(ledger: Ledger, location: Location) -> Non
     assert (found.targets[0].told_at or "").startswith("20")
 
 
+def test_a_text_of_a_device_that_has_any_characters_is_stored(ledger: Ledger) -> None:
+    target = replace(ROLLOUT.targets[0], manual_command="a\0b\x1b[31m%s ? \U0001f600'\"")
+    assert add_rollout(ledger, replace(ROLLOUT, targets=[target]))
+    found = find_rollout(ledger, "r")
+    assert found is not None
+    assert str(found.targets[0].manual_command).replace("\0", "\ufffd") == "a\ufffdb\x1b[31m%s ? \U0001f600'\""
+
+
 def test_what_is_not_there_reads_as_empty_unless_the_option_names_it(given: str, location: Location) -> None:
     with read_ledger(location) as reading:
         assert reading.run == 0

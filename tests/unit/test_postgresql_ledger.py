@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
@@ -19,6 +19,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.ledger impor
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.postgresql import PostgresqlLedger
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
+    RolloutUpdates,
     add_rollout,
     find_rollout,
     record_changes,
@@ -125,6 +126,27 @@ def test_a_run_without_its_server_ends_with_one_line(ledger: PostgresqlLedger, p
     assert "see that its server runs" in str(caught.value)
     with pytest.raises(OptionError, match=r"^ledger: "):
         ledger.query("SELECT 1")
+
+
+def test_a_rollout_goes_on_when_its_session_is_ended_before_each_change(
+    ledger: PostgresqlLedger, url: PostgresqlUrl
+) -> None:
+    updates = RolloutUpdates(ledger, ROLLOUT, {})
+    with ledger.hold_rollout("r"):
+        steps: list[Callable[[], object]] = [
+            lambda: add_rollout(ledger, ROLLOUT),
+            lambda: record_changes(ledger, ROLLOUT, waves=[Wave(number=1, state="running")]),
+            lambda: updates.tell("e1"),
+            lambda: updates.done("e1", "1.0.0", "2026-01-31T12:00:00.000Z"),
+            lambda: record_changes(ledger, ROLLOUT, waves=[Wave(number=1, state="passed")]),
+        ]
+        for change in steps:
+            end_sessions(url)
+            change()
+        end_sessions(url)
+    found = find_rollout(ledger, "r")
+    assert found is not None
+    assert (found.waves[0].state, found.targets[0].to_version) == ("passed", "1.0.0")
 
 
 def test_a_run_whose_rollout_another_one_has_gone_on_with_ends(ledger: PostgresqlLedger, url: PostgresqlUrl) -> None:

@@ -93,12 +93,13 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
 
     def query(self, statement: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows that a statement selects, by the names of their columns."""
-        return self._session.run(lambda connection: connection.execute(_translate(statement), values).fetchall())
+        rows: list[dict[str, Any]] = self._execute(statement, values).fetchall()
+        return rows
 
     def change(self, statement: str, values: Sequence[Any] = ()) -> int:
         """Run one statement, a transaction of its own unless one is open; returns how many rows it changed."""
         if self._session.in_transaction:
-            return self._session.run(lambda connection: connection.execute(_translate(statement), values).rowcount)
+            return int(self._execute(statement, values).rowcount)
         return self.change_together([(statement, values)])[0]
 
     async def change_soon(self, statement: str, values: Sequence[Any] = ()) -> int:
@@ -119,14 +120,14 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
             # Without BEGIN all is one transaction that the end of the pipeline commits.
             with connection.pipeline():
                 connection.execute(_CHECK_LOCK, (RUNS, self.run))
-                cursors = [connection.execute(_translate(statement), values) for statement, values in changes]
+                cursors = [connection.execute(_translate(statement), _clean(values)) for statement, values in changes]
             return [cursor.rowcount for cursor in cursors]
 
         return self._session.run(work)
 
     def change_each(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement with the values of each row, in the transaction that is open."""
-        self._session.run(lambda connection: connection.cursor().executemany(_translate(statement), rows))
+        self._session.run(lambda connection: connection.cursor().executemany(_translate(statement), map(_clean, rows)))
 
     @contextmanager
     def transaction(self, *, durable: bool) -> Iterator[None]:
@@ -175,6 +176,9 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
         finally:
             self._session.find_loss = lambda: None
             self._session.unlock(ROLLOUTS, key)
+
+    def _execute(self, statement: str, values: Sequence[Any]) -> Any:
+        return self._session.run(lambda connection: connection.execute(_translate(statement), _clean(values)))
 
     def _find_other_run(self, name: str) -> str | None:
         found = self.query("SELECT run FROM rollouts WHERE name = ? AND run != ?", (name, self.run))
@@ -240,6 +244,11 @@ def _adapt(statement: str) -> str:
     """A statement that makes or changes a table. Texts are sorted by their bytes, as in SQLite."""
     sorted_alike = statement.replace(" TEXT", ' TEXT COLLATE "C"')
     return sorted_alike.replace("INTEGER PRIMARY KEY AUTOINCREMENT", f"{_NUMBER} PRIMARY KEY")
+
+
+def _clean(values: Sequence[Any]) -> list[Any]:
+    """Values without the NUL that a device may have in a text, which PostgreSQL refuses."""
+    return [value.replace("\0", "\N{REPLACEMENT CHARACTER}") if isinstance(value, str) else value for value in values]
 
 
 @cache

@@ -12,7 +12,6 @@ from typing import Any
 
 from ..environment import EnvironmentReference
 from ..errors import ApiError, OptionError
-from ..text import format_now
 from .schema import Rollout, RolloutTarget, Wave
 from .store import Ledger
 
@@ -79,9 +78,8 @@ def record_changes(
         (end.status, end.to_version, end.updated_at, end.ended_at, end.reason, rollout.name, end.environment_id)
         for end in targets
     ]
-    with ledger.transaction(durable=True):
-        ledger.change_each(_SET_WAVE, [(rollout.name, *astuple(wave)) for wave in waves])
-        ledger.change_each(_SET_END, ends)
+    of_waves = [(_SET_WAVE, (rollout.name, *astuple(wave))) for wave in waves]
+    ledger.change_together([*of_waves, *((_SET_END, end) for end in ends)])
 
 
 class RolloutUpdates:
@@ -110,7 +108,7 @@ class RolloutUpdates:
         return max(of_it, default=None)
 
     def tell(self, environment_id: str, installed: str | None = None) -> None:
-        self._change(_SET_TOLD, format_now(), installed, self._name, environment_id)
+        self._change(_SET_TOLD, self._ledger.now(), installed, self._name, environment_id)
 
     def forget(self, environment_id: str) -> None:
         self._told.pop(environment_id, None)
@@ -122,8 +120,7 @@ class RolloutUpdates:
 
     def _change(self, statement: str, *values: str | None) -> None:
         try:
-            with self._ledger.transaction(durable=True):
-                self._ledger.change(statement, values)
+            self._ledger.change_together([(statement, values)])
         except OptionError as error:
             raise ApiError(str(error), code="ledger") from None
 

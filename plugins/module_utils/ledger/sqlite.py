@@ -168,6 +168,11 @@ class SqliteLedger(AbstractContextManager["SqliteLedger"]):
         """What a function returns that calls this ledger; it is called at once."""
         return function()
 
+    def change_together(self, changes: Sequence[tuple[str, Sequence[Any]]]) -> list[int]:
+        """Run statements as one durable transaction; returns how many rows each changed."""
+        with self.transaction(durable=True):
+            return [self.change(statement, values) for statement, values in changes]
+
     def change_each(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement with the values of each row, in the transaction that is open."""
         with _explain_errors(self._path):

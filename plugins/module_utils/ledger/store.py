@@ -57,6 +57,12 @@ class Ledger(AbstractContextManager["Ledger"], Protocol):
     async def in_thread(self, function: Callable[[], Result]) -> Result:
         """What a function returns that calls this ledger, for an event loop, as `change_soon`."""
 
+    def change_together(self, changes: Sequence[tuple[str, Sequence[Any]]]) -> list[int]:
+        """Run statements as one transaction, which survives the end of the machine; returns how many rows each changed.
+
+        If the connection is lost they run again, so each has the same effect when it runs twice.
+        """
+
     def change_each(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement with the values of each row, in the transaction that is open."""
 

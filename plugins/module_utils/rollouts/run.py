@@ -25,7 +25,6 @@ from ..ledger.schema import Rollout, Wave
 from ..ledger.store import Ledger
 from ..providers.message import Message
 from ..providers.registry import AllConversations, open_clients
-from ..text import format_now
 from .preflight import find_devices
 from .waves import GOOD, begin_wave, judge_wave, list_waves_to_run
 
@@ -63,7 +62,7 @@ class RolloutRun:
     async def _run_wave(self, wave: Wave, targets: Sequence[Target], updates: RolloutUpdates) -> bool:
         """Whether the wave has passed."""
         budget = self.options["canary_max_failures" if wave.number == 1 else "max_failures"]
-        wave = begin_wave(self.rollout, wave, budget, format_now())
+        wave = begin_wave(self.rollout, wave, budget, self.ledger.now())
         record_changes(self.ledger, self.rollout, waves=[wave])
         updated = {outcome.id: outcome for outcome in await self._update(wave, targets, updates)}
         for prove in (self._soak, self._probe) if self.options["probe_agent_id"] else (self._soak,):
@@ -72,7 +71,7 @@ class RolloutRun:
                 await prove(wave, good, updated)
         if self.policy.stop.requested:
             return False
-        wave, ends = judge_wave(self.rollout, wave, updated, format_now())
+        wave, ends = judge_wave(self.rollout, wave, updated, self.ledger.now())
         record_changes(self.ledger, self.rollout, waves=[wave], targets=ends)
         stands = "is running" if wave.state == "running" else wave.state
         self._show(wave, f" {stands}{f': {wave.reason}' if wave.reason else ''}")
