@@ -131,6 +131,24 @@ def test_the_content_of_the_target_overrides_every_option(source: str | None) ->
     assert message.content == "mine"
 
 
+@pytest.mark.parametrize("given", [VALUES["approvals"], [{"tool_call_id": "call-1", "approve": "yes"}]])
+def test_the_answers_of_the_target_override_the_option(given: list[dict[str, Any]]) -> None:
+    [message] = content(item(approvals=given), content="hello").messages
+
+    assert message.approvals == ({"type": "approval", "tool_call_id": "call-1", "approve": True},)
+
+
+@pytest.mark.parametrize("given", [5, "call-1", {"call-1": True}, [None], [["call-1"]], [{}], [{"tool_call_id": 7}]])
+def test_answers_of_the_target_in_another_shape_are_refused(given: Any) -> None:
+    with pytest.raises(OptionError, match=r"^approvals"):
+        content(item(approvals=given))
+
+
+def test_a_target_has_content_or_answers() -> None:
+    with pytest.raises(OptionError, match=r"^approvals: cannot go with content in the entry of alpha$"):
+        content(item(content="mine", approvals=VALUES["approvals"]))
+
+
 def test_messages_are_passed_on_unchanged() -> None:
     messages = [
         {"content": "a", "client_message_id": "m-1"},
