@@ -21,7 +21,8 @@ run := tests/checks/run.sh
 link := .build/collections/ansible_collections/fleetops/environments
 linters := lint-ruff-check lint-ruff-format lint-mypy lint-ansible lint-changelog
 workers := 3
-pytest = pytest --numprocesses $(workers)
+# Long tests come last: a worker that has none left takes them from another.
+pytest = pytest --numprocesses $(workers) --dist worksteal
 
 .PHONY: help home venv chromium shells openssh postgresql demo demo-devices test check lint $(linters) sanity pytest test-unit test-integration test-e2e test-python test-molecule coverage test-matrix bench drift build ee docs changelog release-check clean
 
@@ -71,7 +72,10 @@ demo: venv
 demo-devices: venv
 	@python -m tests.demo --real-devices 2
 
-test: check test-molecule test-python
+# Linters use one core, and molecule waits for its devices: they run side by side.
+test: venv
+	@$(MAKE) --jobs=2 user_home='$(user_home)' PYTHON= check test-molecule
+	@$(MAKE) user_home='$(user_home)' PYTHON= test-python
 
 check: lint sanity
 
