@@ -26,7 +26,11 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delive
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import FanOut
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry, RunFacts
-from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import open_ledger, read_ledger
+from ansible_collections.fleetops.environments.plugins.module_utils.ledger.store import (
+    find_location,
+    open_ledger,
+    read_ledger,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.registry import (
     AllConversations,
     open_clients,
@@ -85,17 +89,19 @@ async def run(
     *,
     retry: str = "undelivered",
     verify: bool = True,
+    url: str | None = None,
+    concurrency: int = 2,
 ) -> list[Delivery]:
-    """One run of the campaign that has the name of its ledger, as `deliver` does it."""
+    """One run of the campaign that has the name of its ledger, as `deliver` does it. url: of the ledger instead."""
     name, provider = ledger.stem, targets[0].environment.provider
     settings = qoder_settings(sandbox) if provider == "qoder" else settings_for(sandbox)
     async with open_clients({provider: settings}) as clients:
         conversations = AllConversations(clients, concurrency=4, rate=None)
-        with open_ledger(ledger, RunFacts("tester")) as opened_ledger:
+        with open_ledger(find_location(url or str(ledger)), RunFacts("tester")) as opened_ledger:
             kept = Deliveries(opened_ledger)
             planned = plan_campaign(kept, name, retry, targets)
             once = Campaign(name, kept, planned, conversations.find_message, verify=verify)
-            fan_out = FanOut(policy(concurrency=2, max_failures=len(targets)))
+            fan_out = FanOut(policy(concurrency=concurrency, max_failures=len(targets)))
             sender = Sender(clients, fan_out, once)
             pairs = [(target, Delivery.of(target)) for target in planned.targets]
             await fan_out.run(pairs, lambda target, delivery: steps.of(sender.send(target, delivery)))

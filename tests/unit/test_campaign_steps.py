@@ -97,6 +97,27 @@ def test_a_session_is_recorded_before_anything_is_sent_in_it(deliveries: Deliver
     assert (steps.entry.status, steps.entry.conversation_id) == ("sent", "session-1")
 
 
+def test_a_claim_that_another_run_has_taken_over_is_not_sent(
+    deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger had ended the session of this run meanwhile, so another one took it for dead."""
+    steps = Steps(deliveries)
+    monkeypatch.setattr(
+        "ansible_collections.fleetops.environments.plugins.module_utils.campaigns.campaign._RENEW_AFTER", -1.0
+    )
+    assert steps.find_earlier() is None
+    theirs = replace(steps.entry, run=0)
+    asyncio.run(deliveries.replace(steps.entry, theirs))
+
+    for go_on in (steps.find_earlier, lambda: asyncio.run(steps.campaign.record_session(steps.target, steps.delivery))):
+        with pytest.raises(ApiError, match="another run of the campaign has taken it over") as raised:
+            go_on()
+        assert not raised.value.may_be_accepted
+    steps.delivery.status = "failed"
+    asyncio.run(steps.campaign.record(steps.target, steps.delivery))
+    assert steps.entry == theirs
+
+
 def opened(steps: Steps, place: Place) -> str | None:
     """What the campaign finds of the message once its conversation is opened."""
     steps.delivery.conversation_id = place.conversation_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -77,7 +78,7 @@ def test_a_run_whose_session_was_ended_connects_again_with_its_locks(
     entry = replace(BEGUN, run=ledger.run)
     with ledger.hold_rollout("r"), PostgresqlLedger.open(url, FACTS) as other:
         end_sessions(url)
-        assert Deliveries(ledger).replace(None, entry)
+        assert asyncio.run(Deliveries(ledger).replace(None, entry))
         assert other.is_alive(ledger.run)
         end_sessions(url)
         assert Deliveries(ledger).entries("c") == {"e": entry}
@@ -85,7 +86,7 @@ def test_a_run_whose_session_was_ended_connects_again_with_its_locks(
         assert add_rollout(ledger, ROLLOUT)
         end_sessions(url)
         with ledger.transaction(durable=True):
-            assert Deliveries(ledger).replace(entry, replace(entry, status="sent"))
+            assert asyncio.run(Deliveries(ledger).replace(entry, replace(entry, status="sent")))
         assert other.is_alive(ledger.run)
 
 
@@ -97,9 +98,9 @@ def test_a_transaction_whose_connection_is_lost_changes_nothing(ledger: Postgres
 
 def lose_in_a_transaction(ledger: PostgresqlLedger, url: PostgresqlUrl) -> None:
     with ledger.transaction(durable=True):
-        Deliveries(ledger).replace(None, BEGUN)
+        asyncio.run(Deliveries(ledger).replace(None, BEGUN))
         end_sessions(url)
-        Deliveries(ledger).replace(BEGUN, replace(BEGUN, status="sent"))
+        asyncio.run(Deliveries(ledger).replace(BEGUN, replace(BEGUN, status="sent")))
 
 
 @pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
@@ -107,10 +108,10 @@ def test_a_run_waits_for_its_server_that_stops_and_starts(
     ledger: PostgresqlLedger, postgresql: PostgresqlServer, how: signal.Signals
 ) -> None:
     entry = replace(BEGUN, run=ledger.run)
-    assert Deliveries(ledger).replace(None, entry)
+    assert asyncio.run(Deliveries(ledger).replace(None, entry))
     postgresql.stop(how)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(Deliveries(ledger).replace, entry, replace(entry, status="sent"))
+        asked = pool.submit(asyncio.run, Deliveries(ledger).replace(entry, replace(entry, status="sent")))
         postgresql.run()
         assert asked.result()
     assert ledger.is_alive(ledger.run)
@@ -121,7 +122,7 @@ def test_a_run_without_its_server_ends_with_one_line(ledger: PostgresqlLedger, p
     postgresql.stop()
     ledger.wait_for_others(0.5)
     with pytest.raises(OptionError) as caught:
-        Deliveries(ledger).replace(None, BEGUN)
+        asyncio.run(Deliveries(ledger).replace(None, BEGUN))
     assert str(caught.value).startswith("ledger: cannot use postgresql://127.0.0.1:")
     assert "see that its server runs" in str(caught.value)
     with pytest.raises(OptionError, match=r"^ledger: "):
@@ -174,7 +175,7 @@ def test_a_run_whose_rollout_another_one_has_ends(ledger: PostgresqlLedger, url:
 def test_a_session_without_its_lock_changes_nothing(ledger: PostgresqlLedger) -> None:
     ledger.query("SELECT pg_advisory_unlock_all()")
     with pytest.raises(OptionError, match="has lost the lock of its run"):
-        Deliveries(ledger).replace(None, BEGUN)
+        asyncio.run(Deliveries(ledger).replace(None, BEGUN))
     assert Deliveries(ledger).entries("c") == {}
 
 
@@ -218,7 +219,7 @@ def test_a_role_that_may_not_use_the_tables_of_another_one_gets_the_statements(
     run_statements(postgresql, restricted, message)
     with PostgresqlLedger.open(restricted, FACTS) as opened:
         assert opened.is_alive(ledger.run)
-        assert Deliveries(opened).replace(None, BEGUN)
+        assert asyncio.run(Deliveries(opened).replace(None, BEGUN))
 
 
 def test_a_role_that_may_not_upgrade_the_tables_of_another_one_gets_the_statements(
@@ -250,7 +251,7 @@ def test_a_pooler_is_used_unless_it_changes_sessions(pooled: PostgresqlUrl, requ
         return
     with PostgresqlLedger.open(pooled, FACTS) as one, PostgresqlLedger.open(pooled, FACTS) as other:
         assert one.is_alive(other.run)
-        assert Deliveries(one).replace(None, BEGUN)
+        assert asyncio.run(Deliveries(one).replace(None, BEGUN))
         assert Deliveries(other).entries("c") == {"e": BEGUN}
 
 

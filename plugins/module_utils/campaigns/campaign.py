@@ -10,6 +10,7 @@ may have sent it, for a message that may have been delivered before; send; `reco
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -31,6 +32,8 @@ _IN_DOUBT = ("in_flight", "unknown")
 _KEYS_PROTECT_FOR = timedelta(hours=23)
 
 _UNRECORDED = "another delivery could not be recorded"
+# Seconds after which a claim is renewed before its message is sent.
+_RENEW_AFTER = 2.0
 # Seconds to wait for another process to unlock the ledger after a longer wait was in vain.
 _NOT_LONG = 0.1
 
@@ -57,11 +60,13 @@ class _Claim:
     """The row with which this run has a message in flight.
 
     replaced: the row before, None if there was none. earlier: the row before, if it is of the same attempt.
+    since: time of the monotonic clock at which it was made or renewed.
     """
 
     entry: Entry
     replaced: Entry | None
     earlier: Entry | None
+    since: float
 
     def is_in_doubt(self, target: MessageTarget) -> bool:
         """Whether the message may have been delivered before.
@@ -162,7 +167,7 @@ class Campaign(Once):
             seen, is_held = await self._read(target)
         while seen is None or self._may_claim(seen, target, delivery, is_held=is_held):
             earlier = seen if seen is not None and seen.attempt == target.attempt else None
-            claim = _Claim(self._make_entry(target, earlier), seen, earlier)
+            claim = _Claim(self._make_entry(target, earlier), seen, earlier, time.monotonic())
             if await self._deliveries.replace(seen, claim.entry):
                 return claim
             seen, is_held = await self._read(target)
@@ -234,11 +239,17 @@ class Campaign(Once):
         return True
 
     async def record_session(self, target: MessageTarget, delivery: Delivery) -> None:
-        claim = self._claims[target.environment.id]
-        entry = replace(claim.entry, conversation_id=delivery.conversation_id)
+        await self._renew(target, conversation_id=delivery.conversation_id)
+
+    async def _renew(self, target: MessageTarget, **changes: Any) -> None:
+        """Change the row of a claim. Raises ApiError if another run has taken it over, to which this one was dead."""
+        claim, since = self._claims[target.environment.id], time.monotonic()
+        entry = replace(claim.entry, **changes)
         with self._convert_errors():
-            if await self._deliveries.replace(claim.entry, entry):
-                self._claims[target.environment.id] = replace(claim, entry=entry)
+            is_ours = await self._deliveries.replace(claim.entry, entry)
+        if not is_ours:
+            raise ApiError("another run of the campaign has taken it over", code="taken_over")
+        self._claims[target.environment.id] = replace(claim, entry=entry, since=since)
 
     def looks_up(self, target: MessageTarget) -> bool:
         """Whether a target's message is in doubt, and is to be looked up."""
@@ -248,8 +259,12 @@ class Campaign(Once):
 
     async def find_earlier(self, target: MessageTarget, delivery: Delivery, place: Place) -> str | None:
         """As in Once; only a message that is in doubt is looked up. The error of a look-up that fails is unclear."""
-        if not self.looks_up(target):
-            return None
+        found = await self._look_up(target, delivery, place) if self.looks_up(target) else None
+        if found is None and time.monotonic() > self._claims[target.environment.id].since + _RENEW_AFTER:
+            await self._renew(target, claimed_at=self._ledger.now())
+        return found
+
+    async def _look_up(self, target: MessageTarget, delivery: Delivery, place: Place) -> str | None:
         earlier = self._claims[target.environment.id].earlier
         # A conversation that this run has read lacks what another run has sent since this one began.
         fresh = earlier is not None and earlier.claimed_at >= self._began_at

@@ -107,8 +107,12 @@ class Deliveries:
     async def replace(self, seen: Entry | None, entry: Entry) -> bool:
         """Record a delivery if its row is still as it was seen, None for no row; returns whether it was."""
         if seen is None:
-            return await self.ledger.change_soon(_INSERT, astuple(entry)) == 1
-        return await self.ledger.change_soon(_UPDATE, (*astuple(entry), *astuple(seen))) == 1
+            changed = await self.ledger.change_soon(_INSERT, astuple(entry))
+        else:
+            changed = await self.ledger.change_soon(_UPDATE, (*astuple(entry), *astuple(seen)))
+        # It may have been recorded just before the connection was lost.
+        key = (entry.campaign, entry.environment_id)
+        return changed == 1 or await self.ledger.in_thread(lambda: self.entry(*key)) == entry
 
     async def restore(self, entry: Entry, before: Entry | None) -> None:
         """Put a delivery's row back to what it was before `entry`, None for no row, unless it has changed since."""

@@ -21,6 +21,7 @@ from ..text import format_time, hash_text, one_line
 from .postgresql_session import LOCKED, NAMESPACE, ROLLOUTS, RUNS, TRANSACTIONS, Session
 from .schema import SCHEMA, SCHEMA_VERSION, UPGRADES, RunFacts, check_version
 from .url import PostgresqlUrl
+from .writer import Writer
 
 # Seconds for which the process of a rollout may go on after its ansible-playbook was killed, and between two looks.
 _LAST_TASK, _LOOK_EVERY = 10.0, 0.2
@@ -47,6 +48,7 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
     def __init__(self, url: PostgresqlUrl) -> None:
         self._url = url
         self._session = Session(url)
+        self._writer = Writer(self.change_together)
         self.run = 0
 
     @classmethod
@@ -81,6 +83,7 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
 
     def close(self) -> None:
         """Close the connection, and with it release the locks."""
+        self._writer.close()
         self._session.close()
 
     def now(self) -> str:
@@ -103,12 +106,12 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
         return self.change_together([(statement, values)])[0]
 
     async def change_soon(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """As `change`."""
-        return self.change(statement, values)
+        """As `change`. The values begin with the two keys of a row."""
+        return await self._writer.change(statement, values)
 
     async def in_thread(self, function: Callable[[], Result]) -> Result:
         """What a function returns that calls this ledger."""
-        return function()
+        return await self._writer.call(function)
 
     def change_together(self, changes: Sequence[tuple[str, Sequence[Any]]]) -> list[int]:
         """Run statements as one transaction with one round trip; returns how many rows each changed.

@@ -103,7 +103,7 @@ class Session:
         self._ahead = timedelta()
         # What another run has taken over; this one changes nothing any more.
         self._loss: str | None = None
-        self.patience = _AT_FIRST
+        self.patience = self._limit = _AT_FIRST
         self.in_transaction = False
         self.needs = _RIGHTS
         self.find_loss: Callable[[], str | None] = lambda: None
@@ -120,8 +120,6 @@ class Session:
     def wait_for_others(self, seconds: float = _UNDER_WAY) -> None:
         """Set for how long locks are waited for, and a lost connection is tried again."""
         self.patience = seconds
-        with contextlib.suppress(psycopg.Error):
-            self._limit_waiting()
 
     def run(self, work: Callable[[psycopg.Connection[DictRow]], Result]) -> Result:
         """What some work with the connection returns; it is done again if the connection was lost."""
@@ -130,6 +128,8 @@ class Session:
                 if self._loss is not None:
                     raise OptionError("ledger", f"the connection with {self._url} was lost, and {self._loss}")
                 try:
+                    if self._limit != self.patience:
+                        self._limit_waiting()
                     return work(self.connection)
                 except psycopg.OperationalError:
                     if not self.connection.closed or self.in_transaction:
@@ -236,7 +236,8 @@ class Session:
         return False
 
     def _limit_waiting(self) -> None:
-        self.connection.execute(f"SET lock_timeout TO {max(1, round(self.patience * 1000))}")
+        self._limit = self.patience
+        self.connection.execute(f"SET lock_timeout TO {max(1, round(self._limit * 1000))}")
 
 
 def _open(parameters: dict[str, str]) -> psycopg.Connection[DictRow]:

@@ -51,7 +51,8 @@ class Ledger(AbstractContextManager["Ledger"], Protocol):
     async def change_soon(self, statement: str, values: Sequence[Any] = ()) -> int:
         """As `change`, for an event loop, which goes on meanwhile. It is completed although its caller is cancelled.
 
-        Statements of several callers may be committed together, in the order of the calls.
+        What several callers ask for may be committed together, so the values begin with the two keys of the row. If the
+        connection is lost meanwhile, it may have changed rows that are not counted.
         """
 
     async def in_thread(self, function: Callable[[], Result]) -> Result:
