@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.sandbox.postgresql import PATIENCE, PostgresqlServer
@@ -67,6 +70,13 @@ def assert_hidden(run: Run, directory: Path, *texts: str) -> None:
         assert [path for path, content in written.items() if text in content] == []
 
 
+def wait_for_requests(ansible: Ansible, route: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not ansible.sandbox.requests(route):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 # What machines share
 
 
@@ -95,10 +105,7 @@ def test_a_run_notices_that_another_machine_pauses_its_campaign(
     options = {**SEND, "targets": names, "rate": 0.5, "ledger": postgresql_url}
     sending = threading.Thread(target=lambda: runs.append(ansible.task("send_message", **options)))
     sending.start()
-    deadline = time.monotonic() + PATIENCE
-    while not ansible.sandbox.requests("messages"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_requests(ansible, "messages")
     paused = machine.task("campaign_control", campaign="c", state="paused", ledger=postgresql_url)
     sending.join(PATIENCE)
 
@@ -124,6 +131,54 @@ def test_a_rollout_that_one_machine_planned_is_gone_on_with_on_another(
     assert [wave["hosts"] for wave in done.result("it")["waves"]] == [
         wave["hosts"] for wave in planned.result("it")["waves"]
     ]
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
+def test_a_run_goes_on_when_its_server_stops_and_starts(
+    ansible: Ansible, names: list[str], postgresql: PostgresqlServer, postgresql_url: str, how: signal.Signals
+) -> None:
+    runs: list[Run] = []
+    options = {**SEND, "targets": names, "rate": 1, "ledger": postgresql_url}
+    sending = threading.Thread(target=lambda: runs.append(ansible.task("send_message", **options)))
+    sending.start()
+    wait_for_requests(ansible, "messages")
+    postgresql.stop(how)
+    postgresql.run()
+    sending.join(PATIENCE)
+
+    [run] = runs
+    run.assert_quiet()
+    assert run.result("it")["msg"] == "4 targets: 4 sent"
+    assert ansible.task("send_message", **options).result("it")["msg"] == "4 targets: 4 already_sent"
+    mine = [one for one in ansible.sandbox.fleet() if one["name"] in names]
+    assert [len(messages_of(ansible.sandbox, one)) for one in mine] == [1] * 4
+
+
+def test_a_rollout_goes_on_when_its_server_stops_and_starts(
+    ansible: Ansible, names: list[str], postgresql: PostgresqlServer, postgresql_url: str
+) -> None:
+    runs: list[Run] = []
+    options = {**ROLLOUT, "soak": 2, "targets": names, "state": "run", "ledger": postgresql_url}
+    updating = threading.Thread(target=lambda: runs.append(ansible.task("rollout", **options)))
+    updating.start()
+    deadline = time.monotonic() + PATIENCE
+    while not is_told(postgresql_url):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    postgresql.stop()
+    postgresql.run()
+    updating.join(PATIENCE)
+
+    [run] = runs
+    assert run.returncode == 0, run.output
+    assert run.result("it")["state"] == "passed"
+
+
+def is_told(url: str) -> bool:
+    """Whether a rollout has told a device to update."""
+    with psycopg.connect(url) as connection, suppress(psycopg.errors.UndefinedTable):
+        return bool(connection.execute("SELECT 1 FROM fleetops.rollout_waves WHERE state = 'running'").fetchall())
+    return False
 
 
 # What is hidden

@@ -129,6 +129,13 @@ def test_a_run_without_its_server_ends_with_one_line(ledger: PostgresqlLedger, p
         ledger.query("SELECT 1")
 
 
+def test_a_statement_that_ends_its_own_session_is_not_repeated_for_ever(ledger: PostgresqlLedger) -> None:
+    ledger.wait_for_others(0.3)
+    with pytest.raises(OptionError, match="terminating connection"):
+        ledger.query("SELECT pg_terminate_backend(pg_backend_pid())")
+    assert ledger.query("SELECT 1 AS one") == [{"one": 1}]
+
+
 def test_a_rollout_goes_on_when_its_session_is_ended_before_each_change(
     ledger: PostgresqlLedger, url: PostgresqlUrl
 ) -> None:

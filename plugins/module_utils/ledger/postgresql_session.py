@@ -123,6 +123,7 @@ class Session:
 
     def run(self, work: Callable[[psycopg.Connection[DictRow]], Result]) -> Result:
         """What some work with the connection returns; it is done again if the connection was lost."""
+        until = None
         with self.explain_errors():
             while True:
                 if self._loss is not None:
@@ -132,9 +133,12 @@ class Session:
                         self._limit_waiting()
                     return work(self.connection)
                 except psycopg.OperationalError:
-                    if not self.connection.closed or self.in_transaction:
+                    now = time.monotonic()
+                    until = now + self.patience if until is None else until
+                    # The work itself may be what ends the connection.
+                    if not self.connection.closed or self.in_transaction or now > until:
                         raise
-                self._connect_again()
+                self._connect_again(until)
 
     def lock(self, kind: int, key: int) -> bool:
         """Take an advisory lock of the session; False if another session has it."""
@@ -195,9 +199,8 @@ class Session:
             ended = f"SELECT pg_terminate_backend(pid) {LOCKED} AND pid = %s"
             self.connection.execute(ended, (*lock, earlier))
 
-    def _connect_again(self) -> None:
-        """Connect with the same locks while there is time. Raises OptionError if another run has taken its place."""
-        until = time.monotonic() + self.patience
+    def _connect_again(self, until: float) -> None:
+        """Connect with the same locks until a monotonic time. Notes if another run has taken its place."""
         while not self._try_to_connect(is_last=time.monotonic() >= until):
             time.sleep(_BETWEEN_TRIES)
         self._loss = self._loss or self.find_loss()
