@@ -10,6 +10,7 @@ that a machine has gone. A pooler that gives each transaction another session wo
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import threading
@@ -80,6 +81,9 @@ _RIGHTS = (
     f"CREATE SCHEMA IF NOT EXISTS {NAMESPACE}; GRANT USAGE, CREATE ON SCHEMA {NAMESPACE} TO {{role}}; "
     f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {NAMESPACE} TO {{role}}"
 )
+
+# What it logs would be on standard error and in Ansible's log, and each error is raised anyway.
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 Result = TypeVar("Result")
 
