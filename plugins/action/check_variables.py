@@ -53,7 +53,7 @@ class ActionModule(EnvironmentAction):
         if name == "audit":
             result[DROPPED] = count_dropped_rows(hostvars, "letta", variables.get("audit_hostvars_prefix"))
         # The playbook needs what the output may not have.
-        is_secret = any(find_url(value) for value in variables.values())
+        is_secret = find_url(variables.get(f"{name}_ledger")) is not None
         return {"changed": False, "variables": variables, "_ansible_no_log": is_secret, **result}
 
     def _find_facts(self, name: str, hosts: Iterable[str], hostvars: Mapping[str, Any]) -> dict[str, OptionError]:

@@ -90,6 +90,17 @@ def test_a_run_whose_session_was_ended_connects_again_with_its_locks(
         assert other.is_alive(ledger.run)
 
 
+def test_a_run_ends_its_earlier_session_that_the_server_still_takes_for_alive(
+    ledger: PostgresqlLedger, url: PostgresqlUrl
+) -> None:
+    end_sessions(url)
+    with psycopg.connect(url.text, autocommit=True) as earlier:
+        earlier.execute("SELECT pg_advisory_lock(%s::int, %s::int)", (postgresql_session.RUNS, ledger.run))
+        assert asyncio.run(Deliveries(ledger).replace(None, BEGUN))
+        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+            earlier.execute("SELECT 1")
+
+
 def test_a_transaction_whose_connection_is_lost_changes_nothing(ledger: PostgresqlLedger, url: PostgresqlUrl) -> None:
     with pytest.raises(OptionError, match=r"^ledger: cannot use postgresql://127\.0\.0\.1:.*"):
         lose_in_a_transaction(ledger, url)
@@ -303,6 +314,8 @@ def test_a_path_is_no_url() -> None:
     assert find_url("/a/postgresql://b") is None
     assert find_url("postgresql:/b") is None
     assert find_url(None) is None
+    assert find_secrets("mysql://user:secret@host/name") == {"mysql://user:secret@host/name"}
+    assert find_url(" PostgreSQL://User@Host/Name ") == PostgresqlUrl("postgresql://User@Host/Name")
     assert find_secrets("/a/path") == set()
     assert find_secrets("postgresql://u:p%40w@h") == {"postgresql://u:p%40w@h", "p@w"}
 
@@ -310,6 +323,8 @@ def test_a_path_is_no_url() -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
+        ("mysql://user:secret@host/name", "it begins with another word"),
+        ("postgresql+psycopg://user:secret@host/name", "it begins with another word"),
         ("postgresql://user:se/cret@host/name", "the port is not a number"),
         ("postgresql://host:99999/name", "the port is not a number"),
         ("postgresql://user:secret@host/name?sslmod=require", "invalid URI query parameter"),

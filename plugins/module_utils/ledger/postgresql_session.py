@@ -103,7 +103,7 @@ class Session:
         self._url = url
         self._parameters = {**_PARAMETERS, **url.read()}
         self._locks: list[tuple[int, int]] = []
-        self._pid, self._role = 0, ""
+        self._role = ""
         self._ahead = timedelta()
         # What another run has taken over; this one changes nothing any more.
         self._loss: str | None = None
@@ -195,13 +195,13 @@ class Session:
         # A pooler gives the keys for cancelling a statement itself.
         if found["pid"] != self.connection.info.backend_pid and self._is_shared(found["pid"]):
             raise OptionError("ledger", f"{self._url} {_POOLED}")
-        earlier, self._pid, self._role = self._pid, found["pid"], found["role"]
+        self._role = found["role"]
         self.connection.execute(_SETTINGS)
         self._limit_waiting()
-        for lock in self._locks:
-            # The server may not have noticed yet that the session before has ended.
-            ended = f"SELECT pg_terminate_backend(pid) {LOCKED} AND pid = %s"
-            self.connection.execute(ended, (*lock, earlier))
+        for kind, key in self._locks:
+            if kind == RUNS:
+                # The server may not have noticed yet that the session before has ended; no other run takes this lock.
+                self.connection.execute(f"SELECT pg_terminate_backend(pid) {LOCKED}", (kind, key))
 
     def _connect_again(self, until: float) -> None:
         """Connect with the same locks until a monotonic time. Notes if another run has taken its place."""

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from ..errors import OptionError
 
-_SCHEME = re.compile(r"postgres(ql)?://", re.IGNORECASE)
+# Any URL is meant for a database: its password is not to become a part of a path.
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _WRONG = (
     "is no URL that PostgreSQL knows: {}; write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and "
     "percent-encode special characters of user and password"
@@ -34,6 +35,8 @@ class PostgresqlUrl:
 
     def read(self) -> dict[str, str]:
         """The connection parameters of libpq. Raises OptionError, also where psycopg is missing."""
+        if not self.text.startswith(("postgresql://", "postgres://")):
+            raise OptionError("ledger", _WRONG.format("it begins with another word"))
         try:
             # Imported here: it is optional, and takes a tenth of a second.
             from psycopg import ProgrammingError  # noqa: PLC0415
@@ -58,7 +61,7 @@ class PostgresqlUrl:
 def find_url(ledger: object) -> PostgresqlUrl | None:
     """The URL that an option says, None if that is a path."""
     text = str(ledger or "").strip()
-    return PostgresqlUrl(text) if _SCHEME.match(text) else None
+    return PostgresqlUrl(_SCHEME.sub(lambda scheme: scheme[0].lower(), text, 1)) if _SCHEME.match(text) else None
 
 
 def find_secrets(ledger: object) -> set[str]:
