@@ -20,7 +20,7 @@ class ActionModule(EverywhereAction):
     NEEDS_AGENT = True
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[PendingOutcome]:
-        return await list_pending(run.settings, run.targets, run.policy, run.options["tool_names"], self.known)
+        return await list_pending(run.provider_run, run.options["tool_names"], self.known)
 
     def summarize_more(self, outcomes: Sequence[PendingOutcome]) -> str:
         waiting = sum(len(outcome.pending_approvals) for outcome in outcomes)

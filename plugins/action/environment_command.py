@@ -20,4 +20,4 @@ class ActionModule(TargetsAction):
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[CommandOutcome]:
         command = Command(run.options["command"], run.options["command_timeout"], run.options["args"])
-        return await run_command(run.settings, run.targets, run.policy, command, check_mode=run.check_mode)
+        return await run_command(run.provider_run, command)

@@ -21,14 +21,7 @@ class ActionModule(TargetsAction):
     NEEDS_AGENT = True
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[ModeOutcome]:
-        return await set_mode(
-            run.settings,
-            run.targets,
-            run.policy,
-            run.options["mode"],
-            within=run.options["answer_timeout"],
-            check_mode=run.check_mode,
-        )
+        return await set_mode(run.provider_run, run.options["mode"], run.options["answer_timeout"])
 
     def summarize_more(self, outcomes: Sequence[ModeOutcome]) -> str:
         began = sum(bool(outcome.work_started) for outcome in outcomes)

@@ -37,6 +37,4 @@ class ActionModule(EverywhereAction):
             run.options["end_background"],
             over_rest=self.known is None,
         )
-        return await set_turn(
-            run.settings, run.targets, run.policy, wanted, check_mode=run.check_mode, known=self.known
-        )
+        return await set_turn(run.provider_run, wanted, self.known)

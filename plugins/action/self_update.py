@@ -55,7 +55,7 @@ class ActionModule(TargetsAction):
             any_manual_command=run.options["allow_any_manual_command"],
             drain=Drain(run.options["when_busy"], run.options["busy_timeout"], recorded),
         )
-        return await update_environments(run.settings, run.targets, run.policy, update, check_mode=run.check_mode)
+        return await update_environments(run.provider_run, update)
 
 
 def _may_get_message(target: Target, method: str) -> bool:

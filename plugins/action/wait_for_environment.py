@@ -38,11 +38,7 @@ class ActionModule(TargetsAction):
         return Target(item.host, item.environment)
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[WaitOutcome]:
-        return await wait_for_environments(
-            run.settings,
-            run.targets,
-            replace(run.policy, longest_pause=run.options["poll_interval"], report=self.find_display()),
-            Goal(run.options["state"], run.options["version"], run.options["mode"], run.options["steady_for"]),
-            run.options["wait_timeout"],
-            check_mode=run.check_mode,
-        )
+        options = run.options
+        policy = replace(run.policy, longest_pause=options["poll_interval"], report=self.find_display())
+        goal = Goal(options["state"], options["version"], options["mode"], options["steady_for"])
+        return await wait_for_environments(replace(run, policy=policy).provider_run, goal, options["wait_timeout"])

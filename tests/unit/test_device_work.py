@@ -14,7 +14,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.fleet.approv
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.device_work import (
     KnownConversations,
 )
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import ProviderRun, Target
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.turn import TurnChange, set_turn
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.standing import write_summary
@@ -83,8 +83,9 @@ def _look(
     ]
 
     async def look() -> Found:
-        outcomes = await list_pending(settings, targets, policy(), known=known)
-        strays = await known.find_strays(settings, outcomes, 2)
+        run = ProviderRun(settings, targets, policy())
+        outcomes = await list_pending(run, known=known)
+        strays = await known.find_strays(run, outcomes)
         places = [(outcome.host, outcome.conversation_id) for outcome in outcomes]
         return Found(places, strays, known.problems, [outcome.status for outcome in outcomes])
 
@@ -186,7 +187,7 @@ def test_a_listing_that_failed_is_made_again_for_the_next_target(
     targets = [Target(device["connectionName"], environment_of(device, sandbox.url), AGENT) for device in devices]
     settings, known = settings_for(sandbox, retries=0), KnownConversations([])
 
-    outcomes = asyncio.run(list_pending(settings, targets, policy(concurrency=1), known=known))
+    outcomes = asyncio.run(list_pending(ProviderRun(settings, targets, policy(concurrency=1)), known=known))
 
     assert [outcome.conversation_id for outcome in outcomes] == [None, None, own[1]]
     assert list(known.problems) == [AGENT]
@@ -251,7 +252,7 @@ def test_a_conversation_that_the_device_names_is_left_alone_unless_it_is_the_age
     known, wanted = KnownConversations([]), TurnChange("aborted", None, 5.0)
     _work(sandbox, devices[0], other, agent_id="agent-2")
 
-    outcomes = asyncio.run(set_turn(settings_for(sandbox), [target], policy(), wanted, check_mode=False, known=known))
+    outcomes = asyncio.run(set_turn(ProviderRun(settings_for(sandbox), [target], policy()), wanted, known))
 
     assert [(outcome.agent_id, outcome.conversation_id, outcome.status) for outcome in outcomes] == [
         (AGENT, None, "ok"), ("agent-2", other, "skipped"), (AGENT, "conv-gone", "skipped"),
@@ -277,7 +278,7 @@ def test_the_server_is_told_of_no_conversation_of_a_device_that_cannot_be_reache
     wanted = TurnChange("aborted", None, 5.0, "strict", over_rest=False)
     settings, known = settings_for(sandbox, relay_timeout=0.3), KnownConversations(rows)
 
-    [outcome] = asyncio.run(set_turn(settings, [target], policy(), wanted, check_mode=False, known=known))
+    [outcome] = asyncio.run(set_turn(ProviderRun(settings, [target], policy()), wanted, known))
 
     status = "offline" if away == "offline" else "failed"
     assert (outcome.status, outcome.via, (outcome.mode or {})["status"]) == (status, None, status)
@@ -295,9 +296,8 @@ def test_the_failure_budget_counts_targets_and_not_their_conversations(
     targets = [Target(device["connectionName"], environment_of(device, sandbox.url), AGENT) for device in devices]
     wanted, tight = TurnChange("aborted", None, 5.0), policy(concurrency=1, max_failures=1)
 
-    outcomes = asyncio.run(
-        set_turn(settings_for(sandbox), targets, tight, wanted, check_mode=False, known=KnownConversations(rows))
-    )
+    run = ProviderRun(settings_for(sandbox), targets, tight)
+    outcomes = asyncio.run(set_turn(run, wanted, KnownConversations(rows)))
 
     assert [(outcome.conversation_id, outcome.status) for outcome in outcomes[-2:]] == [(None, "ok"), (own, "changed")]
     assert [outcome.status for outcome in outcomes[1:4]] == ["failed"] * 3

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import ProviderRun, Target
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.mode import ModeOutcome, set_mode
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.models import is_same_mode
 from tests.sandbox.process import Sandbox
@@ -41,8 +41,8 @@ def set_on(
         Target(device["connectionName"], environment_of(device, sandbox.url), agent_id, conversation_id)
         for device in devices
     ]
-    settings_here = settings_for(sandbox, **settings)
-    return asyncio.run(set_mode(settings_here, targets, policy(), mode, within=within, check_mode=check_mode))
+    run = ProviderRun(settings_for(sandbox, **settings), targets, policy(), check_mode)
+    return asyncio.run(set_mode(run, mode, within))
 
 
 def one(*arguments: Any, **options: Any) -> ModeOutcome:

@@ -13,7 +13,7 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.drain import Drain
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, ProviderRun, Target
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.update import (
     Update,
     UpdateOutcome,
@@ -85,12 +85,7 @@ def update_all(
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(meanwhile))
             return await update_environments(
-                settings_for(sandbox, **settings),
-                targets,
-                rules,
-                update,
-                progress,
-                check_mode=check_mode,
+                ProviderRun(settings_for(sandbox, **settings), targets, rules, check_mode), update, progress
             )
 
     return asyncio.run(run())

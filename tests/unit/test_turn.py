@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import turn
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import ProviderRun, Target
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.turn import TurnChange, TurnOutcome, set_turn
 from tests.sandbox.process import Sandbox
 from tests.sandbox.turns import ApprovalTurn, LongTurn
@@ -77,9 +77,8 @@ def set_turns(
         for device in devices
     ]
     wanted = TurnChange(state, run_id, within, mode, end_background)
-    return asyncio.run(
-        set_turn(settings_for(sandbox, **settings), targets, rules or policy(), wanted, check_mode=check_mode)
-    )
+    run = ProviderRun(settings_for(sandbox, **settings), targets, rules or policy(), check_mode)
+    return asyncio.run(set_turn(run, wanted))
 
 
 def one(*arguments: Any, **options: Any) -> TurnOutcome:
@@ -398,7 +397,7 @@ def test_runs_that_the_server_did_not_cancel_are_reported(body: bytes, status: s
         async with raw_server(answer) as (url, _received):
             target = Target("one", environment_of(row(), url), AGENT)
             wanted = TurnChange("aborted", None, 1.0)
-            [outcome] = await set_turn(settings_for(url), [target], policy(), wanted, check_mode=False)
+            [outcome] = await set_turn(ProviderRun(settings_for(url), [target], policy()), wanted)
             return outcome
 
     outcome = asyncio.run(run())

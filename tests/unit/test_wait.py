@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import FanOut, Policy, Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import (
+    FanOut,
+    Policy,
+    ProviderRun,
+    Target,
+)
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.wait import (
     Goal,
     WaitOutcome,
@@ -48,7 +53,7 @@ def wait_for_all(
         async with asyncio.TaskGroup() as group:
             group.create_task(asyncio.to_thread(meanwhile))
             return await wait_for_environments(
-                settings_for(sandbox, **settings), targets, rules, goal, within, check_mode=check_mode
+                ProviderRun(settings_for(sandbox, **settings), targets, rules, check_mode), goal, within
             )
 
     return asyncio.run(run())

@@ -11,11 +11,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ..errors import ApiError
-from ..http.settings import HttpSettings
 from ..providers.letta.approvals import find_requests
 from ..providers.letta.client import Client
 from .device_work import KnownConversations
-from .fan_out import FanOut, Policy, Target
+from .fan_out import ProviderRun, Target
 from .jobs import ConversationOutcome, make_relay, on_each
 
 
@@ -30,11 +29,7 @@ class PendingOutcome(ConversationOutcome):
 
 
 async def list_pending(
-    settings: HttpSettings,
-    targets: Sequence[Target],
-    policy: Policy,
-    tool_names: Sequence[str] | None = None,
-    known: KnownConversations | None = None,
+    run: ProviderRun, tool_names: Sequence[str] | None = None, known: KnownConversations | None = None
 ) -> list[PendingOutcome]:
     """Ask every target; one outcome each, in the same order. tool_names: patterns, None for every tool.
 
@@ -60,7 +55,7 @@ async def list_pending(
         outcome.status = "ok"
 
     on_all = on_each if known is None else known.on_each_place
-    return await on_all(FanOut(policy), settings, targets, PendingOutcome.of, ask)
+    return await on_all(run, PendingOutcome.of, ask)
 
 
 def matches_tool(tool_name: Any, patterns: Sequence[str] | None) -> bool:

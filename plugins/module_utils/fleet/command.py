@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from ..errors import ApiError
-from ..http.settings import HttpSettings
 from ..providers.base import find_online
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
 from ..versions import is_at_least, show_version
-from .fan_out import FanOut, Policy, Target
+from .fan_out import ProviderRun, Target
 from .jobs import ConversationOutcome, on_each
 
 # What devices list among their commands, and do not run as such; and the way out. Seen on 0.34.
@@ -47,12 +45,10 @@ class CommandOutcome(ConversationOutcome):
     version: str | None = None
 
 
-async def run_command(
-    settings: HttpSettings, targets: Sequence[Target], policy: Policy, command: Command, *, check_mode: bool
-) -> list[CommandOutcome]:
+async def run_command(run: ProviderRun, command: Command) -> list[CommandOutcome]:
     """Run a command on every target; one outcome each, in the same order. Nothing is run in check mode."""
 
-    async def run(client: Client, target: Target, outcome: CommandOutcome) -> None:
+    async def work(client: Client, target: Target, outcome: CommandOutcome) -> None:
         environment = await find_online(client, target.environment)
         outcome.version, outcome.connection_id = environment.fields["version"], environment.connection_id
         listed = [one for one in environment.fields["supported_commands"] or [] if one not in _NO_COMMANDS]
@@ -62,7 +58,7 @@ async def run_command(
             if command.name in _NO_COMMANDS:
                 problem = f"{command.name!r} does not run as a command; {_NO_COMMANDS[command.name]}"
             raise ApiError(f"command: {problem}", code="unsupported")
-        if not check_mode:
+        if not run.check_mode:
             relay = Relay(client.settings, outcome.connection_id, target.agent_id, target.conversation_id)
             outcome.output, success = await execute_command(relay, command, outcome.version)
             if not success:
@@ -71,7 +67,7 @@ async def run_command(
         outcome.status = "changed"
 
     begin = partial(CommandOutcome.of, command=command.name)
-    return await on_each(FanOut(policy), settings, targets, begin, run)
+    return await on_each(run, begin, work)
 
 
 async def execute_command(relay: Relay, command: Command, version: str | None) -> tuple[str, bool]:

@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import ApiError
-from ..http.settings import HttpSettings
 from ..providers.conversation import DEFAULT_CONVERSATION
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
 from ..text import one_line
-from .fan_out import FanOut, Target
-from .jobs import ConversationOutcome, make_relay, on_each
+from .fan_out import ProviderRun, Target
+from .jobs import ConversationOutcome, Job, make_relay, on_each
 
 _LONGEST_TEXT = 200
 # Seconds for a device to name its conversations; old devices do not know the question.
@@ -136,12 +135,7 @@ class KnownConversations:
         return list(places.values())[:_MOST_PLACES], problems
 
     async def on_each_place(
-        self,
-        fan_out: FanOut,
-        settings: HttpSettings,
-        targets: Sequence[Target],
-        begin: Callable[[Target], OutcomeT],
-        job: Callable[[Client, Target, OutcomeT], Awaitable[None]],
+        self, run: ProviderRun, begin: Callable[[Target], OutcomeT], job: Job[OutcomeT]
     ) -> list[OutcomeT]:
         """As `on_each`, with the job done in one place of a target after the other; returns an outcome for each place.
 
@@ -158,28 +152,26 @@ class KnownConversations:
                 problems = [(target.host, f"the conversations of {target.host} cannot be asked for: {error}")]
             found = parts[target.host] = [begin(place) for place in places]
             for place, part in zip(places, found, strict=True):
-                if place.skip is None and not fan_out.stop.requested:
-                    await fan_out.attempt(place, part, partial(job, client))
+                if place.skip is None and not run.fan_out.stop.requested:
+                    await run.fan_out.attempt(place, part, partial(job, client))
             outcome.status = max((part.status for part in found), key=_GRAVITY.index)
             if outcome.status != "offline":
                 self._note(problems)
 
-        outcomes = await on_each(fan_out, settings, targets, begin, work)
+        outcomes = await on_each(run, begin, work)
         return [part for outcome in outcomes for part in parts.get(outcome.host, [outcome])]
 
-    async def find_strays(
-        self, settings: HttpSettings, outcomes: Iterable[ConversationOutcome], concurrency: int
-    ) -> dict[str, list[str]]:
+    async def find_strays(self, run: ProviderRun, outcomes: Iterable[ConversationOutcome]) -> dict[str, list[str]]:
         """Agent → its conversations with a turn or an open tool call that belong to no known environment.
 
-        outcomes: of the places that were looked at. concurrency: agents at a time.
+        outcomes: of the places that were looked at.
         """
         looked_at: dict[str, set[str | None]] = defaultdict(set)
         for outcome in outcomes:
             if outcome.status != "skipped":
                 looked_at[str(outcome.agent_id)].add(outcome.conversation_id)
-        slots = asyncio.Semaphore(concurrency)
-        async with Client(settings) as client:
+        slots = asyncio.Semaphore(run.policy.concurrency)
+        async with Client(run.settings) as client:
 
             async def find(agent_id: str) -> list[str]:
                 async with slots:

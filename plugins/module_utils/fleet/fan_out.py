@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Self, TypeVar
 from ..environment import EnvironmentReference
 from ..errors import ApiError
 from ..http.gate import Pace
+from ..http.settings import HttpSettings
 from ..stop import GRACE, Stop
 from ..text import one_line
 from .progress import Progress
@@ -89,6 +91,20 @@ class Policy:
     def is_failure(self, outcome: Outcome) -> bool:
         """Whether an outcome counts as failed."""
         return outcome.has_failed or (outcome.status == "offline" and self.when_offline != "skip")
+
+
+@dataclass(frozen=True)
+class ProviderRun:
+    """What is done with targets of one provider, and how. check_mode: nothing is changed."""
+
+    settings: HttpSettings
+    targets: Sequence[Target]
+    policy: Policy
+    check_mode: bool = False
+
+    @functools.cached_property
+    def fan_out(self) -> FanOut:
+        return FanOut(self.policy)
 
 
 def count_each(values: Iterable[str], names: Sequence[str]) -> dict[str, int]:

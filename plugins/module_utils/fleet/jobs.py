@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
-from ..http.settings import HttpSettings
 from ..providers.base import find_online
 from ..providers.conversation import TO_BE_OPENED, Place
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay
-from .fan_out import FanOut, Outcome, OutcomeT, Target
+from .fan_out import Outcome, OutcomeT, ProviderRun, Target
+
+# Does the work for one target with the client that all of them share. Sets the outcome's status, or raises ApiError.
+Job: TypeAlias = Callable[[Client, Target, OutcomeT], Awaitable[None]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,26 +35,23 @@ class ConversationOutcome(Outcome):
 
 
 async def on_each(
-    fan_out: FanOut,
-    settings: HttpSettings,
-    targets: Sequence[Target],
+    run: ProviderRun,
     begin: Callable[[Target], OutcomeT],
-    job: Callable[[Client, Target, OutcomeT], Awaitable[None]],
+    job: Job[OutcomeT],
     *,
     before_waiting: Callable[[Sequence[OutcomeT]], None] = lambda _outcomes: None,
 ) -> list[OutcomeT]:
     """Do a job for every target; returns one outcome each, in the same order.
 
     begin: makes the outcome of a target whose job has not begun.
-    job: does the work for one target with the client that all of them share. It sets the outcome's status, or raises
-        ApiError. It is called when the target has had its turn in `rate`, and not once the fan-out is closed.
+    job: is called when the target has had its turn in `rate`, and not once the fan-out is closed.
     before_waiting: see `FanOut.run`.
     """
-    pairs = [(target, begin(target)) for target in targets]
-    async with Client(settings) as client:
+    pairs = [(target, begin(target)) for target in run.targets]
+    async with Client(run.settings) as client:
 
         async def start(target: Target, outcome: OutcomeT) -> None:
-            if await fan_out.may_start():
+            if await run.fan_out.may_start():
                 # An earlier round may have found the target offline.
                 outcome.error = None
                 if target.conversation_id in TO_BE_OPENED and isinstance(outcome, ConversationOutcome):
@@ -64,7 +63,7 @@ async def on_each(
                     target = replace(target, conversation_id=outcome.conversation_id)
                 await job(client, target, outcome)
 
-        await fan_out.run(pairs, start, before_waiting)
+        await run.fan_out.run(pairs, start, before_waiting)
     return [outcome for _target, outcome in pairs]
 
 

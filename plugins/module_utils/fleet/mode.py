@@ -11,18 +11,16 @@ was restarted in the middle of a turn goes on with it once a mode is set.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ApiError
-from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
 from ..providers.letta.models import is_same_mode
 from ..providers.letta.relay import Frame, Relay, describe_loop_error, find_loop_error
 from ..text import one_line
 from .device_work import Work, count_messages, describe_begun, read_work
-from .fan_out import FanOut, Policy, Target
+from .fan_out import ProviderRun, Target
 from .jobs import ConversationOutcome, make_relay, on_each
 
 
@@ -44,9 +42,7 @@ class ModeOutcome(ConversationOutcome):
         return {name: getattr(self, name) for name in ("status", "mode", "previous_mode", "error")}
 
 
-async def set_mode(
-    settings: HttpSettings, targets: Sequence[Target], policy: Policy, mode: str, *, within: float, check_mode: bool
-) -> list[ModeOutcome]:
+async def set_mode(run: ProviderRun, mode: str, within: float) -> list[ModeOutcome]:
     """Set the mode on every target; one outcome each, in the same order. Nothing is set in check mode.
 
     within: seconds to wait for a device's confirmation.
@@ -57,9 +53,9 @@ async def set_mode(
         try:
             async with relay:
                 before = read_work(relay)
-                await apply_mode(relay, outcome, mode, within, check_mode=check_mode)
+                await apply_mode(relay, outcome, mode, within, check_mode=run.check_mode)
                 if outcome.status == "changed":
-                    await _note_begun(relay, outcome, before, check_mode=check_mode)
+                    await _note_begun(relay, outcome, before, check_mode=run.check_mode)
         except ApiError as error:
             if not error.may_be_accepted:
                 raise
@@ -67,7 +63,7 @@ async def set_mode(
             # What it began meanwhile is not known.
             outcome.work_started = None
 
-    return await on_each(FanOut(policy), settings, targets, ModeOutcome.of, change)
+    return await on_each(run, ModeOutcome.of, change)
 
 
 async def apply_mode(relay: Relay, outcome: ModeOutcome, mode: str, within: float, *, check_mode: bool) -> None:

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ApiError
-from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
 from ..providers.letta.relay import Relay, describe_refusal
 from .device_work import KnownConversations, Work, count_messages, describe_begun, read_work
-from .fan_out import FanOut, Policy, Target, record_error
+from .fan_out import ProviderRun, Target, record_error
 from .jobs import ConversationOutcome, make_relay, on_each
 from .mode import ModeOutcome, apply_mode
 
@@ -70,26 +69,18 @@ class TurnOutcome(ConversationOutcome):
     mode: dict[str, Any] | None = None
 
 
-async def set_turn(
-    settings: HttpSettings,
-    targets: Sequence[Target],
-    policy: Policy,
-    wanted: TurnChange,
-    *,
-    check_mode: bool,
-    known: KnownConversations | None = None,
-) -> list[TurnOutcome]:
+async def set_turn(run: ProviderRun, wanted: TurnChange, known: KnownConversations | None = None) -> list[TurnOutcome]:
     """Abort or resume on every target; one outcome each, in the same order. Nothing is changed in check mode.
 
     known: where else the devices are told, with an outcome for each place; None for the targets' own conversations.
     """
 
     async def change(client: Client, target: Target, outcome: TurnOutcome) -> None:
-        turn = _TurnJob(client, wanted, target, outcome, check_mode)
+        turn = _TurnJob(client, wanted, target, outcome, run.check_mode)
         await (turn.abort() if wanted.state == "aborted" else turn.resume())
 
     on_all = on_each if known is None else known.on_each_place
-    return await on_all(FanOut(policy), settings, targets, TurnOutcome.of, change)
+    return await on_all(run, TurnOutcome.of, change)
 
 
 @dataclass(slots=True)

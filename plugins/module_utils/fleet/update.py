@@ -13,14 +13,12 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 from ..environment import Environment, EnvironmentReference, describe_state, is_updatable
 from ..errors import ApiError
-from ..http.settings import HttpSettings
 from ..providers.base import find_online
 from ..providers.letta import manual_command
 from ..providers.letta.client import Client
@@ -31,7 +29,7 @@ from ..versions import explain_incomparable, is_at_least, parse_version, show_ve
 from .command import Command, execute_command
 from .delivery import Delivery, MessageTarget, Sender
 from .drain import Drain
-from .fan_out import FanOut, Outcome, Policy, Target
+from .fan_out import FanOut, Outcome, ProviderRun, Target
 from .jobs import on_each
 
 COMMAND = "upgrade-letta-code"
@@ -119,13 +117,7 @@ class UpdateOutcome(Outcome):
 
 
 async def update_environments(
-    settings: HttpSettings,
-    targets: Sequence[Target],
-    policy: Policy,
-    update: Update,
-    progress: UpdateProgress | None = None,
-    *,
-    check_mode: bool,
+    run: ProviderRun, update: Update, progress: UpdateProgress | None = None
 ) -> list[UpdateOutcome]:
     """Update every target; one outcome each, in the same order. Nothing is sent in check mode.
 
@@ -133,26 +125,25 @@ async def update_environments(
     that does not come back counts as failed before the next one starts. Environments of one device are one
     installation, which two installers at once break. So they are updated one after the other.
     """
-    fan_out = FanOut(policy)
     devices: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
     in_doubt = update.drain.in_doubt
 
     async def job(client: Client, target: Target, outcome: UpdateOutcome) -> None:
         device = target.environment.device_id or target.environment.id
         async with devices[device]:
-            if fan_out.is_closed:
+            if run.fan_out.is_closed:
                 return
             if device in in_doubt:
                 doubt = f"its device was told to update as {in_doubt[device]}, and may still be installing"
                 raise ApiError(doubt, code="busy")
             try:
-                await _UpdateJob(client, fan_out, update, progress, check_mode, target, outcome).run()
+                await _UpdateJob(client, run.fan_out, update, progress, run.check_mode, target, outcome).run()
             except ApiError as error:
                 if error.may_be_accepted or error.code == NOT_UPDATED:
                     in_doubt[device] = target.host
                 raise
 
-    return await on_each(fan_out, settings, targets, UpdateOutcome.make, job)
+    return await on_each(run, UpdateOutcome.make, job)
 
 
 def explain_no_command(environment: Environment) -> str | None:

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 
 from ..environment import Environment, describe_state
 from ..errors import ApiError
-from ..http.settings import HttpSettings
 from ..providers.letta.client import Client
 from ..providers.letta.models import is_same_mode
 from ..versions import is_at_least
-from .fan_out import FanOut, Outcome, Policy, Target
+from .fan_out import Outcome, ProviderRun, Target
 from .jobs import on_each
 
 STATUSES = ("ok", "skipped", "not_attempted", "failed", "unknown")
@@ -88,26 +87,25 @@ class WaitOutcome(Outcome):
             self.error = {"code": "timeout", "message": f"not {goal} after {self.elapsed:.0f} s: it is {known}"}
 
 
-async def wait_for_environments(
-    settings: HttpSettings, targets: Sequence[Target], policy: Policy, goal: Goal, within: float, *, check_mode: bool
-) -> list[WaitOutcome]:
+async def wait_for_environments(run: ProviderRun, goal: Goal, within: float) -> list[WaitOutcome]:
     """Wait up to `within` seconds until every target meets the goal; one outcome each, in the same order.
 
-    check_mode: look once. The policy's `report` is called with a line of progress before each pause.
+    In check mode it looks once. The policy's `report` is called with a line of progress before each pause.
     """
-    watch = _Watch(goal, policy.report or (lambda _line: None), len(targets))
+    watch = _Watch(goal, run.policy.report or (lambda _line: None), len(run.targets))
+    offline_timeout = 0.0 if run.check_mode else within
     # The lines of the watch say more than those of the fan-out.
-    policy = replace(policy, when_offline="wait", offline_timeout=0.0 if check_mode else within, report=None)
-    fan_out = FanOut(policy)
-    waits = await on_each(fan_out, settings, targets, WaitOutcome.make, watch.look, before_waiting=watch.report_waiting)
+    policy = replace(run.policy, when_offline="wait", offline_timeout=offline_timeout, report=None)
+    run = replace(run, policy=policy)
+    waits = await on_each(run, WaitOutcome.make, watch.look, before_waiting=watch.report_waiting)
     why_early = policy.stop.why or "too many others failed"
     for wait in waits:
         if wait.error is not None and wait.error["code"] == "interrupted":
             # A look only reads, so one that is cut off leaves nothing in doubt.
             wait.status, wait.error, wait.reason = "waiting", None, wait.reason or "not known yet"
         if wait.status == "waiting":
-            early = fan_out.is_closed and wait.elapsed < within
-            wait.give_up(goal, check_mode=check_mode, why_early=why_early if early else None)
+            early = run.fan_out.is_closed and wait.elapsed < within
+            wait.give_up(goal, check_mode=run.check_mode, why_early=why_early if early else None)
     return waits
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..environment import Environment, describe_state
 from ..errors import ApiError, FleetError
 from ..fleet.drain import Drain
-from ..fleet.fan_out import FanOut, Outcome, Policy, Target
+from ..fleet.fan_out import Outcome, Policy, ProviderRun, Target
 from ..fleet.jobs import on_each
 from ..fleet.update import explain_no_command
 from ..http.settings import HttpSettings
@@ -56,7 +56,7 @@ async def find_preflights(
         outcome.status = "ok"
 
     policy = Policy(concurrency=concurrency, rate=None, max_failures=0, when_offline="skip")
-    looks = await on_each(FanOut(policy), settings, targets, Outcome.make, look)
+    looks = await on_each(ProviderRun(settings, targets, policy), Outcome.make, look)
     failures = [f"{outcome.host}: {outcome.error['message']}" for outcome in looks if outcome.error is not None]
     if failures:
         shown = "; ".join(failures[:_MOST_SHOWN])

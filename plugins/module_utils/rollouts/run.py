@@ -16,7 +16,7 @@ from typing import Any
 
 from ..fleet.delivery import MessageTarget, deliver, wait_for_replies
 from ..fleet.drain import Drain
-from ..fleet.fan_out import Outcome, Policy, Target
+from ..fleet.fan_out import Outcome, Policy, ProviderRun, Target
 from ..fleet.update import Update, UpdateOutcome, update_environments
 from ..fleet.wait import Goal, wait_for_environments
 from ..http.settings import HttpSettings
@@ -81,14 +81,14 @@ class RolloutRun:
         within = self.options["update_timeout"]
         update = Update(self.rollout.version, "command", within, any_manual_command=False, drain=self.drain)
         policy = self._begin_phase(wave, "update", targets, max_failures=wave.max_failures)
-        return await update_environments(self.settings, targets, policy, update, updates, check_mode=False)
+        return await update_environments(ProviderRun(self.settings, targets, policy), update, updates)
 
     async def _soak(self, wave: Wave, targets: Sequence[Target], updated: dict[str, UpdateOutcome]) -> None:
         """Fail each device that is not steady."""
         goal = Goal("online", self.rollout.version, steady_for=self.options["soak"])
         within = self.options["soak"] + self.options["soak_grace"]
         policy = self._begin_phase(wave, "soak", targets, within, longest_pause=self.options["poll_interval"])
-        waits = await wait_for_environments(self.settings, targets, policy, goal, within, check_mode=False)
+        waits = await wait_for_environments(ProviderRun(self.settings, targets, policy), goal, within)
         for wait in waits:
             outcome = updated[wait.id]
             outcome.version = wait.version or outcome.version

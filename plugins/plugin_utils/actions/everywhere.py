@@ -47,6 +47,6 @@ class EverywhereAction(TargetsAction):
         result = super().make_result(run, outcomes)
         if self.known is None:
             return result
-        search = self.known.find_strays(run.settings, outcomes, run.policy.concurrency)
+        search = self.known.find_strays(run.provider_run, outcomes)
         strays = asyncio.run(self._stop.run(search, grace=0))
         return {**result, "strays": strays or {}, "problems": self.known.problems}

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from ...module_utils.errors import FleetError, OptionError
 from ...module_utils.files import check_writable
-from ...module_utils.fleet.fan_out import Outcome, Policy, Target, count_each
+from ...module_utils.fleet.fan_out import Outcome, Policy, ProviderRun, Target, count_each
 from ...module_utils.fleet.result_files import write_hosts, write_results
 from ...module_utils.http.settings import HttpSettings
 from ...module_utils.options import parse_share
@@ -50,10 +50,10 @@ class TaskRun:
     settled: Sequence[tuple[Any, Any]] = ()
 
     @property
-    def settings(self) -> HttpSettings:
-        """How to reach the provider of an action that works with one alone."""
+    def provider_run(self) -> ProviderRun:
+        """The run of an action that works with one provider alone."""
         [settings] = self.connections.values()
-        return settings
+        return ProviderRun(settings, self.targets, self.policy, self.check_mode)
 
 
 class TargetsAction(EnvironmentAction):
