@@ -368,6 +368,13 @@ def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_a_run_may_be_silent_whatever_the_database_says(url: PostgresqlUrl) -> None:
+    with psycopg.connect(url.text, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {url.read()['dbname']} SET idle_session_timeout = '1s'")
+    with PostgresqlLedger.open(url, FACTS) as opened:
+        assert opened.query("SHOW idle_session_timeout") == [{"idle_session_timeout": "0"}]
+
+
 def test_the_time_is_the_servers(ledger: PostgresqlLedger, url: PostgresqlUrl) -> None:
     with psycopg.connect(url.text) as connection:
         before, after = (connection.execute("SELECT clock_timestamp()").fetchone() for _time in range(2))

@@ -53,15 +53,17 @@ _PARAMETERS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "45000",
 }
-# The server's side of the same. A run that was stopped in a transaction does not keep the others waiting.
-_SETTINGS = f"""
-SET search_path TO {NAMESPACE};
+# The server's side of the same. A run that was stopped in a transaction does not keep the others waiting, and one that
+# waits for replies may be silent; PostgreSQL 13 has no time-out for that.
+_SETTINGS = """
+SET search_path TO fleetops;
 SET default_transaction_isolation TO 'read committed';
 SET idle_in_transaction_session_timeout TO '30s';
 SET tcp_keepalives_idle TO 20;
 SET tcp_keepalives_interval TO 10;
 SET tcp_keepalives_count TO 3;
-SET tcp_user_timeout TO '45s'
+SET tcp_user_timeout TO '45s';
+SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'
 """
 _POOLED = (
     "is behind a pooler that changes the session between transactions, and a run holds a lock of its session while it "
