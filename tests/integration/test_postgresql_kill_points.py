@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from ansible_collections.fleetops.environments.plugins.module_utils.campaigns.plan import make_message_id
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import OptionError
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import MessageTarget
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.delivery import Delivery, MessageTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import postgresql_session
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.deliveries import Deliveries
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import Entry
@@ -145,23 +146,53 @@ def test_a_run_whose_session_is_ended_at_any_statement_delivers_once(
     assert ended.count("sent") > ended.count("ledger")
 
 
+@contextmanager
+def under_way(sandbox: Sandbox, url: str, targets: list[MessageTarget]) -> Iterator[Future[list[Delivery]]]:
+    """A run in another thread, to whose devices it takes a moment to send."""
+    sandbox.add_fault("slow", seconds=0.05, route="messages")
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(lambda: asyncio.run(run(sandbox, Path("c"), targets, Steps(0), url=url)))
+
+
+def wait_until_received(sandbox: Sandbox, count: int, running: Future[list[Delivery]]) -> None:
+    while len(sandbox.received()) < count:
+        assert not running.done()
+
+
 @pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGINT])
 def test_a_run_goes_on_when_its_server_was_stopped_and_started(
-    sandbox: Sandbox, tmp_path: Path, postgresql: PostgresqlServer, postgresql_url: str, how: signal.Signals
+    sandbox: Sandbox, postgresql: PostgresqlServer, postgresql_url: str, how: signal.Signals
 ) -> None:
     targets = make_targets(sandbox, 24)
-    sandbox.add_fault("slow", seconds=0.05, route="messages")
-
-    def deliver() -> list[str]:
-        done = asyncio.run(run(sandbox, tmp_path / "c", targets, Steps(0), url=postgresql_url))
-        return [delivery.status for delivery in done]
-
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(deliver)
+    with under_way(sandbox, postgresql_url, targets) as running:
         for begun in (4, 12):
-            while len(sandbox.received()) < begun:
-                assert not running.done()
+            wait_until_received(sandbox, begun, running)
             postgresql.stop(how)
             postgresql.run()
-        assert running.result() == ["sent"] * 24
+        assert [delivery.status for delivery in running.result()] == ["sent"] * 24
+    check_complete(sandbox, postgresql_url, "c", targets)
+
+
+def test_a_run_whose_server_stays_away_ends_and_the_next_one_completes_it(
+    sandbox: Sandbox, postgresql: PostgresqlServer, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_session.Session.wait_for_others, "__defaults__", (0.5,))
+    targets = make_targets(sandbox, 12)
+    with under_way(sandbox, postgresql_url, targets) as running:
+        wait_until_received(sandbox, 4, running)
+        postgresql.stop()
+        done = running.result()
+    began = [delivery for delivery in done if delivery.status != "not_attempted"]
+    assert 4 <= len(began) < 12
+    # Those that were sent before are recorded, or say that they are not.
+    failed = [delivery.error for delivery in began if delivery.error is not None]
+    assert failed
+    assert {error["code"] for error in failed} == {"ledger"}
+    assert all("see that its server runs" in error["message"] for error in failed)
+    unsent = {delivery.reason for delivery in done if delivery.status == "not_attempted"}
+    assert unsent == {"another delivery could not be recorded"}
+
+    restart(sandbox, targets)
+    postgresql.run()
+    run_forked(sandbox, Path("c"), targets, url=postgresql_url)
     check_complete(sandbox, postgresql_url, "c", targets)

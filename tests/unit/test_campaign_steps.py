@@ -118,6 +118,41 @@ def test_a_claim_that_another_run_has_taken_over_is_not_sent(
     assert steps.entry == theirs
 
 
+def test_a_target_whose_row_is_known_is_claimed_and_recorded_without_a_query(
+    deliveries: Deliveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the one that has failed in a round of the same run."""
+    steps = Steps(deliveries)
+    steps.delivery.status = "failed"
+    asyncio.run(steps.campaign.record(steps.target, steps.delivery))
+    asked: list[Any] = []
+    monkeypatch.setattr(deliveries.ledger, "query", lambda *given: asked.append(given))
+
+    again = Delivery.of(steps.target)
+    assert asyncio.run(steps.campaign.claim(steps.target, again))
+    again.status = "sent"
+    asyncio.run(steps.campaign.record(steps.target, again))
+
+    assert asked == []
+    monkeypatch.undo()
+    assert steps.entry.status == "sent"
+
+
+def test_a_row_that_another_run_has_replaced_since_the_plan_is_read_again(deliveries: Deliveries) -> None:
+    steps = Steps(deliveries)
+    steps.delivery.status = "failed"
+    asyncio.run(steps.campaign.record(steps.target, steps.delivery))
+    theirs = replace(steps.entry, run=0, status="sent", sent_at="2026-01-31T10:00:00.000Z")
+    asyncio.run(deliveries.replace(steps.entry, theirs))
+
+    again = Delivery.of(steps.target)
+    assert not asyncio.run(steps.campaign.claim(steps.target, again))
+    asyncio.run(steps.campaign.record(steps.target, again))
+
+    assert (again.status, again.reason) == ("already_sent", "delivered before, 2026-01-31T10:00:00.000Z")
+    assert steps.entry == theirs
+
+
 def opened(steps: Steps, place: Place) -> str | None:
     """What the campaign finds of the message once its conversation is opened."""
     steps.delivery.conversation_id = place.conversation_id
