@@ -19,6 +19,8 @@ find_python() { # a name on the PATH proves nothing: pyenv has shims for version
 # One Python also runs modules on real devices: ansible-core versions call a connection plugin differently.
 with_devices=3.13
 devices=(tests/e2e/test_connection*.py tests/e2e/test_terminal.py)
+# It runs campaigns and rollouts on PostgreSQL as well.
+with_ledgers=(tests/integration/test_{send_campaign,campaign_control,campaign_slices,rollout}.py)
 
 check() { # PYTHON[/CORE] EXECUTABLE: everything, in a virtual environment of its own
     local name=${1//\//-core-} tests=(tests/unit tests/integration) core_wanted=()
@@ -31,7 +33,9 @@ check() { # PYTHON[/CORE] EXECUTABLE: everything, in a virtual environment of it
     export PATH=$venv/bin:$PATH
     core=$(python -c 'from ansible.release import __version__; print(__version__)')
     tests/checks/artifact.sh || return
-    tests/checks/run.sh "pytest $name" python -m pytest --numprocesses 3 "${tests[@]}"
+    tests/checks/run.sh "pytest $name" python -m pytest --numprocesses 3 "${tests[@]}" || return
+    [[ $1 == "$with_devices" ]] || return 0
+    LEDGERS=postgresql tests/checks/run.sh "pytest $name postgresql" python -m pytest --numprocesses 3 "${with_ledgers[@]}"
 }
 
 failed=0
@@ -43,7 +47,7 @@ for version in ${PYTHONS:-3.11/2.19.0 3.11 3.12 3.13}; do
     fi
     path=$PATH core="no ansible-core"
     what="sanity, unit and integration tests"
-    [[ $version != "$with_devices" ]] || what+=", and modules on real devices"
+    [[ $version != "$with_devices" ]] || what+=", modules on real devices, and ledgers in PostgreSQL"
     if check "$version" "$python"; then
         summary+=("ok      Python ${version%/*}, ansible-core $core: $what")
     else

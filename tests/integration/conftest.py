@@ -10,7 +10,8 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import yaml
 
 from tests.sandbox.process import Sandbox
 
+from .ledgers import IN_POSTGRESQL, Ledgers
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEVICES = 20
 AGENT = "agent-1"
@@ -28,7 +31,8 @@ FROM_CORE: dict[str, Any] = {"ansible_local": {}}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker with which a test names the options that it covers; test_options_covered.py collects it."""
+    """Register the markers. test_options_covered.py collects the options that tests name."""
+    config.addinivalue_line("markers", "of_the_file: is about the file of a ledger in SQLite")
     config.addinivalue_line("markers", "covers(plugin, *options): fails when one of these options is ignored")
 
 
@@ -144,12 +148,13 @@ def plain(value: Any) -> Any:
 class Ansible:
     """Runs Ansible's commands in `directory`, by default with the sandbox's URLs and keys in the environment.
 
-    provider: whose inventory plugin a source is for.
+    provider: whose inventory plugin a source is for. ledgers: where those are that plays and arguments name.
     """
 
     directory: Path
     sandbox: Sandbox
     provider: str = "letta"
+    ledgers: Ledgers = field(default_factory=Ledgers)
 
     def source(self, name: str = "fleet.yml", **options: Any) -> Path:
         """Write an inventory source with these options."""
@@ -194,7 +199,8 @@ class Ansible:
         """`ansible-playbook -i SOURCE PLAYBOOK ARGUMENTS`; a list of plays is written to a file first."""
         if not isinstance(playbook, str):
             path = self.directory / "play.yml"
-            path.write_text(yaml.safe_dump(playbook, sort_keys=False))
+            text = yaml.safe_dump(playbook, sort_keys=False, width=10_000)
+            path.write_text(self.ledgers.name_databases(text, self.directory))
             playbook = str(path)
         return self._run(["ansible-playbook", "-i", str(source or self.source()), playbook, *arguments], env)
 
@@ -235,7 +241,7 @@ class Ansible:
         """Write a file below the directory of the source and the playbook."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(self.ledgers.name_databases(text, self.directory))
         return path
 
     def vault(self, *arguments: str) -> str:
@@ -285,9 +291,12 @@ class Ansible:
             "QODER_ACCESS_TOKEN": self.sandbox.qoder.key,
             **(env or {}),
         }
+        for name, value in (env or {}).items():
+            environment[name] = self.ledgers.name_databases(value, self.directory)
         executable = str(Path(sys.executable).with_name(command[0]))
+        arguments = [self.ledgers.name_databases(argument, self.directory) for argument in command[1:]]
         done = subprocess.run(
-            [executable, *command[1:]], cwd=self.directory, env=environment, stdin=subprocess.DEVNULL,
+            [executable, *arguments], cwd=self.directory, env=environment, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         lines = record.read_text().splitlines() if record.exists() else []
@@ -334,9 +343,22 @@ def other_sandbox(other_sandbox_process: Sandbox) -> Sandbox:
 
 
 @pytest.fixture
-def ansible(tmp_path: Path, sandbox: Sandbox) -> Ansible:
+def ledgers(request: pytest.FixtureRequest) -> Iterator[Ledgers]:
+    """Files, or databases that are removed at the end."""
+    if not IN_POSTGRESQL:
+        yield Ledgers()
+        return
+    if request.node.get_closest_marker("of_the_file"):
+        pytest.skip("is about the file of a ledger")
+    server = request.getfixturevalue("postgresql")
+    with ExitStack() as at_end:
+        yield Ledgers(lambda: at_end.enter_context(server.database()))
+
+
+@pytest.fixture
+def ansible(tmp_path: Path, sandbox: Sandbox, ledgers: Ledgers) -> Ansible:
     """Ansible's commands, in the test's own directory."""
-    return Ansible(tmp_path, sandbox)
+    return Ansible(tmp_path, sandbox, ledgers=ledgers)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def test_a_running_run_stops_whatever_it_waits_for(
     for name in names:
         ansible.sandbox.add_environment(connectionName=name)
     options = waits(ansible, names)
-    control = Ansible(ansible.directory / "control", ansible.sandbox)
+    control = replace(ansible, directory=ansible.directory / "control")
     control.directory.mkdir()
     runs: list[Run] = []
     sending = threading.Thread(

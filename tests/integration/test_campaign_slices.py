@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -37,7 +38,7 @@ def played_at_once(ansible: Ansible, slices: Sequence[Sequence[str]]) -> list[Ru
     def run(number: int) -> Run:
         directory = ansible.directory / str(number)
         directory.mkdir(exist_ok=True)
-        return Ansible(directory, ansible.sandbox).playbook(play, "--limit", ",".join(slices[number]))
+        return replace(ansible, directory=directory).playbook(play, "--limit", ",".join(slices[number]))
 
     with ThreadPoolExecutor(len(slices)) as threads:
         return list(threads.map(run, range(len(slices))))

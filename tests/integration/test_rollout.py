@@ -87,8 +87,8 @@ def test_a_plan_stays_the_same_when_the_fleet_changes(
 def test_the_named_ledger_is_used(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
     run(step("other", "rollout", **PLAN, targets=names, ledger="other.sqlite")).assert_quiet()
 
-    assert (ansible.directory / "other.sqlite").exists()
-    assert not (ansible.directory / "default.sqlite").exists()
+    assert ansible.ledgers.exists(ansible.directory / "other.sqlite")
+    assert not ansible.ledgers.exists(ansible.directory / "default.sqlite")
 
 
 @pytest.mark.covers("rollout", "version", "waves", "targets", "max_targets", "concurrency", "state", "exclude")
@@ -119,7 +119,7 @@ def test_invalid_options_are_refused_and_nothing_is_stored(
         assert entry["result"]["msg"].startswith(entry["task"]), entry["result"]["msg"]
     assert len(done.results) == len(wrong)
     assert {entry["route"] for entry in ansible.sandbox.requests()} == {"list"}
-    assert not (ansible.directory / "default.sqlite").exists()
+    assert not ansible.ledgers.exists(ansible.directory / "default.sqlite")
 
 
 @pytest.mark.covers("rollout", "name", "version", "waves")
@@ -162,7 +162,7 @@ def test_nothing_is_stored_if_a_target_cannot_be_looked_up(
     done = run(step("it", "rollout", **PLAN, targets=names))
 
     assert done.result("it")["msg"].startswith("nothing was planned, as targets cannot be looked up: device-")
-    assert not (ansible.directory / "default.sqlite").exists()
+    assert not ansible.ledgers.exists(ansible.directory / "default.sqlite")
 
 
 def test_a_play_of_several_hosts_plans_once(ansible: Ansible, names: list[str], run: Callable[..., Run]) -> None:
@@ -173,6 +173,7 @@ def test_a_play_of_several_hosts_plans_once(ansible: Ansible, names: list[str], 
     }
 
 
+@pytest.mark.of_the_file
 @pytest.mark.covers("rollout", "state")
 def test_check_mode_creates_no_file_and_shows_the_stored_rollout(
     ansible: Ansible, names: list[str], run: Callable[..., Run]

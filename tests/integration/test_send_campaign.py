@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import resource
@@ -49,12 +48,8 @@ def _restart(ansible: Ansible) -> None:
 
 
 def _rows(ansible: Ansible, columns: str, path: str = "ledger.sqlite") -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(ansible.directory / path)
-    try:
-        query = f"SELECT {columns} FROM deliveries JOIN runs ON run = number ORDER BY host"
-        return list(connection.execute(query))
-    finally:
-        connection.close()
+    query = f"SELECT {columns} FROM deliveries JOIN runs ON run = number ORDER BY host"
+    return ansible.ledgers.query(ansible.directory / path, query)
 
 
 def _statuses(result: dict[str, Any]) -> list[str]:
@@ -84,6 +79,7 @@ def test_the_same_play_run_twice_sends_once(ansible: Ansible, names: list[str]) 
     assert row == ("c", names[0], "sent", "alice", None, str(ansible.directory / "play.yml"))
 
 
+@pytest.mark.of_the_file
 @pytest.mark.covers("send_message", "ledger")
 def test_the_task_or_else_the_environment_names_the_ledger(ansible: Ansible, names: list[str]) -> None:
     send = {name: value for name, value in SEND.items() if name != "ledger"}
@@ -99,6 +95,7 @@ def test_the_task_or_else_the_environment_names_the_ledger(ansible: Ansible, nam
     assert _rows(ansible, "awx_job_id, outcome", "state/fleetops/ledger.sqlite") == [("7", "found in the conversation")]
 
 
+@pytest.mark.of_the_file
 def test_a_ledger_that_ends_with_its_container_is_a_warning(ansible: Ansible, names: list[str]) -> None:
     options = SEND | {"ledger": "new/ledger.sqlite", "targets": names[:1]}
     first, second = (ansible.task("send_message", env={"container": "oci"}, **options) for _time in range(2))
@@ -179,7 +176,7 @@ def test_options_that_conflict_with_a_campaign_are_refused_before_anything_is_se
         "id of a target": own,
     }
     assert ansible.sandbox.received() == {}
-    assert not (ansible.directory / "ledger.sqlite").exists()
+    assert not ansible.ledgers.exists(ansible.directory / "ledger.sqlite")
 
 
 @pytest.mark.covers("send_message", "campaign")
@@ -329,19 +326,15 @@ def _connect(ansible: Ansible, names: list[str], at: float) -> None:
 def _send_earlier(ansible: Ansible, seconds: float) -> None:
     """Let the ledger have it that everything was sent earlier than it was."""
     moment = (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
-    with contextlib.closing(sqlite3.connect(ansible.directory / "ledger.sqlite")) as connection:
-        connection.execute("UPDATE deliveries SET sent_at = ?", (moment,))
-        connection.commit()
+    ansible.ledgers.change(ansible.directory / "ledger.sqlite", f"UPDATE deliveries SET sent_at = '{moment}'")
 
 
 @pytest.mark.covers("send_message", "verify")
 def test_a_lost_ledger_is_restored_from_the_conversations(ansible: Ansible, names: list[str]) -> None:
     first = ansible.task("send_message", **SEND, targets=names[:2])
-    for file in ansible.directory.glob("ledger.sqlite*"):
-        file.unlink()
+    ansible.ledgers.lose(ansible.directory / "ledger.sqlite")
     second = ansible.task("send_message", **SEND, targets=names)
-    for file in ansible.directory.glob("ledger.sqlite*"):
-        file.unlink()
+    ansible.ledgers.lose(ansible.directory / "ledger.sqlite")
     ansible.sandbox.clear_requests()
     third = ansible.task("send_message", **SEND, targets=names, verify="none")
 
@@ -358,7 +351,7 @@ def test_a_lost_ledger_is_restored_from_the_conversations(ansible: Ansible, name
 @pytest.mark.covers("send_message", "campaign")
 def test_check_mode_reads_the_ledger_and_records_nothing(ansible: Ansible, names: list[str]) -> None:
     before = ansible.task("send_message", "--check", **SEND, targets=names)
-    assert not (ansible.directory / "ledger.sqlite").exists()
+    assert not ansible.ledgers.exists(ansible.directory / "ledger.sqlite")
     ansible.task("send_message", **SEND, targets=names[:1]).assert_quiet()
     runs = len(_rows(ansible, "host"))
     some = ansible.task("send_message", "--check", **SEND, targets=names)
@@ -407,6 +400,7 @@ def test_a_play_that_is_killed_is_completed_by_the_next(ansible: Ansible, names:
     assert _turns(ansible) == dict.fromkeys(names, 1)
 
 
+@pytest.mark.of_the_file
 def test_an_unusable_ledger_is_an_error_before_anything_is_sent(ansible: Ansible, names: list[str]) -> None:
     ansible.file("text", "no database " * 100)
     newer = sqlite3.connect(ansible.directory / "newer")
