@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..module_utils.fleet.approvals import PendingOutcome, list_pending
-from ..module_utils.providers.letta.provider import PROVIDER
 from ..plugin_utils.actions.everywhere import EverywhereAction
 from ..plugin_utils.actions.on_targets import TaskRun
 
@@ -16,8 +15,6 @@ from ..plugin_utils.actions.on_targets import TaskRun
 class ActionModule(EverywhereAction):
     STATUSES = ("ok", "offline", "skipped", "not_attempted", "failed", "unknown")
     CHANGED = frozenset()
-    PROVIDERS = (PROVIDER,)
-    NEEDS_AGENT = True
 
     async def run_on_targets(self, run: TaskRun) -> Sequence[PendingOutcome]:
         return await list_pending(run.provider_run, run.options["tool_names"], self.known)

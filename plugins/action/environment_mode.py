@@ -25,9 +25,8 @@ class ActionModule(TargetsAction):
 
     def summarize_more(self, outcomes: Sequence[ModeOutcome]) -> str:
         began = sum(bool(outcome.work_started) for outcome in outcomes)
-        return (
-            f"; {began} of them {'would begin' if self._task.check_mode else 'began'} work that waited" if began else ""
-        )
+        did = "would begin" if self._task.check_mode else "began"
+        return f"; {began} of them {did} work that waited" if began else ""
 
     def make_result(self, run: TaskRun, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         diff = [

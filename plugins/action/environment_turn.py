@@ -10,15 +10,11 @@ from typing import Any
 
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.turn import TurnChange, TurnOutcome, set_turn
-from ..module_utils.providers.letta.provider import PROVIDER
 from ..plugin_utils.actions.everywhere import EverywhereAction
 from ..plugin_utils.actions.on_targets import TaskRun
 
 
 class ActionModule(EverywhereAction):
-    PROVIDERS = (PROVIDER,)
-    NEEDS_AGENT = True
-
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
         of_an_abort = ("run_id", "mode", "end_background", "all_conversations")

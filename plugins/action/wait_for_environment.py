@@ -27,11 +27,9 @@ class ActionModule(TargetsAction):
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)
         check_version("version", options["version"])
-        if options["steady_for"] > options["wait_timeout"]:
-            raise OptionError(
-                "steady_for",
-                f"must be at most the wait_timeout of {options['wait_timeout']}, got {options['steady_for']}",
-            )
+        within, steady_for = options["wait_timeout"], options["steady_for"]
+        if steady_for > within:
+            raise OptionError("steady_for", f"must be at most the wait_timeout of {within}, got {steady_for}")
 
     def make_target(self, item: Item, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Target:
         """One host; no agent is asked anything."""

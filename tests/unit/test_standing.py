@@ -108,8 +108,8 @@ def test_what_was_made_with_an_agent_is_listed_once(sandbox: Sandbox, searches: 
     sandbox.archive(second)
 
     async def list_often(client: Client) -> list[Any]:
-        at_once = await asyncio.gather(*(client.list_made(AGENT) for _number in range(3)))
-        return [*at_once, await client.list_made(AGENT)]
+        at_once = await asyncio.gather(*(client.standing.list_made(AGENT) for _number in range(3)))
+        return [*at_once, await client.standing.list_made(AGENT)]
 
     assert (
         ask(sandbox, list_often)
@@ -131,9 +131,9 @@ def test_a_listing_that_failed_is_not_kept_and_one_that_is_refused_is_empty(sand
     async def list_three_times(client: Client) -> list[Any]:
         sandbox.add_fault("html_200", route="conversation_list", times=1)
         with pytest.raises(ApiError):
-            await client.list_made(AGENT)
+            await client.standing.list_made(AGENT)
         sandbox.add_fault("status", route="conversation_list", status=403, times=1)
-        return [await client.list_made(AGENT), [one.id for one in await client.list_made(AGENT)]]
+        return [await client.standing.list_made(AGENT), [one.id for one in await client.standing.list_made(AGENT)]]
 
     assert ask(sandbox, list_three_times) == [[], [made]]
 
@@ -144,7 +144,7 @@ def test_pages_are_read_to_the_end(sandbox: Sandbox, searches: bool, monkeypatch
     monkeypatch.setattr(letta, "_PAGE_SIZE", 20)
     made = make(sandbox, *(write_summary(str(number)) for number in range(45)))
 
-    listed = ask(sandbox, lambda client: client.list_made(AGENT))
+    listed = ask(sandbox, lambda client: client.standing.list_made(AGENT))
 
     assert [(one.environment_id, one.id) for one in listed] == [(str(at), own) for at, own in enumerate(made)]
     assert len(sandbox.requests("conversation_list")) == 3
@@ -156,7 +156,7 @@ def test_a_list_without_an_end_is_an_error(sandbox: Sandbox, monkeypatch: pytest
     make(sandbox, *(write_summary(str(number)) for number in range(45)))
 
     with pytest.raises(ApiError, match=r"GET http://\S+/v1/conversations/: did not end after 2 pages$") as raised:
-        ask(sandbox, lambda client: client.list_made(AGENT))
+        ask(sandbox, lambda client: client.standing.list_made(AGENT))
     assert raised.value.code == "too_long"
 
 

@@ -117,7 +117,7 @@ class KnownConversations:
         agent_id, problems = str(target.agent_id), []
         owners = self._owners[agent_id]
         try:
-            for made in await client.list_made(agent_id):
+            for made in await client.standing.list_made(agent_id):
                 owners[made.id].add(made.environment_id)
         except ApiError as error:
             problems.append((agent_id, f"the conversations of {agent_id} cannot be listed: {error}"))

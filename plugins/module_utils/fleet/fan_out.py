@@ -75,6 +75,7 @@ class Policy:
     max_failures: how many targets may fail before no new one starts.
     when_offline: `skip`, `fail` or `wait`; offline_timeout: seconds to wait, from the start of the fan-out.
     longest_pause: seconds between two rounds of waiting; the first pauses are shorter.
+    before_waiting: is called before each pause between rounds, with the outcomes of those that are waited for.
     report: is called with a line of progress, at most once a second; None to report nothing.
     stop: once it is requested no new target starts. At the level CUT, targets under way have GRACE seconds to finish.
     """
@@ -85,6 +86,7 @@ class Policy:
     when_offline: str = "fail"
     offline_timeout: float = 0.0
     longest_pause: float = 15.0
+    before_waiting: Callable[[Sequence[Any]], None] = lambda _outcomes: None
     report: Callable[[str], None] | None = None
     stop: Stop = field(default_factory=Stop, compare=False, repr=False)
 
@@ -134,16 +136,8 @@ class FanOut:
         self._progress = Progress("targets", 0)
         self._pace = Pace(policy.rate)
 
-    async def run(
-        self,
-        pairs: Sequence[tuple[T, OutcomeT]],
-        work: Work[T, OutcomeT],
-        before_waiting: Callable[[Sequence[OutcomeT]], None] = lambda _outcomes: None,
-    ) -> None:
-        """Work in rounds. After the first round only targets that are waited for are worked on.
-
-        before_waiting: is called before each pause between rounds, with the outcomes of those that are waited for.
-        """
+    async def run(self, pairs: Sequence[tuple[T, OutcomeT]], work: Work[T, OutcomeT]) -> None:
+        """Work in rounds. After the first round only targets that are waited for are worked on."""
         policy = self._policy
         open_pairs = [pair for pair in pairs if pair[0].skip is None]
         give_up_at = time.monotonic() + policy.offline_timeout
@@ -155,7 +149,7 @@ class FanOut:
                 waits = policy.when_offline == "wait" and left > 0
                 open_pairs = await self._work_on(open_pairs, work, waits=waits)
                 if open_pairs:
-                    before_waiting([outcome for _target, outcome in open_pairs])
+                    policy.before_waiting([outcome for _target, outcome in open_pairs])
                     # Once the policy waits no more, those that are left are worked on later by their own choice.
                     await self.stop.sleep(min(pause, left) if waits else pause)
                     pause = min(pause * 2, policy.longest_pause)

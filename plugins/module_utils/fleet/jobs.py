@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeAlias
 
@@ -34,18 +34,11 @@ class ConversationOutcome(Outcome):
         return cls.make(target, agent_id=target.agent_id, conversation_id=conversation_id, **more)
 
 
-async def on_each(
-    run: ProviderRun,
-    begin: Callable[[Target], OutcomeT],
-    job: Job[OutcomeT],
-    *,
-    before_waiting: Callable[[Sequence[OutcomeT]], None] = lambda _outcomes: None,
-) -> list[OutcomeT]:
+async def on_each(run: ProviderRun, begin: Callable[[Target], OutcomeT], job: Job[OutcomeT]) -> list[OutcomeT]:
     """Do a job for every target; returns one outcome each, in the same order.
 
     begin: makes the outcome of a target whose job has not begun.
     job: is called when the target has had its turn in `rate`, and not once the fan-out is closed.
-    before_waiting: see `FanOut.run`.
     """
     pairs = [(target, begin(target)) for target in run.targets]
     async with Client(run.settings) as client:
@@ -63,7 +56,7 @@ async def on_each(
                     target = replace(target, conversation_id=outcome.conversation_id)
                 await job(client, target, outcome)
 
-        await run.fan_out.run(pairs, start, before_waiting)
+        await run.fan_out.run(pairs, start)
     return [outcome for _target, outcome in pairs]
 
 

@@ -93,11 +93,10 @@ async def wait_for_environments(run: ProviderRun, goal: Goal, within: float) -> 
     In check mode it looks once. The policy's `report` is called with a line of progress before each pause.
     """
     watch = _Watch(goal, run.policy.report or (lambda _line: None), len(run.targets))
-    offline_timeout = 0.0 if run.check_mode else within
+    policy = replace(run.policy, when_offline="wait", offline_timeout=0.0 if run.check_mode else within)
     # The lines of the watch say more than those of the fan-out.
-    policy = replace(run.policy, when_offline="wait", offline_timeout=offline_timeout, report=None)
-    run = replace(run, policy=policy)
-    waits = await on_each(run, WaitOutcome.make, watch.look, before_waiting=watch.report_waiting)
+    run = replace(run, policy=replace(policy, report=None, before_waiting=watch.report_waiting))
+    waits = await on_each(run, WaitOutcome.make, watch.look)
     why_early = policy.stop.why or "too many others failed"
     for wait in waits:
         if wait.error is not None and wait.error["code"] == "interrupted":

@@ -14,11 +14,15 @@ from ...module_utils.fleet.device_work import KnownConversations
 from ...module_utils.fleet.result_files import read_results
 from ...module_utils.ledger.deliveries import Deliveries
 from ...module_utils.ledger.store import open_to_show
+from ...module_utils.providers.letta.provider import PROVIDER
 from .on_targets import TargetsAction, TaskRun
 
 
 class EverywhereAction(TargetsAction):
     """With `all_conversations` there is an outcome for each conversation of each target."""
+
+    PROVIDERS = (PROVIDER,)
+    NEEDS_AGENT = True
 
     def check_options(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> None:
         super().check_options(options, task_vars)

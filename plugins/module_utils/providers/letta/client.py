@@ -19,6 +19,7 @@ from ...errors import ApiError, OptionError
 from ...http import paging
 from ...http.client import Answer
 from ...http.settings import HttpSettings
+from ...options import drop_blanks
 from ...text import one_line
 from .. import base
 from ..conversation import DEFAULT_CONVERSATION, Address, Place
@@ -27,7 +28,7 @@ from .approvals import answer_over_relay, find_decisions
 from .history import History, HistoryMessage, Run, Runs
 from .models import EnvironmentPage, SendResult, read_environment
 from .shared_listing import SharedListing
-from .standing import MadeConversation, StandingConversations
+from .standing import StandingConversations
 
 _PAGE_SIZE = 100
 # An API may give fewer rows than asked for, though hardly fewer than so many. The page after the last one is empty.
@@ -60,7 +61,7 @@ class Query:
             "source": self.source,
             "userId": self.user_id,
         }
-        return {name: value for name, value in given.items() if value is not None}
+        return drop_blanks(given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Client(base.Client):
     def __init__(self, settings: HttpSettings) -> None:
         super().__init__(settings)
         self._all_rows = SharedListing(lambda: self.list(Query()), settings.base_url, _PAGE_SIZE)
-        self._standing = StandingConversations(self)
+        self.standing = StandingConversations(self)
 
     async def list(self, query: Query, starts: Sequence[str] = ()) -> Listing:
         """All rows that match, each once. starts: see `paging`. Raises ApiError rather than returning some of them."""
@@ -136,8 +137,7 @@ class Client(base.Client):
                 return base.Accepted("the device accepted the answer", 1, via="relay")
         # The option `messages` has the form of the API.
         body: dict[str, Any] = {"messages": [message.as_option() for message in messages]}
-        optional = {"agentId": to.agent_id, "conversationId": to.conversation_id}
-        body |= {name: value for name, value in optional.items() if value is not None}
+        body |= drop_blanks({"agentId": to.agent_id, "conversationId": to.conversation_id})
         path = ("v1", "environments", target.connection_id, "messages")
         repeatable = not any(message.approvals for message in messages)
         answer = await self._http.post(*path, body=body, repeatable=repeatable, final=final)
@@ -154,11 +154,7 @@ class Client(base.Client):
     async def open_conversation(
         self, target: EnvironmentReference, agent_id: str, client_message_id: str | None, kind: str, *, look: bool
     ) -> Place:
-        return await self._standing.open(agent_id, target.id, client_message_id, kind, look=look)
-
-    async def list_made(self, agent_id: str) -> Sequence[MadeConversation]:
-        """The conversations with an agent that this collection has made, listed once; see StandingConversations."""
-        return await self._standing.list_made(agent_id)
+        return await self.standing.open(agent_id, target.id, client_message_id, kind, look=look)
 
     async def create_conversation(self, agent_id: str, summary: str) -> str:
         """Make a conversation with an agent; returns its id. Each call makes another one."""

@@ -20,8 +20,12 @@ HEARTBEAT_LIMIT = timedelta(seconds=120)
 # Older names of modes, which devices still accept.
 RENAMED_MODES = {"default": "standard", "bypassPermissions": "unrestricted", "fullAccess": "unrestricted"}
 
-# Up to 9999-12-31T23:59:59Z, the last moment that a date can hold.
-_Milliseconds = Annotated[float, pydantic.Field(strict=True, ge=0, le=253402300799000, allow_inf_nan=False)]
+# Read from epoch milliseconds, up to 9999-12-31T23:59:59Z, the last moment that a date can hold.
+_Time = Annotated[
+    float,
+    pydantic.Field(strict=True, ge=0, le=253402300799000, allow_inf_nan=False),
+    pydantic.AfterValidator(lambda milliseconds: datetime.fromtimestamp(milliseconds / 1000, UTC)),
+]
 
 
 class _Wire(pydantic.BaseModel):
@@ -53,7 +57,7 @@ class Metadata(_Wire, Part):
 
 
 class Row(_Wire):
-    """One environment connection as the list and retrieve calls return it. Times are epoch milliseconds."""
+    """One environment connection as the list and retrieve calls return it."""
 
     id: RowId
     device_id: RowId
@@ -61,10 +65,10 @@ class Row(_Wire):
     connection_name: str
     organization_id: str
     pod_id: str | None = None
-    connected_at: _Milliseconds | None = None
-    last_heartbeat: _Milliseconds | None = None
-    first_seen_at: _Milliseconds
-    last_seen_at: _Milliseconds
+    connected_at: _Time | None = None
+    last_heartbeat: _Time | None = None
+    first_seen_at: _Time
+    last_seen_at: _Time
     api_key_owner: str | None = None
     # An unknown mode is data: newer devices may report modes that the reference does not list.
     mode: str | None = pydantic.Field(default=None, alias="currentMode")
@@ -99,22 +103,19 @@ def read_environment(raw: Any, base_url: str, now: datetime) -> Environment:
     row, flaws = read_row(Row, raw)
     metadata = row.metadata or Metadata()
     # The API's own rule.
-    is_fresh = row.last_heartbeat is not None and now - _read_time(row.last_heartbeat) < HEARTBEAT_LIMIT
+    is_fresh = row.last_heartbeat is not None and now - row.last_heartbeat < HEARTBEAT_LIMIT
     status = "online" if row.connection_id and is_fresh else "offline"
     self_update = raw["metadata"]["self_update"] if metadata.self_update is not None else None
     known: dict[str, Any] = {
         **vars(metadata),
         **vars(row),
+        **{name: format_time(value) for name, value in vars(row).items() if isinstance(value, datetime)},
         "connection_id": row.connection_id or None,
         "effective_mode": get_effective_mode(row.mode),
         "self_update": self_update,
         "online": status == "online",
         "status": status,
         "updatable": is_updatable(self_update),
-        "connected_at": _write_time(row.connected_at),
-        "last_heartbeat": _write_time(row.last_heartbeat),
-        "last_seen_at": _write_time(row.last_seen_at),
-        "first_seen_at": _write_time(row.first_seen_at),
         "listed_at": format_time(now),
         # The rest of the metadata is in the fields above; both would make an inventory a quarter larger.
         "metadata": flaws.add_to(metadata.model_extra),
@@ -151,11 +152,3 @@ FIELDS: tuple[str, ...] = (
     "working_directory", "self_update", "supported_commands", "online", "status", "updatable", "connected_at",
     "last_heartbeat", "last_seen_at", "first_seen_at", "listed_at", "metadata", "extra", "invalid",
 )  # fmt: skip
-
-
-def _read_time(milliseconds: float) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _write_time(milliseconds: float | None) -> str | None:
-    return None if milliseconds is None else format_time(_read_time(milliseconds))

@@ -22,6 +22,7 @@ from ..conversation import DROPPED, Look, Question, Reply
 from .client import Client
 from .history import HistoryMessage, Run, Turn, find_turn, seconds_between
 from .reader import DeviceState, Reader
+from .shared_listing import SharedAnswers
 
 # A message is searched among the latest 2,000 of its conversation, which are many turns.
 _MOST_MESSAGES = 2_000
@@ -43,8 +44,7 @@ class Conversations:
 
     def __init__(self, client: Client, *, concurrency: int, rate: float | None) -> None:
         self._reader = Reader(client, concurrency=concurrency, rate=rate)
-        # By conversation: the otids of its user messages, and whether these are all of them.
-        self._readings: dict[tuple[str, str | None], asyncio.Task[tuple[set[str | None], bool]]] = {}
+        self._readings = SharedAnswers(self._read_back)
 
     def search_reply(self, question: Question) -> Look:
         return ReplySearch(self._reader, question).look
@@ -55,17 +55,8 @@ class Conversations:
         Raises ApiError if the message is not in what was read, and that is not the whole conversation.
         """
         # Not only back to `question.since`: a run that has just claimed the message does not know who sent it before.
-        key = (question.agent_id, question.conversation_id)
-        if fresh or key not in self._readings:
-            self._readings[key] = asyncio.create_task(self._read_back(question))
-        reading = self._readings[key]
-        try:
-            otids, is_whole = await asyncio.shield(reading)
-        except ApiError:
-            # The next message has it read again, so that one failure does not fail a whole campaign.
-            if self._readings.get(key) is reading:
-                del self._readings[key]
-            raise
+        place = Question(question.provider, question.agent_id, question.conversation_id)
+        otids, is_whole = await self._readings.get(place, fresh=fresh)
         if question.otid in otids:
             return question.otid
         if not is_whole:
@@ -76,11 +67,12 @@ class Conversations:
             )
         return None
 
-    async def _read_back(self, question: Question) -> tuple[set[str | None], bool]:
+    async def _read_back(self, place: Question) -> tuple[set[str | None], bool]:
+        """The otids of a conversation's user messages, and whether these are all of them."""
         otids: set[str | None] = set()
         looked_through = 0
         try:
-            async for page in self._reader.read_history(question):
+            async for page in self._reader.read_history(place):
                 otids |= {message.otid for message in page if message.message_type == "user_message" and message.otid}
                 looked_through += len(page)
                 page.clear()

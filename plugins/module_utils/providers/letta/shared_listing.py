@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the fleetops.environments authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One listing of all environments that many look-ups share."""
+"""What many ask for, asked for once: one listing of all environments for many look-ups, and others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ...environment import Environment, InvalidRow, Listing, check_dropped
 from ...errors import ApiError
@@ -17,6 +17,29 @@ from .models import read_environments
 
 # Seconds for which look-ups share a listing.
 _SHARED_FOR = 5.0
+Found = TypeVar("Found")
+
+
+class SharedAnswers(Generic[Found]):
+    """Asks once for what many ask for. An error is forgotten, unless the answer would be too long again."""
+
+    def __init__(self, ask: Callable[..., Coroutine[Any, Any, Found]]) -> None:
+        self._ask = ask
+        self._answers: dict[tuple[Any, ...], asyncio.Task[Found]] = {}
+
+    async def get(self, *key: Any, fresh: bool = False) -> Found:
+        """What is answered to these arguments. fresh: ask again. Raises ApiError."""
+        if fresh or key not in self._answers:
+            self._answers[key] = asyncio.create_task(self._ask(*key))
+        answer = self._answers[key]
+        try:
+            # One that is cancelled does not cancel what the others wait for.
+            return await asyncio.shield(answer)
+        except ApiError as error:
+            if error.code != "too_long" and self._answers.get(key) is answer:
+                del self._answers[key]
+            # Each gets an error of its own: what is unclear about one message is not about another.
+            raise error.but(may_be_accepted=False) from None
 
 
 class SharedListing:
@@ -31,7 +54,7 @@ class SharedListing:
         self._page_size = page_size
         # A guess until the first listing is read.
         self._pages = 10
-        self._listing: asyncio.Task[Mapping[str, Environment]] | None = None
+        self._listing = SharedAnswers(self._read)
         self._listed_at = 0.0
         self._looked_up: set[str] = set()
         # Of the latest listing.
@@ -47,20 +70,13 @@ class SharedListing:
 
         A second look-up of the same id gets a new listing, since its caller waits for a change.
         """
-        listing, now = self._listing, time.monotonic()
-        if listing is None or now - self._listed_at > _SHARED_FOR or environment_id in self._looked_up:
-            listing = self._listing = asyncio.create_task(self._read())
+        now = time.monotonic()
+        fresh = now - self._listed_at > _SHARED_FOR or environment_id in self._looked_up
+        if fresh:
             self._listed_at = now
             self._looked_up.clear()
         self._looked_up.add(environment_id)
-        try:
-            # A look-up that is cancelled does not cancel the listing of the others.
-            return (await asyncio.shield(listing)).get(environment_id)
-        except ApiError as error:
-            if self._listing is listing:
-                self._listing = None
-            # Each look-up gets an error of its own: what is unclear about one message is not about another.
-            raise error.but(may_be_accepted=False) from None
+        return (await self._listing.get(fresh=fresh)).get(environment_id)
 
     def require_ids(self) -> None:
         """Raise ApiError where an environment that is not there may be one of many rows without an id."""

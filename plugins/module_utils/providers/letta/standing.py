@@ -9,8 +9,8 @@ Source of the rules: Letta's SDK. It is not verified how the API searches, so su
 
 from __future__ import annotations
 
-import asyncio
 import re
+from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
@@ -25,6 +25,7 @@ from ..conversation import (
     TO_BE_OPENED,
     Place,
 )
+from .shared_listing import SharedAnswers
 
 # The statuses with which an API refuses to list, or does not find the agent.
 _REFUSED = frozenset({400, 403, 404, 405, 422, 501})
@@ -89,14 +90,14 @@ class StandingConversations:
 
     def __init__(self, client: Conversations) -> None:
         self._client = client
-        self._listings: dict[tuple[str, str, bool], asyncio.Task[MadeListing]] = {}
+        self._listings = SharedAnswers(partial(list_made, client))
         # By agent, the first environment that was looked for.
         self._first: dict[str, str] = {}
 
     async def list_made(self, agent_id: str) -> list[MadeConversation]:
         """All that was made with an agent, oldest first, archived ones too; nothing if the API refuses to list."""
         try:
-            return (await self._list(agent_id, _OURS)).made
+            return (await self._listings.get(agent_id, _OURS, True)).made
         except ApiError as error:
             if error.status in _REFUSED:
                 return []
@@ -134,7 +135,7 @@ class StandingConversations:
         """Whether messages to any environment go to a standing conversation with an agent."""
         found = False
         for text, all_pages in ((_OURS, False), (_STANDING, False), (_OURS, True)):
-            listing = await self._list(agent_id, text, all_pages=all_pages)
+            listing = await self._listings.get(agent_id, text, all_pages)
             found = any(one.summary.startswith(_STANDING) and not one.is_archived for one in listing.made)
             if found or listing.is_whole:
                 break
@@ -143,30 +144,16 @@ class StandingConversations:
     async def _find(self, agent_id: str, environment_id: str, message_id: str | None = None) -> list[MadeConversation]:
         """An environment's standing conversations, or those for a message to it."""
         summary, first = write_summary(environment_id, message_id), self._first.setdefault(agent_id, environment_id)
-        listing = await self._list(agent_id, _OURS, all_pages=False)
+        listing = await self._listings.get(agent_id, _OURS, False)
         if not listing.is_whole:
-            searches = (await self._list(agent_id, write_summary(first), all_pages=False)).is_searched
+            searches = (await self._listings.get(agent_id, write_summary(first), False)).is_searched
             beginning = (_STANDING if message_id is None else _FOR_MESSAGE) if searches else _OURS
             # One search costs less than a list, more of them cost more.
             alone = searches and first == environment_id
             try:
-                listing = await self._list(agent_id, summary if alone else beginning, all_pages=not alone)
+                listing = await self._listings.get(agent_id, summary if alone else beginning, not alone)
             except ApiError as error:
                 if error.code != "too_long" or not searches:
                     raise
-                listing = await self._list(agent_id, summary, all_pages=False)
+                listing = await self._listings.get(agent_id, summary, False)
         return [one for one in listing.made if one.summary == summary]
-
-    async def _list(self, agent_id: str, text: str, *, all_pages: bool = True) -> MadeListing:
-        key = (agent_id, text, all_pages)
-        if key not in self._listings:
-            self._listings[key] = asyncio.create_task(list_made(self._client, *key))
-        listing = self._listings[key]
-        try:
-            # One that is cancelled does not cancel the listing of the others.
-            return await asyncio.shield(listing)
-        except ApiError as error:
-            # The next one lists again, unless that would be too long again.
-            if error.code != "too_long" and self._listings.get(key) is listing:
-                del self._listings[key]
-            raise error.but(may_be_accepted=False) from None
