@@ -39,6 +39,7 @@ class ActionModule(TargetsAction):
         """As for every action on targets. Hosts with a task each take turns if they are one device."""
         if options["targets"] is not None:
             return super().execute(options, task_vars)
+        self.check_options(options, task_vars)
         [item] = read_current_host(task_vars)
         with hold_between_hosts(item.environment.device_id or item.environment.id):
             return super().execute(options, task_vars)
