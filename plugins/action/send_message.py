@@ -241,7 +241,6 @@ async def _deliver(
     targets: Sequence[MessageTarget],
     campaign: Campaign | None = None,
 ) -> Sequence[Delivery]:
-    """Send, and wait for the replies if they are wanted."""
     once = campaign or Retry(run.earlier, conversations.find_message)
     deliveries = await deliver(clients, targets, run.policy, once)
     for delivery in deliveries:

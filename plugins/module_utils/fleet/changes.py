@@ -136,7 +136,6 @@ class ReportedStates(AbstractContextManager["ReportedStates"]):
                 self._connection.executemany(update, changed)
 
     def _query(self, query: str) -> list[Any]:
-        """All rows of a query about this fleet."""
         return self._connection.execute(query, (self._base_url,)).fetchall()
 
     @contextmanager

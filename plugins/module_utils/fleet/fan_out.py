@@ -90,6 +90,11 @@ class Policy:
     report: Callable[[str], None] | None = None
     stop: Stop = field(default_factory=Stop, compare=False, repr=False)
 
+    def tell(self, line: str) -> None:
+        """Report a line. After a signal core has ended, and nothing reads the lines of a worker."""
+        if self.report is not None and not self.stop.requested:
+            self.report(line)
+
     def is_failure(self, outcome: Outcome) -> bool:
         """Whether an outcome counts as failed."""
         return outcome.has_failed or (outcome.status == "offline" and self.when_offline != "skip")
@@ -143,7 +148,7 @@ class FanOut:
         give_up_at = time.monotonic() + policy.offline_timeout
         pause = min(1.0, policy.longest_pause)
         self._progress = Progress("targets", len(open_pairs))
-        async with self._progress.show(self._tell if policy.report is not None else None):
+        async with self._progress.show(policy.tell if policy.report is not None else None):
             while open_pairs:
                 left = give_up_at - time.monotonic()
                 waits = policy.when_offline == "wait" and left > 0
@@ -165,11 +170,6 @@ class FanOut:
         with record_failures(outcome, self.stop):
             await work(target, outcome)
         outcome.duration = round(outcome.duration + time.monotonic() - started, 3)
-
-    def _tell(self, line: str) -> None:
-        # After a signal core has ended, and nothing reads the lines of a worker.
-        if self._policy.report is not None and not self.stop.requested:
-            self._policy.report(line)
 
     async def _work_on(
         self, pairs: Sequence[tuple[T, OutcomeT]], work: Work[T, OutcomeT], *, waits: bool

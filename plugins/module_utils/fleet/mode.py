@@ -95,8 +95,6 @@ async def _note_begun(relay: Relay, outcome: ModeOutcome, before: Work, *, check
 
 
 async def _set_mode(relay: Relay, mode: str, within: float) -> str:
-    """Set the mode; returns the device's name for it."""
-
     def decides(frame: Frame) -> bool:
         if frame.get("type") == "update_device_status":
             return is_same_mode(relay.device_status.get("current_permission_mode"), mode)

@@ -47,7 +47,6 @@ async def wait_for_reply(look: Look, sent_at: datetime, within: float) -> Reply:
 
 
 async def _look(look: Look, seconds: float) -> Reply:
-    """What a look finds; of one that fails a message that waits, with the error."""
     try:
         return await look(seconds)
     except ApiError as error:

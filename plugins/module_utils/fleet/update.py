@@ -29,7 +29,7 @@ from ..versions import explain_incomparable, is_at_least, parse_version, show_ve
 from .command import Command, execute_command
 from .delivery import Delivery, MessageTarget, Sender
 from .drain import Drain
-from .fan_out import FanOut, Outcome, ProviderRun, Target
+from .fan_out import Outcome, ProviderRun, Target
 from .jobs import on_each
 
 COMMAND = "upgrade-letta-code"
@@ -137,7 +137,7 @@ async def update_environments(
                 doubt = f"its device was told to update as {in_doubt[device]}, and may still be installing"
                 raise ApiError(doubt, code="busy")
             try:
-                await _UpdateJob(client, run.fan_out, update, progress, run.check_mode, target, outcome).run()
+                await _UpdateJob(client, run, update, progress, target, outcome).run()
             except ApiError as error:
                 if error.may_be_accepted or error.code == NOT_UPDATED:
                     in_doubt[device] = target.host
@@ -160,10 +160,9 @@ class _UpdateJob:
     """The update of one device. Every call raises ApiError."""
 
     client: Client
-    fan_out: FanOut
+    of_all: ProviderRun
     update: Update
     progress: UpdateProgress | None
-    check_mode: bool
     target: Target
     outcome: UpdateOutcome
 
@@ -181,7 +180,7 @@ class _UpdateJob:
                 self._record()
             return
         method = self._choose_method(before)
-        if not self.check_mode and await self.update.drain.holds_back(self.client, self.target, before, outcome):
+        if not self.of_all.check_mode and await self.update.drain.holds_back(self.client, self.target, before, outcome):
             return
         if self.progress is not None:
             self.progress.tell(before.id)
@@ -267,7 +266,7 @@ class _UpdateJob:
         """Tell the device to update; returns what it said, None if no update follows and the outcome says why."""
         outcome = self.outcome
         outcome.method = "command"
-        if self.check_mode:
+        if self.of_all.check_mode:
             outcome.status, outcome.reason = "changed", f"would run {COMMAND}"
             return None
         relay = Relay(self.client.settings, before.connection_id)
@@ -296,14 +295,14 @@ class _UpdateJob:
             return None
         command = str(manual_command.find_manual_command(said))
         outcome.method, outcome.agent_id = "message", target.agent_id
-        if self.check_mode:
+        if self.of_all.check_mode:
             outcome.status, outcome.reason = "changed", f"would have {target.agent_id} do this: {one_line(command)}"
             return None
         message = Message.from_user(manual_command.write_instruction(command))
         to = MessageTarget(target.host, before, target.agent_id, target.conversation_id, messages=[message])
         delivery = Delivery.of(to)
         try:
-            await Sender({before.provider: self.client}, self.fan_out).send_now(to, before, delivery)
+            await Sender({before.provider: self.client}, self.of_all.fan_out).send_now(to, before, delivery)
         finally:
             outcome.client_message_id, outcome.conversation_id = delivery.client_message_id, delivery.conversation_id
         return "the message was delivered"

@@ -92,7 +92,7 @@ async def wait_for_environments(run: ProviderRun, goal: Goal, within: float) -> 
 
     In check mode it looks once. The policy's `report` is called with a line of progress before each pause.
     """
-    watch = _Watch(goal, run.policy.report or (lambda _line: None), len(run.targets))
+    watch = _Watch(goal, run.policy.tell, len(run.targets))
     policy = replace(run.policy, when_offline="wait", offline_timeout=0.0 if run.check_mode else within)
     # The lines of the watch say more than those of the fan-out.
     run = replace(run, policy=replace(policy, report=None, before_waiting=watch.report_waiting))

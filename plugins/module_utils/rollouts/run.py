@@ -141,9 +141,7 @@ class RolloutRun:
         return replace(self.policy, **{"max_failures": len(targets), "report": show, **changes})
 
     def _show(self, wave: Wave, line: str) -> None:
-        # After a signal core has ended, and nothing reads the lines of a worker.
-        if self.policy.report is not None and not self.policy.stop.requested:
-            self.policy.report(f"wave {wave.number} of rollout {self.rollout.name!r}{line}")
+        self.policy.tell(f"wave {wave.number} of rollout {self.rollout.name!r}{line}")
 
 
 def _fail(outcome: UpdateOutcome, what: str, proof: Outcome, state: str | None = None) -> None:

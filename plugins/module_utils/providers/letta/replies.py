@@ -182,7 +182,6 @@ class ReplySearch:
         return _reply_so_far(turn, run, [self.reader.describe_approval(call) for call in calls])
 
     def _list_pending(self, turn: Turn, device: DeviceState) -> list[dict[str, Any]]:
-        """The approvals that the device waits for in this turn."""
         ours = {call.tool_call_id: call for message in turn.messages for call in message.calls}
         return [
             self.reader.describe_approval(ours[call_id], entry.get("request_id"), entry["request"])

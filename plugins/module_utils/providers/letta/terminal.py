@@ -232,7 +232,6 @@ class Terminal:
             self._heard = time.monotonic()
 
     async def _read_parts(self) -> list[Part]:
-        """The parts in the next output of our terminal."""
         while True:
             frame = await self._relay.receive("the terminal")
             if frame.get("terminal_id") != self._id:
@@ -324,7 +323,6 @@ class Terminal:
         await self._type(payload)
 
     async def _finish(self, result: Result, answers: Prompter | None) -> None:
-        """Wait for the end of an operation, and answer its prompts."""
         async with asyncio.timeout(self._timeout if answers else None) as to_answer:
             while result.status is None:
                 part = await self._next_part()
@@ -364,7 +362,6 @@ class RefusedError(ApiError):
 
 @functools.cache
 def _read_script() -> str:
-    """The script of our shell as one line."""
     lines = Path(__file__).with_suffix(".sh").read_text(encoding="ascii").splitlines()
     return " ".join(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
