@@ -87,7 +87,10 @@ def test_a_value_other_than_a_list_of_names_allows_nothing(wrong: Any) -> None:
         ("text", None),
         ([], []),
         (["text", {}, {"request": "text"}, {"request": {}}, {"request": {"tool_call_id": 7}}], []),
-        ([{"request": {"tool_call_id": "call-1"}}], [{"request": {"tool_call_id": "call-1"}}]),
+        (
+            [{"request": {"tool_call_id": "call-1"}}],
+            [{"request_id": None, "tool_call_id": "call-1", "tool_name": None, "arguments": None}],
+        ),
     ],
 )
 def test_a_tool_call_of_unknown_shape_is_left_out(said: Any, expected: Any) -> None:

@@ -26,6 +26,7 @@ from ansible_collections.fleetops.environments.plugins.module_utils.http.paging 
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.conversation import Look, Question, Reply
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import reader as letta_reader
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta import replies as letta_replies
+from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.approvals import find_requests
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.client import Client
 from ansible_collections.fleetops.environments.plugins.module_utils.providers.letta.history import (
     HistoryMessage,
@@ -673,8 +674,11 @@ def test_a_device_that_reports_an_invalid_id_asks_nothing(
     sandbox.script(AGENT, ApprovalTurn())
     say(sandbox, device, "delete", "o-1")
 
+    relay = Relay.__new__(Relay)
+    relay.device_status = {"pending_control_requests": [{"request": {"tool_call_id": ["call-1"]}}]}
+
     async def odd(_reader: Reader, _question: Question) -> Any:
-        return DeviceState([{"request": {"tool_call_id": ["call-1"]}}], busy=True)
+        return DeviceState(find_requests(relay) or [], busy=True)
 
     monkeypatch.setattr(Reader, "ask_device", odd)
     [reply] = look_once(sandbox, question("o-1", environment=device))

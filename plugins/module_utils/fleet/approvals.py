@@ -42,16 +42,7 @@ async def list_pending(
             requests = find_requests(relay)
         if requests is None:
             raise ApiError("the device does not say what waits for approval", code="invalid")
-        outcome.pending_approvals = [
-            {
-                "request_id": entry.get("request_id"),
-                "tool_call_id": entry["request"]["tool_call_id"],
-                "tool_name": entry["request"].get("tool_name"),
-                "arguments": entry["request"].get("input"),
-            }
-            for entry in requests
-            if matches_tool(entry["request"].get("tool_name"), tool_names)
-        ]
+        outcome.pending_approvals = [one for one in requests if matches_tool(one["tool_name"], tool_names)]
         outcome.status = "ok"
 
     on_all = on_each if known is None else known.on_each_place

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+from .._deps import jmespath
 from ..errors import ApiError
 from ..providers.conversation import DEFAULT_CONVERSATION
 from ..providers.letta.client import Client
@@ -26,7 +27,7 @@ from ..text import one_line
 from .fan_out import ProviderRun, Target
 from .jobs import ConversationOutcome, Job, make_relay, on_each
 
-_LONGEST_TEXT = 200
+_LONGEST = 200
 # Seconds for a device to name its conversations; old devices do not know the question.
 _NAMED_WITHIN = 5.0
 # Most conversations of one device that are looked at, and most conversations of an agent that belong to no device.
@@ -34,7 +35,12 @@ _MOST_PLACES, _MOST_STRAYS = 200, 20
 OutcomeT = TypeVar("OutcomeT", bound=ConversationOutcome)
 # What a target ends as whose conversations end differently is the last one of these.
 _GRAVITY = ("skipped", "ok", "changed", "not_attempted", "offline", "failed", "unknown")
-_ENDED = ("completed", "failed", "cancelled", "killed")
+# The processes that have not ended, in the same form whatever their kind is.
+_BACKGROUND = jmespath.compile(
+    "background_processes[?type(@) == 'object'"
+    " && !contains(['completed', 'failed', 'cancelled', 'killed'], status)]"
+    ".{process_id: process_id || id, kind: kind, command: command || description, status: status}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +68,18 @@ class Work:
 
 def read_work(relay: Relay) -> Work:
     """What a device last reported over a relay about the relay's conversation."""
-    status, active = relay.device_status, relay.loop_status.get("active_run_ids")
-    runs = [one_line(run, _LONGEST_TEXT) for run in active] if isinstance(active, list) else []
+    active = relay.loop_status.get("active_run_ids")
+    runs = [one_line(run, _LONGEST) for run in active] if isinstance(active, list) else []
     queue = None if relay.queue is None else [item for item in relay.queue if isinstance(item, dict)]
     return Work(
         busy=relay.busy,
         run_ids=runs,
         waiting=None if queue is None else len(queue),
         paused=None if queue is None else sum(item.get("paused") is True for item in queue),
-        background=_read_background(status.get("background_processes")),
+        background=[
+            {name: one_line(text, _LONGEST) if text and isinstance(text, str) else None for name, text in one.items()}
+            for one in _BACKGROUND.search(relay.device_status) or []
+        ],
     )
 
 
@@ -243,25 +252,5 @@ async def _check_owner(relay: Relay, place: Target) -> Target:
         raise ApiError(f"it does not say whose {place.conversation_id} is", code="invalid")
     if owner == place.agent_id:
         return place
-    owner = one_line(owner, _LONGEST_TEXT)
+    owner = one_line(owner, _LONGEST)
     return replace(place, agent_id=owner, skip=f"not looked at, as it is of {owner}")
-
-
-def _read_background(reported: Any) -> list[dict[str, Any]]:
-    """The processes that have not ended, in the same form whatever their kind is."""
-    entries = reported if isinstance(reported, list) else []
-    return [
-        {
-            "process_id": _read_text(entry, "process_id", "id"),
-            "kind": _read_text(entry, "kind"),
-            "command": _read_text(entry, "command", "description"),
-            "status": _read_text(entry, "status"),
-        }
-        for entry in entries
-        if isinstance(entry, dict) and entry.get("status") not in _ENDED
-    ]
-
-
-def _read_text(entry: dict[str, Any], *names: str) -> str | None:
-    text = next((entry[name] for name in names if isinstance(entry.get(name), str) and entry[name]), None)
-    return None if text is None else one_line(text, _LONGEST_TEXT)

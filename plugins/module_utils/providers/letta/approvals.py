@@ -27,7 +27,10 @@ _DENIED = "Denied by the operator"
 _NEXT_WITHIN = 10.0
 _PAUSE = 0.3
 # Of a list, those entries that have what is needed; of anything else null.
-_REQUESTS = jmespath.compile("pending_control_requests[?type(request.tool_call_id) == 'string']")
+_REQUESTS = jmespath.compile(
+    "pending_control_requests[?type(request.tool_call_id) == 'string'].{request_id: request_id, "
+    "tool_call_id: request.tool_call_id, tool_name: request.tool_name, arguments: request.input}"
+)
 
 Decision = Mapping[str, Any]
 
@@ -76,17 +79,14 @@ async def answer_over_relay(
 
 
 def find_requests(relay: Relay) -> list[dict[str, Any]] | None:
-    """What a device asks about, each as `{request_id, request: {tool_call_id, tool_name, input}}`.
-
-    None if it does not report it.
-    """
+    """What a device asks about, each as `{request_id, tool_call_id, tool_name, arguments}`; None if it does not say."""
     found: list[dict[str, Any]] | None = _REQUESTS.search(relay.device_status)
     return found
 
 
 def _find_waiting(relay: Relay, decisions: Mapping[str, Decision]) -> dict[str, str]:
     """Tool call id → request id, of each decision that the device waits for."""
-    found = {entry["request"]["tool_call_id"]: entry.get("request_id") for entry in find_requests(relay) or []}
+    found = {entry["tool_call_id"]: entry["request_id"] for entry in find_requests(relay) or []}
     return {call: request_id for call, request_id in found.items() if call in decisions and isinstance(request_id, str)}
 
 

@@ -48,16 +48,14 @@ class Reader:
         self._client = client
         self._throttle = Throttle(concurrency, rate)
 
-    def describe_approval(
-        self, call: ToolCall, request_id: Any = None, request: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def describe_approval(self, call: ToolCall, request: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A tool call that waits for approval, as modules return it. request: what the device says about it."""
         request = request or {}
         return {
-            "request_id": request_id,
+            "request_id": request.get("request_id"),
             "tool_call_id": call.tool_call_id,
             "tool_name": request.get("tool_name") or call.name,
-            "arguments": request.get("input") or call.parse_arguments(self._client.settings.api_key),
+            "arguments": request.get("arguments") or call.parse_arguments(self._client.settings.api_key),
         }
 
     async def read_page(self, question: Question, cursor: dict[str, str], bounds: Bounds) -> Sequence[HistoryMessage]:

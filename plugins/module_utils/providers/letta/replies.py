@@ -184,9 +184,9 @@ class ReplySearch:
     def _list_pending(self, turn: Turn, device: DeviceState) -> list[dict[str, Any]]:
         ours = {call.tool_call_id: call for message in turn.messages for call in message.calls}
         return [
-            self.reader.describe_approval(ours[call_id], entry.get("request_id"), entry["request"])
-            for entry in device.pending
-            if isinstance(call_id := entry["request"].get("tool_call_id"), str) and call_id in ours
+            self.reader.describe_approval(ours[request["tool_call_id"]], request)
+            for request in device.pending
+            if request["tool_call_id"] in ours
         ]
 
     async def _is_away(self) -> bool:
