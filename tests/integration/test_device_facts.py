@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -75,27 +75,26 @@ def facts_of_an_attacker(attacker: Sandbox, ansible: Ansible) -> dict[str, dict[
     }
 
 
-ATTACKS = ("url", "file", "key", "retries", "part of a template", "names of loops")
-
-
 @pytest.mark.parametrize("cached", [False, True], ids=["in the run", "from the cache"])
-@pytest.mark.parametrize("attack", ATTACKS)
 def test_facts_of_the_host_steer_no_connection(
-    ansible: Ansible, other_sandbox: Sandbox, names: list[str], attack: str, cached: bool
+    ansible: Ansible, other_sandbox: Sandbox, names: list[str], cached: bool
 ) -> None:
-    facts = facts_of_an_attacker(other_sandbox, ansible)[attack]
+    attacks = facts_of_an_attacker(other_sandbox, ansible)
+    hosts = dict(zip(attacks, names, strict=False))
     beside(ansible, fleet_url=ansible.sandbox.url, letta_base_url="{{ fleet_url }}")
-    tasks = play(names[0], send(), step("fleet", "environment_info"))
+    lies = [lie(hosts[attack], **facts) for attack, facts in attacks.items()]
+    tasks = [play(host, send(), step(f"fleet {attack}", "environment_info")) for attack, host in hosts.items()]
 
     if cached:
-        ansible.playbook([lie(names[0], **facts)], env=LATER).assert_quiet()
-        run = ansible.playbook([tasks], env=LATER)
+        ansible.playbook(lies, env=LATER).assert_quiet()
+        run = ansible.playbook(tasks, env=LATER)
     else:
-        run = ansible.playbook([lie(names[0], **facts), tasks])
+        run = ansible.playbook([*lies, *tasks])
 
     run.assert_quiet()
-    assert len(received(ansible, names[0])) == 1
-    assert len(run.result("fleet")["environments"]) == len(ansible.sandbox.fleet())
+    assert {attack: len(received(ansible, host)) for attack, host in hosts.items()} == dict.fromkeys(attacks, 1)
+    found = {attack: len(run.result(f"fleet {attack}")["environments"]) for attack in attacks}
+    assert found == dict.fromkeys(attacks, len(ansible.sandbox.fleet()))
     assert other_sandbox.requests() == []
     assert "secret-of-the-controller" not in run.output + json.dumps(ansible.sandbox.requests())
 
@@ -118,31 +117,39 @@ def test_facts_complete_no_default_of_an_action_group(
         assert [run.result(name)["msg"] for name in ("it", "fleet")] == [error] * 2
 
 
-@pytest.mark.parametrize(
-    ("option", "ours", "lie_about_it"),
-    [
-        ("timeout", 30, -1),
-        ("retries", 1, -1),
-        ("deadline", 60, "soon"),
-        ("validate_certs", True, "maybe"),
-        ("ca_path", "", "secret.pem"),
-        ("client_cert", "", "secret.pem"),
-        ("client_key", "", "secret.pem"),
-        ("allow_http", False, "perhaps"),
-    ],
-)
-def test_facts_change_no_option_of_the_connection_in_a_default_of_an_action_group(
-    ansible: Ansible, names: list[str], option: str, ours: Any, lie_about_it: Any
-) -> None:
-    beside(ansible, fleet_option=ours)
-    defaults = {"group/fleetops.environments.letta": {option: "{{ fleet_option }}"}}
-    fan_out = {**send(targets="{{ ansible_play_batch }}"), "run_once": True}
-    tasks = play(f"{names[0]},{names[1]}", fan_out, module_defaults=defaults)
+# Option → what the operator sets it to, and what a device says.
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "timeout": (30, -1),
+    "retries": (1, -1),
+    "deadline": (60, "soon"),
+    "validate_certs": (True, "maybe"),
+    "ca_path": ("", "secret.pem"),
+    "client_cert": ("", "secret.pem"),
+    "client_key": ("", "secret.pem"),
+    "allow_http": (False, "perhaps"),
+}
 
-    run = ansible.playbook([lie(names[0], fleet_option=lie_about_it), tasks])
+
+def test_facts_change_no_option_of_the_connection_in_a_default_of_an_action_group(
+    ansible: Ansible, names: list[str]
+) -> None:
+    beside(ansible, **{f"fleet_{option}": ours for option, (ours, _lie) in OPTIONS.items()})
+    lies = {f"fleet_{option}": lie_about_it for option, (_ours, lie_about_it) in OPTIONS.items()}
+    to = {"targets": "{{ ansible_play_batch }}", "agent_id": "agent-option"}
+    fan_outs = [
+        play(
+            f"{names[0]},{names[1]}",
+            {**step(option, "send_message", content=option, **to), "run_once": True},
+            module_defaults={"group/fleetops.environments.letta": {option: f"{{{{ fleet_{option} }}}}"}},
+        )
+        for option in OPTIONS
+    ]
+
+    run = ansible.playbook([lie(names[0], **lies), *fan_outs])
 
     run.assert_quiet()
-    assert [len(received(ansible, name)) for name in names[:2]] == [1, 1]
+    for name in names[:2]:
+        assert [message["content"] for message in received(ansible, name)] == list(OPTIONS)
 
 
 def test_facts_are_no_defaults_of_an_action_group(ansible: Ansible, other_sandbox: Sandbox, names: list[str]) -> None:
@@ -351,16 +358,24 @@ def looked_up(ansible: Ansible, name: str, facts: dict[str, Any], **env: str) ->
     return ansible.playbook([lie(name, **facts), play(name, show)], env=env)
 
 
-@pytest.mark.parametrize("attack", [{"letta_base_url"}, {"letta_base_url", "ansible_letta_base_url"}, {"fleet_url"}])
 def test_a_fact_does_not_choose_the_server_of_a_lookup(
-    ansible: Ansible, other_sandbox: Sandbox, names: list[str], attack: set[str]
+    ansible: Ansible, other_sandbox: Sandbox, names: list[str]
 ) -> None:
+    attacks = [("letta_base_url",), ("letta_base_url", "ansible_letta_base_url"), ("fleet_url",)]
     beside(ansible, fleet_url=ansible.sandbox.url, letta_base_url="{{ fleet_url }}")
+    hosts = dict(zip(attacks, names, strict=False))
+    show = {"name": "it", "ansible.builtin.debug": {"msg": LOOKUP}}
 
-    run = looked_up(ansible, names[0], dict.fromkeys(attack, other_sandbox.url))
+    run = ansible.playbook(
+        [
+            *(lie(host, **dict.fromkeys(attack, other_sandbox.url)) for attack, host in hosts.items()),
+            play(",".join(hosts.values()), show),
+        ]
+    )
 
     run.assert_quiet()
-    assert run.result("it")["msg"] == len(ansible.sandbox.fleet())
+    found = {attack: run.result("it", host)["msg"] for attack, host in hosts.items()}
+    assert found == dict.fromkeys(attacks, len(ansible.sandbox.fleet()))
     assert other_sandbox.requests() == []
 
 
@@ -477,65 +492,74 @@ def test_facts_keep_nobody_from_being_stopped(ansible: Ansible, lying: str) -> N
     assert [line.split("  ")[:2] for line in lines] == [[second, "turn"]]
 
 
-@pytest.mark.parametrize("fact", ["instruct_content", "instruct_agent_id", "__instruct_targets", "omit"])
-def test_a_role_refuses_facts_that_are_variables_of_it(ansible: Ansible, names: list[str], fact: str) -> None:
-    first, second = sorted(names)[:2]
-    ansible.playbook([lie(first, **{fact: "lie"})], env=LATER)
-    arguments = ("-e", f"instruct_hosts={first},{second}")
+def test_a_role_refuses_facts_that_are_variables_of_it(ansible: Ansible, names: list[str]) -> None:
+    facts = ["instruct_content", "instruct_agent_id", "__instruct_targets", "omit"]
+    *liars, last = sorted(names)[: len(facts) + 1]
+    said = dict(zip(facts, liars, strict=True))
+    ansible.playbook([lie(liar, **{fact: "lie"}) for fact, liar in said.items()], env=LATER)
+    arguments = ("-e", f"instruct_hosts={','.join([*liars, last])}")
     beside(ansible, instruct_content="Hello", instruct_agent_id="agent-1")
 
     run = ansible.playbook("fleetops.environments.instruct", *arguments, env=LATER)
-    received_at_once = len(received(ansible, second))
-    others = ansible.playbook("fleetops.environments.instruct", *arguments, "--limit", f"!{first}", env=LATER)
+    received_at_once = len(received(ansible, last))
+    limit = ":".join(f"!{liar}" for liar in liars)
+    others = ansible.playbook("fleetops.environments.instruct", *arguments, "--limit", limit, env=LATER)
 
-    run.assert_error(
-        f"{fact}: {first} has a fact of this name, which a device may set; leave the host out with --limit"
-    )
-    assert received(ansible, first) == []
+    for fact, liar in said.items():
+        run.assert_error(
+            f"{fact}: {liar} has a fact of this name, which a device may set; leave the host out with --limit"
+        )
+        assert received(ansible, liar) == []
     assert received_at_once == 1
     assert others.returncode == 0, others.output
-    assert len(received(ansible, second)) == 2
+    assert len(received(ansible, last)) == 2
 
 
 ROLES: dict[str, dict[str, Any]] = {
     "instruct": {"instruct_content": "Hello", "instruct_agent_id": "agent-1"},
-    "self_update": {"self_update_version": "0.0.1", "self_update_ledger": "ledger.sqlite", "self_update_soak": 0},
+    "self_update": {"self_update_version": "0.0.1", "self_update_soak": 0},
 }
 
 
-def play_of_role(role: str, hosts: list[str], **keywords: Any) -> dict[str, Any]:
-    parameters = {"role": f"fleetops.environments.{role}", "vars": ROLES[role]}
-    return {"hosts": ",".join(hosts), "gather_facts": False, "roles": [parameters], **keywords}
+def play_of_role(role: str, hosts: list[str], **variables: Any) -> dict[str, Any]:
+    parameters = {"role": f"fleetops.environments.{role}", "vars": {**ROLES[role], **variables}}
+    return {"hosts": ",".join(hosts), "gather_facts": False, "roles": [parameters]}
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["first", "second"])
 @pytest.mark.parametrize(
-    ("role", "fact"),
+    ("role", "facts"),
     [
-        ("instruct", "instruct_agent"),
-        ("instruct", "__instruct_targets"),
-        ("instruct", "omit"),
-        ("self_update", "self_update_targets"),
-        ("self_update", "dict"),
+        ("instruct", ["instruct_agent", "__instruct_targets", "omit"]),
+        ("self_update", ["self_update_targets", "dict"]),
     ],
 )
 def test_a_role_ends_the_host_with_such_a_fact_alone(
-    ansible: Ansible, names: list[str], role: str, fact: str, place: int
+    ansible: Ansible, names: list[str], role: str, facts: list[str]
 ) -> None:
-    hosts = sorted(names)[:3]
-    ansible.playbook([lie(hosts[place], **{fact: ["lie"]})], env=LATER)
-    others = [host for host in hosts if host != hosts[place]]
+    """A play for each fact and each place of its host among the first two of three hosts, which no other play has."""
+    cases = [(fact, place) for fact in facts for place in (0, 1)]
+    hosts = {case: [f"play-{number}-{letter}" for letter in "abc"] for number, case in enumerate(cases)}
+    for name in (name for found in hosts.values() for name in found):
+        ansible.sandbox.add_environment(connectionName=name)
+    liars = {(fact, place): found[place] for (fact, place), found in hosts.items()}
+    ansible.playbook([lie(liar, **{fact: ["lie"]}) for (fact, _place), liar in liars.items()], env=LATER)
+    ledgers = [{"self_update_ledger": f"{n}.sqlite"} if role == "self_update" else {} for n in range(len(cases))]
 
-    run = ansible.playbook([play_of_role(role, hosts)], env=LATER)
+    run = ansible.playbook(
+        [play_of_role(role, found, **ledger) for found, ledger in zip(hosts.values(), ledgers, strict=True)], env=LATER
+    )
 
-    run.assert_error(f"{fact}: {hosts[place]} has a fact of this name, which a device may set")
+    shown = [entry["result"]["msg"] for entry in run.results if entry["task"] == "Show the rollout"]
     recap = recap_of(run)
-    assert [host for host in hosts if recap[host]["failed"]] == [hosts[place]]
-    if role == "instruct":
-        assert [len(received(ansible, host)) for host in hosts] == [int(host in others) for host in hosts]
-    else:
-        shown = next(entry["result"]["msg"] for entry in run.results if entry["task"] == "Show the rollout")
-        assert f"current: {', '.join(others)}" in shown
+    for number, ((fact, place), found) in enumerate(hosts.items()):
+        liar = liars[fact, place]
+        others = [host for host in found if host != liar]
+        run.assert_error(f"{fact}: {liar} has a fact of this name, which a device may set")
+        assert [host for host in found if recap[host]["failed"]] == [liar], (fact, place)
+        if role == "instruct":
+            assert [len(received(ansible, host)) for host in found] == [int(host in others) for host in found]
+        else:
+            assert f"current: {', '.join(others)}" in shown[number], (fact, place)
 
 
 def test_a_role_that_is_included_for_one_host_is_kept_back_by_the_facts_of_that_one_only(
@@ -554,27 +578,37 @@ def test_a_role_that_is_included_for_one_host_is_kept_back_by_the_facts_of_that_
     refused.assert_error(f"instruct_agent: {second} has a fact of this name")
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["first", "second"])
-@pytest.mark.parametrize("fact", ["query", "omit", "dict", "inventory_hostname"])
+FACTS = ("query", "omit", "dict", "inventory_hostname")
+
+
+@pytest.mark.parametrize(
+    ("place", "facts"),
+    [*((0, [fact]) for fact in FACTS), (1, FACTS)],
+    ids=[*(f"{fact} of the first" for fact in FACTS), "facts of all but the first"],
+)
 def test_a_device_keeps_no_other_one_from_being_stopped_or_answered(
-    ansible: Ansible, names: list[str], place: int, fact: str
+    ansible: Ansible, names: list[str], place: int, facts: Sequence[str]
 ) -> None:
-    hosts = sorted(names)[:2]
-    liar, other = hosts[place], hosts[1 - place]
-    ansible.playbook([lie(liar, **{fact: other})], env=LATER)
+    hosts = sorted(names)[: len(facts) + 1]
+    other = hosts[-1] if place == 0 else hosts[0]
+    liars = dict(zip(facts, [host for host in hosts if host != other], strict=True))
     for host in hosts:
         ansible.file(f"host_vars/{host}.yml", yaml.safe_dump({"letta_agent_id": f"agent-{host}"}))
         ansible.sandbox.script(f"agent-{host}", ApprovalTurn(tool_name="Bash", arguments={}))
     ask = step("ask", "send_message", targets=hosts, content="work")
-    ansible.steps({**ask, "run_once": True}, hosts="localhost").assert_quiet()
+    # The messages come first, since facts decide nothing about them here.
+    plays = [play("localhost", ask), *(lie(liar, **{fact: other}) for fact, liar in liars.items())]
+    asked = ansible.playbook(plays, env=LATER)
+    assert asked.returncode == 0, asked.output
+    assert [target["status"] for target in asked.result("ask")["targets"]] == ["sent"] * len(hosts)
     limit = ("--limit", ",".join(hosts))
 
     answered = ansible.playbook("fleetops.environments.approvals", *limit, "-e", "approvals_deny=Bash", env=LATER)
     stopped = ansible.playbook("fleetops.environments.stop", *limit, env=LATER)
 
-    refused = f"{fact}: {liar} has a fact of this name, which a device may set"
     for run in (answered, stopped):
-        run.assert_error(refused)
+        for fact, liar in liars.items():
+            run.assert_error(f"{fact}: {liar} has a fact of this name, which a device may set")
         assert run.returncode == 2
     assert (
         answered.result("Summarise")["msg"] == "1 tool calls waited, 1 answered, 0 wait now; 1 conversations looked at"
