@@ -15,7 +15,7 @@ from ansible.inventory.manager import split_host_pattern
 
 from ..module_utils.errors import OptionError
 from ..module_utils.fleet.drain import Drain
-from ..module_utils.fleet.fan_out import Policy, Target
+from ..module_utils.fleet.fan_out import Policy, ProviderRun, Target
 from ..module_utils.http.settings import HttpSettings
 from ..module_utils.ledger.deliveries import Deliveries
 from ..module_utils.ledger.rollouts import add_rollout, find_rollout, record_changes
@@ -91,8 +91,8 @@ class ActionModule(EnvironmentAction):
         self, options: Mapping[str, Any], settings: HttpSettings, targets: Sequence[Target], drain: Drain
     ) -> Rollout:
         """A plan for the targets as they are now. drain: finds what is under way on them."""
-        concurrency, version, containers = options["concurrency"], options["version"], options["containers"]
-        found = self._wait_for(find_preflights(settings, targets, concurrency, version, containers, drain=drain))
+        run = ProviderRun(settings, targets, Policy(options["concurrency"], rate=None, max_failures=0))
+        found = self._wait_for(find_preflights(run, options["version"], options["containers"], drain=drain))
         return plan_rollout(options["name"], options["version"], options["waves"], found, format_now())
 
     def _make_target(self, item: Item, options: Mapping[str, Any]) -> Target:

@@ -24,7 +24,7 @@ from ansible_collections.fleetops.environments.plugins.action.rollout import Act
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet import update as update_module
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.drain import Drain
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, ProviderRun, Target
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger import rollouts as ledger_module
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.rollouts import (
     RolloutUpdates,
@@ -92,7 +92,8 @@ class Steps:
 
 
 async def _plan(sandbox: Sandbox, ledger: Ledger, name: str, targets: Sequence[Target], waves: Sequence[str]) -> None:
-    found = await find_preflights(settings_for(sandbox), targets, 4, VERSION, drain=Drain())
+    run = ProviderRun(settings_for(sandbox), targets, Policy(4, rate=None, max_failures=0))
+    found = await find_preflights(run, VERSION, drain=Drain())
     ledger_module.add_rollout(ledger, plan_rollout(name, VERSION, waves, found, format_now()))
 
 

@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.fleetops.environments.plugins.module_utils.environment import Environment
 from ansible_collections.fleetops.environments.plugins.module_utils.errors import FleetError
 from ansible_collections.fleetops.environments.plugins.module_utils.fleet.drain import Drain
-from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Target
+from ansible_collections.fleetops.environments.plugins.module_utils.fleet.fan_out import Policy, ProviderRun, Target
 from ansible_collections.fleetops.environments.plugins.module_utils.ledger.schema import RolloutTarget
 from ansible_collections.fleetops.environments.plugins.module_utils.rollouts.preflight import find_preflights
 from tests.sandbox.process import Sandbox
@@ -36,9 +36,8 @@ def find_states(
     sandbox: Sandbox, *environments: Environment, agent_id: str | None = None, **options: Any
 ) -> list[RolloutTarget]:
     targets = [Target(environment.id, environment, agent_id) for environment in environments]
-    return asyncio.run(
-        find_preflights(settings_for(sandbox, retries=0), targets, 4, "0.34.12", **options, drain=Drain())
-    )
+    run = ProviderRun(settings_for(sandbox, retries=0), targets, Policy(4, rate=None, max_failures=0))
+    return asyncio.run(find_preflights(run, "0.34.12", **options, drain=Drain()))
 
 
 def test_each_device_is_looked_up_in_its_current_state(sandbox: Sandbox) -> None:

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ..environment import Environment, describe_state
 from ..errors import ApiError, FleetError
 from ..fleet.drain import Drain
-from ..fleet.fan_out import Outcome, Policy, ProviderRun, Target
+from ..fleet.fan_out import Outcome, ProviderRun, Target
 from ..fleet.jobs import on_each
 from ..fleet.update import explain_no_command
 from ..http.settings import HttpSettings
@@ -27,13 +26,7 @@ _MOST_SHOWN = 5
 
 
 async def find_preflights(
-    settings: HttpSettings,
-    targets: Sequence[Target],
-    concurrency: int,
-    version: str,
-    containers: str = "last",
-    *,
-    drain: Drain,
+    run: ProviderRun, version: str, containers: str = "last", *, drain: Drain
 ) -> list[RolloutTarget]:
     """Look at every target before a rollout to a version; returns them in the same order.
 
@@ -43,7 +36,7 @@ async def find_preflights(
     classified: dict[str, RolloutTarget] = {}
 
     async def look(client: Client, target: Target, outcome: Outcome) -> None:
-        found = await client.resolve(target.environment, among=len(targets))
+        found = await client.resolve(target.environment, among=len(run.targets))
         plan = classify_target(target, found, version, containers)
         if found is not None and plan.preflight in UPDATABLE:
             try:
@@ -55,13 +48,12 @@ async def find_preflights(
         classified[target.host] = plan
         outcome.status = "ok"
 
-    policy = Policy(concurrency=concurrency, rate=None, max_failures=0, when_offline="skip")
-    looks = await on_each(ProviderRun(settings, targets, policy), Outcome.make, look)
+    looks = await on_each(run, Outcome.make, look)
     failures = [f"{outcome.host}: {outcome.error['message']}" for outcome in looks if outcome.error is not None]
     if failures:
         shown = "; ".join(failures[:_MOST_SHOWN])
         raise FleetError(f"nothing was planned, as targets cannot be looked up: {shown}")
-    return [classified[target.host] for target in targets]
+    return [classified[target.host] for target in run.targets]
 
 
 async def find_devices(settings: HttpSettings) -> dict[str, str]:
