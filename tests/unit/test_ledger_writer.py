@@ -39,7 +39,7 @@ def store() -> Store:
 
 @pytest.fixture
 def writer(store: Store) -> Iterator[Writer]:
-    with closing(Writer(store.change_together)) as writer:
+    with closing(Writer(store.change_together, lambda: None)) as writer:
         yield writer
         store.goes_on.set()
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -166,6 +167,23 @@ def test_a_rollout_goes_on_when_its_session_is_ended_before_each_change(
     found = find_rollout(ledger, "r")
     assert found is not None
     assert (found.waves[0].state, found.targets[0].to_version) == ("passed", "1.0.0")
+
+
+def test_a_run_that_is_told_to_end_does_not_wait_for_its_server(
+    ledger: PostgresqlLedger, postgresql: PostgresqlServer
+) -> None:
+    async def end_while_waiting() -> None:
+        change = asyncio.create_task(Deliveries(ledger).replace(None, BEGUN))
+        await asyncio.sleep(0.3)
+        change.cancel()
+        await change
+
+    ledger.wait_for_others(PATIENCE)
+    postgresql.stop()
+    began = time.monotonic()
+    with pytest.raises(OptionError, match="see that its server runs"):
+        asyncio.run(end_while_waiting())
+    assert time.monotonic() < began + PATIENCE
 
 
 def test_a_run_whose_rollout_another_one_has_gone_on_with_ends(ledger: PostgresqlLedger, url: PostgresqlUrl) -> None:

@@ -25,6 +25,8 @@ from .writer import Writer
 
 # Seconds for which the process of a rollout may go on after its ansible-playbook was killed, and between two looks.
 _LAST_TASK, _LOOK_EVERY = 10.0, 0.2
+# Seconds for a lock or a lost connection once the run has been told to end.
+_IN_A_HURRY = 2.0
 Result = TypeVar("Result")
 _NUMBER = "BIGINT GENERATED ALWAYS AS IDENTITY"
 # Fails in a session that does not hold the lock, and so undoes the transaction that it is a part of.
@@ -48,7 +50,7 @@ class PostgresqlLedger(AbstractContextManager["PostgresqlLedger"]):
     def __init__(self, url: PostgresqlUrl) -> None:
         self._url = url
         self._session = Session(url)
-        self._writer = Writer(self.change_together)
+        self._writer = Writer(self.change_together, lambda: self.wait_for_others(_IN_A_HURRY))
         self.run = 0
 
     @classmethod

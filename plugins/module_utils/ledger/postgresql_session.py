@@ -129,7 +129,7 @@ class Session:
 
     def run(self, work: Callable[[psycopg.Connection[DictRow]], Result]) -> Result:
         """What some work with the connection returns; it is done again if the connection was lost."""
-        until = None
+        since = None
         with self.explain_errors():
             while True:
                 if self._loss is not None:
@@ -139,12 +139,11 @@ class Session:
                         self._limit_waiting()
                     return work(self.connection)
                 except psycopg.OperationalError:
-                    now = time.monotonic()
-                    until = now + self.patience if until is None else until
+                    since = time.monotonic() if since is None else since
                     # The work itself may be what ends the connection.
-                    if not self.connection.closed or self.in_transaction or now > until:
+                    if not self.connection.closed or self.in_transaction or self._has_waited(since):
                         raise
-                self._connect_again(until)
+                self._connect_again(since)
 
     def lock(self, kind: int, key: int) -> bool:
         """Take an advisory lock of the session; False if another session has it."""
@@ -205,9 +204,13 @@ class Session:
                 # The server may not have noticed yet that the session before has ended; no other run takes this lock.
                 self.connection.execute(f"SELECT pg_terminate_backend(pid) {LOCKED}", (kind, key))
 
-    def _connect_again(self, until: float) -> None:
-        """Connect with the same locks until a monotonic time. Notes if another run has taken its place."""
-        while not self._try_to_connect(is_last=time.monotonic() >= until):
+    def _has_waited(self, since: float) -> bool:
+        """Whether as much time has passed as there is for a lost connection. It may become less meanwhile."""
+        return time.monotonic() > since + self.patience
+
+    def _connect_again(self, since: float) -> None:
+        """Connect with the same locks. Notes if another run has taken its place."""
+        while not self._try_to_connect(is_last=self._has_waited(since)):
             time.sleep(_BETWEEN_TRIES)
         self._loss = self._loss or self.find_loss()
 

@@ -36,10 +36,15 @@ class Writer:
     """Changes rows and calls functions for callers that await the end. The thread starts with the first of them.
 
     change_together: runs statements as one transaction; returns how many rows each changed.
+    hurry: is called where a caller is cancelled, so that what it waits for ends soon.
     """
 
-    def __init__(self, change_together: Callable[[Sequence[tuple[str, Sequence[Any]]]], Sequence[int]]) -> None:
-        self._change_together = change_together
+    def __init__(
+        self,
+        change_together: Callable[[Sequence[tuple[str, Sequence[Any]]]], Sequence[int]],
+        hurry: Callable[[], object],
+    ) -> None:
+        self._change_together, self._hurry = change_together, hurry
         self._waiting: SimpleQueue[_Change | _Call | None] = SimpleQueue()
         self._thread: Thread | None = None
 
@@ -72,6 +77,7 @@ class Writer:
                 await asyncio.wait([asked.ended])
             except asyncio.CancelledError:
                 is_cancelled = True
+                self._hurry()
         if is_cancelled and (task := asyncio.current_task()) is not None:
             task.uncancel()
             task.cancel()
