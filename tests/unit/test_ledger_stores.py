@@ -80,9 +80,11 @@ def another_run(location: Location, rollout: str | None = None) -> Iterator[tupl
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
-        with open_ledger(location, FACTS) as opened, opened.hold_rollout(rollout) if rollout else nullcontext():
-            os.write(sender, str(opened.run).encode())
-            signal.pause()
+        with open_ledger(location, FACTS) as opened:
+            holding = opened.hold_rollout(rollout) if rollout else nullcontext()
+            with holding:
+                os.write(sender, str(opened.run).encode())
+                signal.pause()
     try:
         os.close(sender)
         yield int(os.read(receiver, 20)), child

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..environment import Listing
 from ..errors import ApiError
@@ -77,7 +77,7 @@ class Bounds:
 
 
 # Requests the page after the row of an id; None for the first page. Raises ApiError.
-Ask = Callable[[str | None], Awaitable[Page]]
+Ask: TypeAlias = "Callable[[str | None], Awaitable[Page]]"
 
 
 async def list_pages(
