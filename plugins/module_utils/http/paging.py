@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, Optional
 
 from ..environment import Listing
 from ..errors import ApiError
@@ -77,7 +77,7 @@ class Bounds:
 
 
 # Requests the page after the row of an id; None for the first page. Raises ApiError.
-Ask: TypeAlias = "Callable[[str | None], Awaitable[Page]]"
+Ask = Callable[[Optional[str]], Awaitable[Page]]  # noqa: UP045 - pylint takes | for an operation here
 
 
 async def list_pages(

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union
 
 from ..errors import OptionError
 from ..text import one_line
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .postgresql import PostgresqlLedger
 
 # Where a ledger is: a file of SQLite, or a database of PostgreSQL.
-Location: TypeAlias = "Path | PostgresqlUrl"
+Location = Union[Path, PostgresqlUrl]  # noqa: UP007 - pylint takes | for an operation here
 Result = TypeVar("Result")
 
 
