@@ -16,7 +16,6 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.errors import UnsupportedError
 
-from ..module_utils import _deps
 from ..module_utils.errors import FleetError, OptionError
 from ..module_utils.options import convert_value, is_blank
 from ..module_utils.text import one_line
@@ -50,6 +49,9 @@ def explain_templates(name: str, problem: str) -> Iterator[None]:
 @contextlib.contextmanager
 def raise_as(kind: type[AnsibleError]) -> Iterator[None]:
     """Raise errors of this collection as Ansible's errors of a kind, also for packages that are missing."""
+    # The connection plugin imports this file in each worker, and needs none of them before it connects.
+    from ..module_utils import _deps  # noqa: PLC0415
+
     try:
         _deps.require_packages()
         yield
