@@ -50,6 +50,13 @@ def awake(sandbox: Sandbox) -> list[dict[str, Any]]:
     ]
 
 
+def add_updatable(sandbox: Sandbox, names: Iterable[str], version: str) -> None:
+    """Add simulated devices that can update themselves to a version."""
+    for name in names:
+        sandbox.add_environment(connectionName=name, metadata={"lettaCodeVersion": "0.33.9"})
+    sandbox.upgrade_to(version)
+
+
 def messages_of(sandbox: Sandbox, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The user messages that reached an agent of an environment."""
     received: list[dict[str, Any]] = sandbox.received().get(entry["id"], {}).get("messages", [])

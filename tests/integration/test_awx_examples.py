@@ -475,7 +475,7 @@ def test_the_credential_of_the_ledger_gives_the_database_its_password_and_author
 
     assert with_authority["PGSSLROOTCERT"] == str(tmp_path / "ca")
     assert (tmp_path / "ca").read_text() == "a certificate"
-    # libpq takes an empty text for none.
+    # libpq ignores a variable that is empty.
     assert without == {
         "FLEETOPS_LEDGER": database["ledger"], "PGPASSWORD": database["password"], "PGSSLROOTCERT": "",
     }  # fmt: skip

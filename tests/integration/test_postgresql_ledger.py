@@ -17,7 +17,7 @@ import pytest
 
 from tests.sandbox.postgresql import PATIENCE, PostgresqlServer
 
-from .conftest import AGENT, Ansible, Run, messages_of, step
+from .conftest import AGENT, Ansible, Run, add_updatable, messages_of, step
 
 SEND = {"content": "hello", "agent_id": AGENT, "campaign": "c"}
 VERSION = "0.34.12"
@@ -27,9 +27,7 @@ ROLLOUT = {"name": "r", "version": VERSION, "waves": ["1", "100%"], "soak": 0.2,
 @pytest.fixture
 def names(ansible: Ansible) -> list[str]:
     names = [f"shared-{number}" for number in range(4)]
-    for name in names:
-        ansible.sandbox.add_environment(connectionName=name, metadata={"lettaCodeVersion": "0.33.9"})
-    ansible.sandbox.upgrade_to(VERSION)
+    add_updatable(ansible.sandbox, names, VERSION)
     return names
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from tests.sandbox.turns import LongTurn
 
-from .conftest import AGENT, CHECKOUT, Ansible, Run, messages_of, step
+from .conftest import AGENT, CHECKOUT, Ansible, Run, add_updatable, messages_of, step
 
 VERSION = "0.34.12"
 LEDGER = {"FLEETOPS_LEDGER": "default.sqlite"}
@@ -25,9 +25,7 @@ RUN = {**PLAN, **QUICK, "state": "run"}
 def names(ansible: Ansible) -> list[str]:
     """Six simulated devices that can update themselves."""
     names = [f"device-{number}" for number in range(6)]
-    for name in names:
-        ansible.sandbox.add_environment(connectionName=name, metadata={"lettaCodeVersion": "0.33.9"})
-    ansible.sandbox.upgrade_to(VERSION)
+    add_updatable(ansible.sandbox, names, VERSION)
     return names
 
 

@@ -73,7 +73,7 @@ class PostgresqlServer:
         programs = find_programs()
         if programs is None:
             raise RuntimeError("PostgreSQL's server is not installed")
-        # A checkout of root's can be out of the reach of the user whom the server runs as.
+        # The server runs as another user, who may have no access to a checkout of root.
         with tempfile.TemporaryDirectory(prefix="postgresql-", dir="/tmp" if _is_root() else None) as directory:
             given = {**SETTINGS, **settings}
             server = cls(programs, Path(directory), find_free_port(), secrets.token_hex(16), given)
@@ -164,7 +164,7 @@ _NOBODY = pwd.getpwnam("nobody")
 
 
 def _give(path: Path) -> None:
-    """Have a file belong to the user whom the server runs as."""
+    """Give a file to the user that the server runs as."""
     if _is_root():
         shutil.chown(path, _NOBODY.pw_uid, _NOBODY.pw_gid)
 
